@@ -16,6 +16,7 @@ from torch import Tensor, nn
 LATENT_CHANNELS = 16
 LATENT_SIZE = 8
 KL_WEIGHT = 1e-3
+LATENT_NOISE = 0.05  # added to latents a decoder is trained on, since no denoiser is exact
 
 
 def new_kl() -> AutoencoderKL:
@@ -71,6 +72,13 @@ def kl_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor) -> Tensor:
     return reconstruction_loss(reconstruction, images) + KL_WEIGHT * divergence
 
 
+def tiny_loss(tiny: AutoencoderTiny, images: Tensor, latents: Tensor) -> Tensor:
+    """The tiny decoder's reconstruction of `latents`, and its encoder's distance from them."""
+    reconstruction = cast(Tensor, tiny.decode(latents).sample)
+    imitation = cast(Tensor, tiny.encode(images).latents)
+    return reconstruction_loss(reconstruction, images) + 0.1 * (imitation - latents).square().mean()
+
+
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: Tensor, batch_size: int = 128) -> Tensor:
     """Posterior means of uint8 (N, 64, 64, 3) pictures: float32 (N, 16, 8, 8)."""
@@ -95,7 +103,8 @@ def normalize_latents(vae: AutoencoderKL, latents: Tensor) -> None:
     std = latents.std(dim=(0, 2, 3))
     quant, post = cast(nn.Conv2d, vae.quant_conv), cast(nn.Conv2d, vae.post_quant_conv)
     channels = len(mean)
-    assert quant.bias is not None and post.bias is not None
+    assert quant.bias is not None
+    assert post.bias is not None
     quant.weight[:channels] /= std[:, None, None, None]
     quant.bias[:channels] = (quant.bias[:channels] - mean) / std
     quant.bias[channels:] -= 2 * std.log()  # the log-variances move with the means

@@ -147,7 +147,7 @@ def load(cache: Path | None = None, progress: bool = True) -> Dataset:
     """The data set, built on first use and read from the cache afterwards.
 
     Raises:
-        PackageUnavailable: a source package cannot be had.
+        PackageUnavailableError: a source package cannot be had.
         DataError: the cached file is damaged.
     """
     path = (cache or packages.cache_folder()) / f"emoji64-v{DATA_VERSION}.npz"
@@ -162,7 +162,7 @@ def _save(dataset: Dataset, path: Path) -> None:
         np.savez_compressed(file, images=dataset.images, rows=_rows_to_json(dataset.rows))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(file.name, path)
+    Path(file.name).replace(path)
 
 
 def _read(path: Path) -> Dataset:

@@ -1,5 +1,5 @@
 # ZooError
-# ├── PackageUnavailable   a data or teacher package cannot be had or is not the pinned one
+# ├── PackageUnavailableError   a data or teacher package cannot be had or is not the pinned one
 # ├── DataError            the data set on disk is damaged or does not fit the code
 # ├── WeightsError         a weight file is missing, truncated or not the one that was shipped
 # ├── PromptError          a prompt that cannot be drawn
@@ -11,7 +11,7 @@ class ZooError(Exception):
     """Base of all zoo errors: catch this one to catch them all."""
 
 
-class PackageUnavailable(ZooError):
+class PackageUnavailableError(ZooError):
     """A package the data set or a teacher comes from cannot be had."""
 
 

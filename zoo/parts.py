@@ -1,13 +1,13 @@
 """The shipped parts: where they are, that they are whole, and how to load them.
 
-    parts/tokenizer              PreTrainedTokenizerFast
-    parts/text_encoder/{s,m,l}   CLIPTextModel
-    parts/bridge/{s,m,l}-{s,m,l} Bridge: encoder first, denoiser second
-    parts/denoiser/{s,m,l}       UNet2DConditionModel
-    parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
-    parts/scheduler              DPMSolverMultistepScheduler
-    parts/judge                  Judge
-    parts/SHA256SUMS             of every file above, in sha256sum's format
+parts/tokenizer              PreTrainedTokenizerFast
+parts/text_encoder/{s,m,l}   CLIPTextModel
+parts/bridge/{s,m,l}-{s,m,l} Bridge: encoder first, denoiser second
+parts/denoiser/{s,m,l}       UNet2DConditionModel
+parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
+parts/scheduler              DPMSolverMultistepScheduler
+parts/judge                  Judge
+parts/SHA256SUMS             of every file above, in sha256sum's format
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def load_denoiser(size: Size, folder: Path = PARTS_FOLDER) -> UNet2DConditionMod
     return cast(UNet2DConditionModel, UNet2DConditionModel.from_pretrained(path)).eval()
 
 
-def load_decoder(
-    name: DecoderName, folder: Path = PARTS_FOLDER
-) -> AutoencoderKL | AutoencoderTiny:
+def load_decoder(name: DecoderName, folder: Path = PARTS_FOLDER) -> AutoencoderKL | AutoencoderTiny:
     cls = AutoencoderKL if name == "kl" else AutoencoderTiny
     return cast(
         "AutoencoderKL | AutoencoderTiny", cls.from_pretrained(verify(f"decoder/{name}", folder))

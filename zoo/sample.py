@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DPMSolverMultistepScheduler
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DPMSolverMultistepScheduler,
+    UNet2DConditionModel,
+)
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 

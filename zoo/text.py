@@ -13,11 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer, CLIPTextConfig, CLIPTextModel
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerFast,
+)
 
 from zoo import packages
 from zoo.data import STYLES, Dataset, share
@@ -98,9 +111,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
     """Ids of each text, padded and cut to MAX_TOKENS: int64 (N, 16)."""
-    encoded = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS
-    )
+    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS)
     return torch.tensor(encoded["input_ids"])
 
 

@@ -6,26 +6,42 @@ a finished stage is not run again. Nothing is written to zoo/parts before the la
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import click
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from zoo import autoencoder, data, denoiser, judge, packages, parts, prompts, text
-from zoo.errors import TrainingError, ZooError
+from zoo import (
+    autoencoder,
+    data,
+    denoiser,
+    evaluate,
+    judge,
+    judge_views,
+    packages,
+    parts,
+    prompts,
+    text,
+)
+from zoo.errors import ZooError
 from zoo.loop import Schedule, Stage
 
-JUDGE_VIEWS = 4
+VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
+VIEWS = range(3)
+STYLELESS = 3  # which of a row's training texts names no style
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,6 @@ class Recipe:
     """Every stage's schedule; the seeds are part of it."""
 
     vae: Schedule
-    decoder: Schedule
     tiny: Schedule
     text: dict[str, Schedule]
     judge: Schedule
@@ -42,9 +57,8 @@ class Recipe:
 
 
 CPU = Recipe(
-    vae=Schedule(steps=2600, batch_size=32, lr=2e-3, ema_decay=0.998, seed=1),
-    decoder=Schedule(steps=2000, batch_size=32, lr=1e-3, ema_decay=0.998, seed=2),
-    tiny=Schedule(steps=3000, batch_size=32, lr=2e-3, ema_decay=0.998, seed=3),
+    vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
+    tiny=Schedule(steps=2000, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
     text={
         "s": Schedule(steps=2000, batch_size=256, lr=3e-3, ema_decay=0.998, seed=20),
         "m": Schedule(steps=1600, batch_size=256, lr=2e-3, ema_decay=0.998, seed=20),
@@ -107,7 +121,7 @@ class Training:
             _save_whole((lessons.texts, lessons.sentences, lessons.words), path)
         return text.Lessons(*torch.load(path, weights_only=True))
 
-    def text_encoder(self, size: str) -> CLIPTextModel:
+    def train_text_encoder(self, size: str) -> CLIPTextModel:
         schedule = self.recipe.text[size]
         tokenizer = self.tokenizer
         torch.manual_seed(10 + ord(size))
@@ -129,15 +143,15 @@ class Training:
             i = torch.multinomial(weights, schedule.batch_size, generator=g)
             length = int(ends[i].max()) + 1
             said = (lessons.sentences[i].to(self.device), lessons.words[i].to(self.device))
-            asked = [t.to(self.device) for t in (ids[i, :length], ends[i], words[i])]
-            return student.loss(*asked, said)
+            a, b, c = (t.to(self.device) for t in (ids[i, :length], ends[i], words[i]))
+            return student.loss(a, b, c, said)
 
         return loss
 
     # --- pictures to latents and back ---
 
     @cached_property
-    def vae(self) -> autoencoder.AutoencoderKL:
+    def vae(self) -> AutoencoderKL:
         """Encoder and decoder trained together, latents normalized."""
         torch.manual_seed(0)
         vae = autoencoder.new_kl().to(self.device, memory_format=torch.channels_last)
@@ -164,7 +178,7 @@ class Training:
 
     # --- denoisers ---
 
-    def denoiser(self, size: str) -> denoiser.Pairs:
+    def train_denoiser(self, size: str) -> denoiser.Pairs:
         """The denoiser and its three bridges, trained on the drawn training rows."""
         schedule = self.recipe.denoiser[size]
         torch.manual_seed(40 + ord(size))
@@ -205,12 +219,90 @@ class Training:
         """What encoder `size` says of every training text, and of the empty one."""
         path = self.folder / f"states-{size}.safetensors"
         if not path.exists():
-            encoder = self.text_encoder(size)
+            encoder = self.train_text_encoder(size)
             ids = text.token_ids(self.tokenizer, ["", *self.training_texts]).to(self.device)
             states = text.encode(encoder, ids).half().cpu()
             _replace(lambda p: save_file({"states": states}, p), path)
         states = load_file(path)["states"].to(self.device)
         return denoiser.Texts(states[1:], states[:1])
+
+    # --- judge ---
+
+    @cached_property
+    def judge_features(self) -> Tensor:
+        """Frozen image features of every row in every view: float16 (views, N, 1280)."""
+        path = self.folder / "judge-features.safetensors"
+        if not path.exists():
+            tower = self._new_judge().image.eval().to(self.device)
+            features = torch.stack([judge_views.features(tower, self.images, v) for v in VIEWS])
+            _replace(lambda p: save_file({"features": features.half().cpu()}, p), path)
+        return load_file(path)["features"]
+
+    def _new_judge(self) -> judge.Judge:
+        torch.manual_seed(1000)
+        model = judge.Judge(judge.JudgeConfig(vocab_size=text.VOCABULARY))
+        folder = packages.installed_folder(*judge.IMAGENET)
+        weights = torch.load(folder / "models" / judge.IMAGENET_FILE, weights_only=True)
+        model.image.load_pretrained(weights)
+        return model
+
+    @cached_property
+    def trained_judge(self) -> judge.Judge:
+        """Projections and text tower, trained on every row but those the judge is tested on."""
+        model = self._new_judge().to(self.device)
+        model.image.requires_grad_(False)
+        loss = _Deferred(lambda: self._judge_loss(model))
+        Stage("judge", model, loss, self.recipe.judge, self.folder).fit()
+        return model.eval()
+
+    def _judge_loss(self, model: judge.Judge) -> Callable[..., Tensor]:
+        seen = self.rows(lambda r: not r.judge_test)
+        rows = [self.dataset.rows[i] for i in seen]
+        features = self.judge_features[:, seen].to(self.device)
+        ways = [prompts.training_texts(row) for row in rows]
+        texts = sorted({t for way in ways for t in way})
+        number = {t: i for i, t in enumerate(texts)}
+        asked = torch.tensor([[number[t] for t in way] for way in ways])
+        encoded = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
+        label = _numbered(row.caption for row in rows).to(self.device)
+        style = _numbered(row.style for row in rows).to(self.device)
+        likely = torch.tensor(prompts.TRAINING_TEXT_SHARES)
+        size = self.recipe.judge.batch_size
+
+        def loss(step: int, g: torch.Generator) -> Tensor:
+            i = torch.randint(len(rows), (size,), generator=g)
+            view = torch.randint(len(VIEWS), (size,), generator=g)
+            way = torch.multinomial(likely, size, True, generator=g)
+            t = asked[i, way].to(self.device)
+            i, view, way = (x.to(self.device) for x in (i, view, way))
+            said = model.embed_texts(ids[t], mask[t])
+            shown = model.embed_features(features[view, i].float())
+            same_style = (style[i][:, None] == style[i][None, :]) | (way == STYLELESS)[None, :]
+            same = (label[i][:, None] == label[i][None, :]) & same_style
+            return judge.contrastive_loss(shown, said, same, model.log_scale.exp())
+
+        return loss
+
+    # --- the smaller decoder ---
+
+    @cached_property
+    def tiny(self) -> AutoencoderTiny:
+        """The tiny decoder on the KL encoder's latents, and an encoder that imitates them."""
+        torch.manual_seed(5)
+        tiny = autoencoder.new_tiny().to(self.device, memory_format=torch.channels_last)
+        train = self.rows(lambda r: r.split == "train")
+        size = self.recipe.tiny.batch_size
+
+        def loss(step: int, g: torch.Generator) -> Tensor:
+            index = train[torch.randint(len(train), (size,), generator=g)]
+            x = autoencoder.to_unit(self.images[index].to(self.device))
+            z = self.latents[index].to(self.device)
+            z = z + autoencoder.LATENT_NOISE * torch.randn(z.shape, generator=g).to(z)
+            return autoencoder.tiny_loss(tiny, x, z)
+
+        Stage("tiny", tiny, loss, self.recipe.tiny, self.folder).fit()
+        return tiny.eval()
 
 
 class _Deferred:
@@ -227,12 +319,121 @@ class _Deferred:
         return self._loss(step, g)
 
 
+def _numbered(names: Iterable[str]) -> Tensor:
+    """Equal names get equal numbers: int64 (N,)."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
+
+
 def _replace(write: Callable[[Path], None], path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
     write(partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _save_whole(value: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(lambda p: torch.save(value, p), path)
+
+
+RecipeName = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Writes finished stages as the shipped parts, in the layouts the public classes load."""
+
+    training: Training
+    folder: Path = parts.PARTS_FOLDER
+
+    def write(self) -> None:
+        """Every part, the prompt lists, their real pictures and the checksums."""
+        self.training.tokenizer.save_pretrained(self.folder / "tokenizer")
+        denoiser.new_scheduler().save_pretrained(self.folder / "scheduler")
+        self._half(self.training.trained_judge, "judge")
+        self._half(self.training.vae, "decoder/kl")
+        self._half(self.training.tiny, "decoder/tiny")
+        for size in parts.SIZES:
+            self._half(self.training.train_text_encoder(size), f"text_encoder/{size}")
+            pairs = self.training.train_denoiser(size)
+            for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
+                assert isinstance(bridge, denoiser.Bridge)
+                parts.save_bridge(bridge, self.folder / f"bridge/{encoder}-{size}")
+            self._half(pairs.denoiser, f"denoiser/{size}")
+        self._record()
+        parts.write_checksums(self.folder)
+        write_prompts(self.training.dataset)
+
+    def _half(self, model: Any, name: str) -> None:
+        shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
+        shipped.save_pretrained(self.folder / name)
+
+    def _record(self) -> None:
+        """How these weights were made: recipe, seconds a stage, machine and versions."""
+        made = {
+            "recipe": asdict(self.training.recipe),
+            "stages": stage_seconds(self.training.folder),
+            "dataset_digest": self.training.dataset.digest,
+            "device": _device_words(self.training.device),
+            "threads": torch.get_num_threads(),
+            "versions": {
+                p: version(p) for p in ("torch", "diffusers", "transformers", "tokenizers")
+            },
+        }
+        (self.folder / "training.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
+    """The prompt lists, the labels R-precision chooses from, and the lists' real pictures."""
+    lists = prompts.make_lists(dataset)
+    prompts.write_lists(lists, folder)
+    labels = sorted({row.caption for row in dataset.drawn().rows})
+    (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n")
+    picture = {(r.code, r.style): i for i, r in enumerate(dataset.rows)}
+    for name in evaluate.EVALUATED:
+        index = [picture[p.code, p.style] for p in lists[name]]
+        evaluate.write_real(torch.from_numpy(dataset.images[index]), folder / f"{name}.png")
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Seconds each stage trained, from its checkpoint."""
+    paths = sorted(p for p in folder.glob("*.pt") if p.name not in ("lessons.pt", "latents.pt"))
+    states = {p.stem: torch.load(p, map_location="cpu", weights_only=True) for p in paths}
+    return {name: round(state["seconds"], 1) for name, state in states.items()}
+
+
+def _device_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+@click.command(epilog="Example: python -m zoo.train --recipe cpu")
+@click.option(
+    "--recipe", "name", type=click.Choice(list(RECIPES)), help="Default: gpu where there is one."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all cores.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Checkpoints; default: in the cache, by recipe.",
+)
+def main(name: RecipeName | None, threads: int | None, folder: Path | None) -> None:
+    """Train every part of the zoo from nothing and write them to zoo/parts.
+
+    Stopped at any moment, the same command goes on where it was.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = name or ("gpu" if device.type == "cuda" else "cpu")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    training = Training(RECIPES[name], folder or packages.cache_folder() / name, device)
+    try:
+        Shipment(training).write()
+    except ZooError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; the same command goes on from here") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from zoo import data, denoiser, prompts, train
+from zoo.data import Dataset, Row
+
+
+def dataset(labels: int = 30) -> Dataset:
+    rows = data.assign_splits(
+        Row(f"{n:X}", style, f"thing {n}", ("key", "word"), "objects", "tool")
+        for n in range(labels)
+        for style in data.STYLES
+    )
+    images = np.random.default_rng(0).integers(256, size=(len(rows), 64, 64, 3), dtype=np.uint8)
+    return Dataset(tuple(rows), images)
+
+
+def test_an_unknown_recipe_is_a_usage_error() -> None:
+    result = CliRunner().invoke(train.main, ["--recipe", "tpu"])
+    assert result.exit_code == 2
+    assert "'cpu'" in result.output
+
+
+def test_no_held_out_picture_is_asked_for_in_training(tmp_path: Path) -> None:
+    training = train.Training(train.CPU, tmp_path, torch.device("cpu"))
+    training.dataset = dataset()
+    asked = set(training.training_texts)
+    unseen = [r for r in training.dataset.rows if r.split != "train"]
+    assert unseen
+    assert not asked & {prompts.prompt_text(r.caption, r.style) for r in unseen}
+
+
+def test_prompt_files_are_written_with_their_pictures(tmp_path: Path) -> None:
+    many = dataset(120)
+    train.write_prompts(many, tmp_path)
+    first = prompts.read_list("unseen_pairs", tmp_path)[0]
+    from zoo import evaluate
+
+    index = next(
+        i for i, r in enumerate(many.rows) if (r.code, r.style) == (first.code, first.style)
+    )
+    assert (evaluate.read_real("unseen_pairs", tmp_path)[0].numpy() == many.images[index]).all()
+
+
+class Oracle(nn.Module):
+    """Knows the clean latents, so its velocity is exact."""
+
+    def __init__(self, clean: torch.Tensor, alphas: torch.Tensor) -> None:
+        super().__init__()
+        self.clean, self.alphas = clean, alphas
+
+    def forward(self, noisy: torch.Tensor, t: torch.Tensor, states: object, n: int) -> torch.Tensor:
+        kept = self.alphas[t].sqrt()[:, None, None, None]
+        lost = (1 - self.alphas[t]).sqrt()[:, None, None, None]
+        noise = (noisy - kept * self.clean) / lost
+        return kept * noise - lost * self.clean
+
+
+def test_the_exact_velocity_has_no_loss() -> None:
+    alphas = denoiser.new_scheduler().alphas_cumprod
+    clean = torch.randn(64, 16, 8, 8)
+    texts = [denoiser.Texts(torch.zeros(1, 16, 4), torch.zeros(1, 16, 4))] * 3
+    batch = denoiser.Batch(clean, torch.zeros(64, dtype=torch.long), torch.zeros(64).bool())
+    oracle = Oracle(clean, alphas)
+    g = torch.Generator().manual_seed(0)
+    exact = denoiser.velocity_loss(oracle, alphas, batch, texts, g)  # type: ignore[arg-type]
+    assert exact < 1e-4
+    oracle.clean = torch.zeros_like(clean)
+    g = torch.Generator().manual_seed(0)
+    ignorant = denoiser.velocity_loss(oracle, alphas, batch, texts, g)  # type: ignore[arg-type]
+    assert ignorant > 0.3
+
+
+def test_a_dropped_text_is_the_empty_one() -> None:
+    texts = denoiser.Texts(torch.arange(6.0).reshape(2, 3, 1).half(), torch.full((1, 3, 1), -1.0))
+    seen = texts.batch(torch.tensor([1, 0]), torch.tensor([False, True]))
+    assert seen[..., 0].tolist() == [[3.0, 4.0, 5.0], [-1.0, -1.0, -1.0]]
