@@ -33,6 +33,7 @@ from zoo.sample import GUIDANCE_SCALE, STEPS, Pipeline
 
 RESULTS = Path(__file__).parent / "results.json"
 EVALUATED: tuple[ListName, ...] = ("unseen_pairs", "unseen_labels")
+SAMPLES: ListName = "samples"
 QUICK_PROMPTS = 96
 TILE = 64
 COLUMNS = 24

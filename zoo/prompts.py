@@ -19,7 +19,7 @@ PROMPTS_FOLDER = Path(__file__).parent / "prompts"
 EVALUATION_SIZES: dict[Split, int] = {"unseen_pairs": 384, "unseen_labels": 288}
 CALIBRATION_SIZE = 256
 
-ListName = Literal["unseen_pairs", "unseen_labels", "calibration"]
+ListName = Literal["unseen_pairs", "unseen_labels", "calibration", "samples"]
 LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 
 
@@ -84,7 +84,32 @@ def make_lists(dataset: Dataset) -> dict[ListName, list[Prompt]]:
         lists[split] = [_prompt(r) for r in rows]  # type: ignore[index]
     train = balanced([r for r in drawn if r.split == "train"], CALIBRATION_SIZE)
     lists["calibration"] = [_prompt(r) for r in train]
+    lists["samples"] = [_prompt(r) for r in _samples(drawn)]
     return lists
+
+
+# The contact sheet's rows besides some unseen labels: label and style.
+SAMPLES: tuple[tuple[str, Style], ...] = (
+    *(("pizza", style) for style in STYLES),
+    ("blue heart", "twemoji"),
+    ("red heart", "fluent-3d"),
+    ("rocket", "noto"),
+    ("cat face", "emojione"),
+    ("sunflower", "twemoji"),
+    ("house", "noto-v1"),
+    ("birthday cake", "fluent-flat"),
+    ("whale", "fluent-3d"),
+    ("guitar", "noto"),
+)
+UNSEEN_SAMPLES = 5
+
+
+def _samples(drawn: Sequence[Row]) -> list[Row]:
+    by_name = {(r.caption, r.style): r for r in drawn}
+    unseen = sorted((r for r in drawn if r.split == "unseen_labels"), key=_order)
+    labels = list(dict.fromkeys(r.caption for r in unseen))[:UNSEEN_SAMPLES]
+    first = [next(r for r in unseen if r.caption == label) for label in labels]
+    return [by_name[name] for name in SAMPLES if name in by_name] + first
 
 
 def _prompt(row: Row) -> Prompt:

@@ -390,7 +390,7 @@ def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) 
     labels = sorted({row.caption for row in dataset.drawn().rows})
     (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n")
     picture = {(r.code, r.style): i for i, r in enumerate(dataset.rows)}
-    for name in evaluate.EVALUATED:
+    for name in (*evaluate.EVALUATED, evaluate.SAMPLES):
         index = [picture[p.code, p.style] for p in lists[name]]
         evaluate.write_real(torch.from_numpy(dataset.images[index]), folder / f"{name}.png")
 

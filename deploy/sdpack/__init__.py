@@ -1,0 +1,1 @@
+"""sdpack: measured text-to-image pipelines for devices with a fixed amount of memory."""
