@@ -7,6 +7,7 @@ the card's.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -26,12 +28,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from zoo import autoencoder, metrics, parts, prompts
+from zoo.data import STYLES
 from zoo.errors import DataError, ZooError
 from zoo.metrics import Estimate, Panel
 from zoo.prompts import ListName, Prompt
 from zoo.sample import GUIDANCE_SCALE, STEPS, Pipeline
 
 RESULTS = Path(__file__).parent / "results.json"
+CARD = Path(__file__).parent / "README.md"
+TABLES_START, TABLES_END = "<!-- tables -->", "<!-- end of tables -->"
 EVALUATED: tuple[ListName, ...] = ("unseen_pairs", "unseen_labels")
 SAMPLES: ListName = "samples"
 QUICK_PROMPTS = 96
@@ -183,7 +188,7 @@ def measure(
 
 def quality_table(rows: Iterable[Quality], beside: dict[tuple[str, str], Quality]) -> Table:
     """The card's main table; `beside` adds the card's own R-precision and whether they meet."""
-    table = Table(title=f"Quality, {STEPS} steps, guidance {GUIDANCE_SCALE:g}, fp32")
+    table = Table(box=box.MARKDOWN)
     titles = [
         "split",
         "encoder/denoiser",
@@ -206,7 +211,8 @@ def quality_table(rows: Iterable[Quality], beside: dict[tuple[str, str], Quality
             card = beside[row.split, row.source]
             cells += [str(card.r_precision), "yes" if meets(row, card) else "NO"]
         table.add_row(*cells)
-    table.caption = f"chance: R-precision@1 {1 / metrics.CAPTIONS:.3f}, style@1 {1 / 6:.3f}"
+    chance = (f"{1 / metrics.CAPTIONS:.3f}", f"{1 / len(STYLES):.3f}", "-")
+    table.add_row("-", "chance", "-", *chance, *(["-", "-"] if beside else []))
     return table
 
 
@@ -233,7 +239,7 @@ def _quality(values: dict[str, Any]) -> Quality:
 
 
 def sizes_table(sizes: Iterable[Part]) -> Table:
-    table = Table(title="Parts, fp16 on disk")
+    table = Table(box=box.MARKDOWN)
     table.add_column("part")
     for title in ("parameters", "bytes"):
         table.add_column(title, justify="right")
@@ -243,7 +249,7 @@ def sizes_table(sizes: Iterable[Part]) -> Table:
 
 
 def psnr_table(decoders: dict[str, Estimate]) -> Table:
-    table = Table(title="Decoders: PSNR in dB on held-out pictures, from the KL encoder's latents")
+    table = Table(box=box.MARKDOWN)
     table.add_column("decoder")
     table.add_column("PSNR")
     for name, estimate in decoders.items():
@@ -251,39 +257,80 @@ def psnr_table(decoders: dict[str, Estimate]) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Everything one run measured."""
+
+    sizes: list[Part]
+    psnr_db: dict[str, Estimate]
+    quality: list[Quality]
+
+    def markdown(self, beside: dict[tuple[str, str], Quality] | None = None) -> str:
+        """The card's three tables."""
+        headings = (
+            "Parts, fp16 on disk",
+            "Decoders: PSNR in dB on held-out pictures, from the KL encoder's latents",
+            f"Quality: fp32, {STEPS} steps, guidance {GUIDANCE_SCALE:g}, KL decoder",
+        )
+        tables = (
+            sizes_table(self.sizes),
+            psnr_table(self.psnr_db),
+            quality_table(self.quality, beside or {}),
+        )
+        return "\n".join(
+            f"**{heading}**\n\n{_rendered(table)}"
+            for heading, table in zip(headings, tables, strict=True)
+        )
+
+
+def _rendered(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=200, color_system=None)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    lines = (line.rstrip() for line in console.file.getvalue().splitlines())
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def run(quick: bool, console: Console) -> Measured:
+    """Measure the shipped parts: the main rows on part of the prompts, or everything."""
+    evaluation = Evaluation(QUICK_PROMPTS if quick else None)
+    decoders = decoder_psnr(torch.cat([evaluation.real_images(name) for name in EVALUATED]))
+    every = [(e, d) for e in parts.SIZES for d in parts.SIZES]
+    rows = measure(evaluation, [(s, s) for s in parts.SIZES] if quick else every, console)
+    return Measured(part_sizes(), decoders, rows)
+
+
+def write_card(measured: Measured, card: Path = CARD, results: Path = RESULTS) -> None:
+    """Record a full run: its figures in results.json, its tables in the card."""
+    before, _, rest = card.read_text().partition(TABLES_START)
+    _, _, after = rest.partition(TABLES_END)
+    if not after:
+        raise DataError(f"{card} has no {TABLES_START} ... {TABLES_END}; put them back")
+    results.write_text(json.dumps(asdict(measured), indent=1) + "\n")
+    card.write_text(f"{before}{TABLES_START}\n{measured.markdown()}{TABLES_END}{after}")
+
+
 @click.command(epilog="Example: python -m zoo.evaluate --quick")
 @click.option("--quick", is_flag=True, help="Main rows on part of the prompts, beside the card's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-@click.option("--write", is_flag=True, help=f"Record a full run as the card's, in {RESULTS.name}.")
+@click.option("--write", is_flag=True, help="Record a full run in zoo/README.md and results.json.")
 def main(quick: bool, as_json: bool, write: bool) -> None:
-    """Print sizes, decoder PSNR and the quality of the zoo's pairs with 95 % intervals."""
+    """Print sizes, decoder PSNR and the quality of the zoo's pairs with 95 % intervals.
+
+    With --quick, exits with 1 if a row's interval does not meet the card's.
+    """
     if quick and write:
         raise click.UsageError("--write records a full run; leave out --quick")
-    console = Console(stderr=as_json)
     try:
-        result = _evaluate(quick, console)
+        card = read_card() if quick else {}
+        measured = run(quick, Console(stderr=True))
+        if write:
+            write_card(measured)
     except ZooError as error:
         raise click.ClickException(str(error)) from error
-    if write:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    if as_json:
-        click.echo(json.dumps(result))
-
-
-def _evaluate(quick: bool, console: Console) -> dict[str, Any]:
-    evaluation = Evaluation(QUICK_PROMPTS if quick else None)
-    sizes = part_sizes()
-    console.print(sizes_table(sizes))
-    decoders = decoder_psnr(torch.cat([evaluation.real_images(name) for name in EVALUATED]))
-    console.print(psnr_table(decoders))
-    every = [(e, d) for e in parts.SIZES for d in parts.SIZES]
-    rows = measure(evaluation, [(s, s) for s in parts.SIZES] if quick else every, console)
-    console.print(quality_table(rows, read_card() if quick else {}))
-    return {
-        "sizes": [asdict(part) for part in sizes],
-        "psnr_db": {name: asdict(estimate) for name, estimate in decoders.items()},
-        "quality": [asdict(row) for row in rows],
-    }
+    click.echo(json.dumps(asdict(measured)) if as_json else measured.markdown(card))
+    if quick and not all(meets(row, card[row.split, row.source]) for row in measured.quality):
+        raise click.ClickException("a row does not meet the card's interval (see the table)")
 
 
 if __name__ == "__main__":

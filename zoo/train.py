@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -39,6 +39,7 @@ from zoo import (
 from zoo.errors import ZooError
 from zoo.loop import Schedule, Stage
 
+CHANNELS_LAST = {"memory_format": torch.channels_last}
 VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
 VIEWS = range(3)
 STYLELESS = 3  # which of a row's training texts names no style
@@ -52,8 +53,13 @@ class Recipe:
     tiny: Schedule
     text: dict[str, Schedule]
     judge: Schedule
-    denoiser: dict[str, Schedule]
+    denoiser: dict[str, tuple[Schedule, ...]]
     wordnet_share: float = 0.5
+
+
+def _first_round(steps: int, seed: int) -> Schedule:
+    """A round that ends at half its rate: another one follows."""
+    return Schedule(steps, batch_size=128, lr=2e-3, final_lr_share=0.5, seed=seed, muon=True)
 
 
 CPU = Recipe(
@@ -66,9 +72,9 @@ CPU = Recipe(
     },
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
     denoiser={
-        "s": Schedule(steps=12000, batch_size=128, lr=2e-3, seed=41),
-        "m": Schedule(steps=12000, batch_size=128, lr=1.2e-3, seed=42),
-        "l": Schedule(steps=12000, batch_size=128, lr=8e-4, seed=43),
+        "s": (_first_round(1200, 41),),
+        "m": (_first_round(1200, 42),),
+        "l": (_first_round(1500, 43),),
     },
 )
 GPU = CPU
@@ -154,7 +160,7 @@ class Training:
     def vae(self) -> AutoencoderKL:
         """Encoder and decoder trained together, latents normalized."""
         torch.manual_seed(0)
-        vae = autoencoder.new_kl().to(self.device, memory_format=torch.channels_last)
+        vae = autoencoder.new_kl().to(self.device, **CHANNELS_LAST)
         train = self.rows(lambda r: r.split == "train")
         size = self.recipe.vae.batch_size
 
@@ -179,14 +185,18 @@ class Training:
     # --- denoisers ---
 
     def train_denoiser(self, size: str) -> denoiser.Pairs:
-        """The denoiser and its three bridges, trained on the drawn training rows."""
-        schedule = self.recipe.denoiser[size]
+        """The denoiser and its three bridges, trained on the drawn training rows.
+
+        Each round starts from the last one's averaged weights.
+        """
         torch.manual_seed(40 + ord(size))
         pairs = denoiser.Pairs(
             denoiser.new_denoiser(size), [text.ENCODER_SIZES[s].width for s in parts.SIZES]
-        ).to(self.device, memory_format=torch.channels_last)
-        loss = _Deferred(lambda: self._denoiser_loss(pairs, schedule))
-        Stage(f"denoiser-{size}", pairs, loss, schedule, self.folder).fit()
+        )
+        pairs = cast(denoiser.Pairs, cast(Any, pairs).to(self.device, **CHANNELS_LAST))
+        for number, schedule in enumerate(self.recipe.denoiser[size], 1):
+            loss = _Deferred(partial(self._denoiser_loss, pairs, schedule))
+            Stage(f"denoiser-{size}-{number}", pairs, loss, schedule, self.folder).fit()
         return pairs.eval()
 
     def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Schedule) -> Callable[..., Tensor]:
@@ -290,7 +300,7 @@ class Training:
     def tiny(self) -> AutoencoderTiny:
         """The tiny decoder on the KL encoder's latents, and an encoder that imitates them."""
         torch.manual_seed(5)
-        tiny = autoencoder.new_tiny().to(self.device, memory_format=torch.channels_last)
+        tiny = autoencoder.new_tiny().to(self.device, **CHANNELS_LAST)
         train = self.rows(lambda r: r.split == "train")
         size = self.recipe.tiny.batch_size
 
@@ -326,9 +336,9 @@ def _numbered(names: Iterable[str]) -> Tensor:
 
 
 def _replace(write: Callable[[Path], None], path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    write(partial)
-    partial.replace(path)
+    unfinished = path.with_name(f"{path.name}.partial")
+    write(unfinished)
+    unfinished.replace(path)
 
 
 def _save_whole(value: Any, path: Path) -> None:
