@@ -114,7 +114,8 @@ class Stage:
         self.model.train()
         for step in range(self._step, self.schedule.steps):
             generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + step)
-            loss = self.loss(step, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)):
+                loss = self.loss(step, generator)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, self.clip)
             optimizer.step(self.schedule.lr_at(step))
@@ -178,6 +179,15 @@ class Stage:
         device = self._average[0].device
         self._average = [average.to(device) for average in state["average"]]
         self._step, self._seconds = state["step"], state["seconds"]
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there: on GPUs, and on CPUs with AMX tiles.
+
+    AVX512-BF16 alone is not enough: on a Xeon without AMX convolutions ran 1.8 times slower
+    than in float32.
+    """
+    return device.type == "cuda" or torch.cpu._is_amx_tile_supported()
 
 
 def _optimizer(model: nn.Module, schedule: Schedule) -> Optimizer:

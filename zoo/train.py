@@ -36,10 +36,11 @@ from zoo import (
     prompts,
     text,
 )
-from zoo.errors import ZooError
+from zoo.errors import TrainingError, ZooError
 from zoo.loop import Schedule, Stage
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
+RECORD = "training.json"
 VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
 VIEWS = range(3)
 STYLELESS = 3  # which of a row's training texts names no style
@@ -64,7 +65,7 @@ def _first_round(steps: int, seed: int) -> Schedule:
 
 CPU = Recipe(
     vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
-    tiny=Schedule(steps=2000, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
+    tiny=Schedule(steps=600, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
     text={
         "s": Schedule(steps=2000, batch_size=256, lr=3e-3, ema_decay=0.998, seed=20),
         "m": Schedule(steps=1600, batch_size=256, lr=2e-3, ema_decay=0.998, seed=20),
@@ -72,9 +73,9 @@ CPU = Recipe(
     },
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
     denoiser={
-        "s": (_first_round(1200, 41),),
-        "m": (_first_round(1200, 42),),
-        "l": (_first_round(1500, 43),),
+        "s": (_first_round(600, 41),),
+        "m": (_first_round(280, 42),),
+        "l": (_first_round(1140, 43),),
     },
 )
 GPU = CPU
@@ -84,10 +85,22 @@ RECIPES = {"cpu": CPU, "gpu": GPU}
 class Training:
     """One run of a recipe; each property is a stage's result, made or resumed on first use."""
 
-    def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        kept: dict[str, Any] | None = None,
+    ) -> None:
+        """Train in `folder`; `kept` are the records of shipped stages to take as they are."""
         self.recipe = recipe
         self.folder = folder
         self.device = device
+        self.kept = kept or {}
+
+    def keeps(self, stage: str, schedule: Schedule) -> bool:
+        """Whether the shipped parts already hold this stage, made by this very schedule."""
+        return stage in self.kept and self.kept[stage]["schedule"] == asdict(schedule)
 
     @cached_property
     def dataset(self) -> data.Dataset:
@@ -114,6 +127,8 @@ class Training:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
+        if self.kept:
+            return parts.load_tokenizer()
         folder = self.folder / "tokenizer"
         if not folder.exists():
             text.train_tokenizer(self.lesson_texts).save_pretrained(folder)
@@ -129,6 +144,8 @@ class Training:
 
     def train_text_encoder(self, size: str) -> CLIPTextModel:
         schedule = self.recipe.text[size]
+        if self.keeps(f"text-{size}", schedule):
+            return parts.load_text_encoder(cast(parts.Size, size)).to(self.device)
         tokenizer = self.tokenizer
         torch.manual_seed(10 + ord(size))
         encoder = text.new_encoder(size, tokenizer.eos_token_id, tokenizer.bos_token_id)
@@ -159,6 +176,8 @@ class Training:
     @cached_property
     def vae(self) -> AutoencoderKL:
         """Encoder and decoder trained together, latents normalized."""
+        if self.keeps("vae", self.recipe.vae):
+            return parts.load_decoder("kl").to(self.device, **CHANNELS_LAST)
         torch.manual_seed(0)
         vae = autoencoder.new_kl().to(self.device, **CHANNELS_LAST)
         train = self.rows(lambda r: r.split == "train")
@@ -195,8 +214,12 @@ class Training:
         )
         pairs = cast(denoiser.Pairs, cast(Any, pairs).to(self.device, **CHANNELS_LAST))
         for number, schedule in enumerate(self.recipe.denoiser[size], 1):
+            name = f"denoiser-{size}-{number}"
+            if self.keeps(name, schedule):
+                load_pairs(pairs, cast(parts.Size, size))
+                continue
             loss = _Deferred(partial(self._denoiser_loss, pairs, schedule))
-            Stage(f"denoiser-{size}-{number}", pairs, loss, schedule, self.folder).fit()
+            Stage(name, pairs, loss, schedule, self.folder).fit()
         return pairs.eval()
 
     def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Schedule) -> Callable[..., Tensor]:
@@ -259,6 +282,8 @@ class Training:
     @cached_property
     def trained_judge(self) -> judge.Judge:
         """Projections and text tower, trained on every row but those the judge is tested on."""
+        if self.keeps("judge", self.recipe.judge):
+            return parts.load_judge().to(self.device)
         model = self._new_judge().to(self.device)
         model.image.requires_grad_(False)
         loss = _Deferred(lambda: self._judge_loss(model))
@@ -299,6 +324,8 @@ class Training:
     @cached_property
     def tiny(self) -> AutoencoderTiny:
         """The tiny decoder on the KL encoder's latents, and an encoder that imitates them."""
+        if self.keeps("tiny", self.recipe.tiny):
+            return parts.load_decoder("tiny").to(self.device)
         torch.manual_seed(5)
         tiny = autoencoder.new_tiny().to(self.device, **CHANNELS_LAST)
         train = self.rows(lambda r: r.split == "train")
@@ -313,6 +340,13 @@ class Training:
 
         Stage("tiny", tiny, loss, self.recipe.tiny, self.folder).fit()
         return tiny.eval()
+
+
+def load_pairs(pairs: denoiser.Pairs, size: parts.Size) -> None:
+    """Put the shipped denoiser's and bridges' weights into `pairs`."""
+    pairs.denoiser.load_state_dict(parts.load_denoiser(size).state_dict())
+    for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
+        bridge.load_state_dict(parts.load_bridge(encoder, size).state_dict())
 
 
 class _Deferred:
@@ -379,18 +413,15 @@ class Shipment:
         shipped.save_pretrained(self.folder / name)
 
     def _record(self) -> None:
-        """How these weights were made: recipe, seconds a stage, machine and versions."""
+        """How these weights were made: each stage's schedule and seconds, machine, versions."""
         made = {
-            "recipe": asdict(self.training.recipe),
-            "stages": stage_seconds(self.training.folder),
+            "stages": self.training.kept | stage_records(self.training.folder),
+            "wordnet_share": self.training.recipe.wordnet_share,
             "dataset_digest": self.training.dataset.digest,
             "device": _device_words(self.training.device),
-            "threads": torch.get_num_threads(),
-            "versions": {
-                p: version(p) for p in ("torch", "diffusers", "transformers", "tokenizers")
-            },
+            "versions": {package: version(package) for package in VERSIONED},
         }
-        (self.folder / "training.json").write_text(json.dumps(made, indent=1) + "\n")
+        (self.folder / RECORD).write_text(json.dumps(made, indent=1) + "\n")
 
 
 def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
@@ -405,11 +436,27 @@ def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) 
         evaluate.write_real(torch.from_numpy(dataset.images[index]), folder / f"{name}.png")
 
 
-def stage_seconds(folder: Path) -> dict[str, float]:
-    """Seconds each stage trained, from its checkpoint."""
+def stage_records(folder: Path) -> dict[str, Any]:
+    """Schedule and seconds of every finished stage, from its checkpoint."""
     paths = sorted(p for p in folder.glob("*.pt") if p.name not in ("lessons.pt", "latents.pt"))
     states = {p.stem: torch.load(p, map_location="cpu", weights_only=True) for p in paths}
-    return {name: round(state["seconds"], 1) for name, state in states.items()}
+    return {
+        name: {"schedule": state["schedule"], "seconds": round(state["seconds"], 1)}
+        for name, state in states.items()
+        if state["step"] == state["schedule"]["steps"]
+    }
+
+
+def shipped_records(folder: Path = parts.PARTS_FOLDER) -> dict[str, Any]:
+    """The records of the stages that made the shipped parts.
+
+    Raises:
+        TrainingError: the parts carry no record.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        raise TrainingError(f"{path} is missing; train from nothing, without --keep-shipped")
+    return cast(dict[str, Any], json.loads(path.read_text())["stages"])
 
 
 def _device_words(device: torch.device) -> str:
@@ -428,7 +475,14 @@ def _device_words(device: torch.device) -> str:
     type=click.Path(file_okay=False, path_type=Path),
     help="Checkpoints; default: in the cache, by recipe.",
 )
-def main(name: RecipeName | None, threads: int | None, folder: Path | None) -> None:
+@click.option(
+    "--keep-shipped",
+    is_flag=True,
+    help="Take the stages recorded in zoo/parts as done; train only what differs from them.",
+)
+def main(
+    name: RecipeName | None, threads: int | None, folder: Path | None, keep_shipped: bool
+) -> None:
     """Train every part of the zoo from nothing and write them to zoo/parts.
 
     Stopped at any moment, the same command goes on where it was.
@@ -436,8 +490,10 @@ def main(name: RecipeName | None, threads: int | None, folder: Path | None) -> N
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = name or ("gpu" if device.type == "cuda" else "cpu")
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    training = Training(RECIPES[name], folder or packages.cache_folder() / name, device)
+    folder = folder or packages.cache_folder() / name
     try:
+        kept = shipped_records() if keep_shipped else None
+        training = Training(RECIPES[name], folder, device, kept)
         Shipment(training).write()
     except ZooError as error:
         raise click.ClickException(str(error)) from error

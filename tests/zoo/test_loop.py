@@ -12,7 +12,7 @@ from zoo.loop import Schedule, Stage
 SCHEDULE = Schedule(steps=40, batch_size=8, lr=0.05, warmup_steps=5, ema_decay=0.9, seed=3)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -24,7 +24,7 @@ def stage(
 
     def loss(step: int, g: torch.Generator) -> Tensor:
         if step == killed_at:
-            raise Killed
+            raise KilledError
         x = torch.randn(schedule.batch_size, 3, generator=g)
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
@@ -37,7 +37,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, muon: bool) -> 
     whole, undisturbed = stage(tmp_path / "a", schedule)
     whole.fit(report_every=10)
     killed, _ = stage(tmp_path / "b", schedule, killed_at=27)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         killed.fit(report_every=10)
     again, resumed = stage(tmp_path / "b", schedule)
     again.fit(report_every=10)

@@ -1,4 +1,3 @@
-import os
 import tarfile
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def test_another_tarball_than_the_pinned_one_is_not_unpacked(
     fake_npm(path_only, f'cp {tmp_path / "other.tgz"} "$5/"')
     with pytest.raises(PackageUnavailableError, match="the registry served another file"):
         packages.fetch(packages.NOTO, tmp_path / "cache")
-    assert os.listdir(tmp_path / "cache" / "packages") == []
+    assert list((tmp_path / "cache" / "packages").iterdir()) == []
 
 
 def test_a_teacher_that_is_not_installed_is_named() -> None:
