@@ -39,8 +39,8 @@ def new_kl() -> AutoencoderKL:
 def new_tiny() -> AutoencoderTiny:
     return AutoencoderTiny(
         latent_channels=LATENT_CHANNELS,
-        encoder_block_out_channels=(16, 24, 32, 48),
-        decoder_block_out_channels=(48, 32, 24, 16),
+        encoder_block_out_channels=(32, 32, 32, 32),
+        decoder_block_out_channels=(40, 40, 40, 40),
         num_encoder_blocks=(0, 1, 1, 1),
         num_decoder_blocks=(3, 2, 1, 0),
         scaling_factor=1.0,
@@ -69,7 +69,8 @@ def kl_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor) -> Tensor:
     latents = posterior.mean + posterior.std * noise
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     reconstruction = cast(Tensor, vae.decode(latents).sample)
-    return reconstruction_loss(reconstruction, images) + KL_WEIGHT * divergence
+    total: Tensor = reconstruction_loss(reconstruction, images) + KL_WEIGHT * divergence
+    return total
 
 
 def tiny_loss(tiny: AutoencoderTiny, images: Tensor, latents: Tensor) -> Tensor:

@@ -36,7 +36,10 @@ def sheet(titles: Sequence[str], captions: Sequence[str], columns: Sequence[Tens
     return picture
 
 
-def _fit(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont) -> str:  # type: ignore[valid-type]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def _fit(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
     while pen.textlength(text, font) > LABEL_WIDTH - 10:
         text = text.removesuffix("...")[:-1].rstrip() + "..."
     return text

@@ -43,7 +43,7 @@ ICON_SETS: dict[Style, packages.NpmPackage] = {
     "emojione": packages.EMOJIONE,
     "fluent-flat": packages.FLUENT_FLAT,
 }
-LEFT_OUT_GROUPS = {"component", "flags", None}
+LEFT_OUT_GROUPS = {"component", "flags"}
 # What the denoisers are trained and judged on: things that look different from one another.
 # People and symbols (arrows, letters in boxes) stay in the data set for the other parts.
 DRAWN_GROUPS = {
@@ -188,7 +188,7 @@ def build(cache: Path | None = None, progress: bool = True) -> Dataset:
     Pictures that are byte for byte equal to an earlier one are dropped, so that no held-out
     row has a twin in training.
     """
-    emoji = annotations(packages.fetch(packages.EMOJIBASE, cache))
+    emoji = read_annotations(packages.fetch(packages.EMOJIBASE, cache))
     jobs = list(_jobs(emoji, cache))
     pictures = _render_all(jobs, progress)
     rows: list[Row] = []
@@ -210,7 +210,7 @@ def _in_order(rows: list[Row], images: list[NDArray[np.uint8]]) -> Dataset:
     return Dataset(tuple(ordered), np.stack([picture[r.code, r.style] for r in ordered]))
 
 
-def annotations(emojibase: Path) -> dict[str, Row]:
+def read_annotations(emojibase: Path) -> dict[str, Row]:
     """Caption, keywords, group and subgroup of every emoji kept, by code point key."""
     data = json.loads((emojibase / "en" / "data.json").read_text())
     messages = json.loads((emojibase / "en" / "messages.json").read_text())
@@ -219,7 +219,7 @@ def annotations(emojibase: Path) -> dict[str, Row]:
     kept: dict[str, Row] = {}
     for entry in data:
         group = groups.get(entry.get("group"))
-        if group in LEFT_OUT_GROUPS:
+        if group is None or group in LEFT_OUT_GROUPS:
             continue
         key = code_key(entry["hexcode"])
         caption, keywords = entry["label"].lower(), tuple(k.lower() for k in entry.get("tags", []))

@@ -138,4 +138,6 @@ def velocity_loss(
     states = texts[encoder].batch(batch.text, batch.dropped)
     noisy = (kept * clean + lost * noise).contiguous(memory_format=torch.channels_last)
     seen = pairs(noisy, timesteps, states, encoder)
-    return (seen.float() - (kept * noise - lost * clean)).square().mean()
+    wanted: Tensor = kept * noise - lost * clean
+    error = seen.float() - wanted
+    return error.square().mean()

@@ -92,9 +92,17 @@ class Evaluation:
     def real_images(self, name: ListName) -> Tensor:
         return read_real(name)[self._picked(name)]
 
-    def quality(self, name: ListName, source: str, images: Tensor) -> Quality:
-        """All metrics of uint8 (N, 64, 64, 3) pictures drawn for the split's prompts."""
+    def real_quality(self, name: ListName) -> Quality:
+        """The ceiling: all metrics but KID of the real pictures the judge never learned from."""
         asked = self.prompts(name)
+        fair = [i for i, prompt in enumerate(asked) if not prompt.judge_saw]
+        pictures = self.real_images(name)[fair]
+        return self.quality(name, "real", pictures, [asked[i] for i in fair])
+
+    def quality(
+        self, name: ListName, source: str, images: Tensor, asked: Sequence[Prompt]
+    ) -> Quality:
+        """All metrics of uint8 (N, 64, 64, 3) pictures, one for each prompt of `asked`."""
         features = self.panel.features(images)
         embedded = self.panel.embed_features(features)
         hits = metrics.r_precision(self.panel, embedded, asked, self.labels)
@@ -177,11 +185,12 @@ def measure(
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing", total=len(EVALUATED) * (len(pairs) + 1))
         for name in EVALUATED:
-            rows.append(evaluation.quality(name, "real", evaluation.real_images(name)))
+            rows.append(evaluation.real_quality(name))
             progress.advance(task)
             for encoder, denoiser in pairs:
                 images = evaluation.draw(name, encoder, denoiser)
-                rows.append(evaluation.quality(name, f"{encoder}/{denoiser}", images))
+                asked = evaluation.prompts(name)
+                rows.append(evaluation.quality(name, f"{encoder}/{denoiser}", images, asked))
                 progress.advance(task)
     return rows
 

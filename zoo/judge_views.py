@@ -6,8 +6,6 @@ vector art would measure that instead of what they show.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,7 +37,9 @@ def disturb(images: Tensor, g: torch.Generator) -> Tensor:
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0] = affine[:, 1, 1] = 1 / scale
     affine[:, :, 2] = shift
-    x = F.grid_sample(x, F.affine_grid(affine, list(x.shape), align_corners=False))
+    x = F.grid_sample(
+        x, F.affine_grid(affine, list(x.shape), align_corners=False), align_corners=False
+    )
     x = _blur(x, 1.2 * torch.rand(count, generator=g) + 0.05)
     x = x + 0.03 * torch.randn(x.shape, generator=g)
     return ((1 - x).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
@@ -54,4 +54,4 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     x = images.reshape(1, count * 3, height, width)
     x = F.conv2d(x, kernel[:, None, :, None], padding=(3, 0), groups=count * 3)
     x = F.conv2d(x, kernel[:, None, None, :], padding=(0, 3), groups=count * 3)
-    return cast(Tensor, x.reshape(images.shape))
+    return x.reshape(images.shape)

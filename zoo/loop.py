@@ -113,7 +113,9 @@ class Stage:
         since, saved, total = time.monotonic(), time.monotonic(), torch.zeros((), device=device)
         self.model.train()
         for step in range(self._step, self.schedule.steps):
-            generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + step)
+            seed = self.schedule.seed * 1_000_003 + step
+            torch.manual_seed(seed)  # what a model draws by itself, as dropout does
+            generator = torch.Generator().manual_seed(seed)
             with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device)):
                 loss = self.loss(step, generator)
             loss.backward()

@@ -136,7 +136,7 @@ def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
 
 
 def _cubic(a: Floats, b: Floats) -> Floats:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+    return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
 
 
 def _counts(rng: np.random.Generator, n: int) -> Floats:

@@ -124,7 +124,9 @@ def load_scheduler(folder: Path = PARTS_FOLDER) -> DPMSolverMultistepScheduler:
 
 
 def load_judge(folder: Path = PARTS_FOLDER) -> Judge:
-    return cast(Judge, Judge.from_pretrained(verify("judge", folder), dtype=torch.float32)).eval()
+    judge: Judge = Judge.from_pretrained(verify("judge", folder), dtype=torch.float32)
+    judge.eval()
+    return judge
 
 
 def load_bridge(encoder: Size, denoiser: Size, folder: Path = PARTS_FOLDER) -> Bridge:

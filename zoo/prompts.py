@@ -16,7 +16,7 @@ from zoo.data import STYLES, Dataset, Row, Split, Style, share
 from zoo.errors import DataError
 
 PROMPTS_FOLDER = Path(__file__).parent / "prompts"
-EVALUATION_SIZES: dict[Split, int] = {"unseen_pairs": 384, "unseen_labels": 288}
+EVALUATION_SIZES: dict[Split, int] = {"unseen_pairs": 384, "unseen_labels": 300}
 CALIBRATION_SIZE = 256
 
 ListName = Literal["unseen_pairs", "unseen_labels", "calibration", "samples"]
@@ -25,12 +25,17 @@ LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of a prompt list; `code` and `style` name the real picture it stands for."""
+    """One line of a prompt list; `code` and `style` name the real picture it stands for.
+
+    Where the judge learned from that very picture (`judge_saw`), it is no fair sight of how well
+    the judge does on real ones; of drawn pictures it saw none.
+    """
 
     text: str
     label: str
     style: Style
     code: str
+    judge_saw: bool = False
 
 
 def style_words(style: Style) -> str:
@@ -80,7 +85,7 @@ def make_lists(dataset: Dataset) -> dict[ListName, list[Prompt]]:
     drawn = dataset.drawn().rows
     lists: dict[ListName, list[Prompt]] = {}
     for split, count in EVALUATION_SIZES.items():
-        rows = balanced([r for r in drawn if r.split == split and r.judge_test], count)
+        rows = balanced([r for r in drawn if r.split == split], count)
         lists[split] = [_prompt(r) for r in rows]  # type: ignore[index]
     train = balanced([r for r in drawn if r.split == "train"], CALIBRATION_SIZE)
     lists["calibration"] = [_prompt(r) for r in train]
@@ -113,7 +118,8 @@ def _samples(drawn: Sequence[Row]) -> list[Row]:
 
 
 def _prompt(row: Row) -> Prompt:
-    return Prompt(prompt_text(row.caption, row.style), row.caption, row.style, row.code)
+    text = prompt_text(row.caption, row.style)
+    return Prompt(text, row.caption, row.style, row.code, judge_saw=not row.judge_test)
 
 
 def write_lists(lists: dict[ListName, list[Prompt]], folder: Path = PROMPTS_FOLDER) -> None:

@@ -65,7 +65,7 @@ def _first_round(steps: int, seed: int) -> Schedule:
 
 CPU = Recipe(
     vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
-    tiny=Schedule(steps=600, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
+    tiny=Schedule(steps=500, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
     text={
         "s": Schedule(steps=2000, batch_size=256, lr=3e-3, ema_decay=0.998, seed=20),
         "m": Schedule(steps=1600, batch_size=256, lr=2e-3, ema_decay=0.998, seed=20),
@@ -74,7 +74,7 @@ CPU = Recipe(
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
     denoiser={
         "s": (_first_round(600, 41),),
-        "m": (_first_round(280, 42),),
+        "m": (_first_round(150, 42),),
         "l": (_first_round(1140, 43),),
     },
 )
@@ -266,7 +266,7 @@ class Training:
         """Frozen image features of every row in every view: float16 (views, N, 1280)."""
         path = self.folder / "judge-features.safetensors"
         if not path.exists():
-            tower = self._new_judge().image.eval().to(self.device)
+            tower = self._new_judge().image.eval()
             features = torch.stack([judge_views.features(tower, self.images, v) for v in VIEWS])
             _replace(lambda p: save_file({"features": features.half().cpu()}, p), path)
         return load_file(path)["features"]
@@ -277,18 +277,22 @@ class Training:
         folder = packages.installed_folder(*judge.IMAGENET)
         weights = torch.load(folder / "models" / judge.IMAGENET_FILE, weights_only=True)
         model.image.load_pretrained(weights)
+        model.to(self.device)
         return model
 
     @cached_property
     def trained_judge(self) -> judge.Judge:
         """Projections and text tower, trained on every row but those the judge is tested on."""
         if self.keeps("judge", self.recipe.judge):
-            return parts.load_judge().to(self.device)
-        model = self._new_judge().to(self.device)
+            shipped = parts.load_judge()
+            shipped.to(self.device)
+            return shipped
+        model = self._new_judge()
         model.image.requires_grad_(False)
         loss = _Deferred(lambda: self._judge_loss(model))
         Stage("judge", model, loss, self.recipe.judge, self.folder).fit()
-        return model.eval()
+        model.eval()
+        return model
 
     def _judge_loss(self, model: judge.Judge) -> Callable[..., Tensor]:
         seen = self.rows(lambda r: not r.judge_test)

@@ -13,8 +13,10 @@ def panel() -> metrics.Panel:
 def test_a_real_picture_s_own_caption_comes_first_far_above_chance(
     panel: metrics.Panel, name: prompts.ListName
 ) -> None:
-    asked = list(prompts.read_list(name))[::4]
-    embedded = panel.embed_features(panel.features(evaluate.read_real(name)[::4]))
+    listed = prompts.read_list(name)
+    fair = [i for i, prompt in enumerate(listed) if not prompt.judge_saw][::4]
+    asked = [listed[i] for i in fair]
+    embedded = panel.embed_features(panel.features(evaluate.read_real(name)[fair]))
     hits = metrics.r_precision(panel, embedded, asked, evaluate.read_labels())
     assert hits.mean() > 0.3  # chance is 0.01
 
