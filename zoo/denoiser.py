@@ -64,6 +64,7 @@ def new_scheduler() -> DPMSolverMultistepScheduler:
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,
         lambda_min_clipped=-5.1,
         algorithm_type="dpmsolver++",
         solver_order=2,
@@ -137,7 +138,7 @@ def velocity_loss(
     encoder = int(torch.randint(len(texts), (), generator=g))
     states = texts[encoder].batch(batch.text, batch.dropped)
     noisy = (kept * clean + lost * noise).contiguous(memory_format=torch.channels_last)
-    seen = pairs(noisy, timesteps, states, encoder)
+    seen: Tensor = pairs(noisy, timesteps, states, encoder)
     wanted: Tensor = kept * noise - lost * clean
     error = seen.float() - wanted
     return error.square().mean()

@@ -65,7 +65,7 @@ def _first_round(steps: int, seed: int) -> Schedule:
 
 CPU = Recipe(
     vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
-    tiny=Schedule(steps=500, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
+    tiny=Schedule(steps=900, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
     text={
         "s": Schedule(steps=2000, batch_size=256, lr=3e-3, ema_decay=0.998, seed=20),
         "m": Schedule(steps=1600, batch_size=256, lr=2e-3, ema_decay=0.998, seed=20),

@@ -90,7 +90,7 @@ def test_the_scheduler_loads_and_ends_within_twenty_steps() -> None:
 def test_a_file_cut_short_is_named_with_the_way_out(copied: Path) -> None:
     path = copied / "bridge/s-s/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match=r"s-s/model\.safetensors .* git checkout"):
+    with pytest.raises(WeightsError, match=r"s-s/model\.safetensors .*git checkout"):
         parts.load_bridge("s", "s", copied)
 
 
