@@ -284,12 +284,13 @@ def _render_all(jobs: list[Job], progress: bool) -> list[NDArray[np.uint8]]:
 
 def render(source: str | Path) -> NDArray[np.uint8]:
     """One picture, 64x64x3 uint8 on white, from SVG text or an image file."""
-    import resvg_py
     from PIL import Image
 
     if isinstance(source, Path):
         image = Image.open(source)
     else:
+        import resvg_py
+
         png = resvg_py.svg_to_bytes(
             svg_string=source, width=IMAGE_SIZE, height=IMAGE_SIZE, skip_system_fonts=True
         )
