@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 from torch import Tensor
@@ -69,11 +68,10 @@ def main(out: Path, seed: int, diagonal: bool) -> None:
     try:
         picture = zoo_sheet([(s, s) for s in parts.SIZES] if diagonal else every, seed)
         picture.save(out, optimize=True)
-    except (ZooError, OSError) as error:
+    except (ZooError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{out}: {picture.width}x{picture.height}")
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     main()

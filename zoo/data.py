@@ -21,14 +21,16 @@ from multiprocessing import Pool
 from pathlib import Path
 from typing import Literal, get_args
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zoo import packages
-from zoo.errors import DataError
+from zoo.errors import DataError, PackageUnavailableError, ZooError
 
 IMAGE_SIZE = 64
+NO_RESVG = "SVG is rendered with resvg_py, which is not installed; run `pip install -e '.[zoo]'`"
 DATA_VERSION = 1
 
 Style = Literal["noto", "noto-v1", "twemoji", "emojione", "fluent-flat", "fluent-3d"]
@@ -289,8 +291,10 @@ def render(source: str | Path) -> NDArray[np.uint8]:
     if isinstance(source, Path):
         image = Image.open(source)
     else:
-        import resvg_py
-
+        try:
+            import resvg_py
+        except ImportError as error:
+            raise PackageUnavailableError(NO_RESVG) from error
         png = resvg_py.svg_to_bytes(
             svg_string=source, width=IMAGE_SIZE, height=IMAGE_SIZE, skip_system_fonts=True
         )
@@ -303,9 +307,13 @@ def render(source: str | Path) -> NDArray[np.uint8]:
     return np.clip(values[..., :3] * alpha + 255 * (1 - alpha) + 0.5, 0, 255).astype(np.uint8)
 
 
+@click.command(epilog="Example: python -m zoo.data")
 def main() -> None:
     """Build the data set and print what is in it."""
-    dataset = load()
+    try:
+        dataset = load()
+    except ZooError as error:
+        raise click.ClickException(str(error)) from error
     for split in SPLITS:
         part = dataset.split(split)
         styles = {s: sum(r.style == s for r in part.drawn().rows) for s in STYLES}

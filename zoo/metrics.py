@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,6 +151,3 @@ def _mmd2(kernels: list[Floats], w: Floats, v: Floats) -> float:
 def _off_diagonal(kernel: Floats, w: Floats) -> float:
     total = w @ kernel @ w - (w * w) @ np.diag(kernel)
     return float(total / (w.sum() ** 2 - (w * w).sum()))
-
-
-Metric = Callable[[Panel, Tensor, Sequence[Prompt]], Floats]

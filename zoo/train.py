@@ -1,21 +1,23 @@
 """Train the whole zoo from nothing: `python -m zoo.train --recipe cpu`.
 
 Stages run in order and each keeps a checkpoint, so a run that was stopped goes on where it was;
-a finished stage is not run again. Nothing is written to zoo/parts before the last stage.
+a finished stage is not run again. zoo/parts is replaced as a whole, after the last stage.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import click
 import torch
@@ -63,6 +65,11 @@ def _first_round(steps: int, seed: int) -> Schedule:
     return Schedule(steps, batch_size=128, lr=2e-3, final_lr_share=0.5, seed=seed, muon=True)
 
 
+def _last_round(steps: int, seed: int) -> Schedule:
+    """A round that ends at rest."""
+    return Schedule(steps, batch_size=128, lr=2e-3, seed=seed, muon=True)
+
+
 CPU = Recipe(
     vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
     tiny=Schedule(steps=900, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
@@ -73,13 +80,12 @@ CPU = Recipe(
     },
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
     denoiser={
-        "s": (_first_round(600, 41),),
-        "m": (_first_round(150, 42),),
-        "l": (_first_round(1140, 43),),
+        "s": (_first_round(600, 41), _last_round(7000, 51)),
+        "m": (_first_round(150, 42), _last_round(5000, 52)),
+        "l": (_first_round(1140, 43), _last_round(3500, 53)),
     },
 )
-GPU = CPU
-RECIPES = {"cpu": CPU, "gpu": GPU}
+RECIPES = {"cpu": CPU}
 
 
 class Training:
@@ -129,14 +135,14 @@ class Training:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         if self.kept:
             return parts.load_tokenizer()
-        folder = self.folder / "tokenizer"
+        folder = self.folder / f"tokenizer-{_digest(self.lesson_texts)}"
         if not folder.exists():
             text.train_tokenizer(self.lesson_texts).save_pretrained(folder)
         return cast(PreTrainedTokenizerFast, PreTrainedTokenizerFast.from_pretrained(folder))
 
     @cached_property
     def lessons(self) -> text.Lessons:
-        path = self.folder / "lessons.pt"
+        path = self.folder / f"lessons-{_digest(self.lesson_texts)}.pt"
         if not path.exists():
             lessons = text.teach(self.lesson_texts)
             _save_whole((lessons.texts, lessons.sentences, lessons.words), path)
@@ -196,7 +202,7 @@ class Training:
     @cached_property
     def latents(self) -> Tensor:
         """Latents of every row of the data set: float32 (N, 16, 8, 8)."""
-        path = self.folder / "latents.pt"
+        path = self.folder / f"latents-{_weights_digest(self.vae)}.pt"
         if not path.exists():
             _save_whole(autoencoder.encode(self.vae, self.images).cpu(), path)
         return cast(Tensor, torch.load(path, weights_only=True))
@@ -206,21 +212,36 @@ class Training:
     def train_denoiser(self, size: str) -> denoiser.Pairs:
         """The denoiser and its three bridges, trained on the drawn training rows.
 
-        Each round starts from the last one's averaged weights.
+        Each round starts from the last one's averaged weights; shipped rounds are taken as they
+        are if they are the recipe's first ones, and all of them.
         """
         torch.manual_seed(40 + ord(size))
         pairs = denoiser.Pairs(
             denoiser.new_denoiser(size), [text.ENCODER_SIZES[s].width for s in parts.SIZES]
         )
         pairs = cast(denoiser.Pairs, cast(Any, pairs).to(self.device, **CHANNELS_LAST))
-        for number, schedule in enumerate(self.recipe.denoiser[size], 1):
+        kept = self.kept_rounds(size)
+        if kept:
+            load_pairs(pairs, cast(parts.Size, size))
+        for number, schedule in enumerate(self.recipe.denoiser[size][kept:], kept + 1):
             name = f"denoiser-{size}-{number}"
-            if self.keeps(name, schedule):
-                load_pairs(pairs, cast(parts.Size, size))
-                continue
             loss = _Deferred(partial(self._denoiser_loss, pairs, schedule))
             Stage(name, pairs, loss, schedule, self.folder).fit()
         return pairs.eval()
+
+    def kept_rounds(self, size: str) -> int:
+        """How many of the recipe's rounds the shipped denoiser has behind it; 0: another recipe's.
+
+        The shipped weights are those after their last round, so they are of use only if every
+        round they had is the recipe's.
+        """
+        had = sorted(name for name in self.kept if name.startswith(f"denoiser-{size}-"))
+        rounds = self.recipe.denoiser[size]
+        same = len(had) <= len(rounds) and all(
+            self.keeps(f"denoiser-{size}-{n}", schedule)
+            for n, schedule in enumerate(rounds[: len(had)], 1)
+        )
+        return len(had) if same else 0
 
     def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Schedule) -> Callable[..., Tensor]:
         train = self.rows(lambda r: r.split == "train" and r.drawn)
@@ -250,9 +271,9 @@ class Training:
 
     def text_states(self, size: str) -> denoiser.Texts:
         """What encoder `size` says of every training text, and of the empty one."""
-        path = self.folder / f"states-{size}.safetensors"
+        encoder = self.train_text_encoder(size)
+        path = self.folder / f"states-{size}-{_weights_digest(encoder)}.safetensors"
         if not path.exists():
-            encoder = self.train_text_encoder(size)
             ids = text.token_ids(self.tokenizer, ["", *self.training_texts]).to(self.device)
             states = text.encode(encoder, ids).half().cpu()
             _replace(lambda p: save_file({"states": states}, p), path)
@@ -264,7 +285,7 @@ class Training:
     @cached_property
     def judge_features(self) -> Tensor:
         """Frozen image features of every row in every view: float16 (views, N, 1280)."""
-        path = self.folder / "judge-features.safetensors"
+        path = self.folder / f"judge-features-{self.dataset.digest[:12]}.safetensors"
         if not path.exists():
             tower = self._new_judge().image.eval()
             features = torch.stack([judge_views.features(tower, self.images, v) for v in VIEWS])
@@ -373,6 +394,20 @@ def _numbered(names: Iterable[str]) -> Tensor:
     return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
 
 
+def _digest(texts: Sequence[str]) -> str:
+    """A short name for texts, so that what was made of others is not taken for theirs."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def _weights_digest(model: Any) -> str:
+    """A short name for a model's weights, as `_digest` is for texts."""
+    h = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        h.update(name.encode())
+        h.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()[:12]
+
+
 def _replace(write: Callable[[Path], None], path: Path) -> None:
     unfinished = path.with_name(f"{path.name}.partial")
     write(unfinished)
@@ -384,9 +419,6 @@ def _save_whole(value: Any, path: Path) -> None:
     _replace(lambda p: torch.save(value, p), path)
 
 
-RecipeName = Literal["cpu", "gpu"]
-
-
 @dataclass(frozen=True)
 class Shipment:
     """Writes finished stages as the shipped parts, in the layouts the public classes load."""
@@ -395,37 +427,57 @@ class Shipment:
     folder: Path = parts.PARTS_FOLDER
 
     def write(self) -> None:
-        """Every part, the prompt lists, their real pictures and the checksums."""
-        self.training.tokenizer.save_pretrained(self.folder / "tokenizer")
-        denoiser.new_scheduler().save_pretrained(self.folder / "scheduler")
-        self._half(self.training.trained_judge, "judge")
-        self._half(self.training.vae, "decoder/kl")
-        self._half(self.training.tiny, "decoder/tiny")
-        for size in parts.SIZES:
-            self._half(self.training.train_text_encoder(size), f"text_encoder/{size}")
-            pairs = self.training.train_denoiser(size)
-            for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
-                assert isinstance(bridge, denoiser.Bridge)
-                parts.save_bridge(bridge, self.folder / f"bridge/{encoder}-{size}")
-            self._half(pairs.denoiser, f"denoiser/{size}")
-        self._record()
-        parts.write_checksums(self.folder)
+        """Every part, the prompt lists, their real pictures and the checksums.
+
+        All stages end before the first file is written; the new folder then takes the old
+        one's place.
+        """
+        models = self._train()
+        new = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        self.training.tokenizer.save_pretrained(new / "tokenizer")
+        denoiser.new_scheduler().save_pretrained(new / "scheduler")
+        for name, model in models.items():
+            _save_half(model, new / name)
+        (new / RECORD).write_text(json.dumps(self._record(), indent=1) + "\n")
+        parts.write_checksums(new)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        new.replace(self.folder)
         write_prompts(self.training.dataset)
 
-    def _half(self, model: Any, name: str) -> None:
-        shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
-        shipped.save_pretrained(self.folder / name)
+    def _train(self) -> dict[str, Any]:
+        """Every stage run to its end: models by the folder they are shipped in."""
+        models: dict[str, Any] = {
+            "judge": self.training.trained_judge,
+            "decoder/kl": self.training.vae,
+            "decoder/tiny": self.training.tiny,
+        }
+        for size in parts.SIZES:
+            models[f"text_encoder/{size}"] = self.training.train_text_encoder(size)
+            pairs = self.training.train_denoiser(size)
+            models[f"denoiser/{size}"] = pairs.denoiser
+            for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
+                models[f"bridge/{encoder}-{size}"] = bridge
+        return models
 
-    def _record(self) -> None:
+    def _record(self) -> dict[str, Any]:
         """How these weights were made: each stage's schedule and seconds, machine, versions."""
-        made = {
+        return {
             "stages": self.training.kept | stage_records(self.training.folder),
             "wordnet_share": self.training.recipe.wordnet_share,
             "dataset_digest": self.training.dataset.digest,
             "device": _device_words(self.training.device),
             "versions": {package: version(package) for package in VERSIONED},
         }
-        (self.folder / RECORD).write_text(json.dumps(made, indent=1) + "\n")
+
+
+def _save_half(model: Any, folder: Path) -> None:
+    """Write a model's weights in fp16 in the layout of its class."""
+    if isinstance(model, denoiser.Bridge):
+        parts.save_bridge(model, folder)
+        return
+    shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
+    shipped.save_pretrained(folder)
 
 
 def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
@@ -442,7 +494,7 @@ def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) 
 
 def stage_records(folder: Path) -> dict[str, Any]:
     """Schedule and seconds of every finished stage, from its checkpoint."""
-    paths = sorted(p for p in folder.glob("*.pt") if p.name not in ("lessons.pt", "latents.pt"))
+    paths = [path for path in sorted(folder.glob("*.pt")) if path.with_suffix(".jsonl").exists()]
     states = {p.stem: torch.load(p, map_location="cpu", weights_only=True) for p in paths}
     return {
         name: {"schedule": state["schedule"], "seconds": round(state["seconds"], 1)}
@@ -471,7 +523,7 @@ def _device_words(device: torch.device) -> str:
 
 @click.command(epilog="Example: python -m zoo.train --recipe cpu")
 @click.option(
-    "--recipe", "name", type=click.Choice(list(RECIPES)), help="Default: gpu where there is one."
+    "--recipe", "name", type=click.Choice(list(RECIPES)), default="cpu", show_default=True
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all cores.")
 @click.option(
@@ -484,15 +536,12 @@ def _device_words(device: torch.device) -> str:
     is_flag=True,
     help="Take the stages recorded in zoo/parts as done; train only what differs from them.",
 )
-def main(
-    name: RecipeName | None, threads: int | None, folder: Path | None, keep_shipped: bool
-) -> None:
+def main(name: str, threads: int | None, folder: Path | None, keep_shipped: bool) -> None:
     """Train every part of the zoo from nothing and write them to zoo/parts.
 
     Stopped at any moment, the same command goes on where it was.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = name or ("gpu" if device.type == "cuda" else "cpu")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     folder = folder or packages.cache_folder() / name
     try:

@@ -1,12 +1,15 @@
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
-from zoo import data, denoiser, prompts, train
+from zoo import autoencoder, data, denoiser, parts, prompts, train
 from zoo.data import Dataset, Row
+from zoo.loop import Schedule
 
 
 def dataset(labels: int = 30) -> Dataset:
@@ -79,3 +82,68 @@ def test_a_dropped_text_is_the_empty_one() -> None:
     texts = denoiser.Texts(torch.arange(6.0).reshape(2, 3, 1).half(), torch.full((1, 3, 1), -1.0))
     seen = texts.batch(torch.tensor([1, 0]), torch.tensor([False, True]))
     assert seen[..., 0].tolist() == [[3.0, 4.0, 5.0], [-1.0, -1.0, -1.0]]
+
+
+def kept(*steps: int) -> dict[str, dict[str, object]]:
+    return {
+        f"denoiser-s-{n}": {"schedule": asdict(round_of(count))} for n, count in enumerate(steps, 1)
+    }
+
+
+def round_of(steps: int) -> Schedule:
+    return Schedule(steps=steps, batch_size=8, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "rounds"),
+    [((), 0), ((5,), 1), ((5, 6), 2), ((5, 7), 0), ((4,), 0), ((5, 6, 7), 0)],
+)
+def test_shipped_rounds_are_kept_only_if_all_are_the_recipe_s_first(
+    tmp_path: Path, shipped: tuple[int, ...], rounds: int
+) -> None:
+    recipe = replace(train.CPU, denoiser={"s": (round_of(5), round_of(6))})
+    training = train.Training(recipe, tmp_path, torch.device("cpu"), kept(*shipped))
+    assert training.kept_rounds("s") == rounds
+
+
+def test_latents_of_another_encoder_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    seen = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        training = train.Training(train.CPU, tmp_path, torch.device("cpu"))
+        training.dataset = dataset(1)
+        training.vae = autoencoder.new_kl().eval()
+        seen.append(training.latents)
+    assert seen[0].shape == seen[1].shape == (6, 16, 8, 8)
+    assert not torch.equal(*seen)
+
+
+class Ready(train.Shipment):
+    """Stages that end at once, so that only the writing is tried."""
+
+    def _train(self) -> dict[str, object]:
+        if self.training.device.type == "meta":
+            raise KeyboardInterrupt
+        return {"bridge/s-s": denoiser.Bridge(4, 4), "decoder/tiny": autoencoder.new_tiny()}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_parts_are_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(train, "write_prompts", lambda dataset: None)
+    training = train.Training(train.CPU, tmp_path / "run", torch.device(device))
+    training.dataset = dataset(2)
+    training.tokenizer = parts.load_tokenizer()
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "old").write_text("part")
+    if device == "meta":
+        with pytest.raises(KeyboardInterrupt):
+            Ready(training, folder).write()
+        assert [p.name for p in folder.iterdir()] == ["old"]
+    else:
+        Ready(training, folder).write()
+        assert not (folder / "old").exists()
+        assert parts.load_bridge("s", "s", folder).into.in_features == 4
+        parts.load_decoder("tiny", folder)
