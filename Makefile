@@ -16,17 +16,18 @@ test: $(READY) lint  ## lint, types and tests
 	@$(BIN)/python -m pytest
 
 lint: $(READY)
-	@echo "checking style and types ..."
+	@echo "checking style, types and who imports whom ..."
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports --no-logo
 
 # torch first and alone: any other request for it would pull its CUDA packages.
 $(READY): constraints.txt pyproject.toml
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
-	@$(BIN)/pip install -q -c constraints.txt -e '.[build,dev]'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,dev]'
 	@touch $@
 
 clean:

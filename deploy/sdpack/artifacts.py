@@ -1,0 +1,298 @@
+"""What was made, and what was measured, kept by content: the store and the ledger.
+
+An artifact is a folder keyed by the hash of everything that made it. It is written under a
+temporary name, flushed to disk and renamed, so that it exists whole or not at all; killed at any
+moment, a build finds its finished artifacts again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sdpack.errors import StoreError
+
+RECORD = "artifact.json"
+CACHE_VARIABLE = "SDPACK_CACHE"
+Inputs = Mapping[str, Any]
+
+
+def cache_folder() -> Path:
+    """$SDPACK_CACHE, or ~/.cache/sdpack."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "sdpack")
+
+
+def digest(inputs: Inputs) -> str:
+    """SHA-256 of JSON values, whatever the order of their keys."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder, what made it, and the SHA-256 of each of its files."""
+
+    folder: Path
+    kind: str
+    inputs: Inputs
+    files: Mapping[str, str]
+    bytes: int
+
+    @cached_property
+    def content(self) -> str:
+        """One hash of all its files: what an artifact made from it is keyed by."""
+        return digest(self.files)
+
+    def path(self, name: str) -> Path:
+        """One of its files."""
+        return self.folder / name
+
+
+class Store:
+    """Artifacts under one folder; safe for several processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, kind: str, inputs: Inputs) -> Artifact | None:
+        """The finished artifact, or None; one that was damaged is removed and counts as none."""
+        folder = self._folder(kind, inputs)
+        artifact = _read_artifact(folder)
+        if artifact is None:
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            return None
+        with suppress(OSError):
+            os.utime(folder / RECORD)
+        return artifact
+
+    def make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
+        """The finished artifact; `build` is called with an empty folder to fill if there is none.
+
+        Raises:
+            StoreError: the store cannot be written, or the disk is full.
+        """
+        found = self.find(kind, inputs)
+        if found is not None:
+            return found
+        with _explained_io(self.folder), self._lock(kind, inputs):
+            return self.find(kind, inputs) or self._make(kind, inputs, build)
+
+    def _make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
+        target = self._folder(kind, inputs)
+        with self._temporary() as folder:
+            build(folder)
+            _write_record(folder, kind, inputs)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+        _flush_folder(target.parent)
+        artifact = _read_artifact(target)
+        if artifact is None:
+            raise StoreError(f"{target} was damaged as it was written; run again")
+        return artifact
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        parent = self.folder / "unfinished"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{os.getpid()}-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, kind: str, inputs: Inputs) -> Path:
+        return self.folder / kind / digest(inputs)
+
+    def _lock(self, kind: str, inputs: Inputs) -> FileLock:
+        path = self.folder / "locks" / f"{kind}-{digest(inputs)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every finished artifact."""
+        for record in sorted(self.folder.glob(f"*/*/{RECORD}")):
+            artifact = _read_artifact(record.parent)
+            if artifact is not None and record.parent.parent.name != "unfinished":
+                yield artifact
+
+    def collect(self, unused_for_s: float) -> int:
+        """Remove artifacts not asked for in so many seconds, and leftovers; returns bytes freed."""
+        before = time.time() - unused_for_s
+        freed = 0
+        for artifact in list(self.artifacts()):
+            if (artifact.folder / RECORD).stat().st_mtime <= before:
+                freed += artifact.bytes
+                shutil.rmtree(artifact.folder, ignore_errors=True)
+        for folder in (self.folder / "unfinished").glob("*"):
+            if not _alive(folder.name.partition("-")[0]):
+                freed += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
+        return freed
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write_record(folder: Path, kind: str, inputs: Inputs) -> None:
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        _flush_file(path)
+        name = path.relative_to(folder).as_posix()
+        files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    record = {"kind": kind, "inputs": inputs, "files": files}
+    (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+    _flush_file(folder / RECORD)
+
+
+def _read_artifact(folder: Path) -> Artifact | None:
+    """The artifact in a folder if its record is there and its files have the recorded sizes."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in record["files"]}
+        if any(sizes[name] != entry["bytes"] for name, entry in record["files"].items()):
+            return None
+        hashes = {name: str(entry["sha256"]) for name, entry in record["files"].items()}
+        return Artifact(folder, record["kind"], record["inputs"], hashes, sum(sizes.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _flush_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_flush_folder = _flush_file  # on POSIX a folder is flushed like a file
+
+
+@contextmanager
+def _explained_io(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout as cause:
+        raise StoreError(f"{folder} is locked by another process; wait for it") from cause
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+
+
+def explain_io(cause: OSError, folder: Path) -> str:
+    """One line for a failed write: what happened, where, and what to do."""
+    where = cause.filename or folder
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: no space left; free some, for instance with `sdpack cache gc`"
+    if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}: not writable; choose another folder"
+    return f"{where}: {cause.strerror or cause}; check the disk"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of the ledger."""
+
+    kind: str
+    inputs: dict[str, Any]
+    value: dict[str, Any]
+    made_at: str
+
+
+class Ledger:
+    """Every measurement ever made, by kind and inputs, in an SQLite file.
+
+    One process writes; others may read meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file.
+
+        Raises:
+            StoreError: it cannot be opened, or is no ledger.
+        """
+        self.path = path
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS measurement ("
+                "key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, "
+                "value TEXT NOT NULL, made_at TEXT NOT NULL) WITHOUT ROWID"
+            )
+
+    def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
+        """The value measured for these inputs, or None."""
+        with self._explained():
+            row = self._database.execute(
+                "SELECT value FROM measurement WHERE key = ?", (_key(kind, inputs),)
+            ).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> None:
+        """Keep a value; one that was there for the same inputs is replaced."""
+        made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
+        with self._explained(), self._database:
+            self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
+
+    def measurements(self, kind: str) -> Iterator[Measurement]:
+        """All rows of a kind, in the order of their keys."""
+        with self._explained():
+            rows = self._database.execute(
+                "SELECT kind, inputs, value, made_at FROM measurement WHERE kind = ? ORDER BY key",
+                (kind,),
+            ).fetchall()
+        for name, inputs, value, made_at in rows:
+            yield Measurement(name, json.loads(inputs), json.loads(value), made_at)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as cause:
+            raise StoreError(
+                f"{self.path}: {cause}; if it is damaged, move it away and what it held is "
+                "measured again"
+            ) from cause
+        except OSError as cause:
+            raise StoreError(explain_io(cause, self.path)) from cause
+
+
+def _key(kind: str, inputs: Inputs) -> str:
+    return digest({"kind": kind, "inputs": inputs})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)

@@ -1,0 +1,98 @@
+"""YAML files as typed models; every complaint names file, line, key and value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sdpack.errors import InputError
+
+Model = TypeVar("Model", bound="Document")
+Location = tuple[str | int, ...]
+
+
+class Document(BaseModel):
+    """Base of everything read from a file: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_document(path: Path, model: type[Model], error: type[InputError]) -> Model:
+    """`path` as a `model`.
+
+    Raises:
+        InputError: as `error`; the file is missing, is no YAML, or breaks the model's rules.
+    """
+    return parse_document(_text(path, error), str(path), model, error)
+
+
+def parse_document(text: str, name: str, model: type[Model], error: type[InputError]) -> Model:
+    """YAML `text` as a `model`; `name` stands for the file in complaints."""
+    try:
+        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+        raise error(f"{name}{_mark(cause)} is not YAML: {_first_line(cause)}") from cause
+    if not isinstance(values, dict):
+        raise error(f"{name} holds no keys; see `sdpack profiles show 4gb-gpu` for the form")
+    try:
+        return model.model_validate(values)
+    except ValidationError as cause:
+        raise error("; ".join(_complaints(cause, name, node))) from cause
+
+
+def _text(path: Path, error: type[InputError]) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else "not UTF-8 text"
+        raise error(f"{path} cannot be read: {reason}; check the path") from cause
+
+
+def _complaints(cause: ValidationError, name: str, node: yaml.Node | None) -> Iterable[str]:
+    for problem in cause.errors(include_url=False):
+        where = problem["loc"]
+        line = _line(node, where)
+        key = ".".join(str(step) for step in where) or "(the file)"
+        yield f"{name}, line {line}: {key}: {_said(problem)}"
+
+
+def _said(problem: Any) -> str:
+    if problem["type"] == "extra_forbidden":
+        return "unknown key; check its spelling or remove it"
+    if problem["type"] == "missing":
+        return "missing; add it"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    value = problem["input"]
+    return message if isinstance(value, dict | list) else f"{message} (it is {value!r})"
+
+
+def _line(node: yaml.Node | None, where: Location) -> int:
+    """The line of the deepest part of `where` the file has, counted from 1."""
+    line = 1
+    for step in where:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((p for p in node.value if p[0].value == str(step)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _mark(cause: Exception) -> str:
+    mark = getattr(cause, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}"
+
+
+def _first_line(cause: Exception) -> str:
+    problem = getattr(cause, "problem", None) or str(cause) or type(cause).__name__
+    return str(problem).splitlines()[0]

@@ -1,0 +1,1 @@
+"""From checkpoints to what the runtime needs: ONNX graphs and a sampler table. Needs torch."""

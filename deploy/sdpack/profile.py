@@ -1,0 +1,185 @@
+"""Device profiles: what fits on a device and what it can run.
+
+sdpack profiles                  # the shipped ones
+sdpack profiles show 4gb-gpu     # one, as YAML
+sdpack profiles detect           # one for this machine
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from sdpack.document import Document, read_document
+from sdpack.errors import InputError, ProfileError
+from sdpack.placement import Guidance, Loading
+from sdpack.precision import ComputeCapability, Precision, Runtime, runnable
+from sdpack.units import format_bytes, parse_bytes
+
+LATENT_PIXEL = 8  # pixels a side of a latent pixel, in every family sdpack runs
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is not a size in bytes; write it like 4GiB")
+    try:
+        return parse_bytes(value)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _bytes_per_second(value: Any) -> int:
+    if not isinstance(value, str) or not value.endswith("/s"):
+        raise ValueError(f"{value!r} is not a bandwidth; write it like 192GB/s")
+    return _bytes(value.removesuffix("/s"))
+
+
+def _capability(value: Any) -> ComputeCapability:
+    if isinstance(value, tuple):
+        return (int(value[0]), int(value[1]))
+    match = re.fullmatch(r"(\d{1,2})\.(\d)", str(value))
+    if match is None:
+        raise ValueError(f"{value!r} is not a compute capability; write it like 8.6")
+    return int(match.group(1)), int(match.group(2))
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+BytesPerSecond = Annotated[int, BeforeValidator(_bytes_per_second)]
+Capability = Annotated[ComputeCapability, BeforeValidator(_capability)]
+
+
+class DeviceMemory(Document):
+    """What the device has, and what is gone before the first part is loaded."""
+
+    total: Bytes
+    reserve: Bytes
+    reserve_source: str = Field(min_length=1)
+    unified: bool = False
+    bandwidth: BytesPerSecond
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> DeviceMemory:
+        if self.reserve >= self.total:
+            raise ValueError(
+                f"the reserve of {format_bytes(self.reserve)} leaves nothing of "
+                f"{format_bytes(self.total)}; lower it"
+            )
+        return self
+
+
+class Shapes(Document):
+    """The largest work at once: pictures a batch, and their height and width in pixels."""
+
+    batch: PositiveInt = 1
+    height: PositiveInt = 512
+    width: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _in_latent_pixels(self) -> Shapes:
+        for side in (self.height, self.width):
+            if side % LATENT_PIXEL:
+                raise ValueError(f"{side} pixels is not a multiple of {LATENT_PIXEL}")
+        return self
+
+
+class Profile(Document):
+    """One device."""
+
+    version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    description: str
+    runtime: Runtime
+    compute_capability: Capability | None = None
+    memory: DeviceMemory
+    host_memory: Bytes
+    precisions: tuple[Precision, ...] | None = None
+    shapes: Shapes = Shapes()
+    loading: tuple[Loading, ...] = Field(tuple(Loading), min_length=1)
+    guidance: tuple[Guidance, ...] = Field(tuple(Guidance), min_length=1)
+
+    @model_validator(mode="after")
+    def _device_and_runtime_agree(self) -> Profile:
+        if self.runtime.on_gpu and self.compute_capability is None:
+            raise ValueError(f"compute_capability is missing; {self.runtime} runs on a GPU")
+        if not self.runtime.on_gpu and self.compute_capability is not None:
+            raise ValueError(f"compute_capability is of no use to {self.runtime}; remove it")
+        beyond = [p for p in self.precisions or () if p not in self.device_precisions]
+        if beyond:
+            raise ValueError(
+                f"precisions: the device cannot run {', '.join(beyond)}; "
+                f"it runs {', '.join(self.device_precisions)}"
+            )
+        if self.precisions == ():
+            raise ValueError("precisions is empty; name some or leave it out")
+        return self
+
+    @property
+    def device_precisions(self) -> tuple[Precision, ...]:
+        """What runtime and compute capability take."""
+        return runnable(self.runtime, self.compute_capability)
+
+    @property
+    def allowed_precisions(self) -> tuple[Precision, ...]:
+        """Those the profile narrows them to, widest first."""
+        narrowed = self.precisions or self.device_precisions
+        return tuple(p for p in self.device_precisions if p in narrowed)
+
+    @property
+    def budget_bytes(self) -> int:
+        """What a pipeline's peak may be: total less reserve."""
+        return self.memory.total - self.memory.reserve
+
+    @property
+    def sm(self) -> str:
+        """The compute capability as compilers name it, "SM86"; empty on a CPU."""
+        if self.compute_capability is None:
+            return ""
+        return "SM{}{}".format(*self.compute_capability)
+
+
+def profiles_folder() -> Path:
+    """Where the shipped profiles lie: in the installed package, or beside its source."""
+    package = Path(__file__).parent
+    installed = package / "profiles"
+    return installed if installed.is_dir() else package.parents[1] / "profiles"
+
+
+def shipped_profiles() -> list[Profile]:
+    """Every shipped profile, smallest memory first.
+
+    Raises:
+        ProfileError: one is damaged.
+    """
+    found = [read_profile(path) for path in profiles_folder().glob("*.yaml")]
+    return sorted(found, key=lambda p: (not p.runtime.on_gpu, p.memory.total, p.name))
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a YAML file.
+
+    Raises:
+        ProfileError: the file is missing, no YAML, or breaks a rule; names line, key and value.
+    """
+    return read_document(path, Profile, ProfileError)
+
+
+def find_profile(name: str) -> Profile:
+    """A shipped profile by name, or the one in the file that `name` is the path of.
+
+    Raises:
+        ProfileError: there is neither, or it cannot be understood.
+    """
+    shipped = profiles_folder() / f"{name}.yaml"
+    if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and shipped.is_file():
+        return read_profile(shipped)
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return read_profile(path)
+    names = sorted(p.stem for p in profiles_folder().glob("*.yaml"))
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise ProfileError(f"no profile {name!r}{meant} Known: {', '.join(names)}, or a .yaml file")

@@ -1,0 +1,127 @@
+"""A scheduler as a table of coefficients, and the sampling loop that needs nothing else.
+
+Every sampler sdpack runs is linear in the starting noise, the model's outputs and the noise it
+draws on the way. With those as the basis vectors
+
+    start, output 1 ... output K, draw 1 ... draw N
+
+each step's model input and sample are fixed combinations of them: one row of numbers a step.
+`sdpack.export.sampler` makes the table from diffusers' own scheduler.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.errors import BundleError
+
+SCHEMA = 1
+Floats = NDArray[np.float32]
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SamplerTable:
+    """One scheduler at one number of steps.
+
+    K is the number of model calls, which for second-order schedulers is not the number of steps
+    asked for; W = 1 + K + `draws`.
+
+    Attributes:
+        scheduler: its diffusers class.
+        steps: the number of steps asked for.
+        timesteps: what the model is told at each call: float64 (K,).
+        inputs: coefficients of each call's model input: float64 (K, W).
+        samples: coefficients of the sample after each call, the last one being the latents:
+            float64 (K, W).
+        draws: how many noise tensors are drawn on the way.
+    """
+
+    scheduler: str
+    steps: int
+    timesteps: Table
+    inputs: Table
+    samples: Table
+    draws: int
+
+    @property
+    def calls(self) -> int:
+        return len(self.timesteps)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as JSON values; coefficients keep all their digits."""
+        return {
+            "schema": SCHEMA,
+            "scheduler": self.scheduler,
+            "steps": self.steps,
+            "draws": self.draws,
+            "timesteps": self.timesteps.tolist(),
+            "inputs": self.inputs.tolist(),
+            "samples": self.samples.tolist(),
+        }
+
+
+def read_sampler(path: Path) -> SamplerTable:
+    """The table in a sampler.json.
+
+    Raises:
+        BundleError: the file is missing, damaged or of another schema.
+    """
+    try:
+        return _table(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise BundleError(f"{path}: no sampler table ({cause}); build the bundle again") from cause
+
+
+def _table(values: dict[str, Any]) -> SamplerTable:
+    if values["schema"] != SCHEMA:
+        raise ValueError(f"schema {values['schema']}, this version reads {SCHEMA}")
+    inputs, samples = (np.array(values[key], np.float64) for key in ("inputs", "samples"))
+    timesteps, draws = np.array(values["timesteps"], np.float64), int(values["draws"])
+    shape = (len(timesteps), 1 + len(timesteps) + draws)
+    if inputs.shape != shape or samples.shape != shape:
+        raise ValueError(f"coefficients of shape {inputs.shape} and {samples.shape}, not {shape}")
+    return SamplerTable(
+        str(values["scheduler"]), int(values["steps"]), timesteps, inputs, samples, draws
+    )
+
+
+Model = Callable[[Floats, float], Floats]
+"""(model input, timestep) to the model's output, both float32 of the latents' shape."""
+
+
+def sample(table: SamplerTable, start: Floats, model: Model, draw: Callable[[], Floats]) -> Floats:
+    """Latents float32 of `start`'s shape after all of the table's calls.
+
+    Args:
+        start: unit noise.
+        draw: called `table.draws` times for more unit noise of the same shape.
+    """
+    *_, latents = trajectory(table, start, model, draw)
+    return latents
+
+
+def trajectory(
+    table: SamplerTable, start: Floats, model: Model, draw: Callable[[], Floats]
+) -> Iterator[Floats]:
+    """The sample after each model call; the last one is the latents."""
+    basis = np.zeros((table.inputs.shape[1], *start.shape), np.float32)
+    basis[0] = start
+    for k in range(table.draws):
+        basis[1 + table.calls + k] = draw()
+    for k, timestep in enumerate(table.timesteps):
+        basis[1 + k] = model(_combined(table.inputs[k], basis), float(timestep))
+        yield _combined(table.samples[k], basis)
+
+
+def _combined(row: Table, basis: Floats) -> Floats:
+    """Sum of the basis by a row of coefficients; float32, summed in float64."""
+    used = np.flatnonzero(row)
+    return np.tensordot(row[used], basis[used].astype(np.float64), 1).astype(np.float32)

@@ -1,0 +1,47 @@
+"""Bytes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from sdpack.errors import InputError
+
+BYTES_PER = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_BY_LOWER = {unit.lower(): count for unit, count in BYTES_PER.items()}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of "24MiB", "4 GiB", "1.5GB" or a plain number of bytes; at least 1.
+
+    Raises:
+        InputError: not a size, an unknown unit, or less than a byte.
+    """
+    match = _SIZE.fullmatch(str(text))
+    unit = (match.group(2) if match else "?").lower()
+    if match is None or unit not in {"", *_BY_LOWER}:
+        raise InputError(f"{text!r} is not a size in bytes; write it like 24MiB, 4GiB or 500MB")
+    count = round(float(match.group(1)) * _BY_LOWER.get(unit, 1))
+    if count < 1:
+        raise InputError(f"{text!r} is less than one byte; write a size like 24MiB")
+    return count
+
+
+def format_bytes(count: int) -> str:
+    """ "26.0 MiB": one decimal in the largest binary unit that leaves at least 1."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(size) < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import ProfileError
+from sdpack.placement import Loading
+from sdpack.precision import Precision, Runtime
+from sdpack.profile import find_profile, profiles_folder, read_profile, shipped_profiles
+
+GIB = 2**30
+WANTED = {
+    "4gb-gpu": "SM86",
+    "gtx-1650-4gb": "SM75",
+    "6gb-gpu": "SM86",
+    "8gb-gpu": "SM89",
+    "12gb-gpu": "SM89",
+    "16gb-gpu": "SM89",
+    "24gb-gpu": "SM89",
+    "rtx-5090-32gb": "SM120",
+    "jetson-orin-nano-8gb": "SM87",
+    "h200": "SM90",
+    "cpu-2gb": "",
+    "cpu-4gb": "",
+    "cpu-8gb": "",
+}
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    base = yaml.safe_load((profiles_folder() / "4gb-gpu.yaml").read_text())
+    return {**base, **changes}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, **changes: Any) -> str:
+    path = written(folder, yaml.safe_dump(values(**changes), sort_keys=False))
+    with pytest.raises(ProfileError) as caught:
+        read_profile(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_shipped_profiles_are_the_promised_ones() -> None:
+    assert {p.name: p.sm for p in shipped_profiles()} == WANTED
+    assert all((profiles_folder() / f"{p.name}.yaml").is_file() for p in shipped_profiles())
+
+
+def test_the_4gb_laptop() -> None:
+    profile = find_profile("4gb-gpu")
+    assert profile.runtime is Runtime.TENSORRT_RTX
+    assert profile.budget_bytes == profile.memory.total - profile.memory.reserve < 4 * GIB
+    assert Precision.W4 in profile.allowed_precisions
+    assert profile.loading == tuple(Loading)
+
+
+def test_turing_has_no_int4_and_cpus_no_fp16() -> None:
+    assert Precision.W4 not in find_profile("gtx-1650-4gb").allowed_precisions
+    assert Precision.FP16 not in find_profile("cpu-4gb").allowed_precisions
+
+
+def test_a_narrowed_list_keeps_the_widest_first(tmp_path: Path) -> None:
+    path = written(tmp_path, yaml.safe_dump(values(precisions=["w4", "fp16"])))
+    assert read_profile(path).allowed_precisions == (Precision.FP16, Precision.W4)
+
+
+def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
+    text = (profiles_folder() / "4gb-gpu.yaml").read_text().replace("  total:", "  totl:")
+    line = text.splitlines().index("  totl: 4GiB") + 1
+    with pytest.raises(ProfileError, match=rf"line {line}: memory\.totl: unknown key"):
+        read_profile(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"memory": {"total": "-4GiB"}}, "'-4GiB' is not a size"),
+        ({"compute_capability": None}, "runs on a GPU"),
+        ({"runtime": "onnxruntime-cpu"}, "compute_capability is of no use"),
+        ({"runtime": "tensorrt-rtz"}, "tensorrt-rtz"),
+        ({"compute_capability": "eight"}, "'eight' is not a compute capability"),
+        ({"compute_capability": "7.5", "precisions": ["w4"]}, "cannot run w4"),
+        ({"precisions": []}, "precisions is empty"),
+        ({"precisions": ["fp12"]}, "fp12"),
+        ({"shapes": {"height": 500}}, "500 pixels is not a multiple of 8"),
+        ({"loading": []}, "loading"),
+        ({"schema": 2}, "schema"),
+        ({"name": "My GPU"}, "name"),
+    ],
+)
+def test_a_broken_rule_is_explained(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(tmp_path, **changes)
+
+
+def test_a_reserve_that_leaves_nothing(tmp_path: Path) -> None:
+    memory = {**values()["memory"], "reserve": "5GiB"}
+    assert "leaves nothing of 4.00 GiB" in refusal(tmp_path, memory=memory)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: b: c", "\t- x", "name: &a [*a]", "\x00"])
+def test_what_is_no_profile_gets_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        read_profile(written(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_name_suggests_the_right_one() -> None:
+    with pytest.raises(ProfileError, match="did you mean 4gb-gpu"):
+        find_profile("4gb-gp")
+
+
+def test_a_name_is_never_a_way_out_of_the_folder() -> None:
+    with pytest.raises(ProfileError):
+        find_profile("../pyproject")
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+trees = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(list(values())) | st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(trees)
+def test_any_yaml_is_a_profile_or_a_clear_refusal(
+    tmp_path_factory: pytest.TempPathFactory, tree: Any
+) -> None:
+    path = written(tmp_path_factory.mktemp("p"), yaml.safe_dump(tree))
+    with pytest.raises(ProfileError):
+        read_profile(path)

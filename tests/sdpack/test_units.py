@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import InputError
+from sdpack.units import BYTES_PER, format_bytes, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("24MiB", 24 * 2**20), ("1.5 gb", 1_500_000_000), ("512", 512), (7, 7), ("4GiB", 2**32)],
+)
+def test_sizes_as_people_write_them(text: str | int, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "-4GiB", "4 gigs", "GiB", "0", "0.2B", "1e3", "nan", "4GiB5"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_bytes(text)
+
+
+@given(st.integers(1, 2**50), st.sampled_from(sorted(BYTES_PER)))
+def test_every_whole_number_of_units_is_read_exactly(count: int, unit: str) -> None:
+    assert parse_bytes(f"{count}{unit}") == count * BYTES_PER[unit]
+
+
+@given(st.integers(1, 2**45))
+def test_what_is_printed_is_close_to_what_was_meant(count: int) -> None:
+    assert abs(parse_bytes(format_bytes(count)) - count) <= 0.051 * max(count, 1)
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_size_or_a_clear_refusal(text: str) -> None:
+    try:
+        assert parse_bytes(text) >= 1
+    except InputError as error:
+        said = str(error)
+    else:
+        said = repr(text)
+    assert repr(text) in said
