@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from sdpack.export.bridge import Bridge
 from torch import Tensor, nn
 
 from zoo.autoencoder import LATENT_CHANNELS, LATENT_SIZE
@@ -69,19 +70,6 @@ def new_scheduler() -> DPMSolverMultistepScheduler:
         algorithm_type="dpmsolver++",
         solver_order=2,
     )
-
-
-class Bridge(nn.Module):
-    """Encoder states (B, T, encoder width) to what a denoiser attends to (B, T, its width)."""
-
-    def __init__(self, encoder_width: int, cross_attention_dim: int) -> None:
-        super().__init__()
-        self.into = nn.Linear(encoder_width, cross_attention_dim)
-        self.mix = nn.Linear(cross_attention_dim, cross_attention_dim)
-
-    def forward(self, states: Tensor) -> Tensor:
-        inner = self.into(states)
-        return cast(Tensor, inner + self.mix(nn.functional.silu(inner)))
 
 
 class Texts:

@@ -13,7 +13,6 @@ parts/SHA256SUMS             of every file above, in sha256sum's format
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -25,11 +24,11 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     UNet2DConditionModel,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from sdpack.errors import SourceError
+from sdpack.export import bridge
+from sdpack.export.bridge import Bridge
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from zoo.denoiser import Bridge
 from zoo.errors import WeightsError
 from zoo.judge import Judge
 
@@ -130,24 +129,7 @@ def load_judge(folder: Path = PARTS_FOLDER) -> Judge:
 
 
 def load_bridge(encoder: Size, denoiser: Size, folder: Path = PARTS_FOLDER) -> Bridge:
-    path = verify(f"bridge/{encoder}-{denoiser}", folder)
-    config = json.loads((path / "config.json").read_text())
-    bridge = Bridge(config["encoder_width"], config["cross_attention_dim"])
     try:
-        weights = load_file(path / "model.safetensors")
-    except SafetensorError as error:
-        raise WeightsError(f"{path / 'model.safetensors'} cannot be read: {error}") from error
-    bridge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return bridge.eval()
-
-
-def save_bridge(bridge: Bridge, folder: Path) -> None:
-    """Write a bridge's fp16 weights and the two widths it joins."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "encoder_width": bridge.into.in_features,
-        "cross_attention_dim": bridge.into.out_features,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {k: v.half().contiguous().cpu() for k, v in bridge.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+        return bridge.load_bridge(verify(f"bridge/{encoder}-{denoiser}", folder))
+    except SourceError as error:
+        raise WeightsError(str(error)) from error

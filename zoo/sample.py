@@ -13,11 +13,11 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     UNet2DConditionModel,
 )
+from sdpack.export.bridge import Bridge
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from zoo import autoencoder, parts, text
-from zoo.denoiser import Bridge
 from zoo.errors import PromptError
 
 STEPS = 16

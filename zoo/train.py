@@ -23,6 +23,7 @@ import click
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
+from sdpack.export.bridge import Bridge, save_bridge
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
@@ -473,8 +474,8 @@ class Shipment:
 
 def _save_half(model: Any, folder: Path) -> None:
     """Write a model's weights in fp16 in the layout of its class."""
-    if isinstance(model, denoiser.Bridge):
-        parts.save_bridge(model, folder)
+    if isinstance(model, Bridge):
+        save_bridge(model, folder)
         return
     shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
     shipped.save_pretrained(folder)

@@ -1,0 +1,1 @@
+"""What runs graphs; each runtime's package is imported only when it is used."""

@@ -1,0 +1,99 @@
+"""ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from sdpack.engines.session import Arrays
+from sdpack.errors import EngineError, MissingPackageError
+from sdpack.precision import Runtime
+
+PROVIDERS = {
+    Runtime.ONNXRUNTIME_CPU: "CPUExecutionProvider",
+    Runtime.ONNXRUNTIME_CUDA: "CUDAExecutionProvider",
+}
+ERRORS_ONLY = 3
+
+
+class OrtSession:
+    """A graph in ONNX Runtime."""
+
+    def __init__(self, path: Path, session: Any) -> None:
+        self.path = path
+        self._session = session
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        if self._session is None:
+            raise EngineError(f"{self.path} was closed; load it again")
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as cause:  # onnxruntime raises a class a status code, and ValueError
+            raise EngineError(f"{self.path} failed to run: {_first_line(cause)}") from cause
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: Path, runtime: Runtime = Runtime.ONNXRUNTIME_CPU, threads: int | None = None
+) -> OrtSession:
+    """A session for the graph at `path`.
+
+    No memory arena: what a run has freed goes back to the system, so that the peak is what the
+    graph needs and not what earlier shapes needed.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        EngineError: the graph is damaged, or the provider is not there; ONNX Runtime would
+            otherwise fall back to the CPU without a word.
+    """
+    ort = _package(runtime)
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    provider = PROVIDERS[runtime]
+    missing = (
+        f"{path}: {provider} is not to be had here; `sdpack doctor` says what is missing and "
+        "how to get it"
+    )
+    if provider not in ort.get_available_providers():
+        raise EngineError(missing)
+    try:
+        session = ort.InferenceSession(path, options, providers=[provider])
+    except Exception as cause:  # onnxruntime raises a class a status code
+        raise EngineError(f"{path} cannot be loaded: {_first_line(cause)}") from cause
+    if provider not in session.get_providers():
+        raise EngineError(missing)
+    return OrtSession(path, session)
+
+
+def _package(runtime: Runtime) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as cause:
+        extra = "gpu" if runtime.on_gpu else "cpu"
+        raise MissingPackageError("onnxruntime", extra, f"running on {runtime}") from cause
+    return onnxruntime
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause) or type(cause).__name__).splitlines()[0]

@@ -1,0 +1,36 @@
+"""What every engine looks like once it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """A loaded engine; `with` frees its memory at the end."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Outputs by name.
+
+        Raises:
+            EngineError: an input is missing or of the wrong shape, or the run failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free its memory; it cannot be run again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,185 @@
+"""Building TensorRT plans, with TensorRT-RTX or classic TensorRT, each build in its own process.
+
+Both packages have one Python API, so the builder takes the module as a handle. TensorRT-RTX builds
+for a named compute capability on any machine, GPU or not; classic TensorRT builds for the GPU it
+finds. A failed build can leave the process unusable, hence `python -m` of this very file.
+
+The builder logs how much device memory the plan needs; that is where the memory plan comes from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpack.errors import EngineError
+
+PLAN_FILE = "model.plan"
+FACTS_FILE = "plan.json"
+TIMEOUT_S = 3600
+_MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
+_SERIOUS = ("ERROR", "INTERNAL_ERROR")
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InputRange:
+    """The shapes an engine takes at one input; `best` is what it is tuned for."""
+
+    smallest: Sizes
+    best: Sizes
+    largest: Sizes
+
+    @classmethod
+    def fixed(cls, sizes: Sizes) -> InputRange:
+        return cls(sizes, sizes, sizes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A built plan and what its builder said of the memory it takes on the device.
+
+    Attributes:
+        activation_bytes: scratch memory of one execution context.
+        weight_bytes: what stays on the device while the engine is loaded.
+    """
+
+    path: Path
+    package: str
+    version: str
+    activation_bytes: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class _Request:
+    package: str
+    onnx: str
+    compute_capability: str
+    inputs: dict[str, Any]
+
+
+def build(
+    package: str,
+    onnx: Path,
+    folder: Path,
+    inputs: Mapping[str, InputRange],
+    compute_capability: str = "",
+) -> Plan:
+    """Build model.plan and plan.json in `folder`, in a process of its own.
+
+    Args:
+        package: "tensorrt_rtx" or "tensorrt".
+        inputs: for every input of the graph that has a dynamic size.
+        compute_capability: "SM86" for instance; only for tensorrt_rtx.
+
+    Raises:
+        EngineError: the graph does not parse or does not build; carries the builder's last words.
+    """
+    ranges = {name: asdict(given) for name, given in inputs.items()}
+    request = _Request(package, str(onnx), compute_capability, ranges)
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(request)), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired as cause:
+        raise EngineError(f"{onnx}: {package} took longer than {TIMEOUT_S} s") from cause
+    if done.returncode != 0 or not (folder / FACTS_FILE).exists():
+        raise EngineError(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
+    return read_plan(folder)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan in a folder that `build` filled.
+
+    Raises:
+        EngineError: there is none.
+    """
+    try:
+        facts = json.loads((folder / FACTS_FILE).read_text())
+        return Plan(folder / PLAN_FILE, **facts)
+    except (OSError, ValueError, TypeError) as cause:
+        raise EngineError(f"{folder} holds no plan ({cause}); build it again") from cause
+
+
+def _target(request: _Request) -> str:
+    return f"for {request.compute_capability}" if request.compute_capability else "for this GPU"
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"ended with status {done.returncode} and no word"
+
+
+def _build_here(request: _Request, folder: Path) -> None:
+    """What runs in the process of its own; leaves with a message on failure."""
+    trt = importlib.import_module(request.package)
+    log = _logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(request.onnx):
+        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        sys.exit("does not parse: " + (reasons[0].splitlines()[0] if reasons else "no reason"))
+    config = builder.create_builder_config()
+    if request.compute_capability:
+        config.num_compute_capabilities = 1
+        capability = getattr(trt.ComputeCapability, request.compute_capability, None)
+        if capability is None:
+            sys.exit(f"this version knows no {request.compute_capability}")
+        config.set_compute_capability(capability, 0)
+    config.add_optimization_profile(_profile(builder, network, request.inputs))
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        sys.exit("does not build: " + (log.serious[0] if log.serious else "no reason given"))
+    (folder / PLAN_FILE).write_bytes(plan)
+    facts = {
+        "package": request.package,
+        "version": trt.__version__,
+        "activation_bytes": log.memory["Activation"],
+        "weight_bytes": log.memory["Weights"],
+    }
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1))
+
+
+def _profile(builder: Any, network: Any, inputs: Mapping[str, Any]) -> Any:
+    profile = builder.create_optimization_profile()
+    for number in range(network.num_inputs):
+        tensor = network.get_input(number)
+        if -1 not in tuple(tensor.shape):
+            continue
+        given = inputs.get(tensor.name)
+        if given is None:
+            sys.exit(f"the input {tensor.name} has dynamic sizes and no range was given")
+        profile.set_shape(tensor.name, given["smallest"], given["best"], given["largest"])
+    return profile
+
+
+def _logger(trt: Any) -> Any:
+    """A logger that keeps the memory figures and what went wrong."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.memory = {"Activation": 0, "Weights": 0}
+            self.serious: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            found = _MEMORY.search(message)
+            if found:
+                self.memory[found.group(1)] = int(found.group(2))
+            if severity.name in _SERIOUS:
+                self.serious.append(message.splitlines()[0])
+
+    return Logger()
+
+
+if __name__ == "__main__":
+    _build_here(_Request(**json.loads(sys.argv[1])), Path(sys.argv[2]))

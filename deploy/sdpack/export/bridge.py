@@ -1,0 +1,57 @@
+"""The bridge between a text encoder and a denoiser that were not trained for each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdpack.errors import SourceError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+class Bridge(nn.Module):
+    """Encoder states (B, T, encoder width) to what a denoiser attends to (B, T, its width)."""
+
+    def __init__(self, encoder_width: int, cross_attention_dim: int) -> None:
+        super().__init__()
+        self.into = nn.Linear(encoder_width, cross_attention_dim)
+        self.mix = nn.Linear(cross_attention_dim, cross_attention_dim)
+
+    def forward(self, states: Tensor) -> Tensor:
+        inner = self.into(states)
+        return cast(Tensor, inner + self.mix(nn.functional.silu(inner)))
+
+
+def load_bridge(folder: Path) -> Bridge:
+    """The bridge in a folder, in fp32.
+
+    Raises:
+        SourceError: a file is missing or damaged.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        bridge = Bridge(int(config["encoder_width"]), int(config["cross_attention_dim"]))
+        weights = load_file(folder / WEIGHTS)
+        bridge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
+        raise SourceError(f"{folder} holds no bridge: {cause}; restore its files") from cause
+    return bridge.eval()
+
+
+def save_bridge(bridge: Bridge, folder: Path) -> None:
+    """Write a bridge's fp16 weights and the two widths it joins."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "encoder_width": bridge.into.in_features,
+        "cross_attention_dim": bridge.into.out_features,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    weights = {k: v.half().contiguous().cpu() for k, v in bridge.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)

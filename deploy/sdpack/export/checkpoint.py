@@ -1,0 +1,132 @@
+"""What a folder of weights is: its library, its class, and its tensors, read without loading it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from sdpack.artifacts import digest, file_sha256
+from sdpack.errors import SourceError
+
+CONFIG = "config.json"
+EXPORTED = ("CLIPTextModel", "UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A transformers or diffusers folder with its config and safetensors files."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its config.json.
+
+        Raises:
+            SourceError: missing or no JSON object.
+        """
+        path = self.folder / CONFIG
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as cause:
+            raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
+        if not isinstance(values, dict):
+            raise SourceError(f"{path} is no JSON object; restore the checkpoint")
+        return values
+
+    @cached_property
+    def class_name(self) -> str:
+        """Its transformers or diffusers class.
+
+        Raises:
+            SourceError: the config names none, or one sdpack does not export.
+        """
+        named = self.config.get("_class_name") or (self.config.get("architectures") or [None])[0]
+        if named not in EXPORTED:
+            raise SourceError(
+                f"{self.folder / CONFIG}: sdpack cannot export the class {named!r}; "
+                f"it exports {', '.join(EXPORTED)}"
+            )
+        return str(named)
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """Its safetensors files.
+
+        Raises:
+            SourceError: there are none.
+        """
+        found = sorted(self.folder.glob("*.safetensors"))
+        if not found:
+            raise SourceError(f"{self.folder} holds no .safetensors weights; restore them")
+        return found
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every tensor, from the files' headers alone.
+
+        Raises:
+            SourceError: a file is cut short or damaged.
+        """
+        for path in self.weight_files:
+            try:
+                with safe_open(path, "np") as weights:
+                    for name in weights.keys():  # noqa: SIM118 (it is no dict)
+                        yield name, tuple(weights.get_slice(name).get_shape())
+            except (SafetensorError, OSError) as cause:
+                raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers its tensors hold, an autoencoder's encoder left out."""
+        encodes = ("encoder.", "quant_conv.") if self.class_name.startswith("Autoencoder") else ()
+        counted = (shape for name, shape in self.shapes() if not name.startswith(encodes))
+        return sum(math.prod(shape) for shape in counted)
+
+    @cached_property
+    def content(self) -> str:
+        """One hash of its config and weights."""
+        files = [self.folder / CONFIG, *self.weight_files]
+        return digest({path.name: file_sha256(path) for path in files})
+
+    def load(self) -> nn.Module:
+        """The model in fp32, ready to run.
+
+        Raises:
+            SourceError: the weights are damaged or do not belong to the class.
+        """
+        from optimum.exporters.tasks import TasksManager
+
+        for _ in self.shapes():  # damaged files are named here
+            pass
+        try:
+            library = TasksManager.infer_library_from_model(str(self.folder))
+            model = _class(library, self.class_name).from_pretrained(
+                self.folder, torch_dtype=torch.float32, local_files_only=True
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
+            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        return cast(nn.Module, model).eval()
+
+
+def _class(library: str, name: str) -> Any:
+    """A class of transformers or diffusers by name."""
+    import diffusers
+    import transformers
+
+    modules = {"transformers": transformers, "diffusers": diffusers}
+    if library not in modules:
+        raise SourceError(f"checkpoints of the library {library} are not exported")
+    return getattr(modules[library], name)
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause) or type(cause).__name__).splitlines()[0]

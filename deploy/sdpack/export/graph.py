@@ -1,0 +1,175 @@
+"""A module as an ONNX graph, and the proof that both say the same."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sdpack.errors import ExportError
+
+OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+EXTERNAL_FROM_BYTES = 1024
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes to export and to check at; height and width are in latent pixels."""
+
+    batch: int
+    height: int
+    width: int
+
+
+EXPORTED_AT = Shape(2, 16, 24)
+CHECKED_AT = (Shape(1, 16, 16), Shape(3, 24, 8))
+
+
+class Part(Protocol):
+    """A part ready for export: a module whose keyword arguments are the graph's inputs."""
+
+    output: str
+    dynamic: Mapping[str, Mapping[int, str]]
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def inputs(self, shape: Shape) -> dict[str, Tensor]:
+        """Random inputs of that shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export showed: the worst error at each checked shape, relative to the output."""
+
+    errors: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors.values())
+
+
+def export(part: Part, folder: Path) -> Exported:
+    """Write `part` as model.onnx and model.onnx.data, and check it against PyTorch.
+
+    Raises:
+        ExportError: it cannot be exported, or the graph disagrees with the module.
+    """
+    path = folder / MODEL_FILE
+    with _quiet(), torch.no_grad():
+        try:
+            _write(part, path)
+        except Exception as cause:  # the exporter raises classes of its own, and many others
+            raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
+        errors = {_words(shape): _error(part, path, shape) for shape in CHECKED_AT}
+    exported = Exported(errors)
+    if not exported.worst < TOLERANCE:
+        raise ExportError(
+            f"{path}: the graph is off by {exported.worst:.1e} of the module's output (allowed "
+            f"{TOLERANCE:.0e}); report this checkpoint's class and versions"
+        )
+    return exported
+
+
+def _write(part: Part, path: Path) -> None:
+    inputs = seeded_inputs(part, EXPORTED_AT)
+    program = torch.onnx.export(
+        part.module,
+        (),
+        kwargs=inputs,
+        dynamo=True,
+        input_names=list(inputs),
+        output_names=[part.output],
+        dynamic_shapes={name: dict(part.dynamic.get(name, {})) for name in inputs},
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    save(program.model, path)
+
+
+def save(model: onnx_ir.Model, path: Path) -> None:
+    """Write a graph and, beside it, the weights; the same model gives the same bytes."""
+    _forget_origins(model)
+    onnx_ir.save(model, path, external_data=DATA_FILE, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+
+
+def _forget_origins(model: onnx_ir.Model) -> None:
+    """Drop stack traces and other notes of where a node came from: they name this machine."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+
+
+def seeded_inputs(part: Part, shape: Shape) -> dict[str, Tensor]:
+    """The same random inputs every time, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return part.inputs(shape)
+
+
+def unit_variance(uniform: Tensor) -> Tensor:
+    """Numbers uniform in [0, 1), as optimum's generators draw them, at mean 0 and variance 1."""
+    return (uniform - 0.5) * 12**0.5
+
+
+def _error(part: Part, path: Path, shape: Shape) -> float:
+    """Worst absolute difference of graph and module, relative to the module's largest output."""
+    inputs = seeded_inputs(part, shape)
+    wanted = part.module(**inputs).numpy()
+    seen = _run(path, {name: value.numpy() for name, value in inputs.items()})
+    if seen.shape != wanted.shape:
+        raise ExportError(f"{path}: output of shape {seen.shape}, PyTorch gives {wanted.shape}")
+    return float(np.abs(seen - wanted).max() / np.abs(wanted).max())
+
+
+def _run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    from sdpack.engines.onnxruntime import load
+
+    with load(path) as session:
+        (output,) = session.run(inputs).values()
+    return output
+
+
+def _words(shape: Shape) -> str:
+    return f"{shape.batch}x{shape.height}x{shape.width}"
+
+
+def _last_line(cause: Exception) -> str:
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[-1] if lines else type(cause).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and warnings out of the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,51 @@
+"""Prompts to token ids, with the tokenizers library alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from sdpack.errors import BundleError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+class PromptTokenizer:
+    """A tokenizer.json with the length and the padding its tokenizer_config.json asks for.
+
+    Raises:
+        BundleError: a file is missing or damaged, or the length or padding token is not given.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            self.length = int(config["model_max_length"])
+            padding = _content(config.get("pad_token") or config["eos_token"])
+        except Exception as cause:  # tokenizers raises bare Exception
+            raise BundleError(f"{folder} holds no usable tokenizer: {cause!r}") from cause
+        number = self._tokenizer.token_to_id(padding)
+        if number is None:
+            raise BundleError(f"{folder / TOKENIZER_FILE} has no token {padding!r} to pad with")
+        self._tokenizer.enable_truncation(self.length)
+        self._tokenizer.enable_padding(pad_id=number, pad_token=padding, length=self.length)
+
+    def ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
+        """int64 (N, length): each prompt padded, or cut, to the tokenizer's length."""
+        encoded = self._tokenizer.encode_batch(list(prompts))
+        return np.array([e.ids for e in encoded], np.int64).reshape(len(prompts), self.length)
+
+    def cut(self, prompts: Sequence[str]) -> list[bool]:
+        """Whether each prompt is too long to be read to its end."""
+        return [bool(e.overflowing) for e in self._tokenizer.encode_batch(list(prompts))]
+
+
+def _content(token: str | dict[str, str]) -> str:
+    return token["content"] if isinstance(token, dict) else token

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from sdpack.engines.onnxruntime import load
+from sdpack.errors import EngineError
+from sdpack.precision import Runtime
+
+from tests.sdpack.graphs import linear, saved
+
+
+def test_a_graph_runs(tmp_path: Path) -> None:
+    path = saved(linear(np.eye(4, dtype=np.float32) * 2), tmp_path)
+    with load(path, threads=1) as session:
+        (seen,) = session.run({"x": np.ones((3, 4), np.float32)}).values()
+    assert np.array_equal(seen, np.full((3, 4), 2.0))
+
+
+def test_wrong_inputs_are_explained(tmp_path: Path) -> None:
+    path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
+    session = load(path, threads=1)
+    for inputs in ({}, {"x": np.ones((3, 5), np.float32)}, {"x": np.ones((3, 4))}):
+        with pytest.raises(EngineError, match=r"model\.onnx failed to run"):
+            session.run(inputs)
+    session.close()
+    with pytest.raises(EngineError, match="was closed"):
+        session.run({"x": np.ones((3, 4), np.float32)})
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "weights cut short", "no ONNX"])
+def test_a_damaged_graph_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    path = saved(linear(np.random.default_rng(0).random((64, 64), np.float32)), tmp_path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(path.read_bytes()[:60])
+    elif damage == "no ONNX":
+        path.write_text("hello")
+    else:
+        data = path.with_name("model.onnx.data")
+        data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(EngineError) as caught:
+        load(path, threads=1)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_no_silent_fallback_to_the_cpu(tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine's ONNX Runtime has the CUDA provider")
+    path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
+    with pytest.raises(EngineError, match="CUDAExecutionProvider is not to be had"):
+        load(path, Runtime.ONNXRUNTIME_CUDA)
+
+
+def test_saving_does_not_change_the_graph(tmp_path: Path) -> None:
+    model = linear(np.eye(4, dtype=np.float32))
+    path = saved(model, tmp_path)
+    assert [n.op_type for n in ir.load(path).graph] == [n.op_type for n in model.graph]

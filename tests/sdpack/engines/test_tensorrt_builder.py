@@ -1,0 +1,88 @@
+"""Real TensorRT-RTX builds; they need neither a GPU nor CUDA."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sdpack.engines import tensorrt_builder
+from sdpack.engines.tensorrt_builder import InputRange, build, read_plan
+from sdpack.errors import EngineError
+
+from tests.sdpack.graphs import convolution, linear, saved
+
+pytest.importorskip("tensorrt_rtx")
+WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+RANGE = {"x": InputRange.fixed((2, 64))}
+
+
+def test_a_plan_and_its_memory(tmp_path: Path) -> None:
+    path = saved(linear(WEIGHT), tmp_path / "onnx")
+    (tmp_path / "plan").mkdir()
+    plan = build("tensorrt_rtx", path, tmp_path / "plan", RANGE, "SM86")
+    assert plan.weight_bytes >= WEIGHT.nbytes
+    assert plan.path.stat().st_size > 0
+    assert read_plan(tmp_path / "plan") == plan
+
+
+def test_activations_grow_with_the_shape(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((32, 32, 3, 3)).astype(np.float32)
+    path = saved(convolution(weight), tmp_path / "onnx")
+    seen = []
+    for side in (64, 512):
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        shapes = {"x": InputRange.fixed((1, 32, side, side))}
+        seen.append(build("tensorrt_rtx", path, folder, shapes, "SM89"))
+    assert seen[1].activation_bytes > seen[0].activation_bytes
+    assert seen[1].weight_bytes == seen[0].weight_bytes
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("no file", "does not parse"),
+        ("damaged", "does not parse"),
+        ("no range", "the input x has dynamic sizes"),
+        ("SM87", "knows no SM87"),
+        ("no package", "No module named 'tensorrt_none'"),
+    ],
+)
+def test_what_cannot_be_built_says_why_in_one_line(tmp_path: Path, case: str, said: str) -> None:
+    path = saved(linear(WEIGHT), tmp_path)
+    if case == "no file":
+        path.unlink()
+    elif case == "damaged":
+        path.write_bytes(path.read_bytes()[:100])
+    folder = tmp_path / "plan"
+    folder.mkdir()
+    with pytest.raises(EngineError) as caught:
+        build(
+            "tensorrt_none" if case == "no package" else "tensorrt_rtx",
+            path,
+            folder,
+            {} if case == "no range" else RANGE,
+            "SM87" if case == "SM87" else "SM86",
+        )
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_builder_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    died = subprocess.CompletedProcess([sys.executable], -11, "", "")
+    monkeypatch.setattr(tensorrt_builder.subprocess, "run", lambda *_, **__: died)
+    with pytest.raises(EngineError, match="ended with status -11"):
+        build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, {}, "SM86")
+
+
+def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="holds no plan"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.json").write_text(json.dumps({"package": "tensorrt_rtx"}))
+    with pytest.raises(EngineError, match="holds no plan"):
+        read_plan(tmp_path)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from sdpack.errors import SourceError
+from sdpack.export.checkpoint import Checkpoint
+
+ZOO = Path(__file__).parents[3] / "zoo" / "parts"
+
+
+@pytest.mark.parametrize("part", ["text_encoder/s", "denoiser/s", "decoder/kl", "decoder/tiny"])
+def test_parameters_are_counted_without_loading(part: str) -> None:
+    checkpoint = Checkpoint(ZOO / part)
+    model = checkpoint.load()
+    encodes = ("encoder.", "quant_conv.") if part.startswith("decoder") else ()
+    wanted = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(encodes))
+    assert checkpoint.parameters == wanted
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not model.training
+
+
+def damaged(folder: Path, damage: str) -> Checkpoint:
+    target = folder / "part"
+    shutil.copytree(ZOO / "decoder" / "tiny", target)
+    weights = target / "diffusion_pytorch_model.safetensors"
+    config = target / "config.json"
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "cut short":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "no config":
+        config.unlink()
+    elif damage == "no JSON":
+        config.write_text("{")
+    elif damage == "other class":
+        config.write_text(json.dumps({"_class_name": "VQModel", "_diffusers_version": "0"}))
+    elif damage == "other shapes":
+        values = json.loads(config.read_text())
+        config.write_text(json.dumps({**values, "latent_channels": 4}))
+    return Checkpoint(target)
+
+
+@pytest.mark.parametrize(
+    "damage", ["no weights", "cut short", "no config", "no JSON", "other class", "other shapes"]
+)
+def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, damage: str) -> None:
+    checkpoint = damaged(tmp_path, damage)
+    with pytest.raises(SourceError) as caught:
+        checkpoint.load()
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_content_follows_the_weights(tmp_path: Path) -> None:
+    one = damaged(tmp_path / "a", "none")
+    two = damaged(tmp_path / "b", "none")
+    assert one.content == two.content
+    weights = two.weight_files[0]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert Checkpoint(two.folder).content != one.content

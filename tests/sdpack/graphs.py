@@ -1,0 +1,70 @@
+"""Small graphs to test with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from sdpack.export.graph import OPSET, save
+
+Floats = np.ndarray
+
+
+def _value(name: str, shape: Sequence[int | str]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+
+def _model(inputs: list[ir.Value], nodes: list[ir.Node], weights: dict[str, ir.Value]) -> ir.Model:
+    graph = ir.Graph(
+        inputs,
+        [nodes[-1].outputs[0]],
+        nodes=nodes,
+        initializers=list(weights.values()),
+        opset_imports={"": OPSET},
+        name="test",
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def _constant(name: str, values: Floats) -> ir.Value:
+    tensor = ir.tensor(values, name=name)
+    return ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+    )
+
+
+def linear(weight: Floats) -> ir.Model:
+    """y (N, outputs) = x (N, inputs) @ weight."""
+    x, w = _value("x", ["N", weight.shape[0]]), _constant("w", weight)
+    y = _value("y", ["N", weight.shape[1]])
+    node = ir.node("MatMul", [x, w], outputs=[y], name="linear")
+    return _model([x], [node], {"w": w})
+
+
+def gemm(weight: Floats, bias: Floats) -> ir.Model:
+    """y (N, outputs) = x (N, inputs) @ weight.T + bias."""
+    x = _value("x", ["N", weight.shape[1]])
+    w, b = _constant("w", weight), _constant("b", bias)
+    y = _value("y", ["N", weight.shape[0]])
+    node = ir.node("Gemm", [x, w, b], {"transB": 1}, outputs=[y], name="gemm")
+    return _model([x], [node], {"w": w, "b": b})
+
+
+def convolution(weight: Floats) -> ir.Model:
+    """y (N, outputs, H, W) = x (N, inputs, H, W) convolved with weight, same size."""
+    outputs, inputs, kernel, _ = weight.shape
+    x, w = _value("x", ["N", inputs, "H", "W"]), _constant("w", weight)
+    y = _value("y", ["N", outputs, "H", "W"])
+    attributes = {"pads": [kernel // 2] * 4}
+    node = ir.node("Conv", [x, w], attributes, outputs=[y], name="conv")
+    return _model([x], [node], {"w": w})
+
+
+def saved(model: ir.Model, folder: Path) -> Path:
+    """The graph written into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    save(model, path)
+    return path

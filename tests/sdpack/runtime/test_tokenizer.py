@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import BundleError
+from sdpack.runtime.tokenizer import PromptTokenizer
+from transformers import PreTrainedTokenizerFast
+
+ZOO = Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer"
+ours = PromptTokenizer(ZOO)
+theirs = PreTrainedTokenizerFast.from_pretrained(ZOO)
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=3))
+def test_ids_are_those_of_transformers(prompts: list[str]) -> None:
+    wanted = theirs(prompts, padding="max_length", truncation=True, max_length=16)["input_ids"]
+    assert np.array_equal(ours.ids(prompts), np.array(wanted))
+
+
+def test_a_prompt_too_long_to_be_read_is_told() -> None:
+    assert ours.cut(["noto, pizza", "noto, " + "pizza " * 20]) == [False, True]
+
+
+def test_no_prompts_give_no_rows() -> None:
+    assert ours.ids([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "no length", "unknown padding"])
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(ZOO, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    if damage == "missing":
+        (folder / "tokenizer.json").unlink()
+    elif damage == "cut short":
+        text = (folder / "tokenizer.json").read_text()
+        (folder / "tokenizer.json").write_text(text[: len(text) // 2])
+    elif damage == "no length":
+        del config["model_max_length"]
+    else:
+        config["pad_token"] = "<nothing>"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match="tokenizer"):
+        PromptTokenizer(folder)
