@@ -9,7 +9,7 @@ TensorRT takes four-bit weights in MatMul and Gemm alone, and eight-bit ones by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 BLOCK_SIZE = 32
 LARGEST = {4: 7, 8: 127}
 INTEGER = {4: np.dtype(ml_dtypes.int4), 8: np.dtype(np.int8)}
@@ -45,10 +46,18 @@ class Weighted:
         return self.weight.const_value.numpy()
 
 
-def weighted_nodes(model: ir.Model) -> Iterator[Weighted]:
-    """Every Conv, Gemm and MatMul whose second input is a weight worth quantizing."""
+def weighted_nodes(model: ir.Model, keep: Set[str] = frozenset()) -> Iterator[Weighted]:
+    """Every Conv, Gemm and MatMul whose second input is a weight worth quantizing.
+
+    Args:
+        keep: names of nodes to leave as they are.
+    """
     for node in model.graph:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
+        if (
+            node.name in keep
+            or node.op_type not in ("Conv", "Gemm", "MatMul")
+            or len(node.inputs) < 2
+        ):
             continue
         weight = node.inputs[1]
         if weight is None or weight.const_value is None or not weight.is_initializer():
@@ -108,13 +117,13 @@ def quantize_weight(weighted: Weighted, bits: int) -> Quantized:
     return quantize_channels(values, weighted.output_axis)
 
 
-def replace_weights(model: ir.Model, bits: int) -> int:
+def replace_weights(model: ir.Model, bits: int, keep: Set[str] = frozenset()) -> int:
     """Give every weighted node integer weights; returns how many weights that were.
 
-    The model is changed in place.
+    The model is changed in place; nodes named in `keep` stay as they are.
     """
     done: dict[ir.Value, ir.Value] = {}
-    for weighted in list(weighted_nodes(model)):
+    for weighted in list(weighted_nodes(model, keep)):
         if weighted.weight not in done:
             quantized = quantize_weight(weighted, bits)
             done[weighted.weight] = _insert_dequantize(model, weighted, quantized)

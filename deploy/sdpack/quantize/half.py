@@ -1,0 +1,28 @@
+"""fp16 graphs: ONNX Runtime's converter, with inputs and outputs left in fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from sdpack.errors import QuantizationError
+
+
+def to_half(path: Path) -> ir.Model:
+    """The graph at `path` with weights and arithmetic in fp16.
+
+    Weights beyond fp16's range become its largest numbers. Shapes are left as the exporter wrote
+    them; inferring them anew fails beyond 2 GB.
+
+    Raises:
+        QuantizationError: the graph cannot be read or converted.
+    """
+    try:
+        model = onnx.load(path)
+        converted = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+        return ir.serde.deserialize_model(converted)
+    except Exception as cause:  # onnx and protobuf raise classes of their own
+        raise QuantizationError(f"{path} cannot be made fp16: {cause}") from cause
