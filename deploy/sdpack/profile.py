@@ -173,13 +173,22 @@ def find_profile(name: str) -> Profile:
     Raises:
         ProfileError: there is neither, or it cannot be understood.
     """
+    return read_profile(profile_path(name))
+
+
+def profile_path(name: str) -> Path:
+    """The file of a shipped profile, or the file that `name` is the path of.
+
+    Raises:
+        ProfileError: there is neither.
+    """
     shipped = profiles_folder() / f"{name}.yaml"
     if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and shipped.is_file():
-        return read_profile(shipped)
+        return shipped
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        return read_profile(path)
+        return path
     names = sorted(p.stem for p in profiles_folder().glob("*.yaml"))
     near = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {near[0]}?" if near else ""
+    meant = f"; did you mean {near[0]}?" if near else "."
     raise ProfileError(f"no profile {name!r}{meant} Known: {', '.join(names)}, or a .yaml file")

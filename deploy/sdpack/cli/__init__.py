@@ -1,0 +1,1 @@
+"""The command line; a file a subcommand. It parses, calls one function and prints."""

@@ -53,11 +53,7 @@ def weighted_nodes(model: ir.Model, keep: Set[str] = frozenset()) -> Iterator[We
         keep: names of nodes to leave as they are.
     """
     for node in model.graph:
-        if (
-            node.name in keep
-            or node.op_type not in ("Conv", "Gemm", "MatMul")
-            or len(node.inputs) < 2
-        ):
+        if node.name in keep or node.op_type not in WEIGHTED or len(node.inputs) < 2:
             continue
         weight = node.inputs[1]
         if weight is None or weight.const_value is None or not weight.is_initializer():

@@ -1,0 +1,64 @@
+"""`sdpack cache`: what was exported, quantized, built and measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from sdpack.artifacts import Store, cache_folder
+from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.units import format_bytes
+
+STORE = "store"
+SECONDS_A_DAY = 86_400
+
+
+@click.group(
+    "cache",
+    epilog="""\b
+Examples:
+  sdpack cache ls
+  sdpack cache gc --unused-for 30
+""",
+)
+def command() -> None:
+    """Look at or clean up what earlier builds left for the next ones."""
+
+
+@command.command()
+@json_option
+def ls(as_json: bool) -> None:
+    """List what is kept, by kind."""
+    folder = cache_folder() / STORE
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for artifact in Store(folder).artifacts():
+        counts[artifact.kind] += 1
+        sizes[artifact.kind] += artifact.bytes
+    if as_json:
+        kinds = {kind: {"count": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
+        print_json({"folder": str(folder), "kinds": kinds})
+        return
+    rows = [(kind, str(counts[kind]), format_bytes(sizes[kind])) for kind in sorted(counts)]
+    total = ("all", str(counts.total()), format_bytes(sizes.total()))
+    print_table(("kind", "artifacts", "size"), [*rows, total], str(folder), ("artifacts", "size"))
+
+
+@command.command()
+@click.option(
+    "--unused-for",
+    "days",
+    type=click.FloatRange(min=0),
+    default=30,
+    show_default=True,
+    help="Days without being asked for; 0 removes everything.",
+)
+@json_option
+def gc(days: float, as_json: bool) -> None:
+    """Remove what was not used for some time; measurements stay."""
+    freed = Store(cache_folder() / STORE).collect(days * SECONDS_A_DAY)
+    if as_json:
+        print_json({"freed_bytes": freed})
+    else:
+        click.echo(f"freed {format_bytes(freed)}")

@@ -1,0 +1,82 @@
+"""The `sdpack` command: its subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from sdpack.errors import SdpackError
+
+COMMANDS = ("profiles", "catalog", "cache", "doctor")
+EPILOG = """\b
+Examples:
+  sdpack profiles                      what devices are known
+  sdpack profiles detect > my.yaml     a profile of this machine
+  sdpack catalog show                  the candidate parts
+  sdpack doctor                        what this machine can do
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or nothing fits the budget.
+
+Completion: eval "$(_SDPACK_COMPLETE=bash_source sdpack)", or zsh_source, fish_source.
+"""
+
+
+class LazyGroup(click.Group):
+    """Subcommands live in the module of their name, as `command`; errors become one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"sdpack.cli.{cmd_name}").command
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SdpackError as error:
+            raise Refusal(error) from error
+        except KeyboardInterrupt:
+            raise Stopped from None
+
+
+class Refusal(click.ClickException):
+    """An SdpackError as click shows errors, with its own exit code."""
+
+    def __init__(self, error: SdpackError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
+class Stopped(click.ClickException):
+    """Ctrl-C: what is finished stays, the same command goes on from there."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("stopped; the same command goes on from here")
+
+
+def _version() -> str:
+    try:
+        return version("sdpack")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="sdpack")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.pass_context
+def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
+    """Text-to-image pipelines that fit a device, chosen by measured picture quality."""
+    said = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=logging.ERROR if quiet else said, format="%(message)s")
+    ctx.obj = {"quiet": quiet, "verbose": verbose}

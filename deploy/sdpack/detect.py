@@ -1,0 +1,208 @@
+"""What this machine is: memory, GPU, packages."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdpack.errors import ProfileError
+from sdpack.precision import Runtime
+from sdpack.units import format_bytes
+
+MEMINFO = Path("/proc/meminfo")
+JETSON = Path("/proc/device-tree/model")
+CONTEXT_BYTES = 320 * 2**20
+SYSTEM_BYTES = 640 * 2**20
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as nvidia-smi sees it; bytes in use are those of other programs."""
+
+    name: str
+    memory_bytes: int
+    used_bytes: int
+    compute_capability: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package sdpack may use: what it is for, how to get it, and its version if it is here."""
+
+    name: str
+    module: str
+    purpose: str
+    extra: str
+    version: str | None
+
+
+_PACKAGES = (
+    ("onnxruntime", "onnxruntime", "run on the CPU", "cpu"),
+    ("onnxruntime-gpu", "onnxruntime", "run on an NVIDIA GPU (in place of onnxruntime)", "gpu"),
+    ("tensorrt_rtx_cu13", "tensorrt_rtx", "build and run TensorRT-RTX engines", "tensorrt"),
+    ("tensorrt", "tensorrt", "finish and run classic TensorRT engines", ""),
+    ("torch", "torch", "export checkpoints", "build"),
+    ("diffusers", "diffusers", "export checkpoints", "build"),
+    ("transformers", "transformers", "export checkpoints", "build"),
+    ("optimum", "optimum", "export checkpoints", "build"),
+    ("onnx", "onnx", "make precision variants", "build"),
+    ("huggingface_hub", "huggingface_hub", "fetch checkpoints from the hub", "build"),
+)
+
+
+def packages() -> list[Package]:
+    """Every package sdpack may use, imported or not."""
+    return [
+        Package(name, module, purpose, extra, _version(name, module))
+        for name, module, purpose, extra in _PACKAGES
+    ]
+
+
+def _version(name: str, module: str) -> str | None:
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs nvidia-smi lists; none where there is no nvidia-smi or no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    fields = "name,memory.total,memory.used,compute_cap,driver_version"
+    command = [program, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_gpus(done.stdout)
+
+
+def parse_gpus(listing: str) -> list[Gpu]:
+    """GPUs of nvidia-smi's comma-separated lines; a line it cannot fill is left out."""
+    found = []
+    for line in listing.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 5 and cells[1].isdigit() and cells[2].isdigit():
+            total, used = (int(cell) * 2**20 for cell in cells[1:3])
+            found.append(Gpu(cells[0], total, used, cells[3], cells[4]))
+    return found
+
+
+def memory_bytes(meminfo: Path = MEMINFO) -> int:
+    """The machine's memory.
+
+    Raises:
+        ProfileError: the system does not tell.
+    """
+    try:
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if line)
+        return int(fields["MemTotal"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError) as cause:
+        raise ProfileError(
+            f"{meminfo} does not tell this machine's memory; write a profile by hand"
+        ) from cause
+
+
+def jetson_model(path: Path = JETSON) -> str | None:
+    """The name of the Jetson this runs on, or None."""
+    try:
+        model = path.read_bytes().rstrip(b"\0").decode(errors="replace")
+    except OSError:
+        return None
+    return model if "jetson" in model.lower() else None
+
+
+def detected_profile() -> str:
+    """A profile of this machine, as YAML with comments on what was seen and what assumed."""
+    host = memory_bytes()
+    jetson = jetson_model()
+    if jetson is not None:
+        return _yaml(
+            "this-jetson",
+            jetson,
+            Runtime.TENSORRT,
+            "8.7",
+            host,
+            (2 * 2**30, "estimate: system, CUDA context and Python process of a headless Jetson"),
+            ("68GB/s", "assumed: an Orin Nano's"),
+            host,
+            unified=True,
+        )
+    found = gpus()
+    if found:
+        gpu = max(found, key=lambda g: g.memory_bytes)
+        reserve = gpu.used_bytes + CONTEXT_BYTES
+        source = (
+            f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
+            f"{format_bytes(CONTEXT_BYTES)} for a CUDA context"
+        )
+        runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
+        return _yaml(
+            "this-gpu",
+            gpu.name,
+            runtime,
+            gpu.compute_capability,
+            gpu.memory_bytes,
+            (reserve, source),
+            ("200GB/s", "assumed: nvidia-smi does not tell; look it up"),
+            host,
+        )
+    return _yaml(
+        "this-cpu",
+        f"This machine's CPU, {len(os.sched_getaffinity(0))} cores",
+        Runtime.ONNXRUNTIME_CPU,
+        None,
+        host,
+        (min(SYSTEM_BYTES, host // 2), "estimate: a headless Linux and its services"),
+        ("20GB/s", "assumed: not measured"),
+        host,
+        unified=True,
+    )
+
+
+def _rtx(capability: str) -> bool:
+    """Whether TensorRT-RTX builds for it."""
+    return capability in ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+
+
+def _yaml(
+    name: str,
+    description: str,
+    runtime: Runtime,
+    capability: str | None,
+    total: int,
+    reserve: tuple[int, str],
+    bandwidth: tuple[str, str],
+    host: int,
+    unified: bool = False,
+) -> str:
+    lines = [
+        "schema: 1",
+        f"name: {name}",
+        f"description: {_quoted(description)}",
+        f"runtime: {runtime}",
+        *([f'compute_capability: "{capability}"'] if capability else []),
+        "memory:",
+        f"  total: {total // 2**20}MiB",
+        f"  reserve: {-(-reserve[0] // 2**20)}MiB",
+        f"  reserve_source: {_quoted(reserve[1])}",
+        *(["  unified: true"] if unified else []),
+        f"  bandwidth: {bandwidth[0]}  # {bandwidth[1]}",
+        f"host_memory: {host // 2**20}MiB",
+        "shapes: {batch: 1, height: 512, width: 512}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "/").replace('"', "'") + '"'

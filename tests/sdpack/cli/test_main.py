@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sdpack.artifacts import Store
+from sdpack.cli.main import COMMANDS, main
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDPACK_CACHE", str(tmp_path / "cache"))
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def read_json(*words: str) -> Any:
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"sdpack {name}" in result.output
+    assert "Example" in result.output
+
+
+def test_the_exit_codes_are_documented() -> None:
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage" in run("--help").output
+
+
+def test_profiles_as_a_table_and_as_json() -> None:
+    table = run("profiles").output
+    names = [profile["name"] for profile in read_json("profiles")]
+    assert "4gb-gpu" in names
+    assert all(name in table for name in names)
+
+
+def test_a_shown_profile_can_be_changed_and_shown_again(tmp_path: Path) -> None:
+    text = run("profiles", "show", "4gb-gpu").output
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("4gb-gpu", "mine").replace("total: 4GiB", "total: 5GiB"))
+    assert read_json("profiles", "show", str(mine))["memory"]["total"] == 5 * 2**30
+
+
+def test_the_detected_profile_is_one(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(run("profiles", "detect").output)
+    assert read_json("profiles", "show", str(mine))["name"].startswith("this-")
+
+
+def test_the_zoo_is_the_default_catalog() -> None:
+    assert "18 ways" in run("catalog", "show").output
+    assert read_json("catalog", "check") == {
+        "name": "zoo",
+        "prompts": {"prompts": 384, "calibration": 256, "samples": 20},
+        "unused": [],
+    }
+
+
+def test_a_catalog_with_missing_files_fails_the_check(tmp_path: Path) -> None:
+    zoo = Path(__file__).parents[3] / "zoo" / "catalog.yaml"
+    (tmp_path / "catalog.yaml").write_text(zoo.read_text())
+    result = run("catalog", "check", "--catalog", str(tmp_path))
+    assert result.exit_code == 2
+    assert "denoisers.s" in result.output
+    assert "is missing" in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("profiles", "show", "4gb-gp"),
+        ("profiles", "show", "nowhere.yaml"),
+        ("catalog", "show", "--catalog", "nowhere.yaml"),
+        ("nothing",),
+        ("cache", "gc", "--unused-for", "-1"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(words: tuple[str, ...]) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert result.output.strip().splitlines()[-1].startswith("Error: ")
+
+
+def test_the_cache_is_listed_and_emptied(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache" / "store")
+    store.make("graph", {"of": 1}, lambda folder: (folder / "a").write_bytes(b"x" * 2048))
+    assert read_json("cache", "ls")["kinds"] == {"graph": {"count": 1, "bytes": 2048}}
+    assert "2.0 KiB" in run("cache", "ls").output
+    assert read_json("cache", "gc")["freed_bytes"] == 0
+    assert read_json("cache", "gc", "--unused-for", "0")["freed_bytes"] == 2048
+
+
+def test_the_doctor_names_what_is_missing() -> None:
+    packages = {p["name"]: p for p in read_json("doctor")["packages"]}
+    assert packages["torch"]["version"] is not None
+    output = run("doctor").output
+    for package in packages.values():
+        assert package["name"] in output
+        if package["version"] is None and package["extra"]:
+            assert f"pip install 'sdpack[{package['extra']}]'" in output
+
+
+def test_help_and_profiles_load_neither_torch_nor_onnx() -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from sdpack.cli.main import main; "
+        "CliRunner().invoke(main, ['--help']); CliRunner().invoke(main, ['profiles']); "
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'diffusers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
