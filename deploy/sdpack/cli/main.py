@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sdpack.errors import SdpackError
+from sdpack.errors import FAILED, USAGE, SdpackError
 
 COMMANDS = ("profiles", "catalog", "cache", "doctor")
 EPILOG = """\b
@@ -41,17 +41,24 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SdpackError as error:
-            raise Refusal(error) from error
+            raise REFUSALS[error.exit_code](str(error)) from error
         except KeyboardInterrupt:
             raise Stopped from None
 
 
-class Refusal(click.ClickException):
-    """An SdpackError as click shows errors, with its own exit code."""
+class Failed(click.ClickException):
+    """It was tried and failed."""
 
-    def __init__(self, error: SdpackError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code
+    exit_code = FAILED
+
+
+class Refused(click.ClickException):
+    """What was asked for is wrong, or nothing fits."""
+
+    exit_code = USAGE
+
+
+REFUSALS: dict[int, type[click.ClickException]] = {FAILED: Failed, USAGE: Refused}
 
 
 class Stopped(click.ClickException):

@@ -1,0 +1,1 @@
+"""What a mix's pictures are worth: judge, metrics, and the race between mixes."""

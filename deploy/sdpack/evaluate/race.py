@@ -1,0 +1,226 @@
+"""The race: which of many mixes draws best, with as few pictures as possible.
+
+Every mix is scored on the same prompts from the same noise, so mixes are compared by their
+differences prompt by prompt. After each round, each mix is set beside the leader, the one with the
+best mean, and beside the champion, the smallest that is as good as the leader to within an
+indifference nobody would see. A mix leaves the race when it is
+
+    worse       than the leader
+    the same    as the champion or another smaller mix
+    no better   than the leader by more than the indifference, and larger than the champion
+
+Everything is read off a confidence sequence, an interval that holds at every round at once, so
+that looking after each round costs no confidence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
+"Time-uniform central limit theory and asymptotic confidence sequences", 2021). The best mix is
+compared with at most K - 1 others; each comparison gets its share of the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Score = Callable[[Sequence[int], Sequence[int]], Floats]
+"""(arms, prompts) by number to their scores, float64 (arms, prompts); larger is better."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One mix; of equals, the smaller wins, then the faster."""
+
+    name: str
+    peak_bytes: int
+    latency_s: float = 0.0
+
+    @property
+    def burden(self) -> tuple[int, float, str]:
+        """What decides between equals; the name, last, makes every race reproducible."""
+        return self.peak_bytes, self.latency_s, self.name
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a race is run.
+
+    Attributes:
+        confidence: that the best mix is not thrown out as worse.
+        indifference: a difference in score that is as good as none.
+        first: prompts of the first round; each later one doubles what was seen.
+        most: prompts at most.
+    """
+
+    confidence: float = 0.95
+    indifference: float = 0.01
+    first: int = 16
+    most: int = 384
+
+
+class Fate(StrEnum):
+    """How the race ended for a mix."""
+
+    WON = "won"
+    TIED = "tied"
+    SAME = "same"
+    NO_BETTER = "no better"
+    WORSE = "worse"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one mix came out.
+
+    Attributes:
+        prompts: how many it was scored on.
+        mean: its score over them.
+        behind, low, high: its score minus the winner's over the prompts both had, and the
+            interval of that difference at the race's confidence.
+        to: the number of the mix it lost to or was the same as; the winner's own is its own.
+    """
+
+    arm: int
+    fate: Fate
+    prompts: int
+    mean: float
+    behind: float
+    low: float
+    high: float
+    to: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished race: standings, the winner first, and how many pictures it took."""
+
+    winner: int
+    standings: tuple[Standing, ...]
+    pictures: int
+
+
+class Race:
+    """One race; `run` it once."""
+
+    def __init__(self, arms: Sequence[Arm], score: Score, rules: Rules | None = None) -> None:
+        self.arms = arms
+        self.rules = rules or Rules()
+        self._score = score
+        self._scores = np.full((len(arms), self.rules.most), np.nan)
+        self._seen = np.zeros(len(arms), int)
+        self._lost: dict[int, tuple[Fate, int]] = {}
+        self._alpha = (1 - self.rules.confidence) / max(1, len(arms) - 1)
+
+    def run(self) -> Outcome:
+        """Rounds until leader and champion are left, or the prompts are used up."""
+        seen = 0
+        while not self._decided(seen) and seen < self.rules.most:
+            upto = min(self.rules.most, max(self.rules.first, 2 * seen))
+            alive = self._alive()
+            self._scores[alive, seen:upto] = self._score(alive, range(seen, upto))
+            self._seen[alive] = seen = upto
+            self._drop()
+        return self._outcome()
+
+    def _alive(self) -> list[int]:
+        return [arm for arm in range(len(self.arms)) if arm not in self._lost]
+
+    def _decided(self, seen: int) -> bool:
+        if seen == 0:
+            return False
+        leader = self._leader()
+        return set(self._alive()) == {leader, self._champion(leader)}
+
+    def _leader(self) -> int:
+        """The mix with the best mean; of equals the lightest."""
+        means = {arm: float(self._scores[arm, : self._seen[arm]].mean()) for arm in self._alive()}
+        return min(means, key=lambda arm: (-means[arm], self.arms[arm].burden))
+
+    def _champion(self, leader: int) -> int:
+        """The lightest mix that is as good as the leader; the leader if no other is."""
+        equals = [arm for arm in self._alive() if arm == leader or self._same(arm, leader)]
+        return min(equals, key=lambda arm: self.arms[arm].burden)
+
+    def _drop(self) -> None:
+        leader = self._leader()
+        champion = self._champion(leader)
+        for arm in self._alive():
+            if arm not in (leader, champion):
+                fate = self._fate(arm, leader, champion)
+                if fate is not None:
+                    self._lost[arm] = (fate, leader if fate is Fate.WORSE else champion)
+        self._drop_doubles({leader, champion})
+
+    def _fate(self, arm: int, leader: int, champion: int) -> Fate | None:
+        if self._same(arm, leader):
+            return Fate.SAME
+        _, _, high = self._difference(arm, leader)
+        if high < 0:
+            return Fate.WORSE
+        heavier = self.arms[arm].burden > self.arms[champion].burden
+        return Fate.NO_BETTER if heavier and high < self.rules.indifference else None
+
+    def _drop_doubles(self, spared: set[int]) -> None:
+        """Of undecided mixes that are the same, only the lightest goes on."""
+        kept: list[int] = []
+        for arm in sorted(set(self._alive()) - spared, key=lambda a: self.arms[a].burden):
+            lighter = next((k for k in kept if self._same(arm, k)), None)
+            if lighter is None:
+                kept.append(arm)
+            else:
+                self._lost[arm] = (Fate.SAME, lighter)
+
+    def _same(self, one: int, other: int) -> bool:
+        _, low, high = self._difference(one, other)
+        return -self.rules.indifference < low <= high < self.rules.indifference
+
+    def _difference(self, one: int, other: int) -> tuple[float, float, float]:
+        """Mean and interval of `one` minus `other` over the prompts both were scored on."""
+        seen = int(min(self._seen[one], self._seen[other]))
+        return interval(self._scores[one, :seen] - self._scores[other, :seen], self._alpha)
+
+    def _outcome(self) -> Outcome:
+        """The lightest mix that is not worse than the leader wins."""
+        leader = self._leader()
+        level = [
+            arm
+            for arm in self._alive()
+            if arm == leader or self._same(arm, leader) or self._difference(arm, leader)[2] >= 0
+        ]
+        winner = min(level, key=lambda arm: self.arms[arm].burden)
+        standings = [self._standing(arm, winner) for arm in range(len(self.arms))]
+        order = list(Fate)
+        standings.sort(key=lambda s: (order.index(s.fate), -s.mean))
+        return Outcome(winner, tuple(standings), int(self._seen.sum()))
+
+    def _standing(self, arm: int, winner: int) -> Standing:
+        if arm == winner:
+            fate, to = Fate.WON, arm
+        else:
+            fate, to = self._lost.get(arm, (Fate.TIED, winner))
+        mean = float(self._scores[arm, : self._seen[arm]].mean())
+        return Standing(arm, fate, int(self._seen[arm]), mean, *self._difference(arm, winner), to)
+
+
+def interval(differences: Floats, alpha: float) -> tuple[float, float, float]:
+    """Mean of paired differences and a confidence sequence for it, valid at every sample size.
+
+    The two-sided asymptotic confidence sequence of Waudby-Smith et al. (2021), theorem 2.2, at
+    level 1 - `alpha`. Its free parameter is set so that it is narrowest at 64 prompts.
+    """
+    n = len(differences)
+    mean = float(differences.mean())
+    spread = float(differences.std(ddof=1)) if n > 1 else math.inf
+    rho2 = _rho2(alpha, 64)
+    inner = 2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
+    half = spread * math.sqrt(inner)
+    return mean, mean - half, mean + half
+
+
+def _rho2(alpha: float, n: int) -> float:
+    """The parameter that makes the sequence about narrowest at n samples (ibid., appendix B.2)."""
+    log = -2 * math.log(alpha)
+    return (log + math.log(1 + log)) / n
