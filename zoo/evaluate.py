@@ -25,12 +25,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from safetensors import safe_open
+from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate, similarity
 from torch import Tensor
 
 from zoo import autoencoder, metrics, parts, prompts
 from zoo.data import STYLES
 from zoo.errors import DataError, ZooError
-from zoo.metrics import Estimate, Panel
 from zoo.prompts import ListName, Prompt
 from zoo.sample import GUIDANCE_SCALE, STEPS, Pipeline
 
@@ -109,13 +109,13 @@ class Evaluation:
         styles = metrics.style_accuracy(self.panel, embedded, asked)
         distance = None
         if source != "real":
-            distance = metrics.kid(features, self.panel.features(self.real_images(name)))
+            distance = kid(features, self.panel.features(self.real_images(name)))
         return Quality(
             name,
             source,
-            metrics.mean_estimate(metrics.similarity(self.panel, embedded, asked)),
-            metrics.mean_estimate(hits),
-            metrics.mean_estimate(styles),
+            mean_estimate(similarity(self.panel, embedded, [p.text for p in asked])),
+            mean_estimate(hits),
+            mean_estimate(styles),
             distance,
         )
 
@@ -172,7 +172,7 @@ def decoder_psnr(real: Tensor) -> dict[str, Estimate]:
     latents = autoencoder.encode(kl, real)
     seen = {name: autoencoder.decode(parts.load_decoder(name), latents) for name in parts.DECODERS}
     return {
-        name: metrics.mean_estimate(autoencoder.psnr(images, real).double().numpy())
+        name: mean_estimate(autoencoder.psnr(images, real).double().numpy())
         for name, images in seen.items()
     }
 

@@ -7,10 +7,9 @@ vector art would measure that instead of what they show.
 from __future__ import annotations
 
 import torch
+from sdpack.evaluate.judge import ImageTower, prepare
 from torch import Tensor
 from torch.nn import functional as F
-
-from zoo.judge import ImageTower, prepare
 
 
 @torch.no_grad()

@@ -25,12 +25,12 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from sdpack.errors import SourceError
+from sdpack.evaluate.judge import Judge
 from sdpack.export import bridge
 from sdpack.export.bridge import Bridge
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from zoo.errors import WeightsError
-from zoo.judge import Judge
 
 PARTS_FOLDER = Path(__file__).parent / "parts"
 CHECKSUMS = "SHA256SUMS"

@@ -23,6 +23,7 @@ import click
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
+from sdpack.evaluate import judge
 from sdpack.export.bridge import Bridge, save_bridge
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -32,7 +33,6 @@ from zoo import (
     data,
     denoiser,
     evaluate,
-    judge,
     judge_views,
     packages,
     parts,

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from sdpack.evaluate.metrics import Estimate
 
 from zoo import evaluate, prompts
 from zoo.errors import DataError
 from zoo.evaluate import Quality
-from zoo.metrics import Estimate
 
 
 def quality(low: float, high: float) -> Quality:

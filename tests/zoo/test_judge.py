@@ -1,17 +1,19 @@
 import pytest
 import torch
+from sdpack.evaluate import judge
+from sdpack.evaluate.metrics import Panel
 
-from zoo import evaluate, judge, judge_views, metrics, parts, prompts
+from zoo import evaluate, judge_views, metrics, parts, prompts
 
 
 @pytest.fixture(scope="module")
-def panel() -> metrics.Panel:
-    return metrics.Panel(parts.load_judge(), parts.load_tokenizer())
+def panel() -> Panel:
+    return Panel(parts.load_judge(), parts.load_tokenizer())
 
 
 @pytest.mark.parametrize("name", evaluate.EVALUATED)
 def test_a_real_picture_s_own_caption_comes_first_far_above_chance(
-    panel: metrics.Panel, name: prompts.ListName
+    panel: Panel, name: prompts.ListName
 ) -> None:
     listed = prompts.read_list(name)
     fair = [i for i, prompt in enumerate(listed) if not prompt.judge_saw][::4]
@@ -21,7 +23,7 @@ def test_a_real_picture_s_own_caption_comes_first_far_above_chance(
     assert hits.mean() > 0.3  # chance is 0.01
 
 
-def test_noise_is_told_from_pictures(panel: metrics.Panel) -> None:
+def test_noise_is_told_from_pictures(panel: Panel) -> None:
     asked = list(prompts.read_list("unseen_pairs"))[::8]
     noise = torch.randint(
         256, (len(asked), 64, 64, 3), generator=torch.Generator().manual_seed(0)

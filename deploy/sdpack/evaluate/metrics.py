@@ -1,0 +1,117 @@
+"""What the judge says of pictures, as numbers with 95 % bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdpack.evaluate.judge import Judge
+
+BOOTSTRAPS = 1000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to(self, digits: int) -> str:
+        """The mean and its interval in words, to so many digits."""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def __str__(self) -> str:
+        return self.to(3)
+
+    def overlaps(self, other: Estimate) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def _percentiles(value: float, resampled: Sequence[float] | Floats) -> Estimate:
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Estimate(float(value), float(low), float(high))
+
+
+def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+    """Mean over prompts, interval by resampling prompts."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(len(values), size=(BOOTSTRAPS, len(values)))
+    return _percentiles(values.mean(), values[index].mean(axis=1))
+
+
+class Panel:
+    """The judge with its tokenizer; embeds each text once."""
+
+    def __init__(self, judge: Judge, tokenizer: Callable[..., Any]) -> None:
+        self._judge = judge
+        self._tokenizer = tokenizer
+        self._texts: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch_size: int = 64) -> Tensor:
+        """float32 (N, 1280) of uint8 (N, 64, 64, 3) pictures."""
+        return torch.cat([self._judge.features(part) for part in images.split(batch_size)])
+
+    @torch.no_grad()
+    def embed_features(self, features: Tensor) -> Tensor:
+        return self._judge.embed_features(features)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 512) -> Tensor:
+        """Unit vectors float32 (N, 128)."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
+        for start in range(0, len(new), batch_size):
+            part = new[start : start + batch_size]
+            encoded = self._tokenizer(part, padding=True, truncation=True, return_tensors="pt")
+            rows = self._judge.embed_texts(encoded["input_ids"], encoded["attention_mask"])
+            self._texts.update(zip(part, rows, strict=True))
+        return torch.stack([self._texts[t] for t in texts])
+
+
+def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Floats:
+    """Cosine of each picture with its text, as CLIPScore (Hessel et al. 2021) has it: (N,)."""
+    return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
+
+
+def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
+    """Kernel distance (Binkowski et al. 2018), times 1000: unbiased MMD², cubic kernel.
+
+    The interval resamples pictures on both sides. A picture drawn twice is no pair with
+    itself: weights multiply the kernel matrix and its diagonal stays out.
+    """
+    x, y = (np.asarray(f, np.float64) for f in (features, real))
+    kernels = [_cubic(x, x), _cubic(y, y), _cubic(x, y)]
+    ones = np.ones(len(x)), np.ones(len(y))
+    rng = np.random.default_rng(seed)
+    resampled = [
+        _mmd2(kernels, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(BOOTSTRAPS // 4)
+    ]
+    return _percentiles(1000 * _mmd2(kernels, *ones), 1000 * np.array(resampled))
+
+
+def _cubic(a: Floats, b: Floats) -> Floats:
+    return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
+
+
+def _counts(rng: np.random.Generator, n: int) -> Floats:
+    return np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
+
+
+def _mmd2(kernels: list[Floats], w: Floats, v: Floats) -> float:
+    xx, yy, xy = kernels
+    return float(_off_diagonal(xx, w) + _off_diagonal(yy, v) - 2 * w @ xy @ v / w.sum() / v.sum())
+
+
+def _off_diagonal(kernel: Floats, w: Floats) -> float:
+    total = w @ kernel @ w - (w * w) @ np.diag(kernel)
+    return float(total / (w.sum() ** 2 - (w * w).sum()))
