@@ -1,0 +1,77 @@
+"""The predicted peak of a mix, by its placement.
+
+    resident   everything's weights, and the scratch of whichever part is running
+    phased     one part's weights and scratch at a time
+
+The parts run one after the other, so scratch memory is never needed twice at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sdpack.placement import Loading, Role
+from sdpack.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one part takes on the device.
+
+    Attributes:
+        weight_bytes: while it is loaded.
+        activation_bytes: more, while it runs.
+    """
+
+    weight_bytes: int
+    activation_bytes: int
+
+    @property
+    def total(self) -> int:
+        return self.weight_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment a mix takes the most.
+
+    Attributes:
+        role: the part that runs then.
+        weights: of each part loaded then.
+        activation_bytes: of the part that runs.
+        fixed_bytes: what the process takes whatever the mix.
+    """
+
+    role: Role
+    weights: Mapping[Role, int]
+    activation_bytes: int
+    fixed_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.weights.values()) + self.activation_bytes + self.fixed_bytes
+
+    def words(self) -> str:
+        """The breakdown in one line."""
+        parts = [f"{role.replace('_', ' ')} {format_bytes(b)}" for role, b in self.weights.items()]
+        parts.append(f"scratch of the {self.role.replace('_', ' ')}")
+        parts[-1] += f" {format_bytes(self.activation_bytes)}"
+        if self.fixed_bytes:
+            parts.append(f"process {format_bytes(self.fixed_bytes)}")
+        return ", ".join(parts)
+
+
+def predicted_peak(parts: Mapping[Role, Footprint], loading: Loading, fixed_bytes: int = 0) -> Peak:
+    """The largest moment of a mix with these footprints.
+
+    Args:
+        fixed_bytes: what the process takes whatever the mix.
+    """
+    if loading is Loading.RESIDENT:
+        role = max(parts, key=lambda r: parts[r].activation_bytes)
+        weights = {r: footprint.weight_bytes for r, footprint in parts.items()}
+    else:
+        role = max(parts, key=lambda r: parts[r].total)
+        weights = {role: parts[role].weight_bytes}
+    return Peak(role, weights, parts[role].activation_bytes, fixed_bytes)

@@ -1,0 +1,75 @@
+"""Which mixes fit a budget, each in the fastest placement that does; exact, by looking at all.
+
+There are thousands of mixes at most, and a peak is a sum and a maximum: nothing cleverer pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sdpack.errors import InfeasibleError
+from sdpack.memory.predict import Footprint, Peak, predicted_peak
+from sdpack.pack.mix import Mix, Variant
+from sdpack.placement import Placement, Role
+from sdpack.units import format_bytes
+
+Footprints = Callable[[Variant, Placement], Footprint]
+"""What a variant takes under a placement; called often, so it should remember."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A mix in a placement, and its predicted peak."""
+
+    mix: Mix
+    placement: Placement
+    peak: Peak
+
+
+def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
+    """The predicted peak of a mix under a placement."""
+    parts: Mapping[Role, Footprint] = {
+        role: footprints(mix.variant(role), placement) for role in Role
+    }
+    return predicted_peak(parts, placement.loading, fixed_bytes)
+
+
+def fit(
+    mixes: Iterable[Mix],
+    placements: Sequence[Placement],
+    footprints: Footprints,
+    budget_bytes: int,
+    fixed_bytes: int = 0,
+) -> list[Fitted]:
+    """Every mix that fits, in the first of `placements` in which it does.
+
+    Raises:
+        InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
+    """
+    fitting: list[Fitted] = []
+    smallest: Fitted | None = None
+    for mix in mixes:
+        for placement in placements:
+            fitted = Fitted(mix, placement, peak_of(mix, placement, footprints, fixed_bytes))
+            if fitted.peak.bytes <= budget_bytes:
+                fitting.append(fitted)
+                break
+            if smallest is None or fitted.peak.bytes < smallest.peak.bytes:
+                smallest = fitted
+    if not fitting:
+        raise infeasible(smallest, budget_bytes)
+    return fitting
+
+
+def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:
+    """The refusal of a budget that is smaller than the smallest mix."""
+    if smallest is None:
+        return InfeasibleError("there are no mixes to choose from; check the catalog", 0)
+    needed = smallest.peak.bytes
+    return InfeasibleError(
+        f"nothing fits into {format_bytes(budget_bytes)}: the smallest mix, {smallest.mix} "
+        f"({smallest.placement}), needs {format_bytes(needed)} ({smallest.peak.words()}); give "
+        f"at least --memory {-(-needed // 2**10)}KiB",
+        needed,
+    )

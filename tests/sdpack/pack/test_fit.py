@@ -1,0 +1,120 @@
+"""The packer against brute force, on random instances."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import InfeasibleError
+from sdpack.memory.predict import Footprint
+from sdpack.pack.fit import fit
+from sdpack.pack.mix import Mix, Variant
+from sdpack.placement import Guidance, Loading, Placement, Role
+from sdpack.precision import Precision
+from sdpack.units import parse_bytes
+
+PLACEMENTS = [
+    Placement(loading, guidance, tile)
+    for loading in Loading
+    for tile in (None, 32)
+    for guidance in Guidance
+]
+sizes = st.integers(0, 1000)
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]]:
+    variants = {
+        role: [
+            Variant(role, name, precision)
+            for name in "ab"[: draw(st.integers(1, 2))]
+            for precision in (Precision.FP16, Precision.W4)
+        ]
+        for role in Role
+    }
+    footprints = {
+        (variant, placement): Footprint(draw(sizes), draw(sizes))
+        for found in variants.values()
+        for variant in found
+        for placement in PLACEMENTS
+    }
+    return [Mix(*parts) for parts in product(*variants.values())], footprints
+
+
+def brute_peak(
+    mix: Mix, placement: Placement, footprints: dict[tuple[Variant, Placement], Footprint]
+) -> int:
+    """The peak as it would happen, moment by moment."""
+    order = [footprints[mix.variant(role), placement] for role in Role]
+    moments = []
+    for now in order:
+        resident = placement.loading is Loading.RESIDENT
+        loaded = sum(f.weight_bytes for f in order) if resident else now.weight_bytes
+        moments.append(loaded + now.activation_bytes)
+    return max(moments)
+
+
+@given(instances(), st.integers(0, 4000), st.integers(0, 200))
+def test_the_packer_agrees_with_brute_force(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]],
+    budget: int,
+    fixed: int,
+) -> None:
+    mixes, footprints = instance
+    peaks = {
+        (mix, placement): brute_peak(mix, placement, footprints) + fixed
+        for mix in mixes
+        for placement in PLACEMENTS
+    }
+    wanted = {}
+    for mix in mixes:
+        fitting = [p for p in PLACEMENTS if peaks[mix, p] <= budget]
+        if fitting:
+            wanted[mix] = (fitting[0], peaks[mix, fitting[0]])
+    try:
+        found = fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], budget, fixed)
+    except InfeasibleError as error:
+        found, smallest = [], error.smallest_bytes
+    else:
+        smallest = min(peaks.values())
+    assert {f.mix: (f.placement, f.peak.bytes) for f in found} == wanted
+    assert smallest == min(peaks.values())
+
+
+@given(instances(), st.integers(0, 4000), st.integers(0, 2000))
+def test_a_larger_budget_never_loses_a_mix(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int, more: int
+) -> None:
+    mixes, footprints = instance
+
+    def fitting(limit: int) -> set[Mix]:
+        try:
+            return {f.mix for f in fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], limit)}
+        except InfeasibleError:
+            return set()
+
+    assert fitting(budget) <= fitting(budget + more)
+
+
+def test_the_refusal_names_a_budget_that_works() -> None:
+    parts = [Variant(role, "a", Precision.W4) for role in Role]
+    mix = Mix(*parts)
+
+    def footprints(variant: Variant, _: Placement) -> Footprint:
+        return Footprint(1_000_001, 500_000 if variant.role is Role.DENOISER else 0)
+
+    with pytest.raises(InfeasibleError, match="nothing fits into 1 B") as caught:
+        fit([mix], [Placement()], footprints, 1)
+    said = str(caught.value)
+    assert "denoiser 976.6 KiB" in said
+    assert "scratch of the denoiser 488.3 KiB" in said
+    suggested = parse_bytes(said.rpartition("--memory ")[2])
+    assert suggested >= caught.value.smallest_bytes == 3 * 1_000_001 + 500_000
+    assert len(fit([mix], [Placement()], footprints, suggested)) == 1
+
+
+def test_no_mixes_at_all_is_refused() -> None:
+    with pytest.raises(InfeasibleError, match="no mixes"):
+        fit([], PLACEMENTS, lambda v, p: Footprint(0, 0), 100)
