@@ -33,14 +33,16 @@ def _bytes(value: Any) -> int:
 
 
 def _bytes_per_second(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _bytes(value)
     if not isinstance(value, str) or not value.endswith("/s"):
         raise ValueError(f"{value!r} is not a bandwidth; write it like 192GB/s")
     return _bytes(value.removesuffix("/s"))
 
 
 def _capability(value: Any) -> ComputeCapability:
-    if isinstance(value, tuple):
-        return (int(value[0]), int(value[1]))
+    if isinstance(value, tuple | list) and [type(step) for step in value] == [int, int]:
+        return value[0], value[1]
     match = re.fullmatch(r"(\d{1,2})\.(\d)", str(value))
     if match is None:
         raise ValueError(f"{value!r} is not a compute capability; write it like 8.6")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from sdpack.errors import ProfileError
 from sdpack.placement import Loading
 from sdpack.precision import Precision, Runtime
-from sdpack.profile import find_profile, profiles_folder, read_profile, shipped_profiles
+from sdpack.profile import Profile, find_profile, profiles_folder, read_profile, shipped_profiles
 
 GIB = 2**30
 WANTED = {
@@ -140,3 +141,9 @@ def test_any_yaml_is_a_profile_or_a_clear_refusal(
     path = written(tmp_path_factory.mktemp("p"), yaml.safe_dump(tree))
     with pytest.raises(ProfileError):
         read_profile(path)
+
+
+@pytest.mark.parametrize("profile", shipped_profiles(), ids=lambda p: p.name)
+def test_a_profile_survives_json(profile: Profile) -> None:
+    values = json.loads(json.dumps(profile.model_dump(mode="json", by_alias=True)))
+    assert Profile.model_validate(values) == profile

@@ -60,6 +60,15 @@ class Rules:
     first: int = 16
     most: int = 384
 
+    def rounds(self, upto: int) -> list[list[int]]:
+        """The prompts of each round, by number, of the first `upto`."""
+        found, seen = [], 0
+        while seen < upto:
+            stop = min(upto, max(self.first, 2 * seen))
+            found.append(list(range(seen, stop)))
+            seen = stop
+        return found
+
 
 class Fate(StrEnum):
     """How the race ended for a mix."""

@@ -1,0 +1,263 @@
+"""Bundles: what a device runs, and the evidence it was chosen by.
+
+    manifest.json      what this is, where each number was seen, SHA-256 of every other file
+    onnx/              portable graphs in the folders optimum's pipelines read: text_encoder, unet,
+                       vae_decoder, tokenizer, scheduler, model_index.json
+    engines/           TensorRT plans, one a role, where the profile's runtime is TensorRT
+    sampler.json       the scheduler as a table
+    samples.png        the same prompts through this mix
+
+A bundle is data: it holds nothing that is executed, and every file is checked against its
+checksum before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import Field, ValidationError
+
+from sdpack.artifacts import explain_io, file_sha256
+from sdpack.document import Document
+from sdpack.errors import BundleError, StoreError
+from sdpack.placement import Guidance, Loading, Placement, Role
+from sdpack.precision import Precision
+from sdpack.profile import Profile
+
+MANIFEST = "manifest.json"
+SAMPLER = "sampler.json"
+SAMPLES = "samples.png"
+ONNX = "onnx"
+PORTABLE = {Role.TEXT_ENCODER: "text_encoder", Role.DENOISER: "unet", Role.DECODER: "vae_decoder"}
+
+
+class Part(Document):
+    """One part of the mix, as it ships.
+
+    Attributes:
+        graph: its portable ONNX file, from the bundle's folder.
+        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is
+            finished on the device.
+    """
+
+    candidate: str
+    precision: Precision
+    source: str
+    licence: str
+    parameters: int
+    graph: str
+    plan: str | None = None
+
+
+class Estimated(Document):
+    """A mean and its 95 % interval over so many pictures."""
+
+    value: float
+    low: float
+    high: float
+    pictures: int
+
+
+class MemoryFigures(Document):
+    """Peak memory in bytes: predicted at build time, measured where `verify` ran."""
+
+    budget_bytes: int
+    predicted_bytes: int
+    weights: Mapping[Role, int]
+    activation_bytes: int
+    activation_role: Role
+    fixed_bytes: int
+
+
+class Evidence(Document):
+    """Why this mix: what was measured, on what, and how the others did."""
+
+    metric: str
+    measured_on: str
+    quality: Estimated
+    kid: Estimated | None
+    mixes: int
+    pictures: int
+    standings: tuple[Mapping[str, Any], ...]
+
+
+class Sampling(Document):
+    """How pictures are drawn unless asked otherwise."""
+
+    steps: int
+    guidance_scale: float
+    negative_prompt: str
+    height: int
+    width: int
+    batch: int
+
+
+class LatentSpace(Document):
+    """See `sdpack.runtime.pipeline.Latents`."""
+
+    channels: int
+    scaling_factor: float
+    shift_factor: float
+    pixels: int
+
+
+class PlacementFigures(Document):
+    """See `sdpack.placement.Placement`."""
+
+    loading: Loading
+    guidance: Guidance
+    tile: int | None
+
+    @classmethod
+    def of(cls, placement: Placement) -> PlacementFigures:
+        return cls(loading=placement.loading, guidance=placement.guidance, tile=placement.tile)
+
+    def placement(self) -> Placement:
+        return Placement(self.loading, self.guidance, self.tile)
+
+
+class Manifest(Document):
+    """What a bundle says of itself; the same inputs give the same manifest."""
+
+    version: Literal[1] = Field(1, alias="schema")
+    name: str
+    catalog: str
+    profile: Profile
+    parts: Mapping[Role, Part]
+    placement: PlacementFigures
+    sampling: Sampling
+    latents: LatentSpace
+    memory: MemoryFigures
+    evidence: Evidence
+    tools: Mapping[str, str]
+    files: Mapping[str, str] = {}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        BundleError: there is none, or this version cannot read it.
+    """
+    path = folder / MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest.model_validate(values)
+    except OSError as cause:
+        raise BundleError(
+            f"{folder} is no bundle: {path} cannot be read ({cause.strerror})"
+        ) from cause
+    except ValidationError as cause:
+        problem = cause.errors(include_url=False)[0]
+        key = ".".join(str(step) for step in problem["loc"])
+        raise BundleError(f"{path}: {key}: {problem['msg']}; build the bundle again") from cause
+    except ValueError as cause:
+        raise BundleError(f"{path} is no JSON ({cause}); build the bundle again") from cause
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Every file the manifest names, against its checksum.
+
+    Raises:
+        BundleError: a file is missing, changed, or named outside the bundle.
+    """
+    for name, wanted in manifest.files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise BundleError(
+                f"{folder / MANIFEST} names {name}, outside the bundle; do not use it"
+            )
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the bundle again")
+        if file_sha256(path) != wanted:
+            raise BundleError(
+                f"{path} has SHA-256 {file_sha256(path)}, shipped was {wanted}: it was cut short "
+                "or changed; copy the bundle again"
+            )
+    for part in manifest.parts.values():
+        for used in (part.graph, part.plan):
+            if used is not None and used not in manifest.files:
+                raise BundleError(f"{folder / MANIFEST}: {used} has no checksum; do not use it")
+
+
+def open_bundle(folder: Path) -> Manifest:
+    """The manifest of a bundle whose every file is as it was shipped.
+
+    Raises:
+        BundleError: it is not whole.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return manifest
+
+
+def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    """Write a bundle whole: `fill` gets an empty folder; checksums and manifest come last.
+
+    One that was there is replaced once the new one is complete; should anything fail before, it
+    stays as it is. Returns the manifest with its checksums.
+
+    Raises:
+        StoreError: the folder cannot be written, or another build is writing it.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _sole_writer(folder), _aside(folder) as new:
+            fill(new)
+            files = {
+                path.relative_to(new).as_posix(): file_sha256(path)
+                for path in sorted(new.rglob("*"))
+                if path.is_file()
+            }
+            whole = manifest.model_copy(update={"files": files})
+            text = json.dumps(whole.model_dump(mode="json", by_alias=True), indent=1)
+            (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            _replace(folder, new)
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+    return whole
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as cause:
+        raise StoreError(f"another build is writing {folder}; wait for it or use --out") from cause
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    new = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    for path in new.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

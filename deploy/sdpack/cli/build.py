@@ -1,0 +1,97 @@
+"""`sdpack build`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sdpack.cli.catalog import catalog_option, located
+from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.profile import find_profile
+from sdpack.units import format_bytes, parse_bytes
+
+
+@click.command(
+    "build",
+    epilog="""\b
+Examples:
+  sdpack build --profile 4gb-gpu
+  sdpack build --profile 8gb-gpu --memory 24MiB --out engines/small
+  sdpack build --profile mine.yaml --catalog mine/catalog.yaml --json
+""",
+)
+@click.option("--profile", "name", required=True, help="A device profile: its name or a file.")
+@catalog_option
+@click.option(
+    "--memory", help="What the pipeline may take at its peak, as 24MiB; default: the profile's."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The bundle; default: engines/PROFILE."
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=384,
+    show_default=True,
+    help="Pictures of one mix at most.",
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    name: str,
+    path: Path | None,
+    memory: str | None,
+    out: Path | None,
+    images: int,
+    as_json: bool,
+) -> None:
+    """Build the bundle of the best mix of parts that fits a device.
+
+    Stopped at any moment, the same command goes on where it was; run twice, the second run makes
+    nothing anew.
+    """
+    budget = None if memory is None else parse_bytes(memory)
+    profile = find_profile(name)
+    catalog = located(path)
+    from sdpack.evaluate.race import Rules
+    from sdpack.pack.build import Build, Order
+
+    order = Order(
+        profile, catalog, out or Path("engines") / profile.name, budget, Rules(most=images)
+    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    quiet = bool(ctx.obj and ctx.obj["quiet"])
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task("looking at the catalog")
+        result = Build(order, lambda words: bar.update(task, description=words)).run()
+    manifest = result.manifest
+    if as_json:
+        print_json(manifest.model_dump(mode="json", by_alias=True))
+        return
+    rows = [
+        (
+            str(s["mix"]),
+            str(s["placement"]),
+            format_bytes(int(s["peak_bytes"])),
+            f"{s['mean']:.3f}",
+            f"{s['behind']:+.3f} [{s['low']:+.3f}, {s['high']:+.3f}]",
+            str(s["pictures"]),
+            str(s["fate"]),
+        )
+        for s in manifest.evidence.standings[:10]
+    ]
+    heads = ("mix", "placement", "predicted peak", "quality", "behind", "pictures", "fate")
+    title = f"{manifest.evidence.mixes} mixes fit {format_bytes(order.budget)}; the ten best"
+    print_table(heads, rows, title, ("predicted peak", "quality", "pictures"))
+    quality = manifest.evidence.quality
+    click.echo(
+        f"{result.winner.mix} draws best: {manifest.evidence.metric} {quality.value:.3f} "
+        f"[{quality.low:.3f}, {quality.high:.3f}] over {quality.pictures} pictures on "
+        f"{manifest.evidence.measured_on}, predicted peak "
+        f"{format_bytes(manifest.memory.predicted_bytes)}."
+    )
+    click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")

@@ -1,0 +1,80 @@
+"""`sdpack run`: a picture from a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from PIL import Image
+
+from sdpack.bundle import open_bundle
+from sdpack.cli.output import json_option, print_json
+from sdpack.errors import PromptError, StoreError
+from sdpack.precision import Runtime
+
+
+@click.command(
+    "run",
+    epilog="""\b
+Examples:
+  sdpack run engines/4gb-gpu "noto, pizza"
+  sdpack run engines/4gb-gpu "noto, pizza" "twemoji, cat face" --seed 7 --out drawn
+""",
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("prompts", nargs=-1, required=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the first; then one more.")
+@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: the bundle's.")
+@click.option("--negative-prompt", help="What to move away from; default: the bundle's.")
+@click.option(
+    "--runtime",
+    type=click.Choice([runtime.value for runtime in Runtime]),
+    help="Default: the profile's where this machine has it, else the CPU.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default=True,
+    help="A folder for 1.png, 2.png ..., or a .png for one picture.",
+)
+@json_option
+def command(
+    bundle: Path,
+    prompts: tuple[str, ...],
+    seed: int,
+    guidance_scale: float | None,
+    negative_prompt: str | None,
+    runtime: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Draw one picture for each prompt."""
+    if out.suffix == ".png" and len(prompts) > 1:
+        raise PromptError(f"{out} is one file and there are {len(prompts)} prompts; give a folder")
+    from sdpack.runtime.bundle import pipeline, request
+    from sdpack.runtime.choose import chosen_runtime
+
+    manifest = open_bundle(bundle)
+    chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
+    drawer = pipeline(bundle, manifest, chosen)
+    files = []
+    for number, prompt in enumerate(prompts):
+        asked = request(manifest, [prompt], [seed + number], guidance_scale, negative_prompt)
+        (picture,) = drawer.draw(asked)
+        path = out if out.suffix == ".png" else out / f"{number + 1}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+        except OSError as cause:
+            reason = cause.strerror or cause
+            raise StoreError(f"{path} cannot be written ({reason}); choose --out") from cause
+        files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
+        if drawer.tokenizer.cut([prompt])[0]:
+            click.echo(f"{prompt!r} is too long: its end was not read", err=True)
+    drawer.close()
+    if as_json:
+        print_json({"runtime": chosen.value, "pictures": files})
+        return
+    for drawn in files:
+        click.echo(f"{drawn['file']}: {drawn['prompt']} (seed {drawn['seed']}, {chosen})")

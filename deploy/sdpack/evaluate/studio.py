@@ -1,0 +1,238 @@
+"""Drawing and scoring many mixes, each shared part of the work done once.
+
+Mixes that share a text encoder share its states, mixes that share a denoiser too share its
+latents; both are kept in the store, scores in the ledger, so that a killed run goes on where it
+was and a second run draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sdpack.artifacts import Ledger, Store, digest
+from sdpack.engines.session import Session
+from sdpack.errors import BrokenPictureError
+from sdpack.evaluate.metrics import Panel, similarity
+from sdpack.placement import Role
+from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
+from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.tokenizer import PromptTokenizer
+
+Floats = NDArray[np.float32]
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """A part as the studio knows it.
+
+    Attributes:
+        content: hash of its graph; what was drawn with it is kept under that name.
+        load: what opens it.
+        tokenizer: a text encoder's; None for the others.
+    """
+
+    content: str
+    load: Callable[[], Session]
+    tokenizer: PromptTokenizer | None = None
+
+
+@dataclass(frozen=True)
+class Trio:
+    """The parts of one mix."""
+
+    text_encoder: Drawer
+    denoiser: Drawer
+    decoder: Drawer
+
+    @property
+    def contents(self) -> dict[str, str]:
+        return {role.value: getattr(self, role.value).content for role in Role}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every mix draws: the same prompts from the same noise, in the same way.
+
+    Prompt number i starts from seed i.
+    """
+
+    prompts: Sequence[str]
+    sampler: SamplerTable
+    guidance_scale: float
+    negative_prompt: str
+    height: int
+    width: int
+
+    def request(self, numbers: Sequence[int]) -> Request:
+        return Request(
+            [self.prompts[i] for i in numbers],
+            list(numbers),
+            self.guidance_scale,
+            self.height,
+            self.width,
+            self.negative_prompt,
+        )
+
+    def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """What the pictures of these prompts depend on besides the parts."""
+        return {
+            "prompts": [self.prompts[i] for i in numbers],
+            "seeds": list(numbers),
+            "sampler": digest(self.sampler.to_json()),
+            "guidance_scale": self.guidance_scale,
+            "negative_prompt": self.negative_prompt,
+            "size": [self.height, self.width],
+        }
+
+
+class Studio:
+    """Draws and scores mixes on one task.
+
+    Args:
+        latents: of each decoder, by content.
+        measured_on: the runtime that draws, as the evidence will name it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        latents: Mapping[str, Latents],
+        panel: Panel,
+        judge_content: str,
+        store: Store,
+        ledger: Ledger,
+        measured_on: str,
+    ) -> None:
+        self.task = task
+        self.drawn = 0
+        self._latents = latents
+        self.panel = panel
+        self._judge = judge_content
+        self._store = store
+        self._ledger = ledger
+        self._measured_on = measured_on
+
+    def scores(self, trios: Sequence[Trio], numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Judge similarity of every mix on these prompts: float64 (mixes, prompts).
+
+        A mix whose pictures are broken scores -1, less than any picture can.
+        """
+        found = [self._known(trio, numbers) for trio in trios]
+        missing = [i for i, scores in enumerate(found) if scores is None]
+        by_decoder: dict[str, list[int]] = {}
+        for i in sorted(missing, key=lambda i: tuple(trios[i].contents.values())):
+            self.latents(trios[i], numbers)
+            by_decoder.setdefault(trios[i].decoder.content, []).append(i)
+        for group in by_decoder.values():
+            with held(trios[group[0]].decoder) as decoder:
+                for i in group:
+                    found[i] = self._score(trios[i], decoder, numbers)
+        return np.array(found)
+
+    def pictures(self, trio: Trio, numbers: Sequence[int]) -> Pictures:
+        """uint8 (N, H, W, 3).
+
+        Raises:
+            BrokenPictureError: a picture is not finite, or constant.
+        """
+        with held(trio.decoder) as decoder:
+            return self._decoded(trio, decoder, numbers)
+
+    def _known(self, trio: Trio, numbers: Sequence[int]) -> list[float] | None:
+        value = self._ledger.find("similarity", self._inputs(trio, numbers))
+        return None if value is None else list(value["scores"])
+
+    def _inputs(self, trio: Trio, numbers: Sequence[int]) -> dict[str, Any]:
+        measured = {"judge": self._judge, "measured_on": self._measured_on}
+        return {**trio.contents, **self.task.inputs(numbers), **measured}
+
+    def _score(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> list[float]:
+        self.drawn += len(numbers)
+        value: dict[str, Any] = {}
+        try:
+            pictures = torch.from_numpy(self._decoded(trio, decoder, numbers))
+        except BrokenPictureError as error:
+            value = {"scores": [-1.0] * len(numbers), "broken": str(error)}
+        else:
+            embedded = self.panel.embed_features(self.panel.features(pictures))
+            texts = [self.task.prompts[i] for i in numbers]
+            value = {"scores": similarity(self.panel, embedded, texts).tolist()}
+        self._ledger.record("similarity", self._inputs(trio, numbers), value)
+        return list(value["scores"])
+
+    def _decoded(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> Pictures:
+        latents = self.latents(trio, numbers)
+        pipeline = self._pipeline(trio, {Role.DECODER: lambda: decoder})
+        batches = [latents[i : i + BATCH] for i in range(0, len(latents), BATCH)]
+        return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
+
+    def latents(self, trio: Trio, numbers: Sequence[int]) -> Floats:
+        """Denoised latents float32 (N, C, h, w), drawn once for each encoder and denoiser."""
+        inputs = {
+            "text_encoder": trio.text_encoder.content,
+            "denoiser": trio.denoiser.content,
+            "measured_on": self._measured_on,
+            **self.task.inputs(numbers),
+        }
+
+        def draw(folder: Path) -> None:
+            states, empty = self.states(trio.text_encoder, numbers)
+            with held(trio.denoiser) as session:
+                pipeline = self._pipeline(trio, {Role.DENOISER: lambda: session})
+                parts = [
+                    pipeline.denoise(self.task.request(numbers[i : i + BATCH]), said, empty)
+                    for i, said in _batches(states)
+                ]
+            np.save(folder / "latents.npy", np.concatenate(parts))
+
+        artifact = self._store.make("latents", inputs, draw)
+        latents: Floats = np.load(artifact.path("latents.npy"))
+        return latents
+
+    def states(self, encoder: Drawer, numbers: Sequence[int]) -> tuple[Floats, Floats | None]:
+        """Text states (N, T, width) and those of the negative prompt (1, T, width)."""
+        asked = self.task.request(numbers)
+        texts = [asked.negative_prompt, *asked.prompts]
+        inputs = {"text_encoder": encoder.content, "texts": texts, "on": self._measured_on}
+
+        def encode(folder: Path) -> None:
+            with held(encoder) as session:
+                assert encoder.tokenizer is not None
+                ids = encoder.tokenizer.ids(texts)
+                said = [session.run({"input_ids": part}) for _, part in _batches(ids)]
+            states = np.concatenate([s["last_hidden_state"] for s in said])
+            np.save(folder / "states.npy", states.astype(np.float32))
+
+        artifact = self._store.make("states", inputs, encode)
+        states: Floats = np.load(artifact.path("states.npy"))
+        return states[1:], states[:1] if asked.guided else None
+
+    def _pipeline(self, trio: Trio, loaders: Mapping[Role, Callable[[], Session]]) -> Pipeline:
+        assert trio.text_encoder.tokenizer is not None
+        return Pipeline(
+            loaders,
+            trio.text_encoder.tokenizer,
+            self.task.sampler,
+            self._latents[trio.decoder.content],
+        )
+
+
+@contextmanager
+def held(drawer: Drawer) -> Iterator[Session]:
+    """A part's session, freed at the end."""
+    with drawer.load() as session:
+        yield session
+
+
+def _batches(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    for start in range(0, len(rows), BATCH):
+        yield start, rows[start : start + BATCH]

@@ -1,0 +1,454 @@
+"""From candidates to engines: each step an artifact, made once.
+
+    checkpoint -> graph -> (ranges) -> variant -> plan
+
+A layer that the target's compiler refuses in a precision is found by halving and kept in the type
+the variant computes in; which layers those are is remembered for the next part of the same build.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
+from sdpack.catalog import LocatedCatalog, Source
+from sdpack.engines import onnxruntime, tensorrt_builder
+from sdpack.engines.tensorrt_builder import InputRange, Plan
+from sdpack.errors import CatalogError, EngineError, SourceError
+from sdpack.export import graph as graphs
+from sdpack.export.bridge import load_bridge
+from sdpack.export.checkpoint import Checkpoint
+from sdpack.memory.predict import Footprint
+from sdpack.pack.mix import Variant
+from sdpack.placement import Guidance, Placement, Role
+from sdpack.precision import Precision, Runtime, computed_in
+from sdpack.profile import LATENT_PIXEL, Profile
+from sdpack.quantize.ranges import measure_ranges
+from sdpack.quantize.variant import make_variant
+from sdpack.quantize.weights import weighted_nodes
+from sdpack.runtime.pipeline import Latents, Pipeline, Request
+from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.tokenizer import PromptTokenizer
+
+EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
+QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy")
+REVISION = 1  # of this module's recipes; a change of theirs makes earlier artifacts strangers
+CALIBRATION_PROMPTS = 16
+CALIBRATION_STEPS = 6
+TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A variant as it ships.
+
+    Attributes:
+        refused: layers the target's compiler would not take in the precision.
+    """
+
+    artifact: Artifact
+    refused: frozenset[str]
+
+    @property
+    def path(self) -> Path:
+        return self.artifact.path(graphs.MODEL_FILE)
+
+
+@dataclass
+class Workshop:
+    """Makes what one build needs.
+
+    Attributes:
+        sampler: the catalog's scheduler, for calibration on real denoising steps.
+        height, width: of a picture, in pixels.
+        say: told what is being made.
+    """
+
+    located: LocatedCatalog
+    profile: Profile
+    store: Store
+    ledger: Ledger
+    sampler: SamplerTable
+    height: int
+    width: int
+    say: Callable[[str], None] = lambda _: None
+    _made: dict[Variant, Made] = field(default_factory=dict, init=False)
+    _refused: set[str] = field(default_factory=set, init=False)
+
+    # --- sources ---
+
+    def folder(self, source: Source) -> Path:
+        """Where a source's files are on this machine.
+
+        Raises:
+            CatalogError: it is not a local path.
+        """
+        if source.path is None:
+            raise CatalogError(f"{source}: only local paths can be built from so far")
+        return self.located.path(source.path)
+
+    def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
+        return Checkpoint(self.folder(self.located.catalog.candidates(role)[candidate].source))
+
+    def tokenizer_folder(self, encoder: str) -> Path:
+        return self.folder(self.located.catalog.text_encoders[encoder].tokenizer)
+
+    def tokenizer(self, encoder: str) -> PromptTokenizer:
+        return PromptTokenizer(self.tokenizer_folder(encoder))
+
+    def latents(self, decoder: str) -> Latents:
+        """The space a decoder works in, from its config."""
+        config = self.checkpoint(Role.DECODER, decoder).config
+        return Latents(
+            int(config["latent_channels"]),
+            float(config.get("scaling_factor") or 1.0),
+            float(config.get("shift_factor") or 0.0),
+            LATENT_PIXEL,
+        )
+
+    # --- graphs ---
+
+    def graph(self, variant: Variant) -> Artifact:
+        """The fp32 graph of a variant's candidate, its bridge fused in."""
+        checkpoint = self.checkpoint(variant.role, variant.candidate)
+        bridge = self._bridge_folder(variant)
+        inputs = {
+            "role": variant.role,
+            "checkpoint": checkpoint.content,
+            "bridge": None if bridge is None else _files_digest(bridge),
+            "tools": versions(EXPORTERS),
+            "revision": REVISION,
+        }
+
+        def build(folder: Path) -> None:
+            self.say(f"exporting {_words(variant)}")
+            exported = graphs.export(self._part(checkpoint, variant.role, bridge), folder)
+            (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
+
+        return self.store.make("graph", inputs, build)
+
+    def _bridge_folder(self, variant: Variant) -> Path | None:
+        if variant.partner is None:
+            return None
+        for bridge in self.located.catalog.bridges:
+            if (bridge.text_encoder, bridge.denoiser) == (variant.candidate, variant.partner):
+                return self.folder(bridge.source)
+        raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
+
+    def _part(self, checkpoint: Checkpoint, role: Role, bridge: Path | None) -> graphs.Part:
+        from sdpack.export.decoder import DecoderPart
+        from sdpack.export.denoiser import UNetPart
+        from sdpack.export.text_encoder import TextEncoderPart
+
+        model = checkpoint.load()
+        if role is Role.TEXT_ENCODER:
+            return TextEncoderPart(model, None if bridge is None else load_bridge(bridge))
+        return UNetPart(model) if role is Role.DENOISER else DecoderPart(model)
+
+    # --- calibration ---
+
+    def ranges(self, variant: Variant) -> dict[str, float]:
+        """Ranges of a graph's activations on real inputs, by node."""
+        source = self.graph(variant)
+        inputs = {
+            "graph": source.content,
+            "calibration": self._calibration_inputs(variant),
+            "tools": versions(QUANTIZERS),
+            "revision": REVISION,
+        }
+
+        def build(folder: Path) -> None:
+            self.say(f"calibrating {_words(variant)}")
+            batches = self._batches(variant)
+            scratch = folder / "scratch"
+            scratch.mkdir()
+            found = measure_ranges(source.path(graphs.MODEL_FILE), batches, scratch)
+            for path in scratch.iterdir():
+                path.unlink()
+            scratch.rmdir()
+            (folder / "ranges.json").write_text(json.dumps(found, indent=1))
+
+        artifact = self.store.make("ranges", inputs, build)
+        return dict(json.loads(artifact.path("ranges.json").read_text()))
+
+    @cached_property
+    def _prompts(self) -> list[str]:
+        path = self.located.catalog.quality.calibration
+        return self.located.prompts(path)[:CALIBRATION_PROMPTS]
+
+    def _calibration_inputs(self, variant: Variant) -> dict[str, Any]:
+        reference = self._reference(variant)
+        return {
+            "prompts": self._prompts,
+            "sampler": digest(self.sampler.to_json()),
+            "guidance_scale": self.located.catalog.sampling.guidance_scale,
+            "size": [self.height, self.width],
+            "with": [self.graph(v).content for v in reference],
+        }
+
+    def _reference(self, variant: Variant) -> tuple[Variant, Variant, Variant]:
+        """The mix a variant is calibrated in: the largest partners it has, all in fp32."""
+        fitting = [
+            parts
+            for parts in self.located.catalog.mixable()
+            if getattr(parts, variant.role.value) == variant.candidate
+            and variant.partner in (None, parts.denoiser)
+        ]
+        if not fitting:
+            raise CatalogError(f"{_words(variant)} fits nothing else in the catalog")
+        parts = max(fitting, key=lambda p: sum(self._parameters(r, p) for r in Role))
+        partner = parts.denoiser if parts.bridge is not None else None
+        return (
+            Variant(Role.TEXT_ENCODER, parts.text_encoder, Precision.FP32, partner),
+            Variant(Role.DENOISER, parts.denoiser, Precision.FP32),
+            Variant(Role.DECODER, parts.decoder, Precision.FP32),
+        )
+
+    def _parameters(self, role: Role, parts: Any) -> int:
+        return self.checkpoint(role, getattr(parts, role.value)).parameters
+
+    def _batches(self, variant: Variant) -> list[Arrays]:
+        """Real inputs of a variant's graph, from drawing the calibration prompts in fp32."""
+        encoder, denoiser, decoder = self._reference(variant)
+        tokenizer = self.tokenizer(encoder.candidate)
+        if variant.role is Role.TEXT_ENCODER:
+            return [{"input_ids": tokenizer.ids(self._prompts)}]
+        seen: list[Arrays] = []
+        pipeline = Pipeline(
+            {v.role: self._opener(v) for v in (encoder, denoiser, decoder)},
+            tokenizer,
+            self.sampler,
+            self.latents(decoder.candidate),
+            observe=seen.append,
+        )
+        request = Request(
+            self._prompts,
+            list(range(len(self._prompts))),
+            self.located.catalog.sampling.guidance_scale,
+            self.height,
+            self.width,
+        )
+        states = pipeline.encode(request.prompts)
+        empty = pipeline.encode([request.negative_prompt])
+        latents = pipeline.denoise(request, states, empty if request.guided else None)
+        pipeline.close()
+        if variant.role is Role.DECODER:
+            space = self.latents(decoder.candidate)
+            return [{"latent_sample": latents / space.scaling_factor + space.shift_factor}]
+        chosen = np.linspace(0, len(seen) - 1, min(CALIBRATION_STEPS, len(seen))).round()
+        return [seen[int(i)] for i in chosen]
+
+    def _opener(self, variant: Variant) -> Callable[[], Any]:
+        path = self.graph(variant).path(graphs.MODEL_FILE)
+        return lambda: onnxruntime.load(path)
+
+    # --- variants and plans ---
+
+    def made(self, variant: Variant) -> Made:
+        """The variant's graph, in the form the target's compiler takes.
+
+        Raises:
+            EngineError: the compiler takes it in no form.
+        """
+        if variant not in self._made:
+            self._made[variant] = self._make(variant)
+        return self._made[variant]
+
+    def known(self, role: Role) -> list[Variant]:
+        """The variants of a role made so far."""
+        return [variant for variant in self._made if variant.role is role]
+
+    def _make(self, variant: Variant) -> Made:
+        if self.profile.runtime is not Runtime.TENSORRT_RTX:
+            return Made(self._variant(variant, frozenset()), frozenset())
+        inputs = {"graph": self.graph(variant).content, **self._target(variant)}
+        known = self.ledger.find("refused layers", inputs)
+        if known is None:
+            refused = self._find_refused(variant)
+            self.ledger.record("refused layers", inputs, {"layers": sorted(refused)})
+        else:
+            refused = frozenset(known["layers"])
+        self._refused |= refused
+        return Made(self._variant(variant, refused), refused)
+
+    def _target(self, variant: Variant) -> dict[str, Any]:
+        return {
+            "precision": variant.precision,
+            "tools": versions(("tensorrt_rtx_cu13",)),
+            "compute_capability": self.profile.sm,
+            "revision": REVISION,
+        }
+
+    def _find_refused(self, variant: Variant) -> frozenset[str]:
+        """The layers to leave out of the precision so that the variant builds."""
+        layers = self._layers(variant)
+        known = frozenset(layers) & frozenset(self._refused)
+        failure = self._failure(variant, frozenset())
+        if failure is None or variant.precision in (Precision.FP32, Precision.FP16):
+            if failure is not None:
+                raise failure
+            return frozenset()
+        if known and self._failure(variant, known) is None:
+            return known
+        self.say(f"finding the layers of {_words(variant)} that do not build")
+        everything = frozenset(layers)
+        refused = frozenset(
+            refused_layers(
+                layers, lambda names: self._failure(variant, everything - set(names)) is None
+            )
+        )
+        if self._failure(variant, refused) is not None:
+            raise failure
+        return refused
+
+    def _layers(self, variant: Variant) -> list[str]:
+        model = ir.load(self.graph(variant).path(graphs.MODEL_FILE))
+        return [str(weighted.node.name) for weighted in weighted_nodes(model)]
+
+    def _failure(self, variant: Variant, keep: frozenset[str]) -> EngineError | None:
+        try:
+            self._plan(variant, self._variant(variant, keep), Placement())
+        except EngineError as error:
+            return error
+        return None
+
+    def _variant(self, variant: Variant, keep: frozenset[str]) -> Artifact:
+        source = self.graph(variant)
+        arithmetic = computed_in(self.profile.runtime, variant.precision)
+        ranges = self.ranges(variant) if variant.precision is Precision.INT8 else None
+        inputs = {
+            "graph": source.content,
+            "precision": variant.precision,
+            "computed_in": arithmetic,
+            "ranges": ranges,
+            "keep": sorted(keep),
+            "tools": versions(QUANTIZERS),
+            "revision": REVISION,
+        }
+
+        def build(folder: Path) -> None:
+            self.say(f"making {_words(variant)}")
+            path = source.path(graphs.MODEL_FILE)
+            model = make_variant(path, variant.precision, arithmetic, ranges, keep)
+            graphs.save(model, folder / graphs.MODEL_FILE)
+
+        return self.store.make("variant", inputs, build)
+
+    def plan(self, variant: Variant, placement: Placement) -> Plan:
+        """The variant's TensorRT plan under a placement."""
+        return self._plan(variant, self.made(variant).artifact, placement)
+
+    def _plan(self, variant: Variant, graph: Artifact, placement: Placement) -> Plan:
+        package = TENSORRT_PACKAGES[self.profile.runtime]
+        shapes = self._shapes(variant, placement)
+        inputs = {
+            "graph": graph.content,
+            "shapes": {name: list(given.best) for name, given in shapes.items()},
+            **self._target(variant),
+        }
+
+        def build(folder: Path) -> None:
+            self.say(f"building {_words(variant)} for {self.profile.sm}")
+            path = graph.path(graphs.MODEL_FILE)
+            tensorrt_builder.build(package, path, folder, shapes, self.profile.sm)
+
+        return tensorrt_builder.read_plan(self.store.make("plan", inputs, build).folder)
+
+    def _shapes(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
+        batch = self.profile.shapes.batch
+        guided = self.located.catalog.sampling.guidance_scale > 1
+        rows = self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+        config = self.checkpoint(variant.role, variant.candidate).config
+        if variant.role is Role.TEXT_ENCODER:
+            length = self.tokenizer(variant.candidate).length
+            return {"input_ids": upto((batch, length))}
+        if variant.role is Role.DECODER:
+            sides = [min(placement.tile or side, side) for side in rows]
+            return {"latent_sample": upto((batch, config["latent_channels"], *sides))}
+        twice = guided and placement.guidance is Guidance.BATCHED
+        count = 2 * batch if twice else batch
+        states = (count, self._text_length(variant), config["cross_attention_dim"])
+        return {
+            "sample": upto((count, config["in_channels"], *rows)),
+            "encoder_hidden_states": upto(states),
+        }
+
+    def _text_length(self, denoiser: Variant) -> int:
+        lengths = {
+            self.tokenizer(parts.text_encoder).length
+            for parts in self.located.catalog.mixable()
+            if parts.denoiser == denoiser.candidate
+        }
+        if len(lengths) != 1:
+            raise CatalogError(
+                f"denoiser {denoiser.candidate}: its text encoders read texts of different "
+                f"lengths ({sorted(lengths)}); give them tokenizers of one length"
+            )
+        return lengths.pop()
+
+    def footprint(self, variant: Variant, placement: Placement) -> Footprint:
+        """What a variant takes on the device under a placement."""
+        plan = self.plan(variant, placement)
+        return Footprint(plan.weight_bytes, plan.activation_bytes)
+
+
+def upto(sizes: tuple[int, ...]) -> InputRange:
+    """Any batch up to the first of these sizes; tuned for the whole of it."""
+    return InputRange((1, *sizes[1:]), sizes, sizes)
+
+
+def refused_layers(layers: Sequence[str], builds: Callable[[Sequence[str]], bool]) -> list[str]:
+    """The layers that keep a graph from building, found by halving.
+
+    Args:
+        builds: whether the graph builds with only these layers in the precision.
+
+    Layers that fail only together are all refused.
+    """
+    if not layers or builds(layers):
+        return []
+    if len(layers) == 1:
+        return list(layers)
+    half = len(layers) // 2
+    found = refused_layers(layers[:half], builds) + refused_layers(layers[half:], builds)
+    return found or list(layers)
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions; a package that is not installed is "-"."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "-"
+    return found
+
+
+def _files_digest(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if not files:
+        raise SourceError(f"{folder} holds no files; restore them")
+    return digest({path.name: file_sha256(path) for path in files})
+
+
+def _words(variant: Variant) -> str:
+    """ "text encoder s for denoiser m in w8"."""
+    words = f"{variant.role.replace('_', ' ')} {variant.candidate}"
+    return (
+        words
+        + (f" for denoiser {variant.partner}" if variant.partner else "")
+        + (f" in {variant.precision}")
+    )

@@ -1,0 +1,65 @@
+"""A bundle as a pipeline that draws."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from sdpack.bundle import ONNX, SAMPLER, Manifest, Part
+from sdpack.engines import onnxruntime
+from sdpack.engines.session import Session
+from sdpack.errors import BundleError
+from sdpack.precision import Runtime
+from sdpack.runtime.pipeline import Latents, Pipeline, Request
+from sdpack.runtime.sampler import read_sampler
+from sdpack.runtime.tokenizer import PromptTokenizer
+
+
+def pipeline(
+    folder: Path, manifest: Manifest, runtime: Runtime | None = None, threads: int | None = None
+) -> Pipeline:
+    """The pipeline of an opened bundle.
+
+    Args:
+        runtime: what to run on; the profile's own by default. The portable graphs run anywhere.
+
+    Raises:
+        BundleError: the sampler or tokenizer is damaged.
+    """
+    chosen = runtime or manifest.profile.runtime
+    loaders = {
+        role: partial(_load, folder, part, chosen, threads) for role, part in manifest.parts.items()
+    }
+    space = manifest.latents
+    return Pipeline(
+        loaders,
+        PromptTokenizer(folder / ONNX / "tokenizer"),
+        read_sampler(folder / SAMPLER),
+        Latents(space.channels, space.scaling_factor, space.shift_factor, space.pixels),
+        manifest.placement.placement(),
+    )
+
+
+def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Session:
+    if runtime in onnxruntime.PROVIDERS:
+        return onnxruntime.load(folder / part.graph, runtime, threads)
+    raise BundleError(f"{folder}: running on {runtime} is not ready yet; use --runtime")
+
+
+def request(
+    manifest: Manifest,
+    prompts: list[str],
+    seeds: list[int],
+    guidance_scale: float | None = None,
+    negative_prompt: str | None = None,
+) -> Request:
+    """A request with the bundle's own settings where none are given."""
+    settings = manifest.sampling
+    return Request(
+        prompts,
+        seeds,
+        settings.guidance_scale if guidance_scale is None else guidance_scale,
+        settings.height,
+        settings.width,
+        settings.negative_prompt if negative_prompt is None else negative_prompt,
+    )

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sdpack import bundle
+from sdpack.bundle import Manifest, open_bundle, read_manifest, write_bundle
+from sdpack.errors import BundleError, SdpackError, StoreError
+from sdpack.profile import find_profile
+
+
+def manifest(**changes: Any) -> Manifest:
+    part = {
+        "candidate": "s",
+        "precision": "w4",
+        "source": "parts/s",
+        "licence": "MIT",
+        "parameters": 7,
+        "graph": "onnx/unet/model.onnx",
+    }
+    values = {
+        "name": "test",
+        "catalog": "zoo",
+        "profile": find_profile("4gb-gpu").model_dump(by_alias=True),
+        "parts": {"denoiser": part},
+        "placement": {"loading": "resident", "guidance": "batched", "tile": None},
+        "sampling": {
+            "steps": 16,
+            "guidance_scale": 3.0,
+            "negative_prompt": "",
+            "height": 64,
+            "width": 64,
+            "batch": 1,
+        },
+        "latents": {"channels": 16, "scaling_factor": 1.0, "shift_factor": 0.0, "pixels": 8},
+        "memory": {
+            "budget_bytes": 100,
+            "predicted_bytes": 90,
+            "weights": {"denoiser": 50},
+            "activation_bytes": 40,
+            "activation_role": "denoiser",
+            "fixed_bytes": 0,
+        },
+        "evidence": {
+            "metric": "judge similarity",
+            "measured_on": "here",
+            "quality": {"value": 0.5, "low": 0.4, "high": 0.6, "pictures": 16},
+            "kid": None,
+            "mixes": 1,
+            "pictures": 16,
+            "standings": [],
+        },
+        "tools": {"sdpack": "0"},
+    }
+    return Manifest.model_validate({**values, **changes})
+
+
+def fill(folder: Path) -> None:
+    (folder / "onnx" / "unet").mkdir(parents=True)
+    (folder / "onnx" / "unet" / "model.onnx").write_bytes(b"graph")
+    (folder / "sampler.json").write_text("{}")
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    written = write_bundle(tmp_path / "b", manifest(), fill)
+    assert sorted(written.files) == ["onnx/unet/model.onnx", "sampler.json"]
+    assert open_bundle(tmp_path / "b") == written
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bundle(tmp_path / name, manifest(), fill)
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (
+        tmp_path / "b" / "manifest.json"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing", "manifest cut", "no manifest"])
+def test_a_damaged_bundle_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    graph, said = folder / "onnx" / "unet" / "model.onnx", folder / "manifest.json"
+    if damage == "changed":
+        graph.write_bytes(b"Graph")
+    elif damage == "cut":
+        graph.write_bytes(b"gra")
+    elif damage == "missing":
+        graph.unlink()
+    elif damage == "manifest cut":
+        said.write_text(said.read_text()[:200])
+    else:
+        said.unlink()
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b", manifest(), fill)
+    rewritten(tmp_path / "b", schema=2)
+    with pytest.raises(BundleError, match="schema"):
+        read_manifest(tmp_path / "b")
+
+
+def test_a_manifest_cannot_reach_outside_its_bundle(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    write_bundle(tmp_path / "b", manifest(), fill)
+    rewritten(tmp_path / "b", files={"../secret": "0"})
+    with pytest.raises(BundleError, match="outside"):
+        open_bundle(tmp_path / "b")
+
+
+def test_a_part_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b", manifest(), fill)
+    files = dict(read_manifest(tmp_path / "b").files)
+    del files["onnx/unet/model.onnx"]
+    rewritten(tmp_path / "b", files=files)
+    with pytest.raises(BundleError, match="no checksum"):
+        open_bundle(tmp_path / "b")
+
+
+def test_a_failed_build_leaves_the_old_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    before = write_bundle(folder, manifest(), fill)
+
+    def fail(new: Path) -> None:
+        fill(new)
+        raise SdpackError("no")
+
+    with pytest.raises(SdpackError, match="no"):
+        write_bundle(folder, manifest(name="other"), fail)
+    assert open_bundle(folder) == before
+    assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == ["b"]
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    (folder / "left.over").write_text("x")
+    write_bundle(folder, manifest(name="other"), fill)
+    assert read_manifest(folder).name == "other"
+    assert not (folder / "left.over").exists()
+
+
+def test_two_builds_into_one_folder_get_a_clear_word(tmp_path: Path) -> None:
+    def second(new: Path) -> None:
+        fill(new)
+        with pytest.raises(StoreError, match="another build is writing"):
+            write_bundle(tmp_path / "b", manifest(), fill)
+
+    write_bundle(tmp_path / "b", manifest(), second)
+    open_bundle(tmp_path / "b")
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="file"):
+        write_bundle(tmp_path / "file" / "b", manifest(), fill)
+
+
+def test_the_portable_folders_are_those_optimum_reads() -> None:
+    assert set(bundle.PORTABLE.values()) == {"text_encoder", "unet", "vae_decoder"}
