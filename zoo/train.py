@@ -81,7 +81,7 @@ CPU = Recipe(
     },
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
     denoiser={
-        "s": (_first_round(600, 41), _last_round(7000, 51)),
+        "s": (_first_round(600, 41), _last_round(5500, 51)),
         "m": (_first_round(150, 42), _last_round(5000, 52)),
         "l": (_first_round(1140, 43), _last_round(3500, 53)),
     },

@@ -58,11 +58,14 @@ def command(
     profile = find_profile(name)
     catalog = located(path)
     from sdpack.evaluate.race import Rules
-    from sdpack.pack.build import Build, Order
+    from sdpack.pack.order import Order, check
 
     order = Order(
         profile, catalog, out or Path("engines") / profile.name, budget, Rules(most=images)
     )
+    check(order)
+    from sdpack.pack.build import Build
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     quiet = bool(ctx.obj and ctx.obj["quiet"])
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:

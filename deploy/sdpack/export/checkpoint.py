@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 
 from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CONFIG = "config.json"
 EXPORTED = ("CLIPTextModel", "UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny")
@@ -103,6 +104,7 @@ class Checkpoint:
         Raises:
             SourceError: the weights are damaged or do not belong to the class.
         """
+        import torch
         from optimum.exporters.tasks import TasksManager
 
         for _ in self.shapes():  # damaged files are named here
@@ -114,7 +116,7 @@ class Checkpoint:
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        return cast(nn.Module, model).eval()
+        return cast("nn.Module", model).eval()
 
 
 def _class(library: str, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ from sdpack.bundle import (
     Sampling,
     write_bundle,
 )
-from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime
-from sdpack.errors import CatalogError, EngineError, InfeasibleError
+from sdpack.errors import EngineError
 from sdpack.evaluate.judge import Judge
 from sdpack.evaluate.metrics import Panel, kid, mean_estimate
 from sdpack.evaluate.race import Arm, Outcome, Race, Rules
@@ -38,36 +37,14 @@ from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.sampler import load_scheduler, sampler_table
 from sdpack.pack.fit import Fitted, fit
-from sdpack.pack.mix import Mix, Variant, mixes, placements
-from sdpack.pack.outline import least_footprint
+from sdpack.pack.mix import Mix, Variant, mixes
+from sdpack.pack.order import Order, check
 from sdpack.pack.workshop import EXPORTERS, QUANTIZERS, Workshop, versions
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, Runtime
-from sdpack.profile import LATENT_PIXEL, Profile
+from sdpack.placement import Role
 from sdpack.runtime.pipeline import Pictures
 
 MEASURED_ON = "ONNX Runtime CPU"
 PARTS_OF_TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a build is asked for.
-
-    Attributes:
-        budget_bytes: peak of the pipeline; None takes the profile's.
-        out: the bundle's folder.
-    """
-
-    profile: Profile
-    located: LocatedCatalog
-    out: Path
-    budget_bytes: int | None = None
-    rules: Rules = field(default_factory=Rules)
-
-    @property
-    def budget(self) -> int:
-        return self.profile.budget_bytes if self.budget_bytes is None else self.budget_bytes
 
 
 @dataclass(frozen=True)
@@ -91,8 +68,6 @@ class Build:
         self.say = say
         self.profile = order.profile
         self.catalog = order.located.catalog
-        self.height = min(self.catalog.image_size, self.profile.shapes.height)
-        self.width = min(self.catalog.image_size, self.profile.shapes.width)
 
     def run(self) -> Result:
         """Build the bundle.
@@ -101,8 +76,7 @@ class Build:
             InfeasibleError: nothing fits; found out before any export where sizes alone tell.
             SdpackError: anything else that failed, in one line.
         """
-        self._refuse_missing()
-        self._refuse_hopeless()
+        check(self.order)
         folder = cache_folder()
         self.store = Store(folder / "store")
         self.ledger = Ledger(folder / "ledger.sqlite")
@@ -111,84 +85,19 @@ class Build:
         finally:
             self.ledger.close()
 
-    def _refuse_missing(self) -> None:
-        missing = [f"{key}: {path} is missing" for key, path in self.order.located.missing()]
-        if missing:
-            raise CatalogError("; ".join(missing))
-        if self.profile.runtime is not Runtime.TENSORRT_RTX:
-            raise EngineError(
-                f"profile {self.profile.name}: building for {self.profile.runtime} is not ready "
-                "yet; choose a tensorrt-rtx profile"
-            )
-
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """Those to try: the profile's, but fp32 on a GPU only if it was asked for."""
-        allowed = self.profile.allowed_precisions
-        if self.profile.precisions is None and self.profile.runtime.on_gpu:
-            return tuple(p for p in allowed if p is not Precision.FP32)
-        return allowed
-
-    @property
-    def _latent_rows(self) -> tuple[int, int]:
-        return self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
-
-    @property
-    def _placements(self) -> list[Placement]:
-        return placements(self.profile, max(self._latent_rows))
-
-    def _refuse_hopeless(self) -> None:
-        """Fail before any export if even weights and one convolution do not fit."""
-        checkpoints: dict[tuple[Role, str], Checkpoint] = {}
-
-        def checkpoint(role: Role, name: str) -> Checkpoint:
-            source = self.catalog.candidates(role)[name].source
-            if source.path is None:
-                raise CatalogError(f"{source}: only local paths can be built from so far")
-            return checkpoints.setdefault(
-                (role, name), Checkpoint(self.order.located.path(source.path))
-            )
-
-        def least(variant: Variant, placement: Placement) -> Any:
-            found = checkpoint(variant.role, variant.candidate)
-            return least_footprint(found, variant, placement, self._latent_rows)
-
-        every = mixes(self.catalog, self.precisions)
-        try:
-            fit(every, self._placements[-1:], least, self.order.budget)
-        except InfeasibleError as error:
-            raise InfeasibleError(
-                f"{error} (a lower bound, from the sizes of the checkpoints alone)",
-                error.smallest_bytes,
-            ) from error
-
     # --- the steps ---
 
     def _run(self) -> Result:
         sampling = self.catalog.sampling
         self.sampler = sampler_table(
-            load_scheduler(self._folder(sampling.scheduler)), sampling.steps
+            load_scheduler(self.order.folder(sampling.scheduler)), sampling.steps
         )
-        self.workshop = Workshop(
-            self.order.located,
-            self.profile,
-            self.store,
-            self.ledger,
-            self.sampler,
-            self.height,
-            self.width,
-            self.say,
-        )
-        every = self._buildable(list(mixes(self.catalog, self.precisions)))
-        fitted = fit(every, self._placements, self.workshop.footprint, self.order.budget)
+        self.workshop = Workshop(self.order, self.store, self.ledger, self.sampler, self.say)
+        every = self._buildable(list(mixes(self.catalog, self.order.precisions)))
+        fitted = fit(every, self.order.placements, self.workshop.footprint, self.order.budget)
         outcome = self._race(fitted)
         manifest = self._write(fitted, outcome)
         return Result(tuple(fitted), outcome, manifest)
-
-    def _folder(self, source: Any) -> Path:
-        if source.path is None:
-            raise CatalogError(f"{source}: only local paths can be built from so far")
-        return self.order.located.path(source.path)
 
     def _buildable(self, every: Sequence[Mix]) -> list[Mix]:
         """The mixes all of whose variants the target's compiler takes."""
@@ -224,19 +133,19 @@ class Build:
 
     def _studio(self, prompts: Sequence[str]) -> Studio:
         sampling, quality = self.catalog.sampling, self.catalog.quality
-        folder = self._folder(quality.judge)
+        folder = self.order.folder(quality.judge)
         judge: Judge = Judge.from_pretrained(folder)
         judge.float().eval()
         from transformers import PreTrainedTokenizerFast
 
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(self._folder(quality.tokenizer))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(self.order.folder(quality.tokenizer))
         task = Task(
             prompts,
             self.sampler,
             sampling.guidance_scale,
             sampling.negative_prompt,
-            self.height,
-            self.width,
+            self.order.height,
+            self.order.width,
         )
         latents = {
             self.workshop.made(variant).artifact.content: self.workshop.latents(variant.candidate)
@@ -278,8 +187,8 @@ class Build:
                 steps=self.catalog.sampling.steps,
                 guidance_scale=self.catalog.sampling.guidance_scale,
                 negative_prompt=self.catalog.sampling.negative_prompt,
-                height=self.height,
-                width=self.width,
+                height=self.order.height,
+                width=self.order.width,
                 batch=self.profile.shapes.batch,
             ),
             latents=LatentSpace(**asdict(self.workshop.latents(winner.mix.decoder.candidate))),
@@ -384,7 +293,7 @@ class Build:
         encoder = winner.mix.text_encoder.candidate
         tokenizer = self.workshop.tokenizer_folder(encoder)
         shutil.copytree(tokenizer, folder / ONNX / "tokenizer")
-        scheduler = self._folder(self.catalog.sampling.scheduler)
+        scheduler = self.order.folder(self.catalog.sampling.scheduler)
         shutil.copytree(scheduler, folder / ONNX / "scheduler")
         (folder / SAMPLER).write_text(json.dumps(self.sampler.to_json()) + "\n")
         Image.fromarray(self._samples(trio)).save(folder / SAMPLES, optimize=True)

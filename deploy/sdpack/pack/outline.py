@@ -6,22 +6,30 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
 from sdpack.placement import Placement, Role
-from sdpack.precision import weight_bits
+from sdpack.precision import Runtime, weight_bits
+
+# What TensorRT-RTX 1.7 plans for one 64x64 matrix product, and for everything larger.
+LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}
 
 
 def least_footprint(
-    checkpoint: Checkpoint, variant: Variant, placement: Placement, latent_rows: tuple[int, int]
+    checkpoint: Checkpoint,
+    variant: Variant,
+    placement: Placement,
+    latent_rows: tuple[int, int],
+    runtime: Runtime,
 ) -> Footprint:
     """A lower bound of a variant's footprint at batch 1.
 
     Weights: its parameters at the precision's bits. Activations: the widest convolution's input
-    and output, which live together, in the narrowest type.
+    and output, which live together, in the narrowest type; or the runtime's least scratch.
 
     Args:
         latent_rows: height and width of a picture's latents.
     """
     weights = checkpoint.parameters * weight_bits(variant.precision) // 8
-    return Footprint(weights, _least_activations(checkpoint, variant, placement, latent_rows))
+    activations = _least_activations(checkpoint, variant, placement, latent_rows)
+    return Footprint(weights, max(activations, LEAST_SCRATCH.get(runtime, 0)))
 
 
 def _least_activations(

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
-from sdpack.catalog import LocatedCatalog, Source
+from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import InputRange, Plan
 from sdpack.errors import CatalogError, EngineError, SourceError
@@ -30,6 +30,7 @@ from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
+from sdpack.pack.order import Order
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.profile import LATENT_PIXEL, Profile
@@ -72,38 +73,32 @@ class Workshop:
 
     Attributes:
         sampler: the catalog's scheduler, for calibration on real denoising steps.
-        height, width: of a picture, in pixels.
         say: told what is being made.
     """
 
-    located: LocatedCatalog
-    profile: Profile
+    order: Order
     store: Store
     ledger: Ledger
     sampler: SamplerTable
-    height: int
-    width: int
     say: Callable[[str], None] = lambda _: None
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
     _refused: set[str] = field(default_factory=set, init=False)
 
     # --- sources ---
 
-    def folder(self, source: Source) -> Path:
-        """Where a source's files are on this machine.
+    @property
+    def profile(self) -> Profile:
+        return self.order.profile
 
-        Raises:
-            CatalogError: it is not a local path.
-        """
-        if source.path is None:
-            raise CatalogError(f"{source}: only local paths can be built from so far")
-        return self.located.path(source.path)
+    @property
+    def located(self) -> LocatedCatalog:
+        return self.order.located
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        return Checkpoint(self.folder(self.located.catalog.candidates(role)[candidate].source))
+        return self.order.checkpoint(role, candidate)
 
     def tokenizer_folder(self, encoder: str) -> Path:
-        return self.folder(self.located.catalog.text_encoders[encoder].tokenizer)
+        return self.order.folder(self.located.catalog.text_encoders[encoder].tokenizer)
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         return PromptTokenizer(self.tokenizer_folder(encoder))
@@ -144,7 +139,7 @@ class Workshop:
             return None
         for bridge in self.located.catalog.bridges:
             if (bridge.text_encoder, bridge.denoiser) == (variant.candidate, variant.partner):
-                return self.folder(bridge.source)
+                return self.order.folder(bridge.source)
         raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
 
     def _part(self, checkpoint: Checkpoint, role: Role, bridge: Path | None) -> graphs.Part:
@@ -194,7 +189,7 @@ class Workshop:
             "prompts": self._prompts,
             "sampler": digest(self.sampler.to_json()),
             "guidance_scale": self.located.catalog.sampling.guidance_scale,
-            "size": [self.height, self.width],
+            "size": [self.order.height, self.order.width],
             "with": [self.graph(v).content for v in reference],
         }
 
@@ -237,8 +232,8 @@ class Workshop:
             self._prompts,
             list(range(len(self._prompts))),
             self.located.catalog.sampling.guidance_scale,
-            self.height,
-            self.width,
+            self.order.height,
+            self.order.width,
         )
         states = pipeline.encode(request.prompts)
         empty = pipeline.encode([request.negative_prompt])
@@ -369,7 +364,7 @@ class Workshop:
     def _shapes(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
         batch = self.profile.shapes.batch
         guided = self.located.catalog.sampling.guidance_scale > 1
-        rows = self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+        rows = self.order.latent_rows
         config = self.checkpoint(variant.role, variant.candidate).config
         if variant.role is Role.TEXT_ENCODER:
             length = self.tokenizer(variant.candidate).length

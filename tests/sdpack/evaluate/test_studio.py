@@ -1,0 +1,139 @@
+"""The studio with made-up parts, so that what is shared can be counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sdpack.artifacts import Ledger, Store
+from sdpack.evaluate.metrics import Panel
+from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
+from sdpack.placement import Role
+from sdpack.runtime.pipeline import Latents
+from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.tokenizer import PromptTokenizer
+
+TOKENIZER = PromptTokenizer(Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer")
+TABLE = SamplerTable(
+    "made up", 1, np.array([500.0]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.3]]), draws=0
+)
+PROMPTS = [f"noto, thing {n}" for n in range(40)]
+TASK = Task(PROMPTS, TABLE, 2.0, "", 16, 16)
+
+
+class Part:
+    """A part whose output depends on its gain; rows it worked on are counted under its name."""
+
+    def __init__(self, role: Role, name: str, gain: float, counts: Counter[str]) -> None:
+        self.role, self.name, self.gain, self.counts = role, name, gain, counts
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        first = next(iter(inputs.values()))
+        self.counts[self.name] += len(first)
+        if self.role is Role.TEXT_ENCODER:
+            return {"last_hidden_state": self.gain * first[..., None].astype(np.float32) / 3000}
+        if self.role is Role.DENOISER:
+            said = inputs["encoder_hidden_states"].mean((1, 2))[:, None, None, None]
+            return {"out_sample": self.gain * first + said}
+        return {"sample": np.tanh(self.gain * first[:, :3].repeat(8, -1).repeat(8, -2))}
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class BrightPanel(Panel):
+    """A judge to whom brightness is everything."""
+
+    def __init__(self) -> None: ...
+
+    def features(self, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+        return images.float().mean(dim=(1, 2, 3))[:, None] / 255
+
+    def embed_features(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+    def embed_texts(self, texts: Any, batch_size: int = 512) -> torch.Tensor:
+        return torch.ones(len(texts), 1)
+
+
+def drawer(role: Role, name: str, gain: float, counts: Counter[str]) -> Drawer:
+    tokenizer = TOKENIZER if role is Role.TEXT_ENCODER else None
+    return Drawer(name, lambda: Part(role, name, gain, counts), tokenizer)
+
+
+def trio(encoder: str, denoiser: str, decoder: str, counts: Counter[str]) -> Trio:
+    gains = {"a": 1.0, "b": 0.7, "broken": float("nan"), "flat": 0.0}
+    names = (encoder, denoiser, decoder)
+    return Trio(
+        *(drawer(r, f"{r} {n}", gains[n], counts) for r, n in zip(Role, names, strict=True))
+    )
+
+
+def studio(folder: Path, task: Task = TASK) -> Studio:
+    latents = {f"decoder {name}": Latents(4) for name in ("a", "b", "broken", "flat")}
+    return Studio(
+        task,
+        latents,
+        BrightPanel(),
+        "judge",
+        Store(folder / "store"),
+        Ledger(folder / "ledger.sqlite"),
+        "here",
+    )
+
+
+def test_shared_work_is_done_once(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    mixes = [trio(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
+    scores = studio(tmp_path).scores(mixes, range(20))
+    assert scores.shape == (8, 20)
+    assert counts["text_encoder a"] == 20 + 1
+    assert counts["denoiser a"] == 2 * (2 * 20)  # two encoders, both halves of guidance
+    assert counts["decoder a"] == 4 * 20
+
+
+def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    mixes = [trio("a", "a", v, counts) for v in "ab"]
+    first = studio(tmp_path).scores(mixes, range(20))
+    before = counts.copy()
+    again = studio(tmp_path)
+    assert np.array_equal(again.scores(mixes, range(20)), first)
+    assert again.drawn == 0
+    assert counts == before
+
+
+def test_a_picture_does_not_depend_on_the_round_it_was_drawn_in(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    mix = trio("a", "b", "a", counts)
+    whole = studio(tmp_path / "1").scores([mix], range(40))[0]
+    halves = studio(tmp_path / "2")
+    parts = [halves.scores([mix], range(*ends))[0] for ends in ((0, 16), (16, 40))]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_broken_pictures_score_below_every_other_and_do_not_stop_the_race(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    mixes = [trio("a", "a", v, counts) for v in ("a", "broken", "flat")]
+    scores = studio(tmp_path).scores(mixes, range(4))
+    assert (scores[0] >= 0).all()
+    assert (scores[1:] == -1).all()
+
+
+def test_another_task_shares_nothing(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    mix = trio("a", "a", "a", counts)
+    studio(tmp_path).scores([mix], range(4))
+    other = Task(PROMPTS, TABLE, 3.0, "", 16, 16)
+    again = studio(tmp_path, other)
+    again.scores([mix], range(4))
+    assert again.drawn == 4
