@@ -60,7 +60,9 @@ def _insert_pair(
         "QuantizeLinear",
         [value, step, zero],
         name=f"{name}_quantize",
-        outputs=[ir.Value(name=f"{name}_int8", type=ir.TensorType(ir.DataType.INT8))],
+        outputs=[
+            ir.Value(name=f"{name}_int8", type=ir.TensorType(ir.DataType.INT8), shape=value.shape)
+        ],
     )
     up = ir.node(
         "DequantizeLinear",

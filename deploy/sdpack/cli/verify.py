@@ -1,0 +1,49 @@
+"""`sdpack verify`: a bundle on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sdpack.bundle import open_bundle
+from sdpack.cli.output import json_option, print_json
+from sdpack.precision import Runtime
+from sdpack.units import format_bytes
+
+
+@click.command("verify", epilog="Example: sdpack verify engines/4gb-gpu")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--runtime",
+    type=click.Choice([runtime.value for runtime in Runtime]),
+    help="Default: the profile's where this machine has it, else the CPU.",
+)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:
+    """Check every file, draw a picture, and set the memory it took beside the prediction.
+
+    What was seen is written to verified.json in the bundle. Exit code 1 if the peak is more than
+    5 % above its prediction.
+    """
+    from sdpack.memory.verify import verify
+    from sdpack.runtime.choose import chosen_runtime
+
+    manifest = open_bundle(bundle)
+    chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
+    seen = verify(bundle, manifest, chosen)
+    if as_json:
+        print_json({**asdict(seen), "within": seen.within})
+    else:
+        click.echo(f"{len(manifest.files)} files are as shipped")
+        capped = ", under a hard cap of its budget" if seen.capped else ""
+        click.echo(f"one picture on {chosen} took {format_bytes(seen.measured_bytes)}{capped}")
+        if seen.predicted_bytes is None:
+            own = manifest.profile.runtime
+            click.echo(f"nothing was predicted for {chosen}; this bundle is for {own}")
+        else:
+            click.echo(f"predicted: {format_bytes(seen.predicted_bytes)}")
+    if seen.within is False:
+        ctx.exit(1)

@@ -1,0 +1,73 @@
+"""What a bundle takes on this machine, beside what was predicted for its device."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sdpack.artifacts import explain_io
+from sdpack.bundle import Manifest
+from sdpack.detect import memory_bytes
+from sdpack.errors import StoreError
+from sdpack.memory.meter import meter
+from sdpack.precision import Runtime
+
+VERIFIED = "verified.json"
+PROMPT = "a red heart"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was seen here.
+
+    Attributes:
+        measured_bytes: peak resident memory of a process that draws one picture.
+        capped: whether a hard cap of the bundle's budget was in force.
+        predicted_bytes: what was predicted; None where the runtime is not the profile's own, as
+            the two cannot be compared.
+    """
+
+    machine: str
+    runtime: str
+    measured_bytes: int
+    capped: bool
+    predicted_bytes: int | None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the peak was at most 5 % above its prediction; None where there is none."""
+        if self.predicted_bytes is None:
+            return None
+        return self.measured_bytes <= 1.05 * self.predicted_bytes
+
+
+def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
+    """Draw one picture in a process of its own, write down what it took, and return it.
+
+    On its own runtime the process is held to the bundle's budget.
+
+    Raises:
+        MeterError: it failed, or took more than the budget.
+        StoreError: the bundle's folder cannot be written.
+    """
+    own = runtime is manifest.profile.runtime
+    cap = manifest.memory.budget_bytes if own and not runtime.on_gpu else memory_bytes()
+    with tempfile.TemporaryDirectory() as out:
+        words = ["run", str(folder), PROMPT, "--runtime", runtime.value, "--out", out, "--json"]
+        seen = meter([sys.executable, "-m", "sdpack", *words], cap)
+    found = Verified(
+        f"{platform.machine()} {platform.system()}",
+        runtime.value,
+        seen.peak_bytes,
+        seen.capped and own,
+        manifest.memory.predicted_bytes if own else None,
+    )
+    try:
+        (folder / VERIFIED).write_text(json.dumps(asdict(found), indent=1) + "\n")
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+    return found
