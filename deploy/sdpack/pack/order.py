@@ -9,6 +9,7 @@ from sdpack.catalog import LocatedCatalog, Source
 from sdpack.errors import CatalogError, EngineError, InfeasibleError
 from sdpack.evaluate.race import Rules
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
 from sdpack.pack.mix import Variant, mixes, placements
@@ -64,14 +65,12 @@ class Order:
         return allowed
 
     def folder(self, source: Source) -> Path:
-        """Where a source's files are on this machine.
+        """Where a source's files are on this machine, fetched if they have to be.
 
         Raises:
-            CatalogError: it is not a local path.
+            SourceError: they cannot be had.
         """
-        if source.path is None:
-            raise CatalogError(f"{source}: only local paths can be built from so far")
-        return self.located.path(source.path)
+        return local_folder(source, self.located.folder)
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
         """A candidate's checkpoint."""

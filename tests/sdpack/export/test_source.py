@@ -1,0 +1,65 @@
+"""The real hub client, offline, on a cache laid out as it lays it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from sdpack.catalog import Source
+from sdpack.errors import SourceError
+from sdpack.export.source import local_folder
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds owner/name at COMMIT, and a client that is offline."""
+    hub = tmp_path / "hub"
+    snapshot = hub / "models--owner--name" / "snapshots" / COMMIT
+    (snapshot / "unet").mkdir(parents=True)
+    (snapshot / "unet" / "config.json").write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    return snapshot
+
+
+def source(**changes: str) -> Source:
+    return Source(**{"hub": "owner/name", "revision": COMMIT, **changes})
+
+
+def test_a_path_counts_from_the_catalog(tmp_path: Path) -> None:
+    assert local_folder(Source(path=Path("parts/x")), tmp_path) == tmp_path / "parts" / "x"
+
+
+def test_a_revision_that_is_here_needs_no_network(cached: Path) -> None:
+    assert local_folder(source(), cached) == cached
+    assert local_folder(source(subfolder="unet"), cached) == cached / "unet"
+
+
+def test_another_revision_is_not_taken_for_it(cached: Path) -> None:
+    with pytest.raises(SourceError, match="not on this machine"):
+        local_folder(source(revision="f" * 40), cached)
+
+
+def test_a_folder_the_repository_lacks(cached: Path) -> None:
+    with pytest.raises(SourceError, match="no folder 'vae'"):
+        local_folder(source(subfolder="vae"), cached)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(GatedRepoError, "licence must be accepted"), (RepositoryNotFoundError, "set HF_TOKEN")],
+)
+def test_what_the_hub_refuses_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise error.__new__(error)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(SourceError, match=said):
+        local_folder(source(), Path())
