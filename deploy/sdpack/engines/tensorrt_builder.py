@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from sdpack.errors import EngineError
+from sdpack.precision import Runtime
 
 PLAN_FILE = "model.plan"
 FACTS_FILE = "plan.json"
 TIMEOUT_S = 3600
+TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
 _MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 _SERIOUS = ("ERROR", "INTERNAL_ERROR")
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
 from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
-from sdpack.engines.tensorrt_builder import InputRange, Plan
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan
 from sdpack.errors import CatalogError, EngineError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
@@ -46,7 +46,6 @@ QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy")
 REVISION = 1  # of this module's recipes; a change of theirs makes earlier artifacts strangers
 CALIBRATION_PROMPTS = 16
 CALIBRATION_STEPS = 6
-TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
 
 Arrays = dict[str, NDArray[Any]]
 

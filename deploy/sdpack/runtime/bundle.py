@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from sdpack.bundle import ONNX, SAMPLER, Manifest, Part
-from sdpack.engines import onnxruntime
+from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError
 from sdpack.precision import Runtime
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
@@ -43,7 +44,12 @@ def pipeline(
 def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Session:
     if runtime in onnxruntime.PROVIDERS:
         return onnxruntime.load(folder / part.graph, runtime, threads)
-    raise BundleError(f"{folder}: running on {runtime} is not ready yet; use --runtime")
+    if part.plan is None:
+        raise BundleError(
+            f"{folder}: {part.graph} has no engine for {runtime}; finish it on the "
+            "device, or use --runtime onnxruntime-cpu"
+        )
+    return tensorrt_session.load(TENSORRT_PACKAGES[runtime], folder / part.plan)
 
 
 def request(
