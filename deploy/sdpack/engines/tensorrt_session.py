@@ -74,7 +74,8 @@ class TensorRTSession:
         return np.empty(tuple(self._context.get_tensor_shape(name)), self._dtype(name))
 
     def _dtype(self, name: str) -> np.dtype[Any]:
-        return np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        dtype: np.dtype[Any] = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        return dtype
 
     def close(self) -> None:
         if self._context is not None:
