@@ -29,6 +29,7 @@ from sdpack.bundle import (
     write_bundle,
 )
 from sdpack.engines import onnxruntime
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import EngineError
 from sdpack.evaluate.judge import Judge
 from sdpack.evaluate.metrics import Panel, kid, mean_estimate
@@ -43,6 +44,7 @@ from sdpack.pack.workshop import EXPORTERS, QUANTIZERS, Workshop, versions
 from sdpack.placement import Role
 from sdpack.runtime.pipeline import Pictures
 
+ENGINES = "engines"
 MEASURED_ON = "ONNX Runtime CPU"
 PARTS_OF_TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
@@ -94,7 +96,13 @@ class Build:
         )
         self.workshop = Workshop(self.order, self.store, self.ledger, self.sampler, self.say)
         every = self._buildable(list(mixes(self.catalog, self.order.precisions)))
-        fitted = fit(every, self.order.placements, self.workshop.footprint, self.order.budget)
+        fitted = fit(
+            every,
+            self.order.placements,
+            self.workshop.footprint,
+            self.order.budget,
+            self.workshop.fixed_bytes,
+        )
         outcome = self._race(fitted)
         manifest = self._write(fitted, outcome)
         return Result(tuple(fitted), outcome, manifest)
@@ -209,8 +217,13 @@ class Build:
             licence=candidate.licence,
             parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{ONNX}/{PORTABLE[variant.role]}/model.onnx",
-            plan=f"engines/{variant.role.value}.plan",
+            plan=self._plan_name(variant.role),
         )
+
+    def _plan_name(self, role: Role) -> str | None:
+        if self.profile.runtime not in TENSORRT_PACKAGES:
+            return None
+        return f"{ENGINES}/{role.value}.plan"
 
     def _memory(self, winner: Fitted) -> MemoryFigures:
         peak = winner.peak
@@ -287,9 +300,11 @@ class Build:
                 self.workshop.checkpoint(role, variant.candidate).folder / "config.json",
                 target / "config.json",
             )
-            (folder / "engines").mkdir(exist_ok=True)
-            plan = self.workshop.plan(variant, winner.placement)
-            shutil.copyfile(plan.path, folder / "engines" / f"{role.value}.plan")
+            plan = self._plan_name(role)
+            if plan is not None:
+                (folder / ENGINES).mkdir(exist_ok=True)
+                built = self.workshop.plan(variant, winner.placement)
+                shutil.copyfile(built.path, folder / plan)
         encoder = winner.mix.text_encoder.candidate
         tokenizer = self.workshop.tokenizer_folder(encoder)
         shutil.copytree(tokenizer, folder / ONNX / "tokenizer")

@@ -88,10 +88,10 @@ def check(order: Order) -> None:
     missing = [f"{key}: {path} is missing" for key, path in order.located.missing()]
     if missing:
         raise CatalogError("; ".join(missing))
-    if order.profile.runtime is not Runtime.TENSORRT_RTX:
+    if order.profile.runtime not in (Runtime.TENSORRT_RTX, Runtime.ONNXRUNTIME_CPU):
         raise EngineError(
             f"profile {order.profile.name}: building for {order.profile.runtime} is not ready "
-            "yet; choose a tensorrt-rtx profile"
+            "yet; choose a tensorrt-rtx or a cpu profile"
         )
     _refuse_hopeless(order)
 

@@ -9,8 +9,10 @@ the variant computes in; which layers those are is remembered for the next part 
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +31,7 @@ from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.memory.predict import Footprint
+from sdpack.memory.probe import Probe, probe
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.placement import Guidance, Placement, Role
@@ -392,10 +395,41 @@ class Workshop:
             )
         return lengths.pop()
 
+    # --- memory ---
+
     def footprint(self, variant: Variant, placement: Placement) -> Footprint:
-        """What a variant takes on the device under a placement."""
+        """What a variant takes under a placement: by its plan, or measured alone on a CPU."""
+        if self.profile.runtime is Runtime.ONNXRUNTIME_CPU:
+            return self._probed(variant, placement)
         plan = self.plan(variant, placement)
         return Footprint(plan.weight_bytes, plan.activation_bytes)
+
+    @cached_property
+    def fixed_bytes(self) -> int:
+        """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
+        if self.profile.runtime is not Runtime.ONNXRUNTIME_CPU:
+            return 0
+        return probe(None, {}).before
+
+    def _probed(self, variant: Variant, placement: Placement) -> Footprint:
+        graph = self.made(variant).artifact
+        shapes = {n: given.largest for n, given in self._shapes(variant, placement).items()}
+        if variant.role is Role.DENOISER:
+            shapes["timestep"] = (1,)
+        inputs = {
+            "graph": graph.content,
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "machine": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+            "tools": versions(("onnxruntime", "numpy")),
+            "revision": REVISION,
+        }
+        known = self.ledger.find("footprint", inputs)
+        if known is None:
+            self.say(f"measuring what {_words(variant)} takes")
+            known = asdict(probe(graph.path(graphs.MODEL_FILE), shapes))
+            self.ledger.record("footprint", inputs, known)
+        return Probe(**known).footprint
 
 
 def upto(sizes: tuple[int, ...]) -> InputRange:

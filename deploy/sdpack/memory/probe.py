@@ -1,0 +1,128 @@
+"""What one part takes in ONNX Runtime, measured in a process that runs it alone.
+
+The kernel's figure of the largest resident set is reset between the steps, so that three numbers
+come out: what the process takes before the part is there, what stays after it has run, and the
+most it took while it ran. The peak of a mix is then put together from those of its parts; that is
+a prediction, and `verify` measures the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.engines import onnxruntime
+from sdpack.errors import EngineError
+from sdpack.memory.predict import Footprint
+from sdpack.precision import Runtime
+
+RUNS = 2
+SHAPES = "shapes"
+PAGE_BYTES = 4096
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of each input by name; inputs named "...ids" are int64, the others float32."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Resident bytes at three moments.
+
+    Attributes:
+        before: the interpreter with the runtime's packages, before the part.
+        after: once the part is loaded and has run.
+        peak: the most while it was loaded and run.
+    """
+
+    before: int
+    after: int
+    peak: int
+
+    @property
+    def footprint(self) -> Footprint:
+        """What stays while the part is loaded, and what more it takes while it runs."""
+        stays = max(0, self.after - self.before)
+        return Footprint(stays, max(0, self.peak - self.before - stays))
+
+
+def probe(graph: Path | None, shapes: Shapes, threads: int | None = None) -> Probe:
+    """Measure a graph at these input shapes; no graph measures the process alone.
+
+    Raises:
+        EngineError: the graph does not load or run.
+    """
+    request = {"graph": None if graph is None else str(graph), SHAPES: shapes, "threads": threads}
+    command = [sys.executable, "-m", __name__, json.dumps(request)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise EngineError(f"{graph} cannot be measured: {said}")
+    return Probe(**json.loads(done.stdout))
+
+
+def _measure(request: Mapping[str, Any]) -> Probe:
+    import sdpack.runtime.bundle  # noqa: F401 (what a drawing process has loaded)
+
+    _warm_up(request["threads"])
+    inputs = {name: _input(name, tuple(shape)) for name, shape in request[SHAPES].items()}
+    before = _resident()
+    if request["graph"] is None:
+        return Probe(before, before, _peak())
+    _reset_peak()
+    session = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, request["threads"])
+    for _ in range(RUNS):
+        session.run(inputs)
+    return Probe(before, _resident(), _peak())
+
+
+def _warm_up(threads: int | None) -> None:
+    """Run the smallest graph, so that what ONNX Runtime sets up once is not the part's."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "smallest.onnx"
+        path.write_bytes(SMALLEST)
+        with onnxruntime.load(path, threads=threads) as session:
+            session.run({"x": np.zeros((1, 1), np.float32)})
+
+
+# y = Relu(x) for x float32 (N, M), opset 21, as onnx serializes it.
+SMALLEST = bytes.fromhex(
+    "080a12003a3f0a0c0a0178120179220452656c751201675a150a017812100a0e0801120a0a0312014e0a031201"
+    "4d62150a017912100a0e0801120a0a0312014e0a0312014d42040a001015"
+)
+
+
+def _input(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    rng = np.random.default_rng(0)
+    if name.endswith("ids"):
+        return rng.integers(0, 2, shape)
+    return rng.standard_normal(shape, np.float32)
+
+
+def _resident() -> int:
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * PAGE_BYTES
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise EngineError("/proc/self/status does not tell the peak; Linux is needed to measure")
+
+
+def _reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_measure(json.loads(sys.argv[1])))))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sdpack.errors import EngineError
+from sdpack.memory.probe import Probe, probe
+
+from tests.sdpack.graphs import linear, saved
+
+MIB = 2**20
+
+
+def test_a_part_takes_its_weights_and_while_it_runs_its_activations(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((2048, 4096)).astype(np.float32)
+    path = saved(linear(weight), tmp_path)
+    few = probe(path, {"x": (1, 2048)}, threads=1).footprint
+    many = probe(path, {"x": (4096, 2048)}, threads=1).footprint
+    for seen in (few, many):
+        assert 0.9 * weight.nbytes < seen.weight_bytes < 1.5 * weight.nbytes
+    output = 4096 * 4096 * 4
+    assert many.activation_bytes > 0.9 * output > 1.5 * few.activation_bytes
+
+
+def test_the_process_alone() -> None:
+    seen = probe(None, {})
+    assert 20 * MIB < seen.before < 300 * MIB
+    assert seen.footprint.total < MIB
+
+
+def test_a_graph_that_does_not_run_is_told(tmp_path: Path) -> None:
+    path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
+    with pytest.raises(EngineError, match="cannot be measured"):
+        probe(path, {"x": (1, 5)})
+    with pytest.raises(EngineError, match="cannot be measured"):
+        probe(tmp_path / "none.onnx", {"x": (1, 4)})
+
+
+def test_a_footprint_is_never_negative() -> None:
+    assert Probe(before=10, after=5, peak=8).footprint.total == 0
