@@ -8,9 +8,11 @@ a prediction, and `verify` measures the whole.
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from sdpack.engines import onnxruntime
 from sdpack.errors import EngineError
 from sdpack.memory.predict import Footprint
 from sdpack.precision import Runtime
+from sdpack.runtime.tokenizer import PromptTokenizer
 
 RUNS = 2
 SHAPES = "shapes"
@@ -53,13 +56,26 @@ class Probe:
         return Footprint(stays, max(0, self.peak - self.before - stays))
 
 
-def probe(graph: Path | None, shapes: Shapes, threads: int | None = None) -> Probe:
-    """Measure a graph at these input shapes; no graph measures the process alone.
+def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
+    """Measure a graph at these input shapes.
 
     Raises:
         EngineError: the graph does not load or run.
     """
-    request = {"graph": None if graph is None else str(graph), SHAPES: shapes, "threads": threads}
+    return _probe({"graph": str(graph), SHAPES: shapes, "threads": threads})
+
+
+def process_bytes(tokenizer: Path, threads: int | None = None) -> int:
+    """What `sdpack run` takes before any part is there: packages, tokenizer, ONNX Runtime.
+
+    Raises:
+        EngineError: it cannot be measured.
+    """
+    return _probe({"tokenizer": str(tokenizer), "threads": threads}).peak
+
+
+def _probe(request: Mapping[str, Any]) -> Probe:
+    graph = request.get("graph", "the process")
     command = [sys.executable, "-m", __name__, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -69,13 +85,15 @@ def probe(graph: Path | None, shapes: Shapes, threads: int | None = None) -> Pro
 
 
 def _measure(request: Mapping[str, Any]) -> Probe:
-    import sdpack.runtime.bundle  # noqa: F401 (what a drawing process has loaded)
-
+    _load_packages()
+    if "tokenizer" in request:
+        tokenizer = PromptTokenizer(Path(request["tokenizer"]))
+        tokenizer.ids(["a prompt"])
     _warm_up(request["threads"])
+    if "graph" not in request:
+        return Probe(_resident(), _resident(), _peak())
     inputs = {name: _input(name, tuple(shape)) for name, shape in request[SHAPES].items()}
     before = _resident()
-    if request["graph"] is None:
-        return Probe(before, before, _peak())
     _reset_peak()
     session = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, request["threads"])
     for _ in range(RUNS):
@@ -83,10 +101,14 @@ def _measure(request: Mapping[str, Any]) -> Probe:
     return Probe(before, _resident(), _peak())
 
 
+def _load_packages() -> None:
+    """What `sdpack run` has loaded by the time it draws."""
+    for name in ("click", "rich.console", "rich.table", "PIL.Image", "sdpack.runtime.bundle"):
+        importlib.import_module(name)
+
+
 def _warm_up(threads: int | None) -> None:
     """Run the smallest graph, so that what ONNX Runtime sets up once is not the part's."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "smallest.onnx"
         path.write_bytes(SMALLEST)

@@ -31,7 +31,7 @@ from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.memory.predict import Footprint
-from sdpack.memory.probe import Probe, probe
+from sdpack.memory.probe import Probe, probe, process_bytes
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.placement import Guidance, Placement, Role
@@ -409,7 +409,8 @@ class Workshop:
         """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
         if self.profile.runtime is not Runtime.ONNXRUNTIME_CPU:
             return 0
-        return probe(None, {}).before
+        encoder = next(iter(self.located.catalog.text_encoders))
+        return process_bytes(self.tokenizer_folder(encoder))
 
     def _probed(self, variant: Variant, placement: Placement) -> Footprint:
         graph = self.made(variant).artifact

@@ -122,6 +122,11 @@ def trajectory(
 
 
 def _combined(row: Table, basis: Floats) -> Floats:
-    """Sum of the basis by a row of coefficients; float32, summed in float64."""
-    used = np.flatnonzero(row)
-    return np.tensordot(row[used], basis[used].astype(np.float64), 1).astype(np.float32)
+    """Sum of the basis by a row of coefficients; float32, summed in float64.
+
+    One after the other: a matrix product would need all of it in float64 at once, and a BLAS.
+    """
+    total = np.zeros(basis.shape[1:])
+    for column in np.flatnonzero(row):
+        total += row[column] * basis[column]
+    return total.astype(np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sdpack.errors import EngineError
-from sdpack.memory.probe import Probe, probe
+from sdpack.memory.probe import Probe, probe, process_bytes
 
 from tests.sdpack.graphs import linear, saved
 
@@ -24,9 +24,10 @@ def test_a_part_takes_its_weights_and_while_it_runs_its_activations(tmp_path: Pa
 
 
 def test_the_process_alone() -> None:
-    seen = probe(None, {})
-    assert 20 * MIB < seen.before < 300 * MIB
-    assert seen.footprint.total < MIB
+    tokenizer = Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer"
+    assert 40 * MIB < process_bytes(tokenizer) < 300 * MIB
+    with pytest.raises(EngineError, match="cannot be measured"):
+        process_bytes(Path("nowhere"))
 
 
 def test_a_graph_that_does_not_run_is_told(tmp_path: Path) -> None:
