@@ -64,13 +64,13 @@ def command(
         profile, catalog, out or Path("engines") / profile.name, budget, Rules(most=images)
     )
     check(order)
-    from sdpack.pack.build import Build
+    from sdpack.pack.build import build
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     quiet = bool(ctx.obj and ctx.obj["quiet"])
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
         task = bar.add_task("looking at the catalog")
-        result = Build(order, lambda words: bar.update(task, description=words)).run()
+        result = build(order, lambda words: bar.update(task, description=words))
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,9 @@ class OrtSession:
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
-        self._session = None
+        if self._session is not None:
+            self._session = None
+            _give_back_freed_memory()
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +87,13 @@ def load(
     if provider not in session.get_providers():
         raise EngineError(missing)
     return OrtSession(path, session)
+
+
+def _give_back_freed_memory() -> None:
+    """Ask glibc to hand freed memory back to the system, so that the next part finds it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _package(runtime: Runtime) -> Any:

@@ -32,16 +32,21 @@ Score = Callable[[Sequence[int], Sequence[int]], Floats]
 
 @dataclass(frozen=True)
 class Arm:
-    """One mix; of equals, the smaller wins, then the faster."""
+    """One mix; of equals, the smaller wins, then the faster.
+
+    Attributes:
+        size_bytes: of all its parts.
+        slowness: larger is slower, in whatever unit.
+    """
 
     name: str
-    peak_bytes: int
-    latency_s: float = 0.0
+    size_bytes: int
+    slowness: float = 0.0
 
     @property
     def burden(self) -> tuple[int, float, str]:
         """What decides between equals; the name, last, makes every race reproducible."""
-        return self.peak_bytes, self.latency_s, self.name
+        return self.size_bytes, self.slowness, self.name
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,18 @@ Footprints = Callable[[Variant, Placement], Footprint]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A mix in a placement, and its predicted peak."""
+    """A mix in a placement, and its predicted peak.
+
+    Attributes:
+        size_bytes: weights of all its parts, whatever is loaded when.
+        rank: of the placement; 0 is the fastest.
+    """
 
     mix: Mix
     placement: Placement
     peak: Peak
+    size_bytes: int
+    rank: int
 
 
 def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
@@ -50,8 +57,10 @@ def fit(
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
     for mix in mixes:
-        for placement in placements:
-            fitted = Fitted(mix, placement, peak_of(mix, placement, footprints, fixed_bytes))
+        for rank, placement in enumerate(placements):
+            peak = peak_of(mix, placement, footprints, fixed_bytes)
+            size = sum(footprints(mix.variant(role), placement).weight_bytes for role in Role)
+            fitted = Fitted(mix, placement, peak, size, rank)
             if fitted.peak.bytes <= budget_bytes:
                 fitting.append(fitted)
                 break

@@ -263,10 +263,6 @@ class Workshop:
             self._made[variant] = self._make(variant)
         return self._made[variant]
 
-    def known(self, role: Role) -> list[Variant]:
-        """The variants of a role made so far."""
-        return [variant for variant in self._made if variant.role is role]
-
     def _make(self, variant: Variant) -> Made:
         if self.profile.runtime is not Runtime.TENSORRT_RTX:
             return Made(self._variant(variant, frozenset()), frozenset())
