@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sdpack.catalog import default_catalog
+from sdpack.errors import EngineError, InfeasibleError
+from sdpack.memory.predict import Footprint
+from sdpack.pack.mix import Variant
+from sdpack.pack.order import Order, check
+from sdpack.pack.outline import LEAST_SCRATCH, least_footprint
+from sdpack.placement import Placement, Role
+from sdpack.precision import Precision, Runtime
+from sdpack.profile import find_profile
+
+
+def order(name: str = "4gb-gpu", **changes: Any) -> Order:
+    values = {"profile": find_profile(name), "located": default_catalog(), "out": Path("x")}
+    return Order(**{**values, **changes})
+
+
+def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
+    assert (order().height, order().width) == (64, 64)
+    assert order().latent_rows == (8, 8)
+
+
+def test_fp32_is_tried_on_a_gpu_only_when_asked_for() -> None:
+    assert Precision.FP32 not in order().precisions
+    asked = find_profile("4gb-gpu").model_copy(update={"precisions": (Precision.FP32,)})
+    assert order(profile=asked).precisions == (Precision.FP32,)
+    assert Precision.FP32 in order("cpu-4gb").precisions
+
+
+def test_the_budget_is_the_profile_s_unless_given() -> None:
+    assert order().budget == find_profile("4gb-gpu").budget_bytes
+    assert order(budget_bytes=5).budget == 5
+
+
+def test_a_hopeless_budget_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(InfeasibleError, match="a lower bound") as caught:
+        check(order(budget_bytes=2**20))
+    assert caught.value.smallest_bytes > 2**20
+    check(order(budget_bytes=caught.value.smallest_bytes))
+
+
+def test_a_runtime_that_is_not_ready_is_refused() -> None:
+    with pytest.raises(EngineError, match="h200"):
+        check(order("h200"))
+
+
+def test_the_lower_bound_counts_weights_at_their_bits() -> None:
+    checkpoint = order().checkpoint(Role.DENOISER, "s")
+    found = [
+        least_footprint(
+            checkpoint,
+            Variant(Role.DENOISER, "s", precision),
+            Placement(),
+            (8, 8),
+            Runtime.TENSORRT_RTX,
+        )
+        for precision in (Precision.FP16, Precision.W8, Precision.W4)
+    ]
+    count = checkpoint.parameters
+    scratch = LEAST_SCRATCH[Runtime.TENSORRT_RTX]
+    assert found == [Footprint(count * bits // 8, scratch) for bits in (16, 8, 4)]
