@@ -1,0 +1,190 @@
+"""The main job from a catalog of tiny parts to pictures, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from sdpack.bundle import open_bundle
+from sdpack.cli.main import main
+from sdpack.profile import profiles_folder
+from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.pipeline import Noise
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from tests.e2e import tiny
+
+PROMPTS = ["noto, pizza", "twemoji, red heart"]
+SEEDS = [3, 4]
+
+
+def profile(folder: Path, base: str, precisions: list[str]) -> Path:
+    values = yaml.safe_load((profiles_folder() / f"{base}.yaml").read_text())
+    path = folder / f"{base}-{'-'.join(precisions)}.yaml"
+    path.write_text(yaml.safe_dump({**values, "precisions": precisions}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e")
+    tiny.write_catalog(folder / "catalog")
+    return folder
+
+
+def run(work: Path, *words: str) -> Result:
+    return CliRunner(env={"SDPACK_CACHE": str(work / "cache")}).invoke(main, words)
+
+
+def build(work: Path, base: str, precisions: list[str], out: str, *more: str) -> Any:
+    words = ("build", "--profile", str(profile(work, base, precisions)))
+    where = ("--catalog", str(work / "catalog"), "--out", str(work / out))
+    result = run(work, *words, *where, "--json", *more)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def whole(work: Path) -> Path:
+    """A bundle in fp32, the only precision its profile allows."""
+    manifest = build(work, "cpu-2gb", ["fp32"], "whole")
+    assert manifest["evidence"]["mixes"] == 1
+    return work / "whole"
+
+
+def test_the_bundle_draws_what_diffusers_draws(work: Path, whole: Path) -> None:
+    manifest = open_bundle(whole)
+    drawn = pipeline(whole, manifest).draw(request(manifest, PROMPTS, SEEDS))
+    parts = work / "catalog"
+    reference = StableDiffusionPipeline(
+        tiny.decoder().from_pretrained(parts / "vae"),
+        CLIPTextModel.from_pretrained(parts / "text"),
+        PreTrainedTokenizerFast.from_pretrained(parts / "tokenizer"),
+        tiny.denoiser().from_pretrained(parts / "unet"),
+        tiny.scheduler().from_pretrained(parts / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    reference.set_progress_bar_config(disable=True)
+    wanted = reference(
+        PROMPTS,
+        latents=torch.from_numpy(Noise(SEEDS, (4, 8, 8)).draw()),
+        num_inference_steps=tiny.STEPS,
+        guidance_scale=tiny.GUIDANCE_SCALE,
+        output_type="np",
+    ).images
+    assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
+    assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 10
+
+
+def test_a_bundle_runs_where_there_is_no_torch(work: Path, whole: Path) -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'diffusers', 'transformers', 'onnx', 'optimum', 'scipy'):\n"
+        "    sys.modules[name] = None\n"
+        "from sdpack.cli.main import main\n"
+        "main()\n"
+    )
+    words = ["run", str(whole), *PROMPTS, "--seed", "3", "--out", str(work / "drawn"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, env={**os.environ}
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = open_bundle(whole)
+    wanted = pipeline(whole, manifest).draw(request(manifest, PROMPTS, SEEDS))
+    for number, picture in enumerate(wanted, 1):
+        drawn = np.asarray(Image.open(work / "drawn" / f"{number}.png"))
+        assert np.abs(drawn.astype(int) - picture).max() <= 2
+
+
+def test_a_second_build_makes_nothing_and_gives_the_same_bundle(work: Path, whole: Path) -> None:
+    before = (whole / "manifest.json").read_bytes()
+    kept = {p: p.stat().st_mtime_ns for p in (work / "cache" / "store").rglob("model.onnx")}
+    build(work, "cpu-2gb", ["fp32"], "whole")
+    after = {p: p.stat().st_mtime_ns for p in (work / "cache" / "store").rglob("model.onnx")}
+    assert after == kept
+    said, was = json.loads((whole / "manifest.json").read_bytes()), json.loads(before)
+    assert said["files"] == was["files"]
+
+
+def test_a_race_between_precisions(work: Path) -> None:
+    manifest = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "raced")
+    standings = manifest["evidence"]["standings"]
+    assert len(standings) == manifest["evidence"]["mixes"] == 4**3
+    assert standings[0]["fate"] == "won"
+    assert len({s["mix"] for s in standings}) == 4**3
+    sizes = {s["mix"]: sum(s["weights"].values()) for s in standings}
+    assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
+
+
+def test_real_engines_for_a_gpu_that_is_not_here(work: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    manifest = build(work, "4gb-gpu", ["fp16", "w8"], "gpu")
+    for part in manifest["parts"].values():
+        assert (work / "gpu" / part["plan"]).stat().st_size > 0
+    memory = manifest["memory"]
+    assert memory["predicted_bytes"] == (
+        sum(memory["weights"].values()) + memory["activation_bytes"]
+    )
+    assert manifest["tools"]["tensorrt_rtx_cu13"] != "-"
+
+
+def test_inspect_and_verify(work: Path, whole: Path) -> None:
+    shown = run(work, "inspect", str(whole))
+    assert shown.exit_code == 0
+    assert "all as shipped" in shown.output
+    seen = json.loads(run(work, "verify", str(whole), "--json").stdout)
+    assert seen["predicted_bytes"] == open_bundle(whole).memory.predicted_bytes
+    assert seen["measured_bytes"] > 2**20
+    assert json.loads((whole / "verified.json").read_text())["runtime"] == "onnxruntime-cpu"
+
+
+def test_a_changed_bundle_is_refused(work: Path) -> None:
+    build(work, "cpu-2gb", ["fp32"], "changed")
+    with (work / "changed" / "sampler.json").open("a") as file:
+        file.write(" ")
+    for command in (("run", PROMPTS[0]), ("verify",), ("inspect",)):
+        result = run(work, command[0], str(work / "changed"), *command[1:])
+        assert result.exit_code == 1
+        assert "sampler.json has SHA-256" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--memory", "1KiB"), 2, "nothing fits into 1.0 KiB"),
+        (("--memory", "-5MiB"), 2, "not a size"),
+        (("--images", "0"), 2, "images"),
+    ],
+)
+def test_bad_input_is_one_line(work: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    where = ("--catalog", str(work / "catalog"), "--out", str(work / "none"))
+    result = run(work, "build", "--profile", "4gb-gpu", *where, *words)
+    assert result.exit_code == code
+    assert said in result.output
+    assert not (work / "none").exists()
+
+
+def test_missing_weights_are_named_before_anything_is_made(work: Path, tmp_path: Path) -> None:
+    values = tiny.catalog()
+    values["denoisers"]["d"]["source"]["path"] = "nowhere"
+    for item in (work / "catalog").iterdir():
+        if item.name != "catalog.yaml":
+            (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(values))
+    result = run(work, "build", "--profile", "cpu-2gb", "--catalog", str(tmp_path))
+    assert result.exit_code == 2
+    assert "denoisers.d" in result.output
+    assert "is missing" in result.output
