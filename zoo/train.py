@@ -479,6 +479,14 @@ def _save_half(model: Any, folder: Path) -> None:
         return
     shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
     shipped.save_pretrained(folder)
+    _forget_origin(folder / "config.json")
+
+
+def _forget_origin(path: Path) -> None:
+    """Drop the folder a config was once loaded from: it names this machine."""
+    values = json.loads(path.read_text())
+    if values.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def write_prompts(dataset: data.Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:

@@ -127,3 +127,10 @@ def test_the_shipped_checksums_cover_every_shipped_file() -> None:
         if p.is_file() and p.name != parts.CHECKSUMS
     }
     assert listed == there
+
+
+def test_no_config_names_the_machine_it_was_made_on() -> None:
+    configs = sorted(parts.PARTS_FOLDER.rglob("*.json"))
+    assert len(configs) > 10
+    for path in configs:
+        assert "_name_or_path" not in path.read_text(), path
