@@ -6,9 +6,11 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint clean
 
-demo: $(READY)  ## draw the sample prompts with the zoo's parts
+demo: $(READY)  ## draw the sample prompts with the zoo's parts and measure them
 	@echo "drawing the sample prompts with S/S, M/M and L/L ..."
 	@$(BIN)/python -m zoo.contact_sheet --diagonal --out demo.png
+	@echo "measuring the main rows beside the model card's (about two minutes) ..."
+	@$(BIN)/python -m zoo.evaluate --quick
 	@echo "look at demo.png"
 
 test: $(READY) lint  ## lint, types and tests

@@ -57,6 +57,21 @@ def test_quick_figures_are_never_recorded_as_the_card_s() -> None:
     assert "leave out --quick" in result.output
 
 
+def test_the_card_shows_the_recorded_figures() -> None:
+    recorded = json.loads(evaluate.RESULTS.read_text())
+    measured = evaluate.Measured(
+        [evaluate.Part(**values) for values in recorded["sizes"]],
+        {name: Estimate(**values) for name, values in recorded["psnr_db"].items()},
+        list(evaluate.read_card().values()),
+    )
+    assert measured.markdown() in evaluate.CARD.read_text()
+
+
+def test_the_recorded_sizes_are_those_of_the_shipped_files() -> None:
+    recorded = json.loads(evaluate.RESULTS.read_text())["sizes"]
+    assert [asdict(part) for part in evaluate.part_sizes()] == recorded
+
+
 def test_a_card_without_its_marks_is_not_overwritten(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("a card")
