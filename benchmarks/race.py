@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from sdpack.catalog import default_catalog, read_catalog
 from sdpack.evaluate.race import Rules, interval
-from sdpack.pack.build import fitting, opened
+from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest
+from sdpack.pack.footprints import Footprints
 from sdpack.pack.order import Order
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -41,13 +41,14 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     for head in heads:
         table.add_column(head)
     with opened(order, lambda words: console.log(words)) as workshop:
+        possible = buildable(workshop)
+        footprints = Footprints(workshop)
         for budget in budgets.split(","):
-            fitted = fitting(workshop, parse_bytes(budget))
-            contest = Contest(workshop, fitted, lambda words: console.log(words))
-            outcome = contest.race()
-            everyone = range(len(fitted))
-            rounds = contest.rules.rounds(prompts)
-            scores = np.concatenate([contest.scores(everyone, asked) for asked in rounds], axis=1)
+            fitted = fitting(footprints, possible, parse_bytes(budget))
+            contest = Contest(workshop, possible, fitted, lambda words: console.log(words))
+            settled = contest.settle()
+            outcome = settled.outcome
+            scores = contest.scores([f.mix for f in fitted], range(prompts))
             best = int(scores.mean(axis=1).argmax())
             apart = interval(scores[outcome.winner] - scores[best], 0.05)
             table.add_row(
@@ -56,8 +57,8 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 str(fitted[outcome.winner].mix),
                 str(fitted[best].mix),
                 f"{apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}]",
-                f"{outcome.pictures:,} of {scores.size:,}",
-                f"{outcome.pictures / scores.size:.0%}",
+                f"{settled.pictures:,} of {scores.size:,}",
+                f"{settled.pictures / scores.size:.0%}",
             )
     console.print(table)
     console.print(

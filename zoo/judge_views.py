@@ -11,6 +11,8 @@ from sdpack.evaluate.judge import ImageTower, prepare
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo import moves
+
 
 @torch.no_grad()
 def features(tower: ImageTower, images: Tensor, view: int, batch_size: int = 64) -> Tensor:
@@ -28,20 +30,13 @@ def features(tower: ImageTower, images: Tensor, view: int, batch_size: int = 64)
 
 
 def disturb(images: Tensor, g: torch.Generator) -> Tensor:
-    """Move by up to 5 %, scale by 0.85 to 1.1 and blur, each picture its own way."""
+    """Move by up to 2.5 %, scale by 0.85 to 1.1 and blur, each picture its own way."""
     count = len(images)
     x = 1 - images.permute(0, 3, 1, 2).float() / 255  # white is 0, what padding fills in
-    scale = 0.85 + 0.25 * torch.rand(count, generator=g)
-    shift = 0.1 * (torch.rand(count, 2, generator=g) - 0.5)
-    affine = torch.zeros(count, 2, 3)
-    affine[:, 0, 0] = affine[:, 1, 1] = 1 / scale
-    affine[:, :, 2] = shift
-    x = F.grid_sample(
-        x, F.affine_grid(affine, list(x.shape), align_corners=False), align_corners=False
-    )
+    x = moves.move(x, (0.85, 1.1), 0.025, g)
     x = _blur(x, 1.2 * torch.rand(count, generator=g) + 0.05)
     x = x + 0.03 * torch.randn(x.shape, generator=g)
-    return ((1 - x).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    return moves.to_bytes(x)
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from zoo import (
     denoiser,
     evaluate,
     judge_views,
+    moves,
     packages,
     parts,
     prompts,
@@ -46,7 +47,20 @@ CHANNELS_LAST = {"memory_format": torch.channels_last}
 RECORD = "training.json"
 VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
 VIEWS = range(3)
+MOVED_VIEWS = 4  # how many moved latents of each row are kept to draw from
 STYLELESS = 3  # which of a row's training texts names no style
+
+
+@dataclass(frozen=True)
+class Round(Schedule):
+    """One round of a denoiser's training.
+
+    Attributes:
+        moved: the share of a batch's pictures that is shown a little shifted and scaled. A
+            denoiser that has begun to know its pictures by heart learns more from these.
+    """
+
+    moved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,18 +71,18 @@ class Recipe:
     tiny: Schedule
     text: dict[str, Schedule]
     judge: Schedule
-    denoiser: dict[str, tuple[Schedule, ...]]
+    denoiser: dict[str, tuple[Round, ...]]
     wordnet_share: float = 0.5
 
 
-def _first_round(steps: int, seed: int) -> Schedule:
+def _first_round(steps: int, seed: int) -> Round:
     """A round that ends at half its rate: another one follows."""
-    return Schedule(steps, batch_size=128, lr=2e-3, final_lr_share=0.5, seed=seed, muon=True)
+    return Round(steps, batch_size=128, lr=2e-3, final_lr_share=0.5, seed=seed, muon=True)
 
 
-def _last_round(steps: int, seed: int) -> Schedule:
+def _last_round(steps: int, seed: int, moved: float = 0.0) -> Round:
     """A round that ends at rest."""
-    return Schedule(steps, batch_size=128, lr=2e-3, seed=seed, muon=True)
+    return Round(steps, batch_size=128, lr=2e-3, seed=seed, muon=True, moved=moved)
 
 
 CPU = Recipe(
@@ -83,7 +97,7 @@ CPU = Recipe(
     denoiser={
         "s": (_first_round(600, 41), _last_round(5500, 51)),
         "m": (_first_round(150, 42), _last_round(5000, 52)),
-        "l": (_first_round(1140, 43), _last_round(3500, 53)),
+        "l": (_first_round(1140, 43), _last_round(3500, 53), _last_round(5400, 63, moved=0.5)),
     },
 )
 RECIPES = {"cpu": CPU}
@@ -208,6 +222,17 @@ class Training:
             _save_whole(autoencoder.encode(self.vae, self.images).cpu(), path)
         return cast(Tensor, torch.load(path, weights_only=True))
 
+    @cached_property
+    def moved_latents(self) -> list[Tensor]:
+        """Latents of every row, a little shifted and scaled, once per view: as `latents`."""
+        digest = _weights_digest(self.vae)
+        paths = [self.folder / f"latents-{digest}-moved-{n}.pt" for n in range(MOVED_VIEWS)]
+        for number, path in enumerate(paths):
+            if not path.exists():
+                moved = moves.moved(self.images, torch.Generator().manual_seed(70 + number))
+                _save_whole(autoencoder.encode(self.vae, moved).cpu(), path)
+        return [cast(Tensor, torch.load(path, weights_only=True)) for path in paths]
+
     # --- denoisers ---
 
     def train_denoiser(self, size: str) -> denoiser.Pairs:
@@ -244,9 +269,10 @@ class Training:
         )
         return len(had) if same else 0
 
-    def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Schedule) -> Callable[..., Tensor]:
+    def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Round) -> Callable[..., Tensor]:
         train = self.rows(lambda r: r.split == "train" and r.drawn)
-        clean = self.latents[train].to(self.device)
+        views = [self.latents, *(self.moved_latents if schedule.moved else [])]
+        clean = torch.stack([view[train] for view in views]).to(self.device)
         asked = self.training_texts
         number = {t: i for i, t in enumerate(asked)}
         ways = torch.tensor(
@@ -260,7 +286,12 @@ class Training:
             row = torch.randint(len(train), (schedule.batch_size,), generator=g)
             way = torch.multinomial(likely, schedule.batch_size, True, generator=g)
             dropped = torch.rand(schedule.batch_size, generator=g) < denoiser.TEXT_DROPOUT
-            batch = denoiser.Batch(clean[row.to(self.device)], ways[row, way], dropped)
+            view = torch.zeros(schedule.batch_size, dtype=torch.long)
+            if schedule.moved:
+                moved = torch.rand(schedule.batch_size, generator=g) < schedule.moved
+                view = torch.randint(1, len(clean), view.shape, generator=g) * moved
+            picture = clean[view.to(self.device), row.to(self.device)]
+            batch = denoiser.Batch(picture, ways[row, way], dropped)
             return denoiser.velocity_loss(pairs, alphas, batch, states, g)
 
         return loss

@@ -18,8 +18,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
@@ -35,7 +36,29 @@ MANIFEST = "manifest.json"
 SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
+ENGINES = "engines"
 PORTABLE = {Role.TEXT_ENCODER: "text_encoder", Role.DENOISER: "unet", Role.DECODER: "vae_decoder"}
+
+
+class InputSizes(Document):
+    """The shapes an engine takes at one input; `best` is what it is tuned for."""
+
+    smallest: tuple[int, ...]
+    best: tuple[int, ...]
+    largest: tuple[int, ...]
+
+
+class Foresight(StrEnum):
+    """What a predicted peak was put together from."""
+
+    PLAN = "the engines' plans"
+    PROBE = "each part measured alone"
+    GRAPH = "the graphs"
+
+
+def plan_name(role: Role) -> str:
+    """Where a role's TensorRT plan is in a bundle."""
+    return f"{ENGINES}/{role.value}.plan"
 
 
 class Part(Document):
@@ -43,8 +66,9 @@ class Part(Document):
 
     Attributes:
         graph: its portable ONNX file, from the bundle's folder.
-        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is
-            finished on the device.
+        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
+            be finished on the device.
+        inputs: of each input with a dynamic size, what an engine is built for.
     """
 
     candidate: str
@@ -54,6 +78,7 @@ class Part(Document):
     parameters: int
     graph: str
     plan: str | None = None
+    inputs: Mapping[str, InputSizes] = {}
 
 
 class Estimated(Document):
@@ -70,10 +95,49 @@ class MemoryFigures(Document):
 
     budget_bytes: int
     predicted_bytes: int
+    predicted_from: Foresight
     weights: Mapping[Role, int]
     activation_bytes: int
     activation_role: Role
     fixed_bytes: int
+
+
+class StandingFigures(Document):
+    """How one mix of the race came out.
+
+    Attributes:
+        weights: of every part, whatever is loaded when.
+        fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names.
+        behind, low, high: its score minus the winner's, and the interval at the race's confidence
+            (None: not bounded).
+        latency_s: of one picture where the bundle was built; None where it was not measured.
+    """
+
+    mix: str
+    placement: str
+    peak_bytes: int
+    size_bytes: int
+    weights: Mapping[Role, int]
+    fate: str
+    lost_to: str
+    quality: Estimated
+    behind: float
+    low: float | None
+    high: float | None
+    latency_s: float | None
+
+
+class Screening(Document):
+    """Who was left out before the race, by scores put together from those of the parts.
+
+    Attributes:
+        error: the farthest such a mean was from the drawn one, over `checked` mixes.
+        foretold: of each mix left out, the mean put together.
+    """
+
+    error: float
+    checked: int
+    foretold: Mapping[str, float]
 
 
 class Evidence(Document):
@@ -85,7 +149,8 @@ class Evidence(Document):
     kid: Estimated | None
     mixes: int
     pictures: int
-    standings: tuple[Mapping[str, Any], ...]
+    screening: Screening | None = None
+    standings: tuple[StandingFigures, ...]
 
 
 class Sampling(Document):
@@ -123,6 +188,22 @@ class PlacementFigures(Document):
         return Placement(self.loading, self.guidance, self.tile)
 
 
+class PlanFigures(Document):
+    """What a plan takes on the device, by its builder."""
+
+    weight_bytes: int
+    activation_bytes: int
+
+
+class Finished(Document):
+    """Where and with what the engines were built that only the device can build."""
+
+    machine: str
+    package: str
+    version: str
+    plans: Mapping[Role, PlanFigures]
+
+
 class Manifest(Document):
     """What a bundle says of itself; the same inputs give the same manifest."""
 
@@ -137,6 +218,7 @@ class Manifest(Document):
     memory: MemoryFigures
     evidence: Evidence
     tools: Mapping[str, str]
+    finished: Finished | None = None
     files: Mapping[str, str] = {}
 
 

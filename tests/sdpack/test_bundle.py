@@ -38,6 +38,7 @@ def manifest(**changes: Any) -> Manifest:
         "memory": {
             "budget_bytes": 100,
             "predicted_bytes": 90,
+            "predicted_from": "the graphs",
             "weights": {"denoiser": 50},
             "activation_bytes": 40,
             "activation_role": "denoiser",

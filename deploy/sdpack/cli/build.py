@@ -12,6 +12,7 @@ from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
+from sdpack.verdict import COLUMNS, NUMBERS, best_mixes, verdict
 
 
 @click.command(
@@ -75,26 +76,8 @@ def command(
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
-    rows = [
-        (
-            str(s["mix"]),
-            str(s["placement"]),
-            format_bytes(int(s["peak_bytes"])),
-            f"{s['mean']:.3f}",
-            f"{s['behind']:+.3f} [{s['low']:+.3f}, {s['high']:+.3f}]",
-            str(s["pictures"]),
-            str(s["fate"]),
-        )
-        for s in manifest.evidence.standings[:10]
-    ]
-    heads = ("mix", "placement", "predicted peak", "quality", "behind", "pictures", "fate")
-    title = f"{manifest.evidence.mixes} mixes fit {format_bytes(order.budget)}; the ten best"
-    print_table(heads, rows, title, ("predicted peak", "quality", "pictures"))
-    quality = manifest.evidence.quality
-    click.echo(
-        f"{result.winner.mix} draws best: {manifest.evidence.metric} {quality.value:.3f} "
-        f"[{quality.low:.3f}, {quality.high:.3f}] over {quality.pictures} pictures on "
-        f"{manifest.evidence.measured_on}, predicted peak "
-        f"{format_bytes(manifest.memory.predicted_bytes)}."
-    )
+    title = f"the best of {manifest.evidence.mixes:,} mixes that fit {format_bytes(order.budget)}"
+    print_table(COLUMNS, best_mixes(manifest), title, NUMBERS)
+    for line in verdict(manifest):
+        click.echo(line)
     click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")

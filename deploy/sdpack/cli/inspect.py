@@ -10,6 +10,7 @@ from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.placement import Role
 from sdpack.units import format_bytes
+from sdpack.verdict import verdict
 
 
 @click.command("inspect", epilog="Example: sdpack inspect engines/4gb-gpu")
@@ -26,17 +27,11 @@ def command(bundle: Path, as_json: bool) -> None:
     parts = ("role", "candidate", "precision", "parameters", "weights", "licence")
     print_table(parts, [_row(manifest, role) for role in Role], right=("parameters", "weights"))
     click.echo(
-        f"predicted peak {format_bytes(memory.predicted_bytes)} of "
-        f"{format_bytes(memory.budget_bytes)}, {manifest.placement.placement()}; "
-        f"{format_bytes(memory.activation_bytes)} of it scratch of the "
+        f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch of the "
         f"{memory.activation_role.replace('_', ' ')}"
     )
-    evidence = manifest.evidence
-    click.echo(
-        f"{evidence.metric} {evidence.quality.value:.3f} [{evidence.quality.low:.3f}, "
-        f"{evidence.quality.high:.3f}] over {evidence.quality.pictures} pictures, measured on "
-        f"{evidence.measured_on}; best of {evidence.mixes} mixes"
-    )
+    for line in verdict(manifest):
+        click.echo(line)
     click.echo(f"{len(manifest.files)} files, all as shipped")
 
 

@@ -11,7 +11,17 @@ import click
 
 from sdpack.errors import FAILED, USAGE, SdpackError
 
-COMMANDS = ("build", "run", "verify", "inspect", "profiles", "catalog", "cache", "doctor")
+COMMANDS = (
+    "build",
+    "run",
+    "finish",
+    "verify",
+    "inspect",
+    "profiles",
+    "catalog",
+    "cache",
+    "doctor",
+)
 EPILOG = """\b
 Examples:
   sdpack profiles                      what devices are known

@@ -9,6 +9,10 @@ indifference nobody would see. A mix leaves the race when it is
     the same    as the champion or another smaller mix
     no better   than the leader by more than the indifference, and larger than the champion
 
+Mixes still level at the end are a tie: not shown to be worse than the leader, and seen to be worse
+by no more than the indifference. A tie goes to the smaller, then the faster, unless a guard, a
+second metric, finds fault with it.
+
 Everything is read off a confidence sequence, an interval that holds at every round at once, so
 that looking after each round costs no confidence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 "Time-uniform central limit theory and asymptotic confidence sequences", 2021). The best mix is
@@ -26,6 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Guard = Callable[[int, Sequence[int]], int]
+"""The leader and the mixes level with it, itself among them and the lightest first: the winner."""
 Score = Callable[[Sequence[int], Sequence[int]], Floats]
 """(arms, prompts) by number to their scores, float64 (arms, prompts); larger is better."""
 
@@ -64,15 +70,6 @@ class Rules:
     indifference: float = 0.01
     first: int = 16
     most: int = 384
-
-    def rounds(self, upto: int) -> list[list[int]]:
-        """The prompts of each round, by number, of the first `upto`."""
-        found, seen = [], 0
-        while seen < upto:
-            stop = min(upto, max(self.first, 2 * seen))
-            found.append(list(range(seen, stop)))
-            seen = stop
-        return found
 
 
 class Fate(StrEnum):
@@ -117,27 +114,66 @@ class Outcome:
 
 
 class Race:
-    """One race; `run` it once."""
+    """One race; `run` it once, or `narrow` a field with scores that are only predicted.
 
-    def __init__(self, arms: Sequence[Arm], score: Score, rules: Rules | None = None) -> None:
+    Args:
+        slack: how far the mean of the scores may be off; every interval is widened by it.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Arm],
+        score: Score,
+        rules: Rules | None = None,
+        slack: float = 0.0,
+    ) -> None:
         self.arms = arms
         self.rules = rules or Rules()
         self._score = score
+        self._slack = slack
         self._scores = np.full((len(arms), self.rules.most), np.nan)
         self._seen = np.zeros(len(arms), int)
         self._lost: dict[int, tuple[Fate, int]] = {}
         self._alpha = (1 - self.rules.confidence) / max(1, len(arms) - 1)
 
-    def run(self) -> Outcome:
-        """Rounds until leader and champion are left, or the prompts are used up."""
+    def run(self, guard: Guard = lambda _, level: level[0]) -> Outcome:
+        """Rounds until leader and champion are left, or the prompts are used up.
+
+        Args:
+            guard: chooses among those that are level at the end; by default the lightest.
+        """
         seen = 0
         while not self._decided(seen) and seen < self.rules.most:
-            upto = min(self.rules.most, max(self.rules.first, 2 * seen))
-            alive = self._alive()
-            self._scores[alive, seen:upto] = self._score(alive, range(seen, upto))
-            self._seen[alive] = seen = upto
-            self._drop()
-        return self._outcome()
+            seen = self._round(seen)
+        return self._outcome(guard)
+
+    def narrow(self, few: int) -> tuple[list[int], Floats]:
+        """Rounds until at most `few` are left, or the prompts are used up.
+
+        Should more be left then, the better half of `few` and the lightest half of those level
+        with the leader go on: the latter are what a tie would choose from.
+
+        Returns:
+            the arms left, and every arm's mean over the prompts it had, float64 (arms,).
+        """
+        seen = 0
+        while len(self._alive()) > few and seen < self.rules.most:
+            seen = self._round(seen)
+        means = np.array([self._mean(arm) if seen else np.nan for arm in range(len(self.arms))])
+        left = self._alive()
+        if len(left) > few:
+            best = sorted(left, key=lambda arm: (-means[arm], self.arms[arm].burden))
+            chosen = [*best[: few // 2], *self._level()[: few // 2], *best[few // 2 :]]
+            left = sorted(list(dict.fromkeys(chosen))[:few])
+        return left, means
+
+    def _round(self, seen: int) -> int:
+        upto = min(self.rules.most, max(self.rules.first, 2 * seen))
+        alive = self._alive()
+        self._scores[alive, seen:upto] = self._score(alive, range(seen, upto))
+        self._seen[alive] = upto
+        self._drop()
+        return upto
 
     def _alive(self) -> list[int]:
         return [arm for arm in range(len(self.arms)) if arm not in self._lost]
@@ -150,8 +186,10 @@ class Race:
 
     def _leader(self) -> int:
         """The mix with the best mean; of equals the lightest."""
-        means = {arm: float(self._scores[arm, : self._seen[arm]].mean()) for arm in self._alive()}
-        return min(means, key=lambda arm: (-means[arm], self.arms[arm].burden))
+        return min(self._alive(), key=lambda arm: (-self._mean(arm), self.arms[arm].burden))
+
+    def _mean(self, arm: int) -> float:
+        return float(self._scores[arm, : self._seen[arm]].mean())
 
     def _champion(self, leader: int) -> int:
         """The lightest mix that is as good as the leader; the leader if no other is."""
@@ -179,13 +217,29 @@ class Race:
 
     def _drop_doubles(self, spared: set[int]) -> None:
         """Of undecided mixes that are the same, only the lightest goes on."""
+        undecided = set(self._alive()) - spared
+        arms = sorted(undecided, key=lambda arm: self.arms[arm].burden)
+        same = self._same_pairs(arms)
         kept: list[int] = []
-        for arm in sorted(set(self._alive()) - spared, key=lambda a: self.arms[a].burden):
-            lighter = next((k for k in kept if self._same(arm, k)), None)
+        for place, arm in enumerate(arms):
+            lighter = next((k for k in kept if same[k, place]), None)
             if lighter is None:
-                kept.append(arm)
+                kept.append(place)
             else:
-                self._lost[arm] = (Fate.SAME, lighter)
+                self._lost[arm] = (Fate.SAME, arms[lighter])
+
+    def _same_pairs(self, arms: Sequence[int]) -> NDArray[np.bool_]:
+        """`_same` of every two of these arms, which were scored on the same prompts."""
+        if len(arms) < 2:
+            return np.zeros((len(arms), len(arms)), bool)
+        seen = int(self._seen[list(arms)].min())
+        scores = self._scores[list(arms), :seen]
+        together = np.cov(scores)
+        alone = np.diag(together)
+        spread = np.sqrt(np.maximum(alone[:, None] + alone[None, :] - 2 * together, 0))
+        apart = np.abs(scores.mean(1)[:, None] - scores.mean(1)[None, :])
+        half = spread * half_width(seen, self._alpha) + self._slack
+        return np.asarray(apart + half < self.rules.indifference)
 
     def _same(self, one: int, other: int) -> bool:
         _, low, high = self._difference(one, other)
@@ -194,17 +248,21 @@ class Race:
     def _difference(self, one: int, other: int) -> tuple[float, float, float]:
         """Mean and interval of `one` minus `other` over the prompts both were scored on."""
         seen = int(min(self._seen[one], self._seen[other]))
-        return interval(self._scores[one, :seen] - self._scores[other, :seen], self._alpha)
+        apart = interval(self._scores[one, :seen] - self._scores[other, :seen], self._alpha)
+        return apart[0], apart[1] - self._slack, apart[2] + self._slack
 
-    def _outcome(self) -> Outcome:
-        """The lightest mix that is not worse than the leader wins."""
+    def _level(self) -> list[int]:
+        """The leader and the mixes left that are tied with it, the lightest first."""
         leader = self._leader()
-        level = [
-            arm
-            for arm in self._alive()
-            if arm == leader or self._same(arm, leader) or self._difference(arm, leader)[2] >= 0
-        ]
-        winner = min(level, key=lambda arm: self.arms[arm].burden)
+        level = [arm for arm in self._alive() if arm == leader or self._tied(arm, leader)]
+        return sorted(level, key=lambda arm: self.arms[arm].burden)
+
+    def _tied(self, arm: int, leader: int) -> bool:
+        behind, _, high = self._difference(arm, leader)
+        return self._same(arm, leader) or (high >= 0 and behind > -self.rules.indifference)
+
+    def _outcome(self, guard: Guard) -> Outcome:
+        winner = guard(self._leader(), self._level())
         standings = [self._standing(arm, winner) for arm in range(len(self.arms))]
         order = list(Fate)
         standings.sort(key=lambda s: (order.index(s.fate), -s.mean))
@@ -215,8 +273,8 @@ class Race:
             fate, to = Fate.WON, arm
         else:
             fate, to = self._lost.get(arm, (Fate.TIED, winner))
-        mean = float(self._scores[arm, : self._seen[arm]].mean())
-        return Standing(arm, fate, int(self._seen[arm]), mean, *self._difference(arm, winner), to)
+        seen, mean = int(self._seen[arm]), self._mean(arm)
+        return Standing(arm, fate, seen, mean, *self._difference(arm, winner), to)
 
 
 def interval(differences: Floats, alpha: float) -> tuple[float, float, float]:
@@ -228,10 +286,15 @@ def interval(differences: Floats, alpha: float) -> tuple[float, float, float]:
     n = len(differences)
     mean = float(differences.mean())
     spread = float(differences.std(ddof=1)) if n > 1 else math.inf
+    half = spread * half_width(n, alpha)
+    return mean, mean - half, mean + half
+
+
+def half_width(n: int, alpha: float) -> float:
+    """Half the width of `interval` after n samples, in standard deviations of one sample."""
     rho2 = _rho2(alpha, 64)
     inner = 2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
-    half = spread * math.sqrt(inner)
-    return mean, mean - half, mean + half
+    return math.sqrt(inner)
 
 
 def _rho2(alpha: float, n: int) -> float:

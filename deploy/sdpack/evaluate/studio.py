@@ -7,9 +7,11 @@ was and a second run draws nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from sdpack.artifacts import Ledger, Store, digest
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.metrics import Panel, similarity
-from sdpack.placement import Role
+from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 Floats = NDArray[np.float32]
 BATCH = 16
+BROKEN_SCORE = -1.0  # of a broken picture: a cosine is at least that
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Studio:
     def scores(self, trios: Sequence[Trio], numbers: Sequence[int]) -> NDArray[np.float64]:
         """Judge similarity of every mix on these prompts: float64 (mixes, prompts).
 
-        A mix whose pictures are broken scores -1, less than any picture can.
+        A mix that draws a broken picture scores BROKEN_SCORE on all of these prompts.
         """
         found = [self._known(trio, numbers) for trio in trios]
         missing = [i for i, scores in enumerate(found) if scores is None]
@@ -148,12 +151,27 @@ class Studio:
             return self._decoded(trio, decoder, numbers)
 
     def _known(self, trio: Trio, numbers: Sequence[int]) -> list[float] | None:
-        value = self._ledger.find("similarity", self._inputs(trio, numbers))
+        value = self._ledger.find("similarity", self.inputs(trio, numbers))
         return None if value is None else list(value["scores"])
 
-    def _inputs(self, trio: Trio, numbers: Sequence[int]) -> dict[str, Any]:
+    def inputs(self, trio: Trio, numbers: Sequence[int]) -> dict[str, Any]:
+        """What a figure of a mix on these prompts depends on: its key in the ledger."""
         measured = {"judge": self._judge, "measured_on": self._measured_on}
         return {**trio.contents, **self.task.inputs(numbers), **measured}
+
+    def times(self, trio: Trio, placement: Placement, count: int) -> list[float]:
+        """Seconds of each of `count` pictures drawn one by one, loading not counted."""
+        parts = {role: getattr(trio, role.value) for role in Role}
+        with ExitStack() as stack:
+            sessions = {role: stack.enter_context(held(part)) for role, part in parts.items()}
+            loaders = {role: partial(_same, session) for role, session in sessions.items()}
+            pipeline = self._pipeline(trio, loaders, placement)
+            found = []
+            for _ in range(count):
+                since = time.perf_counter()
+                pipeline.draw(self.task.request([0]))
+                found.append(time.perf_counter() - since)
+        return found
 
     def _score(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> list[float]:
         self.drawn += len(numbers)
@@ -161,12 +179,12 @@ class Studio:
         try:
             pictures = torch.from_numpy(self._decoded(trio, decoder, numbers))
         except BrokenPictureError as error:
-            value = {"scores": [-1.0] * len(numbers), "broken": str(error)}
+            value = {"scores": [BROKEN_SCORE] * len(numbers), "broken": str(error)}
         else:
             embedded = self.panel.embed_features(self.panel.features(pictures))
             texts = [self.task.prompts[i] for i in numbers]
             value = {"scores": similarity(self.panel, embedded, texts).tolist()}
-        self._ledger.record("similarity", self._inputs(trio, numbers), value)
+        self._ledger.record("similarity", self.inputs(trio, numbers), value)
         return list(value["scores"])
 
     def _decoded(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> Pictures:
@@ -216,13 +234,19 @@ class Studio:
         states: Floats = np.load(artifact.path("states.npy"))
         return states[1:], states[:1] if asked.guided else None
 
-    def _pipeline(self, trio: Trio, loaders: Mapping[Role, Callable[[], Session]]) -> Pipeline:
+    def _pipeline(
+        self,
+        trio: Trio,
+        loaders: Mapping[Role, Callable[[], Session]],
+        placement: Placement | None = None,
+    ) -> Pipeline:
         assert trio.text_encoder.tokenizer is not None
         return Pipeline(
             loaders,
             trio.text_encoder.tokenizer,
             self.task.sampler,
             self._latents[trio.decoder.content],
+            placement or Placement(),
         )
 
 
@@ -231,6 +255,10 @@ def held(drawer: Drawer) -> Iterator[Session]:
     """A part's session, freed at the end."""
     with drawer.load() as session:
         yield session
+
+
+def _same(session: Session) -> Session:
+    return session
 
 
 def _batches(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import transformers
+
 from sdpack.artifacts import Ledger, Store, cache_folder
 from sdpack.bundle import Manifest
 from sdpack.errors import EngineError
-from sdpack.evaluate.race import Outcome
 from sdpack.export.sampler import load_scheduler, sampler_table
 from sdpack.pack.bundling import Bundling
-from sdpack.pack.contest import Contest
+from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted, fit
+from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant, mixes
 from sdpack.pack.order import Order, check
 from sdpack.pack.workshop import Workshop
@@ -27,12 +29,12 @@ class Result:
     """A finished build: the race's outcome over the mixes that fit, and the bundle."""
 
     fitted: tuple[Fitted, ...]
-    outcome: Outcome
+    settled: Settled
     manifest: Manifest
 
     @property
     def winner(self) -> Fitted:
-        return self.fitted[self.outcome.winner]
+        return self.fitted[self.settled.outcome.winner]
 
 
 def build(order: Order, say: Say = lambda _: None) -> Result:
@@ -46,13 +48,15 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
         SdpackError: anything else that failed, in one line.
     """
     check(order)
+    transformers.logging.disable_progress_bar()
     with opened(order, say) as workshop:
-        fitted = fitting(workshop, order.budget)
-        contest = Contest(workshop, fitted, say)
-        outcome = contest.race()
-        say("writing the bundle")
-        manifest = Bundling(contest, outcome).write()
-        return Result(tuple(fitted), outcome, manifest)
+        possible = buildable(workshop)
+        footprints = Footprints(workshop)
+        fitted = fitting(footprints, possible, order.budget)
+        contest = Contest(workshop, possible, fitted, say)
+        settled = contest.settle()
+        manifest = Bundling(contest, settled, footprints).write()
+        return Result(tuple(fitted), settled, manifest)
 
 
 @contextmanager
@@ -67,22 +71,25 @@ def opened(order: Order, say: Say = lambda _: None) -> Iterator[Workshop]:
         ledger.close()
 
 
-def fitting(workshop: Workshop, budget_bytes: int) -> list[Fitted]:
-    """Every mix that can be built and fits, in its fastest placement.
+def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) -> list[Fitted]:
+    """Every mix of `possible` that fits, in its fastest placement.
 
     Raises:
         InfeasibleError: none fits.
-        EngineError: none can be built.
     """
-    order = workshop.order
-    every = _buildable(workshop, list(mixes(order.located.catalog, order.precisions)))
-    fixed = workshop.fixed_bytes
-    return fit(every, order.placements, workshop.footprint, budget_bytes, fixed)
+    placements = footprints.workshop.order.placements
+    return fit(possible, placements, footprints.of, budget_bytes, footprints.fixed_bytes)
 
 
-def _buildable(workshop: Workshop, every: Sequence[Mix]) -> list[Mix]:
-    """The mixes all of whose variants the target's compiler takes."""
-    variants = dict.fromkeys(mix.variant(role) for mix in every for role in Role)
+def buildable(workshop: Workshop) -> list[Mix]:
+    """The mixes of an order all of whose variants the target's compiler takes.
+
+    Raises:
+        EngineError: there are none.
+    """
+    every = list(mixes(workshop.order.located.catalog, workshop.order.precisions))
+    variants = list(dict.fromkeys(mix.variant(role) for mix in every for role in Role))
+    workshop.prepare(variants)
     failed: dict[Variant, EngineError] = {}
     for variant in variants:
         try:

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from sdpack.bundle import (
+    ENGINES,
     ONNX,
     PORTABLE,
     SAMPLER,
     SAMPLES,
     Estimated,
     Evidence,
+    InputSizes,
     LatentSpace,
     Manifest,
     MemoryFigures,
     Part,
     PlacementFigures,
     Sampling,
+    Screening,
+    StandingFigures,
+    plan_name,
     write_bundle,
 )
-from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.evaluate.metrics import Estimate
-from sdpack.evaluate.race import Outcome, Standing
-from sdpack.pack.contest import MEASURED_ON, Contest
+from sdpack.evaluate.race import Fate, Outcome, Standing
+from sdpack.pack.contest import MEASURED_ON, Contest, Settled
 from sdpack.pack.fit import Fitted
+from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.workshop import EXPORTERS, QUANTIZERS, Workshop, versions
 from sdpack.placement import Role
+from sdpack.precision import Runtime
 
-ENGINES = "engines"
+LISTED = 10  # standings whose latency is measured
 TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
 
@@ -44,7 +50,8 @@ class Bundling:
     """Writes the winner of a finished race."""
 
     contest: Contest
-    outcome: Outcome
+    settled: Settled
+    footprints: Footprints
 
     @property
     def workshop(self) -> Workshop:
@@ -53,6 +60,10 @@ class Bundling:
     @property
     def order(self) -> Order:
         return self.workshop.order
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.settled.outcome
 
     @property
     def winner(self) -> Fitted:
@@ -95,18 +106,24 @@ class Bundling:
             parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{ONNX}/{PORTABLE[variant.role]}/model.onnx",
             plan=self._plan_name(variant.role),
+            inputs=self._inputs(variant),
         )
 
+    def _inputs(self, variant: Variant) -> dict[str, InputSizes]:
+        ranges = self.workshop.shapes.ranges(variant, self.winner.placement)
+        return {name: InputSizes(**asdict(given)) for name, given in ranges.items()}
+
     def _plan_name(self, role: Role) -> str | None:
-        if self.order.profile.runtime not in TENSORRT_PACKAGES:
+        if self.order.profile.runtime is not Runtime.TENSORRT_RTX:
             return None
-        return f"{ENGINES}/{role.value}.plan"
+        return plan_name(role)
 
     def _memory(self) -> MemoryFigures:
         peak = self.winner.peak
         return MemoryFigures(
             budget_bytes=self.order.budget,
             predicted_bytes=peak.bytes,
+            predicted_from=self.footprints.foresight,
             weights=dict(peak.weights),
             activation_bytes=peak.activation_bytes,
             activation_role=peak.role,
@@ -116,31 +133,55 @@ class Bundling:
     def _evidence(self) -> Evidence:
         number = self.outcome.winner
         seen = next(s.prompts for s in self.outcome.standings if s.arm == number)
-        quality, distance = self.contest.quality(number, seen)
         return Evidence(
             metric="judge similarity",
             measured_on=MEASURED_ON,
-            quality=_estimated(quality, seen),
-            kid=_estimated(distance, seen),
+            quality=_estimated(self.contest.quality(number, seen), seen),
+            kid=_estimated(self.contest.distance(number, seen), seen),
             mixes=len(self.contest.fitted),
-            pictures=self.outcome.pictures,
-            standings=tuple(self._standing(s) for s in self.outcome.standings),
+            pictures=self.settled.pictures,
+            screening=self._screening(),
+            standings=tuple(
+                self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
+            ),
         )
 
-    def _standing(self, standing: Standing) -> dict[str, Any]:
-        fitted = self.contest.fitted[standing.arm]
-        return {
-            "mix": str(fitted.mix),
-            "placement": str(fitted.placement),
-            "peak_bytes": fitted.peak.bytes,
-            "weights": {role.value: count for role, count in fitted.peak.weights.items()},
-            "fate": standing.fate.value,
-            "pictures": standing.prompts,
-            "mean": standing.mean,
-            "behind": standing.behind,
-            "low": standing.low,
-            "high": standing.high,
+    def _screening(self) -> Screening | None:
+        screened = self.settled.screened
+        if screened is None:
+            return None
+        left = set(screened.left)
+        out = {
+            str(fitted.mix): round(float(screened.foretold[number]), 6)
+            for number, fitted in enumerate(self.contest.fitted)
+            if number not in left
         }
+        return Screening(error=screened.error, checked=screened.checked, foretold=out)
+
+    def _ranked(self) -> list[Standing]:
+        """The winner, then the others as they came out, the better mean first."""
+        return sorted(self.outcome.standings, key=lambda s: (s.fate is not Fate.WON, -s.mean))
+
+    def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
+        fitted = self.contest.fitted[standing.arm]
+        quality = self.contest.quality(standing.arm, standing.prompts)
+        return StandingFigures(
+            mix=str(fitted.mix),
+            placement=str(fitted.placement),
+            peak_bytes=fitted.peak.bytes,
+            size_bytes=fitted.size_bytes,
+            weights={r: self._weight_bytes(fitted, r) for r in Role},
+            fate=standing.fate.value,
+            lost_to=str(self.contest.fitted[standing.to].mix),
+            quality=_estimated(quality, standing.prompts),
+            behind=standing.behind,
+            low=_finite(standing.low),
+            high=_finite(standing.high),
+            latency_s=self.contest.latency_s(standing.arm) if listed else None,
+        )
+
+    def _weight_bytes(self, fitted: Fitted, role: Role) -> int:
+        return self.footprints.of(fitted.mix.variant(role), fitted.placement).weight_bytes
 
     def _fill(self, folder: Path) -> None:
         for role in Role:
@@ -149,10 +190,33 @@ class Bundling:
         shutil.copytree(self.workshop.tokenizer_folder(encoder), folder / ONNX / "tokenizer")
         scheduler = self.order.folder(self.order.located.catalog.sampling.scheduler)
         shutil.copytree(scheduler, folder / ONNX / "scheduler")
+        (folder / ONNX / "model_index.json").write_text(self._index(scheduler))
         table = json.dumps(self.workshop.sampler.to_json())
         (folder / SAMPLER).write_text(table + "\n")
         samples = self.contest.samples(self.outcome.winner)
         Image.fromarray(samples).save(folder / SAMPLES, optimize=True)
+
+    def _index(self, scheduler: Path) -> str:
+        """What optimum's ONNX Runtime pipelines read first: the class of each part."""
+
+        def named(role: Role) -> str:
+            variant = self.winner.mix.variant(role)
+            return self.workshop.checkpoint(role, variant.candidate).class_name
+
+        config = json.loads((scheduler / "scheduler_config.json").read_text())
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": versions(("diffusers",))["diffusers"],
+            "feature_extractor": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", config["_class_name"]],
+            "text_encoder": ["transformers", named(Role.TEXT_ENCODER)],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "unet": ["diffusers", named(Role.DENOISER)],
+            "vae": ["diffusers", named(Role.DECODER)],
+        }
+        return json.dumps(index, indent=1) + "\n"
 
     def _fill_part(self, folder: Path, variant: Variant) -> None:
         target = folder / ONNX / PORTABLE[variant.role]
@@ -167,6 +231,10 @@ class Bundling:
             (folder / ENGINES).mkdir(exist_ok=True)
             built = self.workshop.plan(variant, self.winner.placement)
             shutil.copyfile(built.path, folder / plan)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _estimated(estimate: Estimate, pictures: int) -> Estimated:

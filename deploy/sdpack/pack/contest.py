@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,67 +15,180 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from sdpack.artifacts import file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.evaluate.judge import Judge
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import Arm, Outcome, Race
-from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
+from sdpack.evaluate.studio import BROKEN_SCORE, Drawer, Studio, Task, Trio
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
-from sdpack.pack.mix import Mix
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.screen import Screen, Screened, references
 from sdpack.pack.workshop import Workshop
-from sdpack.placement import Role
+from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
 
+Floats = NDArray[np.float64]
+
 MEASURED_ON = "ONNX Runtime CPU"
+FINALISTS = 24  # mixes that are drawn in full after a screening
+SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
+TIMED_PICTURES = 3
+CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a contest came to.
+
+    Attributes:
+        outcome: of the race; its arms are numbers of fitted mixes.
+        screened: who was left out before it; None if nobody was.
+        pictures: how many were drawn in all.
+    """
+
+    outcome: Outcome
+    screened: Screened | None
+    pictures: int
 
 
 class Contest:
     """Scores mixes on the catalog's prompts, and finds the best of them.
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime.
+
+    Args:
+        possible: every mix that can be built, whether it fits or not.
     """
 
     def __init__(
-        self, workshop: Workshop, fitted: Sequence[Fitted], say: Callable[[str], None]
+        self,
+        workshop: Workshop,
+        possible: Sequence[Mix],
+        fitted: Sequence[Fitted],
+        say: Callable[[str], None],
     ) -> None:
         self.workshop = workshop
+        self.possible = possible
         self.fitted = fitted
         self.say = say
         quality = workshop.located.catalog.quality
         self.prompts = workshop.located.prompts(quality.prompts)
         self.panel = self._panel()
-        self.trios = [self._trio(f.mix) for f in fitted]
         self.studio = self._studio(self.prompts)
         rules = workshop.order.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
+        self._drawers: dict[Variant, Drawer] = {}
+        self._drawn: dict[Mix, set[int]] = {}
 
-    def race(self) -> Outcome:
-        """The race over all of them."""
+    def settle(self) -> Settled:
+        """Screen the mixes if there are many, and race those that are left."""
         arms = [Arm(str(f.mix), f.size_bytes, f.rank) for f in self.fitted]
-        return Race(arms, self.scores, self.rules).run()
+        screened = self._screen(arms) if len(arms) > FINALISTS else None
+        field = screened.left if screened else list(range(len(arms)))
 
-    def scores(self, numbers: Sequence[int], asked: Sequence[int]) -> NDArray[np.float64]:
+        def scores(numbers: Sequence[int], asked: Sequence[int]) -> Floats:
+            return self.scores([self.fitted[field[n]].mix for n in numbers], asked)
+
+        def guard(leader: int, level: Sequence[int]) -> int:
+            chosen = self._guard(field[leader], [field[arm] for arm in level])
+            return field.index(chosen)
+
+        outcome = Race([arms[n] for n in field], scores, self.rules).run(guard)
+        standings = [replace(s, arm=field[s.arm], to=field[s.to]) for s in outcome.standings]
+        whole = replace(outcome, winner=field[outcome.winner], standings=tuple(standings))
+        return Settled(whole, screened, sum(len(asked) for asked in self._drawn.values()))
+
+    def _screen(self, arms: Sequence[Arm]) -> Screened:
+        mixes = [f.mix for f in self.fitted]
+
+        def works(mix: Mix) -> bool:
+            return bool(
+                (
+                    self.scores([mix], range(min(self.rules.first, self.rules.most))) > BROKEN_SCORE
+                ).any()
+            )
+
+        found = references(self.possible, self._weight, works)
+        screen = Screen(mixes, found, frozenset(self.possible), self.scores)
+        most = max(2 * self.rules.first, self.rules.most // SCREENED_SHARE)
+        rules = replace(self.rules, most=min(self.rules.most, most))
+        screened = screen.run(arms, rules, FINALISTS)
+        self.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
+        return screened
+
+    def _weight(self, mix: Mix) -> int:
+        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+
+    def _guard(self, leader: int, level: Sequence[int]) -> int:
+        """The lightest whose KID is not clearly above the leader's."""
+        seen = min(len(self._drawn[self.fitted[number].mix]) for number in level)
+        best = self.distance(leader, seen)
+        fair = (n for n in level if n == leader or self.distance(n, seen).low <= best.high)
+        return next(fair)
+
+    def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
         """Judge similarity of these mixes on these prompts: float64 (mixes, prompts)."""
-        self.say(f"drawing {len(asked)} prompts with {len(numbers)} mixes")
-        return self.studio.scores([self.trios[n] for n in numbers], list(asked))
+        self.say(f"drawing {len(asked)} prompts with {len(mixes)} mixes")
+        for mix in mixes:
+            self._drawn.setdefault(mix, set()).update(asked)
+        trios = [self.trio(mix) for mix in mixes]
+        return np.concatenate([self.studio.scores(trios, c) for c in _chunks(asked)], axis=1)
 
-    def quality(self, number: int, prompts: int) -> tuple[Estimate, Estimate]:
-        """Judge similarity and KID of one mix over the first prompts, all of them drawn before."""
-        rounds = self.rules.rounds(prompts)
-        scores = np.concatenate([self.scores([number], asked)[0] for asked in rounds])
-        pictures = [self.studio.pictures(self.trios[number], asked) for asked in rounds]
-        drawn = self.panel.features(torch.from_numpy(np.concatenate(pictures)))
-        real = self.panel.features(torch.from_numpy(self._real_pictures()))
-        return mean_estimate(scores), kid(drawn, real)
+    def quality(self, number: int, prompts: int) -> Estimate:
+        """Judge similarity of one fitted mix over the first prompts."""
+        trio = self.trio(self.fitted[number].mix)
+        asked = _chunks(range(prompts))
+        return mean_estimate(np.concatenate([self.studio.scores([trio], c)[0] for c in asked]))
+
+    def distance(self, number: int, prompts: int) -> Estimate:
+        """KID of one fitted mix over the first prompts to all the real pictures."""
+        trio = self.trio(self.fitted[number].mix)
+        inputs = {
+            **self.studio.inputs(trio, range(prompts)),
+            "real": file_sha256(self._real_path),
+        }
+        known = self.workshop.ledger.find("kid", inputs)
+        if known is None:
+            self.say(f"setting {self.fitted[number].mix} beside real pictures")
+            pictures = [self.studio.pictures(trio, c) for c in _chunks(range(prompts))]
+            drawn = self.panel.features(torch.from_numpy(np.concatenate(pictures)))
+            known = asdict(kid(drawn, self._real_features))
+            self.workshop.ledger.record("kid", inputs, known)
+        return Estimate(**known)
+
+    @cached_property
+    def _real_features(self) -> torch.Tensor:
+        return self.panel.features(torch.from_numpy(self._real_pictures()))
+
+    def latency_s(self, number: int) -> float:
+        """Seconds for one picture of a fitted mix on this machine, everything loaded."""
+        trio, placement = self.trio(self.fitted[number].mix), self.fitted[number].placement
+        inputs = {
+            **self.studio.inputs(trio, [0]),
+            "guidance": placement.guidance,
+            "tile": placement.tile,
+            "machine": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        }
+        known = self.workshop.ledger.find("latency", inputs)
+        if known is None:
+            self.say(f"timing {self.fitted[number].mix}")
+            resident = replace(placement, loading=Loading.RESIDENT)
+            times = self.studio.times(trio, resident, 1 + TIMED_PICTURES)
+            known = {"seconds": float(np.median(times[1:]))}
+            self.workshop.ledger.record("latency", inputs, known)
+        return float(known["seconds"])
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
         quality = self.workshop.located.catalog.quality
         prompts = self.workshop.located.prompts(quality.samples)
         studio = self._studio(prompts)
-        return sheet(studio.pictures(self.trios[number], list(range(len(prompts)))))
+        trio = self.trio(self.fitted[number].mix)
+        return sheet(studio.pictures(trio, list(range(len(prompts)))))
 
     def _panel(self) -> Panel:
         quality = self.workshop.located.catalog.quality
@@ -82,15 +199,18 @@ class Contest:
         )
         return Panel(judge, tokenizer)
 
-    def _trio(self, mix: Mix) -> Trio:
-        def drawer(role: Role) -> Drawer:
-            variant = mix.variant(role)
-            made = self.workshop.made(variant)
-            encodes = role is Role.TEXT_ENCODER
-            tokenizer = self.workshop.tokenizer(variant.candidate) if encodes else None
-            return Drawer(made.artifact.content, lambda: onnxruntime.load(made.path), tokenizer)
+    def trio(self, mix: Mix) -> Trio:
+        """The parts of a mix, as the studio takes them."""
+        return Trio(*(self._drawer(mix.variant(role)) for role in Role))
 
-        return Trio(*(drawer(role) for role in Role))
+    def _drawer(self, variant: Variant) -> Drawer:
+        if variant not in self._drawers:
+            made = self.workshop.made(variant)
+            encodes = variant.role is Role.TEXT_ENCODER
+            tokenizer = self.workshop.tokenizer(variant.candidate) if encodes else None
+            content = made.artifact.content
+            self._drawers[variant] = Drawer(content, lambda: onnxruntime.load(made.path), tokenizer)
+        return self._drawers[variant]
 
     def _studio(self, prompts: Sequence[str]) -> Studio:
         order, sampling = self.workshop.order, self.workshop.located.catalog.sampling
@@ -102,13 +222,19 @@ class Contest:
             order.height,
             order.width,
         )
+        decoders = {mix.decoder for mix in self.possible}
         latents = {
-            trio.decoder.content: self.workshop.latents(f.mix.decoder.candidate)
-            for trio, f in zip(self.trios, self.fitted, strict=True)
+            self.workshop.made(decoder).artifact.content: self.workshop.latents(decoder.candidate)
+            for decoder in decoders
         }
         judge = Checkpoint(order.folder(self.workshop.located.catalog.quality.judge)).content
         store, ledger = self.workshop.store, self.workshop.ledger
         return Studio(task, latents, self.panel, judge, store, ledger, MEASURED_ON)
+
+    @property
+    def _real_path(self) -> Path:
+        catalog = self.workshop.located.catalog
+        return self.workshop.located.path(catalog.quality.real_images)
 
     def _real_pictures(self) -> Pictures:
         """The real pictures the prompts stand for, cut from their sheet.
@@ -117,7 +243,7 @@ class Contest:
             CatalogError: the sheet cannot be read, or holds too few.
         """
         catalog = self.workshop.located.catalog
-        path = self.workshop.located.path(catalog.quality.real_images)
+        path = self._real_path
         side, columns = catalog.image_size, catalog.quality.real_columns
         try:
             whole = np.asarray(Image.open(path).convert("RGB"))
@@ -132,6 +258,16 @@ class Contest:
         tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
         pictures: Pictures = tiles.reshape(-1, side, side, 3)[: len(self.prompts)].copy()
         return pictures
+
+
+def _chunks(asked: Sequence[int]) -> list[list[int]]:
+    """Prompts cut at multiples of CHUNK: what is drawn is kept by chunk, whoever asks for it."""
+    if not asked:
+        return []
+    found: dict[int, list[int]] = {}
+    for number in asked:
+        found.setdefault(number // CHUNK, []).append(number)
+    return list(found.values())
 
 
 def sheet(pictures: Pictures, columns: int = 5, gap: int = 4) -> Pictures:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdpack.catalog import LocatedCatalog, Source
-from sdpack.errors import CatalogError, EngineError, InfeasibleError
+from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.source import local_folder
@@ -15,7 +15,7 @@ from sdpack.pack.fit import fit
 from sdpack.pack.mix import Variant, mixes, placements
 from sdpack.pack.outline import least_footprint
 from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, Runtime
+from sdpack.precision import Precision
 from sdpack.profile import LATENT_PIXEL, Profile
 
 
@@ -82,17 +82,11 @@ def check(order: Order) -> None:
 
     Raises:
         CatalogError: a file the catalog names is missing.
-        EngineError: the profile's runtime cannot be built for.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
     """
     missing = [f"{key}: {path} is missing" for key, path in order.located.missing()]
     if missing:
         raise CatalogError("; ".join(missing))
-    if order.profile.runtime not in (Runtime.TENSORRT_RTX, Runtime.ONNXRUNTIME_CPU):
-        raise EngineError(
-            f"profile {order.profile.name}: building for {order.profile.runtime} is not ready "
-            "yet; choose a tensorrt-rtx or a cpu profile"
-        )
     _refuse_hopeless(order)
 
 

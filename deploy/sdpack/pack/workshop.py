@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,16 +26,15 @@ from numpy.typing import NDArray
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
 from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
-from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
 from sdpack.errors import CatalogError, EngineError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.memory.predict import Footprint
-from sdpack.memory.probe import Probe, probe, process_bytes
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.placement import Guidance, Placement, Role
+from sdpack.pack.shapes import InputShapes
+from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.profile import LATENT_PIXEL, Profile
 from sdpack.quantize.ranges import measure_ranges
@@ -104,6 +104,11 @@ class Workshop:
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         return PromptTokenizer(self.tokenizer_folder(encoder))
+
+    @cached_property
+    def shapes(self) -> InputShapes:
+        """Of the inputs of every variant."""
+        return InputShapes(self.order, lambda encoder: self.tokenizer(encoder).length)
 
     def latents(self, decoder: str) -> Latents:
         """The space a decoder works in, from its config."""
@@ -263,10 +268,36 @@ class Workshop:
             self._made[variant] = self._make(variant)
         return self._made[variant]
 
+    def prepare(self, variants: Sequence[Variant]) -> None:
+        """Build the plans of these variants, as many at once as there are cores.
+
+        Only what any order of building gives is built here; `made` does the rest.
+        """
+        if self.profile.runtime is not Runtime.TENSORRT_RTX:
+            return
+        new = [v for v in variants if self.ledger.find("refused layers", self._trial(v)) is None]
+        whole = [self._variant(variant, frozenset()) for variant in new]
+        cores = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(cores) as pool:
+            tried = [
+                pool.submit(self._try_plan, variant, graph)
+                for variant, graph in zip(new, whole, strict=True)
+            ]
+            try:
+                for number, done in enumerate(tried, 1):
+                    done.result()
+                    self.say(f"building engines for {self.profile.sm}: {number} of {len(tried)}")
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _try_plan(self, variant: Variant, graph: Artifact) -> None:
+        with suppress(EngineError):
+            self._plan(variant, graph, Placement())
+
     def _make(self, variant: Variant) -> Made:
         if self.profile.runtime is not Runtime.TENSORRT_RTX:
             return Made(self._variant(variant, frozenset()), frozenset())
-        inputs = {"graph": self.graph(variant).content, **self._target(variant)}
+        inputs = self._trial(variant)
         known = self.ledger.find("refused layers", inputs)
         if known is None:
             refused = self._find_refused(variant)
@@ -275,6 +306,9 @@ class Workshop:
             refused = frozenset(known["layers"])
         self._refused |= refused
         return Made(self._variant(variant, refused), refused)
+
+    def _trial(self, variant: Variant) -> dict[str, Any]:
+        return {"graph": self.graph(variant).content, **self._target(variant)}
 
     def _target(self, variant: Variant) -> dict[str, Any]:
         return {
@@ -345,7 +379,7 @@ class Workshop:
 
     def _plan(self, variant: Variant, graph: Artifact, placement: Placement) -> Plan:
         package = TENSORRT_PACKAGES[self.profile.runtime]
-        shapes = self._shapes(variant, placement)
+        shapes = self.shapes.ranges(variant, placement)
         inputs = {
             "graph": graph.content,
             "shapes": {name: list(given.best) for name, given in shapes.items()},
@@ -358,80 +392,6 @@ class Workshop:
             tensorrt_builder.build(package, path, folder, shapes, self.profile.sm)
 
         return tensorrt_builder.read_plan(self.store.make("plan", inputs, build).folder)
-
-    def _shapes(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
-        batch = self.profile.shapes.batch
-        guided = self.located.catalog.sampling.guidance_scale > 1
-        rows = self.order.latent_rows
-        config = self.checkpoint(variant.role, variant.candidate).config
-        if variant.role is Role.TEXT_ENCODER:
-            length = self.tokenizer(variant.candidate).length
-            return {"input_ids": upto((batch, length))}
-        if variant.role is Role.DECODER:
-            sides = [min(placement.tile or side, side) for side in rows]
-            return {"latent_sample": upto((batch, config["latent_channels"], *sides))}
-        twice = guided and placement.guidance is Guidance.BATCHED
-        count = 2 * batch if twice else batch
-        states = (count, self._text_length(variant), config["cross_attention_dim"])
-        return {
-            "sample": upto((count, config["in_channels"], *rows)),
-            "encoder_hidden_states": upto(states),
-        }
-
-    def _text_length(self, denoiser: Variant) -> int:
-        lengths = {
-            self.tokenizer(parts.text_encoder).length
-            for parts in self.located.catalog.mixable()
-            if parts.denoiser == denoiser.candidate
-        }
-        if len(lengths) != 1:
-            raise CatalogError(
-                f"denoiser {denoiser.candidate}: its text encoders read texts of different "
-                f"lengths ({sorted(lengths)}); give them tokenizers of one length"
-            )
-        return lengths.pop()
-
-    # --- memory ---
-
-    def footprint(self, variant: Variant, placement: Placement) -> Footprint:
-        """What a variant takes under a placement: by its plan, or measured alone on a CPU."""
-        if self.profile.runtime is Runtime.ONNXRUNTIME_CPU:
-            return self._probed(variant, placement)
-        plan = self.plan(variant, placement)
-        return Footprint(plan.weight_bytes, plan.activation_bytes)
-
-    @cached_property
-    def fixed_bytes(self) -> int:
-        """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
-        if self.profile.runtime is not Runtime.ONNXRUNTIME_CPU:
-            return 0
-        encoder = next(iter(self.located.catalog.text_encoders))
-        return process_bytes(self.tokenizer_folder(encoder))
-
-    def _probed(self, variant: Variant, placement: Placement) -> Footprint:
-        graph = self.made(variant).artifact
-        shapes = {n: given.largest for n, given in self._shapes(variant, placement).items()}
-        if variant.role is Role.DENOISER:
-            shapes["timestep"] = (1,)
-        inputs = {
-            "graph": graph.content,
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
-            "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "tools": versions(("onnxruntime", "numpy")),
-            "revision": REVISION,
-        }
-        known = self.ledger.find("footprint", inputs)
-        if known is None:
-            self.say(f"measuring what {_words(variant)} takes")
-            known = asdict(probe(graph.path(graphs.MODEL_FILE), shapes))
-            self.ledger.record("footprint", inputs, known)
-        return Probe(**known).footprint
-
-
-def upto(sizes: tuple[int, ...]) -> InputRange:
-    """Any batch up to the first of these sizes; tuned for the whole of it."""
-    return InputRange((1, *sizes[1:]), sizes, sizes)
 
 
 def refused_layers(layers: Sequence[str], builds: Callable[[Sequence[str]], bool]) -> list[str]:

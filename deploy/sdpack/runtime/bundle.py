@@ -46,8 +46,8 @@ def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Se
         return onnxruntime.load(folder / part.graph, runtime, threads)
     if part.plan is None:
         raise BundleError(
-            f"{folder}: {part.graph} has no engine for {runtime}; finish it on the "
-            "device, or use --runtime onnxruntime-cpu"
+            f"{folder}: {part.graph} has no engine for {runtime}; run `sdpack finish {folder}` on "
+            "the device, or use --runtime onnxruntime-cpu"
         )
     return tensorrt_session.load(TENSORRT_PACKAGES[runtime], folder / part.plan)
 

@@ -78,6 +78,49 @@ def test_a_chain_of_small_steps_down_is_not_walked() -> None:
     assert qualities[outcome.winner] > 0.30 - 2 * RULES.indifference
 
 
+def test_a_tie_is_no_cover_for_a_mix_that_was_seen_to_be_worse() -> None:
+    """Too few pictures to tell them apart beyond chance, but the smaller one is 0.05 behind."""
+    outcome = run(Pictures([0.35, 0.30], 0.06), sizes=[20, 10], rules=Rules(most=16))
+    assert outcome.winner == 0
+    assert fates(outcome)[1] is Fate.TIED
+
+
+def test_a_guard_has_the_last_word_among_those_level() -> None:
+    pictures = Pictures([0.3, 0.3, 0.3, 0.1], 0.1)
+    asked = []
+
+    def guard(leader: int, level: Sequence[int]) -> int:
+        asked.append((leader, list(level)))
+        return level[-1]
+
+    sizes = [30, 10, 20, 5]
+    arms = [Arm(f"mix {i}", size) for i, size in enumerate(sizes)]
+    outcome = Race(arms, pictures, RULES).run(guard)
+    ((leader, level),) = asked
+    assert leader in level
+    assert [sizes[arm] for arm in level] == sorted(sizes[arm] for arm in level)
+    assert outcome.winner == level[-1]
+
+
+def test_narrowing_keeps_the_best_and_the_lightest_of_the_level() -> None:
+    qualities = [0.3 + 0.0001 * n for n in range(40)]
+    pictures = Pictures(qualities, 0.3)
+    arms = [Arm(f"mix {i}", 100 - i) for i in range(40)]
+    left, means = Race(arms, pictures, RULES).narrow(10)
+    assert len(left) == len(set(left)) == 10
+    assert int(means.argmax()) in left
+    assert len(pictures.drawn) == 40 * RULES.most
+
+
+def test_slack_spares_what_would_have_lost() -> None:
+    qualities = [0.5] + [0.35] * 20
+    arms = [Arm(f"mix {i}", i) for i in range(21)]
+    lost, _ = Race(arms, Pictures(qualities, 0.01), RULES).narrow(1)
+    spared, _ = Race(arms, Pictures(qualities, 0.01), RULES, slack=0.3).narrow(5)
+    assert lost == [0]
+    assert len(spared) == 5
+
+
 def test_one_mix_alone_needs_one_round() -> None:
     outcome = run(Pictures([0.3], 0.1))
     assert outcome.winner == 0

@@ -1,6 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.pack.workshop import refused_layers, upto
+from sdpack.pack.workshop import refused_layers
 
 LAYERS = [f"layer {n}" for n in range(40)]
 
@@ -24,9 +24,3 @@ def test_layers_that_fail_only_together_are_all_refused() -> None:
     refused = refused_layers(LAYERS, builds)
     assert {"layer 3", "layer 30"} <= set(refused)
     assert builds([layer for layer in LAYERS if layer not in refused])
-
-
-def test_an_engine_takes_smaller_batches_too() -> None:
-    given_range = upto((4, 16, 8, 8))
-    assert given_range.smallest == (1, 16, 8, 8)
-    assert given_range.best == given_range.largest == (4, 16, 8, 8)

@@ -1,0 +1,45 @@
+"""`sdpack finish`: the engines that only the device itself can build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from sdpack.cli.output import json_option, print_json
+from sdpack.units import format_bytes
+
+
+@click.command("finish", epilog="Example, on the device: sdpack finish bundles/jetson")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
+    """Build a bundle's missing engines for the GPU of this machine.
+
+    Engines of classic TensorRT (Jetson, data-centre GPUs) fit only the GPU they were built on.
+    A bundle that lacks none is left as it is.
+    """
+    from sdpack.bundle import read_manifest
+    from sdpack.runtime.finish import finish, unfinished
+
+    missing = unfinished(read_manifest(bundle))
+    quiet = bool(ctx.obj and ctx.obj["quiet"])
+    with Console(stderr=True, quiet=quiet).status("reading the bundle") as status:
+        manifest = finish(bundle, status.update)
+    if as_json:
+        print_json(manifest.model_dump(mode="json", by_alias=True))
+        return
+    if not missing or manifest.finished is None:
+        click.echo(f"{bundle} lacks no engine")
+        return
+    for role, plan in manifest.finished.plans.items():
+        click.echo(
+            f"{role.replace('_', ' ')}: {format_bytes(plan.weight_bytes)} of weights, "
+            f"{format_bytes(plan.activation_bytes)} of scratch"
+        )
+    click.echo(
+        f"{bundle} is finished for {manifest.finished.machine}; measure it with "
+        f"`sdpack verify {bundle}`"
+    )

@@ -1,0 +1,122 @@
+"""What each variant takes on the device, by the best that can be known of its runtime here.
+
+TensorRT-RTX         the builder's own plan of the engine that ships
+ONNX Runtime, CPU    a process that runs the part alone, measured
+others               the graph: its weights as stored, and the tensors alive at once; their
+                     engines are made on the device, where `verify` measures
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from sdpack.bundle import Foresight
+from sdpack.memory.liveness import liveness
+from sdpack.memory.predict import Footprint
+from sdpack.memory.probe import Probe, probe, process_bytes
+from sdpack.pack.mix import Variant
+from sdpack.pack.shapes import Sizes
+from sdpack.pack.workshop import Workshop, versions
+from sdpack.placement import Placement
+from sdpack.precision import Runtime
+
+REVISION = 1  # of this module's ways to measure; a change makes earlier figures strangers
+
+
+@dataclass
+class Footprints:
+    """Footprints of one order's variants, each found once."""
+
+    workshop: Workshop
+    _known: dict[tuple[Variant, Placement], Footprint] = field(default_factory=dict, init=False)
+
+    @property
+    def foresight(self) -> Foresight:
+        """Where the figures come from."""
+        match self.workshop.profile.runtime:
+            case Runtime.TENSORRT_RTX:
+                return Foresight.PLAN
+            case Runtime.ONNXRUNTIME_CPU:
+                return Foresight.PROBE
+        return Foresight.GRAPH
+
+    def of(self, variant: Variant, placement: Placement) -> Footprint:
+        """What a variant takes under a placement."""
+        key = (variant, placement)
+        if key not in self._known:
+            self._known[key] = self._find(variant, placement)
+        return self._known[key]
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
+        if self.foresight is not Foresight.PROBE:
+            return 0
+        encoder = next(iter(self.workshop.located.catalog.text_encoders))
+        known = self._remembered("process", {"tokenizer": encoder})
+        if known is None:
+            known = {"bytes": process_bytes(self.workshop.tokenizer_folder(encoder))}
+            self._remember("process", {"tokenizer": encoder}, known)
+        return int(known["bytes"])
+
+    def _find(self, variant: Variant, placement: Placement) -> Footprint:
+        if self.foresight is Foresight.PLAN:
+            plan = self.workshop.plan(variant, placement)
+            return Footprint(plan.weight_bytes, plan.activation_bytes)
+        shapes = self.workshop.shapes.largest(variant, placement)
+        if self.foresight is Foresight.PROBE:
+            return self._probed(variant, shapes)
+        return self._read_off(variant, shapes)
+
+    def _probed(self, variant: Variant, shapes: Mapping[str, Sizes]) -> Footprint:
+        made = self.workshop.made(variant)
+        inputs = {
+            "graph": made.artifact.content,
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+        }
+        known = self._remembered("footprint", inputs)
+        if known is None:
+            self.workshop.say(f"measuring what {variant} takes")
+            known = asdict(probe(made.path, shapes))
+            self._remember("footprint", inputs, known)
+        return Probe(**known).footprint
+
+    def _remembered(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        return self.workshop.ledger.find(kind, {**inputs, **self._here()})
+
+    def _remember(self, kind: str, inputs: Mapping[str, Any], value: Mapping[str, Any]) -> None:
+        self.workshop.ledger.record(kind, {**inputs, **self._here()}, value)
+
+    def _here(self) -> dict[str, Any]:
+        """What a measured figure depends on besides what was measured."""
+        return {
+            "machine": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+            "tools": versions(("onnxruntime", "numpy")),
+            "revision": REVISION,
+        }
+
+    def _read_off(self, variant: Variant, shapes: Mapping[str, Sizes]) -> Footprint:
+        model = ir.load(self.workshop.made(variant).path)
+        return graph_footprint(model, shapes)
+
+
+def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
+    """Stored weights and live tensors of a graph at these input shapes; the model is changed."""
+    weights = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    bindings: dict[str, int] = {}
+    for value in model.graph.inputs:
+        for size, number in zip(value.shape or (), shapes.get(str(value.name), ()), strict=False):
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
+                bindings[size.value] = number
+    return Footprint(weights, liveness(model, bindings).peak_bytes)

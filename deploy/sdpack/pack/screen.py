@@ -1,0 +1,127 @@
+"""Screening: which of a thousand mixes are worth drawing, told from what each part does alone.
+
+What a part's precision does to the pictures hardly depends on the precision of the other parts. So
+each variant is drawn once in place of its counterpart in a reference mix of its denoiser, and the
+scores of every other mix are put together, prompt by prompt:
+
+    mix = reference + (with its encoder - reference) + (with its denoiser - reference)
+                    + (with its decoder - reference)
+
+How far that is off is measured on some mixes that are drawn in full. What is foretold decides only
+who takes part in the race; no figure of a bundle comes from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.evaluate.race import Arm, Race, Rules
+from sdpack.evaluate.studio import BROKEN_SCORE
+from sdpack.pack.mix import Mix
+from sdpack.placement import Role
+
+CHECKED = 12
+
+Floats = NDArray[np.float64]
+Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
+"""Mixes and prompts by number to scores, float64 (mixes, prompts)."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What came of a screening.
+
+    Attributes:
+        left: the numbers of the mixes that go on.
+        foretold: every mix's mean score as it was put together, float64 (mixes,).
+        error: the farthest a foretold mean was from the drawn one.
+        checked: over how many mixes that was measured.
+    """
+
+    left: list[int]
+    foretold: Floats
+    error: float
+    checked: int
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Screens mixes.
+
+    Attributes:
+        references: of each denoiser candidate, the mix its variants are tried in.
+        possible: every mix that can be drawn.
+    """
+
+    mixes: Sequence[Mix]
+    references: Mapping[str, Mix]
+    possible: frozenset[Mix]
+    draw: Draw
+
+    @cached_property
+    def _recipes(self) -> list[dict[Mix, int]]:
+        return [self._recipe(mix) for mix in self.mixes]
+
+    def _recipe(self, mix: Mix) -> dict[Mix, int]:
+        """The drawn mixes whose scores, so many times each, add up to this one's."""
+        reference = self.references[mix.denoiser.candidate]
+        roles = [role for role in Role if mix.variant(role) != reference.variant(role)]
+        if len(roles) <= 1:
+            return {mix: 1}
+        changed = [replace(reference, **{role.value: mix.variant(role)}) for role in roles]
+        if not self.possible.issuperset(changed):
+            return {mix: 1}
+        return {**dict.fromkeys(changed, 1), reference: 1 - len(roles)}
+
+    def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Floats:
+        """Foretold scores of these mixes: float64 (mixes, prompts)."""
+        recipes = [self._recipes[number] for number in numbers]
+        drawn = list(dict.fromkeys(mix for recipe in recipes for mix in recipe))
+        scores = dict(zip(drawn, self.draw(drawn, prompts), strict=True))
+        return np.array([_put_together(recipe, scores) for recipe in recipes])
+
+    def run(self, arms: Sequence[Arm], rules: Rules, few: int) -> Screened:
+        """Narrow the mixes, whose arms these are, to at most `few`."""
+        first = range(min(rules.first, rules.most))
+        foretold = self.scores(range(len(self.mixes)), first).mean(axis=1)
+        checked = self._to_check(foretold)
+        seen = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
+        error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
+        left, means = Race(arms, self.scores, rules, slack=error).narrow(few)
+        return Screened(left, means, error, len(checked))
+
+    def _to_check(self, foretold: Floats) -> list[int]:
+        """Mixes that are put together, spread evenly from the worst to the best."""
+        composed = [n for n, recipe in enumerate(self._recipes) if len(recipe) > 1]
+        composed.sort(key=lambda n: float(foretold[n]))
+        places = np.linspace(0, len(composed) - 1, min(CHECKED, len(composed))).round()
+        return [composed[int(place)] for place in places]
+
+
+def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Floats:
+    """The sum a recipe stands for; where an ingredient is broken, broken too."""
+    total: Floats = np.sum([times * scores[mix] for mix, times in recipe.items()], axis=0)
+    broken = np.any([scores[mix] <= BROKEN_SCORE for mix in recipe], axis=0)
+    return np.where(broken, BROKEN_SCORE, total)
+
+
+def references(
+    mixes: Sequence[Mix], weight: Callable[[Mix], int], works: Callable[[Mix], bool]
+) -> dict[str, Mix]:
+    """Of each denoiser candidate the heaviest mix that works: the largest partners, least narrowed.
+
+    Where none works the heaviest stands: all of them are then found to be broken.
+    """
+    found: dict[str, Mix] = {}
+    by_denoiser: dict[str, list[Mix]] = {}
+    for mix in mixes:
+        by_denoiser.setdefault(mix.denoiser.candidate, []).append(mix)
+    for name, of_it in by_denoiser.items():
+        of_it.sort(key=lambda mix: (-weight(mix), mix))
+        found[name] = next((mix for mix in of_it if works(mix)), of_it[0])
+    return found

@@ -1,0 +1,109 @@
+"""Building on the device what could not be built elsewhere: the engines of classic TensorRT.
+
+They fit only the GPU they were built on, so a bundle for such a device carries the graphs and the
+shapes, and the engines join it here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sdpack.bundle import (
+    ENGINES,
+    MANIFEST,
+    Finished,
+    Manifest,
+    Part,
+    PlanFigures,
+    open_bundle,
+    plan_name,
+    write_bundle,
+)
+from sdpack.detect import gpus
+from sdpack.engines import tensorrt_builder
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan
+from sdpack.errors import MissingPackageError
+from sdpack.placement import Role
+
+
+def unfinished(manifest: Manifest) -> list[Role]:
+    """The roles whose engines are yet to be built on the device."""
+    if manifest.profile.runtime not in TENSORRT_PACKAGES:
+        return []
+    return [role for role, part in manifest.parts.items() if part.plan is None]
+
+
+def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifest:
+    """Build the missing engines of a bundle for the GPU of this machine; returns its manifest.
+
+    The bundle is replaced as a whole once all are built; should one fail, it stays as it is.
+
+    Raises:
+        BundleError: the bundle is not whole.
+        MissingPackageError: the profile's TensorRT is not installed here.
+        EngineError: an engine does not build.
+        StoreError: the folder cannot be written.
+    """
+    manifest = open_bundle(folder)
+    roles = unfinished(manifest)
+    if not roles:
+        return manifest
+    package = TENSORRT_PACKAGES[manifest.profile.runtime]
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(package, "tensorrt", "building engines on the device")
+    with tempfile.TemporaryDirectory() as scratch:
+        plans = {
+            role: _build(folder, manifest.parts[role], package, Path(scratch) / role.value, say)
+            for role in roles
+        }
+        parts = dict(manifest.parts)
+        for role in roles:
+            parts[role] = parts[role].model_copy(update={"plan": plan_name(role)})
+        update = {"parts": parts, "finished": _finished(package, plans)}
+
+        def fill(new: Path) -> None:
+            shutil.copytree(folder, new, copy_function=_link, dirs_exist_ok=True)
+            (new / MANIFEST).unlink()
+            (new / ENGINES).mkdir(exist_ok=True)
+            for role, plan in plans.items():
+                shutil.copyfile(plan.path, new / plan_name(role))
+
+        return write_bundle(folder, manifest.model_copy(update=update), fill)
+
+
+def _build(
+    bundle: Path, part: Part, package: str, folder: Path, say: Callable[[str], None]
+) -> Plan:
+    say(f"building {part.graph} for this GPU")
+    folder.mkdir()
+    ranges = {name: InputRange(**dict(sizes)) for name, sizes in part.inputs.items()}
+    return tensorrt_builder.build(package, bundle / part.graph, folder, ranges)
+
+
+def _finished(package: str, plans: Mapping[Role, Plan]) -> Finished:
+    names = [gpu.name for gpu in gpus()]
+    return Finished(
+        machine=names[0] if names else platform.machine(),
+        package=package,
+        version=next(iter(plans.values())).version,
+        plans={
+            role: PlanFigures(
+                weight_bytes=plan.weight_bytes, activation_bytes=plan.activation_bytes
+            )
+            for role, plan in plans.items()
+        },
+    )
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, which takes no room; a copy where the disk has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

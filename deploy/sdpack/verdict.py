@@ -1,0 +1,100 @@
+"""Why a bundle's mix was chosen, in words, read off the evidence it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdpack.bundle import Estimated, Evidence, Manifest, StandingFigures
+from sdpack.placement import Role
+from sdpack.units import format_bytes
+
+COLUMNS = (
+    "mix",
+    *(role.value.replace("_", " ") for role in Role),
+    "predicted peak",
+    "quality",
+    "behind the winner",
+    "latency",
+    "pictures",
+    "fate",
+)
+NUMBERS = COLUMNS[1:-1]
+
+
+def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
+    """Rows of COLUMNS: the winner and the next best, weights by role."""
+    return [_row(standing) for standing in manifest.evidence.standings[:count]]
+
+
+def _row(standing: StandingFigures) -> tuple[str, ...]:
+    latency = standing.latency_s
+    return (
+        standing.mix,
+        *(format_bytes(standing.weights[role]) for role in Role),
+        format_bytes(standing.peak_bytes),
+        _interval(standing.quality),
+        "" if standing.fate == "won" else _difference(standing),
+        "" if latency is None else f"{1000 * latency:.0f} ms",
+        str(standing.quality.pictures),
+        standing.fate,
+    )
+
+
+def verdict(manifest: Manifest) -> list[str]:
+    """Why the winner won: a sentence or two a line."""
+    evidence = manifest.evidence
+    winner, *others = evidence.standings
+    lines = [
+        f"{winner.mix} won: {evidence.metric} {_interval(evidence.quality)} over "
+        f"{evidence.quality.pictures} pictures on {evidence.measured_on}."
+    ]
+    lines += _comparison(winner, others)
+    lines.append(_field(evidence))
+    memory = manifest.memory
+    lines.append(
+        f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
+        f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
+    )
+    return lines
+
+
+def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
+    better = [s for s in others if s.behind > 0]
+    if better:
+        best = max(better, key=lambda s: s.behind)
+        spared = best.size_bytes - winner.size_bytes
+        gain = f"it is {format_bytes(spared)} smaller" if spared > 0 else "it is the faster"
+        return [
+            f"Its nearest rival {best.mix} drew better by {_difference(best)}, which is as good as "
+            f"a tie; {gain}."
+        ]
+    worse = [s for s in others if s.high is not None and s.high < 0]
+    lines = []
+    if others:
+        next_best = max(others, key=lambda s: s.behind)
+        lines.append(f"The next best, {next_best.mix}, drew {_difference(next_best)}.")
+    if worse:
+        lines.append(f"{len(worse)} of {len(others)} others are worse beyond chance.")
+    return lines
+
+
+def _field(evidence: Evidence) -> str:
+    raced = len(evidence.standings)
+    if evidence.screening is None:
+        return f"{raced} mixes fit and raced; {evidence.pictures:,} pictures in all."
+    screening = evidence.screening
+    return (
+        f"{evidence.mixes:,} mixes fit; {raced} of them raced, {len(screening.foretold):,} were "
+        f"left out by what their parts do (off by at most {screening.error:.3f} in "
+        f"{screening.checked} checks); {evidence.pictures:,} pictures in all."
+    )
+
+
+def _interval(estimate: Estimated) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _difference(standing: StandingFigures) -> str:
+    if standing.low is None or standing.high is None:
+        return f"{standing.behind:+.3f}"
+    return f"{standing.behind:+.3f} [{standing.low:+.3f}, {standing.high:+.3f}]"

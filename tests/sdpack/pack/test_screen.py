@@ -1,0 +1,119 @@
+"""Screening on made-up scores: parts that add up, nearly add up, and break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sdpack.catalog import default_catalog
+from sdpack.evaluate.race import Arm, Rules
+from sdpack.evaluate.studio import BROKEN_SCORE
+from sdpack.pack.mix import Mix, mixes
+from sdpack.pack.screen import CHECKED, Screen, references
+from sdpack.placement import Role
+from sdpack.precision import Precision
+
+PRECISIONS = (Precision.FP16, Precision.W8, Precision.W4)
+WORTH = {"s": 0.0, "m": 0.1, "l": 0.2, "kl": 0.05, "tiny": 0.0}
+LOSS = {Precision.FP16: 0.0, Precision.W8: 0.002, Precision.W4: 0.05}
+EVERY = list(mixes(default_catalog().catalog, PRECISIONS))
+RULES = Rules(first=16, most=64)
+
+
+class Studio:
+    """Scores that add up over the parts but for `entangled`; pictures are counted."""
+
+    def __init__(self, entangled: float = 0.0, noise: float = 0.05) -> None:
+        rng = np.random.default_rng(0)
+        self.prompts = rng.normal(0, 0.2, RULES.most)
+        self.taste = {name: rng.normal(0, noise, RULES.most) for name in WORTH}
+        self.rough = {p: rng.normal(0, LOSS[p] / 2, RULES.most) for p in PRECISIONS}
+        self.entangled = {mix: entangled * rng.choice([-1, 1]) for mix in EVERY}
+        self.drawn: set[tuple[Mix, int]] = set()
+        self.broken: set[Mix] = set()
+
+    def truth(self, mix: Mix) -> float:
+        parts = [mix.variant(role) for role in Role]
+        worth = sum(WORTH[v.candidate] - LOSS[v.precision] for v in parts)
+        return worth + float(self.entangled[mix])
+
+    def __call__(self, asked: Sequence[Mix], prompts: Sequence[int]) -> NDArray[np.float64]:
+        numbers = list(prompts)
+        self.drawn |= {(mix, number) for mix in asked for number in numbers}
+        return np.array([self._score(mix)[numbers] for mix in asked])
+
+    def _score(self, mix: Mix) -> NDArray[np.float64]:
+        if mix in self.broken:
+            return np.full(RULES.most, BROKEN_SCORE)
+        parts = [mix.variant(role) for role in Role]
+        luck = sum(self.taste[v.candidate] + self.rough[v.precision] for v in parts)
+        return np.asarray(self.truth(mix) + self.prompts + luck)
+
+
+def weight(mix: Mix) -> int:
+    size = {"s": 1, "m": 2, "l": 4, "kl": 2, "tiny": 1}
+    bits = {Precision.FP16: 16, Precision.W8: 8, Precision.W4: 4}
+    parts = [mix.variant(role) for role in Role]
+    return sum(size[v.candidate] * bits[v.precision] for v in parts)
+
+
+def screen(studio: Studio) -> Screen:
+    found = references(EVERY, weight, lambda mix: mix not in studio.broken)
+    return Screen(EVERY, found, frozenset(EVERY), studio)
+
+
+ARMS = [Arm(str(mix), weight(mix)) for mix in EVERY]
+
+
+def test_scores_that_add_up_are_foretold_exactly_from_a_fraction_of_the_pictures() -> None:
+    studio = Studio()
+    prompts = range(16)
+    foretold = screen(studio).scores(range(len(EVERY)), prompts)
+    assert len(studio.drawn) < 0.2 * len(EVERY) * len(prompts)
+    assert np.allclose(foretold, studio(EVERY, prompts), atol=1e-9)
+
+
+def test_the_best_goes_on() -> None:
+    studio = Studio()
+    screened = screen(studio).run(ARMS, RULES, few=24)
+    assert len(screened.left) <= 24
+    best = max(range(len(EVERY)), key=lambda n: studio.truth(EVERY[n]))
+    close = {
+        n for n in range(len(EVERY)) if studio.truth(EVERY[n]) > studio.truth(EVERY[best]) - 0.01
+    }
+    assert close & set(screened.left)
+    assert screened.error < 1e-9
+    assert screened.checked == CHECKED
+
+
+@pytest.mark.parametrize("entangled", [0.01, 0.03])
+def test_what_does_not_add_up_is_noticed(entangled: float) -> None:
+    screened = screen(Studio(entangled)).run(ARMS, RULES, few=24)
+    assert entangled <= screened.error <= 6.001 * entangled
+
+
+def test_a_broken_reference_gives_way_to_the_next() -> None:
+    studio = Studio()
+    whole = screen(studio).references["l"]
+    studio.broken = {mix for mix in EVERY if mix.decoder == whole.decoder}
+    found = screen(studio).references["l"]
+    assert found not in studio.broken
+    assert found.text_encoder == whole.text_encoder
+
+
+def test_a_mix_with_a_broken_part_is_foretold_to_be_broken() -> None:
+    studio = Studio()
+    broken = {v for mix in EVERY for v in [mix.decoder] if v.precision is Precision.W4}
+    studio.broken = {mix for mix in EVERY if mix.decoder in broken}
+    foretold = screen(studio).scores(range(len(EVERY)), range(4))
+    for mix, scores in zip(EVERY, foretold, strict=True):
+        assert (scores == BROKEN_SCORE).all() == (mix.decoder in broken)
+
+
+def test_the_reference_is_the_heaviest_of_its_denoiser() -> None:
+    found = references(EVERY, weight, lambda _: True)
+    assert set(found) == {"s", "m", "l"}
+    for name, mix in found.items():
+        assert str(mix) == f"l/fp16 + {name}/fp16 + kl/fp16"

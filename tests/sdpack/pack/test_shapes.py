@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sdpack.catalog import default_catalog
+from sdpack.errors import CatalogError
+from sdpack.pack.mix import Variant
+from sdpack.pack.order import Order
+from sdpack.pack.shapes import InputShapes, upto
+from sdpack.placement import Guidance, Placement, Role
+from sdpack.precision import Precision
+from sdpack.profile import find_profile
+
+DENOISER = Variant(Role.DENOISER, "s", Precision.FP16)
+DECODER = Variant(Role.DECODER, "kl", Precision.FP16)
+ENCODER = Variant(Role.TEXT_ENCODER, "m", Precision.FP16, "s")
+
+
+def shapes(profile: str = "4gb-gpu") -> InputShapes:
+    order = Order(find_profile(profile), default_catalog(), Path("x"))
+    return InputShapes(order, lambda _: 16)
+
+
+def test_an_engine_takes_smaller_batches_too() -> None:
+    given_range = upto((4, 16, 8, 8))
+    assert given_range.smallest == (1, 16, 8, 8)
+    assert given_range.best == given_range.largest == (4, 16, 8, 8)
+
+
+def test_batched_guidance_doubles_the_denoiser_s_rows() -> None:
+    batched = shapes().largest(DENOISER, Placement())
+    halves = shapes().largest(DENOISER, Placement(guidance=Guidance.SEQUENTIAL))
+    batch = find_profile("4gb-gpu").shapes.batch
+    assert batched["sample"] == (2 * batch, 16, 8, 8)
+    assert batched["encoder_hidden_states"] == (2 * batch, 16, 64)
+    assert halves["sample"] == (batch, 16, 8, 8)
+    assert batched["timestep"] == (1,)
+
+
+def test_a_tile_bounds_the_decoder_s_input() -> None:
+    assert shapes().largest(DECODER, Placement(tile=4))["latent_sample"][2:] == (4, 4)
+    assert shapes().largest(DECODER, Placement(tile=32))["latent_sample"][2:] == (8, 8)
+
+
+def test_a_text_encoder_reads_whole_prompts() -> None:
+    assert shapes("8gb-gpu").largest(ENCODER, Placement())["input_ids"][1] == 16
+
+
+def test_encoders_of_different_lengths_are_refused() -> None:
+    order = shapes().order
+    mixed = InputShapes(order, lambda name: {"s": 16, "m": 77, "l": 16}[name])
+    with pytest.raises(CatalogError, match=r"denoiser s: .*\[16, 77\]"):
+        mixed.ranges(DENOISER, Placement())

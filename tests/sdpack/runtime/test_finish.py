@@ -1,0 +1,106 @@
+"""Finishing a bundle on its device, with real builds of TensorRT-RTX standing in for TensorRT."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sdpack.bundle import InputSizes, Manifest, open_bundle, write_bundle
+from sdpack.engines import tensorrt_builder
+from sdpack.errors import BundleError, EngineError, MissingPackageError
+from sdpack.placement import Role
+from sdpack.precision import Runtime
+from sdpack.profile import find_profile
+from sdpack.runtime import finish as finishing
+from sdpack.runtime.finish import finish, unfinished
+
+from tests.sdpack.graphs import linear, saved
+from tests.sdpack.test_bundle import manifest
+
+WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+SIZES = {"smallest": (1, 64), "best": (2, 64), "largest": (2, 64)}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    values = manifest()
+    part = values.parts[Role.DENOISER].model_copy(
+        update={"inputs": {"x": InputSizes.model_validate(SIZES)}}
+    )
+    jetson = find_profile("jetson-orin-nano-8gb")
+    update = {"parts": {Role.DENOISER: part}, "profile": jetson}
+
+    def fill(folder: Path) -> None:
+        saved(linear(WEIGHT), folder / "onnx" / "unet")
+        (folder / "sampler.json").write_text("{}")
+
+    write_bundle(tmp_path / "b", values.model_copy(update=update), fill)
+    return tmp_path / "b"
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setitem(finishing.TENSORRT_PACKAGES, Runtime.TENSORRT, "tensorrt_rtx")
+    build = partial(tensorrt_builder.build, compute_capability="SM86")
+    monkeypatch.setattr(finishing.tensorrt_builder, "build", build)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.mark.usefixtures("device")
+def test_the_engines_join_the_bundle(bundle: Path) -> None:
+    before = files(bundle)
+    assert unfinished(open_bundle(bundle)) == [Role.DENOISER]
+    found = finish(bundle)
+    assert found == open_bundle(bundle)
+    assert found.parts[Role.DENOISER].plan == "engines/denoiser.plan"
+    assert found.finished is not None
+    assert found.finished.plans[Role.DENOISER].weight_bytes >= WEIGHT.nbytes
+    after = files(bundle)
+    assert set(after) == {*before, "engines/denoiser.plan"}
+    assert all(after[name] == before[name] for name in before if name != "manifest.json")
+
+
+@pytest.mark.usefixtures("device")
+def test_a_finished_bundle_is_left_alone(bundle: Path) -> None:
+    finish(bundle)
+    before = files(bundle)
+    finish(bundle)
+    assert files(bundle) == before
+
+
+@pytest.mark.usefixtures("device")
+def test_a_build_that_fails_leaves_the_bundle_as_it_was(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise EngineError("does not build")
+
+    monkeypatch.setattr(finishing.tensorrt_builder, "build", fail)
+    before = files(bundle)
+    with pytest.raises(EngineError):
+        finish(bundle)
+    assert files(bundle) == before
+
+
+def test_without_tensorrt_it_says_what_to_install(bundle: Path) -> None:
+    with pytest.raises(MissingPackageError, match="tensorrt"):
+        finish(bundle)
+
+
+def test_a_damaged_bundle_is_not_finished(bundle: Path) -> None:
+    (bundle / "sampler.json").write_text("{ }")
+    with pytest.raises(BundleError):
+        finish(bundle)
+
+
+def test_nothing_is_unfinished_where_no_plans_are_needed() -> None:
+    plain: Manifest = manifest()
+    cpu = plain.model_copy(update={"profile": find_profile("cpu-2gb")})
+    assert unfinished(cpu) == []
