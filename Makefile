@@ -6,12 +6,10 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint clean
 
-demo: $(READY)  ## draw the sample prompts with the zoo's parts and measure them
-	@echo "drawing the sample prompts with S/S, M/M and L/L ..."
-	@$(BIN)/python -m zoo.contact_sheet --diagonal --out demo.png
-	@echo "measuring the main rows beside the model card's (about two minutes) ..."
-	@$(BIN)/python -m zoo.evaluate --quick
-	@echo "look at demo.png"
+demo: $(READY)  ## the main job on the bundled zoo: the best pipeline for a 4 GB GPU, and a picture
+	@echo "building the best pipeline of the bundled zoo for a 4 GB GPU (minutes; the second time seconds) ..."
+	@$(BIN)/sdpack build --profile 4gb-gpu --images 96
+	@$(BIN)/sdpack run engines/4gb-gpu "noto, pizza" --runtime onnxruntime-cpu --out demo.png
 
 test: $(READY) lint  ## lint, types and tests
 	@echo "running the tests ..."

@@ -290,8 +290,7 @@ def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None])
         StoreError: the folder cannot be written, or another build is writing it.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_writer(folder), _aside(folder) as new:
+        with sole_writer(folder), _aside(folder) as new:
             fill(new)
             files = {
                 path.relative_to(new).as_posix(): file_sha256(path)
@@ -308,12 +307,20 @@ def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None])
 
 
 @contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Nobody else builds into this folder meanwhile; may be nested in one process.
+
+    Raises:
+        StoreError: another build does, or the folder cannot be written.
+    """
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
         lock.acquire(timeout=0)
     except Timeout as cause:
         raise StoreError(f"another build is writing {folder}; wait for it or use --out") from cause
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
     try:
         yield
     finally:

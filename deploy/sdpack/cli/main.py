@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -94,6 +95,9 @@ def _version() -> str:
 @click.pass_context
 def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
     """Text-to-image pipelines that fit a device, chosen by measured picture quality."""
+    if verbose < 2:
+        for library in ("TRANSFORMERS", "DIFFUSERS"):  # read when they are imported
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
     said = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.ERROR if quiet else said, format="%(message)s")
     ctx.obj = {"quiet": quiet, "verbose": verbose}

@@ -5,12 +5,17 @@ for a named compute capability on any machine, GPU or not; classic TensorRT buil
 finds. A failed build can leave the process unusable, hence `python -m` of this very file.
 
 The builder logs how much device memory the plan needs; that is where the memory plan comes from.
+
+The same graph gives the same plan, byte for byte: TensorRT's compiler orders some of what it emits
+by address, so its process runs at fixed addresses, with a fixed environment and fixed paths.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +28,11 @@ from sdpack.errors import EngineError
 from sdpack.precision import Runtime
 
 PLAN_FILE = "model.plan"
+SOURCE = "source"  # in the folder of the plan, the folder of the graph
+KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+SEEDED = {"PYTHONHASHSEED": "0"}
+NO_RANDOMIZATION = 0x0040000  # of personality(2)
+ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
 TIMEOUT_S = 3600
 TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
@@ -87,12 +97,23 @@ def build(
         EngineError: the graph does not parse or does not build; carries the builder's last words.
     """
     ranges = {name: asdict(given) for name, given in inputs.items()}
-    request = _Request(package, str(onnx), compute_capability, ranges)
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(request)), str(folder)]
+    source = folder / SOURCE
+    source.symlink_to(onnx.parent.resolve(), target_is_directory=True)
+    request = _Request(package, f"{SOURCE}/{onnx.name}", compute_capability, ranges)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", __name__],
+            input=json.dumps(asdict(request)),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            cwd=folder,
+            env={**{name: os.environ[name] for name in KEPT if name in os.environ}, **SEEDED},
+        )
     except subprocess.TimeoutExpired as cause:
         raise EngineError(f"{onnx}: {package} took longer than {TIMEOUT_S} s") from cause
+    finally:
+        source.unlink()
     if done.returncode != 0 or not (folder / FACTS_FILE).exists():
         raise EngineError(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
     return read_plan(folder)
@@ -183,5 +204,16 @@ def _logger(trt: Any) -> Any:
     return Logger()
 
 
+def _at_fixed_addresses() -> None:
+    """Start this process again without address randomization, where the system allows that."""
+    libc = ctypes.CDLL(None)
+    persona = libc.personality(ASK) if hasattr(libc, "personality") else -1
+    if persona == -1 or persona & NO_RANDOMIZATION:
+        return
+    if libc.personality(persona | NO_RANDOMIZATION) != -1:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 if __name__ == "__main__":
-    _build_here(_Request(**json.loads(sys.argv[1])), Path(sys.argv[2]))
+    _at_fixed_addresses()
+    _build_here(_Request(**json.load(sys.stdin)), Path())

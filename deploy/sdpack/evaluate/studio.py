@@ -102,6 +102,7 @@ class Studio:
 
     Args:
         latents: of each decoder, by content.
+        panel: what gives the judge, asked for it only when there is something to judge.
         measured_on: the runtime that draws, as the evidence will name it.
     """
 
@@ -109,7 +110,7 @@ class Studio:
         self,
         task: Task,
         latents: Mapping[str, Latents],
-        panel: Panel,
+        panel: Callable[[], Panel],
         judge_content: str,
         store: Store,
         ledger: Ledger,
@@ -118,7 +119,7 @@ class Studio:
         self.task = task
         self.drawn = 0
         self._latents = latents
-        self.panel = panel
+        self._panel = panel
         self._judge = judge_content
         self._store = store
         self._ledger = ledger
@@ -181,9 +182,10 @@ class Studio:
         except BrokenPictureError as error:
             value = {"scores": [BROKEN_SCORE] * len(numbers), "broken": str(error)}
         else:
-            embedded = self.panel.embed_features(self.panel.features(pictures))
+            panel = self._panel()
+            embedded = panel.embed_features(panel.features(pictures))
             texts = [self.task.prompts[i] for i in numbers]
-            value = {"scores": similarity(self.panel, embedded, texts).tolist()}
+            value = {"scores": similarity(panel, embedded, texts).tolist()}
         self._ledger.record("similarity", self.inputs(trio, numbers), value)
         return list(value["scores"])
 

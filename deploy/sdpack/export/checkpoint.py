@@ -105,8 +105,10 @@ class Checkpoint:
             SourceError: the weights are damaged or do not belong to the class.
         """
         import torch
+        import transformers
         from optimum.exporters.tasks import TasksManager
 
+        transformers.logging.disable_progress_bar()
         for _ in self.shapes():  # damaged files are named here
             pass
         try:

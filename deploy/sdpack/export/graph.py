@@ -68,11 +68,14 @@ def export(part: Part, folder: Path) -> Exported:
 
     Raises:
         ExportError: it cannot be exported, or the graph disagrees with the module.
+        OSError: it cannot be written.
     """
     path = folder / MODEL_FILE
     with _quiet(), torch.no_grad():
         try:
             _write(part, path)
+        except OSError:
+            raise
         except Exception as cause:  # the exporter raises classes of its own, and many others
             raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
         errors = {_words(shape): _error(part, path, shape) for shape in CHECKED_AT}

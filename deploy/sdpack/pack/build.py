@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import transformers
-
 from sdpack.artifacts import Ledger, Store, cache_folder
-from sdpack.bundle import Manifest
+from sdpack.bundle import Manifest, sole_writer
 from sdpack.errors import EngineError
-from sdpack.export.sampler import load_scheduler, sampler_table
 from sdpack.pack.bundling import Bundling
 from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted, fit
@@ -48,8 +45,7 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
         SdpackError: anything else that failed, in one line.
     """
     check(order)
-    transformers.logging.disable_progress_bar()
-    with opened(order, say) as workshop:
+    with sole_writer(order.out), opened(order, say) as workshop:
         possible = buildable(workshop)
         footprints = Footprints(workshop)
         fitted = fitting(footprints, possible, order.budget)
@@ -62,11 +58,9 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
 @contextmanager
 def opened(order: Order, say: Say = lambda _: None) -> Iterator[Workshop]:
     """The workshop of an order, on this user's store and ledger."""
-    sampling = order.located.catalog.sampling
-    sampler = sampler_table(load_scheduler(order.folder(sampling.scheduler)), sampling.steps)
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
-        yield Workshop(order, Store(cache_folder() / "store"), ledger, sampler, say)
+        yield Workshop(order, Store(cache_folder() / "store"), ledger, say)
     finally:
         ledger.close()
 

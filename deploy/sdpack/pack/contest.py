@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import PreTrainedTokenizerFast
 
 from sdpack.artifacts import file_sha256
 from sdpack.engines import onnxruntime
@@ -76,7 +75,6 @@ class Contest:
         self.say = say
         quality = workshop.located.catalog.quality
         self.prompts = workshop.located.prompts(quality.prompts)
-        self.panel = self._panel()
         self.studio = self._studio(self.prompts)
         rules = workshop.order.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
@@ -190,7 +188,11 @@ class Contest:
         trio = self.trio(self.fitted[number].mix)
         return sheet(studio.pictures(trio, list(range(len(prompts)))))
 
-    def _panel(self) -> Panel:
+    @cached_property
+    def panel(self) -> Panel:
+        """The catalog's judge."""
+        from transformers import PreTrainedTokenizerFast
+
         quality = self.workshop.located.catalog.quality
         judge: Judge = Judge.from_pretrained(self.workshop.order.folder(quality.judge))
         judge.float().eval()
@@ -229,7 +231,7 @@ class Contest:
         }
         judge = Checkpoint(order.folder(self.workshop.located.catalog.quality.judge)).content
         store, ledger = self.workshop.store, self.workshop.ledger
-        return Studio(task, latents, self.panel, judge, store, ledger, MEASURED_ON)
+        return Studio(task, latents, lambda: self.panel, judge, store, ledger, MEASURED_ON)
 
     @property
     def _real_path(self) -> Path:

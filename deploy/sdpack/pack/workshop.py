@@ -24,6 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
+from sdpack.bundle import SAMPLER
 from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
@@ -41,7 +42,7 @@ from sdpack.quantize.ranges import measure_ranges
 from sdpack.quantize.variant import make_variant
 from sdpack.quantize.weights import weighted_nodes
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
-from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
@@ -74,14 +75,12 @@ class Workshop:
     """Makes what one build needs.
 
     Attributes:
-        sampler: the catalog's scheduler, for calibration on real denoising steps.
         say: told what is being made.
     """
 
     order: Order
     store: Store
     ledger: Ledger
-    sampler: SamplerTable
     say: Callable[[str], None] = lambda _: None
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
     _refused: set[str] = field(default_factory=set, init=False)
@@ -104,6 +103,26 @@ class Workshop:
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         return PromptTokenizer(self.tokenizer_folder(encoder))
+
+    @cached_property
+    def sampler(self) -> SamplerTable:
+        """The catalog's scheduler as a table."""
+        sampling = self.located.catalog.sampling
+        folder = self.order.folder(sampling.scheduler)
+        inputs = {
+            "scheduler": _files_digest(folder),
+            "steps": sampling.steps,
+            "tools": versions(("torch", "diffusers")),
+            "revision": REVISION,
+        }
+
+        def build(target: Path) -> None:
+            from sdpack.export.sampler import load_scheduler, sampler_table
+
+            table = sampler_table(load_scheduler(folder), sampling.steps)
+            (target / SAMPLER).write_text(json.dumps(table.to_json()) + "\n")
+
+        return read_sampler(self.store.make("sampler", inputs, build).path(SAMPLER))
 
     @cached_property
     def shapes(self) -> InputShapes:

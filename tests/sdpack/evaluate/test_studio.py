@@ -83,7 +83,7 @@ def studio(folder: Path, task: Task = TASK) -> Studio:
     return Studio(
         task,
         latents,
-        BrightPanel(),
+        BrightPanel,
         "judge",
         Store(folder / "store"),
         Ledger(folder / "ledger.sqlite"),

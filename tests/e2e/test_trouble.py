@@ -1,0 +1,162 @@
+"""Builds that are killed, run out of disk, may not write, or meet another: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from tests.e2e import tiny
+from tests.e2e.test_build import profile
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trouble")
+    tiny.write_catalog(folder / "catalog")
+    return folder
+
+
+def command(work: Path, out: Path) -> list[str]:
+    device = str(profile(work, "4gb-gpu", ["fp16", "w8"]))
+    where = ("--catalog", str(work / "catalog"), "--out", str(out))
+    return [sys.executable, "-m", "sdpack", "-q", "build", "--profile", device, *where]
+
+
+def start(work: Path, cache: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(work, out),
+        env={**os.environ, "SDPACK_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(build: subprocess.Popen[str]) -> tuple[int, str]:
+    _, said = build.communicate()
+    return build.returncode, said
+
+
+def contents(bundle: Path) -> dict[str, Any]:
+    """Every file of a bundle; the manifest without what was timed."""
+    found: dict[str, Any] = {
+        path.relative_to(bundle).as_posix(): path.read_bytes()
+        for path in bundle.rglob("*")
+        if path.is_file()
+    }
+    manifest = json.loads(found.pop("manifest.json"))
+    for standing in manifest["evidence"]["standings"]:
+        assert standing.pop("latency_s") > 0
+    return {**found, "manifest.json": manifest}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(work: Path) -> tuple[dict[str, Any], float]:
+    """A bundle, and the seconds it took from nothing."""
+    pytest.importorskip("tensorrt_rtx")
+    since = time.monotonic()
+    code, said = finish(start(work, work / "cache", work / "a" / "bundle"))
+    assert code == 0, said
+    return contents(work / "a" / "bundle"), time.monotonic() - since
+
+
+def test_a_build_killed_again_and_again_ends_the_same(
+    work: Path, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    wanted, seconds = undisturbed
+    rng = random.Random(0)
+    out = work / "b" / "bundle"
+    killed = 0
+    for _ in range(KILLS):
+        build = start(work, work / "killed", out)
+        try:
+            build.wait(timeout=rng.uniform(0.05, 0.5) * seconds)
+        except subprocess.TimeoutExpired:
+            build.send_signal(signal.SIGKILL)
+            killed += 1
+        build.communicate()
+        assert not out.exists() or contents(out) == wanted
+    code, said = finish(start(work, work / "killed", out))
+    assert code == 0, said
+    assert killed > KILLS / 2
+    assert contents(out) == wanted
+    assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
+
+
+def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
+    build = start(work, work / "stopped", work / "c" / "bundle")
+    time.sleep(3)
+    build.send_signal(signal.SIGINT)
+    code, said = finish(build)
+    assert code == 130, said
+    assert said.splitlines()[-1] == "Error: stopped; the same command goes on from here"
+
+
+def test_two_builds_into_one_folder(work: Path) -> None:
+    out = work / "d" / "bundle"
+    out.parent.mkdir()
+    with FileLock(out.with_name(".bundle.lock")):
+        code, said = finish(start(work, work / "two", out))
+    assert code == 1
+    assert said == f"Error: another build is writing {out}; wait for it or use --out\n"
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own in memory; skips where mounting is not allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_output_folder_is_noticed_at_once(work: Path) -> None:
+    with mounted(work / "fixed", "size=1m,ro") as folder:
+        code, said = finish(start(work, work / "fixed-cache", folder / "bundle"))
+    assert code == 1
+    assert said.startswith("Error: ")
+    assert "not writable; choose another folder" in said
+    assert len(said.splitlines()) == 1
+    assert not (work / "fixed-cache" / "store" / "graph").exists()
+
+
+def test_a_full_disk_is_one_line_and_what_was_there_stays(
+    work: Path, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    wanted, _ = undisturbed
+    size = sum(len(v) for v in wanted.values() if isinstance(v, bytes))
+    with mounted(work / "full", f"size={size // 2 // 1024}k") as folder:
+        (folder / "mine").write_text("mine")
+        code, said = finish(start(work, work / "cache", folder / "bundle"))
+        assert code == 1
+        assert len(said.splitlines()) == 1
+        assert "no space left; free some" in said
+        assert (folder / "mine").read_text() == "mine"
+        assert not (folder / "bundle").exists()
+    with mounted(work / "full-cache", "size=300k") as folder:
+        code, said = finish(start(work, folder / "cache", work / "e" / "bundle"))
+        assert code == 1
+        assert len(said.splitlines()) == 1, said
+        assert "no space left" in said
