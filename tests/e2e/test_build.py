@@ -143,6 +143,12 @@ def test_real_engines_for_a_gpu_that_is_not_here(work: Path) -> None:
     assert manifest["tools"]["tensorrt_rtx_cu13"] != "-"
 
 
+def test_one_picture_is_enough_to_build(work: Path) -> None:
+    evidence = build(work, "cpu-2gb", ["fp32"], "one", "--images", "1")["evidence"]
+    assert evidence["quality"]["pictures"] == evidence["pictures"] == 1
+    assert evidence["kid"] is None
+
+
 def test_inspect_and_verify(work: Path, whole: Path) -> None:
     shown = run(work, "inspect", str(whole))
     assert shown.exit_code == 0

@@ -10,7 +10,6 @@ from torch import nn
 
 from zoo import autoencoder, data, denoiser, parts, prompts, train
 from zoo.data import Dataset, Row
-from zoo.loop import Schedule
 
 
 def dataset(labels: int = 30) -> Dataset:
@@ -91,8 +90,33 @@ def kept(*steps: int) -> dict[str, dict[str, object]]:
     }
 
 
-def round_of(steps: int) -> Schedule:
-    return Schedule(steps=steps, batch_size=8, lr=0.1)
+def round_of(steps: int, moved: float = 0.0) -> train.Round:
+    return train.Round(steps=steps, batch_size=8, lr=0.1, moved=moved)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.25, 1.0])
+def test_a_share_of_each_batch_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: float
+) -> None:
+    training = train.Training(train.CPU, tmp_path, torch.device("cpu"))
+    training.dataset = dataset()
+    rows = len(training.dataset.rows)
+    training.latents = torch.zeros(rows, 16, 8, 8)
+    training.moved_latents = [torch.ones(rows, 16, 8, 8), torch.ones(rows, 16, 8, 8)]
+    nothing = denoiser.Texts(torch.zeros(1, 16, 4), torch.zeros(1, 16, 4))
+    monkeypatch.setattr(training, "text_states", lambda size: nothing)
+    seen: list[torch.Tensor] = []
+
+    def capture(pairs: object, alphas: object, batch: denoiser.Batch, *_: object) -> torch.Tensor:
+        seen.append(batch.latents)
+        return torch.zeros(())
+
+    monkeypatch.setattr(train.denoiser, "velocity_loss", capture)
+    untrained: denoiser.Pairs = nn.Module()  # type: ignore[assignment]
+    loss = training._denoiser_loss(untrained, round_of(5, moved))
+    for step in range(100):
+        loss(step, torch.Generator().manual_seed(step))
+    assert float(torch.cat(seen).mean()) == pytest.approx(moved, abs=0.06)
 
 
 @pytest.mark.parametrize(

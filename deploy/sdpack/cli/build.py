@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sdpack.cli.catalog import catalog_option, located
-from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.cli.output import json_option, print_json, print_table, progress
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 from sdpack.verdict import COLUMNS, NUMBERS, best_mixes, verdict
@@ -67,11 +65,8 @@ def command(
     check(order)
     from sdpack.pack.build import build
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    quiet = bool(ctx.obj and ctx.obj["quiet"])
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
-        task = bar.add_task("looking at the catalog")
-        result = build(order, lambda words: bar.update(task, description=words))
+    with progress(ctx) as say:
+        result = build(order, say)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

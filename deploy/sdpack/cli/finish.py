@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from sdpack.cli.output import json_option, print_json
+from sdpack.cli.output import json_option, print_json, progress
 from sdpack.units import format_bytes
 
 
@@ -25,9 +24,8 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     from sdpack.runtime.finish import finish, unfinished
 
     missing = unfinished(read_manifest(bundle))
-    quiet = bool(ctx.obj and ctx.obj["quiet"])
-    with Console(stderr=True, quiet=quiet).status("reading the bundle") as status:
-        manifest = finish(bundle, status.update)
+    with progress(ctx) as say:
+        manifest = finish(bundle, say)
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@contextmanager
+def progress(ctx: click.Context) -> Iterator[Callable[[str], None]]:
+    """What long work calls with a line on what it does: a spinner, or lines of a log when piped.
+
+    Piped, the lines are only written with -v; -q writes nothing.
+    """
+    settings = ctx.obj or {"quiet": False, "verbose": 0}
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said = settings["verbose"] > 0 and not settings["quiet"]
+        yield lambda words: click.echo(words, err=True) if said else None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=settings["quiet"]) as bar:
+        task = bar.add_task("looking at what there is")
+        yield lambda words: bar.update(task, description=escape(words))
 
 
 def print_json(value: Any) -> None:

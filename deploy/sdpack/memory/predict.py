@@ -1,7 +1,7 @@
 """The predicted peak of a mix, by its placement.
 
     resident   everything's weights, and the scratch of whichever part is running
-    phased     one part's weights and scratch at a time
+    phased     one part's weights and scratch at a time, and what the parts before it left behind
 
 The parts run one after the other, so scratch memory is never needed twice at once.
 """
@@ -22,10 +22,12 @@ class Footprint:
     Attributes:
         weight_bytes: while it is loaded.
         activation_bytes: more, while it runs.
+        residue_bytes: what does not come back when it is let go, as heaps have it.
     """
 
     weight_bytes: int
     activation_bytes: int
+    residue_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -40,7 +42,7 @@ class Peak:
         role: the part that runs then.
         weights: of each part loaded then.
         activation_bytes: of the part that runs.
-        fixed_bytes: what the process takes whatever the mix.
+        fixed_bytes: what the process takes whatever the mix, and what parts before have left.
     """
 
     role: Role
@@ -63,7 +65,7 @@ class Peak:
 
 
 def predicted_peak(parts: Mapping[Role, Footprint], loading: Loading, fixed_bytes: int = 0) -> Peak:
-    """The largest moment of a mix with these footprints.
+    """The largest moment of a mix with these footprints, the parts in the order they run.
 
     Args:
         fixed_bytes: what the process takes whatever the mix.
@@ -71,7 +73,9 @@ def predicted_peak(parts: Mapping[Role, Footprint], loading: Loading, fixed_byte
     if loading is Loading.RESIDENT:
         role = max(parts, key=lambda r: parts[r].activation_bytes)
         weights = {r: footprint.weight_bytes for r, footprint in parts.items()}
-    else:
-        role = max(parts, key=lambda r: parts[r].total)
-        weights = {role: parts[role].weight_bytes}
-    return Peak(role, weights, parts[role].activation_bytes, fixed_bytes)
+        return Peak(role, weights, parts[role].activation_bytes, fixed_bytes)
+    peaks, left = [], fixed_bytes
+    for role, part in parts.items():
+        peaks.append(Peak(role, {role: part.weight_bytes}, part.activation_bytes, left))
+        left += part.residue_bytes
+    return max(peaks, key=lambda peak: peak.bytes)

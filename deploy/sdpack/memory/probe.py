@@ -1,9 +1,9 @@
 """What one part takes in ONNX Runtime, measured in a process that runs it alone.
 
-The kernel's figure of the largest resident set is reset between the steps, so that three numbers
-come out: what the process takes before the part is there, what stays after it has run, and the
-most it took while it ran. The peak of a mix is then put together from those of its parts; that is
-a prediction, and `verify` measures the whole.
+The kernel's figure of the largest resident set is reset between the steps, so that four numbers
+come out: what the process takes before the part is there, what stays after it has run, the most it
+took while it ran, and what is left when it is gone. The peak of a mix is then put together from
+those of its parts; that is a prediction, and `verify` measures the whole.
 """
 
 from __future__ import annotations
@@ -37,23 +37,25 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Probe:
-    """Resident bytes at three moments.
+    """Resident bytes at four moments.
 
     Attributes:
         before: the interpreter with the runtime's packages, before the part.
         after: once the part is loaded and has run.
         peak: the most while it was loaded and run.
+        left: once it is let go.
     """
 
     before: int
     after: int
     peak: int
+    left: int
 
     @property
     def footprint(self) -> Footprint:
-        """What stays while the part is loaded, and what more it takes while it runs."""
-        stays = max(0, self.after - self.before)
-        return Footprint(stays, max(0, self.peak - self.before - stays))
+        """What stays while it is loaded, what more it takes while it runs, and what is left."""
+        stays, left = (max(0, seen - self.before) for seen in (self.after, self.left))
+        return Footprint(stays, max(0, self.peak - self.before - stays), left)
 
 
 def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
@@ -91,14 +93,16 @@ def _measure(request: Mapping[str, Any]) -> Probe:
         tokenizer.ids(["a prompt"])
     _warm_up(request["threads"])
     if "graph" not in request:
-        return Probe(_resident(), _resident(), _peak())
+        return Probe(_resident(), _resident(), _peak(), _resident())
     inputs = {name: _input(name, tuple(shape)) for name, shape in request[SHAPES].items()}
     before = _resident()
     _reset_peak()
     session = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, request["threads"])
     for _ in range(RUNS):
         session.run(inputs)
-    return Probe(before, _resident(), _peak())
+    after, peak = _resident(), _peak()
+    session.close()
+    return Probe(before, after, peak, _resident())
 
 
 def _load_packages() -> None:

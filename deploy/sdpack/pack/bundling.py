@@ -32,7 +32,7 @@ from sdpack.bundle import (
 )
 from sdpack.evaluate.metrics import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
-from sdpack.pack.contest import MEASURED_ON, Contest, Settled
+from sdpack.pack.contest import FEWEST_FOR_KID, MEASURED_ON, Contest, Settled
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
@@ -137,7 +137,7 @@ class Bundling:
             metric="judge similarity",
             measured_on=MEASURED_ON,
             quality=_estimated(self.contest.quality(number, seen), seen),
-            kid=_estimated(self.contest.distance(number, seen), seen),
+            kid=None if seen < FEWEST_FOR_KID else self._distance(number, seen),
             mixes=len(self.contest.fitted),
             pictures=self.settled.pictures,
             screening=self._screening(),
@@ -145,6 +145,9 @@ class Bundling:
                 self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
             ),
         )
+
+    def _distance(self, number: int, seen: int) -> Estimated:
+        return _estimated(self.contest.distance(number, seen), seen)
 
     def _screening(self) -> Screening | None:
         screened = self.settled.screened

@@ -36,6 +36,7 @@ FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
 CHUNK = 16
+FEWEST_FOR_KID = 2  # pictures; it looks at pairs of them
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,10 @@ class Contest:
         return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
 
     def _guard(self, leader: int, level: Sequence[int]) -> int:
-        """The lightest whose KID is not clearly above the leader's."""
         seen = min(len(self._drawn[self.fitted[number].mix]) for number in level)
-        best = self.distance(leader, seen)
-        fair = (n for n in level if n == leader or self.distance(n, seen).low <= best.high)
-        return next(fair)
+        if len(level) == 1 or seen < FEWEST_FOR_KID:
+            return level[0]
+        return lightest_as_near(leader, level, lambda number: self.distance(number, seen))
 
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
         """Judge similarity of these mixes on these prompts: float64 (mixes, prompts)."""
@@ -260,6 +260,16 @@ class Contest:
         tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
         pictures: Pictures = tiles.reshape(-1, side, side, 3)[: len(self.prompts)].copy()
         return pictures
+
+
+def lightest_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:
+    """The first of `level`, lightest first, whose KID is not clearly above the leader's.
+
+    A mix may please the judge picture by picture and still draw one thing all the time; that shows
+    in the distance of its pictures, taken together, from real ones.
+    """
+    best = distance(leader)
+    return next(n for n in level if n == leader or distance(n).low <= best.high)
 
 
 def _chunks(asked: Sequence[int]) -> list[list[int]]:

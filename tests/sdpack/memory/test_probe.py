@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sdpack.errors import EngineError
+from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, process_bytes
 
 from tests.sdpack.graphs import linear, saved
@@ -21,6 +22,7 @@ def test_a_part_takes_its_weights_and_while_it_runs_its_activations(tmp_path: Pa
         assert 0.9 * weight.nbytes < seen.weight_bytes < 1.5 * weight.nbytes
     output = 4096 * 4096 * 4
     assert many.activation_bytes > 0.9 * output > 1.5 * few.activation_bytes
+    assert few.residue_bytes < 0.2 * weight.nbytes
 
 
 def test_the_process_alone() -> None:
@@ -39,4 +41,4 @@ def test_a_graph_that_does_not_run_is_told(tmp_path: Path) -> None:
 
 
 def test_a_footprint_is_never_negative() -> None:
-    assert Probe(before=10, after=5, peak=8).footprint.total == 0
+    assert Probe(before=10, after=5, peak=8, left=4).footprint == Footprint(0, 0, 0)

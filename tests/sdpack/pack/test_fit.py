@@ -35,7 +35,7 @@ def instances(draw: st.DrawFn) -> tuple[list[Mix], dict[tuple[Variant, Placement
         for role in Role
     }
     footprints = {
-        (variant, placement): Footprint(draw(sizes), draw(sizes))
+        (variant, placement): Footprint(draw(sizes), draw(sizes), draw(st.integers(0, 50)))
         for found in variants.values()
         for variant in found
         for placement in PLACEMENTS
@@ -48,12 +48,12 @@ def brute_peak(
 ) -> int:
     """The peak as it would happen, moment by moment."""
     order = [footprints[mix.variant(role), placement] for role in Role]
-    moments = []
-    for now in order:
-        resident = placement.loading is Loading.RESIDENT
-        loaded = sum(f.weight_bytes for f in order) if resident else now.weight_bytes
-        moments.append(loaded + now.activation_bytes)
-    return max(moments)
+    if placement.loading is Loading.RESIDENT:
+        return sum(f.weight_bytes for f in order) + max(f.activation_bytes for f in order)
+    return max(
+        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in order[:place])
+        for place, now in enumerate(order)
+    )
 
 
 @given(instances(), st.integers(0, 4000), st.integers(0, 200))

@@ -1,0 +1,114 @@
+"""Measured peaks beside predicted ones on this CPU: python -m benchmarks.peaks
+
+Each mix is built by `sdpack build` from a catalog of its own three parts, in each placement, and
+measured by `sdpack verify`, which draws a picture in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+from rich.table import Table
+from sdpack.catalog import default_catalog
+from sdpack.profile import profiles_folder
+from sdpack.units import format_bytes
+
+MIXES = (
+    ("s", "s", "tiny", "w4"),
+    ("s", "s", "kl", "fp32"),
+    ("s", "m", "tiny", "int8"),
+    ("m", "s", "kl", "w8"),
+    ("m", "m", "kl", "fp32"),
+    ("l", "l", "kl", "fp32"),
+    ("l", "l", "tiny", "w8"),
+    ("l", "s", "tiny", "w4"),
+    ("s", "l", "kl", "int8"),
+    ("m", "l", "tiny", "w4"),
+)
+ALLOWED = 1.05
+
+
+def narrowed(folder: Path, encoder: str, denoiser: str, decoder: str) -> Path:
+    """The default catalog with one candidate for each role."""
+    located = default_catalog()
+    values = yaml.safe_load((located.folder / "catalog.yaml").read_text())
+    for role, name in (("text_encoders", encoder), ("denoisers", denoiser), ("decoders", decoder)):
+        values[role] = {name: values[role][name]}
+    values["bridges"] = [
+        b for b in values["bridges"] if (b["text_encoder"], b["denoiser"]) == (encoder, denoiser)
+    ]
+    for name in ("parts", "prompts"):
+        link = folder / name
+        if not link.exists():
+            link.symlink_to(located.folder / name, target_is_directory=True)
+    path = folder / f"{encoder}-{denoiser}-{decoder}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def device(folder: Path, base: str, precision: str, loading: str) -> Path:
+    """A profile narrowed to one precision and one placement."""
+    values = yaml.safe_load((profiles_folder() / f"{base}.yaml").read_text())
+    path = folder / f"{precision}-{loading}.yaml"
+    path.write_text(yaml.safe_dump({**values, "precisions": [precision], "loading": [loading]}))
+    return path
+
+
+def sdpack(*words: str) -> Any:
+    """What a subcommand prints as JSON, whether it succeeds or finds the peak too high."""
+    command = [sys.executable, "-m", "sdpack", "-q", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not done.stdout:
+        raise click.ClickException(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
+@click.command()
+@click.option("--profile", "base", default="cpu-2gb", show_default=True)
+def main(base: str) -> None:
+    """Print one table; exit code 1 if a peak is more than 5 % above its prediction."""
+    console = Console()
+    table = Table(title=f"peaks of one picture, {base}")
+    for head in ("mix", "placement", "predicted", "measured", "measured / predicted"):
+        table.add_column(head, justify="left" if head in ("mix", "placement") else "right")
+    ratios = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for *parts, precision in MIXES:
+            catalog = narrowed(folder, *parts)
+            for loading in ("resident", "phased"):
+                profile = device(folder, base, precision, loading)
+                out = folder / "bundle"
+                where = ("--catalog", str(catalog), "--out", str(out), "--images", "1")
+                sdpack("build", "--profile", str(profile), *where)
+                seen = sdpack("verify", str(out))
+                ratios.append(seen["measured_bytes"] / seen["predicted_bytes"])
+                table.add_row(
+                    f"{'/'.join(parts)} {precision}",
+                    loading,
+                    format_bytes(seen["predicted_bytes"]),
+                    format_bytes(seen["measured_bytes"]),
+                    f"{ratios[-1]:.3f}",
+                )
+    console.print(table)
+    console.print(
+        f"largest {max(ratios):.3f}; sdpack {version('sdpack')}, onnxruntime "
+        f"{version('onnxruntime')}, {platform.machine()}, {os.cpu_count()} cores"
+    )
+    if max(ratios) > ALLOWED:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
