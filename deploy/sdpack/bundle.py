@@ -106,6 +106,7 @@ class StandingFigures(Document):
     """How one mix of the race came out.
 
     Attributes:
+        size_bytes: its peak in the fastest placement; of equals the smaller won.
         weights: of every part, whatever is loaded when.
         fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names.
         behind, low, high: its score minus the winner's, and the interval at the race's confidence

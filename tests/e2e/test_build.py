@@ -29,10 +29,10 @@ PROMPTS = ["noto, pizza", "twemoji, red heart"]
 SEEDS = [3, 4]
 
 
-def profile(folder: Path, base: str, precisions: list[str]) -> Path:
+def profile(folder: Path, base: str, precisions: list[str], **changes: str) -> Path:
     values = yaml.safe_load((profiles_folder() / f"{base}.yaml").read_text())
-    path = folder / f"{base}-{'-'.join(precisions)}.yaml"
-    path.write_text(yaml.safe_dump({**values, "precisions": precisions}))
+    path = folder / f"{'-'.join([base, *precisions, *changes.values()])}.yaml"
+    path.write_text(yaml.safe_dump({**values, "precisions": precisions, **changes}))
     return path
 
 
@@ -47,8 +47,10 @@ def run(work: Path, *words: str) -> Result:
     return CliRunner(env={"SDPACK_CACHE": str(work / "cache")}).invoke(main, words)
 
 
-def build(work: Path, base: str, precisions: list[str], out: str, *more: str) -> Any:
-    words = ("build", "--profile", str(profile(work, base, precisions)))
+def build(
+    work: Path, base: str, precisions: list[str], out: str, *more: str, **changes: str
+) -> Any:
+    words = ("build", "--profile", str(profile(work, base, precisions, **changes)))
     where = ("--catalog", str(work / "catalog"), "--out", str(work / out))
     result = run(work, *words, *where, "--json", *more)
     assert result.exit_code == 0, result.output
@@ -141,6 +143,27 @@ def test_real_engines_for_a_gpu_that_is_not_here(work: Path) -> None:
         sum(memory["weights"].values()) + memory["activation_bytes"]
     )
     assert manifest["tools"]["tensorrt_rtx_cu13"] != "-"
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime-cuda"])
+def test_a_bundle_for_a_device_that_builds_its_own_engines(work: Path, runtime: str) -> None:
+    manifest = build(work, "h200", ["fp16"], runtime, runtime=runtime)
+    memory = manifest["memory"]
+    assert memory["predicted_from"] == "the graphs"
+    assert memory["activation_bytes"] > 0
+    for role, part in manifest["parts"].items():
+        graph = work / runtime / part["graph"]
+        stored = graph.stat().st_size + graph.with_name("model.onnx.data").stat().st_size
+        assert part["plan"] is None
+        assert 0.5 < memory["weights"][role] / stored <= 1.0
+    drawn = run(work, "run", str(work / runtime), PROMPTS[0], "--out", str(work / "drawn"))
+    assert drawn.exit_code == 0
+    finished = run(work, "finish", str(work / runtime))
+    if runtime == "tensorrt":
+        assert finished.exit_code == 1
+        assert "tensorrt" in finished.output
+    else:
+        assert finished.output == f"{work / runtime} lacks no engine\n"
 
 
 def test_one_picture_is_enough_to_build(work: Path) -> None:

@@ -76,7 +76,9 @@ def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) 
 
 
 def buildable(workshop: Workshop) -> list[Mix]:
-    """The mixes of an order all of whose variants the target's compiler takes.
+    """The mixes of an order all of whose variants the target's compiler takes, each graph once.
+
+    A part without products of matrices is the same in w4 as in w8; it then counts as w8.
 
     Raises:
         EngineError: there are none.
@@ -85,13 +87,20 @@ def buildable(workshop: Workshop) -> list[Mix]:
     variants = list(dict.fromkeys(mix.variant(role) for mix in every for role in Role))
     workshop.prepare(variants)
     failed: dict[Variant, EngineError] = {}
+    seen: set[tuple[Role, str, str | None, str]] = set()
+    kept: set[Variant] = set()
     for variant in variants:
         try:
-            workshop.made(variant)
+            made = workshop.made(variant)
         except EngineError as error:
             workshop.say(f"left out: {error}")
             failed[variant] = error
-    left = [mix for mix in every if not any(mix.variant(role) in failed for role in Role)]
+            continue
+        key = (variant.role, variant.candidate, variant.partner, made.artifact.content)
+        if key not in seen:
+            seen.add(key)
+            kept.add(variant)
+    left = [mix for mix in every if kept.issuperset(mix.variant(role) for role in Role)]
     if not left:
         raise next(iter(failed.values()))
     return left

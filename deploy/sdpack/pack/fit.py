@@ -23,7 +23,9 @@ class Fitted:
     """A mix in a placement, and its predicted peak.
 
     Attributes:
-        size_bytes: weights of all its parts, whatever is loaded when.
+        size_bytes: its peak in the fastest placement, whether that fits or not: what "smaller"
+            means among equals. The peak itself will not do, as the same parts take less when they are
+            run more slowly.
         rank: of the placement; 0 is the fastest.
     """
 
@@ -57,9 +59,9 @@ def fit(
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
     for mix in mixes:
+        size = peak_of(mix, placements[0], footprints, fixed_bytes).bytes
         for rank, placement in enumerate(placements):
             peak = peak_of(mix, placement, footprints, fixed_bytes)
-            size = sum(footprints(mix.variant(role), placement).weight_bytes for role in Role)
             fitted = Fitted(mix, placement, peak, size, rank)
             if fitted.peak.bytes <= budget_bytes:
                 fitting.append(fitted)

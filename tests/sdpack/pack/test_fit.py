@@ -80,6 +80,7 @@ def test_the_packer_agrees_with_brute_force(
     else:
         smallest = min(peaks.values())
     assert {f.mix: (f.placement, f.peak.bytes) for f in found} == wanted
+    assert all(f.size_bytes == peaks[f.mix, PLACEMENTS[0]] for f in found)
     assert smallest == min(peaks.values())
 
 
