@@ -24,8 +24,8 @@ class Fitted:
 
     Attributes:
         size_bytes: its peak in the fastest placement, whether that fits or not: what "smaller"
-            means among equals. The peak itself will not do, as the same parts take less when they are
-            run more slowly.
+            means among equals. The peak itself will not do, as the same parts take less when they
+            are run more slowly.
         rank: of the placement; 0 is the fastest.
     """
 
