@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -124,10 +125,11 @@ def test_a_second_build_makes_nothing_and_gives_the_same_bundle(work: Path, whol
 def test_a_race_between_precisions(work: Path) -> None:
     manifest = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "raced")
     evidence = manifest["evidence"]
-    standings, screened = evidence["standings"], evidence["screening"]["foretold"]
+    standings = evidence["standings"]
     assert standings[0]["fate"] == "won"
-    assert len(standings) <= 24
-    assert len({s["mix"] for s in standings} | set(screened)) == evidence["mixes"] == 4**3
+    # The decoder's weights are all too small to quantize: its four graphs are one.
+    assert len({s["mix"] for s in standings}) == evidence["mixes"] == 4 * 4 * 1
+    assert evidence["screening"] is None
     assert all(s["latency_s"] > 0 for s in standings[:10])
     sizes = {s["mix"]: sum(s["weights"].values()) for s in standings}
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
@@ -152,10 +154,11 @@ def test_a_bundle_for_a_device_that_builds_its_own_engines(work: Path, runtime: 
     assert memory["predicted_from"] == "the graphs"
     assert memory["activation_bytes"] > 0
     for role, part in manifest["parts"].items():
-        graph = work / runtime / part["graph"]
-        stored = graph.stat().st_size + graph.with_name("model.onnx.data").stat().st_size
+        graph = onnx.load(work / runtime / part["graph"]).graph
         assert part["plan"] is None
-        assert 0.5 < memory["weights"][role] / stored <= 1.0
+        assert memory["weights"][role] == sum(
+            onnx.numpy_helper.to_array(weight).nbytes for weight in graph.initializer
+        )
     drawn = run(work, "run", str(work / runtime), PROMPTS[0], "--out", str(work / "drawn"))
     assert drawn.exit_code == 0
     finished = run(work, "finish", str(work / runtime))

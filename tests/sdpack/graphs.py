@@ -62,6 +62,14 @@ def convolution(weight: Floats) -> ir.Model:
     return _model([x], [node], {"w": w})
 
 
+def upscaling() -> ir.Model:
+    """y (1, 4, 16, 16) = x (1, 4, 8, 8), every pixel four times."""
+    x, scales = _value("x", [1, 4, 8, 8]), _constant("scales", np.float32([1, 1, 2, 2]))
+    y = _value("y", [1, 4, 16, 16])
+    node = ir.node("Resize", [x, None, scales], {"mode": "nearest"}, outputs=[y], name="up")
+    return _model([x], [node], {"scales": scales})
+
+
 def saved(model: ir.Model, folder: Path) -> Path:
     """The graph written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)

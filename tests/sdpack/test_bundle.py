@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from sdpack import bundle
 from sdpack.bundle import Manifest, open_bundle, read_manifest, write_bundle
 from sdpack.errors import BundleError, SdpackError, StoreError
@@ -152,12 +153,10 @@ def test_a_new_bundle_replaces_the_old_one_whole(tmp_path: Path) -> None:
 
 
 def test_two_builds_into_one_folder_get_a_clear_word(tmp_path: Path) -> None:
-    def second(new: Path) -> None:
-        fill(new)
-        with pytest.raises(StoreError, match="another build is writing"):
-            write_bundle(tmp_path / "b", manifest(), fill)
-
-    write_bundle(tmp_path / "b", manifest(), second)
+    anothers = FileLock(tmp_path / ".b.lock")
+    with anothers, pytest.raises(StoreError, match="another build is writing"):
+        write_bundle(tmp_path / "b", manifest(), fill)
+    write_bundle(tmp_path / "b", manifest(), fill)
     open_bundle(tmp_path / "b")
 
 

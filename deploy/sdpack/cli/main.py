@@ -54,6 +54,9 @@ class LazyGroup(click.Group):
         except SdpackError as error:
             raise REFUSALS[error.exit_code](str(error)) from error
         except KeyboardInterrupt:
+            # An interrupt within exec(), as dataclasses use it, makes `python -m` die of SIGINT
+            # whatever it then exits with, until another exec() ends well.
+            exec("")
             raise Stopped from None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 import onnx_ir
 import torch
 from numpy.typing import NDArray
@@ -106,9 +107,18 @@ def _write(part: Part, path: Path) -> None:
 
 
 def save(model: onnx_ir.Model, path: Path) -> None:
-    """Write a graph and, beside it, the weights; the same model gives the same bytes."""
+    """Write a graph and, beside it, the weights; the same model gives the same bytes.
+
+    Raises:
+        ExportError: what was written is not valid ONNX.
+        OSError: it cannot be written.
+    """
     _forget_origins(model)
     onnx_ir.save(model, path, external_data=DATA_FILE, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as cause:
+        raise ExportError(f"{path} is not valid ONNX: {_last_line(cause)}; report it") from cause
 
 
 def _forget_origins(model: onnx_ir.Model) -> None:

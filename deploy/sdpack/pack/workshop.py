@@ -47,7 +47,7 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy")
-REVISION = 1  # of this module's recipes; a change of theirs makes earlier artifacts strangers
+REVISION = 2  # of this module's recipes; a change of theirs makes earlier artifacts strangers
 CALIBRATION_PROMPTS = 16
 CALIBRATION_STEPS = 6
 

@@ -23,6 +23,21 @@ def to_half(path: Path) -> ir.Model:
     try:
         model = onnx.load(path)
         converted = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
-        return ir.serde.deserialize_model(converted)
+        half = ir.serde.deserialize_model(converted)
     except Exception as cause:  # onnx and protobuf raise classes of their own
         raise QuantizationError(f"{path} cannot be made fp16: {cause}") from cause
+    _tidy(half)
+    return half
+
+
+def _tidy(model: ir.Model) -> None:
+    """Mend what the converter leaves: casts out of order, and weights it kept said to be fp16."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.dtype = value.const_value.dtype
+    for node in list(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type == "Cast" and source is not None and source.dtype == node.outputs[0].dtype:
+            node.outputs[0].replace_all_uses_with(source)
+            model.graph.remove(node, safe=True)
+    model.graph.sort()

@@ -94,6 +94,18 @@ def test_wrong_usage_is_one_line_and_exit_code_2(words: tuple[str, ...]) -> None
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
 
 
+def test_an_interrupt_anywhere_exits_with_130(tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(
+        "import sdpack.cli.main as cli\n"
+        "cli.LazyGroup.resolve_command = lambda *_: exec('raise KeyboardInterrupt')\n"
+        "cli.main(['doctor'])\n"
+    )
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr == "Error: stopped; the same command goes on from here\n"
+
+
 def test_the_cache_is_listed_and_emptied(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache" / "store")
     store.make("graph", {"of": 1}, lambda folder: (folder / "a").write_bytes(b"x" * 2048))

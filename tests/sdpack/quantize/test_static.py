@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
 from sdpack.precision import Precision
+from sdpack.quantize.half import to_half
 from sdpack.quantize.ranges import BINS, best_threshold, histogram, measure_ranges
 from sdpack.quantize.static import quantize_static
 from sdpack.quantize.variant import make_variant
 
-from tests.sdpack.graphs import convolution, linear, saved
+from tests.sdpack.graphs import convolution, linear, saved, upscaling
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((64, 48)).astype(np.float32)
@@ -110,6 +112,14 @@ def test_fp16_keeps_its_inputs_and_outputs_in_fp32(tmp_path: Path) -> None:
         wanted, seen = one.run({"x": x})["y"], two.run({"x": x})["y"]
     assert seen.dtype == np.float32
     assert np.abs(seen - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def test_fp16_graphs_say_the_types_they_have(tmp_path: Path) -> None:
+    """A Resize keeps its scales in fp32, which ONNX Runtime's converter does not tell."""
+    half = saved(to_half(saved(upscaling(), tmp_path / "whole")), tmp_path / "half")
+    model = onnx.load(half)
+    onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Resize", "Cast"]
 
 
 def expected_error(values: np.ndarray, threshold: float) -> float:
