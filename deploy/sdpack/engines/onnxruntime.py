@@ -19,6 +19,7 @@ PROVIDERS = {
     Runtime.ONNXRUNTIME_CUDA: "CUDAExecutionProvider",
 }
 ERRORS_ONLY = 3
+FLOAT_ACCURACY = "1"
 
 
 class OrtSession:
@@ -56,12 +57,20 @@ class OrtSession:
 
 
 def load(
-    path: Path, runtime: Runtime = Runtime.ONNXRUNTIME_CPU, threads: int | None = None
+    path: Path,
+    runtime: Runtime = Runtime.ONNXRUNTIME_CPU,
+    threads: int | None = None,
+    emulate: bool = False,
 ) -> OrtSession:
     """A session for the graph at `path`.
 
     No memory arena: what a run has freed goes back to the system, so that the peak is what the
     graph needs and not what earlier shapes needed.
+
+    Args:
+        emulate: compute in floating point and round where the graph says so, whatever the kernels
+            for integers would do here: what another device draws, at the speed and the memory of
+            a graph that is not quantized.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -73,6 +82,10 @@ def load(
     options.log_severity_level = ERRORS_ONLY
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # By default a CPU rounds what a block-wise quantized weight is multiplied with to int8.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
+    if emulate:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider = PROVIDERS[runtime]
     missing = (
         f"{path}: {provider} is not to be had here; `sdpack doctor` says what is missing and "

@@ -32,7 +32,7 @@ from sdpack.bundle import (
 )
 from sdpack.evaluate.metrics import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
-from sdpack.pack.contest import FEWEST_FOR_KID, MEASURED_ON, Contest, Settled
+from sdpack.pack.contest import FEWEST_FOR_KID, Contest, Settled
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
@@ -135,7 +135,7 @@ class Bundling:
         seen = next(s.prompts for s in self.outcome.standings if s.arm == number)
         return Evidence(
             metric="judge similarity",
-            measured_on=MEASURED_ON,
+            measured_on=self.contest.measured_on,
             quality=_estimated(self.contest.quality(number, seen), seen),
             kid=None if seen < FEWEST_FOR_KID else self._distance(number, seen),
             mixes=len(self.contest.fitted),

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from sdpack.runtime.pipeline import Pictures
 Floats = NDArray[np.float64]
 
 MEASURED_ON = "ONNX Runtime CPU"
+EMULATED_ON = "ONNX Runtime CPU, emulating the GPU's rounding"
 FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
@@ -57,7 +58,8 @@ class Settled:
 class Contest:
     """Scores mixes on the catalog's prompts, and finds the best of them.
 
-    Every part is drawn with the graph that ships, on this machine's ONNX Runtime.
+    Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
+    a CPU bundle runs with, or for a GPU with floating-point ones that round as the graph says.
 
     Args:
         possible: every mix that can be built, whether it fits or not.
@@ -211,7 +213,10 @@ class Contest:
             encodes = variant.role is Role.TEXT_ENCODER
             tokenizer = self.workshop.tokenizer(variant.candidate) if encodes else None
             content = made.artifact.content
-            self._drawers[variant] = Drawer(content, lambda: onnxruntime.load(made.path), tokenizer)
+            load = partial(
+                onnxruntime.load, made.path, emulate=self.workshop.profile.runtime.on_gpu
+            )
+            self._drawers[variant] = Drawer(content, load, tokenizer)
         return self._drawers[variant]
 
     def _studio(self, prompts: Sequence[str]) -> Studio:
@@ -231,7 +236,12 @@ class Contest:
         }
         judge = Checkpoint(order.folder(self.workshop.located.catalog.quality.judge)).content
         store, ledger = self.workshop.store, self.workshop.ledger
-        return Studio(task, latents, lambda: self.panel, judge, store, ledger, MEASURED_ON)
+        return Studio(task, latents, lambda: self.panel, judge, store, ledger, self.measured_on)
+
+    @property
+    def measured_on(self) -> str:
+        """What draws."""
+        return EMULATED_ON if self.workshop.profile.runtime.on_gpu else MEASURED_ON
 
     @property
     def _real_path(self) -> Path:

@@ -2,8 +2,8 @@
 
     checkpoint -> graph -> (ranges) -> variant -> plan
 
-A layer that the target's compiler refuses in a precision is found by halving and kept in the type
-the variant computes in; which layers those are is remembered for the next part of the same build.
+A layer that the target's compiler refuses in a precision is kept in the type the variant computes
+in.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +33,7 @@ from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
+from sdpack.pack.refusals import Hints, refused_layers
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
@@ -52,6 +52,7 @@ CALIBRATION_PROMPTS = 16
 CALIBRATION_STEPS = 6
 
 Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Workshop:
     ledger: Ledger
     say: Callable[[str], None] = lambda _: None
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
-    _refused: set[str] = field(default_factory=set, init=False)
+    _hints: Hints = field(default_factory=Hints, init=False)
+    _failed: dict[str, EngineError] = field(default_factory=dict, init=False)
 
     # --- sources ---
 
@@ -296,22 +298,11 @@ class Workshop:
             return
         new = [v for v in variants if self.ledger.find("refused layers", self._trial(v)) is None]
         whole = [self._variant(variant, frozenset()) for variant in new]
-        cores = len(os.sched_getaffinity(0))
-        with ThreadPoolExecutor(cores) as pool:
-            tried = [
-                pool.submit(self._try_plan, variant, graph)
-                for variant, graph in zip(new, whole, strict=True)
-            ]
-            try:
-                for number, done in enumerate(tried, 1):
-                    done.result()
-                    self.say(f"building engines for {self.profile.sm}: {number} of {len(tried)}")
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _try_plan(self, variant: Variant, graph: Artifact) -> None:
-        with suppress(EngineError):
-            self._plan(variant, graph, Placement())
+        jobs = [partial(self._try_plan, v, graph) for v, graph in zip(new, whole, strict=True)]
+        self._side_by_side(
+            jobs,
+            lambda n: self.say(f"building engines for {self.profile.sm}: {n} of {len(jobs)}"),
+        )
 
     def _make(self, variant: Variant) -> Made:
         if self.profile.runtime is not Runtime.TENSORRT_RTX:
@@ -323,7 +314,8 @@ class Workshop:
             self.ledger.record("refused layers", inputs, {"layers": sorted(refused)})
         else:
             refused = frozenset(known["layers"])
-        self._refused |= refused
+        if refused:
+            self._hints.learn(self._model(variant), variant.precision, refused)
         return Made(self._variant(variant, refused), refused)
 
     def _trial(self, variant: Variant) -> dict[str, Any]:
@@ -339,36 +331,61 @@ class Workshop:
 
     def _find_refused(self, variant: Variant) -> frozenset[str]:
         """The layers to leave out of the precision so that the variant builds."""
-        layers = self._layers(variant)
-        known = frozenset(layers) & frozenset(self._refused)
         failure = self._failure(variant, frozenset())
-        if failure is None or variant.precision in (Precision.FP32, Precision.FP16):
-            if failure is not None:
-                raise failure
+        if failure is None:
             return frozenset()
-        if known and self._failure(variant, known) is None:
-            return known
-        self.say(f"finding the layers of {_words(variant)} that do not build")
-        everything = frozenset(layers)
-        refused = frozenset(
-            refused_layers(
-                layers, lambda names: self._failure(variant, everything - set(names)) is None
-            )
-        )
-        if self._failure(variant, refused) is not None:
+        if variant.precision in (Precision.FP32, Precision.FP16):
             raise failure
+        model = self._model(variant)
+        layers = [str(weighted.node.name) for weighted in weighted_nodes(model)]
+        refused = self._hints.guess(model, variant.precision)
+        if not refused or self._failure(variant, refused) is not None:
+            self.say(f"finding the layers of {_words(variant)} that do not build")
+            everything = frozenset(layers)
+
+            def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
+                return self._fail(variant, [everything - set(group) for group in groups])
+
+            refused = frozenset(refused_layers(layers, failing))
+            if self._failure(variant, refused) is not None:
+                raise failure
         return refused
 
-    def _layers(self, variant: Variant) -> list[str]:
-        model = ir.load(self.graph(variant).path(graphs.MODEL_FILE))
-        return [str(weighted.node.name) for weighted in weighted_nodes(model)]
+    def _model(self, variant: Variant) -> ir.Model:
+        return ir.load(self.graph(variant).path(graphs.MODEL_FILE))
+
+    def _fail(self, variant: Variant, kept: Sequence[frozenset[str]]) -> list[bool]:
+        """For each set of layers kept out of the precision, whether the variant fails to build."""
+        made = [self._variant(variant, keep) for keep in kept]
+        failures = self._side_by_side([partial(self._try_plan, variant, graph) for graph in made])
+        return [failure is not None for failure in failures]
 
     def _failure(self, variant: Variant, keep: frozenset[str]) -> EngineError | None:
-        try:
-            self._plan(variant, self._variant(variant, keep), Placement())
-        except EngineError as error:
-            return error
-        return None
+        return self._try_plan(variant, self._variant(variant, keep))
+
+    def _try_plan(self, variant: Variant, graph: Artifact) -> EngineError | None:
+        """Why the graph does not build; tried once."""
+        if graph.content not in self._failed:
+            try:
+                self._plan(variant, graph, Placement())
+            except EngineError as error:
+                self._failed[graph.content] = error
+        return self._failed.get(graph.content)
+
+    def _side_by_side(
+        self, jobs: Sequence[Callable[[], T]], done: Callable[[int], None] = lambda _: None
+    ) -> list[T]:
+        """The jobs' results, as many at work as there are cores; `done` gets how many are."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            running = [pool.submit(job) for job in jobs]
+            try:
+                found = []
+                for number, job in enumerate(running, 1):
+                    found.append(job.result())
+                    done(number)
+                return found
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _variant(self, variant: Variant, keep: frozenset[str]) -> Artifact:
         source = self.graph(variant)
@@ -411,23 +428,6 @@ class Workshop:
             tensorrt_builder.build(package, path, folder, shapes, self.profile.sm)
 
         return tensorrt_builder.read_plan(self.store.make("plan", inputs, build).folder)
-
-
-def refused_layers(layers: Sequence[str], builds: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The layers that keep a graph from building, found by halving.
-
-    Args:
-        builds: whether the graph builds with only these layers in the precision.
-
-    Layers that fail only together are all refused.
-    """
-    if not layers or builds(layers):
-        return []
-    if len(layers) == 1:
-        return list(layers)
-    half = len(layers) // 2
-    found = refused_layers(layers[:half], builds) + refused_layers(layers[half:], builds)
-    return found or list(layers)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

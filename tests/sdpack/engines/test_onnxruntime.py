@@ -8,6 +8,7 @@ import pytest
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
 from sdpack.precision import Runtime
+from sdpack.quantize.weights import replace_weights
 
 from tests.sdpack.graphs import linear, saved
 
@@ -28,6 +29,18 @@ def test_wrong_inputs_are_explained(tmp_path: Path) -> None:
     session.close()
     with pytest.raises(EngineError, match="was closed"):
         session.run({"x": np.ones((3, 4), np.float32)})
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_nothing_is_rounded_that_the_graph_does_not_round(tmp_path: Path, bits: int) -> None:
+    rng = np.random.default_rng(0)
+    model = linear(rng.standard_normal((128, 96)).astype(np.float32))
+    assert replace_weights(model, bits) == 1
+    path = saved(model, tmp_path)
+    x = rng.standard_normal((40, 128)).astype(np.float32)
+    with load(path, threads=1) as one, load(path, threads=1, emulate=True) as two:
+        seen, wanted = one.run({"x": x})["y"], two.run({"x": x})["y"]
+    assert np.abs(seen - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "weights cut short", "no ONNX"])
