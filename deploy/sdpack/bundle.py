@@ -109,8 +109,8 @@ class StandingFigures(Document):
         size_bytes: its peak in the fastest placement; of equals the smaller won.
         weights: of every part, whatever is loaded when.
         fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names.
-        behind, low, high: its score minus the winner's, and the interval at the race's confidence
-            (None: not bounded).
+        difference, low, high: its score minus the winner's, and the interval at the race's
+            confidence (None: not bounded).
         latency_s: of one picture where the bundle was built; None where it was not measured.
     """
 
@@ -122,7 +122,7 @@ class StandingFigures(Document):
     fate: str
     lost_to: str
     quality: Estimated
-    behind: float
+    difference: float
     low: float | None
     high: float | None
     latency_s: float | None

@@ -13,7 +13,7 @@ COLUMNS = (
     *(role.value.replace("_", " ") for role in Role),
     "predicted peak",
     "quality",
-    "behind the winner",
+    "against the winner",
     "latency",
     "pictures",
     "fate",
@@ -59,9 +59,9 @@ def verdict(manifest: Manifest) -> list[str]:
 
 
 def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
-    better = [s for s in others if s.behind > 0]
+    better = [s for s in others if s.difference > 0]
     if better:
-        best = max(better, key=lambda s: s.behind)
+        best = max(better, key=lambda s: s.difference)
         spared = best.size_bytes - winner.size_bytes
         gain = f"it is {format_bytes(spared)} smaller" if spared > 0 else "it is the faster"
         return [
@@ -71,7 +71,7 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     worse = [s for s in others if s.high is not None and s.high < 0]
     lines = []
     if others:
-        next_best = max(others, key=lambda s: s.behind)
+        next_best = max(others, key=lambda s: s.difference)
         lines.append(f"The next best, {next_best.mix}, drew {_difference(next_best)}.")
     if worse:
         lines.append(f"{len(worse)} of {len(others)} others are worse beyond chance.")
@@ -96,5 +96,5 @@ def _interval(estimate: Estimated) -> str:
 
 def _difference(standing: StandingFigures) -> str:
     if standing.low is None or standing.high is None:
-        return f"{standing.behind:+.3f}"
-    return f"{standing.behind:+.3f} [{standing.low:+.3f}, {standing.high:+.3f}]"
+        return f"{standing.difference:+.3f}"
+    return f"{standing.difference:+.3f} [{standing.low:+.3f}, {standing.high:+.3f}]"

@@ -7,7 +7,7 @@ from sdpack.verdict import _comparison, _field, _row
 
 
 def standing(
-    mix: str, mean: float, behind: float, low: float, high: float, **more: Any
+    mix: str, mean: float, difference: float, low: float, high: float, **more: Any
 ) -> StandingFigures:
     values = {
         "mix": mix,
@@ -18,7 +18,7 @@ def standing(
         "fate": "worse",
         "lost_to": "a",
         "quality": Estimated(value=mean, low=mean - 0.1, high=mean + 0.1, pictures=64),
-        "behind": behind,
+        "difference": difference,
         "low": low,
         "high": high,
         "latency_s": None,

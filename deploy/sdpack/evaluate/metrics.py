@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdpack.evaluate.judge import Judge
+if TYPE_CHECKING:
+    from sdpack.evaluate.judge import Judge
 
 BOOTSTRAPS = 1000
 

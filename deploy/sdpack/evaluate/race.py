@@ -89,7 +89,7 @@ class Standing:
     Attributes:
         prompts: how many it was scored on.
         mean: its score over them.
-        behind, low, high: its score minus the winner's over the prompts both had, and the
+        difference, low, high: its score minus the winner's over the prompts both had, and the
             interval of that difference at the race's confidence.
         to: the number of the mix it lost to or was the same as; the winner's own is its own.
     """
@@ -98,7 +98,7 @@ class Standing:
     fate: Fate
     prompts: int
     mean: float
-    behind: float
+    difference: float
     low: float
     high: float
     to: int
@@ -258,8 +258,8 @@ class Race:
         return sorted(level, key=lambda arm: self.arms[arm].burden)
 
     def _tied(self, arm: int, leader: int) -> bool:
-        behind, _, high = self._difference(arm, leader)
-        return self._same(arm, leader) or (high >= 0 and behind > -self.rules.indifference)
+        difference, _, high = self._difference(arm, leader)
+        return self._same(arm, leader) or (high >= 0 and difference > -self.rules.indifference)
 
     def _outcome(self, guard: Guard) -> Outcome:
         winner = guard(self._leader(), self._level())

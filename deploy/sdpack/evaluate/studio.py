@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,6 +123,7 @@ class Studio:
         self._store = store
         self._ledger = ledger
         self._measured_on = measured_on
+        self._sessions = _Sessions()
 
     def scores(self, trios: Sequence[Trio], numbers: Sequence[int]) -> NDArray[np.float64]:
         """Judge similarity of every mix on these prompts: float64 (mixes, prompts).
@@ -133,13 +133,12 @@ class Studio:
         found = [self._known(trio, numbers) for trio in trios]
         missing = [i for i, scores in enumerate(found) if scores is None]
         by_decoder: dict[str, list[int]] = {}
-        for i in sorted(missing, key=lambda i: tuple(trios[i].contents.values())):
+        for i in sorted(missing, key=lambda i: (trios[i].denoiser.content, i)):
             self.latents(trios[i], numbers)
             by_decoder.setdefault(trios[i].decoder.content, []).append(i)
         for group in by_decoder.values():
-            with held(trios[group[0]].decoder) as decoder:
-                for i in group:
-                    found[i] = self._score(trios[i], decoder, numbers)
+            for i in group:
+                found[i] = self._score(trios[i], numbers)
         return np.array(found)
 
     def pictures(self, trio: Trio, numbers: Sequence[int]) -> Pictures:
@@ -148,8 +147,10 @@ class Studio:
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
         """
-        with held(trio.decoder) as decoder:
-            return self._decoded(trio, decoder, numbers)
+        latents = self.latents(trio, numbers)
+        pipeline = self._pipeline(trio)
+        batches = [latents[i : i + BATCH] for i in range(0, len(latents), BATCH)]
+        return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
 
     def _known(self, trio: Trio, numbers: Sequence[int]) -> list[float] | None:
         value = self._ledger.find("similarity", self.inputs(trio, numbers))
@@ -162,23 +163,19 @@ class Studio:
 
     def times(self, trio: Trio, placement: Placement, count: int) -> list[float]:
         """Seconds of each of `count` pictures drawn one by one, loading not counted."""
-        parts = {role: getattr(trio, role.value) for role in Role}
-        with ExitStack() as stack:
-            sessions = {role: stack.enter_context(held(part)) for role, part in parts.items()}
-            loaders = {role: partial(_same, session) for role, session in sessions.items()}
-            pipeline = self._pipeline(trio, loaders, placement)
-            found = []
-            for _ in range(count):
-                since = time.perf_counter()
-                pipeline.draw(self.task.request([0]))
-                found.append(time.perf_counter() - since)
+        pipeline = self._pipeline(trio, placement)
+        found = []
+        for _ in range(count):
+            since = time.perf_counter()
+            pipeline.draw(self.task.request([0]))
+            found.append(time.perf_counter() - since)
         return found
 
-    def _score(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> list[float]:
+    def _score(self, trio: Trio, numbers: Sequence[int]) -> list[float]:
         self.drawn += len(numbers)
         value: dict[str, Any] = {}
         try:
-            pictures = torch.from_numpy(self._decoded(trio, decoder, numbers))
+            pictures = torch.from_numpy(self.pictures(trio, numbers))
         except BrokenPictureError as error:
             value = {"scores": [BROKEN_SCORE] * len(numbers), "broken": str(error)}
         else:
@@ -188,12 +185,6 @@ class Studio:
             value = {"scores": similarity(panel, embedded, texts).tolist()}
         self._ledger.record("similarity", self.inputs(trio, numbers), value)
         return list(value["scores"])
-
-    def _decoded(self, trio: Trio, decoder: Session, numbers: Sequence[int]) -> Pictures:
-        latents = self.latents(trio, numbers)
-        pipeline = self._pipeline(trio, {Role.DECODER: lambda: decoder})
-        batches = [latents[i : i + BATCH] for i in range(0, len(latents), BATCH)]
-        return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
 
     def latents(self, trio: Trio, numbers: Sequence[int]) -> Floats:
         """Denoised latents float32 (N, C, h, w), drawn once for each encoder and denoiser."""
@@ -206,12 +197,11 @@ class Studio:
 
         def draw(folder: Path) -> None:
             states, empty = self.states(trio.text_encoder, numbers)
-            with held(trio.denoiser) as session:
-                pipeline = self._pipeline(trio, {Role.DENOISER: lambda: session})
-                parts = [
-                    pipeline.denoise(self.task.request(numbers[i : i + BATCH]), said, empty)
-                    for i, said in _batches(states)
-                ]
+            pipeline = self._pipeline(trio)
+            parts = [
+                pipeline.denoise(self.task.request(numbers[i : i + BATCH]), said, empty)
+                for i, said in _batches(states)
+            ]
             np.save(folder / "latents.npy", np.concatenate(parts))
 
         artifact = self._store.make("latents", inputs, draw)
@@ -225,10 +215,10 @@ class Studio:
         inputs = {"text_encoder": encoder.content, "texts": texts, "on": self._measured_on}
 
         def encode(folder: Path) -> None:
-            with held(encoder) as session:
-                assert encoder.tokenizer is not None
-                ids = encoder.tokenizer.ids(texts)
-                said = [session.run({"input_ids": part}) for _, part in _batches(ids)]
+            assert encoder.tokenizer is not None
+            session = self._sessions.of(Role.TEXT_ENCODER, encoder)
+            ids = encoder.tokenizer.ids(texts)
+            said = [session.run({"input_ids": part}) for _, part in _batches(ids)]
             states = np.concatenate([s["last_hidden_state"] for s in said])
             np.save(folder / "states.npy", states.astype(np.float32))
 
@@ -236,15 +226,11 @@ class Studio:
         states: Floats = np.load(artifact.path("states.npy"))
         return states[1:], states[:1] if asked.guided else None
 
-    def _pipeline(
-        self,
-        trio: Trio,
-        loaders: Mapping[Role, Callable[[], Session]],
-        placement: Placement | None = None,
-    ) -> Pipeline:
+    def _pipeline(self, trio: Trio, placement: Placement | None = None) -> Pipeline:
         assert trio.text_encoder.tokenizer is not None
+        parts = {role: getattr(trio, role.value) for role in Role}
         return Pipeline(
-            loaders,
+            {role: partial(self._sessions.of, role, part) for role, part in parts.items()},
             trio.text_encoder.tokenizer,
             self.task.sampler,
             self._latents[trio.decoder.content],
@@ -252,15 +238,22 @@ class Studio:
         )
 
 
-@contextmanager
-def held(drawer: Drawer) -> Iterator[Session]:
-    """A part's session, freed at the end."""
-    with drawer.load() as session:
-        yield session
+class _Sessions:
+    """For each role the part that was used last, left open for its next use."""
 
+    def __init__(self) -> None:
+        self._open: dict[Role, tuple[str, Session]] = {}
 
-def _same(session: Session) -> Session:
-    return session
+    def of(self, role: Role, drawer: Drawer) -> Session:
+        """A session of this part; another one of the role is closed."""
+        content, session = self._open.get(role, (None, None))
+        if session is None or content != drawer.content:
+            if session is not None:
+                del self._open[role]
+                session.close()
+            session = drawer.load()
+            self._open[role] = (drawer.content, session)
+        return session
 
 
 def _batches(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

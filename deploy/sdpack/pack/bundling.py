@@ -162,8 +162,8 @@ class Bundling:
         return Screening(error=screened.error, checked=screened.checked, foretold=out)
 
     def _ranked(self) -> list[Standing]:
-        """The winner, then the others as they came out, the better mean first."""
-        return sorted(self.outcome.standings, key=lambda s: (s.fate is not Fate.WON, -s.mean))
+        """The winner, then the others, those first that drew better on the prompts both had."""
+        return sorted(self.outcome.standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
         fitted = self.contest.fitted[standing.arm]
@@ -177,7 +177,7 @@ class Bundling:
             fate=standing.fate.value,
             lost_to=str(self.contest.fitted[standing.to].mix),
             quality=_estimated(quality, standing.prompts),
-            behind=standing.behind,
+            difference=standing.difference,
             low=_finite(standing.low),
             high=_finite(standing.high),
             latency_s=self.contest.latency_s(standing.arm) if listed else None,

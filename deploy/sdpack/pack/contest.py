@@ -17,7 +17,6 @@ from PIL import Image
 from sdpack.artifacts import file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
-from sdpack.evaluate.judge import Judge
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import Arm, Outcome, Race
 from sdpack.evaluate.studio import BROKEN_SCORE, Drawer, Studio, Task, Trio
@@ -194,6 +193,8 @@ class Contest:
     def panel(self) -> Panel:
         """The catalog's judge."""
         from transformers import PreTrainedTokenizerFast
+
+        from sdpack.evaluate.judge import Judge
 
         quality = self.workshop.located.catalog.quality
         judge: Judge = Judge.from_pretrained(self.workshop.order.folder(quality.judge))
