@@ -6,9 +6,10 @@
     engines/           TensorRT plans, one a role, where the profile's runtime is TensorRT
     sampler.json       the scheduler as a table
     samples.png        the same prompts through this mix
+    verified.json      what `verify` saw on the machine it last ran on; not part of what ships
 
-A bundle is data: it holds nothing that is executed, and every file is checked against its
-checksum before it is used.
+A bundle is data: it holds nothing that is executed, and every file that ships is checked against
+its checksum before it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sdpack.artifacts import explain_io, file_sha256
 from sdpack.document import Document
@@ -33,6 +43,7 @@ from sdpack.precision import Precision
 from sdpack.profile import Profile
 
 MANIFEST = "manifest.json"
+VERIFIED = "verified.json"
 SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
@@ -43,9 +54,9 @@ PORTABLE = {Role.TEXT_ENCODER: "text_encoder", Role.DENOISER: "unet", Role.DECOD
 class InputSizes(Document):
     """The shapes an engine takes at one input; `best` is what it is tuned for."""
 
-    smallest: tuple[int, ...]
-    best: tuple[int, ...]
-    largest: tuple[int, ...]
+    smallest: tuple[PositiveInt, ...]
+    best: tuple[PositiveInt, ...]
+    largest: tuple[PositiveInt, ...]
 
 
 class Foresight(StrEnum):
@@ -75,7 +86,7 @@ class Part(Document):
     precision: Precision
     source: str
     licence: str
-    parameters: int
+    parameters: NonNegativeInt
     graph: str
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
@@ -87,19 +98,19 @@ class Estimated(Document):
     value: float
     low: float
     high: float
-    pictures: int
+    pictures: PositiveInt
 
 
 class MemoryFigures(Document):
     """Peak memory in bytes: predicted at build time, measured where `verify` ran."""
 
-    budget_bytes: int
-    predicted_bytes: int
+    budget_bytes: PositiveInt
+    predicted_bytes: PositiveInt
     predicted_from: Foresight
-    weights: Mapping[Role, int]
-    activation_bytes: int
+    weights: Mapping[Role, NonNegativeInt]
+    activation_bytes: NonNegativeInt
     activation_role: Role
-    fixed_bytes: int
+    fixed_bytes: NonNegativeInt
 
 
 class StandingFigures(Document):
@@ -108,7 +119,8 @@ class StandingFigures(Document):
     Attributes:
         size_bytes: its peak in the fastest placement; of equals the smaller won.
         weights: of every part, whatever is loaded when.
-        fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names.
+        fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names, or
+            "broken", if a picture of its was.
         difference, low, high: its score minus the winner's, and the interval at the race's
             confidence (None: not bounded).
         latency_s: of one picture where the bundle was built; None where it was not measured.
@@ -151,27 +163,27 @@ class Evidence(Document):
     mixes: int
     pictures: int
     screening: Screening | None = None
-    standings: tuple[StandingFigures, ...]
+    standings: tuple[StandingFigures, ...] = Field(min_length=1)
 
 
 class Sampling(Document):
     """How pictures are drawn unless asked otherwise."""
 
-    steps: int
-    guidance_scale: float
+    steps: PositiveInt
+    guidance_scale: NonNegativeFloat
     negative_prompt: str
-    height: int
-    width: int
-    batch: int
+    height: PositiveInt
+    width: PositiveInt
+    batch: PositiveInt
 
 
 class LatentSpace(Document):
     """See `sdpack.runtime.pipeline.Latents`."""
 
-    channels: int
-    scaling_factor: float
+    channels: PositiveInt
+    scaling_factor: PositiveFloat
     shift_factor: float
-    pixels: int
+    pixels: PositiveInt
 
 
 class PlacementFigures(Document):
@@ -179,7 +191,7 @@ class PlacementFigures(Document):
 
     loading: Loading
     guidance: Guidance
-    tile: int | None
+    tile: PositiveInt | None
 
     @classmethod
     def of(cls, placement: Placement) -> PlacementFigures:
@@ -222,6 +234,21 @@ class Manifest(Document):
     finished: Finished | None = None
     files: Mapping[str, str] = {}
 
+    @field_validator("parts")
+    @classmethod
+    def _of_every_role(cls, parts: Mapping[Role, Part]) -> Mapping[Role, Part]:
+        missing = [role.value for role in Role if role not in parts]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is missing")
+        return parts
+
+    @model_validator(mode="after")
+    def _draws_whole_latent_pixels(self) -> Manifest:
+        for side in (self.sampling.height, self.sampling.width):
+            if side % self.latents.pixels:
+                raise ValueError(f"sampling: {side} is no multiple of {self.latents.pixels}")
+        return self
+
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle.
@@ -253,7 +280,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """
     for name, wanted in manifest.files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(
                 f"{folder / MANIFEST} names {name}, outside the bundle; do not use it"
             )
@@ -264,10 +291,14 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 f"{path} has SHA-256 {file_sha256(path)}, shipped was {wanted}: it was cut short "
                 "or changed; copy the bundle again"
             )
-    for part in manifest.parts.values():
-        for used in (part.graph, part.plan):
-            if used is not None and used not in manifest.files:
-                raise BundleError(f"{folder / MANIFEST}: {used} has no checksum; do not use it")
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    named = {used for part in manifest.parts.values() for used in (part.graph, part.plan) if used}
+    for name in sorted((there | named) - {MANIFEST, VERIFIED}):
+        if name not in manifest.files:
+            raise BundleError(
+                f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or take the "
+                "file away if you put it there"
+            )
 
 
 def open_bundle(folder: Path) -> Manifest:
@@ -290,6 +321,7 @@ def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None])
     Raises:
         StoreError: the folder cannot be written, or another build is writing it.
     """
+    folder = folder.resolve()
     try:
         with sole_writer(folder), _aside(folder) as new:
             fill(new)
@@ -312,8 +344,21 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """Nobody else builds into this folder meanwhile; may be nested in one process.
 
     Raises:
-        StoreError: another build does, or the folder cannot be written.
+        StoreError: another build does, the folder cannot be written, or it holds something else
+            than a bundle, which would be lost.
     """
+    folder = folder.resolve()
+    if not folder.name:
+        raise StoreError(f"{folder} cannot be a bundle; give --out a folder of its own")
+    try:
+        strange = folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir())
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+    if strange:
+        raise StoreError(
+            f"{folder} holds files and no {MANIFEST}; a build would replace them: give --out "
+            "another folder"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)

@@ -9,6 +9,7 @@ from filelock import FileLock
 from sdpack import bundle
 from sdpack.bundle import Manifest, open_bundle, read_manifest, write_bundle
 from sdpack.errors import BundleError, SdpackError, StoreError
+from sdpack.placement import Role
 from sdpack.profile import find_profile
 
 
@@ -25,7 +26,7 @@ def manifest(**changes: Any) -> Manifest:
         "name": "test",
         "catalog": "zoo",
         "profile": find_profile("4gb-gpu").model_dump(by_alias=True),
-        "parts": {"denoiser": part},
+        "parts": dict.fromkeys(Role, part),
         "placement": {"loading": "resident", "guidance": "batched", "tile": None},
         "sampling": {
             "steps": 16,
@@ -52,7 +53,22 @@ def manifest(**changes: Any) -> Manifest:
             "kid": None,
             "mixes": 1,
             "pictures": 16,
-            "standings": [],
+            "standings": [
+                {
+                    "mix": "s/w4 + s/w4 + s/w4",
+                    "placement": "resident, batched",
+                    "peak_bytes": 90,
+                    "size_bytes": 90,
+                    "weights": {"denoiser": 50},
+                    "fate": "won",
+                    "lost_to": "s/w4 + s/w4 + s/w4",
+                    "quality": {"value": 0.5, "low": 0.4, "high": 0.6, "pictures": 16},
+                    "difference": 0.0,
+                    "low": 0.0,
+                    "high": 0.0,
+                    "latency_s": None,
+                }
+            ],
         },
         "tools": {"sdpack": "0"},
     }
@@ -127,6 +143,50 @@ def test_a_part_without_a_checksum_is_refused(tmp_path: Path) -> None:
     rewritten(tmp_path / "b", files=files)
     with pytest.raises(BundleError, match="no checksum"):
         open_bundle(tmp_path / "b")
+
+
+def test_a_file_without_a_checksum_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b", manifest(), fill)
+    (tmp_path / "b" / "verified.json").write_text("{}")
+    open_bundle(tmp_path / "b")
+    (tmp_path / "b" / "onnx" / "more.data").write_text("x")
+    with pytest.raises(BundleError, match=r"more\.data has no checksum"):
+        open_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("parts", {}),
+        ("latents", {"channels": 16, "scaling_factor": 1.0, "shift_factor": 0.0, "pixels": 0}),
+        ("placement", {"loading": "resident", "guidance": "batched", "tile": -1}),
+        ("files", {"onnx/\0": "0"}),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    write_bundle(tmp_path / "b", manifest(), fill)
+    rewritten(tmp_path / "b", **{key: value})
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        open_bundle(tmp_path / "b")
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(StoreError, match="give --out another folder"):
+        write_bundle(tmp_path / "mine", manifest(), fill)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+    with pytest.raises(StoreError, match="folder of its own"):
+        write_bundle(Path("/"), manifest(), fill)
+
+
+def test_a_bundle_can_be_written_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    write_bundle(Path(), manifest(), fill)
+    open_bundle(tmp_path / "b")
 
 
 def test_a_failed_build_leaves_the_old_bundle(tmp_path: Path) -> None:

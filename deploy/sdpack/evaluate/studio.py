@@ -22,6 +22,7 @@ from sdpack.artifacts import Ledger, Store, digest
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.metrics import Panel, similarity
+from sdpack.evaluate.race import BROKEN_SCORE
 from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
@@ -29,7 +30,6 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 
 Floats = NDArray[np.float32]
 BATCH = 16
-BROKEN_SCORE = -1.0  # of a broken picture: a cosine is at least that
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdpack.artifacts import explain_io
-from sdpack.bundle import Manifest
+from sdpack.bundle import VERIFIED, Manifest
 from sdpack.detect import memory_bytes
 from sdpack.errors import StoreError
 from sdpack.memory.meter import meter
 from sdpack.precision import Runtime
 
-VERIFIED = "verified.json"
 PROMPT = "a red heart"
 
 

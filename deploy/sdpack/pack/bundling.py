@@ -166,6 +166,7 @@ class Bundling:
         return sorted(self.outcome.standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
+        timed = listed and standing.fate is not Fate.BROKEN
         fitted = self.contest.fitted[standing.arm]
         quality = self.contest.quality(standing.arm, standing.prompts)
         return StandingFigures(
@@ -180,7 +181,7 @@ class Bundling:
             difference=standing.difference,
             low=_finite(standing.low),
             high=_finite(standing.high),
-            latency_s=self.contest.latency_s(standing.arm) if listed else None,
+            latency_s=self.contest.latency_s(standing.arm) if timed else None,
         )
 
     def _weight_bytes(self, fitted: Fitted, role: Role) -> int:

@@ -18,8 +18,8 @@ from sdpack.artifacts import file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
-from sdpack.evaluate.race import Arm, Outcome, Race
-from sdpack.evaluate.studio import BROKEN_SCORE, Drawer, Studio, Task, Trio
+from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
+from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
@@ -36,7 +36,7 @@ FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
 CHUNK = 16
-FEWEST_FOR_KID = 2  # pictures; it looks at pairs of them
+FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
 @dataclass(frozen=True)

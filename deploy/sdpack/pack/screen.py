@@ -20,8 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.evaluate.race import Arm, Race, Rules
-from sdpack.evaluate.studio import BROKEN_SCORE
+from sdpack.evaluate.race import BROKEN_SCORE, Arm, Race, Rules
 from sdpack.pack.mix import Mix
 from sdpack.placement import Role
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from sdpack.bundle import (
     ENGINES,
     MANIFEST,
+    VERIFIED,
     Finished,
     Manifest,
     Part,
@@ -70,6 +71,7 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
         def fill(new: Path) -> None:
             shutil.copytree(folder, new, copy_function=_link, dirs_exist_ok=True)
             (new / MANIFEST).unlink()
+            (new / VERIFIED).unlink(missing_ok=True)
             (new / ENGINES).mkdir(exist_ok=True)
             for role, plan in plans.items():
                 shutil.copyfile(plan.path, new / plan_name(role))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.evaluate.race import Arm, Fate, Outcome, Race, Rules, interval
+from sdpack.errors import BrokenPictureError
+from sdpack.evaluate.race import BROKEN_SCORE, Arm, Fate, Outcome, Race, Rules, interval
 
 RULES = Rules(first=16, most=256)
 
@@ -48,7 +49,30 @@ def test_the_clearly_best_wins_with_few_pictures() -> None:
 def test_equal_pictures_go_to_the_smaller_at_once() -> None:
     outcome = run(Pictures([0.3, 0.3, 0.3], 0.0), sizes=[30, 10, 20])
     assert outcome.winner == 1
-    assert outcome.pictures == 3 * RULES.first
+    assert outcome.pictures == 3 * RULES.fewest
+
+
+def test_a_failure_that_strikes_one_prompt_in_ten_is_seen_in_time() -> None:
+    """A smaller mix that is as good but for its failures hides them in the first prompts."""
+    wrong = 0
+    for seed in range(100):
+        pictures = Pictures([0.3, 0.3], 0.002, seed)
+        strikes = np.random.default_rng(seed).random(RULES.most) < 0.1
+        pictures.table[0] -= 0.6 * strikes
+        wrong += run(pictures, sizes=[10, 20]).winner == 0
+    assert wrong <= 10
+
+
+def test_one_broken_picture_puts_a_mix_out() -> None:
+    pictures = Pictures([0.5, 0.3, 0.3], 0.01)
+    pictures.table[0, 5] = BROKEN_SCORE
+    outcome = run(pictures, sizes=[10, 20, 30])
+    assert outcome.winner == 1
+    assert fates(outcome)[0] is Fate.BROKEN
+    everything = Pictures([0.5, 0.3], 0.01)
+    everything.table[:, 3] = BROKEN_SCORE
+    with pytest.raises(BrokenPictureError, match="all 2 mixes"):
+        run(everything)
 
 
 def test_a_tie_in_size_goes_to_the_faster() -> None:
@@ -58,7 +82,7 @@ def test_a_tie_in_size_goes_to_the_faster() -> None:
 
 
 def test_what_stays_undecided_is_called_a_tie_and_goes_to_the_smaller() -> None:
-    outcome = run(Pictures([0.31, 0.30], 0.5), sizes=[20, 10])
+    outcome = run(Pictures([0.31, 0.30], 0.2), sizes=[20, 10])
     assert outcome.winner == 1
     assert fates(outcome) == {1: Fate.WON, 0: Fate.TIED}
     (tied,) = (s for s in outcome.standings if s.fate is Fate.TIED)
@@ -128,7 +152,7 @@ def test_one_mix_alone_needs_one_round() -> None:
 
 
 def test_prompts_beyond_the_list_are_never_asked_for() -> None:
-    pictures = Pictures([0.3, 0.3], 0.5)
+    pictures = Pictures([0.3, 0.3], 0.2)
     run(pictures, rules=Rules(first=16, most=100))
     assert max(p for _, p in pictures.drawn) == 99
 

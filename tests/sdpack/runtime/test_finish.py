@@ -30,11 +30,16 @@ def bundle(tmp_path: Path) -> Path:
         update={"inputs": {"x": InputSizes.model_validate(SIZES)}}
     )
     jetson = find_profile("jetson-orin-nano-8gb")
-    update = {"parts": {Role.DENOISER: part}, "profile": jetson}
+    others = {role: values.parts[role] for role in Role if role is not Role.DENOISER}
+    built = {r: p.model_copy(update={"plan": f"engines/{r.value}.plan"}) for r, p in others.items()}
+    update = {"parts": {**built, Role.DENOISER: part}, "profile": jetson}
 
     def fill(folder: Path) -> None:
         saved(linear(WEIGHT), folder / "onnx" / "unet")
         (folder / "sampler.json").write_text("{}")
+        (folder / "engines").mkdir()
+        for there in built.values():
+            (folder / str(there.plan)).write_text("built")
 
     write_bundle(tmp_path / "b", values.model_copy(update=update), fill)
     return tmp_path / "b"
