@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from sdpack.errors import StoreError
 
@@ -111,6 +111,21 @@ class Store:
             raise StoreError(f"{target} was damaged as it was written; run again")
         return artifact
 
+    def check(self, artifact: Artifact) -> None:
+        """Compare every file with its checksum; a damaged artifact is removed.
+
+        Raises:
+            StoreError: it was damaged.
+        """
+        with _explained_io(self.folder):
+            wrong = [n for n, wanted in artifact.files.items() if _hash(artifact, n) != wanted]
+        if wrong:
+            shutil.rmtree(artifact.folder, ignore_errors=True)
+            raise StoreError(
+                f"{artifact.path(wrong[0])} was changed after it was made and has been removed; "
+                "the same command makes it again"
+            )
+
     @contextmanager
     def _temporary(self) -> Iterator[Path]:
         parent = self.folder / "unfinished"
@@ -149,6 +164,11 @@ class Store:
                 freed += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
         return freed
+
+
+def _hash(artifact: Artifact, name: str) -> str | None:
+    path = artifact.path(name)
+    return file_sha256(path) if path.is_file() else None
 
 
 def _alive(pid: str) -> bool:
@@ -200,8 +220,6 @@ _flush_folder = _flush_file  # on POSIX a folder is flushed like a file
 def _explained_io(folder: Path) -> Iterator[None]:
     try:
         yield
-    except Timeout as cause:
-        raise StoreError(f"{folder} is locked by another process; wait for it") from cause
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 EXPORTED = ("CLIPTextModel", "UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny")
 
 
@@ -61,14 +62,30 @@ class Checkpoint:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """Its safetensors files.
+        """Its safetensors files: the whole one, or the shards its index names; no copies beside.
 
         Raises:
-            SourceError: there are none.
+            SourceError: there are none, or a shard is missing.
         """
-        found = sorted(self.folder.glob("*.safetensors"))
-        if not found:
-            raise SourceError(f"{self.folder} holds no .safetensors weights; restore them")
+        for name in WEIGHTS:
+            if (self.folder / name).is_file():
+                return [self.folder / name]
+            index = self.folder / f"{name}.index.json"
+            if index.is_file():
+                return self._shards(index)
+        raise SourceError(
+            f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
+        )
+
+    def _shards(self, index: Path) -> list[Path]:
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as cause:
+            raise SourceError(f"{index} cannot be read ({cause!r}); restore it") from cause
+        found = sorted(self.folder / name for name in names)
+        missing = [path for path in found if not path.is_file()]
+        if missing:
+            raise SourceError(f"{missing[0]} is missing; restore it")
         return found
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -30,6 +30,7 @@ from sdpack.bundle import (
     plan_name,
     write_bundle,
 )
+from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.evaluate.metrics import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
 from sdpack.pack.contest import FEWEST_FOR_KID, Contest, Settled
@@ -226,6 +227,7 @@ class Bundling:
         target = folder / ONNX / PORTABLE[variant.role]
         target.mkdir(parents=True)
         made = self.workshop.made(variant).artifact
+        self.workshop.store.check(made)
         for name in made.files:
             shutil.copyfile(made.path(name), target / name)
         checkpoint = self.workshop.checkpoint(variant.role, variant.candidate)
@@ -233,8 +235,9 @@ class Bundling:
         plan = self._plan_name(variant.role)
         if plan is not None:
             (folder / ENGINES).mkdir(exist_ok=True)
-            built = self.workshop.plan(variant, self.winner.placement)
-            shutil.copyfile(built.path, folder / plan)
+            built = self.workshop.plan_artifact(variant, self.winner.placement)
+            self.workshop.store.check(built)
+            shutil.copyfile(built.path(PLAN_FILE), folder / plan)
 
 
 def _finite(value: float) -> float | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdpack.artifacts import file_sha256
+from sdpack.artifacts import digest, file_sha256
 from sdpack.engines import onnxruntime
-from sdpack.errors import CatalogError
+from sdpack.engines.session import Session
+from sdpack.errors import CatalogError, EngineError
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
@@ -24,14 +27,15 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.workshop import Workshop, files_digest, versions
 from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
 
 Floats = NDArray[np.float64]
 
 MEASURED_ON = "ONNX Runtime CPU"
-EMULATED_ON = "ONNX Runtime CPU, emulating the GPU's rounding"
+EMULATED_ON = "ONNX Runtime CPU in floating point"
+REVISION = 2  # of the ways to draw and judge; a change makes earlier figures strangers
 FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
@@ -58,7 +62,8 @@ class Contest:
     """Scores mixes on the catalog's prompts, and finds the best of them.
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
-    a CPU bundle runs with, or for a GPU with floating-point ones that round as the graph says.
+    a CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
+    quantizes. Those compute fp16 graphs in fp32; what fp16 cannot hold was left out before.
 
     Args:
         possible: every mix that can be built, whether it fits or not.
@@ -144,10 +149,11 @@ class Contest:
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID of one fitted mix over the first prompts to all the real pictures."""
-        trio = self.trio(self.fitted[number].mix)
+        trio, catalog = self.trio(self.fitted[number].mix), self.workshop.located.catalog
         inputs = {
             **self.studio.inputs(trio, range(prompts)),
             "real": file_sha256(self._real_path),
+            "cut": [catalog.image_size, catalog.quality.real_columns, len(self.prompts)],
         }
         known = self.workshop.ledger.find("kid", inputs)
         if known is None:
@@ -210,15 +216,28 @@ class Contest:
 
     def _drawer(self, variant: Variant) -> Drawer:
         if variant not in self._drawers:
-            made = self.workshop.made(variant)
             encodes = variant.role is Role.TEXT_ENCODER
             tokenizer = self.workshop.tokenizer(variant.candidate) if encodes else None
-            content = made.artifact.content
-            load = partial(
-                onnxruntime.load, made.path, emulate=self.workshop.profile.runtime.on_gpu
-            )
-            self._drawers[variant] = Drawer(content, load, tokenizer)
+            load = partial(self._load, variant)
+            self._drawers[variant] = Drawer(self._content(variant), load, tokenizer)
         return self._drawers[variant]
+
+    def _content(self, variant: Variant) -> str:
+        """One hash of all that decides what a part does: its graph and what it is used with."""
+        inputs: dict[str, Any] = {"graph": self.workshop.made(variant).artifact.content}
+        if variant.role is Role.TEXT_ENCODER:
+            inputs["tokenizer"] = self.workshop.tokenizer_content(variant.candidate)
+        if variant.role is Role.DECODER:
+            inputs["latents"] = asdict(self.workshop.latents(variant.candidate))
+        return digest(inputs)
+
+    def _load(self, variant: Variant) -> Session:
+        made, on_gpu = self.workshop.made(variant), self.workshop.profile.runtime.on_gpu
+        try:
+            return onnxruntime.load(made.path, emulate=on_gpu)
+        except EngineError:
+            self.workshop.store.check(made.artifact)
+            raise
 
     def _studio(self, prompts: Sequence[str]) -> Studio:
         order, sampling = self.workshop.order, self.workshop.located.catalog.sampling
@@ -231,13 +250,24 @@ class Contest:
             order.width,
         )
         decoders = {mix.decoder for mix in self.possible}
-        latents = {
-            self.workshop.made(decoder).artifact.content: self.workshop.latents(decoder.candidate)
-            for decoder in decoders
-        }
-        judge = Checkpoint(order.folder(self.workshop.located.catalog.quality.judge)).content
+        latents = {self._content(d): self.workshop.latents(d.candidate) for d in decoders}
         store, ledger = self.workshop.store, self.workshop.ledger
-        return Studio(task, latents, lambda: self.panel, judge, store, ledger, self.measured_on)
+        return Studio(
+            task, latents, lambda: self.panel, self._judge_content, store, ledger, self._drawn_with
+        )
+
+    @cached_property
+    def _judge_content(self) -> str:
+        quality, order = self.workshop.located.catalog.quality, self.workshop.order
+        judge = Checkpoint(order.folder(quality.judge)).content
+        tokenizer = files_digest(order.folder(quality.tokenizer))
+        return digest({"judge": judge, "tokenizer": tokenizer})
+
+    @cached_property
+    def _drawn_with(self) -> str:
+        """What else the figures depend on: packages, and this module's ways."""
+        tools = versions(("onnxruntime", "numpy", "torch"))
+        return json.dumps({"on": self.measured_on, "tools": tools, "revision": REVISION})
 
     @property
     def measured_on(self) -> str:

@@ -59,10 +59,11 @@ class Footprints:
         if self.foresight is not Foresight.PROBE:
             return 0
         encoder = next(iter(self.workshop.located.catalog.text_encoders))
-        known = self._remembered("process", {"tokenizer": encoder})
+        inputs = {"tokenizer": self.workshop.tokenizer_content(encoder)}
+        known = self._remembered("process", inputs)
         if known is None:
             known = {"bytes": process_bytes(self.workshop.tokenizer_folder(encoder))}
-            self._remember("process", {"tokenizer": encoder}, known)
+            self._remember("process", inputs, known)
         return int(known["bytes"])
 
     def _find(self, variant: Variant, placement: Placement) -> Footprint:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,6 +50,8 @@ QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy")
 REVISION = 2  # of this module's recipes; a change of theirs makes earlier artifacts strangers
 CALIBRATION_PROMPTS = 16
 CALIBRATION_STEPS = 6
+# What diffusers takes where a config says nothing.
+SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
 Arrays = dict[str, NDArray[Any]]
 T = TypeVar("T")
@@ -103,6 +105,10 @@ class Workshop:
     def tokenizer_folder(self, encoder: str) -> Path:
         return self.order.folder(self.located.catalog.text_encoders[encoder].tokenizer)
 
+    def tokenizer_content(self, encoder: str) -> str:
+        """One hash of what makes token ids of a prompt."""
+        return files_digest(self.tokenizer_folder(encoder))
+
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         return PromptTokenizer(self.tokenizer_folder(encoder))
 
@@ -112,7 +118,7 @@ class Workshop:
         sampling = self.located.catalog.sampling
         folder = self.order.folder(sampling.scheduler)
         inputs = {
-            "scheduler": _files_digest(folder),
+            "scheduler": files_digest(folder),
             "steps": sampling.steps,
             "tools": versions(("torch", "diffusers")),
             "revision": REVISION,
@@ -133,10 +139,11 @@ class Workshop:
 
     def latents(self, decoder: str) -> Latents:
         """The space a decoder works in, from its config."""
-        config = self.checkpoint(Role.DECODER, decoder).config
+        checkpoint = self.checkpoint(Role.DECODER, decoder)
+        config, decoder_class = checkpoint.config, checkpoint.class_name
         return Latents(
             int(config["latent_channels"]),
-            float(config.get("scaling_factor") or 1.0),
+            float(config.get("scaling_factor") or SCALING_FACTORS[decoder_class]),
             float(config.get("shift_factor") or 0.0),
             LATENT_PIXEL,
         )
@@ -150,7 +157,7 @@ class Workshop:
         inputs = {
             "role": variant.role,
             "checkpoint": checkpoint.content,
-            "bridge": None if bridge is None else _files_digest(bridge),
+            "bridge": None if bridge is None else files_digest(bridge),
             "tools": versions(EXPORTERS),
             "revision": REVISION,
         }
@@ -219,6 +226,8 @@ class Workshop:
             "guidance_scale": self.located.catalog.sampling.guidance_scale,
             "size": [self.order.height, self.order.width],
             "with": [self.graph(v).content for v in reference],
+            "tokenizer": self.tokenizer_content(reference[0].candidate),
+            "latents": asdict(self.latents(reference[2].candidate)),
         }
 
     def _reference(self, variant: Variant) -> tuple[Variant, Variant, Variant]:
@@ -413,7 +422,14 @@ class Workshop:
         """The variant's TensorRT plan under a placement."""
         return self._plan(variant, self.made(variant).artifact, placement)
 
+    def plan_artifact(self, variant: Variant, placement: Placement) -> Artifact:
+        """Where that plan is kept."""
+        return self._planned(variant, self.made(variant).artifact, placement)
+
     def _plan(self, variant: Variant, graph: Artifact, placement: Placement) -> Plan:
+        return tensorrt_builder.read_plan(self._planned(variant, graph, placement).folder)
+
+    def _planned(self, variant: Variant, graph: Artifact, placement: Placement) -> Artifact:
         package = TENSORRT_PACKAGES[self.profile.runtime]
         shapes = self.shapes.ranges(variant, placement)
         inputs = {
@@ -427,7 +443,7 @@ class Workshop:
             path = graph.path(graphs.MODEL_FILE)
             tensorrt_builder.build(package, path, folder, shapes, self.profile.sm)
 
-        return tensorrt_builder.read_plan(self.store.make("plan", inputs, build).folder)
+        return self.store.make("plan", inputs, build)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -441,7 +457,8 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _files_digest(folder: Path) -> str:
+def files_digest(folder: Path) -> str:
+    """One hash of a folder's files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if not files:
         raise SourceError(f"{folder} holds no files; restore them")
