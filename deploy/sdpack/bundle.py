@@ -117,7 +117,8 @@ class StandingFigures(Document):
     """How one mix of the race came out.
 
     Attributes:
-        size_bytes: its peak in the fastest placement; of equals the smaller won.
+        size_bytes: of equals the smaller won: its peak in the fastest placement, or its files
+            where peaks are measured.
         weights: of every part, whatever is loaded when.
         fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names, or
             "broken", if a picture of its was.

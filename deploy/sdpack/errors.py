@@ -12,6 +12,7 @@
     ├── SchedulerError          a scheduler that is no linear map
     ├── QuantizationError       a precision variant could not be made
     ├── EngineError             an engine could not be built, loaded or run
+    │   └── RefusedError        a compiler does not take a graph, however often it is asked
     ├── BrokenPictureError      a picture is not finite, or constant
     ├── StoreError              the artifact store or ledger cannot be read or written
     └── BundleError             a bundle is damaged, incomplete or of another schema
@@ -53,7 +54,7 @@ class InfeasibleError(SdpackError):
     """No mix fits the budget.
 
     Attributes:
-        smallest_bytes: the smallest budget with which a mix would fit, reserve included.
+        smallest_bytes: the smallest budget with which a mix would fit.
     """
 
     exit_code = USAGE
@@ -90,6 +91,10 @@ class QuantizationError(SdpackError):
 
 class EngineError(SdpackError):
     """An engine could not be built, loaded or run."""
+
+
+class RefusedError(EngineError):
+    """A graph a compiler does not take, or whose numbers the device cannot hold."""
 
 
 class BrokenPictureError(SdpackError):

@@ -17,17 +17,20 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from sdpack.errors import EngineError
+from sdpack.errors import EngineError, RefusedError
 from sdpack.precision import Runtime
 
 PLAN_FILE = "model.plan"
+REFUSED = 3  # exit status; others mean that the builder could not work
+REFUSALS = (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)  # some graphs it does not survive
 SOURCE = "source"  # in the folder of the plan, the folder of the graph
 KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
 SEEDED = {"PYTHONHASHSEED": "0"}
@@ -94,7 +97,8 @@ def build(
         compute_capability: "SM86" for instance; only for tensorrt_rtx.
 
     Raises:
-        EngineError: the graph does not parse or does not build; carries the builder's last words.
+        RefusedError: the graph does not parse or does not build; carries the builder's last words.
+        EngineError: the builder could not work: it was killed, took too long, or is not installed.
     """
     ranges = {name: asdict(given) for name, given in inputs.items()}
     source = folder / SOURCE
@@ -115,7 +119,8 @@ def build(
     finally:
         source.unlink()
     if done.returncode != 0 or not (folder / FACTS_FILE).exists():
-        raise EngineError(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
+        kind = RefusedError if done.returncode in REFUSALS else EngineError
+        raise kind(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
     return read_plan(folder)
 
 
@@ -150,7 +155,7 @@ def _build_here(request: _Request, folder: Path) -> None:
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(request.onnx):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        sys.exit("does not parse: " + (reasons[0].splitlines()[0] if reasons else "no reason"))
+        _refuse("does not parse: " + (reasons[0].splitlines()[0] if reasons else "no reason"))
     config = builder.create_builder_config()
     if request.compute_capability:
         config.num_compute_capabilities = 1
@@ -161,7 +166,7 @@ def _build_here(request: _Request, folder: Path) -> None:
     config.add_optimization_profile(_profile(builder, network, request.inputs))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        sys.exit("does not build: " + (log.serious[0] if log.serious else "no reason given"))
+        _refuse("does not build: " + (log.serious[0] if log.serious else "no reason given"))
     (folder / PLAN_FILE).write_bytes(plan)
     facts = {
         "package": request.package,
@@ -170,6 +175,11 @@ def _build_here(request: _Request, folder: Path) -> None:
         "weight_bytes": log.memory["Weights"],
     }
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1))
+
+
+def _refuse(words: str) -> NoReturn:
+    print(words, file=sys.stderr)
+    sys.exit(REFUSED)
 
 
 def _profile(builder: Any, network: Any, inputs: Mapping[str, Any]) -> Any:

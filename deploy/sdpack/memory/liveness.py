@@ -107,6 +107,16 @@ def bind(model: ir.Model, bindings: Bindings) -> None:
     ShapeInferencePass(data_prop=True)(model)
 
 
+def passed_bytes(model: ir.Model, bindings: Bindings) -> int:
+    """Bytes of the graph's inputs and outputs together; the model is left as it is."""
+    total = 0
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        sizes = [_number(size, bindings) for size in value.shape or ()]
+        known = math.prod(size for size in sizes if size is not None)
+        total += math.ceil(known * (value.dtype or ir.DataType.FLOAT).bitwidth / 8)
+    return total
+
+
 def _number(size: int | ir.SymbolicDim, bindings: Bindings) -> int | None:
     if isinstance(size, int) or size.value is None:
         return size if isinstance(size, int) else None

@@ -88,6 +88,7 @@ def _probe(request: Mapping[str, Any]) -> Probe:
 
 def _measure(request: Mapping[str, Any]) -> Probe:
     _load_packages()
+    onnxruntime.steady_memory()
     if "tokenizer" in request:
         tokenizer = PromptTokenizer(Path(request["tokenizer"]))
         tokenizer.ids(["a prompt"])

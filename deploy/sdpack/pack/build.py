@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sdpack.artifacts import Ledger, Store, cache_folder
 from sdpack.bundle import Manifest, sole_writer
-from sdpack.errors import EngineError
+from sdpack.errors import RefusedError
 from sdpack.pack.bundling import Bundling
 from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted, fit
@@ -72,7 +72,14 @@ def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) 
         InfeasibleError: none fits.
     """
     placements = footprints.workshop.order.placements
-    return fit(possible, placements, footprints.of, budget_bytes, footprints.fixed_bytes)
+    return fit(
+        possible,
+        placements,
+        footprints.of,
+        budget_bytes,
+        footprints.fixed_bytes,
+        footprints.size_bytes,
+    )
 
 
 def buildable(workshop: Workshop) -> list[Mix]:
@@ -81,18 +88,18 @@ def buildable(workshop: Workshop) -> list[Mix]:
     A part without products of matrices is the same in w4 as in w8; it then counts as w8.
 
     Raises:
-        EngineError: there are none.
+        RefusedError: there are none.
     """
     every = list(mixes(workshop.order.located.catalog, workshop.order.precisions))
     variants = list(dict.fromkeys(mix.variant(role) for mix in every for role in Role))
     workshop.prepare(variants)
-    failed: dict[Variant, EngineError] = {}
+    failed: dict[Variant, RefusedError] = {}
     seen: set[tuple[Role, str, str | None, str]] = set()
     kept: set[Variant] = set()
     for variant in variants:
         try:
             made = workshop.made(variant)
-        except EngineError as error:
+        except RefusedError as error:
             workshop.say(f"left out: {error}")
             failed[variant] = error
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sdpack.errors import InfeasibleError
+from sdpack.errors import InfeasibleError, RefusedError
 from sdpack.memory.predict import Footprint, Peak, predicted_peak
 from sdpack.pack.mix import Mix, Variant
 from sdpack.placement import Placement, Role
@@ -23,9 +23,9 @@ class Fitted:
     """A mix in a placement, and its predicted peak.
 
     Attributes:
-        size_bytes: its peak in the fastest placement, whether that fits or not: what "smaller"
-            means among equals. The peak itself will not do, as the same parts take less when they
-            are run more slowly.
+        size_bytes: what "smaller" means among equals: its peak in the fastest placement, whether
+            that fits or not, unless `fit` is told otherwise. The peak itself will not do, as the
+            same parts take less when they are run more slowly.
         rank: of the placement; 0 is the fastest.
     """
 
@@ -50,8 +50,14 @@ def fit(
     footprints: Footprints,
     budget_bytes: int,
     fixed_bytes: int = 0,
+    size: Callable[[Mix], int | None] = lambda _: None,
 ) -> list[Fitted]:
     """Every mix that fits, in the first of `placements` in which it does.
+
+    A placement for which the compiler refuses a part is left out.
+
+    Args:
+        size: what "smaller" means among equals; None for the peak in the fastest placement.
 
     Raises:
         InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
@@ -59,10 +65,14 @@ def fit(
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
     for mix in mixes:
-        size = peak_of(mix, placements[0], footprints, fixed_bytes).bytes
+        weight = size(mix)
         for rank, placement in enumerate(placements):
-            peak = peak_of(mix, placement, footprints, fixed_bytes)
-            fitted = Fitted(mix, placement, peak, size, rank)
+            try:
+                peak = peak_of(mix, placement, footprints, fixed_bytes)
+            except RefusedError:
+                continue
+            weight = peak.bytes if weight is None else weight
+            fitted = Fitted(mix, placement, peak, weight, rank)
             if fitted.peak.bytes <= budget_bytes:
                 fitting.append(fitted)
                 break

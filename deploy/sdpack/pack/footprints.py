@@ -1,6 +1,6 @@
 """What each variant takes on the device, by the best that can be known of its runtime here.
 
-TensorRT-RTX         the builder's own plan of the engine that ships
+TensorRT-RTX         the builder's own plan of the engine that ships, and its inputs and outputs
 ONNX Runtime, CPU    a process that runs the part alone, measured
 others               the graph: its weights as stored, and the tensors alive at once; their
                      engines are made on the device, where `verify` measures
@@ -17,16 +17,17 @@ from typing import Any
 import onnx_ir as ir
 
 from sdpack.bundle import Foresight
-from sdpack.memory.liveness import liveness
+from sdpack.export.graph import MODEL_FILE
+from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, process_bytes
-from sdpack.pack.mix import Variant
+from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Sizes
 from sdpack.pack.workshop import Workshop, versions
-from sdpack.placement import Placement
+from sdpack.placement import Placement, Role
 from sdpack.precision import Runtime
 
-REVISION = 3  # of this module's ways to measure; a change makes earlier figures strangers
+REVISION = 4  # of this module's ways to measure; a change makes earlier figures strangers
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Footprints:
 
     workshop: Workshop
     _known: dict[tuple[Variant, Placement], Footprint] = field(default_factory=dict, init=False)
+    _graphs: dict[str, ir.Model] = field(default_factory=dict, init=False)
 
     @property
     def foresight(self) -> Foresight:
@@ -53,6 +55,12 @@ class Footprints:
             self._known[key] = self._find(variant, placement)
         return self._known[key]
 
+    def size_bytes(self, mix: Mix) -> int | None:
+        """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
+        if self.foresight is not Foresight.PROBE:
+            return None
+        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+
     @property
     def fixed_bytes(self) -> int:
         """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
@@ -69,11 +77,21 @@ class Footprints:
     def _find(self, variant: Variant, placement: Placement) -> Footprint:
         if self.foresight is Foresight.PLAN:
             plan = self.workshop.plan(variant, placement)
-            return Footprint(plan.weight_bytes, plan.activation_bytes)
+            passed = self._passed_bytes(variant, placement)
+            return Footprint(plan.weight_bytes, plan.activation_bytes + passed)
         shapes = self.workshop.shapes.largest(variant, placement)
         if self.foresight is Foresight.PROBE:
             return self._probed(variant, shapes)
         return self._read_off(variant, shapes)
+
+    def _passed_bytes(self, variant: Variant, placement: Placement) -> int:
+        """Inputs and outputs, which a plan's scratch does not hold."""
+        graph = self.workshop.graph(variant)
+        if graph.content not in self._graphs:
+            self._graphs[graph.content] = ir.load(graph.path(MODEL_FILE))
+        model = self._graphs[graph.content]
+        shapes = self.workshop.shapes.largest(variant, placement)
+        return passed_bytes(model, _bindings(model, shapes))
 
     def _probed(self, variant: Variant, shapes: Mapping[str, Sizes]) -> Footprint:
         made = self.workshop.made(variant)
@@ -115,9 +133,14 @@ def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
+    return Footprint(weights, liveness(model, _bindings(model, shapes)).peak_bytes)
+
+
+def _bindings(model: ir.Model, shapes: Mapping[str, Sizes]) -> dict[str, int]:
+    """The graph's symbolic sizes, as its inputs' shapes give them."""
     bindings: dict[str, int] = {}
     for value in model.graph.inputs:
         for size, number in zip(value.shape or (), shapes.get(str(value.name), ()), strict=False):
             if isinstance(size, ir.SymbolicDim) and size.value is not None:
                 bindings[size.value] = number
-    return Footprint(weights, liveness(model, bindings).peak_bytes)
+    return bindings

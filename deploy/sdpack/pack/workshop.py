@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from sdpack.bundle import SAMPLER
 from sdpack.catalog import LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
-from sdpack.errors import CatalogError, EngineError, SourceError
+from sdpack.errors import CatalogError, RefusedError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.profile import LATENT_PIXEL, Profile
-from sdpack.quantize.ranges import measure_ranges
+from sdpack.quantize.ranges import Extent, measure_extent, measure_ranges
 from sdpack.quantize.variant import make_variant
 from sdpack.quantize.weights import weighted_nodes
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
@@ -47,9 +48,10 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy")
-REVISION = 2  # of this module's recipes; a change of theirs makes earlier artifacts strangers
+REVISION = 3  # of this module's recipes; a change of theirs makes earlier artifacts strangers
 CALIBRATION_PROMPTS = 16
 CALIBRATION_STEPS = 6
+LARGEST_HALF = 65504.0
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
@@ -87,7 +89,7 @@ class Workshop:
     say: Callable[[str], None] = lambda _: None
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
     _hints: Hints = field(default_factory=Hints, init=False)
-    _failed: dict[str, EngineError] = field(default_factory=dict, init=False)
+    _failed: dict[str, RefusedError] = field(default_factory=dict, init=False)
 
     # --- sources ---
 
@@ -191,6 +193,13 @@ class Workshop:
 
     def ranges(self, variant: Variant) -> dict[str, float]:
         """Ranges of a graph's activations on real inputs, by node."""
+        return dict(self._seen_on_calibration(variant)["ranges"])
+
+    def extent(self, variant: Variant) -> Extent:
+        """How large a graph's activations get on real inputs."""
+        return Extent(**self._seen_on_calibration(variant)["extent"])
+
+    def _seen_on_calibration(self, variant: Variant) -> dict[str, Any]:
         source = self.graph(variant)
         inputs = {
             "graph": source.content,
@@ -201,17 +210,16 @@ class Workshop:
 
         def build(folder: Path) -> None:
             self.say(f"calibrating {_words(variant)}")
-            batches = self._batches(variant)
-            scratch = folder / "scratch"
-            scratch.mkdir()
-            found = measure_ranges(source.path(graphs.MODEL_FILE), batches, scratch)
-            for path in scratch.iterdir():
-                path.unlink()
-            scratch.rmdir()
-            (folder / "ranges.json").write_text(json.dumps(found, indent=1))
+            batches, path = self._batches(variant), source.path(graphs.MODEL_FILE)
+            with TemporaryDirectory(dir=folder) as scratch:
+                extent = measure_extent(path, batches, Path(scratch))
+            with TemporaryDirectory(dir=folder) as scratch:
+                ranges = measure_ranges(path, batches, Path(scratch))
+            found = {"ranges": ranges, "extent": asdict(extent)}
+            (folder / "activations.json").write_text(json.dumps(found, indent=1))
 
-        artifact = self.store.make("ranges", inputs, build)
-        return dict(json.loads(artifact.path("ranges.json").read_text()))
+        artifact = self.store.make("activations", inputs, build)
+        return dict(json.loads(artifact.path("activations.json").read_text()))
 
     @cached_property
     def _prompts(self) -> list[str]:
@@ -292,7 +300,8 @@ class Workshop:
         """The variant's graph, in the form the target's compiler takes.
 
         Raises:
-            EngineError: the compiler takes it in no form.
+            RefusedError: the compiler takes it in no form, or fp16 cannot hold its numbers.
+            EngineError: the compiler could not work.
         """
         if variant not in self._made:
             self._made[variant] = self._make(variant)
@@ -314,6 +323,7 @@ class Workshop:
         )
 
     def _make(self, variant: Variant) -> Made:
+        self._refuse_overflow(variant)
         if self.profile.runtime is not Runtime.TENSORRT_RTX:
             return Made(self._variant(variant, frozenset()), frozenset())
         inputs = self._trial(variant)
@@ -327,8 +337,21 @@ class Workshop:
             self._hints.learn(self._model(variant), variant.precision, refused)
         return Made(self._variant(variant, refused), refused)
 
+    def _refuse_overflow(self, variant: Variant) -> None:
+        """A CPU computes fp16 graphs in fp32 and would not show what overflows on the device."""
+        if computed_in(self.profile.runtime, variant.precision) is not Precision.FP16:
+            return
+        extent = self.extent(variant)
+        if extent.largest > LARGEST_HALF:
+            raise RefusedError(
+                f"{_words(variant)}: {extent.node} reaches {extent.largest:.3g} on the calibration "
+                f"prompts and fp16 ends at {LARGEST_HALF:.0f}; compute it in fp32"
+            )
+
     def _trial(self, variant: Variant) -> dict[str, Any]:
-        return {"graph": self.graph(variant).content, **self._target(variant)}
+        ranges = self.shapes.ranges(variant, Placement())
+        shapes = {name: list(given.best) for name, given in ranges.items()}
+        return {"graph": self.graph(variant).content, "shapes": shapes, **self._target(variant)}
 
     def _target(self, variant: Variant) -> dict[str, Any]:
         return {
@@ -369,15 +392,15 @@ class Workshop:
         failures = self._side_by_side([partial(self._try_plan, variant, graph) for graph in made])
         return [failure is not None for failure in failures]
 
-    def _failure(self, variant: Variant, keep: frozenset[str]) -> EngineError | None:
+    def _failure(self, variant: Variant, keep: frozenset[str]) -> RefusedError | None:
         return self._try_plan(variant, self._variant(variant, keep))
 
-    def _try_plan(self, variant: Variant, graph: Artifact) -> EngineError | None:
+    def _try_plan(self, variant: Variant, graph: Artifact) -> RefusedError | None:
         """Why the graph does not build; tried once."""
         if graph.content not in self._failed:
             try:
                 self._plan(variant, graph, Placement())
-            except EngineError as error:
+            except RefusedError as error:
                 self._failed[graph.content] = error
         return self._failed.get(graph.content)
 

@@ -1,4 +1,4 @@
-"""How large activations get, seen on real inputs: what int8 activations are scaled by.
+"""How large activations get, seen on real inputs: what int8 scales by, and what fp16 must hold.
 
 The range of a tensor is the clipping threshold that makes the mean squared error of its int8
 rounding smallest over everything seen: an outlier beyond it is clipped if that costs less than
@@ -8,6 +8,7 @@ the coarser steps it would ask for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,62 @@ BINS = 2048
 CANDIDATES = 128
 Inputs = Mapping[str, NDArray[Any]]
 Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The largest magnitude any activation of a graph reached, and the node that made it."""
+
+    largest: float
+    node: str
+
+
+def measure_extent(
+    path: Path, batches: Sequence[Inputs], scratch: Path, threads: int | None = None
+) -> Extent:
+    """How large the activations of the graph at `path` get, those between its nodes included.
+
+    Args:
+        batches: real inputs of the graph.
+        scratch: a folder for the graph with the magnitudes as outputs.
+
+    Raises:
+        QuantizationError: there are no batches, or an activation is not finite.
+    """
+    if not batches:
+        raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
+    made_by = _expose_magnitudes(path, scratch / path.name)
+    largest = dict.fromkeys(made_by.values(), 0.0)
+    with load(scratch / path.name, threads=threads) as session:
+        for batch in batches:
+            seen = session.run(batch)
+            for name, node in made_by.items():
+                largest[node] = float(np.maximum(largest[node], seen[name].max()))
+    _refuse_infinite(path, largest)
+    node = max(largest, key=lambda name: largest[name], default="")
+    return Extent(largest.get(node, 0.0), node)
+
+
+def _expose_magnitudes(path: Path, target: Path) -> dict[str, str]:
+    """Write the graph with each node's largest magnitude as an output too.
+
+    Returns the name of the node by the name of that output.
+    """
+    model = ir.load(path)
+    made_by = {}
+    for node in list(model.graph):
+        for value in node.outputs:
+            if value.dtype is not ir.DataType.FLOAT:
+                continue
+            sizes = ir.node("Abs", [value], name=f"{value.name}_abs")
+            most = ir.node("ReduceMax", sizes.outputs, {"keepdims": 0}, name=f"{value.name}_most")
+            sizes.outputs[0].name, most.outputs[0].name = sizes.name, most.name
+            most.outputs[0].dtype, most.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([])
+            model.graph.extend([sizes, most])
+            model.graph.outputs.append(most.outputs[0])
+            made_by[str(most.name)] = str(node.name)
+    ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=1024)
+    return made_by
 
 
 def measure_ranges(

@@ -28,6 +28,8 @@ def pipeline(
         BundleError: the sampler or tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
+    if not chosen.on_gpu:
+        onnxruntime.steady_memory()
     loaders = {
         role: partial(_load, folder, part, chosen, threads) for role, part in manifest.parts.items()
     }

@@ -12,7 +12,14 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
 from sdpack.precision import Precision
 from sdpack.quantize.half import to_half
-from sdpack.quantize.ranges import BINS, best_threshold, histogram, measure_ranges
+from sdpack.quantize.ranges import (
+    BINS,
+    Extent,
+    best_threshold,
+    histogram,
+    measure_extent,
+    measure_ranges,
+)
 from sdpack.quantize.static import quantize_static
 from sdpack.quantize.variant import make_variant
 
@@ -112,6 +119,26 @@ def test_fp16_keeps_its_inputs_and_outputs_in_fp32(tmp_path: Path) -> None:
         wanted, seen = one.run({"x": x})["y"], two.run({"x": x})["y"]
     assert seen.dtype == np.float32
     assert np.abs(seen - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def test_the_extent_is_that_of_values_between_nodes_too(tmp_path: Path) -> None:
+    """Up by 300 twice and down again: nothing large goes in or comes out."""
+    path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
+    model = ir.load(path)
+    value = model.graph.outputs[0]
+    for number, factor in enumerate([300.0, 300.0, 1 / 300, 1 / 300]):
+        scalar = ir.Value(name=f"c{number}", const_value=ir.tensor(np.float32(factor)))
+        model.graph.register_initializer(scalar)
+        node = ir.node("Mul", [value, scalar], name=f"mul {number}")
+        value, node.outputs[0].name = node.outputs[0], f"v{number}"
+        value.dtype, value.shape = ir.DataType.FLOAT, model.graph.outputs[0].shape
+        model.graph.append(node)
+    model.graph.outputs[0] = value
+    path = saved(model, tmp_path / "wild")
+    (tmp_path / "scratch").mkdir()
+    x = {"x": np.full((2, 4), -2.0, np.float32)}
+    extent = measure_extent(path, [x], tmp_path / "scratch", threads=1)
+    assert extent == Extent(pytest.approx(180_000.0), "mul 1")
 
 
 def test_fp16_graphs_say_the_types_they_have(tmp_path: Path) -> None:
