@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 demo: $(READY)  ## the main job on the bundled zoo: the best pipeline for a 4 GB GPU, and a picture
 	@echo "building the best pipeline of the bundled zoo for a 4 GB GPU (minutes; the second time seconds) ..."
-	@$(BIN)/sdpack build --profile 4gb-gpu --images 96
+	@$(BIN)/sdpack build --profile 4gb-gpu --images 64
 	@$(BIN)/sdpack run engines/4gb-gpu "noto, pizza" --runtime onnxruntime-cpu --out demo.png
 
 test: $(READY) lint  ## lint, types and tests
