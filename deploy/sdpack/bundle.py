@@ -72,10 +72,18 @@ def plan_name(role: Role) -> str:
     return f"{ENGINES}/{role.value}.plan"
 
 
+class Origin(Document):
+    """Where weights come from, and under which licence."""
+
+    source: str
+    licence: str
+
+
 class Part(Document):
     """One part of the mix, as it ships.
 
     Attributes:
+        bridge: the projection fused into a text encoder, if it needs one.
         graph: its portable ONNX file, from the bundle's folder.
         plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
             be finished on the device.
@@ -86,6 +94,7 @@ class Part(Document):
     precision: Precision
     source: str
     licence: str
+    bridge: Origin | None = None
     parameters: NonNegativeInt
     graph: str
     plan: str | None = None

@@ -10,7 +10,7 @@
     decoders:
       kl: {source: {path: parts/decoder/kl}, latents: zoo, licence: MIT}
     bridges:
-      - {text_encoder: s, denoiser: s, source: {path: parts/bridge/s-s}}
+      - {text_encoder: s, denoiser: s, source: {path: parts/bridge/s-s}, licence: MIT}
     sampling: {scheduler: {path: parts/scheduler}, steps: 16, guidance_scale: 3.0}
     quality: {judge: {path: parts/judge}, prompts: prompts.jsonl, ...}
 
@@ -106,6 +106,7 @@ class Bridge(Document):
     text_encoder: str
     denoiser: str
     source: Source
+    licence: str = Field(min_length=1)
 
 
 class Sampling(Document):

@@ -30,6 +30,11 @@ class Gpu:
     compute_capability: str
     driver: str
 
+    @property
+    def sm(self) -> str:
+        """As compilers name it: "SM86"."""
+        return "SM" + self.compute_capability.replace(".", "")
+
 
 @dataclass(frozen=True)
 class Package:
@@ -40,6 +45,11 @@ class Package:
     purpose: str
     extra: str
     version: str | None
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be imported, whatever it is called in the package index."""
+        return importlib.util.find_spec(self.module) is not None
 
 
 _PACKAGES = (
@@ -52,6 +62,9 @@ _PACKAGES = (
     ("transformers", "transformers", "export checkpoints", "build"),
     ("optimum", "optimum", "export checkpoints", "build"),
     ("onnx", "onnx", "make precision variants", "build"),
+    ("onnxscript", "onnxscript", "export checkpoints", "build"),
+    ("onnx-ir", "onnx_ir", "make precision variants", "build"),
+    ("safetensors", "safetensors", "read checkpoints", "build"),
     ("huggingface_hub", "huggingface_hub", "fetch checkpoints from the hub", "build"),
 )
 

@@ -65,12 +65,19 @@ class InfeasibleError(SdpackError):
 
 
 class MissingPackageError(SdpackError):
-    """An optional package is needed and absent."""
+    """An optional package is needed and absent.
+
+    Args:
+        extra: of this package that brings it; "" where the device's maker does.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {package}; install it with: pip install 'sdpack[{extra}]'"
+        how = (
+            f"install it with: pip install 'sdpack[{extra}]'"
+            if extra
+            else "it comes from the device's maker: JetPack on a Jetson, else NVIDIA's TensorRT"
         )
+        super().__init__(f"{purpose} needs {package}; {how}")
 
 
 class SourceError(SdpackError):

@@ -17,6 +17,7 @@ BYTES_PER = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+MOST = 2**80
 _BY_LOWER = {unit.lower(): count for unit, count in BYTES_PER.items()}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -31,7 +32,10 @@ def parse_bytes(text: str | int) -> int:
     unit = (match.group(2) if match else "?").lower()
     if match is None or unit not in {"", *_BY_LOWER}:
         raise InputError(f"{text!r} is not a size in bytes; write it like 24MiB, 4GiB or 500MB")
-    count = round(float(match.group(1)) * _BY_LOWER.get(unit, 1))
+    size = float(match.group(1)) * _BY_LOWER.get(unit, 1)
+    if size > MOST:
+        raise InputError(f"{text!r:.40} is more than any memory; write a size like 24MiB")
+    count = round(size)
     if count < 1:
         raise InputError(f"{text!r} is less than one byte; write a size like 24MiB")
     return count

@@ -63,7 +63,12 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     if better:
         best = max(better, key=lambda s: s.difference)
         spared = best.size_bytes - winner.size_bytes
-        gain = f"it is {format_bytes(spared)} smaller" if spared > 0 else "it is the faster"
+        if spared > 0:
+            gain = f"it is {format_bytes(spared)} smaller"
+        elif spared == 0:
+            gain = "it is no larger and the faster"
+        else:
+            gain = "the smaller one's pictures, taken together, are farther from real ones (KID)"
         return [
             f"Its nearest rival {best.mix} drew better by {_difference(best)}, which is as good as "
             f"a tie; {gain}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_race_between_precisions(work: Path) -> None:
     assert len({s["mix"] for s in standings}) == evidence["mixes"] == 4 * 4 * 1
     assert evidence["screening"] is None
     assert all(s["latency_s"] > 0 for s in standings[:10])
-    sizes = {s["mix"]: sum(s["weights"].values()) for s in standings}
+    sizes = {s["mix"]: s["size_bytes"] for s in standings}
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
 
 
@@ -184,6 +185,57 @@ def test_inspect_and_verify(work: Path, whole: Path) -> None:
     assert seen["predicted_bytes"] == open_bundle(whole).memory.predicted_bytes
     assert seen["measured_bytes"] > 2**20
     assert json.loads((whole / "verified.json").read_text())["runtime"] == "onnxruntime-cpu"
+
+
+def test_a_cache_changed_in_place_does_not_ship(work: Path, whole: Path) -> None:
+    for data in (work / "cache" / "store" / "variant").rglob("model.onnx.data"):
+        data.write_bytes(bytes(data.stat().st_size))
+    words = ("--profile", str(profile(work, "cpu-2gb", ["fp32"])), "--out", str(work / "again"))
+    again = ("build", "--catalog", str(work / "catalog"), *words)
+    for _ in range(3):  # one part is found damaged each time
+        result = run(work, *again)
+        if result.exit_code:
+            assert "was changed after it was made" in result.output
+    assert result.exit_code == 0 or run(work, *again).exit_code == 0
+    left = {n: open_bundle(work / "again").files[n] for n in open_bundle(whole).files}
+    assert left == open_bundle(whole).files
+
+
+def test_a_mix_that_draws_nothing_loses(work: Path) -> None:
+    values = tiny.catalog()
+    flat = tiny.decoder()
+    torch.nn.init.zeros_(flat.decoder.conv_out.weight)
+    torch.nn.init.zeros_(flat.decoder.conv_out.bias)
+    flat.save_pretrained(work / "catalog" / "flat")
+    values["decoders"]["flat"] = {**values["decoders"]["v"], "source": {"path": "flat"}}
+    (work / "catalog" / "with-flat.yaml").write_text(yaml.safe_dump(values))
+    where = ("--catalog", str(work / "catalog" / "with-flat.yaml"), "--out", str(work / "flatter"))
+    device = str(profile(work, "cpu-2gb", ["fp32"]))
+    result = run(work, "build", "--profile", device, *where, "--json")
+    assert result.exit_code == 0, result.output
+    fates = {s["mix"]: s["fate"] for s in json.loads(result.stdout)["evidence"]["standings"]}
+    assert fates["e/fp32 + d/fp32 + v/fp32"] == "won"
+    assert fates["e/fp32 + d/fp32 + flat/fp32"] == "broken"
+
+
+def test_a_bundle_that_was_verified_can_be_finished_and_verified(work: Path, whole: Path) -> None:
+    for words in (("verify",), ("finish",), ("verify",), ("inspect",)):
+        result = run(work, *words, str(whole))
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("damage", ["unet", "judge", "real.png"])
+def test_a_catalog_with_damaged_files_is_not_whole(work: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(work / "catalog", tmp_path / "catalog")
+    hurt = tmp_path / "catalog" / damage
+    if hurt.is_dir():
+        next(hurt.glob("*.safetensors")).write_bytes(b"short")
+    else:
+        hurt.write_bytes(b"")
+    result = run(work, "catalog", "check", "--catalog", str(tmp_path / "catalog"))
+    assert result.exit_code in (1, 2)
+    assert damage in result.output
+    assert "Traceback" not in result.output
 
 
 def test_a_changed_bundle_is_refused(work: Path) -> None:

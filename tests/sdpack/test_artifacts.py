@@ -27,6 +27,18 @@ def never(folder: Path) -> None:
     raise AssertionError("made twice")
 
 
+def test_what_was_changed_after_it_was_made_is_found_and_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.make(
+        "graph", {"of": 1}, lambda folder: (folder / "a").write_bytes(b"abc") and None
+    )
+    store.check(made)
+    made.path("a").write_bytes(b"abd")
+    with pytest.raises(StoreError, match="was changed after it was made"):
+        store.check(made)
+    assert store.find("graph", {"of": 1}) is None
+
+
 def test_what_is_made_is_found_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = store.make("graph", {"of": 1}, fill)

@@ -22,7 +22,9 @@ def values() -> dict[str, Any]:
         "text_encoders": {"e": {**part, "tokenizer": {"path": "t"}}},
         "denoisers": {"d": {**part, "latents": "a"}},
         "decoders": {"v": {**part, "latents": "a"}},
-        "bridges": [{"text_encoder": "e", "denoiser": "d", "source": {"path": "b"}}],
+        "bridges": [
+            {"text_encoder": "e", "denoiser": "d", "source": {"path": "b"}, "licence": "MIT"}
+        ],
         "sampling": {"scheduler": {"path": "s"}, "steps": 4, "guidance_scale": 2},
         "quality": {
             "judge": {"path": "j"},

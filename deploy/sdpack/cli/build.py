@@ -8,6 +8,7 @@ import click
 
 from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import json_option, print_json, print_table, progress
+from sdpack.cli.require import require
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 from sdpack.verdict import COLUMNS, NUMBERS, best_mixes, verdict
@@ -56,6 +57,7 @@ def command(
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(name)
     catalog = located(path)
+    require(profile.runtime)
     from sdpack.evaluate.race import Rules
     from sdpack.pack.order import Order, check
 

@@ -8,8 +8,9 @@ import click
 
 from sdpack.catalog import LocatedCatalog, default_catalog, read_catalog
 from sdpack.cli.output import json_option, print_json, print_table
-from sdpack.errors import CatalogError
+from sdpack.cli.require import require
 from sdpack.placement import Role
+from sdpack.precision import Runtime
 
 catalog_option = click.option(
     "--catalog",
@@ -59,11 +60,12 @@ def show(path: Path | None, as_json: bool) -> None:
 @catalog_option
 @json_option
 def check(path: Path | None, as_json: bool) -> None:
-    """Check that everything the catalog names is there and of use."""
+    """Check that everything the catalog names on this machine is there, whole and of use."""
     found = located(path)
-    missing = [f"{key}: {file} is missing" for key, file in found.missing()]
-    if missing:
-        raise CatalogError("; ".join(missing))
+    require(Runtime.ONNXRUNTIME_CPU)
+    from sdpack.pack.order import check_catalog
+
+    check_catalog(found)
     quality = found.catalog.quality
     prompts = {
         key: len(found.prompts(getattr(quality, key)))

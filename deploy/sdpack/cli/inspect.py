@@ -44,5 +44,5 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
         part.precision.value,
         f"{part.parameters:,}",
         "when its turn comes" if loaded is None else format_bytes(loaded),
-        part.licence,
+        part.licence if part.bridge is None else f"{part.licence}, bridge {part.bridge.licence}",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -50,6 +51,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw one picture for each prompt."""
+    if guidance_scale is not None and not math.isfinite(guidance_scale):
+        raise PromptError(f"the guidance scale {guidance_scale} is no number; 1 is none, 3 is some")
     if out.suffix == ".png" and len(prompts) > 1:
         raise PromptError(f"{out} is one file and there are {len(prompts)} prompts; give a folder")
     from sdpack.runtime.bundle import pipeline, request

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import open_bundle
+from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.output import json_option, print_json
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
+
+
+def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
+    own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
+    if chosen is own:
+        return f"that is the host's memory; predicted are {predicted} of the GPU's"
+    return f"nothing was predicted for {chosen}; this bundle is for {own}"
 
 
 @click.command("verify", epilog="Example: sdpack verify engines/4gb-gpu")
@@ -41,8 +48,7 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
         capped = ", under a hard cap of its budget" if seen.capped else ""
         click.echo(f"one picture on {chosen} took {format_bytes(seen.measured_bytes)}{capped}")
         if seen.predicted_bytes is None:
-            own = manifest.profile.runtime
-            click.echo(f"nothing was predicted for {chosen}; this bundle is for {own}")
+            click.echo(_incomparable(manifest, chosen))
         else:
             click.echo(f"predicted: {format_bytes(seen.predicted_bytes)}")
     if seen.within is False:

@@ -93,7 +93,7 @@ def load(
         f"{path}: {provider} is not to be had here; `sdpack doctor` says what is missing and "
         "how to get it"
     )
-    if provider not in ort.get_available_providers():
+    if not offers(runtime):
         raise EngineError(missing)
     try:
         session = ort.InferenceSession(path, options, providers=[provider])
@@ -102,6 +102,11 @@ def load(
     if provider not in session.get_providers():
         raise EngineError(missing)
     return OrtSession(path, session)
+
+
+def offers(runtime: Runtime) -> bool:
+    """Whether the installed ONNX Runtime has the runtime's provider."""
+    return PROVIDERS[runtime] in _package(runtime).get_available_providers()
 
 
 def steady_memory() -> None:

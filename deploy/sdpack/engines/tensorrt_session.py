@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.engines.session import Arrays
+from sdpack.engines.tensorrt_builder import EXTRAS
 from sdpack.errors import EngineError, MissingPackageError
-
-PACKAGES = {"tensorrt_rtx": "tensorrt", "tensorrt": "tensorrt"}
 
 
 class TensorRTSession:
@@ -166,5 +165,5 @@ def _packages(package: str) -> tuple[Any, Any]:
         return importlib.import_module(package), importlib.import_module("cuda.bindings.runtime")
     except ImportError as cause:
         raise MissingPackageError(
-            f"{package} and cuda-bindings", PACKAGES[package], "running a TensorRT plan"
+            f"{package} and cuda-bindings", EXTRAS[package], "running a TensorRT plan"
         ) from cause

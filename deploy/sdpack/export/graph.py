@@ -152,7 +152,7 @@ def _error(part: Part, path: Path, shape: Shape) -> float:
     seen = _run(path, {name: value.numpy() for name, value in inputs.items()})
     if seen.shape != wanted.shape:
         raise ExportError(f"{path}: output of shape {seen.shape}, PyTorch gives {wanted.shape}")
-    return float(np.abs(seen - wanted).max() / np.abs(wanted).max())
+    return float(np.abs(seen - wanted).max() / (np.abs(wanted).max() or 1.0))
 
 
 def _run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

@@ -24,10 +24,10 @@ class Verified:
     """What was seen here.
 
     Attributes:
-        measured_bytes: peak resident memory of a process that draws one picture.
+        measured_bytes: peak resident host memory of a process that draws one picture.
         capped: whether a hard cap of the bundle's budget was in force.
-        predicted_bytes: what was predicted; None where the runtime is not the profile's own, as
-            the two cannot be compared.
+        predicted_bytes: what was predicted; None where the two cannot be compared: the runtime is
+            not the profile's own, or the prediction is of a GPU's memory.
     """
 
     machine: str
@@ -63,7 +63,7 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
         runtime.value,
         seen.peak_bytes,
         seen.capped and own,
-        manifest.memory.predicted_bytes if own else None,
+        manifest.memory.predicted_bytes if own and not runtime.on_gpu else None,
     )
     try:
         (folder / VERIFIED).write_text(json.dumps(asdict(found), indent=1) + "\n")

@@ -22,6 +22,7 @@ from sdpack.bundle import (
     LatentSpace,
     Manifest,
     MemoryFigures,
+    Origin,
     Part,
     PlacementFigures,
     Sampling,
@@ -104,11 +105,18 @@ class Bundling:
             precision=variant.precision,
             source=str(candidate.source),
             licence=candidate.licence,
+            bridge=self._bridge(variant),
             parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{ONNX}/{PORTABLE[variant.role]}/model.onnx",
             plan=self._plan_name(variant.role),
             inputs=self._inputs(variant),
         )
+
+    def _bridge(self, variant: Variant) -> Origin | None:
+        bridge = self.workshop.bridge(variant)
+        if bridge is None:
+            return None
+        return Origin(source=str(bridge.source), licence=bridge.licence)
 
     def _inputs(self, variant: Variant) -> dict[str, InputSizes]:
         ranges = self.workshop.shapes.ranges(variant, self.winner.placement)

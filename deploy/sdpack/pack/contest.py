@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from sdpack.artifacts import digest, file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
-from sdpack.errors import CatalogError, EngineError
+from sdpack.errors import EngineError
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.order import real_pictures
 from sdpack.pack.screen import Screen, Screened, references
 from sdpack.pack.workshop import Workshop, files_digest, versions
 from sdpack.placement import Loading, Role
@@ -166,7 +166,7 @@ class Contest:
 
     @cached_property
     def _real_features(self) -> torch.Tensor:
-        return self.panel.features(torch.from_numpy(self._real_pictures()))
+        return self.panel.features(torch.from_numpy(real_pictures(self.workshop.located)))
 
     def latency_s(self, number: int) -> float:
         """Seconds for one picture of a fitted mix on this machine, everything loaded."""
@@ -278,29 +278,6 @@ class Contest:
     def _real_path(self) -> Path:
         catalog = self.workshop.located.catalog
         return self.workshop.located.path(catalog.quality.real_images)
-
-    def _real_pictures(self) -> Pictures:
-        """The real pictures the prompts stand for, cut from their sheet.
-
-        Raises:
-            CatalogError: the sheet cannot be read, or holds too few.
-        """
-        catalog = self.workshop.located.catalog
-        path = self._real_path
-        side, columns = catalog.image_size, catalog.quality.real_columns
-        try:
-            whole = np.asarray(Image.open(path).convert("RGB"))
-        except (OSError, SyntaxError) as cause:
-            raise CatalogError(f"{path} cannot be read ({cause}); restore it") from cause
-        rows = whole.shape[0] // side
-        if whole.shape[1] != columns * side or rows * columns < len(self.prompts):
-            raise CatalogError(
-                f"{path} is {whole.shape[1]}x{whole.shape[0]}, which does not hold "
-                f"{len(self.prompts)} tiles of {side}, {columns} a row; check quality.real_columns"
-            )
-        tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-        pictures: Pictures = tiles.reshape(-1, side, side, 3)[: len(self.prompts)].copy()
-        return pictures
 
 
 def lightest_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from sdpack.catalog import LocatedCatalog, Source
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
@@ -13,7 +17,7 @@ from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
 from sdpack.pack.mix import Variant, mixes, placements
-from sdpack.pack.outline import least_footprint
+from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import LATENT_PIXEL, Profile
@@ -84,10 +88,53 @@ def check(order: Order) -> None:
         CatalogError: a file the catalog names is missing.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
     """
-    missing = [f"{key}: {path} is missing" for key, path in order.located.missing()]
+    check_catalog(order.located)
+    _refuse_hopeless(order)
+
+
+def check_catalog(located: LocatedCatalog) -> None:
+    """See that every file a catalog names on this machine is there and can be read.
+
+    Raises:
+        CatalogError: one is missing, or the real pictures are fewer than the prompts.
+        SourceError: a checkpoint is damaged.
+    """
+    missing = [f"{key}: {path} is missing" for key, path in located.missing()]
     if missing:
         raise CatalogError("; ".join(missing))
-    _refuse_hopeless(order)
+    catalog, quality = located.catalog, located.catalog.quality
+    weighted = [c.source for role in Role for c in catalog.candidates(role).values()]
+    weighted += [quality.judge, *(bridge.source for bridge in catalog.bridges)]
+    for source in weighted:
+        if source.path is not None:
+            for _ in Checkpoint(located.path(source.path)).shapes():
+                pass
+    for key in (quality.calibration, quality.samples):
+        located.prompts(key)
+    real_pictures(located)
+
+
+def real_pictures(located: LocatedCatalog) -> NDArray[np.uint8]:
+    """The real pictures the prompts stand for, cut from their sheet: uint8 (N, side, side, 3).
+
+    Raises:
+        CatalogError: the sheet cannot be read, or holds too few.
+    """
+    quality, side = located.catalog.quality, located.catalog.image_size
+    path, columns = located.path(quality.real_images), quality.real_columns
+    count = len(located.prompts(quality.prompts))
+    try:
+        whole = np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as cause:
+        raise CatalogError(f"{path} cannot be read ({cause}); restore it") from cause
+    rows = whole.shape[0] // side
+    if whole.shape[1] != columns * side or rows * columns < count:
+        raise CatalogError(
+            f"{path} is {whole.shape[1]}x{whole.shape[0]}, which does not hold {count} tiles of "
+            f"{side}, {columns} a row; check quality.real_columns"
+        )
+    tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    return tiles.reshape(-1, side, side, 3)[:count]
 
 
 def _refuse_hopeless(order: Order) -> None:
@@ -101,10 +148,12 @@ def _refuse_hopeless(order: Order) -> None:
         return least_footprint(checkpoints[key], variant, placement, rows, runtime)
 
     every = mixes(order.located.catalog, order.precisions)
+    process = LEAST_PROCESS.get(order.profile.runtime, 0)
     try:
-        fit(every, order.placements[-1:], least, order.budget)
+        fit(every, order.placements[-1:], least, order.budget, process)
     except InfeasibleError as error:
         raise InfeasibleError(
-            f"{error} (a lower bound, from the sizes of the checkpoints alone)",
+            f"{error}; this is a lower bound, from the sizes of the checkpoints alone: what is "
+            "needed exactly is known once the graphs are made",
             error.smallest_bytes,
         ) from error

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
 from sdpack.bundle import SAMPLER
-from sdpack.catalog import LocatedCatalog
+from sdpack.catalog import Bridge, LocatedCatalog
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
 from sdpack.errors import CatalogError, RefusedError, SourceError
@@ -172,11 +172,16 @@ class Workshop:
         return self.store.make("graph", inputs, build)
 
     def _bridge_folder(self, variant: Variant) -> Path | None:
+        bridge = self.bridge(variant)
+        return None if bridge is None else self.order.folder(bridge.source)
+
+    def bridge(self, variant: Variant) -> Bridge | None:
+        """What lies between a text encoder and its partner; None where nothing has to."""
         if variant.partner is None:
             return None
         for bridge in self.located.catalog.bridges:
             if (bridge.text_encoder, bridge.denoiser) == (variant.candidate, variant.partner):
-                return self.order.folder(bridge.source)
+                return bridge
         raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
 
     def _part(self, checkpoint: Checkpoint, role: Role, bridge: Path | None) -> graphs.Part:

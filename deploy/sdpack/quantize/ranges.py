@@ -22,13 +22,17 @@ from sdpack.quantize.weights import LARGEST, weighted_nodes
 
 BINS = 2048
 CANDIDATES = 128
+LIMITS = {"sdpack_masked_from": 1e30, "sdpack_nothing": 0.0}
 Inputs = Mapping[str, NDArray[Any]]
 Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The largest magnitude any activation of a graph reached, and the node that made it."""
+    """The largest magnitude any activation of a graph reached, and the node that made it.
+
+    Magnitudes of 1e30 and more are those of masks, which say "never" in any type, and not counted.
+    """
 
     largest: float
     node: str
@@ -44,7 +48,7 @@ def measure_extent(
         scratch: a folder for the graph with the magnitudes as outputs.
 
     Raises:
-        QuantizationError: there are no batches, or an activation is not finite.
+        QuantizationError: there are no batches.
     """
     if not batches:
         raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
@@ -55,7 +59,6 @@ def measure_extent(
             seen = session.run(batch)
             for name, node in made_by.items():
                 largest[node] = float(np.maximum(largest[node], seen[name].max()))
-    _refuse_infinite(path, largest)
     node = max(largest, key=lambda name: largest[name], default="")
     return Extent(largest.get(node, 0.0), node)
 
@@ -66,20 +69,27 @@ def _expose_magnitudes(path: Path, target: Path) -> dict[str, str]:
     Returns the name of the node by the name of that output.
     """
     model = ir.load(path)
+    made = {str(v.name): str(n.name) for n in model.graph for v in n.outputs if _is_float(v)}
+    values = [v for node in model.graph for v in node.outputs if _is_float(v)]
+    limits = [ir.Value(name=n, const_value=ir.tensor(np.float32(v))) for n, v in LIMITS.items()]
+    for limit in limits:
+        model.graph.register_initializer(limit)
     made_by = {}
-    for node in list(model.graph):
-        for value in node.outputs:
-            if value.dtype is not ir.DataType.FLOAT:
-                continue
-            sizes = ir.node("Abs", [value], name=f"{value.name}_abs")
-            most = ir.node("ReduceMax", sizes.outputs, {"keepdims": 0}, name=f"{value.name}_most")
-            sizes.outputs[0].name, most.outputs[0].name = sizes.name, most.name
-            most.outputs[0].dtype, most.outputs[0].shape = ir.DataType.FLOAT, ir.Shape([])
-            model.graph.extend([sizes, most])
-            model.graph.outputs.append(most.outputs[0])
-            made_by[str(most.name)] = str(node.name)
+    for value in values:
+        size = ir.node("Abs", [value])
+        is_number = ir.node("Less", [size.outputs[0], limits[0]])
+        kept = ir.node("Where", [is_number.outputs[0], size.outputs[0], limits[1]])
+        most = ir.Value(name=f"{value.name}_most", type=value.type, shape=ir.Shape([]))
+        reduced = ir.node("ReduceMax", [kept.outputs[0]], {"keepdims": 0}, outputs=[most])
+        model.graph.extend([size, is_number, kept, reduced])
+        model.graph.outputs.append(most)
+        made_by[str(most.name)] = made[str(value.name)]
     ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=1024)
     return made_by
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is ir.DataType.FLOAT
 
 
 def measure_ranges(

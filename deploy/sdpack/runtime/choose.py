@@ -6,6 +6,7 @@ import importlib.util
 
 from sdpack.bundle import Manifest
 from sdpack.detect import gpus
+from sdpack.engines import onnxruntime
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
 
@@ -24,7 +25,7 @@ def chosen_runtime(manifest: Manifest) -> Runtime:
         MissingPackageError: neither is installed.
     """
     wanted = manifest.profile.runtime
-    if _has(wanted) and (not wanted.on_gpu or gpus()):
+    if _has(wanted) and (not wanted.on_gpu or _on_its_gpu(manifest)):
         return wanted
     if not _has(Runtime.ONNXRUNTIME_CPU):
         raise MissingPackageError("onnxruntime", "cpu", "drawing without the profile's device")
@@ -32,4 +33,13 @@ def chosen_runtime(manifest: Manifest) -> Runtime:
 
 
 def _has(runtime: Runtime) -> bool:
-    return importlib.util.find_spec(MODULES[runtime]) is not None
+    if importlib.util.find_spec(MODULES[runtime]) is None:
+        return False
+    return runtime not in onnxruntime.PROVIDERS or onnxruntime.offers(runtime)
+
+
+def _on_its_gpu(manifest: Manifest) -> bool:
+    """Whether a GPU is here that the bundle's engines, if it has any, were built for."""
+    made_for = manifest.profile.sm
+    planned = any(part.plan for part in manifest.parts.values())
+    return any(not planned or gpu.sm == made_for for gpu in gpus())

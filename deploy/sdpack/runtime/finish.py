@@ -28,7 +28,7 @@ from sdpack.bundle import (
 )
 from sdpack.detect import gpus
 from sdpack.engines import tensorrt_builder
-from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan
+from sdpack.engines.tensorrt_builder import EXTRAS, TENSORRT_PACKAGES, InputRange, Plan
 from sdpack.errors import MissingPackageError
 from sdpack.placement import Role
 
@@ -57,7 +57,7 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
         return manifest
     package = TENSORRT_PACKAGES[manifest.profile.runtime]
     if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(package, "tensorrt", "building engines on the device")
+        raise MissingPackageError(package, EXTRAS[package], "building engines on the device")
     with tempfile.TemporaryDirectory() as scratch:
         plans = {
             role: _build(folder, manifest.parts[role], package, Path(scratch) / role.value, say)

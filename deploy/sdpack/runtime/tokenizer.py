@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sdpack.errors import BundleError
+from sdpack.errors import BundleError, PromptError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+LONGEST = 100_000
 
 
 class PromptTokenizer:
@@ -31,6 +32,11 @@ class PromptTokenizer:
             padding = _content(config.get("pad_token") or config["eos_token"])
         except Exception as cause:  # tokenizers raises bare Exception
             raise BundleError(f"{folder} holds no usable tokenizer: {cause!r}") from cause
+        if not 0 < self.length <= LONGEST:
+            raise BundleError(
+                f"{folder / CONFIG_FILE}: model_max_length is {config['model_max_length']:.3g}; "
+                f"give the number of tokens the text encoder reads (1 to {LONGEST})"
+            )
         number = self._tokenizer.token_to_id(padding)
         if number is None:
             raise BundleError(f"{folder / TOKENIZER_FILE} has no token {padding!r} to pad with")
@@ -39,6 +45,9 @@ class PromptTokenizer:
 
     def ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """int64 (N, length): each prompt padded, or cut, to the tokenizer's length."""
+        for prompt in prompts:
+            if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+                raise PromptError(f"{prompt!r} is no UTF-8; write it in UTF-8")
         encoded = self._tokenizer.encode_batch(list(prompts))
         return np.array([e.ids for e in encoded], np.int64).reshape(len(prompts), self.length)
 

@@ -55,6 +55,24 @@ def test_a_damaged_checkpoint_is_named_in_one_line(tmp_path: Path, damage: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_copies_beside_the_weights_are_not_counted(tmp_path: Path) -> None:
+    checkpoint = damaged(tmp_path, "none")
+    weights = checkpoint.folder / "diffusion_pytorch_model.safetensors"
+    shutil.copyfile(weights, checkpoint.folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert checkpoint.weight_files == [weights]
+
+
+def test_shards_are_those_the_index_names(tmp_path: Path) -> None:
+    model = Checkpoint(ZOO / "denoiser" / "s").load()
+    model.save_pretrained(tmp_path / "whole", max_shard_size="1MB")
+    sharded = Checkpoint(tmp_path / "whole")
+    assert len(sharded.weight_files) > 1
+    assert sharded.parameters == Checkpoint(ZOO / "denoiser" / "s").parameters
+    sharded.weight_files[0].unlink()
+    with pytest.raises(SourceError, match="is missing"):
+        _ = Checkpoint(tmp_path / "whole").weight_files
+
+
 def test_content_follows_the_weights(tmp_path: Path) -> None:
     one = damaged(tmp_path / "a", "none")
     two = damaged(tmp_path / "b", "none")

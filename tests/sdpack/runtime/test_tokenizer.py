@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.errors import BundleError
+from sdpack.errors import BundleError, PromptError
 from sdpack.runtime.tokenizer import PromptTokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -27,16 +27,26 @@ def test_a_prompt_too_long_to_be_read_is_told() -> None:
     assert ours.cut(["noto, pizza", "noto, " + "pizza " * 20]) == [False, True]
 
 
+def test_a_prompt_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(PromptError, match="UTF-8"):
+        ours.ids([b"noto, \xff".decode(errors="surrogateescape")])
+
+
 def test_no_prompts_give_no_rows() -> None:
     assert ours.ids([]).shape == (0, 16)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut short", "no length", "unknown padding"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "cut short", "no length", "endless", "unknown padding"]
+)
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "tokenizer"
     shutil.copytree(ZOO, folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    if damage == "missing":
+    if damage == "endless":
+        config["model_max_length"] = 1e30
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    elif damage == "missing":
         (folder / "tokenizer.json").unlink()
     elif damage == "cut short":
         text = (folder / "tokenizer.json").read_text()
