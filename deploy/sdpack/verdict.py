@@ -59,7 +59,9 @@ def verdict(manifest: Manifest) -> list[str]:
 
 
 def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
-    better = [s for s in others if s.difference > 0]
+    better = [
+        s for s in others if s.difference > 0 and s.quality.pictures == winner.quality.pictures
+    ]
     if better:
         best = max(better, key=lambda s: s.difference)
         spared = best.size_bytes - winner.size_bytes

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,6 +88,9 @@ class Workshop:
     ledger: Ledger
     say: Callable[[str], None] = lambda _: None
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
+    _checkpoints: dict[tuple[Role, str], Checkpoint] = field(default_factory=dict, init=False)
+    _tokenizers: dict[Path, PromptTokenizer] = field(default_factory=dict, init=False)
+    _graphs: dict[tuple[Role, str, str | None], Artifact] = field(default_factory=dict, init=False)
     _hints: Hints = field(default_factory=Hints, init=False)
     _failed: dict[str, RefusedError] = field(default_factory=dict, init=False)
 
@@ -102,7 +105,11 @@ class Workshop:
         return self.order.located
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        return self.order.checkpoint(role, candidate)
+        """A candidate's checkpoint, read once."""
+        key = (role, candidate)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = self.order.checkpoint(role, candidate)
+        return self._checkpoints[key]
 
     def tokenizer_folder(self, encoder: str) -> Path:
         return self.order.folder(self.located.catalog.text_encoders[encoder].tokenizer)
@@ -112,7 +119,11 @@ class Workshop:
         return files_digest(self.tokenizer_folder(encoder))
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
-        return PromptTokenizer(self.tokenizer_folder(encoder))
+        """What an encoder's prompts are cut into tokens with, read once."""
+        folder = self.tokenizer_folder(encoder)
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = PromptTokenizer(folder)
+        return self._tokenizers[folder]
 
     @cached_property
     def sampler(self) -> SamplerTable:
@@ -154,6 +165,12 @@ class Workshop:
 
     def graph(self, variant: Variant) -> Artifact:
         """The fp32 graph of a variant's candidate, its bridge fused in."""
+        key = (variant.role, variant.candidate, variant.partner)
+        if key not in self._graphs:
+            self._graphs[key] = self._graph(variant)
+        return self._graphs[key]
+
+    def _graph(self, variant: Variant) -> Artifact:
         checkpoint = self.checkpoint(variant.role, variant.candidate)
         bridge = self._bridge_folder(variant)
         inputs = {
@@ -476,13 +493,15 @@ class Workshop:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Installed versions; a package that is not installed is "-"."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "-"
-    return found
+    return {package: _version(package) for package in packages}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
 
 
 def files_digest(folder: Path) -> str:
