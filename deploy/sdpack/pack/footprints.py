@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from sdpack.bundle import Foresight
+from sdpack.errors import RefusedError
 from sdpack.export.graph import MODEL_FILE
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
@@ -35,7 +36,9 @@ class Footprints:
     """Footprints of one order's variants, each found once."""
 
     workshop: Workshop
-    _known: dict[tuple[Variant, Placement], Footprint] = field(default_factory=dict, init=False)
+    _known: dict[tuple[Variant, Placement], Footprint | RefusedError] = field(
+        default_factory=dict, init=False
+    )
     _graphs: dict[str, ir.Model] = field(default_factory=dict, init=False)
 
     @property
@@ -49,11 +52,21 @@ class Footprints:
         return Foresight.GRAPH
 
     def of(self, variant: Variant, placement: Placement) -> Footprint:
-        """What a variant takes under a placement."""
+        """What a variant takes under a placement.
+
+        Raises:
+            RefusedError: the compiler does not take it so.
+        """
         key = (variant, placement)
         if key not in self._known:
-            self._known[key] = self._find(variant, placement)
-        return self._known[key]
+            try:
+                self._known[key] = self._find(variant, placement)
+            except RefusedError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, RefusedError):
+            raise found
+        return found
 
     def size_bytes(self, mix: Mix) -> int | None:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""

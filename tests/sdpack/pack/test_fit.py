@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.errors import InfeasibleError
+from sdpack.errors import InfeasibleError, RefusedError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
 from sdpack.pack.mix import Mix, Variant
@@ -97,6 +97,21 @@ def test_a_larger_budget_never_loses_a_mix(
             return set()
 
     assert fitting(budget) <= fitting(budget + more)
+
+
+def test_a_placement_the_compiler_refuses_is_left_out() -> None:
+    mix = Mix(*(Variant(role, "a", Precision.W4) for role in Role))
+    slow = Placement(guidance=Guidance.SEQUENTIAL)
+
+    def footprints(variant: Variant, placement: Placement) -> Footprint:
+        if variant.role is Role.DENOISER and placement == Placement():
+            raise RefusedError("not so")
+        return Footprint(10, 1)
+
+    (found,) = fit([mix], [Placement(), slow], footprints, 100)
+    assert found.placement == slow
+    with pytest.raises(InfeasibleError, match="no mixes"):
+        fit([mix], [Placement()], footprints, 100)
 
 
 def test_the_refusal_names_a_budget_that_works() -> None:

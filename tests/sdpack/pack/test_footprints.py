@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
-from sdpack.pack.footprints import graph_footprint
+import pytest
+from sdpack.errors import RefusedError
+from sdpack.memory.liveness import passed_bytes
+from sdpack.pack.footprints import Footprints, graph_footprint
+from sdpack.pack.mix import Variant
+from sdpack.placement import Placement, Role
+from sdpack.precision import Precision
+from sdpack.profile import find_profile
 
 from tests.sdpack.graphs import convolution, linear
+
+if TYPE_CHECKING:
+    from sdpack.pack.workshop import Workshop
 
 RNG = np.random.default_rng(0)
 
@@ -22,3 +34,30 @@ def test_activations_follow_the_shapes_given() -> None:
     )
     assert large.weight_bytes == small.weight_bytes
     assert large.activation_bytes == 4 * small.activation_bytes
+
+
+def test_inputs_and_outputs_are_counted_at_their_largest() -> None:
+    weight = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    found = passed_bytes(convolution(weight), {"N": 2, "H": 16, "W": 4})
+    assert found == 4 * 2 * (3 + 8) * 16 * 4
+
+
+class Refusing:
+    """A workshop whose compiler refuses everything, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.profile = find_profile("4gb-gpu")
+
+    def plan(self, *_: object) -> None:
+        self.asked += 1
+        raise RefusedError("not so")
+
+
+def test_a_refusal_is_asked_for_once() -> None:
+    workshop = Refusing()
+    footprints = Footprints(cast("Workshop", workshop))
+    for _ in range(3):
+        with pytest.raises(RefusedError, match="not so"):
+            footprints.of(Variant(Role.DENOISER, "d", Precision.W4), Placement())
+    assert workshop.asked == 1
