@@ -7,6 +7,7 @@ from pathlib import Path
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
 
+COPIES = ("*.fp16.*", "*.non_ema.*", "*.fp16-*", "*.non_ema-*")  # of weights fetched anyway
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -45,6 +46,7 @@ def _fetched(source: Source) -> Path:
             source.hub,
             revision=source.revision,
             allow_patterns=[prefix + pattern for pattern in FETCHED],
+            ignore_patterns=[prefix + pattern for pattern in COPIES],
         )
     except GatedRepoError as cause:
         raise SourceError(

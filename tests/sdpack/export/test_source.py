@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.source import local_folder
@@ -63,3 +64,27 @@ def test_what_the_hub_refuses_says_what_to_do(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(SourceError, match=said):
         local_folder(source(), Path())
+
+
+def test_only_one_copy_of_the_weights_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "vae/config.json",
+    ]
+    fetched: list[str] = []
+
+    def download(_: str, revision: str, **patterns: list[str]) -> str:
+        assert revision == COMMIT
+        fetched.extend(filter_repo_objects(names, **patterns))
+        return str(Path(__file__).parents[1])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    local_folder(source(subfolder="export"), Path())
+    assert fetched == []
+    with pytest.raises(SourceError):
+        local_folder(source(subfolder="unet"), Path())
+    assert fetched == names[:2]
