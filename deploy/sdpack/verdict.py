@@ -9,31 +9,30 @@ from sdpack.placement import Role
 from sdpack.units import format_bytes
 
 COLUMNS = (
-    "mix",
     *(role.value.replace("_", " ") for role in Role),
-    "predicted peak",
+    "peak",
     "quality",
-    "against the winner",
+    "to winner",
     "latency",
-    "pictures",
+    "images",
     "fate",
 )
-NUMBERS = COLUMNS[1:-1]
+NUMBERS = COLUMNS[:-1]
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
-    """Rows of COLUMNS: the winner and the next best, weights by role."""
+    """Rows of COLUMNS: the winner and the next best; weights by role and peak in MiB."""
     return [_row(standing) for standing in manifest.evidence.standings[:count]]
 
 
 def _row(standing: StandingFigures) -> tuple[str, ...]:
     latency = standing.latency_s
+    variants = dict(zip(Role, standing.mix.split(" + "), strict=True))
     return (
-        standing.mix,
-        *(format_bytes(standing.weights[role]) for role in Role),
-        format_bytes(standing.peak_bytes),
+        *(f"{variants[role]} {_mebibytes(standing.weights[role]):>5}" for role in Role),
+        _mebibytes(standing.peak_bytes),
         _interval(standing.quality),
-        "" if standing.fate == "won" else _difference(standing),
+        "" if standing.fate == "won" else _plus_or_minus(standing),
         "" if latency is None else f"{1000 * latency:.0f} ms",
         str(standing.quality.pictures),
         standing.fate,
@@ -95,6 +94,16 @@ def _field(evidence: Evidence) -> str:
         f"left out by what their parts do (off by at most {screening.error:.3f} in "
         f"{screening.checked} checks); {evidence.pictures:,} pictures in all."
     )
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f}"
+
+
+def _plus_or_minus(standing: StandingFigures) -> str:
+    if standing.high is None:
+        return f"{standing.difference:+.3f}"
+    return f"{standing.difference:+.3f} ±{standing.high - standing.difference:.3f}"
 
 
 def _interval(estimate: Estimated) -> str:

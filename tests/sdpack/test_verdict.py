@@ -32,11 +32,11 @@ BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, fate="tied", size_bytes=15 * 
 
 
 def test_a_row_tells_bytes_by_role_quality_and_latency() -> None:
-    row = _row(WINNER)
-    assert row[1:4] == ("1.0 MiB", "8.0 MiB", "3.0 MiB")
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}))
+    assert row[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "20.0")
     assert "0.500 [0.400, 0.600]" in row
     assert "123 ms" in row
-    assert "-0.100 [-0.150, -0.050]" in _row(WORSE)
+    assert "-0.100 ±0.050" in _row(WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"}))
 
 
 def test_a_tie_says_what_was_spared() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sdpack.cli.catalog import catalog_option, located
-from sdpack.cli.output import json_option, print_json, print_table, progress
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.cli.require import require
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -73,8 +73,8 @@ def command(
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
-    title = f"the best of {manifest.evidence.mixes:,} mixes that fit {format_bytes(order.budget)}"
+    fitting = f"{manifest.evidence.mixes:,} mixes that fit {format_bytes(order.budget)}"
+    title = f"the best of {fitting}; weights and peak in MiB"
     print_table(COLUMNS, best_mixes(manifest), title, NUMBERS)
-    for line in verdict(manifest):
-        click.echo(line)
+    print_lines(verdict(manifest))
     click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")

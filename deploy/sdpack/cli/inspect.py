@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sdpack.bundle import Manifest, open_bundle
-from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.placement import Role
 from sdpack.units import format_bytes
 from sdpack.verdict import verdict
@@ -30,8 +30,7 @@ def command(bundle: Path, as_json: bool) -> None:
         f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch of the "
         f"{memory.activation_role.replace('_', ' ')}"
     )
-    for line in verdict(manifest):
-        click.echo(line)
+    print_lines(verdict(manifest))
     click.echo(f"{len(manifest.files)} files, all as shipped")
 
 

@@ -40,6 +40,16 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """Sentences on standard output; broken between words on a terminal, whole when piped."""
+    console = Console()
+    for line in lines:
+        if console.is_terminal:
+            console.print(line, markup=False, highlight=False)
+        else:
+            click.echo(line)
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
