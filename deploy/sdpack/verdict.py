@@ -48,7 +48,7 @@ def verdict(manifest: Manifest) -> list[str]:
         f"{evidence.quality.pictures} pictures on {evidence.measured_on}."
     ]
     lines += _comparison(winner, others)
-    lines.append(_field(evidence))
+    lines += [_field(evidence), _shares(winner)]
     memory = manifest.memory
     lines.append(
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
@@ -104,6 +104,12 @@ def _plus_or_minus(standing: StandingFigures) -> str:
     if standing.high is None:
         return f"{standing.difference:+.3f}"
     return f"{standing.difference:+.3f} ±{standing.high - standing.difference:.3f}"
+
+
+def _shares(winner: StandingFigures) -> str:
+    whole = sum(winner.weights.values())
+    shares = (f"{role.value.replace('_', ' ')} {winner.weights[role] / whole:.0%}" for role in Role)
+    return f"Its weights are shared out so: {', '.join(shares)}."
 
 
 def _interval(estimate: Estimated) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdpack.bundle import Estimated, Evidence, Screening, StandingFigures
-from sdpack.verdict import _comparison, _field, _row
+from sdpack.verdict import _comparison, _field, _row, _shares
 
 
 def standing(
@@ -37,6 +37,11 @@ def test_a_row_tells_bytes_by_role_quality_and_latency() -> None:
     assert "0.500 [0.400, 0.600]" in row
     assert "123 ms" in row
     assert "-0.100 ±0.050" in _row(WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"}))
+
+
+def test_the_shares_of_the_roles_are_told() -> None:
+    said = "Its weights are shared out so: text encoder 8%, denoiser 67%, decoder 25%."
+    assert _shares(WINNER) == said
 
 
 def test_a_tie_says_what_was_spared() -> None:
