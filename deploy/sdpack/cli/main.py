@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sdpack.cli.interrupts import remembered
 from sdpack.errors import FAILED, USAGE, SdpackError
 
 COMMANDS = (
@@ -50,7 +51,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with remembered():
+                return super().invoke(ctx)
         except SdpackError as error:
             raise REFUSALS[error.exit_code](str(error)) from error
         except KeyboardInterrupt:

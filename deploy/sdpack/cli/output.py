@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sdpack.cli.interrupts import heed
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -21,18 +23,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def progress(ctx: click.Context) -> Iterator[Callable[[str], None]]:
     """What long work calls with a line on what it does: a spinner, or lines of a log when piped.
 
-    Piped, the lines are only written with -v; -q writes nothing.
+    Piped, the lines are only written with -v; -q writes nothing. Each call raises
+    KeyboardInterrupt if there was an interrupt that went unheard.
     """
     settings = ctx.obj or {"quiet": False, "verbose": 0}
     console = Console(stderr=True)
     if not console.is_terminal:
         said = settings["verbose"] > 0 and not settings["quiet"]
-        yield lambda words: click.echo(words, err=True) if said else None
+
+        def write(words: str) -> None:
+            heed()
+            if said:
+                click.echo(words, err=True)
+
+        yield write
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=settings["quiet"]) as bar:
         task = bar.add_task("looking at what there is")
-        yield lambda words: bar.update(task, description=escape(words))
+
+        def show(words: str) -> None:
+            heed()
+            bar.update(task, description=escape(words))
+
+        yield show
 
 
 def print_json(value: Any) -> None:
