@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from sdpack.errors import InputError
 
@@ -32,7 +33,7 @@ def parse_bytes(text: str | int) -> int:
     unit = (match.group(2) if match else "?").lower()
     if match is None or unit not in {"", *_BY_LOWER}:
         raise InputError(f"{text!r} is not a size in bytes; write it like 24MiB, 4GiB or 500MB")
-    size = float(match.group(1)) * _BY_LOWER.get(unit, 1)
+    size = Fraction(match.group(1)) * _BY_LOWER.get(unit, 1)
     if size > MOST:
         raise InputError(f"{text!r:.40} is more than any memory; write a size like 24MiB")
     count = round(size)
