@@ -84,7 +84,7 @@ def test_a_build_killed_again_and_again_ends_the_same(
     for _ in range(KILLS):
         build = start(work, work / "killed", out)
         try:
-            build.wait(timeout=rng.uniform(0.05, 0.5) * seconds)
+            build.wait(timeout=rng.uniform(0.02, 0.25) * seconds)
         except subprocess.TimeoutExpired:
             build.send_signal(signal.SIGKILL)
             killed += 1
