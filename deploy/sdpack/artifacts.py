@@ -100,7 +100,7 @@ class Store:
 
     def _make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
         target = self._folder(kind, inputs)
-        with self._temporary() as folder:
+        with self.scratch() as folder:
             build(folder)
             _write_record(folder, kind, inputs)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,8 @@ class Store:
             )
 
     @contextmanager
-    def _temporary(self) -> Iterator[Path]:
+    def scratch(self) -> Iterator[Path]:
+        """A folder of its own on the store's disk, gone afterwards."""
         parent = self.folder / "unfinished"
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{os.getpid()}-"))

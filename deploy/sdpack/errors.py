@@ -92,6 +92,10 @@ class SchedulerError(SdpackError):
     """A scheduler that cannot be written as a table of coefficients."""
 
 
+class GraphError(SdpackError):
+    """An ONNX file is missing, damaged, or not valid."""
+
+
 class QuantizationError(SdpackError):
     """A precision variant could not be made."""
 

@@ -20,7 +20,10 @@ class Runtime(StrEnum):
 
 
 class Precision(StrEnum):
-    """`int8` and `fp8` hold weights and activations, `w8` and `w4` only weights, so narrow."""
+    """`int8` and `fp8` hold weights and activations, `w8` and `w4` only weights, so narrow.
+
+    In `mixed` each layer has a precision of its own.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -29,6 +32,7 @@ class Precision(StrEnum):
     FP8 = "fp8"
     W8 = "w8"
     W4 = "w4"
+    MIXED = "mixed"
 
 
 ComputeCapability = tuple[int, int]
@@ -59,7 +63,7 @@ OFFERED = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.W8, Precisi
 
 
 def weight_bits(precision: Precision) -> int:
-    """Bits of one stored weight, scales not counted."""
+    """Bits of one stored weight, scales not counted; not of `mixed`."""
     return _FORMATS[precision].bits
 
 

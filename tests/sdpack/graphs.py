@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from sdpack.export.graph import OPSET, save
+from sdpack.export.graph import OPSET
+from sdpack.onnx_file import MODEL_FILE, write
 
 Floats = np.ndarray
 
@@ -73,6 +74,25 @@ def upscaling() -> ir.Model:
 def saved(model: ir.Model, folder: Path) -> Path:
     """The graph written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "model.onnx"
-    save(model, path)
+    path = folder / MODEL_FILE
+    write(model, path)
     return path
+
+
+def embedding(table: Floats) -> ir.Model:
+    """y (N, T, width) = table[x (N, T)]."""
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["N", "T"]))
+    w, y = _constant("w", table), _value("y", ["N", "T", table.shape[1]])
+    node = ir.node("Gather", [w, x], {"axis": 0}, outputs=[y], name="embedding")
+    return _model([x], [node], {"w": w})
+
+
+def two_readers(weight: Floats) -> ir.Model:
+    """y and z (N, outputs), both x (N, inputs) @ weight."""
+    model = linear(weight)
+    (first,) = model.graph
+    second = ir.node("MatMul", list(first.inputs), outputs=[_value("z", ["N", weight.shape[1]])])
+    second.name = "second"
+    model.graph.append(second)
+    model.graph.outputs.append(second.outputs[0])
+    return model

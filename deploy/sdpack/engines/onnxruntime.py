@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,10 +32,11 @@ class OrtSession:
         self.path = path
         self._session = session
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def run(self, inputs: Arrays, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+        """The outputs of these names, or all there are."""
         if self._session is None:
             raise EngineError(f"{self.path} was closed; load it again")
-        names = [output.name for output in self._session.get_outputs()]
+        names = list(outputs) or [output.name for output in self._session.get_outputs()]
         try:
             values = self._session.run(names, dict(inputs))
         except Exception as cause:  # onnxruntime raises a class a status code, and ValueError

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
-import onnx_ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sdpack.errors import ExportError
+from sdpack.errors import ExportError, GraphError
+from sdpack.onnx_file import MODEL_FILE, write
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
-MODEL_FILE = "model.onnx"
-DATA_FILE = "model.onnx.data"
-EXTERNAL_FROM_BYTES = 1024
 TOLERANCE = 1e-3
 
 
@@ -75,7 +71,7 @@ def export(part: Part, folder: Path) -> Exported:
     with _quiet(), torch.no_grad():
         try:
             _write(part, path)
-        except OSError:
+        except (GraphError, OSError):
             raise
         except Exception as cause:  # the exporter raises classes of its own, and many others
             raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
@@ -103,34 +99,7 @@ def _write(part: Part, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
-    save(program.model, path)
-
-
-def save(model: onnx_ir.Model, path: Path) -> None:
-    """Write a graph and, beside it, the weights; the same model gives the same bytes.
-
-    Raises:
-        ExportError: what was written is not valid ONNX.
-        OSError: it cannot be written.
-    """
-    _forget_origins(model)
-    onnx_ir.save(model, path, external_data=DATA_FILE, size_threshold_bytes=EXTERNAL_FROM_BYTES)
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as cause:
-        raise ExportError(f"{path} is not valid ONNX: {_last_line(cause)}; report it") from cause
-
-
-def _forget_origins(model: onnx_ir.Model) -> None:
-    """Drop stack traces and other notes of where a node came from: they name this machine."""
-    model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.graph.doc_string = None
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
+    write(program.model, path)
 
 
 def seeded_inputs(part: Part, shape: Shape) -> dict[str, Tensor]:

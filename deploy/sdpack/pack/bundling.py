@@ -39,7 +39,8 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.pack.workshop import EXPORTERS, QUANTIZERS, Workshop, versions
+from sdpack.pack.sources import EXPORTERS, versions
+from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Runtime
 

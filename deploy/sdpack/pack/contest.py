@@ -27,7 +27,8 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
 from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.workshop import Workshop, files_digest, versions
+from sdpack.pack.sources import files_digest, versions
+from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
 

@@ -18,13 +18,14 @@ import onnx_ir as ir
 
 from sdpack.bundle import Foresight
 from sdpack.errors import RefusedError
-from sdpack.export.graph import MODEL_FILE
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, process_bytes
+from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Sizes
-from sdpack.pack.workshop import Workshop, versions
+from sdpack.pack.sources import versions
+from sdpack.pack.workshop import Workshop
 from sdpack.placement import Placement, Role
 from sdpack.precision import Runtime
 

@@ -10,6 +10,7 @@ from sdpack.catalog import Catalog
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import Profile
+from sdpack.quantize.schemes import Scheme
 
 SMALLEST_TILE = 32  # latent pixels; below that a tile's borders are most of it
 
@@ -20,15 +21,25 @@ class Variant:
 
     Attributes:
         partner: a text encoder's denoiser, whose bridge is fused into it; None for the others.
+        schemes: of a mixed variant, how its layers are stored, by name; others stay as computed.
+        bits: of a mixed variant, what one of its parameters takes on average.
     """
 
     role: Role
     candidate: str
     precision: Precision
     partner: str | None = None
+    schemes: tuple[tuple[str, Scheme], ...] = ()
+    bits: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """ "w4", or "mixed@4.61"."""
+        mixed = self.precision is Precision.MIXED
+        return f"{self.precision}@{self.bits:.2f}" if mixed else self.precision.value
 
     def __str__(self) -> str:
-        return f"{self.candidate}/{self.precision}"
+        return f"{self.candidate}/{self.label}"
 
 
 @dataclass(frozen=True, order=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from sdpack.precision import Precision
-from sdpack.quantize.weights import weighted_nodes
+from sdpack.quantize.layers import layers
 
 Layers = Sequence[str]
 
@@ -72,8 +72,8 @@ class Hints:
 def _places(model: ir.Model) -> Iterator[tuple[str, str]]:
     """Names of the layers with weights, each with a name its whole family shares."""
     readers: Counter[str] = Counter()
-    for weighted in weighted_nodes(model):
-        source = weighted.node.inputs[0]
-        read = f"{weighted.node.op_type} of {source.name if source is not None else ''}"
+    for layer in layers(model):
+        source = layer.inputs[0].name if layer.inputs else ""
+        read = f"{layer.nodes[0].op_type} of {source}"
         readers[read] += 1
-        yield str(weighted.node.name), f"{read}, {readers[read]}"
+        yield layer.name, f"{read}, {readers[read]}"

@@ -1,43 +1,219 @@
-"""fp16 graphs: ONNX Runtime's converter, with inputs and outputs left in fp32."""
+"""Graphs in a 16-bit type: weights and arithmetic, with inputs and outputs left in fp32.
+
+Some nodes stay in fp32, with casts around them: those the caller names, those whose operator has
+no 16-bit form, and what works out the angles that Sin and Cos take, where a rounding error is as
+large as the angle is.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Set
 
-import onnx
+import ml_dtypes
+import numpy as np
 import onnx_ir as ir
-from onnxruntime.transformers.float16 import convert_float_to_float16
+from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
 
+LARGEST_HALF = 65504.0
+HEADROOM = 2
+WITHOUT_HALF = frozenset(
+    {"Range", "RandomNormal", "RandomUniform", "NonMaxSuppression", "RoiAlign"}
+)
+ANGLES = frozenset({"Sin", "Cos"})
+FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}  # that are fp32 whatever the type of the rest
 
-def to_half(path: Path) -> ir.Model:
-    """The graph at `path` with weights and arithmetic in fp16.
 
-    Weights beyond fp16's range become its largest numbers. Shapes are left as the exporter wrote
-    them; inferring them anew fails beyond 2 GB.
+def to_half(
+    model: ir.Model, islands: Set[str] = frozenset(), dtype: ir.DataType = ir.DataType.FLOAT16
+) -> None:
+    """Give the model 16-bit weights and arithmetic, in place.
+
+    Weights beyond fp16's range become its largest numbers; they are converted when the graph is
+    written, one after the other.
+
+    Args:
+        islands: names of nodes that stay in fp32.
+        dtype: FLOAT16 or BFLOAT16.
 
     Raises:
-        QuantizationError: the graph cannot be read or converted.
+        QuantizationError: the graph has control flow, whose bodies are not converted.
     """
-    try:
-        model = onnx.load(path)
-        converted = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
-        half = ir.serde.deserialize_model(converted)
-    except Exception as cause:  # onnx and protobuf raise classes of their own
-        raise QuantizationError(f"{path} cannot be made fp16: {cause}") from cause
-    _tidy(half)
-    return half
+    for node in model.graph:
+        if any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        ):
+            raise QuantizationError(
+                f"{node.name} is a {node.op_type} with a graph of its own, which cannot be made "
+                f"{dtype.name.lower()}; export the model without control flow"
+            )
+    _Narrowing(model, dtype, islands).run()
 
 
-def _tidy(model: ir.Model) -> None:
-    """Mend what the converter leaves: casts out of order, and weights it kept said to be fp16."""
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            value.dtype = value.const_value.dtype
-    for node in list(model.graph):
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type == "Cast" and source is not None and source.dtype == node.outputs[0].dtype:
-            node.outputs[0].replace_all_uses_with(source)
-            model.graph.remove(node, safe=True)
-    model.graph.sort()
+class _Narrowing:
+    def __init__(self, model: ir.Model, dtype: ir.DataType, islands: Set[str]) -> None:
+        self.model = model
+        self.dtype = dtype
+        self.wide = {n for n in model.graph if n.name in islands or n.op_type in WITHOUT_HALF}
+        self.wide |= _angles(model)
+        self.narrowed: dict[ir.Value, ir.Value] = {}
+        self.widened: dict[ir.Value, ir.Value] = {}
+
+    def run(self) -> None:
+        graph = self.model.graph
+        nodes, outputs = list(graph), list(graph.outputs)
+        floats = {v for n in nodes for v in n.outputs if v.dtype is ir.DataType.FLOAT}
+        produced = {value: node for node in nodes for value in node.outputs}
+        for node in nodes:
+            fixed = FLOAT_INPUTS.get(node.op_type, ())
+            for place, value in enumerate(node.inputs):
+                if value is None:
+                    continue
+                is_float = value in floats or value.dtype is ir.DataType.FLOAT
+                if not is_float:
+                    continue
+                maker = produced.get(value)
+                is_wide = maker in self.wide if maker is not None else True
+                wants_wide = node in self.wide or place in fixed
+                if is_wide and not wants_wide:
+                    node.replace_input_with(place, self._narrow(value, maker))
+                elif not is_wide and wants_wide:
+                    node.replace_input_with(place, self._widen(value, node))
+            if node not in self.wide:
+                _retype(node, self.dtype)
+        for place, value in enumerate(outputs):
+            maker = produced.get(value)
+            if value in floats and maker is not None and maker not in self.wide:
+                graph.outputs[place] = self._give_back(value, maker)
+        for node in nodes:
+            if node not in self.wide:
+                for value in node.outputs:
+                    if value in floats:
+                        value.dtype = self.dtype
+        self._drop_idle_casts()
+        self._forget_unused()
+
+    def _narrow(self, value: ir.Value, maker: ir.Node | None) -> ir.Value:
+        """The 16-bit form of a wide value."""
+        if value not in self.narrowed:
+            if value.is_initializer() and value.const_value is not None:
+                self.narrowed[value] = self._converted(value)
+            else:
+                self.narrowed[value] = self._cast(value, self.dtype, "narrow", maker)
+        return self.narrowed[value]
+
+    def _widen(self, value: ir.Value, before: ir.Node) -> ir.Value:
+        if value not in self.widened:
+            maker = value.producer()
+            self.widened[value] = self._cast(value, ir.DataType.FLOAT, "wide", maker)
+        return self.widened[value]
+
+    def _cast(
+        self, value: ir.Value, dtype: ir.DataType, word: str, maker: ir.Node | None
+    ) -> ir.Value:
+        node = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}_to_{word}")
+        cast = node.outputs[0]
+        cast.name, cast.type, cast.shape = f"{value.name}_{word}", ir.TensorType(dtype), value.shape
+        if maker is None:
+            first = next(iter(self.model.graph))
+            self.model.graph.insert_before(first, node)
+        else:
+            self.model.graph.insert_after(maker, node)
+        return cast
+
+    def _converted(self, value: ir.Value) -> ir.Value:
+        tensor, dtype, name = value.const_value, self.dtype, f"{value.name}_narrow"
+        assert tensor is not None
+        shape = ir.Shape(tensor.shape.numpy())
+
+        def make() -> ir.TensorProtocol:
+            return ir.tensor(_to_type(tensor.numpy(), dtype))
+
+        narrow = ir.LazyTensor(make, dtype, shape, name=name)
+        made = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=narrow)
+        self.model.graph.register_initializer(made)
+        return made
+
+    def _give_back(self, value: ir.Value, maker: ir.Node) -> ir.Value:
+        """The output in fp32, under its own name."""
+        name = value.name
+        value.name = f"{name}_narrow"
+        cast = self._cast(value, ir.DataType.FLOAT, "output", maker)
+        cast.name = name
+        return cast
+
+    def _drop_idle_casts(self) -> None:
+        """Casts that fp32 needed and the 16-bit type does not."""
+        for node in list(self.model.graph):
+            source = node.inputs[0] if node.inputs else None
+            if node.op_type != "Cast" or source is None:
+                continue
+            cast = node.outputs[0]
+            if source.dtype == cast.dtype and not cast.is_graph_output():
+                cast.replace_all_uses_with(source)
+                self.model.graph.remove(node, safe=True)
+
+    def _forget_unused(self) -> None:
+        for name, value in list(self.model.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.model.graph.initializers[name]
+
+
+def beyond_half(model: ir.Model, peaks: Mapping[str, float]) -> frozenset[str]:
+    """Nodes that make, or take in, what fp16 may not hold.
+
+    Args:
+        peaks: the largest magnitude each node makes, by name (`observe`); those of inputs unlike
+            the observed ones are allowed to be twice as large.
+    """
+    makers = {v: n for n in model.graph for v in n.outputs}
+
+    def large(node: ir.Node | None) -> bool:
+        return node is not None and peaks.get(str(node.name), 0.0) > LARGEST_HALF / HEADROOM
+
+    return frozenset(
+        str(node.name)
+        for node in model.graph
+        if large(node) or any(large(makers.get(v)) for v in node.inputs if v is not None)
+    )
+
+
+def _angles(model: ir.Model) -> set[ir.Node]:
+    """Sin and Cos, and everything their arguments are worked out by."""
+    found = {node for node in model.graph if node.op_type in ANGLES}
+    left = list(found)
+    while left:
+        for value in left.pop().inputs:
+            maker = value.producer() if value is not None else None
+            if maker is not None and maker not in found:
+                found.add(maker)
+                left.append(maker)
+    return found
+
+
+def _retype(node: ir.Node, dtype: ir.DataType) -> None:
+    """Attributes that say fp32 say the 16-bit type."""
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
+        node.attributes["to"] = ir.AttrInt64("to", dtype)
+    for name in ("value",):
+        attribute = node.attributes.get(name)
+        if attribute is not None and attribute.type is ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            if tensor.dtype is ir.DataType.FLOAT:
+                values = _to_type(tensor.numpy(), dtype)
+                node.attributes[name] = ir.AttrTensor(name, ir.tensor(values))
+    for name in ("value_float", "value_floats"):
+        attribute = node.attributes.pop(name, None)
+        if attribute is not None:
+            values = np.asarray(attribute.value, np.float32)
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(_to_type(values, dtype)))
+
+
+def _to_type(values: NDArray[np.generic], dtype: ir.DataType) -> NDArray[np.generic]:
+    if dtype is ir.DataType.BFLOAT16:
+        narrow: NDArray[np.generic] = values.astype(ml_dtypes.bfloat16)
+        return narrow
+    clipped: NDArray[np.generic] = np.clip(values, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+    return clipped

@@ -2,44 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from sdpack.errors import QuantizationError
+from sdpack.onnx_file import read
 from sdpack.precision import Precision
+from sdpack.quantize.bank import Rounder
 from sdpack.quantize.half import to_half
-from sdpack.quantize.static import quantize_static
-from sdpack.quantize.weights import replace_weights
+from sdpack.quantize.layers import Layer, layers
+from sdpack.quantize.lowering import require_opset, round_inputs, store
+from sdpack.quantize.schemes import UNIFORM, Abilities, Scheme, suited
+
+HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
+Schemes = Mapping[str, Scheme]
+"""How layers should be stored, by name; those not named stay as they are computed."""
+
+
+def uniform_schemes(
+    model: ir.Model, precision: Precision, keep: Set[str] = frozenset()
+) -> dict[str, Scheme]:
+    """How each layer should be stored when the whole part has one precision.
+
+    Args:
+        keep: names of layers to leave as they are computed.
+    """
+    scheme = UNIFORM.get(precision)
+    if scheme is None:
+        return {}
+    return {layer.name: scheme for layer in layers(model) if layer.name not in keep}
 
 
 def make_variant(
     path: Path,
-    precision: Precision,
+    schemes: Schemes,
     computed_in: Precision,
+    abilities: Abilities,
+    rounded: Rounder,
     ranges: Mapping[str, float] | None = None,
-    keep: Set[str] = frozenset(),
+    islands: Set[str] = frozenset(),
 ) -> ir.Model:
-    """The fp32 graph at `path` in `precision`, its arithmetic in `computed_in`.
+    """The fp32 graph at `path` with its layers stored so, its arithmetic in `computed_in`.
+
+    Weights are rounded when the graph is written.
 
     Args:
-        ranges: of activations, by node name; needed for int8 alone.
-        keep: names of nodes whose weights stay in `computed_in`.
+        rounded: gives a layer's weight in a scheme, its scales of `scale_type(computed_in)`.
+        ranges: of layers' inputs, by layer (`observe`).
+        islands: names of nodes that compute in fp32 whatever `computed_in` is.
 
     Raises:
-        QuantizationError: the precision is not made here, or int8 lacks its ranges.
+        QuantizationError: the graph is quantized already or too old, a scheme names a layer it
+            does not have, or rounds inputs whose ranges were not observed.
     """
-    half = Precision.FP16 in (precision, computed_in)
-    model = to_half(path) if half else ir.load(path)
-    if precision in (Precision.FP32, Precision.FP16):
-        return model
-    if precision is Precision.INT8:
-        if ranges is None:
-            raise QuantizationError(f"{path}: int8 needs ranges of activations; calibrate first")
-        quantize_static(model, ranges, keep)
-    elif precision in (Precision.W8, Precision.W4):
-        replace_weights(model, 8 if precision is Precision.W8 else 4, keep)
-    else:
-        raise QuantizationError(f"{path}: {precision} is not made yet; choose another precision")
+    model = read(path)
+    chosen = suited_schemes(path, layers(model), schemes, abilities)
+    require_opset(model, [scheme for _, scheme in chosen.values()])
+    round_inputs(model, chosen, ranges or {})
+    for layer, scheme in chosen.values():
+        store(model, layer, scheme, partial(rounded, layer, scheme), abilities)
+    if computed_in in HALVES:
+        to_half(model, islands, HALVES[computed_in])
+    model.graph.sort()
     return model
+
+
+def suited_schemes(
+    path: Path, found: Sequence[Layer], schemes: Schemes, abilities: Abilities
+) -> dict[str, tuple[Layer, Scheme]]:
+    """The layers of a graph that are to be stored in a scheme, each as it can have it.
+
+    Raises:
+        QuantizationError: there is no such layer.
+    """
+    by_name = {layer.name: layer for layer in found}
+    strangers = sorted(schemes.keys() - by_name.keys())
+    if strangers:
+        raise QuantizationError(f"{path} has no layer {strangers[0]}; check the names")
+    had = {name: suited(by_name[name], scheme, abilities) for name, scheme in schemes.items()}
+    return {name: (by_name[name], scheme) for name, scheme in had.items() if scheme is not None}
+
+
+def scale_type(computed_in: Precision) -> np.dtype[np.floating]:
+    """What scales are stored in where arithmetic is of that type."""
+    half: np.dtype[np.floating] = np.dtype(np.float16)
+    return half if computed_in is Precision.FP16 else np.dtype(np.float32)

@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
-from sdpack.precision import Runtime
-from sdpack.quantize.weights import replace_weights
+from sdpack.precision import Precision, Runtime
+from sdpack.quantize.bank import rounder
+from sdpack.quantize.schemes import ABILITIES, parse_scheme
+from sdpack.quantize.variant import make_variant
 
 from tests.sdpack.graphs import linear, saved
 
@@ -31,12 +33,15 @@ def test_wrong_inputs_are_explained(tmp_path: Path) -> None:
         session.run({"x": np.ones((3, 4), np.float32)})
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_nothing_is_rounded_that_the_graph_does_not_round(tmp_path: Path, bits: int) -> None:
+@pytest.mark.parametrize("words", ["w4", "w8"])
+def test_nothing_is_rounded_that_the_graph_does_not_round(tmp_path: Path, words: str) -> None:
     rng = np.random.default_rng(0)
-    model = linear(rng.standard_normal((128, 96)).astype(np.float32))
-    assert replace_weights(model, bits) == 1
-    path = saved(model, tmp_path)
+    whole = saved(linear(rng.standard_normal((128, 96)).astype(np.float32)), tmp_path / "whole")
+    abilities = ABILITIES[Runtime.ONNXRUNTIME_CPU]
+    schemes = {"linear": parse_scheme(words)}
+    weights = rounder(None, np.dtype(np.float32))
+    narrow = make_variant(whole, schemes, Precision.FP32, abilities, weights)
+    path = saved(narrow, tmp_path / "narrow")
     x = rng.standard_normal((40, 128)).astype(np.float32)
     with load(path, threads=1) as one, load(path, threads=1, emulate=True) as two:
         seen, wanted = one.run({"x": x})["y"], two.run({"x": x})["y"]

@@ -1,0 +1,110 @@
+"""Rounded weights on the disk: a graph's layers in one scheme, with what that costs each of them.
+
+Rounding takes most of a variant's time, and variants share it: `int8` and `w8` store the same
+weights, and a mixed variant is made of layers of uniform ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.quantize.layers import Layer
+from sdpack.quantize.observe import Observed
+from sdpack.quantize.rounding import Moment, Rounded, output_error, round_weight
+from sdpack.quantize.schemes import Number, Scheme
+
+Rounder = Callable[[Layer, Scheme], Rounded]
+
+_ERRORS = "errors.json"
+_WEIGHTS = "weights.npz"
+
+
+@dataclass(frozen=True)
+class Bank:
+    """What `fill` wrote."""
+
+    folder: Path
+
+    def rounded(self, layer: str) -> Rounded:
+        """A layer's weight."""
+        with np.load(self.folder / _WEIGHTS) as archive:
+            stored, scales = archive[f"{layer}/numbers"], archive[f"{layer}/scales"]
+        if stored.dtype == np.uint8:
+            stored = stored.view(ml_dtypes.float8_e4m3fn)
+        block = stored.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
+        return Rounded(stored.astype(np.float32), scales, block)
+
+    @property
+    def layers(self) -> set[str]:
+        """Those that can have the scheme."""
+        return set(self.errors)
+
+    @cached_property
+    def errors(self) -> dict[str, float]:
+        """The energy that rounding adds to each layer's outputs, as a share of what they have.
+
+        Of a table, that of the rows themselves.
+        """
+        return dict(json.loads((self.folder / _ERRORS).read_text()))
+
+
+def fill(
+    folder: Path,
+    chosen: Iterable[tuple[Layer, Scheme]],
+    observed: Observed | None,
+    scale_type: np.dtype[np.floating],
+) -> None:
+    """Round layers and write them into `folder`."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    errors = {}
+    for layer, scheme in chosen:
+        moments = observed.moments(layer.name) if observed is not None else None
+        matrix = layer.matrix()
+        made = round_weight(matrix, scheme, moments, scale_type)
+        arrays[f"{layer.name}/numbers"] = _bytes(made, scheme.number)
+        arrays[f"{layer.name}/scales"] = made.scales
+        errors[layer.name] = relative_error(matrix, made, moments)
+    np.savez(folder / _WEIGHTS, allow_pickle=False, **arrays)
+    (folder / _ERRORS).write_text(json.dumps(errors, indent=1))
+
+
+def relative_error(
+    matrix: NDArray[np.float32], made: Rounded, moments: tuple[Moment, ...] | None
+) -> float:
+    """The energy that rounding adds to a layer's outputs, as a share of what they have."""
+    off = matrix - made.values
+    if moments is None:
+        whole = float((matrix.astype(np.float64) ** 2).sum())
+        return float((off.astype(np.float64) ** 2).sum()) / whole if whole else 0.0
+    whole = output_error(matrix, moments)
+    return output_error(off, moments) / whole if whole else 0.0
+
+
+def _bytes(made: Rounded, number: Number) -> NDArray[np.generic]:
+    """What an archive can hold: float8 as its bytes, four bits as eight."""
+    if number is Number.FP8:
+        return made.numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    return made.numbers.astype(np.int8)
+
+
+def rounder(
+    observed: Observed | None,
+    scale_type: np.dtype[np.floating],
+    step: Callable[[str], None] = lambda _: None,
+) -> Rounder:
+    """Rounds a layer when it is asked for; `step` is told its name."""
+
+    def make(layer: Layer, scheme: Scheme) -> Rounded:
+        step(layer.name)
+        moments = observed.moments(layer.name) if observed is not None else None
+        return round_weight(layer.matrix(), scheme, moments, scale_type)
+
+    return make

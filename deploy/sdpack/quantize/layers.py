@@ -1,0 +1,201 @@
+"""The layers of a graph that hold nearly all of its weights.
+
+matrix        MatMul and Gemm, whose second input is a fixed weight
+convolution   Conv
+table         Gather of rows, as embeddings have it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.errors import QuantizationError
+
+SMALLEST_WEIGHT = 1024  # numbers; below that a scale costs more than it saves
+QUANTIZED = frozenset(
+    {
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "GatherBlockQuantized",
+        "MatMulNBits",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
+
+ATTENDING = frozenset({"Attention", "Einsum", "MatMul", "MultiHeadAttention"})
+# What stands between a projection and the product it goes into.
+RESHAPING = frozenset(
+    {"Add", "Cast", "Div", "Mul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+
+Floats = NDArray[np.float32]
+
+
+class Kind(StrEnum):
+    """What a layer does with its weight."""
+
+    MATRIX = "matrix"
+    CONVOLUTION = "convolution"
+    TABLE = "table"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight and the nodes that multiply by it, or look it up.
+
+    Attributes:
+        nodes: in the graph's order; more than one where they share the weight.
+        output_axis: the weight's axis of output channels; of a table, its rows.
+        feeds_attention: whether it makes the queries, keys or values of an attention.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    weight: ir.Value
+    kind: Kind
+    output_axis: int
+    feeds_attention: bool = False
+
+    @property
+    def name(self) -> str:
+        """That of the first node."""
+        return str(self.nodes[0].name)
+
+    @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        """What the weight is multiplied with, each value once; of a table, nothing."""
+        if self.kind is Kind.TABLE:
+            return ()
+        return tuple(dict.fromkeys(node.inputs[0] for node in self.nodes if node.inputs[0]))
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        assert self.weight.const_value is not None
+        return tuple(self.weight.const_value.shape.numpy())
+
+    @property
+    def size(self) -> int:
+        """Numbers in the weight."""
+        return int(np.prod(self.shape))
+
+    @property
+    def outputs(self) -> int:
+        """Rows of `matrix`."""
+        return self.shape[self.output_axis]
+
+    @property
+    def summed(self) -> int:
+        """Columns of `matrix`."""
+        return self.size // self.outputs
+
+    def matrix(self) -> Floats:
+        """The weight as float32 (outputs, summed), read anew."""
+        assert self.weight.const_value is not None
+        values = self.weight.const_value.numpy()
+        rows = values if self.output_axis == 0 else values.T
+        return np.ascontiguousarray(rows.reshape(self.outputs, -1), dtype=np.float32)
+
+    def folded(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """(outputs, summed) in the weight's own shape."""
+        return np.ascontiguousarray(rows.reshape(self.shape) if self.output_axis == 0 else rows.T)
+
+
+def layers(model: ir.Model) -> list[Layer]:
+    """The layers of a graph whose weights are worth quantizing.
+
+    Left out: weights under SMALLEST_WEIGHT numbers, and those that are used in two different ways.
+    Nodes without a name of their own get one.
+
+    Raises:
+        QuantizationError: the graph is quantized already.
+    """
+    _refuse_quantized(model)
+    _name_nodes(model)
+    return list(_found(model))
+
+
+def _found(model: ir.Model) -> Iterator[Layer]:
+    seen: set[ir.Value] = set()
+    for node in model.graph:
+        for value in node.inputs[:2]:
+            if value is None or value in seen or not _worthwhile(value):
+                continue
+            seen.add(value)
+            uses = [_use(u.node, u.idx) for u in value.uses()]
+            if uses[0] is not None and len(set(uses)) == 1:
+                order = {user: place for place, user in enumerate(model.graph)}
+                users = {u.node for u in value.uses()}
+                if users.issubset(order):
+                    kind, axis = uses[0]
+                    nodes = tuple(sorted(users, key=order.__getitem__))
+                    attends = kind is Kind.MATRIX and any(_feeds_attention(n) for n in nodes)
+                    yield Layer(nodes, value, kind, axis, attends)
+
+
+def _feeds_attention(node: ir.Node) -> bool:
+    """Whether what a node makes is multiplied with what another makes: that is attention."""
+    left = list(node.outputs)
+    while left:
+        for use in left.pop().uses():
+            if use.node.op_type in ATTENDING:
+                other = use.node.inputs[1 - use.idx] if use.idx < 2 else None
+                if other is None or other.const_value is None:
+                    return True
+            elif use.node.op_type in RESHAPING:
+                left += use.node.outputs
+    return False
+
+
+def _worthwhile(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return (
+        value.is_initializer()
+        and not value.is_graph_input()
+        and not value.is_graph_output()
+        and tensor is not None
+        and tensor.dtype is ir.DataType.FLOAT
+        and tensor.size >= SMALLEST_WEIGHT
+    )
+
+
+def _use(node: ir.Node, place: int) -> tuple[Kind, int] | None:
+    """How a node uses the weight that is its input number `place`."""
+    value = node.inputs[place]
+    assert value is not None
+    assert value.const_value is not None
+    rank = value.const_value.shape.rank()
+    match node.op_type, place:
+        case "Conv", 1:
+            return Kind.CONVOLUTION, 0
+        case "MatMul", 1 if rank == 2:
+            return Kind.MATRIX, 1
+        case "Gemm", 1 if node.attributes.get_int("transA", 0) == 0:
+            return Kind.MATRIX, 0 if node.attributes.get_int("transB", 0) == 1 else 1
+        case "Gather", 0 if rank == 2 and node.attributes.get_int("axis", 0) == 0:
+            return Kind.TABLE, 0
+    return None
+
+
+def _refuse_quantized(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.op_type in QUANTIZED:
+            raise QuantizationError(
+                f"the graph is quantized already: {node.name or 'a node'} is a {node.op_type}; "
+                "give the fp32 graph it was made from"
+            )
+
+
+def _name_nodes(model: ir.Model) -> None:
+    names: set[str] = set()
+    for number, node in enumerate(model.graph.all_nodes()):
+        if not node.name or node.name in names:
+            node.name = f"{node.name or node.op_type}_{number}"
+        names.add(node.name)

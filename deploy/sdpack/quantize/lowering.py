@@ -1,0 +1,244 @@
+"""Stored weights in the graph: the one form that compilers parse and runtimes keep small.
+
+    matrix        DequantizeLinear
+    convolution   DequantizeLinear by channel; in blocks, of the flattened weight, and a Reshape,
+                  as compilers take blocks in matrices alone
+    table         DequantizeLinear, or where the runtime would unpack it whole, rows looked up as
+                  int8 and multiplied by their scales
+    inputs        QuantizeLinear and DequantizeLinear, with one scale a tensor
+
+Weights are rounded when the graph is written, one layer after the other, and held no longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.errors import QuantizationError
+from sdpack.quantize.layers import Kind, Layer
+from sdpack.quantize.rounding import Rounded
+from sdpack.quantize.schemes import Abilities, Number, Scheme
+
+Make = Callable[[], Rounded]
+# The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.
+CHANNELS_SINCE, FLOAT8_SINCE, BLOCKS_SINCE = 13, 19, 21
+
+
+@dataclass
+class _Once:
+    """A layer's rounded weight, made when its numbers or scales are asked for, kept for both."""
+
+    make: Make
+    _made: Rounded | None = None
+    _read: frozenset[str] = frozenset()
+
+    def read(self, what: str) -> NDArray[np.generic]:
+        made = self._made if self._made is not None else self.make()
+        self._read |= {what}
+        self._made = None if len(self._read) == 2 else made
+        self._read = frozenset() if self._made is None else self._read
+        found: NDArray[np.generic] = getattr(made, what)
+        return found
+
+
+def require_opset(model: ir.Model, schemes: Sequence[Scheme]) -> None:
+    """See that the graph's opset has what these schemes need.
+
+    Raises:
+        QuantizationError: it is too old.
+    """
+    opset = model.graph.opset_imports.get("", 1)
+    for scheme in schemes:
+        needed = CHANNELS_SINCE
+        if scheme.block or scheme.number is Number.INT4:
+            needed = BLOCKS_SINCE
+        elif scheme.number is Number.FP8:
+            needed = FLOAT8_SINCE
+        if opset < needed:
+            raise QuantizationError(
+                f"{scheme} needs opset {needed} and the graph has {opset}; export it anew with "
+                f"opset_version={needed}, or convert it with onnx.version_converter"
+            )
+
+
+def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: Abilities) -> None:
+    """Put a layer's stored weight in the place of its weight; the model is changed in place.
+
+    Args:
+        make: rounds the weight; called when the graph is written.
+    """
+    once = _Once(make)
+    name, weight = str(layer.weight.name), layer.weight
+    if layer.kind is Kind.TABLE and not abilities.packed_tables:
+        _look_up(model, layer, once)
+    else:
+        flat = layer.kind is Kind.CONVOLUTION and scheme.block > 0
+        unpacked = _unpack(model, layer, scheme, once, flat)
+        if flat:
+            shape = add_constant(model, f"{name}_shape", np.asarray(layer.shape, np.int64))
+            folded = ir.node("Reshape", [unpacked, shape], name=f"{name}_fold")
+            folded.outputs[0].name = f"{name}_folded"
+            folded.outputs[0].type = unpacked.type
+            folded.outputs[0].shape = ir.Shape(layer.shape)
+            model.graph.insert_before(layer.nodes[0], folded)
+            unpacked = folded.outputs[0]
+        for use in list(weight.uses()):
+            use.node.replace_input_with(use.idx, unpacked)
+    del model.graph.initializers[name]
+
+
+def _unpack(model: ir.Model, layer: Layer, scheme: Scheme, once: _Once, flat: bool) -> ir.Value:
+    """A DequantizeLinear in front of the layer's first node."""
+    name = str(layer.weight.name)
+    shape = (layer.outputs, layer.summed) if flat else layer.shape
+    upright = flat or layer.output_axis == 0
+    blocks = layer.summed // scheme.block if scheme.block else 1
+
+    def numbers() -> NDArray[np.generic]:
+        rows = once.read("numbers")
+        laid = rows.reshape(shape) if upright else rows.T
+        return np.ascontiguousarray(laid).astype(scheme.number.dtype)
+
+    def scales() -> NDArray[np.generic]:
+        found = once.read("scales").astype(np.float32)
+        if not scheme.block:
+            return found.reshape(-1)
+        return np.ascontiguousarray(found if upright else found.T)
+
+    scale_shape: tuple[int, ...] = (layer.outputs,)
+    if scheme.block:
+        scale_shape = (layer.outputs, blocks) if upright else (blocks, layer.outputs)
+    attributes = {"axis": layer.output_axis if not flat else 0}
+    if scheme.block:
+        attributes = {"axis": 1 if upright else 0, "block_size": scheme.block}
+    stored = [
+        _lazy(model, f"{name}_stored", numbers, scheme.number.dtype, shape),
+        _lazy(model, f"{name}_scales", scales, np.dtype(np.float32), scale_shape),
+    ]
+    node = ir.node("DequantizeLinear", stored, attributes, name=f"{name}_unpack")
+    node.outputs[0].name = f"{name}_unpacked"
+    node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    node.outputs[0].shape = ir.Shape(shape)
+    model.graph.insert_before(layer.nodes[0], node)
+    return node.outputs[0]
+
+
+def _look_up(model: ir.Model, layer: Layer, once: _Once) -> None:
+    """Rows looked up as int8, then multiplied by their scales."""
+    name = str(layer.weight.name)
+    table = _lazy(
+        model,
+        f"{name}_stored",
+        lambda: once.read("numbers").astype(np.int8),
+        np.dtype(np.int8),
+        layer.shape,
+    )
+    scales = _lazy(
+        model,
+        f"{name}_scales",
+        lambda: once.read("scales").astype(np.float32),
+        np.dtype(np.float32),
+        (layer.outputs, 1),
+    )
+    for place, node in enumerate(layer.nodes):
+        prefix, ids, looked_up = f"{name}_{place}", node.inputs[1], node.outputs[0]
+        assert ids is not None
+        rows = ir.node("Gather", [table, ids], {"axis": 0}, name=f"{prefix}_rows")
+        factors = ir.node("Gather", [scales, ids], {"axis": 0}, name=f"{prefix}_factors")
+        _describe(rows.outputs[0], f"{prefix}_int8", ir.DataType.INT8, looked_up.shape)
+        _describe(factors.outputs[0], f"{prefix}_scale", ir.DataType.FLOAT, None)
+        cast = ir.node("Cast", rows.outputs, {"to": ir.DataType.FLOAT}, name=f"{prefix}_cast")
+        _describe(cast.outputs[0], f"{prefix}_float", ir.DataType.FLOAT, looked_up.shape)
+        product = ir.node("Mul", [cast.outputs[0], factors.outputs[0]], name=f"{prefix}_scaled")
+        known_as, looked_up.name = looked_up.name, f"{prefix}_before"
+        _describe(product.outputs[0], str(known_as), ir.DataType.FLOAT, looked_up.shape)
+        model.graph.insert_before(node, [rows, factors, cast, product])
+        looked_up.replace_all_uses_with(product.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+
+
+def round_inputs(
+    model: ir.Model, chosen: Mapping[str, tuple[Layer, Scheme]], ranges: Mapping[str, float]
+) -> None:
+    """QuantizeLinear and DequantizeLinear around the inputs of layers whose scheme rounds them.
+
+    Layers that read the same tensor in the same type share its rounding.
+
+    Args:
+        chosen: layers and their schemes, by name.
+        ranges: the largest magnitude to represent, by layer.
+
+    Raises:
+        QuantizationError: a layer has no range.
+    """
+    readers: dict[tuple[ir.Value, Number], list[Layer]] = {}
+    for layer, scheme in chosen.values():
+        if scheme.inputs:
+            for value in layer.inputs:
+                readers.setdefault((value, scheme.number), []).append(layer)
+    place = {node: number for number, node in enumerate(model.graph)}
+    for (value, number), users in readers.items():
+        missing = [layer.name for layer in users if layer.name not in ranges]
+        if missing:
+            raise QuantizationError(
+                f"no range was measured for the input of {missing[0]}; calibrate this graph"
+            )
+        largest = max(ranges[layer.name] for layer in users)
+        nodes = [n for layer in users for n in layer.nodes if n.inputs[0] is value]
+        first = min(nodes, key=place.__getitem__)
+        rounded = _insert_pair(model, value, number, largest / number.largest, first)
+        for node in nodes:
+            node.replace_input_with(0, rounded)
+
+
+def _insert_pair(
+    model: ir.Model, value: ir.Value, number: Number, scale: float, before: ir.Node
+) -> ir.Value:
+    name = f"{value.name}_{number}"
+    scale = max(scale, float(np.finfo(np.float16).tiny))  # fp16 has to hold it
+    step = add_constant(model, f"{name}_scale", np.asarray(scale, np.float32))
+    zero = add_constant(model, f"{name}_zero", np.asarray(0, number.dtype))
+    down = ir.node("QuantizeLinear", [value, step, zero], name=f"{name}_quantize")
+    _describe(down.outputs[0], name, ir.DataType.from_numpy(number.dtype), value.shape)
+    up = ir.node("DequantizeLinear", [down.outputs[0], step, zero], name=f"{name}_dequantize")
+    _describe(up.outputs[0], f"{name}_rounded", ir.DataType.FLOAT, value.shape)
+    model.graph.insert_before(before, [down, up])
+    return up.outputs[0]
+
+
+def _describe(value: ir.Value, name: str, dtype: ir.DataType, shape: ir.Shape | None) -> None:
+    value.name, value.type, value.shape = name, ir.TensorType(dtype), shape
+
+
+def add_constant(model: ir.Model, name: str, values: NDArray[np.generic]) -> ir.Value:
+    """A new initializer."""
+    return _register(model, name, ir.tensor(values, name=name))
+
+
+def _lazy(
+    model: ir.Model,
+    name: str,
+    make: Callable[[], NDArray[np.generic]],
+    dtype: np.dtype[np.generic],
+    shape: Sequence[int],
+) -> ir.Value:
+    """A new initializer that is made when it is read."""
+    kind = ir.DataType.from_numpy(dtype)
+    tensor = ir.LazyTensor(lambda: ir.tensor(make()), kind, ir.Shape(shape), name=name)
+    return _register(model, name, tensor)
+
+
+def _register(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
+    )
+    model.graph.register_initializer(value)
+    return value

@@ -1,0 +1,345 @@
+"""What flows through a graph on real inputs, seen in one pass over them.
+
+    moments   second moments of what each layer sums over: what its rounding errors are weighed by
+    ranges    of each layer's input: what int8 scales by
+    extent    the largest magnitude anywhere: what fp16 must hold
+
+The range of a tensor is the clipping threshold that makes the mean squared error of its int8
+rounding smallest over everything seen: an outlier beyond it is clipped if that costs less than
+the coarser steps it would ask for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.engines.onnxruntime import OrtSession, load
+from sdpack.errors import QuantizationError
+from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
+from sdpack.quantize.layers import Kind, Layer, layers
+from sdpack.quantize.rounding import Moment, moment_of
+
+FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
+RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
+ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
+AT_ONCE = 32  # tensors that are given back by one run
+OCTAVES = (-60, 60)
+BINS_AN_OCTAVE = 32
+STEPS = 127  # of int8, a side
+CANDIDATES = 128
+LIMITS = {"sdpack_masked_from": 1e30, "sdpack_nothing": 0.0}
+
+Inputs = Mapping[str, NDArray[Any]]
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The largest magnitude any activation of a graph reached, and the node that made it.
+
+    Magnitudes of 1e30 and more are those of masks, which say "never" in any type, and not counted.
+    """
+
+    largest: float
+    node: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of one graph; moments are read from the disk when they are asked for.
+
+    Attributes:
+        ranges: clipping thresholds of layers' inputs, by layer.
+        peaks: the largest magnitude each node made, by node.
+    """
+
+    folder: Path
+    ranges: Mapping[str, float]
+    peaks: Mapping[str, float]
+
+    @property
+    def extent(self) -> Extent:
+        node = max(self.peaks, key=lambda name: self.peaks[name], default="")
+        return Extent(self.peaks.get(node, 0.0), node)
+
+    @cached_property
+    def _runs(self) -> dict[str, list[str]]:
+        """Names of a layer's moments in the archive."""
+        return dict(json.loads((self.folder / "moments.json").read_text()))
+
+    def moments(self, layer: str) -> tuple[Moment, ...] | None:
+        """Of what a layer sums over, in consecutive runs of columns; None where not known."""
+        names = self._runs.get(layer)
+        if names is None:
+            return None
+        with np.load(self.folder / "moments.npz") as archive:
+            return tuple(Moment(archive[name]) for name in names)
+
+
+def read_observed(folder: Path) -> Observed:
+    """What `observe` has written."""
+    found = json.loads((folder / "activations.json").read_text())
+    return Observed(folder, found["ranges"], found["peaks"])
+
+
+def observe(
+    path: Path, batches: Sequence[Inputs], folder: Path, threads: int | None = None
+) -> Observed:
+    """See what flows through the graph at `path`, and write it into `folder`.
+
+    Args:
+        batches: real inputs of the graph.
+
+    Raises:
+        QuantizationError: there are no batches, or an activation is not finite.
+        EngineError: the graph does not run on them.
+    """
+    if not batches:
+        raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
+    scratch = folder / path.name
+    watched = _expose(path, scratch)
+    made_by, views = watched.made_by, [_View(layer) for layer in watched.layers]
+    peaks = dict.fromkeys(made_by.values(), 0.0)
+    try:
+        with load(scratch, threads=threads) as session:
+            for batch in batches:
+                for name, most in _some(session, batch, list(made_by)).items():
+                    node = made_by[name]
+                    peaks[node] = float(np.maximum(peaks[node], most.max(initial=0.0)))
+                for group in _groups(views):
+                    names = sorted({v.seen_as[source] for v in group for source in v.seen_as})
+                    seen = _some(session, batch, names)
+                    for view in group:
+                        view.add(seen)
+    finally:
+        for file in (scratch, scratch.with_name(f"{scratch.name}.data")):
+            file.unlink(missing_ok=True)
+    for view in views:
+        view.refuse_infinite(path)
+    return _written(folder, views, peaks)
+
+
+def _written(folder: Path, views: Sequence[_View], peaks: Mapping[str, float]) -> Observed:
+    arrays: dict[str, NDArray[Any]] = {}
+    runs: dict[str, list[str]] = {}
+    for number, view in enumerate(views):
+        for place, moment in enumerate(view.moments()):
+            name = f"{number}.{place}"
+            runs.setdefault(view.name, []).append(name)
+            arrays[name] = moment.lower
+    np.savez(folder / "moments.npz", allow_pickle=False, **arrays)
+    (folder / "moments.json").write_text(json.dumps(runs, indent=1))
+    ranges = {view.name: view.range() for view in views}
+    found = {"ranges": ranges, "peaks": dict(peaks)}
+    (folder / "activations.json").write_text(json.dumps(found, indent=1))
+    return Observed(folder, ranges, peaks)
+
+
+def _groups(views: Sequence[_View]) -> Iterator[Sequence[_View]]:
+    for start in range(0, len(views), AT_ONCE):
+        yield views[start : start + AT_ONCE]
+
+
+def _some(session: OrtSession, batch: Inputs, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """These outputs on a batch; what the caller of a graph gives in, it has already."""
+    asked = [name for name in names if name not in batch]
+    found = session.run(batch, asked) if asked else {}
+    return {**found, **{name: np.asarray(batch[name]) for name in names if name in batch}}
+
+
+@dataclass(frozen=True)
+class _Exposed:
+    """A graph written with what is to be seen as outputs: whose magnitudes, and which layers."""
+
+    made_by: Mapping[str, str]
+    layers: Sequence[Layer]
+
+
+def _expose(path: Path, target: Path) -> _Exposed:
+    """Write the graph with each layer's input, and each node's largest magnitude, as outputs."""
+    model = read(path)
+    watched = [layer for layer in layers(model) if layer.kind is not Kind.TABLE]
+    made_by = _expose_magnitudes(model)
+    outputs = set(model.graph.outputs)
+    for value in dict.fromkeys(value for layer in watched for value in layer.inputs):
+        if value not in outputs and not value.is_graph_input():
+            value.dtype = ir.DataType.FLOAT
+            model.graph.outputs.append(value)
+    data = f"{target.name}.data"
+    ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    return _Exposed(made_by, watched)
+
+
+def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
+    """Names of nodes by that of an output with the largest magnitude each of them makes."""
+    made = [(value, node) for node in model.graph for value in node.outputs if _is_float(value)]
+    limits = [ir.Value(name=n, const_value=ir.tensor(np.float32(v))) for n, v in LIMITS.items()]
+    for limit in limits:
+        model.graph.register_initializer(limit)
+    made_by = {}
+    for value, maker in made:
+        size = ir.node("Abs", [value])
+        is_number = ir.node("Less", [size.outputs[0], limits[0]])
+        kept = ir.node("Where", [is_number.outputs[0], size.outputs[0], limits[1]])
+        most = ir.Value(name=f"{value.name}_most", type=value.type, shape=ir.Shape([]))
+        reduced = ir.node("ReduceMax", [kept.outputs[0]], {"keepdims": 0}, outputs=[most])
+        model.graph.extend([size, is_number, kept, reduced])
+        model.graph.outputs.append(most)
+        made_by[str(most.name)] = str(maker.name)
+    return made_by
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype is ir.DataType.FLOAT
+
+
+@dataclass
+class _View:
+    """What is seen of one layer's inputs."""
+
+    layer: Layer
+    counts: Counts = field(default_factory=lambda: np.zeros(_bins()))
+    largest: float = 0.0
+    rows: int = 0
+    finite: bool = True
+    _grams: list[NDArray[np.float64]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @cached_property
+    def seen_as(self) -> dict[str, str]:
+        """The names of the layer's inputs."""
+        return {str(value.name): str(value.name) for value in self.layer.inputs}
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        """Where runs of columns end."""
+        summed = self.layer.summed
+        if summed <= FEWEST_COLUMNS_TO_CUT:
+            return [summed]
+        kernel = int(np.prod(self.layer.shape[2:])) or 1
+        step = max(1, RUN // kernel) * kernel
+        return [*range(step, summed, step), summed]
+
+    def add(self, seen: Mapping[str, NDArray[Any]]) -> None:
+        """Count one batch in."""
+        for node in self.layer.nodes:
+            source = node.inputs[0]
+            assert source is not None
+            values = seen[str(source.name)].astype(np.float32, copy=False)
+            if not np.isfinite(values).all():
+                self.finite = False
+                return
+            self.largest = max(self.largest, float(np.abs(values).max(initial=0.0)))
+            self.counts += histogram(values)
+            rows = rows_of(node, values)
+            if rows is not None:
+                self._count_moments(rows)
+
+    def _count_moments(self, rows: NDArray[np.float32]) -> None:
+        start = 0
+        if not self._grams:
+            self._grams = [np.zeros((0, 0))] * len(self._cuts)
+        for number, stop in enumerate(self._cuts):
+            part = rows[:, start:stop]
+            gram = (part.T @ part).astype(np.float64)
+            self._grams[number] = self._grams[number] + gram if self.rows else gram
+            start = stop
+        self.rows += len(rows)
+
+    def moments(self) -> list[Moment]:
+        """Over everything seen."""
+        return [moment_of(gram, self.rows) for gram in self._grams]
+
+    def range(self) -> float:
+        """The clipping threshold."""
+        return best_threshold(self.counts, self.largest)
+
+    def refuse_infinite(self, path: Path) -> None:
+        if not self.finite:
+            raise QuantizationError(
+                f"{path}: the input of {self.name} is not finite on the calibration inputs; the "
+                "checkpoint or its inputs are broken"
+            )
+
+
+def rows_of(node: ir.Node, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """What one output of a layer is summed over, a row each: float32 (at most ROWS, summed).
+
+    Of a convolution, the patches its kernel sees, in the order of the flattened weight; None where
+    it is grouped, not in the plane, or padded by a rule.
+    """
+    if node.op_type != "Conv":
+        flat = values.reshape(-1, values.shape[-1])
+        return flat[_sample(len(flat))]
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    kernel = tuple(weight.const_value.shape.numpy())[2:]
+    grouped = node.attributes.get_int("group", 1) != 1
+    if grouped or len(kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    strides = _ints(node, "strides", (1, 1))
+    dilations = _ints(node, "dilations", (1, 1))
+    top, left, bottom, right = _ints(node, "pads", (0, 0, 0, 0))
+    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    height, width = windows.shape[2:4]
+    chosen = _sample(len(values) * height * width)
+    picture, place = np.divmod(chosen, height * width)
+    row, column = np.divmod(place, width)
+    return windows[picture, :, row, column].reshape(len(chosen), -1)
+
+
+def _sample(count: int) -> NDArray[np.intp]:
+    """The same ROWS of so many, or all of them."""
+    if count <= ROWS:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, ROWS, replace=False))
+
+
+def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(node.attributes.get_ints(name, default) or default)
+
+
+def _bins() -> int:
+    return (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE
+
+
+def histogram(values: NDArray[Any]) -> Counts:
+    """How many magnitudes fall into each of bins of equal ratio; zeros are in the first."""
+    magnitudes = np.abs(np.ravel(values)).astype(np.float32)
+    lowest = np.float32(2.0 ** OCTAVES[0])
+    octave = np.log2(np.maximum(magnitudes, lowest)) - OCTAVES[0]
+    places = np.minimum((octave * BINS_AN_OCTAVE).astype(np.int64), _bins() - 1)
+    return np.bincount(places, minlength=_bins()).astype(np.float64)
+
+
+def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> float:
+    """The clipping threshold in (0, largest] with the least expected squared error.
+
+    Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;
+    beyond it, a number costs the square of what is cut off.
+    """
+    if largest == 0 or not counts.any():
+        return 1.0
+    centres = 2.0 ** (OCTAVES[0] + (np.arange(_bins()) + 0.5) / BINS_AN_OCTAVE)
+    centres = np.minimum(centres, largest)
+    thresholds = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
+    beyond = np.maximum(0, centres[None, :] - thresholds[:, None]) ** 2
+    rounding = (thresholds / levels) ** 2 / 12
+    errors = beyond @ counts + rounding * counts.sum()
+    return float(thresholds[int(errors.argmin())])

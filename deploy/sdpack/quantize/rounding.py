@@ -1,0 +1,226 @@
+"""Weights to integers with the least error in what a layer computes.
+
+What counts is not how far a weight is off but how far the layer's output is: for inputs x with
+second moments M = E[x xT] and a weight error D (outputs, summed) that is tr(D M DT).
+
+    scales      for each block the one, of a few, with the least sum of M_jj D_j^2
+    rounding    column after column, the largest M_jj first; the error of each is made up for in
+                the columns not rounded yet (Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ:
+                Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2022),
+                then every column once more, given all the others (Behdin et al., "QuantEase:
+                Optimization-based Quantization for Language Models", 2023)
+
+Without moments every input counts the same, and rounding is to the nearest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from sdpack.quantize.schemes import Scheme
+
+DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
+SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
+COLUMNS = 64  # updated at once
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Second moments of what a layer sums over, for a run of its columns.
+
+    Attributes:
+        lower: the lower triangle of E[x xT], row after row, float32 (columns (columns + 1) / 2,).
+    """
+
+    lower: Floats
+
+    @cached_property
+    def matrix(self) -> Floats:
+        """E[x xT], float32 (columns, columns)."""
+        columns = (math.isqrt(8 * len(self.lower) + 1) - 1) // 2
+        whole = np.zeros((columns, columns), np.float32)
+        whole[np.tril_indices(columns)] = self.lower
+        return whole + np.tril(whole, -1).T
+
+    @property
+    def columns(self) -> int:
+        return len(self.squares)
+
+    @cached_property
+    def squares(self) -> Floats:
+        """E[x²], float32 (columns,)."""
+        return np.ascontiguousarray(np.diag(self.matrix))
+
+
+def moment_of(gram: NDArray[np.floating], count: int) -> Moment:
+    """The moment of `count` inputs whose outer products add up to `gram`."""
+    mean = gram / max(count, 1)
+    return Moment(mean[np.tril_indices(len(mean))].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight as it is stored.
+
+    Attributes:
+        numbers: (outputs, summed), what the scheme's type can hold, as float32.
+        scales: (outputs, blocks), in the type of the layer's arithmetic.
+        block: as in the scheme; 0 where there is one scale a row.
+    """
+
+    numbers: Floats
+    scales: NDArray[np.floating]
+    block: int
+
+    @property
+    def values(self) -> Floats:
+        """What the numbers stand for, float32 (outputs, summed)."""
+        return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
+
+
+def round_weight(
+    matrix: Floats,
+    scheme: Scheme,
+    moments: tuple[Moment, ...] | None,
+    scale_type: np.dtype[np.floating],
+) -> Rounded:
+    """The weight in a scheme.
+
+    Args:
+        matrix: float32 (outputs, summed).
+        moments: of the layer's inputs, for consecutive runs of columns; runs are taken to have
+            nothing to do with each other. None: round to nearest.
+        scale_type: of the stored scales.
+    """
+    weights = None if moments is None else np.concatenate([m.squares for m in moments])
+    scales = _scales(matrix, scheme, weights, scale_type)
+    if moments is None:
+        steps = _spread(scales.astype(np.float32), matrix.shape[1])
+        return Rounded(scheme.number.rounded(matrix / steps), scales, scheme.block)
+    steps = _spread(scales.astype(np.float32), matrix.shape[1])
+    numbers = np.empty_like(matrix)
+    start = 0
+    for moment in moments:
+        run = slice(start, start + moment.columns)
+        numbers[:, run] = _compensated(matrix[:, run], steps[:, run], moment, scheme)
+        start = run.stop
+    return Rounded(numbers, scales, scheme.block)
+
+
+def output_error(error: Floats, moments: tuple[Moment, ...]) -> float:
+    """tr(D M DT) of a weight error D (outputs, summed): the energy it adds to the outputs."""
+    total, start = 0.0, 0
+    for moment in moments:
+        part = error[:, start : start + moment.columns]
+        total += float(np.einsum("ij,ij->", part @ moment.matrix, part, dtype=np.float64))
+        start += moment.columns
+    return max(total, 0.0)
+
+
+def _scales(
+    matrix: Floats,
+    scheme: Scheme,
+    weights: Floats | None,
+    scale_type: np.dtype[np.floating],
+) -> NDArray[np.floating]:
+    """The scale of each block with the least weighted squared error, (outputs, blocks)."""
+    outputs, summed = matrix.shape
+    block = scheme.block or summed
+    cut = matrix.reshape(outputs, summed // block, block)
+    counted = np.ones(summed, np.float32) if weights is None else weights
+    counted = counted.reshape(1, summed // block, block)
+    whole = np.abs(cut).max(axis=2) / scheme.number.largest
+    best = np.full(whole.shape, np.inf, np.float32)
+    chosen = np.ones(whole.shape, scale_type)
+    for share in SHRUNK_TO:
+        tried = _storable(whole * share, scale_type)
+        step = tried.astype(np.float32)[..., None]
+        error = (counted * (scheme.number.rounded(cut / step) * step - cut) ** 2).sum(axis=2)
+        better = error < best
+        best = np.where(better, error, best)
+        chosen = np.where(better, tried, chosen)
+    return chosen
+
+
+def _storable(scales: Floats, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
+    """In the stored type; a block of zeros gets 1, one below what the type holds its smallest."""
+    smallest = np.finfo(scale_type).tiny
+    stored = np.maximum(scales, smallest).astype(scale_type)
+    return np.where(scales == 0, scale_type.type(1), stored)
+
+
+def _spread(scales: Floats, summed: int) -> Floats:
+    """Each scale repeated over its block: float32 (outputs, summed)."""
+    return np.repeat(scales, summed // scales.shape[1], axis=1)
+
+
+def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) -> Floats:
+    """The numbers of a run of columns, each rounded in view of the others."""
+    order = np.argsort(-moment.squares, kind="stable")
+    back = np.argsort(order)
+    second = moment.matrix[np.ix_(order, order)].astype(np.float64)
+    mean = float(np.diag(second).mean())
+    if mean == 0:
+        return scheme.number.rounded(matrix / steps)
+    second[np.diag_indices_from(second)] += DAMPING * mean
+    ordered, step = matrix[:, order], steps[:, order]
+    numbers = _forward(ordered, step, _inverse_root(second), scheme)
+    numbers = _once_more(ordered, step, numbers, second.astype(np.float32), scheme)
+    return numbers[:, back]
+
+
+def _inverse_root(second: NDArray[np.float64]) -> Floats:
+    """The upper triangular U with UT U = M^-1; U's rows say how errors are made up for."""
+    lower = scipy.linalg.cholesky(second, lower=True, check_finite=False)
+    inverse = scipy.linalg.cho_solve((lower, True), np.eye(len(second)), check_finite=False)
+    root = scipy.linalg.cholesky(inverse, lower=False, check_finite=False)
+    return np.asarray(root, np.float32)
+
+
+def _forward(matrix: Floats, step: Floats, root: Floats, scheme: Scheme) -> Floats:
+    """Column after column, the error of each made up for in those after it."""
+    left, numbers = matrix.copy(), np.empty_like(matrix)
+    columns = matrix.shape[1]
+    for start in range(0, columns, COLUMNS):
+        stop = min(start + COLUMNS, columns)
+        errors = np.empty((matrix.shape[0], stop - start), np.float32)
+        for column in range(start, stop):
+            numbers[:, column] = scheme.number.rounded(left[:, column] / step[:, column])
+            error = left[:, column] - numbers[:, column] * step[:, column]
+            errors[:, column - start] = error / root[column, column]
+            left[:, column + 1 : stop] -= np.outer(
+                errors[:, column - start], root[column, column + 1 : stop]
+            )
+        left[:, stop:] -= errors @ root[start:stop, stop:]
+    return numbers
+
+
+def _once_more(
+    matrix: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
+) -> Floats:
+    """Every column rounded anew to the best given all the others."""
+    numbers = numbers.copy()
+    columns = matrix.shape[1]
+    pull = (matrix - numbers * step) @ second
+    for start in range(0, columns, COLUMNS):
+        stop = min(start + COLUMNS, columns)
+        moved = np.zeros((matrix.shape[0], stop - start), np.float32)
+        for column in range(start, stop):
+            wanted = numbers[:, column] + pull[:, column] / (
+                second[column, column] * step[:, column]
+            )
+            found = scheme.number.rounded(wanted)
+            change = (found - numbers[:, column]) * step[:, column]
+            numbers[:, column] = found
+            moved[:, column - start] = change
+            pull[:, column + 1 : stop] -= np.outer(change, second[column, column + 1 : stop])
+        pull[:, stop:] -= moved @ second[start:stop, stop:]
+    return numbers

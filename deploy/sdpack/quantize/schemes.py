@@ -1,0 +1,154 @@
+"""How one layer is stored: its numbers, how many of them share a scale, and its input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.errors import QuantizationError
+from sdpack.precision import Precision, Runtime
+from sdpack.quantize.layers import Kind, Layer
+
+BLOCKS = (32, 64, 128)
+SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits
+
+
+class Number(StrEnum):
+    """A type weights are stored in."""
+
+    INT4 = "int4"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+    @property
+    def bits(self) -> int:
+        return 4 if self is Number.INT4 else 8
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return _DTYPES[self]
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude on both sides of zero."""
+        return {Number.INT4: 7.0, Number.INT8: 127.0, Number.FP8: 448.0}[self]
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The nearest representable numbers, those beyond the ends clipped."""
+        if self is Number.FP8:
+            clipped = np.clip(values, -self.largest, self.largest)
+            return clipped.astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        lowest = -8.0 if self is Number.INT4 else -self.largest
+        return np.clip(np.rint(values), lowest, self.largest)
+
+
+_DTYPES: Mapping[Number, np.dtype[np.generic]] = {
+    Number.INT4: np.dtype(ml_dtypes.int4),
+    Number.INT8: np.dtype(np.int8),
+    Number.FP8: np.dtype(ml_dtypes.float8_e4m3fn),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Scheme:
+    """How one layer is stored.
+
+    Attributes:
+        number: of the weight.
+        block: how many numbers along the summed axis share a scale; 0: all of an output channel.
+        inputs: whether what the weight is multiplied with is rounded to the same type.
+    """
+
+    number: Number
+    block: int = 0
+    inputs: bool = False
+
+    def __str__(self) -> str:
+        if self.inputs:
+            return self.number.value
+        return f"w{self.number.bits}" + (f":{self.block}" if self.block else "")
+
+    def bytes_of(self, layer: Layer, scale_bytes: int) -> int:
+        """What the layer's weight and scales take."""
+        scales = layer.outputs * (-(-layer.summed // self.block) if self.block else 1)
+        return -(-layer.size * self.number.bits // 8) + scales * scale_bytes
+
+
+def parse_scheme(words: str) -> Scheme:
+    """ "int8", "fp8", "w8", "w4" (blocks of 32) or "w4:64".
+
+    Raises:
+        QuantizationError: it is none of these.
+    """
+    if words in ("int8", "fp8"):
+        return Scheme(Number(words), inputs=True)
+    found = re.fullmatch(r"w([48])(?::(\d+))?", words)
+    if found is None or (found[2] and not 16 <= int(found[2]) <= 1024):
+        raise QuantizationError(
+            f"{words!r} is no way to store a layer; choose int8, fp8, w8, w4, w4:64 or w4:128"
+        )
+    if found[1] == "8":
+        return Scheme(Number.INT8, int(found[2] or 0))
+    return Scheme(Number.INT4, int(found[2] or BLOCKS[0]))
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a runtime keeps small while it runs.
+
+    Attributes:
+        packed_tables: it looks rows up in a table under DequantizeLinear without unpacking it
+            whole; otherwise rows are looked up as int8 and scaled afterwards.
+        packed_attention: weights that are unpacked in front of an attention cost it nothing.
+    """
+
+    packed_tables: bool
+    packed_attention: bool
+
+
+# TensorRT-RTX 1.7 keeps a block-wise int4 table packed and refuses a Gather of int8; ONNX Runtime
+# 1.32 is the other way round. Keys and values from unpacked weights took TensorRT-RTX's scratch
+# from 16 to 78 MiB in a denoiser whose weights they made 1 MiB smaller.
+_TENSORRT = Abilities(packed_tables=True, packed_attention=False)
+_ONNXRUNTIME = Abilities(packed_tables=False, packed_attention=True)
+ABILITIES: Mapping[Runtime, Abilities] = {
+    Runtime.TENSORRT_RTX: _TENSORRT,
+    Runtime.TENSORRT: _TENSORRT,
+    Runtime.ONNXRUNTIME_CUDA: _ONNXRUNTIME,
+    Runtime.ONNXRUNTIME_CPU: _ONNXRUNTIME,
+}
+
+UNIFORM: Mapping[Precision, Scheme] = {
+    Precision.INT8: Scheme(Number.INT8, inputs=True),
+    Precision.FP8: Scheme(Number.FP8, inputs=True),
+    Precision.W8: Scheme(Number.INT8),
+    Precision.W4: Scheme(Number.INT4, BLOCKS[0]),
+}
+"""How layers are stored where a part has one precision; in others they are as computed."""
+
+
+def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
+    """The scheme as the layer and the runtime can have it; None: it stays as it is computed.
+
+    Tables have no input to round; where a runtime cannot look up four bits they have eight. A
+    block that does not divide what is summed over is halved until it does, as compilers take the
+    block's length from the number of scales; where not even SMALLEST_BLOCK divides it, four bits
+    become eight.
+    """
+    if layer.feeds_attention and not (scheme.inputs or abilities.packed_attention):
+        return None
+    packed = scheme.number is Number.INT4 and abilities.packed_tables
+    if layer.kind is Kind.TABLE and not packed:
+        return Scheme(Number.INT8)
+    block = scheme.block
+    while block >= SMALLEST_BLOCK and layer.summed % block:
+        block //= 2
+    if block >= SMALLEST_BLOCK:
+        return Scheme(scheme.number, block, scheme.inputs)
+    return Scheme(Number.INT8 if scheme.block else scheme.number, 0, scheme.inputs)

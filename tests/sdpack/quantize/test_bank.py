@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sdpack.quantize.bank import Bank, fill, rounder
+from sdpack.quantize.layers import layers
+from sdpack.quantize.observe import observe, rows_of
+from sdpack.quantize.schemes import parse_scheme
+
+from tests.sdpack.graphs import convolution, embedding, saved
+
+RNG = np.random.default_rng(0)
+FLOAT = np.dtype(np.float32)
+
+
+@pytest.mark.parametrize("words", ["w4:16", "w8", "fp8"])
+def test_what_is_put_in_comes_out(tmp_path: Path, words: str) -> None:
+    model = convolution(RNG.standard_normal((24, 16, 3, 3)).astype(np.float32))
+    path = saved(model, tmp_path / "graph")
+    x = {"x": RNG.standard_normal((2, 16, 8, 8)).astype(np.float32)}
+    seen = observe(path, [x], tmp_path, threads=1)
+    (layer,), scheme = layers(model), parse_scheme(words)
+    fill(tmp_path, [(layer, scheme)], seen, FLOAT)
+    wanted = rounder(seen, FLOAT)(layer, scheme)
+    found = Bank(tmp_path).rounded("conv")
+    assert np.array_equal(found.values, wanted.values)
+    assert found.block == wanted.block
+    rows = rows_of(layer.nodes[0], x["x"])
+    assert rows is not None
+    off, whole = rows @ (found.values - layer.matrix()).T, rows @ layer.matrix().T
+    share = (off**2).sum() / (whole**2).sum()
+    assert Bank(tmp_path).errors["conv"] == pytest.approx(share, rel=0.01)
+
+
+def test_a_tables_error_is_that_of_its_rows(tmp_path: Path) -> None:
+    (layer,) = layers(embedding(RNG.standard_normal((100, 32)).astype(np.float32)))
+    fill(tmp_path, [(layer, parse_scheme("w4:16"))], None, FLOAT)
+    off = Bank(tmp_path).rounded("embedding").values - layer.matrix()
+    share = (off**2).sum() / (layer.matrix() ** 2).sum()
+    assert Bank(tmp_path).errors["embedding"] == pytest.approx(share, rel=1e-4)

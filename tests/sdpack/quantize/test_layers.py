@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from sdpack.errors import QuantizationError
+from sdpack.quantize.layers import Kind, layers
+
+from tests.sdpack.graphs import convolution, embedding, gemm, linear, two_readers
+
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def test_every_kind_is_a_matrix_of_outputs_by_what_is_summed() -> None:
+    weight, kernel = floats(64, 48), floats(24, 16, 3, 3)
+    for model, kind, wanted in (
+        (linear(weight), Kind.MATRIX, weight.T),
+        (gemm(weight, floats(64)), Kind.MATRIX, weight),
+        (convolution(kernel), Kind.CONVOLUTION, kernel.reshape(24, -1)),
+        (embedding(weight), Kind.TABLE, weight),
+    ):
+        (layer,) = layers(model)
+        assert layer.kind is kind
+        assert (layer.outputs, layer.summed) == wanted.shape
+        assert np.array_equal(layer.matrix(), wanted)
+        assert np.array_equal(layer.folded(layer.matrix()), layer.weight.const_value.numpy())
+
+
+def test_nodes_that_share_a_weight_are_one_layer() -> None:
+    (layer,) = layers(two_readers(floats(64, 48)))
+    assert [node.name for node in layer.nodes] == ["linear", "second"]
+
+
+def test_a_weight_used_in_two_ways_is_left_alone() -> None:
+    """As a table and its transpose: an embedding tied to the output."""
+    model = linear(floats(48, 48))
+    (node,) = model.graph
+    other = ir.node("Gather", [node.inputs[1], node.inputs[0]], name="rows")
+    model.graph.append(other)
+    assert layers(model) == []
+
+
+def test_small_weights_are_left_alone() -> None:
+    assert layers(linear(floats(8, 8))) == []
+
+
+def test_nodes_without_a_name_of_their_own_get_one() -> None:
+    model = two_readers(floats(64, 48))
+    for node in model.graph:
+        node.name = "same"
+    (layer,) = layers(model)
+    assert len({node.name for node in layer.nodes}) == 2
+
+
+def test_a_quantized_graph_is_refused() -> None:
+    model = linear(floats(64, 48))
+    model.graph.append(ir.node("DynamicQuantizeLinear", [model.graph.inputs[0]], name="down"))
+    with pytest.raises(QuantizationError, match="down is a DynamicQuantizeLinear"):
+        layers(model)
+
+
+def test_queries_and_keys_feed_an_attention_and_its_output_does_not() -> None:
+    """x @ q times the transpose of x @ k, scaled, then @ o."""
+    model = linear(floats(64, 64))
+    (query,) = model.graph
+    x = model.graph.inputs[0]
+
+    def weight(name: str) -> ir.Value:
+        tensor = ir.tensor(floats(64, 64), name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        model.graph.register_initializer(value)
+        return value
+
+    key = ir.node("MatMul", [x, weight("k")], name="key")
+    scaled = ir.node("Mul", [query.outputs[0], ir.Value(name="scale")], name="scaled")
+    turned = ir.node("Transpose", key.outputs, name="turned")
+    scores = ir.node("MatMul", [scaled.outputs[0], turned.outputs[0]], name="scores")
+    out = ir.node("MatMul", [scores.outputs[0], weight("o")], name="out")
+    model.graph.extend([key, scaled, turned, scores, out])
+    assert {layer.name: layer.feeds_attention for layer in layers(model)} == {
+        "linear": True,
+        "key": True,
+        "out": False,
+    }

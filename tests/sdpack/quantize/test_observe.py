@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import QuantizationError
+from sdpack.onnx_file import read
+from sdpack.quantize.layers import layers
+from sdpack.quantize.observe import (
+    Extent,
+    best_threshold,
+    histogram,
+    observe,
+    read_observed,
+    rows_of,
+)
+
+from tests.sdpack.graphs import convolution, embedding, linear, saved, two_readers
+
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.standard_normal((64, 48)).astype(np.float32)
+
+
+def batches(count: int = 3) -> list[dict[str, np.ndarray]]:
+    return [{"x": RNG.standard_normal((8, 64)).astype(np.float32)} for _ in range(count)]
+
+
+def test_moments_and_ranges_are_by_layer_and_survive_the_disk(tmp_path: Path) -> None:
+    seen = batches()
+    found = observe(saved(linear(WEIGHT), tmp_path / "graph"), seen, tmp_path, threads=1)
+    again = read_observed(tmp_path)
+    whole = np.concatenate([batch["x"] for batch in seen])
+    largest = np.abs(whole).max()
+    assert 0.5 * largest < found.ranges["linear"] <= largest * 1.0001
+    assert again.ranges == found.ranges
+    assert again.peaks == found.peaks
+    moments = again.moments("linear")
+    assert moments is not None
+    wanted = whole.T @ whole / len(whole)
+    assert np.abs(moments[0].matrix - wanted).max() < 2e-3 * np.abs(wanted).max()
+    assert again.moments("another") is None
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+        "activations.json",
+        "moments.json",
+        "moments.npz",
+    ]
+
+
+def test_a_shared_weight_is_seen_with_all_its_inputs(tmp_path: Path) -> None:
+    found = observe(saved(two_readers(WEIGHT), tmp_path / "graph"), batches(), tmp_path, threads=1)
+    assert list(found.ranges) == ["linear"]
+
+
+def test_a_table_has_no_moments(tmp_path: Path) -> None:
+    path = saved(embedding(WEIGHT), tmp_path / "graph")
+    found = observe(path, [{"x": np.zeros((2, 3), np.int64)}], tmp_path, threads=1)
+    assert found.moments("embedding") is None
+    assert found.peaks == {"embedding": pytest.approx(np.abs(WEIGHT[0]).max())}
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (2, 0)])
+def test_rows_of_a_convolution_are_what_its_kernel_sees(stride: int, padding: int) -> None:
+    kernel = RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)
+    (node,) = convolution(kernel).graph
+    node.attributes["pads"] = ir.AttrInt64s("pads", [padding] * 4)
+    node.attributes["strides"] = ir.AttrInt64s("strides", [stride] * 2)
+    x = RNG.standard_normal((2, 16, 7, 9)).astype(np.float32)
+    rows = rows_of(node, x)
+    assert rows is not None
+    wanted = torch.nn.functional.conv2d(
+        torch.from_numpy(x), torch.from_numpy(kernel), stride=stride, padding=padding
+    )
+    seen = rows @ kernel.reshape(24, -1).T
+    assert seen == pytest.approx(wanted.permute(0, 2, 3, 1).reshape(-1, 24).numpy(), abs=1e-4)
+
+
+def test_a_grouped_convolution_has_no_rows() -> None:
+    (node,) = convolution(RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)).graph
+    node.attributes["group"] = ir.AttrInt64("group", 2)
+    assert rows_of(node, np.zeros((1, 32, 4, 4), np.float32)) is None
+
+
+def test_inputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = saved(linear(WEIGHT), tmp_path / "graph")
+    with pytest.raises(QuantizationError, match="not finite"):
+        observe(path, [{"x": np.full((1, 64), np.nan, np.float32)}], tmp_path, threads=1)
+    with pytest.raises(QuantizationError, match="no calibration inputs"):
+        observe(path, [], tmp_path, threads=1)
+
+
+def test_the_extent_is_that_of_values_between_nodes_too(tmp_path: Path) -> None:
+    """Up by 300 twice and down again: nothing large goes in or comes out."""
+    path = saved(wild([300.0, 300.0, 1 / 300, 1 / 300]), tmp_path / "wild")
+    x = {"x": np.full((2, 4), -2.0, np.float32)}
+    x["x"][0, 0] = np.finfo(np.float32).min  # as a mask has it
+    found = observe(path, [x], tmp_path, threads=1)
+    assert found.extent == Extent(pytest.approx(180_000.0), "mul 1")
+
+
+def wild(factors: list[float]) -> ir.Model:
+    """x (N, 4) times one factor after the other."""
+    model = linear(np.eye(4, dtype=np.float32))
+    value = model.graph.outputs[0]
+    for number, factor in enumerate(factors):
+        scalar = ir.Value(
+            name=f"c{number}",
+            type=ir.TensorType(ir.DataType.FLOAT),
+            shape=ir.Shape([]),
+            const_value=ir.tensor(np.float32(factor)),
+        )
+        model.graph.register_initializer(scalar)
+        node = ir.node("Mul", [value, scalar], name=f"mul {number}")
+        value, node.outputs[0].name = node.outputs[0], f"v{number}"
+        value.dtype, value.shape = ir.DataType.FLOAT, model.graph.outputs[0].shape
+        model.graph.append(node)
+    model.graph.outputs[0] = value
+    return model
+
+
+def expected_error(values: np.ndarray, threshold: float) -> float:
+    """Mean squared error of int8 rounding after clipping, computed the long way."""
+    step = threshold / 127
+    rounded = np.clip(np.rint(values / step), -127, 127) * step
+    return float(((rounded - values) ** 2).mean())
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1, 50))
+def test_the_threshold_is_about_the_best_there_is(seed: int, outlier: float) -> None:
+    values = np.random.default_rng(seed).standard_normal(20_000)
+    values[0] = 4 * outlier
+    largest = float(np.abs(values).max())
+    chosen = best_threshold(histogram(values), largest)
+    tried = largest * np.arange(1, 129) / 128
+    best = min(expected_error(values, t) for t in tried)
+    assert expected_error(values, chosen) <= 1.1 * best + 1e-12
+
+
+def test_a_tensor_of_zeros_has_a_harmless_range() -> None:
+    assert best_threshold(histogram(np.zeros(3)), 0.0) == 1.0
+
+
+def test_names_are_those_of_the_graph_that_was_read(tmp_path: Path) -> None:
+    path = saved(linear(WEIGHT), tmp_path / "graph")
+    found = observe(path, batches(), tmp_path, threads=1)
+    assert set(found.ranges) == {layer.name for layer in layers(read(path))}
