@@ -85,6 +85,9 @@ class Part(Document):
     Attributes:
         bridge: the projection fused into a text encoder, if it needs one.
         graph: its portable ONNX file, from the bundle's folder.
+        layers: how many of its layers are stored in each scheme, those in none as "kept".
+        islands: nodes that compute in fp32, as fp16 may not hold their numbers.
+        refused: layers the compiler would not take in the precision.
         plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
             be finished on the device.
         inputs: of each input with a dynamic size, what an engine is built for.
@@ -92,6 +95,9 @@ class Part(Document):
 
     candidate: str
     precision: Precision
+    layers: Mapping[str, NonNegativeInt] = {}
+    islands: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     source: str
     licence: str
     bridge: Origin | None = None

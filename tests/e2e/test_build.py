@@ -136,6 +136,19 @@ def test_a_race_between_precisions(work: Path) -> None:
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
 
 
+def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(work: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    precisions = ["fp16", "w8", "w4"]
+    every = build(work, "4gb-gpu", precisions, "roomy")["evidence"]["standings"]
+    assert not any("mixed" in s["mix"] for s in every)
+    peaks = sorted(s["peak_bytes"] for s in every)
+    budget = (peaks[0] + peaks[-1]) // 2 // 1024
+    manifest = build(work, "4gb-gpu", precisions, "tight", "--memory", f"{budget}KiB")
+    mixed = [s for s in manifest["evidence"]["standings"] if "mixed" in s["mix"]]
+    assert mixed
+    assert all(0.95 * budget * 1024 <= s["peak_bytes"] <= budget * 1024 for s in mixed)
+
+
 def test_real_engines_for_a_gpu_that_is_not_here(work: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     manifest = build(work, "4gb-gpu", ["fp16", "w8"], "gpu")

@@ -30,6 +30,7 @@ def command(bundle: Path, as_json: bool) -> None:
         f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch of the "
         f"{memory.activation_role.replace('_', ' ')}"
     )
+    print_lines(line for role in Role for line in _layers(manifest, role))
     print_lines(verdict(manifest))
     click.echo(f"{len(manifest.files)} files, all as shipped")
 
@@ -45,3 +46,18 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
         "when its turn comes" if loaded is None else format_bytes(loaded),
         part.licence if part.bridge is None else f"{part.licence}, bridge {part.bridge.licence}",
     )
+
+
+def _layers(manifest: Manifest, role: Role) -> list[str]:
+    """How the layers of a part differ, where they do."""
+    part, name = manifest.parts[role], role.value.replace("_", " ")
+    lines = []
+    if len(part.layers) > 1:
+        stored = ", ".join(f"{count} {scheme}" for scheme, count in part.layers.items())
+        lines.append(f"{name}: its layers are stored so: {stored}")
+    if part.refused:
+        lines.append(f"{name}: the compiler refused {len(part.refused)} of them so, as computed")
+    if part.islands:
+        shown = ", ".join(part.islands[:3]) + (" ..." if len(part.islands) > 3 else "")
+        lines.append(f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}")
+    return lines

@@ -15,6 +15,7 @@ from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant, mixes
 from sdpack.pack.order import Order, check
+from sdpack.pack.propose import Proposals
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 
@@ -48,8 +49,9 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
     with sole_writer(order.out), opened(order, say) as workshop:
         possible = buildable(workshop)
         footprints = Footprints(workshop)
-        fitted = fitting(footprints, possible, order.budget)
-        contest = Contest(workshop, possible, fitted, say)
+        mixed = list(Proposals(footprints, possible, order.budget).mixes())
+        fitted = fitting(footprints, [*possible, *mixed], order.budget)
+        contest = Contest(workshop, [*possible, *mixed], fitted, say)
         settled = contest.settle()
         manifest = Bundling(contest, settled, footprints).write()
         return Result(tuple(fitted), settled, manifest)

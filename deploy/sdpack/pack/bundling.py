@@ -101,9 +101,13 @@ class Bundling:
 
     def _part(self, variant: Variant) -> Part:
         candidate = self.order.located.catalog.candidates(variant.role)[variant.candidate]
+        made = self.workshop.made(variant)
         return Part(
             candidate=variant.candidate,
             precision=variant.precision,
+            layers=self.workshop.stored(variant),
+            islands=tuple(sorted(made.islands)),
+            refused=tuple(sorted(made.refused)),
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),

@@ -184,9 +184,10 @@ def files_digest(folder: Path) -> str:
 
 def words(variant: Variant) -> str:
     """ "text encoder s for denoiser m in w8"."""
+    return f"{part_words(variant)} in {variant.label}"
+
+
+def part_words(variant: Variant) -> str:
+    """ "text encoder s for denoiser m"."""
     said = f"{variant.role.replace('_', ' ')} {variant.candidate}"
-    return (
-        said
-        + (f" for denoiser {variant.partner}" if variant.partner else "")
-        + (f" in {variant.label}")
-    )
+    return said + (f" for denoiser {variant.partner}" if variant.partner else "")

@@ -9,6 +9,7 @@ in.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,7 @@ from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Variant
 from sdpack.pack.refusals import Hints, refused_layers
-from sdpack.pack.sources import REVISION, Sources, versions, words
+from sdpack.pack.sources import REVISION, Sources, part_words, versions, words
 from sdpack.placement import Placement
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.quantize.bank import Bank, fill
@@ -41,6 +42,7 @@ from sdpack.quantize.variant import (
     uniform_schemes,
 )
 
+KEPT = "kept"  # a layer in the type its variant computes in
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "scipy")
 
 T = TypeVar("T")
@@ -251,7 +253,7 @@ class Workshop(Sources):
 
         def build(folder: Path) -> None:
             stored = replace(scheme, inputs=False)
-            self.say(f"rounding {words(variant)} to {stored}")
+            self.say(f"rounding {part_words(variant)} to {stored}")
             path = self.graph(variant).path(MODEL_FILE)
             found = layers(read(path))
             asked = dict.fromkeys((layer.name for layer in found), stored)
@@ -275,6 +277,15 @@ class Workshop(Sources):
         if variant.precision is Precision.MIXED:
             return {name: scheme for name, scheme in variant.schemes if name not in keep}
         return uniform_schemes(self.model(variant), variant.precision, keep)
+
+    def stored(self, variant: Variant) -> dict[str, int]:
+        """How many of a variant's layers are stored in each scheme, those in none as KEPT."""
+        path = self.graph(variant).path(MODEL_FILE)
+        found = layers(read(path))
+        asked = self.schemes(variant, self.made(variant).refused)
+        chosen = suited_schemes(path, found, asked, self.abilities)
+        words = (str(chosen[x.name][1]) if x.name in chosen else KEPT for x in found)
+        return dict(sorted(Counter(words).items()))
 
     @property
     def abilities(self) -> Abilities:

@@ -1,0 +1,266 @@
+"""Mixed variants for a budget: what the allocator would make of the bytes there are.
+
+For the largest sets of parts that can be made to fit, each layer's storage is chosen so that the
+picture changes least. What the runtime needs besides the weights is known only once the variants
+are made, so the room for weights is set anew by what their peak turns out to be. What comes out is
+raced against everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.memory.predict import Footprint
+from sdpack.pack.allocate import Allocation, Choice, Limit, Option, allocate
+from sdpack.pack.fit import peak_of
+from sdpack.pack.footprints import Footprints
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.sensitivity import Sensitivities
+from sdpack.pack.workshop import KEPT
+from sdpack.placement import Loading, Placement, Role
+from sdpack.precision import Precision, computed_in, weight_bits
+from sdpack.quantize.layers import layers
+from sdpack.quantize.schemes import ABILITIES, BLOCKS, Number, Scheme, suited
+
+MOST = 6  # sets of parts
+TRIES = 4  # to fill a budget
+FILLED = 0.98  # of a budget: enough
+NARROWER = 0.85  # of the least uniform peak: less is not to be had from wider blocks
+OFFERED = (Scheme(Number.INT8), *(Scheme(Number.INT4, block) for block in BLOCKS))
+
+
+@dataclass
+class Proposals:
+    """Proposes mixed variants for one budget.
+
+    Attributes:
+        possible: the uniform mixes that can be built.
+    """
+
+    footprints: Footprints
+    possible: Sequence[Mix]
+    budget_bytes: int
+
+    def __post_init__(self) -> None:
+        self.workshop = self.footprints.workshop
+        self.sensitivities = Sensitivities(self.workshop)
+        self._choices: dict[Variant, list[Choice]] = {}
+
+    def mixes(self) -> Iterator[Mix]:
+        """The mixed mixes worth a race: each fills the budget, or nearly."""
+        found = 0
+        for widest in self._widest():
+            mix = self._proposed(widest)
+            if mix is not None:
+                found += 1
+                yield mix
+            if found == MOST:
+                return
+
+    def _widest(self) -> list[Mix]:
+        """Of each set of parts the mix with the heaviest weights; those sets first that have most.
+
+        A set whose heaviest mix fits in the fastest placement has nothing to gain, one whose
+        lightest is far from fitting in any no way to fit.
+        """
+        sets: dict[tuple[str, ...], list[Mix]] = {}
+        for mix in self.possible:
+            sets.setdefault(tuple(mix.variant(role).candidate for role in Role), []).append(mix)
+        placements = self.workshop.order.placements
+        tight = []
+        for mixes in sets.values():
+            ordered = sorted(mixes, key=lambda mix: (self._weight(mix), mix))
+            least = min(self._peak_or_more(ordered[0], placement) for placement in placements)
+            too_wide = self._peak_or_more(ordered[-1], placements[0]) > self.budget_bytes
+            if too_wide and least * NARROWER <= self.budget_bytes:
+                tight.append(ordered[-1])
+        return sorted(tight, key=lambda mix: (-self._parameters(mix), str(mix)))
+
+    def _weight(self, mix: Mix) -> int:
+        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+
+    def _parameters(self, mix: Mix) -> int:
+        return sum(
+            self.workshop.checkpoint(role, mix.variant(role).candidate).parameters for role in Role
+        )
+
+    def _peak_or_more(self, mix: Mix, placement: Placement) -> float:
+        """What a mix takes, or more than there is where the compiler does not take it."""
+        try:
+            return self._peak(mix, placement)
+        except RefusedError:
+            return math.inf
+
+    def _peak(self, mix: Mix, placement: Placement) -> int:
+        fixed = self.footprints.fixed_bytes
+        return peak_of(mix, placement, self.footprints.of, fixed).bytes
+
+    def _proposed(self, widest: Mix) -> Mix | None:
+        """The best mixed mix of one set of parts, in the fastest placement in which one fits."""
+        for placement in self.workshop.order.placements:
+            try:
+                mix = self._filled(widest, placement)
+                if mix is not None:
+                    return mix
+            except (InfeasibleError, RefusedError) as error:
+                self.workshop.say(f"no mixed {widest.denoiser.candidate} {placement}: {error}")
+        return None
+
+    def _filled(self, widest: Mix, placement: Placement) -> Mix | None:
+        """Allocations with ever better known room, until the budget is nearly full.
+
+        None where every layer can be kept as it is computed, or none of the allocations fits.
+
+        Raises:
+            InfeasibleError: the layers do not fit however they are stored.
+            RefusedError: the compiler refuses what was allocated.
+        """
+        choices = [c for role in Role for c in self._choices_of(widest.variant(role))]
+        room = self._room(widest, placement)
+        best: tuple[float, Mix] | None = None
+        for _ in range(TRIES):
+            allocation = allocate(choices, _limits(room, placement))
+            if all(option.name == KEPT for option in allocation.options):
+                break  # a uniform mix is that already
+            mix = self._mix(widest, choices, allocation)
+            peak = self._peak(mix, placement)
+            if peak <= self.budget_bytes and (best is None or allocation.cost < best[0]):
+                best = (allocation.cost, mix)
+            if self.budget_bytes * FILLED <= peak <= self.budget_bytes:
+                break
+            room = self._corrected(mix, choices, allocation, placement)
+        return best[1] if best is not None else None
+
+    def _room(self, widest: Mix, placement: Placement) -> dict[Role, int]:
+        """Bytes of layers' weights there is room for while each part is loaded, a first guess.
+
+        What a part takes besides them is taken to be what its four-bit variant does.
+        """
+        narrow = {role: self._narrowest(widest.variant(role)) for role in Role}
+        taken = {role: self.footprints.of(narrow[role], placement) for role in Role}
+        stored = {role: self._stored(narrow[role]) for role in Role}
+        return self._left(taken, stored, placement)
+
+    def _corrected(
+        self,
+        mix: Mix,
+        choices: Sequence[Choice],
+        allocation: Allocation,
+        placement: Placement,
+    ) -> dict[Role, int]:
+        """The room as the variants of an allocation show it."""
+        taken = {role: self.footprints.of(mix.variant(role), placement) for role in Role}
+        stored = dict.fromkeys(Role, 0)
+        for choice, option in zip(choices, allocation.options, strict=True):
+            stored[Role(choice.part)] += option.bytes
+        return self._left(taken, stored, placement)
+
+    def _left(
+        self, taken: Mapping[Role, Footprint], stored: Mapping[Role, int], placement: Placement
+    ) -> dict[Role, int]:
+        """Room for layers where so much is taken, of which so much are layers.
+
+        Resident: of all parts together, the same number for each. Phased: of each part alone.
+        """
+        fixed = self.footprints.fixed_bytes
+        besides = {role: taken[role].weight_bytes - stored[role] for role in Role}
+        if placement.loading is Loading.RESIDENT:
+            scratch = max(footprint.activation_bytes for footprint in taken.values())
+            left = self.budget_bytes - fixed - scratch - sum(besides.values())
+            return dict.fromkeys(Role, left)
+        room, residue = {}, fixed
+        for role in Role:
+            used = besides[role] + taken[role].activation_bytes + residue
+            room[role] = self.budget_bytes - used
+            residue += taken[role].residue_bytes
+        return room
+
+    def _narrowest(self, variant: Variant) -> Variant:
+        own = [
+            mix.variant(variant.role)
+            for mix in self.possible
+            if mix.variant(variant.role).candidate == variant.candidate
+            and mix.variant(variant.role).partner == variant.partner
+        ]
+        return min(own, key=lambda v: (self.workshop.made(v).artifact.bytes, v))
+
+    def _stored(self, variant: Variant) -> int:
+        """Bytes of a uniform variant's layers, as the allocator counts them."""
+        made = self.workshop.made(variant)
+        schemes = self.workshop.schemes(variant, made.refused)
+        total = 0
+        for choice in self._choices_of(variant):
+            name = choice.name.removeprefix(f"{choice.part}/")
+            asked = str(schemes[name]) if name in schemes else KEPT
+            known = {option.name: option.bytes for option in choice.options}
+            total += known.get(asked, known[KEPT])
+        return total
+
+    def _choices_of(self, variant: Variant) -> list[Choice]:
+        """The layers of a variant's candidate, and how each may be stored."""
+        mixed = Variant(variant.role, variant.candidate, Precision.MIXED, variant.partner)
+        if mixed not in self._choices:
+            self._choices[mixed] = list(self._listed(mixed))
+        return self._choices[mixed]
+
+    def _listed(self, mixed: Variant) -> Iterator[Choice]:
+        runtime = self.workshop.profile.runtime
+        arithmetic = computed_in(runtime, Precision.MIXED)
+        wide = weight_bits(arithmetic) // 8
+        refused = self._refused(mixed)
+        costs = {scheme: self.sensitivities.costs(mixed, scheme) for scheme in self._offered()}
+        for layer in layers(self.workshop.model(mixed)):
+            options = [Option(KEPT, layer.size * wide, 0.0)]
+            for scheme, cost in costs.items():
+                had = suited(layer, scheme, ABILITIES[runtime])
+                if had is not None and layer.name in cost and layer.name not in refused:
+                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost[layer.name]))
+            yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
+
+    def _offered(self) -> list[Scheme]:
+        allowed = self.workshop.order.precisions
+        has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
+        return [scheme for scheme in OFFERED if has[scheme.number] in allowed]
+
+    def _refused(self, mixed: Variant) -> frozenset[str]:
+        """Layers the compiler would not take in one of the uniform variants."""
+        found: frozenset[str] = frozenset()
+        for precision in (Precision.W8, Precision.W4):
+            if precision in self.workshop.order.precisions:
+                uniform = Variant(mixed.role, mixed.candidate, precision, mixed.partner)
+                found |= self.workshop.made(uniform).refused
+        return found
+
+    def _mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
+        by_name = {str(scheme): scheme for scheme in OFFERED}
+        stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in Role}
+        taken = dict.fromkeys((role.value for role in Role), 0)
+        for choice, option in zip(choices, allocation.options, strict=True):
+            taken[choice.part] += option.bytes
+            if option.name != KEPT:
+                name = choice.name.removeprefix(f"{choice.part}/")
+                stored[choice.part].append((name, by_name[option.name]))
+        made = []
+        for role in Role:
+            base = widest.variant(role)
+            sizes = sum(layer.size for layer in layers(self.workshop.model(base)))
+            made.append(
+                Variant(
+                    role,
+                    base.candidate,
+                    Precision.MIXED,
+                    base.partner,
+                    tuple(sorted(stored[role.value])),
+                    round(8 * taken[role.value] / sizes, 2) if sizes else 0.0,
+                )
+            )
+        return Mix(*made)
+
+
+def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:
+    if placement.loading is Loading.RESIDENT:
+        return [Limit(frozenset(role.value for role in Role), min(room.values()))]
+    return [Limit(frozenset({role.value}), room[role]) for role in Role]
