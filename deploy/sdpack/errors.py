@@ -10,6 +10,7 @@
     ├── SourceError             a checkpoint is missing, damaged or of an unknown class
     ├── ExportError             a part could not be exported, or its export disagrees with it
     ├── SchedulerError          a scheduler that is no linear map
+    ├── GraphError              an ONNX file is missing, damaged or not valid
     ├── QuantizationError       a precision variant could not be made
     ├── EngineError             an engine could not be built, loaded or run
     │   └── RefusedError        a compiler does not take a graph, however often it is asked

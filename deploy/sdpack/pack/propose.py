@@ -23,7 +23,7 @@ from sdpack.pack.workshop import KEPT
 from sdpack.placement import Loading, Placement, Role
 from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import ABILITIES, BLOCKS, Number, Scheme, suited
+from sdpack.quantize.schemes import BLOCKS, Number, Scheme
 
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget
@@ -211,13 +211,12 @@ class Proposals:
         arithmetic = computed_in(runtime, Precision.MIXED)
         wide = weight_bits(arithmetic) // 8
         refused = self._refused(mixed)
-        costs = {scheme: self.sensitivities.costs(mixed, scheme) for scheme in self._offered()}
+        costs = self.sensitivities.costs(mixed, self._offered())
         for layer in layers(self.workshop.model(mixed)):
             options = [Option(KEPT, layer.size * wide, 0.0)]
-            for scheme, cost in costs.items():
-                had = suited(layer, scheme, ABILITIES[runtime])
-                if had is not None and layer.name in cost and layer.name not in refused:
-                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost[layer.name]))
+            if layer.name not in refused:
+                for scheme, (had, cost) in costs.get(layer.name, {}).items():
+                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
             yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
 
     def _offered(self) -> list[Scheme]:

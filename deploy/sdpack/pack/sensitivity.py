@@ -10,8 +10,8 @@ are off by is set beside the harm foretold for all its layers together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from sdpack.onnx_file import MODEL_FILE, read
 from sdpack.pack.mix import Variant
 from sdpack.pack.sources import REVISION, part_words, versions, words
 from sdpack.pack.workshop import QUANTIZERS, Workshop
-from sdpack.precision import Precision
+from sdpack.precision import Precision, computed_in
+from sdpack.quantize.bank import SAMPLED_ROWS, sampled_errors
 from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import UNIFORM, Scheme
+from sdpack.quantize.schemes import UNIFORM, Scheme, suited
 from sdpack.quantize.sensitivity import gains, layer_harms
-from sdpack.quantize.variant import suited_schemes
+from sdpack.quantize.variant import scale_type, suited_schemes
 
 PROBED = Precision.W4
 PICTURES = 16
@@ -56,11 +57,48 @@ class Sensitivities:
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
 
-    def costs(self, variant: Variant, scheme: Scheme) -> dict[str, float]:
-        """Of every layer that can have the scheme, the mean squared change of the picture."""
-        found = self.of(variant)
-        errors = self.workshop.bank(variant, scheme).errors
-        return {n: found.scale * found.gains[n] * errors[n] for n in errors if n in found.gains}
+    def costs(
+        self, variant: Variant, schemes: Sequence[Scheme]
+    ) -> dict[str, dict[Scheme, tuple[Scheme, float]]]:
+        """Of every layer and scheme, how the layer can have it, and what that does to the picture.
+
+        That is a mean squared change. Layers that can have none of the schemes are left out.
+        """
+        found, errors = self.of(variant), self._errors(variant, schemes)
+        costs: dict[str, dict[Scheme, tuple[Scheme, float]]] = {}
+        for layer in layers(self.workshop.model(variant)):
+            for scheme in schemes:
+                had = suited(layer, scheme, self.workshop.abilities)
+                if had is not None and layer.name in found.gains:
+                    cost = found.scale * found.gains[layer.name] * errors[layer.name][str(had)]
+                    costs.setdefault(layer.name, {})[scheme] = (had, cost)
+        return costs
+
+    def _errors(self, variant: Variant, schemes: Sequence[Scheme]) -> dict[str, dict[str, float]]:
+        """The error of each scheme that a layer can have, by the layer's name."""
+        workshop = self.workshop
+        arithmetic = computed_in(workshop.profile.runtime, variant.precision)
+        inputs = {
+            "graph": workshop.graph(variant).content,
+            "observed": workshop.calibration.content(variant),
+            "schemes": [str(scheme) for scheme in schemes],
+            "scales": str(scale_type(arithmetic)),
+            "abilities": asdict(workshop.abilities),
+            "rows": SAMPLED_ROWS,
+            "tools": versions(QUANTIZERS),
+            "revision": REVISION,
+        }
+        known = workshop.ledger.find("rounding errors", inputs)
+        if known is None:
+            workshop.say(f"seeing what rounding costs the layers of {part_words(variant)}")
+            observed, known = workshop.observed(variant), {}
+            for layer in layers(workshop.model(variant)):
+                had = {suited(layer, scheme, workshop.abilities) for scheme in schemes} - {None}
+                asked = sorted(scheme for scheme in had if scheme is not None)
+                seen = sampled_errors(layer, asked, observed, scale_type(arithmetic))
+                known[layer.name] = {str(scheme): error for scheme, error in seen.items()}
+            workshop.ledger.record("rounding errors", inputs, known)
+        return dict(known)
 
     def of(self, variant: Variant) -> Sensitivity:
         """What is known of the layers of a variant's candidate."""

@@ -30,11 +30,12 @@ from sdpack.pack.refusals import Hints, refused_layers
 from sdpack.pack.sources import REVISION, Sources, part_words, versions, words
 from sdpack.placement import Placement
 from sdpack.precision import Precision, Runtime, computed_in
-from sdpack.quantize.bank import Bank, fill
+from sdpack.quantize.bank import Bank, fill, rounder
 from sdpack.quantize.half import beyond_half
-from sdpack.quantize.layers import layers
+from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed
-from sdpack.quantize.schemes import ABILITIES, Abilities, Scheme
+from sdpack.quantize.rounding import Rounded
+from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, Scheme
 from sdpack.quantize.variant import (
     make_variant,
     scale_type,
@@ -224,14 +225,24 @@ class Workshop(Sources):
         }
 
         def build(folder: Path) -> None:
-            banks = {scheme: self.bank(variant, scheme) for scheme in set(schemes.values())}
+            shared = set(schemes.values()) & set(UNIFORM.values())
+            banks = {scheme: self.bank(variant, scheme) for scheme in shared}
             self.say(f"making {words(variant)}")
+            anew = rounder(self.observed(variant), scale_type(arithmetic)) if schemes else None
+
+            def rounded(layer: Layer, had: Scheme) -> Rounded:
+                bank = banks.get(schemes[layer.name])
+                if bank is not None:
+                    return bank.rounded(layer.name)
+                assert anew is not None
+                return anew(layer, had)
+
             made = make_variant(
                 path,
                 schemes,
                 arithmetic,
                 self.abilities,
-                lambda layer, _: banks[schemes[layer.name]].rounded(layer.name),
+                rounded,
                 rounded_inputs,
                 islands,
             )

@@ -7,6 +7,7 @@ weights, and a mixed variant is made of layers of uniform ones.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from sdpack.quantize.schemes import Number, Scheme
 
 Rounder = Callable[[Layer, Scheme], Rounded]
 
+SAMPLED_ROWS = 64
 _ERRORS = "errors.json"
 _WEIGHTS = "weights.npz"
 
@@ -61,19 +63,47 @@ def fill(
     chosen: Iterable[tuple[Layer, Scheme]],
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
+    step: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Round layers and write them into `folder`."""
-    arrays: dict[str, NDArray[np.generic]] = {}
+    """Round layers and write them into `folder`, one after the other; `step` is told its name."""
     errors = {}
-    for layer, scheme in chosen:
-        moments = observed.moments(layer.name) if observed is not None else None
-        matrix = layer.matrix()
-        made = round_weight(matrix, scheme, moments, scale_type)
-        arrays[f"{layer.name}/numbers"] = _bytes(made, scheme.number)
-        arrays[f"{layer.name}/scales"] = made.scales
-        errors[layer.name] = relative_error(matrix, made, moments)
-    np.savez(folder / _WEIGHTS, allow_pickle=False, **arrays)
+    with zipfile.ZipFile(folder / _WEIGHTS, "w", zipfile.ZIP_STORED) as archive:
+        for layer, scheme in chosen:
+            step(layer.name)
+            moments = observed.moments(layer.name) if observed is not None else None
+            matrix = layer.matrix()
+            made = round_weight(matrix, scheme, moments, scale_type)
+            _put(archive, f"{layer.name}/numbers", _bytes(made, scheme.number))
+            _put(archive, f"{layer.name}/scales", made.scales)
+            errors[layer.name] = relative_error(matrix, made, moments)
     (folder / _ERRORS).write_text(json.dumps(errors, indent=1))
+
+
+def _put(archive: zipfile.ZipFile, name: str, values: NDArray[np.generic]) -> None:
+    """An array into an archive as `np.load` reads it, the same bytes every time."""
+    entry = zipfile.ZipInfo(f"{name}.npy")
+    with archive.open(entry, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+
+
+def sampled_errors(
+    layer: Layer,
+    schemes: Iterable[Scheme],
+    observed: Observed | None,
+    scale_type: np.dtype[np.floating],
+) -> dict[Scheme, float]:
+    """What each scheme would cost a layer, seen on some rows of its weight: as `Bank.errors`.
+
+    Rows are rounded independently of each other, so that a few tell of all.
+    """
+    moments = observed.moments(layer.name) if observed is not None else None
+    matrix = layer.matrix()
+    places = np.linspace(0, len(matrix) - 1, min(SAMPLED_ROWS, len(matrix))).round()
+    rows = np.ascontiguousarray(matrix[places.astype(int)])
+    return {
+        scheme: relative_error(rows, round_weight(rows, scheme, moments, scale_type), moments)
+        for scheme in schemes
+    }
 
 
 def relative_error(

@@ -16,6 +16,7 @@ Without moments every input counts the same, and rounding is to the nearest.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +28,8 @@ from sdpack.quantize.schemes import Scheme
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
-COLUMNS = 64  # updated at once
+COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to their neighbours
+ROWS = 64  # scaled at once: they stay in the cache
 
 Floats = NDArray[np.float32]
 
@@ -53,6 +55,34 @@ class Moment:
     @property
     def columns(self) -> int:
         return len(self.squares)
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """Columns by what they count, most first."""
+        return np.argsort(-self.squares, kind="stable")
+
+    @cached_property
+    def damped(self) -> Floats:
+        """The moments in that order, those of the diagonal raised a little."""
+        second = self.matrix[np.ix_(self.order, self.order)]
+        second[np.diag_indices_from(second)] += DAMPING * float(self.squares.mean())
+        return second
+
+    @cached_property
+    def inverse_root(self) -> Floats:
+        """The upper triangular U with UT U = M^-1 of the damped moments M.
+
+        Its rows say how errors are made up for. From the end on, M = R RT with R upper triangular;
+        U = R^-1.
+        """
+        lower = scipy.linalg.cholesky(
+            self.damped[::-1, ::-1].astype(np.float64),
+            lower=True,
+            overwrite_a=True,
+            check_finite=False,
+        )
+        inverse, _ = scipy.linalg.lapack.dtrtri(lower, lower=1, overwrite_c=True)
+        return np.ascontiguousarray(inverse[::-1, ::-1], dtype=np.float32)
 
     @cached_property
     def squares(self) -> Floats:
@@ -134,16 +164,27 @@ def _scales(
     """The scale of each block with the least weighted squared error, (outputs, blocks)."""
     outputs, summed = matrix.shape
     block = scheme.block or summed
-    cut = matrix.reshape(outputs, summed // block, block)
     counted = np.ones(summed, np.float32) if weights is None else weights
     counted = counted.reshape(1, summed // block, block)
+    chosen = np.empty((outputs, summed // block), scale_type)
+    for first, last in _cut(outputs, ROWS):
+        cut = matrix[first:last].reshape(-1, summed // block, block)
+        chosen[first:last] = _best_scales(cut, scheme, counted, scale_type)
+    return chosen
+
+
+def _best_scales(
+    cut: Floats, scheme: Scheme, counted: Floats, scale_type: np.dtype[np.floating]
+) -> NDArray[np.floating]:
+    """Of blocks (outputs, blocks, block), whose columns count so much: (outputs, blocks)."""
     whole = np.abs(cut).max(axis=2) / scheme.number.largest
     best = np.full(whole.shape, np.inf, np.float32)
     chosen = np.ones(whole.shape, scale_type)
     for share in SHRUNK_TO:
         tried = _storable(whole * share, scale_type)
         step = tried.astype(np.float32)[..., None]
-        error = (counted * (scheme.number.rounded(cut / step) * step - cut) ** 2).sum(axis=2)
+        off = scheme.number.rounded(cut / step) * step - cut
+        error = np.einsum("abc,abc,zbc->ab", off, off, counted, optimize=False)
         better = error < best
         best = np.where(better, error, best)
         chosen = np.where(better, tried, chosen)
@@ -164,63 +205,57 @@ def _spread(scales: Floats, summed: int) -> Floats:
 
 def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) -> Floats:
     """The numbers of a run of columns, each rounded in view of the others."""
-    order = np.argsort(-moment.squares, kind="stable")
-    back = np.argsort(order)
-    second = moment.matrix[np.ix_(order, order)].astype(np.float64)
-    mean = float(np.diag(second).mean())
-    if mean == 0:
+    if not moment.squares.any():
         return scheme.number.rounded(matrix / steps)
-    second[np.diag_indices_from(second)] += DAMPING * mean
-    ordered, step = matrix[:, order], steps[:, order]
-    numbers = _forward(ordered, step, _inverse_root(second), scheme)
-    numbers = _once_more(ordered, step, numbers, second.astype(np.float32), scheme)
-    return numbers[:, back]
+    # Laid out by columns: all the numbers of one are next to each other.
+    columns, step = (np.ascontiguousarray(m.T[moment.order]) for m in (matrix, steps))
+    numbers = _forward(columns, step, moment.inverse_root, scheme)
+    numbers = _once_more(columns, step, numbers, moment.damped, scheme)
+    return numbers[np.argsort(moment.order)].T
 
 
-def _inverse_root(second: NDArray[np.float64]) -> Floats:
-    """The upper triangular U with UT U = M^-1; U's rows say how errors are made up for."""
-    lower = scipy.linalg.cholesky(second, lower=True, check_finite=False)
-    inverse = scipy.linalg.cho_solve((lower, True), np.eye(len(second)), check_finite=False)
-    root = scipy.linalg.cholesky(inverse, lower=False, check_finite=False)
-    return np.asarray(root, np.float32)
-
-
-def _forward(matrix: Floats, step: Floats, root: Floats, scheme: Scheme) -> Floats:
-    """Column after column, the error of each made up for in those after it."""
-    left, numbers = matrix.copy(), np.empty_like(matrix)
-    columns = matrix.shape[1]
-    for start in range(0, columns, COLUMNS):
-        stop = min(start + COLUMNS, columns)
-        errors = np.empty((matrix.shape[0], stop - start), np.float32)
-        for column in range(start, stop):
-            numbers[:, column] = scheme.number.rounded(left[:, column] / step[:, column])
-            error = left[:, column] - numbers[:, column] * step[:, column]
-            errors[:, column - start] = error / root[column, column]
-            left[:, column + 1 : stop] -= np.outer(
-                errors[:, column - start], root[column, column + 1 : stop]
-            )
-        left[:, stop:] -= errors @ root[start:stop, stop:]
+def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Floats:
+    """Column after column, the error of each made up for in those after it: (summed, outputs)."""
+    left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
+    for start, stop in _cut(len(left), COLUMNS):
+        errors = np.empty_like(left[start:stop])
+        for first, last in _cut(stop, FEW, start):
+            for column in range(first, last):
+                found = scheme.number.rounded(left[column] * per_step[column])
+                numbers[column] = found
+                error = (left[column] - found * step[column]) / root[column, column]
+                errors[column - start] = error
+                left[column + 1 : last] -= root[column, column + 1 : last, None] * error
+            seen = errors[first - start : last - start]
+            left[last:stop] -= root[first:last, last:stop].T @ seen
+        left[stop:] -= root[start:stop, stop:].T @ errors
     return numbers
 
 
 def _once_more(
-    matrix: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
+    columns: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
 ) -> Floats:
-    """Every column rounded anew to the best given all the others."""
+    """Every column rounded anew to the best given all the others: (summed, outputs)."""
     numbers = numbers.copy()
-    columns = matrix.shape[1]
-    pull = (matrix - numbers * step) @ second
-    for start in range(0, columns, COLUMNS):
-        stop = min(start + COLUMNS, columns)
-        moved = np.zeros((matrix.shape[0], stop - start), np.float32)
-        for column in range(start, stop):
-            wanted = numbers[:, column] + pull[:, column] / (
-                second[column, column] * step[:, column]
-            )
-            found = scheme.number.rounded(wanted)
-            change = (found - numbers[:, column]) * step[:, column]
-            numbers[:, column] = found
-            moved[:, column - start] = change
-            pull[:, column + 1 : stop] -= np.outer(change, second[column, column + 1 : stop])
-        pull[:, stop:] -= moved @ second[start:stop, stop:]
+    pull = second @ (columns - numbers * step)
+    per_step = 1 / (np.diag(second)[:, None] * step)
+    for start, stop in _cut(len(columns), COLUMNS):
+        moved = np.empty_like(columns[start:stop])
+        for first, last in _cut(stop, FEW, start):
+            for column in range(first, last):
+                wanted = numbers[column] + pull[column] * per_step[column]
+                found = scheme.number.rounded(wanted)
+                change = (found - numbers[column]) * step[column]
+                numbers[column] = found
+                moved[column - start] = change
+                pull[column + 1 : last] -= second[column, column + 1 : last, None] * change
+            seen = moved[first - start : last - start]
+            pull[last:stop] -= second[first:last, last:stop].T @ seen
+        pull[stop:] -= second[start:stop, stop:].T @ moved
     return numbers
+
+
+def _cut(stop: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
+    """[start, stop) in pieces of `size`."""
+    for first in range(start, stop, size):
+        yield first, min(first + size, stop)
