@@ -6,6 +6,12 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveInitializersFromInputsPass,
+    ShapeInferencePass,
+)
 
 from sdpack.errors import GraphError
 
@@ -16,6 +22,9 @@ EXTERNAL_FROM_BYTES = 1024
 
 def read(path: Path) -> ir.Model:
     """The graph at `path`; weights in external data stay there until they are looked at.
+
+    However it was written, all fixed values are initializers, functions are written out, and
+    values have types.
 
     Raises:
         GraphError: there is no such file, it is no ONNX graph, or weights are missing or cut off.
@@ -34,7 +43,30 @@ def read(path: Path) -> ir.Model:
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             _check_external(path, tensor)
+    return _completed(model)
+
+
+def _completed(model: ir.Model) -> ir.Model:
+    if model.functions:
+        model = InlinePass()(model).model
+    if any(node.op_type == "Constant" for node in model.graph):
+        model = LiftConstantsToInitializersPass(lift_all_constants=False)(model).model
+    if any(value in model.graph.inputs for value in model.graph.initializers.values()):
+        model = RemoveInitializersFromInputsPass()(model).model
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        model = ShapeInferencePass(strict_mode=False)(model).model
     return model
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file of a graph and those its weights are kept in.
+
+    Raises:
+        GraphError: as `read`.
+    """
+    tensors = (value.const_value for value in read(path).graph.initializers.values())
+    kept = {Path(tensor.path) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+    return [path, *sorted(kept)]
 
 
 def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:

@@ -23,13 +23,12 @@ from sdpack.pack.workshop import KEPT
 from sdpack.placement import Loading, Placement, Role
 from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import BLOCKS, Number, Scheme
+from sdpack.quantize.schemes import MIXABLE, Number, Scheme
 
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget
 FILLED = 0.98  # of a budget: enough
 NARROWER = 0.85  # of the least uniform peak: less is not to be had from wider blocks
-OFFERED = (Scheme(Number.INT8), *(Scheme(Number.INT4, block) for block in BLOCKS))
 
 
 @dataclass
@@ -222,7 +221,7 @@ class Proposals:
     def _offered(self) -> list[Scheme]:
         allowed = self.workshop.order.precisions
         has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
-        return [scheme for scheme in OFFERED if has[scheme.number] in allowed]
+        return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
 
     def _refused(self, mixed: Variant) -> frozenset[str]:
         """Layers the compiler would not take in one of the uniform variants."""
@@ -234,7 +233,7 @@ class Proposals:
         return found
 
     def _mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
-        by_name = {str(scheme): scheme for scheme in OFFERED}
+        by_name = {str(scheme): scheme for scheme in MIXABLE}
         stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in Role}
         taken = dict.fromkeys((role.value for role in Role), 0)
         for choice, option in zip(choices, allocation.options, strict=True):

@@ -25,7 +25,7 @@ from sdpack.precision import Precision, computed_in
 from sdpack.quantize.bank import SAMPLED_ROWS, sampled_errors
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
-from sdpack.quantize.sensitivity import gains, layer_harms
+from sdpack.quantize.sensitivity import PROBES, layer_gains, spread
 from sdpack.quantize.variant import scale_type, suited_schemes
 
 PROBED = Precision.W4
@@ -109,7 +109,7 @@ class Sensitivities:
             "probed": made.artifact.content,
             "observed": self.workshop.calibration.content(probed),
             "pictures": PICTURES,
-            "rows": [ROWS, BATCHES],
+            "rows": [ROWS, BATCHES, PROBES],
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
@@ -122,20 +122,19 @@ class Sensitivities:
     def _measure(self, probed: Variant) -> dict[str, Any]:
         say = self.workshop.say
         bank = self.workshop.bank(probed, UNIFORM[PROBED])
-        batches = [_some_rows(b) for b in _spread(self.workshop.calibration.batches(probed))]
+        batches = [_some_rows(b) for b in spread(self.workshop.calibration.batches(probed), BATCHES)]
         path = self.workshop.graph(probed).path(MODEL_FILE)
         say(f"finding which layers of {part_words(probed)} matter")
         with self.workshop.store.scratch() as folder:
-            harms = layer_harms(path, bank, batches, folder)
-        found = gains(harms, bank.errors)
+            gains = layer_gains(path, bank, batches, folder)
         made = self.workshop.made(probed)
         schemes = self.workshop.schemes(probed, made.refused)
         rounded = suited_schemes(path, layers(read(path)), schemes, self.workshop.abilities)
-        foretold = sum(harm for name, harm in harms.items() if name in rounded)
+        foretold = sum(gains[name] * bank.errors[name] for name in rounded if name in gains)
         say(f"seeing what {words(probed)} does to pictures")
         seen = self._change(probed, made.path)
         return {
-            "gains": found,
+            "gains": gains,
             "scale": seen / foretold if foretold else 0.0,
             "foretold": foretold,
             "seen": seen,
@@ -147,11 +146,6 @@ class Sensitivities:
         wanted = calibration.pictures(probed, {}, PICTURES).astype(np.float64)
         seen = calibration.pictures(probed, {probed.role: path}, PICTURES)
         return float((((seen - wanted) / 255) ** 2).mean())
-
-
-def _spread(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    places = np.linspace(0, len(batches) - 1, min(BATCHES, len(batches))).round()
-    return [batches[int(place)] for place in places]
 
 
 def _some_rows(batch: dict[str, Any]) -> dict[str, Any]:

@@ -132,6 +132,9 @@ UNIFORM: Mapping[Precision, Scheme] = {
 }
 """How layers are stored where a part has one precision; in others they are as computed."""
 
+MIXABLE = (Scheme(Number.INT8), *(Scheme(Number.INT4, block) for block in BLOCKS))
+"""What a layer of a mixed part may be stored in."""
+
 
 def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
     """The scheme as the layer and the runtime can have it; None: it stays as it is computed.

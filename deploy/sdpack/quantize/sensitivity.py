@@ -4,14 +4,15 @@
 
 The error is known for every scheme in closed form, from the weight's error and the second moments
 of the layer's inputs: the energy added to the layer's outputs, as a share of what they have. The
-gain says what becomes of that on the way out. It is measured once a layer: the part runs on a few
-real inputs with this one weight rounded, all others as they are. Small errors add up, so that the
-harm of many layers is the sum of theirs.
+gain says what becomes of that on the way out. It is measured: the part runs on a few real inputs
+with this one weight rounded, all others as they are, or in a part of very many layers with a few
+neighbours rounded together. Small errors add up, so that the harm of many layers is the sum of
+theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,10 @@ from sdpack.quantize.observe import Inputs
 
 Arrays = dict[str, NDArray[np.generic]]
 
+PROBES = 128  # runs of the part at most
 
-def layer_harms(
+
+def layer_gains(
     path: Path,
     bank: Bank,
     batches: Sequence[Inputs],
@@ -35,7 +38,10 @@ def layer_harms(
     step: Callable[[str], None] = lambda _: None,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """For each layer, the energy its rounding adds to the part's outputs, as a share of theirs.
+    """For each layer, what share of its outputs' error comes out of its part.
+
+    Layers whose rounding changes nothing, or is lost in the noise, have the least gain that was
+    seen: they may not count as free.
 
     Args:
         path: of the part's fp32 graph.
@@ -53,21 +59,31 @@ def layer_harms(
     _open_weights(model)
     data = f"{target.name}.data"
     ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    gains: dict[str, float] = {}
     with load(target, threads=threads) as session:
 
         def outputs(changed: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
         wanted = outputs({})
-        harms = {}
-        for layer in found:
-            if layer.name not in bank.layers:
-                continue
-            step(layer.name)
-            rounded = layer.folded(bank.rounded(layer.name).values)
-            seen = outputs({str(layer.weight.name): rounded})
-            harms[layer.name] = relative_energy(seen, wanted)
-    return harms
+        for group in _groups([layer for layer in found if layer.name in bank.layers]):
+            step(group[0].name)
+            rounded = {
+                str(layer.weight.name): layer.folded(bank.rounded(layer.name).values)
+                for layer in group
+            }
+            harm = relative_energy(outputs(rounded), wanted)
+            error = sum(bank.errors[layer.name] for layer in group)
+            gains |= dict.fromkeys((x.name for x in group), harm / error if error > 0 else 0.0)
+    least = min((gain for gain in gains.values() if gain > 0), default=1.0)
+    return {name: gain or least for name, gain in gains.items()}
+
+
+def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Neighbours, at most PROBES groups of them."""
+    size = -(-len(found) // PROBES) or 1
+    for start in range(0, len(found), size):
+        yield found[start : start + size]
 
 
 def _value(layer: Layer) -> NDArray[np.generic]:
@@ -95,12 +111,7 @@ def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
     return off / whole if whole else 0.0
 
 
-def gains(harms: Mapping[str, float], errors: Mapping[str, float]) -> dict[str, float]:
-    """What of a layer's error comes out of its part, by layer.
-
-    A layer that its rounding does not change, or whose error is lost in the noise, has the least
-    gain that was seen: it may not count as free.
-    """
-    found = {n: harms[n] / errors[n] for n in harms if errors.get(n, 0.0) > 0 and harms[n] > 0}
-    least = min(found.values(), default=1.0)
-    return {name: found.get(name, least) for name in harms}
+def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:
+    """At most so many of them, at even distances."""
+    places = np.linspace(0, len(batches) - 1, min(most, len(batches))).round()
+    return [batches[int(place)] for place in places]
