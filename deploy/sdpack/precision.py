@@ -80,6 +80,11 @@ def runnable(
     return tuple(p for p in OFFERED if compute_capability >= _FORMATS[p].since)
 
 
+def kept_small(runtime: Runtime, precision: Precision) -> bool:
+    """Whether a runtime holds weights as they are stored, on some device."""
+    return runtime.on_gpu or precision is Precision.MIXED or _FORMATS[precision].on_cpu
+
+
 def computed_in(runtime: Runtime, precision: Precision) -> Precision:
     """The type a variant's arithmetic is done in around its stored weights.
 

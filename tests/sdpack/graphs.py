@@ -44,6 +44,21 @@ def linear(weight: Floats) -> ir.Model:
     return _model([x], [node], {"w": w})
 
 
+def chain(weights: Sequence[Floats]) -> ir.Model:
+    """y (N, last outputs) = x (N, inputs) through each weight in turn, Relu between them."""
+    x = value = _value("x", ["N", weights[0].shape[0]])
+    fixed, nodes = {}, []
+    for number, weight in enumerate(weights):
+        fixed[f"w{number}"] = w = _constant(f"w{number}", weight)
+        made = _value(f"y{number}", ["N", weight.shape[1]])
+        nodes.append(ir.node("MatMul", [value, w], outputs=[made], name=f"linear{number}"))
+        value = made
+        if number < len(weights) - 1:
+            value = _value(f"z{number}", ["N", weight.shape[1]])
+            nodes.append(ir.node("Relu", [made], outputs=[value], name=f"relu{number}"))
+    return _model([x], nodes, fixed)
+
+
 def gemm(weight: Floats, bias: Floats) -> ir.Model:
     """y (N, outputs) = x (N, inputs) @ weight.T + bias."""
     x = _value("x", ["N", weight.shape[1]])

@@ -19,6 +19,7 @@ COMMANDS = (
     "finish",
     "verify",
     "inspect",
+    "quantize",
     "profiles",
     "catalog",
     "cache",

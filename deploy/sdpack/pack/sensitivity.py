@@ -122,7 +122,9 @@ class Sensitivities:
     def _measure(self, probed: Variant) -> dict[str, Any]:
         say = self.workshop.say
         bank = self.workshop.bank(probed, UNIFORM[PROBED])
-        batches = [_some_rows(b) for b in spread(self.workshop.calibration.batches(probed), BATCHES)]
+        batches = [
+            _some_rows(b) for b in spread(self.workshop.calibration.batches(probed), BATCHES)
+        ]
         path = self.workshop.graph(probed).path(MODEL_FILE)
         say(f"finding which layers of {part_words(probed)} matter")
         with self.workshop.store.scratch() as folder:
@@ -148,7 +150,7 @@ class Sensitivities:
         return float((((seen - wanted) / 255) ** 2).mean())
 
 
-def _some_rows(batch: dict[str, Any]) -> dict[str, Any]:
+def _some_rows(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Rows at even distances: of a guided batch both halves."""
     rows = max(len(values) for values in batch.values())
     step = -(-rows // ROWS)

@@ -161,6 +161,38 @@ class _Narrowing:
                 del self.model.graph.initializers[name]
 
 
+def widened(model: ir.Model) -> None:
+    """Give a bf16 model fp32 arithmetic on the same weights, in place.
+
+    What runs it where nothing computes in bf16, ONNX Runtime's CPU provider for one; its own
+    arithmetic is then not rounded.
+    """
+    narrow, wide = ir.DataType.BFLOAT16, ir.DataType.FLOAT
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype is narrow:
+            value.const_value = _lazily_widened(tensor)
+            value.dtype = wide
+    for node in model.graph:
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) == narrow:
+            node.attributes["to"] = ir.AttrInt64("to", wide)
+        attribute = node.attributes.get("value")
+        if attribute is not None and attribute.type is ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            if tensor.dtype is narrow:
+                node.attributes["value"] = ir.AttrTensor("value", _lazily_widened(tensor))
+        for value in node.outputs:
+            if value.dtype is narrow:
+                value.dtype = wide
+
+
+def _lazily_widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    def make() -> ir.TensorProtocol:
+        return ir.tensor(tensor.numpy().astype(np.float32))
+
+    return ir.LazyTensor(make, ir.DataType.FLOAT, ir.Shape(tensor.shape.numpy()), name=tensor.name)
+
+
 def beyond_half(model: ir.Model, peaks: Mapping[str, float]) -> frozenset[str]:
     """Nodes that make, or take in, what fp16 may not hold.
 

@@ -192,9 +192,9 @@ def _best_scales(
 
 
 def _storable(scales: Floats, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
-    """In the stored type; a block of zeros gets 1, one below what the type holds its smallest."""
-    smallest = np.finfo(scale_type).tiny
-    stored = np.maximum(scales, smallest).astype(scale_type)
+    """In the stored type; a block of zeros gets 1, one beyond what the type holds its ends."""
+    held = np.finfo(scale_type)
+    stored = np.clip(scales, held.tiny, held.max).astype(scale_type)
     return np.where(scales == 0, scale_type.type(1), stored)
 
 

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from sdpack.artifacts import Store
 from sdpack.cli.main import COMMANDS, main
+
+from tests.sdpack.graphs import linear, saved
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +136,23 @@ def test_help_and_profiles_load_neither_torch_nor_onnx() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_quantize_says_what_it_made(tmp_path: Path) -> None:
+    path = saved(linear(np.random.default_rng(0).standard_normal((64, 48), np.float32)), tmp_path)
+    batch = tmp_path / "batch.npz"
+    np.savez(batch, x=np.random.default_rng(1).standard_normal((8, 64), np.float32))
+    out = tmp_path / "small.onnx"
+    words = ("quantize", str(path), "--precision", "w4", "--out", str(out))
+    blind = run(*words)
+    assert blind.exit_code == 0
+    assert "layers: 1 w4:32" in blind.output
+    assert "no calibration inputs were given" in blind.output
+    found = read_json(*words, "--calibration", str(batch))
+    assert found["layers"] == {"w4:32": 1}
+    assert -30 < found["output_error_db"]["y"] < -15
+    assert found["bytes_after"] == sum(p.stat().st_size for p in tmp_path.glob("small.onnx*"))
+    for wrong in ("w5", "mixed@1"):
+        result = run(*words[:3], wrong, "--calibration", str(batch))
+        assert result.exit_code == 2
+        assert result.output.startswith("Error: ")

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from sdpack.engines.onnxruntime import load
 from sdpack.onnx_file import read
-from sdpack.quantize.half import beyond_half, to_half
+from sdpack.quantize.half import beyond_half, to_half, widened
 
 from tests.sdpack.graphs import convolution, linear, saved, upscaling
 from tests.sdpack.quantize.test_observe import wild
@@ -97,3 +98,16 @@ def test_weights_beyond_fp16_become_its_largest(tmp_path: Path) -> None:
     made = onnx.load(half(linear(weight), tmp_path))
     (stored,) = made.graph.initializer
     assert (onnx.numpy_helper.to_array(stored, str(tmp_path / "half")) == 65504).all()
+
+
+def test_bf16_is_widened_to_the_same_weights(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 48)).astype(np.float32)
+    model = linear(weight)
+    to_half(model, dtype=ir.DataType.BFLOAT16)
+    widened(model)
+    x = np.random.default_rng(1).standard_normal((4, 64)).astype(np.float32)
+    with load(saved(model, tmp_path), threads=1) as session:
+        (y,) = session.run({"x": x}).values()
+    rounded = weight.astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert np.allclose(y, x @ rounded, rtol=1e-5, atol=1e-4)
+    assert not np.allclose(y, x @ weight, rtol=1e-5, atol=1e-4)

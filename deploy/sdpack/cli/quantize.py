@@ -1,0 +1,109 @@
+"""`sdpack quantize`: any ONNX file in another precision."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from sdpack.cli.output import json_option, print_json, print_lines, progress
+from sdpack.precision import Runtime
+from sdpack.units import format_bytes
+
+
+@click.command(
+    "quantize",
+    epilog="""\b
+Examples:
+  sdpack quantize unet.onnx --precision w4 --calibration batches/
+  sdpack quantize unet.onnx --precision mixed@4.5 --calibration batches/ --out small.onnx
+  sdpack quantize vae.onnx --precision fp16 --runtime tensorrt-rtx --calibration latents.npz
+\b
+Precisions: fp16, bf16; int8, fp8 (weights and their inputs); w8, w4, w4:64, w4:128 (weights,
+int4 in blocks of 32 or as given); mixed@BITS (w8 and w4 layer by layer, so many bits a number,
+where they change the outputs least).
+""",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--precision", "words", required=True, help="What to make; see below.")
+@click.option(
+    "--calibration",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FILE.npz|FOLDER",
+    help="Real inputs, each file one batch of arrays named as the graph's inputs; repeatable.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice([runtime.value for runtime in Runtime]),
+    default=Runtime.ONNXRUNTIME_CPU.value,
+    show_default=True,
+    help="What is to run it: that decides the form, and on GPUs arithmetic in fp16.",
+)
+@click.option("--keep", multiple=True, metavar="PATTERN", help="Layers to leave alone; repeatable.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The graph to write; default: beside MODEL."
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: Path,
+    words: str,
+    calibration: tuple[Path, ...],
+    runtime: str,
+    keep: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Quantize an ONNX file, its rounding driven by what flows through it on real inputs.
+
+    Without calibration, weights are rounded to nearest.
+    """
+    from sdpack.artifacts import Store, cache_folder
+    from sdpack.pack.single import Task, default_out, parse_recipe, quantize
+
+    recipe = parse_recipe(words)
+    target = out or default_out(model, recipe)
+    task = Task(model, recipe, target, calibration, Runtime(runtime), keep)
+    with progress(ctx) as say:
+        result = quantize(task, Store(cache_folder() / "store"), say)
+    decibels = {name: _decibels(error) for name, error in result.errors.items()}
+    if as_json:
+        print_json(
+            {
+                "out": str(result.out),
+                "precision": str(recipe),
+                "runtime": runtime,
+                "bytes_before": result.bytes_before,
+                "bytes_after": result.bytes_after,
+                "layers": dict(result.layers),
+                "islands": list(result.islands),
+                "output_error_db": decibels,
+                "calibrated": bool(calibration),
+            }
+        )
+        return
+    before, after = result.bytes_before, result.bytes_after
+    lines = [f"{result.out}: {format_bytes(after)}, before {format_bytes(before)}"]
+    if result.layers:
+        stored = ", ".join(f"{count} {scheme}" for scheme, count in result.layers.items())
+        lines.append(f"layers: {stored}")
+    if result.islands:
+        shown = ", ".join(result.islands[:3]) + (" ..." if len(result.islands) > 3 else "")
+        lines.append(f"{len(result.islands)} nodes compute in fp32 for their range: {shown}")
+    for name, level in decibels.items():
+        off = "not at all" if level is None else f"by {level:.1f} dB"
+        lines.append(f"{name} is off {off} on the calibration inputs")
+    if not calibration:
+        lines.append(
+            "no calibration inputs were given: weights are rounded to nearest, nobody has seen "
+            "what that does to the outputs, nor whether fp16 holds them"
+        )
+    print_lines(lines)
+
+
+def _decibels(error: float) -> float | None:
+    """Of the error's energy to the output's; None: there is no error."""
+    return 10 * math.log10(error) if error > 0 else None

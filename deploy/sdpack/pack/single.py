@@ -1,0 +1,501 @@
+"""One ONNX file quantized on its own: no catalog, no device, no pictures.
+
+What a build does to a part, with the inputs its user brings in the place of calibration prompts,
+and the graph's outputs in the place of pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.artifacts import Artifact, Store, digest, explain_io, file_sha256
+from sdpack.engines.onnxruntime import load
+from sdpack.errors import InfeasibleError, InputError, QuantizationError, StoreError
+from sdpack.onnx_file import files_of, read, write
+from sdpack.pack.allocate import Choice, Limit, Option, allocate
+from sdpack.pack.calibration import OBSERVERS
+from sdpack.pack.sensitivity import BATCHES
+from sdpack.pack.sources import REVISION, versions
+from sdpack.pack.workshop import KEPT, QUANTIZERS
+from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
+from sdpack.quantize.bank import SAMPLED_ROWS, Bank, fill, rounder, sampled_errors
+from sdpack.quantize.batches import Batches, batches_for
+from sdpack.quantize.half import beyond_half, widened
+from sdpack.quantize.layers import Layer, layers
+from sdpack.quantize.observe import Observed, observe, read_observed
+from sdpack.quantize.rounding import Rounded
+from sdpack.quantize.schemes import (
+    ABILITIES,
+    MIXABLE,
+    UNIFORM,
+    Abilities,
+    Scheme,
+    parse_scheme,
+    suited,
+)
+from sdpack.quantize.sensitivity import PROBES, layer_gains, spread
+from sdpack.quantize.variant import make_variant, scale_type, suited_schemes
+
+CHECKED = 4  # batches the outputs are compared on
+PROBED = UNIFORM[Precision.W4]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make of a graph.
+
+    Attributes:
+        scheme: of every layer; None where only the arithmetic changes, and where layers differ.
+        bits: of `mixed`: how many each number of a layer may take, its share of scales counted in.
+    """
+
+    precision: Precision
+    scheme: Scheme | None = None
+    bits: float = 0.0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it cannot be had without calibration inputs."""
+        return self.precision is Precision.MIXED or (self.scheme is not None and self.scheme.inputs)
+
+    def __str__(self) -> str:
+        if self.precision is Precision.MIXED:
+            return f"mixed@{self.bits:g}"
+        usual = UNIFORM.get(self.precision) == self.scheme
+        return self.precision.value if usual else str(self.scheme)
+
+
+def parse_recipe(words: str) -> Recipe:
+    """ "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64" or "mixed@4.5".
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if words in (Precision.FP16, Precision.BF16):
+        return Recipe(Precision(words))
+    mixed = re.fullmatch(r"mixed@(\d+(?:\.\d+)?)", words)
+    if mixed is not None and float(mixed[1]) > 0:
+        return Recipe(Precision.MIXED, bits=float(mixed[1]))
+    try:
+        scheme = parse_scheme(words)
+    except QuantizationError as cause:
+        raise InputError(
+            f"{words!r} is no precision; choose fp16, bf16, int8, fp8, w8, w4, w4:64, w4:128 or "
+            "bits a number as mixed@4.5"
+        ) from cause
+    return Recipe(Precision(str(replace(scheme, block=0))), scheme)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a user asks for.
+
+    Attributes:
+        calibration: .npz files, or folders of them.
+        keep: patterns of names of layers to leave as they are computed.
+        out: the graph to write; its weights go beside it into OUT.data.
+    """
+
+    path: Path
+    recipe: Recipe
+    out: Path
+    calibration: tuple[Path, ...] = ()
+    runtime: Runtime = Runtime.ONNXRUNTIME_CPU
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made.
+
+    Attributes:
+        bytes_before, bytes_after: of the graph's files.
+        layers: how many are stored in each scheme, those in none as KEPT.
+        islands: nodes that compute in fp32 for their range.
+        errors: by output, the energy of its change as a share of its own; none uncalibrated.
+    """
+
+    out: Path
+    bytes_before: int
+    bytes_after: int
+    layers: Mapping[str, int]
+    islands: tuple[str, ...]
+    errors: Mapping[str, float]
+
+
+def default_out(path: Path, recipe: Recipe) -> Path:
+    """Beside the graph, named after the recipe."""
+    words = re.sub("[:@]", "-", str(recipe))
+    return path.with_name(f"{path.stem}.{words}.onnx")
+
+
+def quantize(task: Task, store: Store, say: Say = lambda _: None) -> Result:
+    """Make what is asked for; the file is there whole or not at all.
+
+    Calibration, rounding and sensitivity are kept in the store, so that the next recipe for the
+    same graph, or the same one after an interruption, starts from them.
+
+    Raises:
+        InputError: the recipe, the runtime, a pattern or the calibration inputs are wrong.
+        InfeasibleError: fewer bits than the layers take at least.
+        GraphError: the graph is missing, damaged or not valid.
+        QuantizationError: it is quantized already, too old, has nothing to quantize, or what was
+            made gives out what is not finite, or constant.
+        EngineError: it does not run.
+        StoreError: the output cannot be written.
+    """
+    _check(task)
+    return _Quantizing(task, store, say).run()
+
+
+def _check(task: Task) -> None:
+    recipe, runtime = task.recipe, task.runtime
+    if not kept_small(runtime, recipe.precision):
+        raise InputError(
+            f"{runtime} does not keep {recipe} small: it would be computed, and held, in fp32; "
+            "choose another --precision, or another --runtime"
+        )
+    if recipe.calibrated and not task.calibration:
+        raise InputError(f"{recipe} needs real inputs of the graph; give --calibration FILE.npz")
+    if task.out.resolve() == task.path.resolve():
+        raise InputError(f"{task.out} is the graph itself; choose another --out")
+    if not task.out.parent.is_dir():
+        raise InputError(f"{task.out.parent} is no folder; make it, or choose another --out")
+
+
+@dataclass
+class _Quantizing:
+    task: Task
+    store: Store
+    say: Say
+
+    def run(self) -> Result:
+        task, path = self.task, self.task.path
+        before = files_of(path)
+        found = self.layers
+        if not found and self.task.recipe.precision not in (Precision.FP16, Precision.BF16):
+            raise QuantizationError(
+                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has an "
+                "fp32 weight of its own of 1,024 numbers or more"
+            )
+        schemes = self._schemes()
+        had = suited_schemes(path, found, schemes, self.abilities)
+        ranges = self.observed.ranges if self.observed is not None else {}
+        self.say(f"making {task.recipe}")
+        made = make_variant(
+            path,
+            schemes,
+            self.arithmetic,
+            self.abilities,
+            self._rounded(schemes),
+            ranges,
+            self.islands,
+        )
+        with _replacing(task.out) as target:
+            write(made, target)
+            errors = self._errors(target)
+            after = files_of(target)
+            bytes_after = _bytes(after)
+        stored = (str(had[x.name][1]) if x.name in had else KEPT for x in found)
+        return Result(
+            task.out,
+            _bytes(before),
+            bytes_after,
+            dict(sorted(Counter(stored).items())),
+            tuple(sorted(self.islands)),
+            errors,
+        )
+
+    @cached_property
+    def model(self) -> ir.Model:
+        return read(self.task.path)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        return layers(self.model)
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        return ABILITIES[self.task.runtime]
+
+    @cached_property
+    def arithmetic(self) -> Precision:
+        return computed_in(self.task.runtime, self.task.recipe.precision)
+
+    @cached_property
+    def batches(self) -> Batches | None:
+        if not self.task.calibration:
+            return None
+        return batches_for(self.model, self.task.calibration)
+
+    @cached_property
+    def _content(self) -> str:
+        self.say(f"reading {self.task.path}")
+        return digest({p.name: file_sha256(p) for p in files_of(self.task.path)})
+
+    @cached_property
+    def _seen(self) -> Artifact | None:
+        """What flows through the graph on the calibration inputs."""
+        batches = self.batches
+        if batches is None:
+            return None
+        inputs = {
+            "graph": self._content,
+            "batches": [file_sha256(path) for path in batches.files],
+            "tools": versions(OBSERVERS),
+            "revision": REVISION,
+        }
+
+        def build(folder: Path) -> None:
+            self.say(f"calibrating on {len(batches)} batches")
+            observe(self.task.path, batches, folder)
+
+        return self.store.make("activations", inputs, build)
+
+    @cached_property
+    def observed(self) -> Observed | None:
+        return read_observed(self._seen.folder) if self._seen is not None else None
+
+    @cached_property
+    def islands(self) -> frozenset[str]:
+        if self.arithmetic is not Precision.FP16 or self.observed is None:
+            return frozenset()
+        return beyond_half(self.model, self.observed.peaks)
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Layers the user wants left as they are."""
+        names = [layer.name for layer in self.layers]
+        kept: set[str] = set()
+        for pattern in self.task.keep:
+            found = {name for name in names if fnmatchcase(name, pattern)}
+            if not found:
+                raise InputError(
+                    f"no layer is named like {pattern!r}; there are {', '.join(names[:3])} and "
+                    f"{max(0, len(names) - 3)} more"
+                )
+            kept |= found
+        return frozenset(kept)
+
+    def _schemes(self) -> dict[str, Scheme]:
+        recipe = self.task.recipe
+        if recipe.precision is Precision.MIXED:
+            return self._allocated()
+        if recipe.scheme is None:
+            return {}
+        return {x.name: recipe.scheme for x in self.layers if x.name not in self.kept}
+
+    def _rounded(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:
+        """Rounds layers as they are written; those that were, for their sensitivity, are there."""
+        bank = self.bank if self.task.recipe.precision is Precision.MIXED else None
+        total = len(schemes)
+        done: dict[str, int] = {}
+
+        def tell(name: str) -> None:
+            number = done.setdefault(name, len(done) + 1)
+            self.say(f"rounding layer {number} of {total}: {name}")
+
+        anew = rounder(self.observed, scale_type(self.arithmetic), tell)
+
+        def rounded(layer: Layer, scheme: Scheme) -> Rounded:
+            if bank is not None and schemes[layer.name] == PROBED:
+                tell(layer.name)
+                return bank.rounded(layer.name)
+            return anew(layer, scheme)
+
+        return rounded
+
+    def _inputs(self) -> dict[str, Any]:
+        """What is found out about layers depends on that."""
+        assert self._seen is not None
+        return {
+            "graph": self._content,
+            "observed": self._seen.content,
+            "scales": str(scale_type(self.arithmetic)),
+            "abilities": asdict(self.abilities),
+            "tools": versions(QUANTIZERS),
+            "revision": REVISION,
+        }
+
+    @cached_property
+    def bank(self) -> Bank:
+        """Every layer in four bits, as far as it can have them."""
+
+        def build(folder: Path) -> None:
+            asked = dict.fromkeys((layer.name for layer in self.layers), PROBED)
+            chosen = suited_schemes(self.task.path, self.layers, asked, self.abilities)
+            told = _counted(self.say, f"rounding to {PROBED}, layer", len(chosen))
+            scales = scale_type(self.arithmetic)
+            fill(folder, chosen.values(), self.observed, scales, told)
+
+        inputs = {**self._inputs(), "scheme": str(PROBED)}
+        return Bank(self.store.make("rounded alone", inputs, build).folder)
+
+    def _allocated(self) -> dict[str, Scheme]:
+        """The schemes that change the graph's outputs least within the bits there are."""
+        gains, errors, bank = self._found_gains(), self._found_errors(), self.bank
+        wide = weight_bits(self.arithmetic) // 8
+        by_name = {str(scheme): scheme for scheme in MIXABLE}
+        choices = []
+        for layer in self.layers:
+            options = [Option(KEPT, layer.size * wide, 0.0)]
+            for name, scheme in by_name.items():
+                had = suited(layer, scheme, self.abilities)
+                if had is None or layer.name in self.kept or layer.name not in gains:
+                    continue
+                probed = had == suited(layer, PROBED, self.abilities)
+                error = bank.errors[layer.name] if probed else errors[layer.name][str(had)]
+                cost = gains[layer.name] * error
+                options.append(Option(name, had.bytes_of(layer, wide), cost))
+            choices.append(Choice(layer.name, "graph", tuple(options)))
+        numbers = sum(layer.size for layer in self.layers)
+        limit = math.floor(self.task.recipe.bits * numbers / 8)
+        try:
+            found = allocate(choices, [Limit(frozenset({"graph"}), limit)])
+        except InfeasibleError as cause:
+            least = math.ceil(800 * cause.smallest_bytes / numbers) / 100
+            raise InfeasibleError(
+                f"{self.task.path}: its layers take at least {least} bits a number, scales and "
+                f"what is kept counted in, and {self.task.recipe} allows {self.task.recipe.bits:g}",
+                cause.smallest_bytes,
+            ) from cause
+        chosen = zip(choices, found.options, strict=True)
+        return {c.name: by_name[o.name] for c, o in chosen if o.name != KEPT}
+
+    def _found_gains(self) -> dict[str, float]:
+        bank, batches = self.bank, self.batches
+        assert batches is not None
+
+        def build(folder: Path) -> None:
+            told = _counted(self.say, "finding which layers matter, probe", PROBES)
+            with self.store.scratch() as scratch:
+                gains = layer_gains(self.task.path, bank, spread(batches, BATCHES), scratch, told)
+            (folder / "gains.json").write_text(json.dumps(gains, indent=1))
+
+        inputs = {**self._inputs(), "scheme": str(PROBED), "probes": [PROBES, BATCHES]}
+        made = self.store.make("gains alone", inputs, build)
+        return dict(json.loads(made.path("gains.json").read_text()))
+
+    def _found_errors(self) -> dict[str, dict[str, float]]:
+        """What the schemes not in the bank would cost each layer."""
+
+        def build(folder: Path) -> None:
+            told = _counted(self.say, "seeing what rounding costs layer", len(self.layers))
+            found = {}
+            for layer in self.layers:
+                told(layer.name)
+                probed = suited(layer, PROBED, self.abilities)
+                had = {suited(layer, scheme, self.abilities) for scheme in MIXABLE}
+                asked = sorted(s for s in had if s is not None and s != probed)
+                scales = scale_type(self.arithmetic)
+                seen = sampled_errors(layer, asked, self.observed, scales)
+                found[layer.name] = {str(scheme): error for scheme, error in seen.items()}
+            (folder / "errors.json").write_text(json.dumps(found, indent=1))
+
+        schemes = [str(scheme) for scheme in MIXABLE]
+        inputs = {**self._inputs(), "schemes": schemes, "rows": SAMPLED_ROWS}
+        made = self.store.make("errors alone", inputs, build)
+        return dict(json.loads(made.path("errors.json").read_text()))
+
+    def _errors(self, made: Path) -> dict[str, float]:
+        """How far the made graph's outputs are off on some of the calibration inputs.
+
+        Raises:
+            QuantizationError: one is not finite, or constant.
+        """
+        if self.batches is None:
+            return {}
+        self.say("comparing outputs")
+        batches = spread(self.batches, CHECKED)
+        wanted = _outputs(self.task.path, batches, emulate=False)
+        runnable = made
+        if self.arithmetic is Precision.BF16:
+            runnable = made.with_name(f"fp32-{made.name}")
+            wide = read(made)
+            widened(wide)
+            write(wide, runnable)
+        seen = _outputs(runnable, batches, emulate=self.task.runtime.on_gpu)
+        errors = {}
+        for name, references in wanted.items():
+            off = whole = 0.0
+            for values, reference in zip(seen[name], references, strict=True):
+                _refuse_broken(self.task, name, values, reference)
+                exact = reference.astype(np.float64)
+                off += float(((values.astype(np.float64) - exact) ** 2).sum())
+                whole += float((exact**2).sum())
+            errors[name] = off / whole if whole else 0.0
+        return errors
+
+
+def _outputs(
+    path: Path, batches: Sequence[Mapping[str, NDArray[Any]]], emulate: bool
+) -> dict[str, list[NDArray[Any]]]:
+    """Of each floating-point output, what it is on each batch."""
+    found: dict[str, list[NDArray[Any]]] = {}
+    with load(path, emulate=emulate) as session:
+        for batch in batches:
+            for name, values in session.run(batch).items():
+                if np.issubdtype(values.dtype, np.floating):
+                    found.setdefault(name, []).append(values)
+    return found
+
+
+def _refuse_broken(task: Task, name: str, values: NDArray[Any], reference: NDArray[Any]) -> None:
+    if not np.isfinite(values).all():
+        raise QuantizationError(
+            f"{task.path} as {task.recipe} gives out {name} that is not finite; keep the layers "
+            "it overflows in with --keep"
+        )
+    if values.size > 1 and np.ptp(values) == 0 and np.ptp(reference) > 0:
+        raise QuantizationError(
+            f"{task.path} as {task.recipe} gives out {name} that is constant; keep some layers "
+            "with --keep, or give calibration inputs like those it will see"
+        )
+
+
+def _counted(say: Say, words: str, total: int) -> Callable[[str], None]:
+    numbers = iter(range(1, 10**9))
+    return lambda name: say(f"{words} {next(numbers)} of at most {total}: {name}")
+
+
+def _bytes(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """Where to write the graph; what lies at `out` is replaced once it is whole."""
+    try:
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    except OSError as cause:
+        raise StoreError(explain_io(cause, out.parent)) from cause
+    try:
+        target = folder / out.name
+        yield target
+        # An old graph never stands beside new weights.
+        out.unlink(missing_ok=True)
+        for name in (f"{out.name}.data", out.name):
+            if (folder / name).exists():
+                (folder / name).replace(out.parent / name)
+    except OSError as cause:
+        raise StoreError(explain_io(cause, out)) from cause
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""Inputs of a graph that its user has saved: one batch an .npz file, arrays named as its inputs."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.errors import InputError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[Arrays]):
+    """Batches that are read from the disk when they are looked at.
+
+    Attributes:
+        wanted: types of the graph's inputs, by name.
+    """
+
+    files: tuple[Path, ...]
+    wanted: dict[str, np.dtype[Any]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, place: int) -> Arrays: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Arrays]: ...
+    def __getitem__(self, place: int | slice) -> Arrays | list[Arrays]:
+        if isinstance(place, slice):
+            return [self._read(path) for path in self.files[place]]
+        return self._read(self.files[place])
+
+    def check(self) -> None:
+        """Look at every file.
+
+        Raises:
+            InputError: one cannot be read, or does not hold what the graph takes.
+        """
+        for path in self.files:
+            self._read(path)
+
+    def _read(self, path: Path) -> Arrays:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+        except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as cause:
+            raise InputError(f"{path} is no .npz file of arrays; save it with numpy.savez") from (
+                cause
+            )
+        if found.keys() != self.wanted.keys():
+            raise InputError(
+                f"{path} has arrays named {_listed(found)}, and the graph takes "
+                f"{_listed(self.wanted)}; name them alike"
+            )
+        return {name: self._typed(path, name, values) for name, values in found.items()}
+
+    def _typed(self, path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        wanted = self.wanted[name]
+        if not np.can_cast(values.dtype, wanted, "same_kind"):
+            raise InputError(f"{path}: {name} is {values.dtype}, and the graph takes {wanted}")
+        return np.ascontiguousarray(values.astype(wanted, copy=False))
+
+
+def batches_for(model: ir.Model, places: Sequence[Path]) -> Batches:
+    """The batches in these files, and in the folders among them in the order of their names.
+
+    Raises:
+        InputError: there are none, or they do not hold what the graph takes.
+    """
+    files: list[Path] = []
+    for place in places:
+        found = sorted(place.glob("*.npz")) if place.is_dir() else [place]
+        if not found:
+            raise InputError(f"{place} has no .npz files; save each batch there with numpy.savez")
+        files += found
+    wanted = {str(v.name): _dtype(v) for v in model.graph.inputs}
+    batches = Batches(tuple(files), wanted)
+    batches.check()
+    return batches
+
+
+def _dtype(value: ir.Value) -> np.dtype[Any]:
+    return np.dtype(np.float32 if value.dtype is None else value.dtype.numpy())
+
+
+def _listed(names: dict[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from sdpack.artifacts import Store
+from sdpack.engines.onnxruntime import load
+from sdpack.errors import GraphError, InfeasibleError, InputError, QuantizationError
+from sdpack.onnx_file import read
+from sdpack.pack.single import Result, Task, default_out, parse_recipe, quantize
+from sdpack.precision import Precision, Runtime
+from sdpack.quantize.schemes import parse_scheme
+
+from tests.sdpack.graphs import chain, embedding, linear, saved, two_readers
+
+RNG = np.random.default_rng(0)
+WEIGHTS = [
+    (RNG.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    for shape in ((64, 96), (96, 128), (128, 32))
+]
+
+
+@pytest.fixture(name="graph")
+def _graph(tmp_path: Path) -> Path:
+    return saved(chain(WEIGHTS), tmp_path / "graph")
+
+
+@pytest.fixture(name="batches")
+def _batches(tmp_path: Path) -> Path:
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    channels = np.exp(RNG.standard_normal(64))
+    for number in range(3):
+        x = (RNG.standard_normal((64, 64)) * channels).astype(np.float32)
+        np.savez(folder / f"{number}.npz", x=x)
+    return folder
+
+
+def asked(graph: Path, words: str, *calibration: Path, runtime: str = "onnxruntime-cpu") -> Task:
+    recipe = parse_recipe(words)
+    return Task(graph, recipe, default_out(graph, recipe), calibration, Runtime(runtime))
+
+
+def done(task: Task, said: list[str] | None = None) -> Result:
+    say = said.append if said is not None else lambda _: None
+    return quantize(task, Store(task.path.parent.parent / "store"), say)
+
+
+@pytest.mark.parametrize(
+    ("words", "precision", "scheme", "bits"),
+    [
+        ("fp16", "fp16", None, 0),
+        ("int8", "int8", "int8", 0),
+        ("w4", "w4", "w4", 0),
+        ("w4:128", "w4", "w4:128", 0),
+        ("mixed@4.5", "mixed", None, 4.5),
+    ],
+)
+def test_recipes(words: str, precision: str, scheme: str | None, bits: float) -> None:
+    recipe = parse_recipe(words)
+    assert recipe.precision is Precision(precision)
+    assert recipe.scheme == (parse_scheme(scheme) if scheme else None)
+    assert recipe.bits == bits
+    assert parse_recipe(str(recipe)) == recipe
+
+
+@pytest.mark.parametrize("words", ["fp32", "int4", "w3", "mixed", "mixed@0", "mixed@-1", ""])
+def test_what_is_no_recipe_is_told(words: str) -> None:
+    with pytest.raises(InputError, match=r"is no precision; choose fp16"):
+        parse_recipe(words)
+
+
+# Layers of independent numbers: w4 leaves about 1 % of the energy, w8 0.01 %.
+ALLOWED = {"w8": 2e-4, "w4": 0.03, "w4:64": 0.04, "int8": 2e-3, "mixed@5": 0.03}
+
+
+@pytest.mark.parametrize("words", ALLOWED)
+def test_each_recipe_is_small_and_near(graph: Path, batches: Path, words: str) -> None:
+    result = done(asked(graph, words, batches))
+    name = words.replace("@", "-").replace(":", "-")
+    assert result.out == graph.with_name(f"model.{name}.onnx")
+    assert result.errors["y2"] < ALLOWED[words]
+    assert result.bytes_before == sum(p.stat().st_size for p in graph.parent.glob("model.onnx*"))
+    assert result.bytes_after < 0.4 * result.bytes_before
+    seen = batches / "0.npz"
+    with load(result.out, threads=1) as made, load(graph, threads=1) as whole:
+        batch = dict(np.load(seen))
+        off = made.run(batch)["y2"] - whole.run(batch)["y2"]
+        assert 0 < (off**2).sum() < ALLOWED[words] * (whole.run(batch)["y2"] ** 2).sum()
+
+
+def test_more_bits_are_nearer_and_mixed_spends_what_it_has(graph: Path, batches: Path) -> None:
+    errors, numbers = [], sum(w.size for w in WEIGHTS)
+    for bits in (5.0, 6.0, 7.0, 8.0, 9.0):
+        result = done(asked(graph, f"mixed@{bits}", batches))
+        errors.append(result.errors["y2"])
+        data = result.out.with_name(f"{result.out.name}.data")
+        assert data.stat().st_size <= bits * numbers / 8 + 3 * 4096  # weights are page-aligned
+    assert errors == sorted(errors, reverse=True)
+    uniform = done(asked(graph, "w4", batches))
+    assert done(asked(graph, "mixed@5.0", batches)).errors["y2"] <= uniform.errors["y2"]
+
+
+def test_a_second_recipe_starts_from_what_is_known(graph: Path, batches: Path) -> None:
+    first: list[str] = []
+    second: list[str] = []
+    done(asked(graph, "mixed@6", batches), first)
+    done(asked(graph, "mixed@5", batches), second)
+    assert any("calibrating" in words for words in first)
+    assert any("matter" in words for words in first)
+    assert not any("calibrating" in words or "matter" in words for words in second)
+
+
+def test_without_calibration_weights_are_rounded_to_nearest(graph: Path) -> None:
+    result = done(asked(graph, "w8"))
+    assert result.errors == {}
+    assert result.layers == {"w8": 3}
+    model = read(result.out)
+    stored = model.graph.initializers["w0_stored"].const_value
+    scales = model.graph.initializers["w0_scales"].const_value
+    assert stored is not None
+    assert scales is not None
+    off = stored.numpy() * scales.numpy() - WEIGHTS[0]
+    assert np.abs(off).max() <= 0.501 * scales.numpy().max()
+
+
+def test_layers_that_are_to_be_kept_are(graph: Path, batches: Path) -> None:
+    task = replace(asked(graph, "w4", batches), keep=("linear[02]",))
+    assert done(task).layers == {"kept": 2, "w4:32": 1}
+    with pytest.raises(InputError, match=r"no layer is named like 'conv\*'; there are linear0"):
+        done(replace(task, keep=("conv*",)))
+
+
+def test_a_gpu_gets_its_own_form(graph: Path, batches: Path) -> None:
+    task = asked(graph, "fp16", batches, runtime="tensorrt-rtx")
+    result = done(task)
+    types = {v.dtype for v in read(result.out).graph.initializers.values()}
+    assert types == {ir.DataType.FLOAT16}
+    assert result.errors["y2"] < 1e-5
+
+
+@pytest.mark.parametrize("words", ["fp16", "bf16", "fp8"])
+def test_what_a_cpu_does_not_keep_small_is_not_made_for_it(
+    graph: Path, batches: Path, words: str
+) -> None:
+    with pytest.raises(InputError, match=f"onnxruntime-cpu does not keep {words} small"):
+        done(asked(graph, words, batches))
+    for runtime in ("tensorrt-rtx", "onnxruntime-cuda"):
+        assert done(asked(graph, words, batches, runtime=runtime)).out.is_file()
+
+
+@pytest.mark.parametrize("words", ["int8", "mixed@5"])
+def test_some_recipes_need_calibration(graph: Path, words: str) -> None:
+    with pytest.raises(InputError, match="give --calibration"):
+        done(asked(graph, words))
+
+
+def test_too_few_bits_are_told_with_the_fewest(graph: Path, batches: Path) -> None:
+    with pytest.raises(InfeasibleError, match=r"at least (4\.\d+) bits a number") as caught:
+        done(asked(graph, "mixed@4", batches))
+    least = float(str(caught.value).split("at least ")[1].split(" ")[0])
+    assert done(asked(graph, f"mixed@{least}", batches)).errors["y2"] < 1
+    assert not default_out(graph, parse_recipe("mixed@4")).exists()
+
+
+def test_a_quantized_graph_is_refused(graph: Path, batches: Path) -> None:
+    made = done(asked(graph, "w8")).out
+    with pytest.raises(QuantizationError, match="quantized already"):
+        done(asked(made, "w4", batches))
+
+
+def test_an_old_opset_is_refused_where_it_matters(tmp_path: Path) -> None:
+    model = chain(WEIGHTS)
+    model.graph.opset_imports[""] = 17
+    graph = saved(model, tmp_path / "graph")
+    with pytest.raises(QuantizationError, match="needs opset 21 and the graph has 17"):
+        done(asked(graph, "w4"))
+    assert done(asked(graph, "w8")).layers == {"w8": 3}
+
+
+def test_a_weight_two_layers_share_is_stored_once(tmp_path: Path) -> None:
+    graph = saved(two_readers(WEIGHTS[0]), tmp_path / "graph")
+    result = done(asked(graph, "w4"))
+    assert result.layers == {"w4:32": 1}
+    assert len([n for n in read(result.out).graph if n.op_type == "DequantizeLinear"]) == 1
+
+
+def test_blocks_that_do_not_divide_are_halved(tmp_path: Path) -> None:
+    weights = [RNG.standard_normal(s).astype(np.float32) for s in ((48, 50), (50, 64), (64, 64))]
+    graph = saved(chain(weights), tmp_path / "graph")
+    assert done(asked(graph, "w4")).layers == {"w4:16": 1, "w4:32": 1, "w8": 1}
+
+
+def test_missing_and_cut_off_weights_are_told(graph: Path) -> None:
+    data = graph.with_name("model.onnx.data")
+    whole = data.read_bytes()
+    data.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(GraphError, match="the file is cut off"):
+        done(asked(graph, "w4"))
+    data.unlink()
+    with pytest.raises(GraphError, match=r"model\.onnx\.data, which is missing"):
+        done(asked(graph, "w4"))
+
+
+def test_what_has_nothing_to_quantize_is_told(tmp_path: Path) -> None:
+    graph = saved(linear(np.ones((4, 4), np.float32)), tmp_path / "graph")
+    with pytest.raises(QuantizationError, match="nothing to quantize"):
+        done(asked(graph, "w4"))
+
+
+def test_outputs_that_are_constant_are_refused(tmp_path: Path) -> None:
+    # Scales in fp16 are at least 6e-5.
+    graph = saved(chain([WEIGHTS[0], WEIGHTS[1] * np.float32(1e-12)]), tmp_path / "graph")
+    np.savez(tmp_path / "x.npz", x=RNG.standard_normal((8, 64)).astype(np.float32))
+    task = asked(graph, "w8", tmp_path / "x.npz", runtime="tensorrt-rtx")
+    with pytest.raises(QuantizationError, match="gives out y1 that is constant"):
+        done(task)
+    assert not task.out.exists()
+
+
+def test_inputs_that_overflow_are_refused(graph: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.full((8, 64), 3e38, np.float32))
+    with pytest.raises(QuantizationError, match="is not finite on the calibration inputs"):
+        done(asked(graph, "w8", tmp_path / "x.npz"))
+
+
+def test_a_table_is_stored_in_eight_bits_on_a_cpu(tmp_path: Path) -> None:
+    graph = saved(embedding(RNG.standard_normal((200, 64)).astype(np.float32)), tmp_path / "graph")
+    assert done(asked(graph, "w4")).layers == {"w8": 1}
+    assert done(asked(graph, "w4", runtime="tensorrt-rtx")).layers == {"w4:32": 1}
+
+
+def test_the_output_is_replaced_whole(graph: Path, batches: Path) -> None:
+    task = replace(asked(graph, "w8", batches), out=graph.with_name("small.onnx"))
+    done(task)
+    done(replace(task, recipe=parse_recipe("w4")))
+    assert {n.op_type for n in read(task.out).graph} >= {"DequantizeLinear"}
+    onnx.checker.check_model(str(task.out))
+    left = sorted(path.name for path in graph.parent.iterdir())
+    assert left == ["model.onnx", "model.onnx.data", "small.onnx", "small.onnx.data"]
+    with pytest.raises(InputError, match="is the graph itself"):
+        done(replace(task, out=graph))
+    with pytest.raises(InputError, match="is no folder"):
+        done(replace(task, out=graph.parent / "nowhere" / "x.onnx"))
