@@ -150,7 +150,7 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     assert "no calibration inputs were given" in blind.output
     found = read_json(*words, "--calibration", str(batch))
     assert found["layers"] == {"w4:32": 1}
-    assert -30 < found["output_error_db"]["y"] < -15
+    assert found["output_error_db"]["y"] < -15
     assert found["bytes_after"] == sum(p.stat().st_size for p in tmp_path.glob("small.onnx*"))
     for wrong in ("w5", "mixed@1"):
         result = run(*words[:3], wrong, "--calibration", str(batch))
