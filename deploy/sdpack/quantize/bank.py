@@ -7,7 +7,6 @@ weights, and a mixed variant is made of layers of uniform ones.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.observe import Observed
 from sdpack.quantize.rounding import Moment, Rounded, output_error, round_weight
@@ -37,8 +37,8 @@ class Bank:
 
     def rounded(self, layer: str) -> Rounded:
         """A layer's weight."""
-        with np.load(self.folder / _WEIGHTS) as archive:
-            stored, scales = archive[f"{layer}/numbers"], archive[f"{layer}/scales"]
+        with np.load(self.folder / _WEIGHTS) as found:
+            stored, scales = found[f"{layer}/numbers"], found[f"{layer}/scales"]
         if stored.dtype == np.uint8:
             stored = stored.view(ml_dtypes.float8_e4m3fn)
         block = stored.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
@@ -67,23 +67,16 @@ def fill(
 ) -> None:
     """Round layers and write them into `folder`, one after the other; `step` is told its name."""
     errors = {}
-    with zipfile.ZipFile(folder / _WEIGHTS, "w", zipfile.ZIP_STORED) as archive:
+    with archive(folder / _WEIGHTS) as put:
         for layer, scheme in chosen:
             step(layer.name)
             moments = observed.moments(layer.name) if observed is not None else None
             matrix = layer.matrix()
             made = round_weight(matrix, scheme, moments, scale_type)
-            _put(archive, f"{layer.name}/numbers", _bytes(made, scheme.number))
-            _put(archive, f"{layer.name}/scales", made.scales)
+            put(f"{layer.name}/numbers", _bytes(made, scheme.number))
+            put(f"{layer.name}/scales", made.scales)
             errors[layer.name] = relative_error(matrix, made, moments)
     (folder / _ERRORS).write_text(json.dumps(errors, indent=1))
-
-
-def _put(archive: zipfile.ZipFile, name: str, values: NDArray[np.generic]) -> None:
-    """An array into an archive as `np.load` reads it, the same bytes every time."""
-    entry = zipfile.ZipInfo(f"{name}.npy")
-    with archive.open(entry, "w", force_zip64=True) as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
 
 def sampled_errors(

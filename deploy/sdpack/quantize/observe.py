@@ -25,13 +25,16 @@ from numpy.typing import NDArray
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
+from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Kind, Layer, layers
 from sdpack.quantize.rounding import Moment, moment_of
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
 ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
-AT_ONCE = 32  # tensors that are given back by one run
+AT_ONCE = 32  # layers that are looked at by one run
+MOST_NUMBERS = 2**27  # of their moments, 1 GiB
+MOMENTS = "moments.npz"
 OCTAVES = (-60, 60)
 BINS_AN_OCTAVE = 32
 STEPS = 127  # of int8, a side
@@ -81,8 +84,8 @@ class Observed:
         names = self._runs.get(layer)
         if names is None:
             return None
-        with np.load(self.folder / "moments.npz") as archive:
-            return tuple(Moment(archive[name]) for name in names)
+        with np.load(self.folder / MOMENTS) as found:
+            return tuple(Moment(found[name]) for name in names)
 
 
 def read_observed(folder: Path) -> Observed:
@@ -107,46 +110,69 @@ def observe(
         raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
     scratch = folder / path.name
     watched = _expose(path, scratch)
-    made_by, views = watched.made_by, [_View(layer) for layer in watched.layers]
-    peaks = dict.fromkeys(made_by.values(), 0.0)
+    peaks = dict.fromkeys(watched.made_by.values(), 0.0)
+    ranges: dict[str, float] = {}
+    runs: dict[str, list[str]] = {}
     try:
-        with load(scratch, threads=threads) as session:
+        with load(scratch, threads=threads) as session, archive(folder / MOMENTS) as put:
             for batch in batches:
-                for name, most in _some(session, batch, list(made_by)).items():
-                    node = made_by[name]
+                for name, most in _some(session, batch, list(watched.made_by)).items():
+                    node = watched.made_by[name]
                     peaks[node] = float(np.maximum(peaks[node], most.max(initial=0.0)))
-                for group in _groups(views):
-                    names = sorted({v.seen_as[source] for v in group for source in v.seen_as})
-                    seen = _some(session, batch, names)
-                    for view in group:
-                        view.add(seen)
+            for group in _groups(watched.layers):
+                for view in _seen(group, session, batches):
+                    view.refuse_infinite(path)
+                    ranges[view.name] = view.range()
+                    for place, moment in enumerate(view.moments()):
+                        name = f"{len(ranges) - 1}.{place}"
+                        runs.setdefault(view.name, []).append(name)
+                        put(name, moment.lower)
     finally:
         for file in (scratch, scratch.with_name(f"{scratch.name}.data")):
             file.unlink(missing_ok=True)
-    for view in views:
-        view.refuse_infinite(path)
-    return _written(folder, views, peaks)
-
-
-def _written(folder: Path, views: Sequence[_View], peaks: Mapping[str, float]) -> Observed:
-    arrays: dict[str, NDArray[Any]] = {}
-    runs: dict[str, list[str]] = {}
-    for number, view in enumerate(views):
-        for place, moment in enumerate(view.moments()):
-            name = f"{number}.{place}"
-            runs.setdefault(view.name, []).append(name)
-            arrays[name] = moment.lower
-    np.savez(folder / "moments.npz", allow_pickle=False, **arrays)
     (folder / "moments.json").write_text(json.dumps(runs, indent=1))
-    ranges = {view.name: view.range() for view in views}
-    found = {"ranges": ranges, "peaks": dict(peaks)}
+    found = {"ranges": ranges, "peaks": peaks}
     (folder / "activations.json").write_text(json.dumps(found, indent=1))
     return Observed(folder, ranges, peaks)
 
 
-def _groups(views: Sequence[_View]) -> Iterator[Sequence[_View]]:
-    for start in range(0, len(views), AT_ONCE):
-        yield views[start : start + AT_ONCE]
+def _seen(
+    group: Sequence[Layer], session: OrtSession, batches: Sequence[Inputs]
+) -> Iterator[_View]:
+    """What is seen of some layers; each is let go once it has been looked at."""
+    views = [_View(layer) for layer in group]
+    names = sorted({name for view in views for name in view.seen_as})
+    for batch in batches:
+        seen = _some(session, batch, names)
+        for view in views:
+            view.add(seen)
+    while views:
+        yield views.pop(0)
+
+
+def _groups(watched: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Neighbours, few enough for their moments to be held at once."""
+    group: list[Layer] = []
+    numbers = 0
+    for layer in watched:
+        more = sum((stop - start) ** 2 for start, stop in _runs(layer))
+        if group and (len(group) == AT_ONCE or numbers + more > MOST_NUMBERS):
+            yield group
+            group, numbers = [], 0
+        group.append(layer)
+        numbers += more
+    if group:
+        yield group
+
+
+def _runs(layer: Layer) -> list[tuple[int, int]]:
+    """Runs of columns whose moments are kept: all of them, or where there are many in pieces."""
+    if layer.summed <= FEWEST_COLUMNS_TO_CUT:
+        return [(0, layer.summed)]
+    kernel = int(np.prod(layer.shape[2:])) or 1
+    step = max(1, RUN // kernel) * kernel
+    starts = range(0, layer.summed, step)
+    return [(start, min(start + step, layer.summed)) for start in starts]
 
 
 def _some(session: OrtSession, batch: Inputs, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -217,20 +243,10 @@ class _View:
     def name(self) -> str:
         return self.layer.name
 
-    @cached_property
-    def seen_as(self) -> dict[str, str]:
+    @property
+    def seen_as(self) -> list[str]:
         """The names of the layer's inputs."""
-        return {str(value.name): str(value.name) for value in self.layer.inputs}
-
-    @cached_property
-    def _cuts(self) -> list[int]:
-        """Where runs of columns end."""
-        summed = self.layer.summed
-        if summed <= FEWEST_COLUMNS_TO_CUT:
-            return [summed]
-        kernel = int(np.prod(self.layer.shape[2:])) or 1
-        step = max(1, RUN // kernel) * kernel
-        return [*range(step, summed, step), summed]
+        return [str(value.name) for value in self.layer.inputs]
 
     def add(self, seen: Mapping[str, NDArray[Any]]) -> None:
         """Count one batch in."""
@@ -248,14 +264,13 @@ class _View:
                 self._count_moments(rows)
 
     def _count_moments(self, rows: NDArray[np.float32]) -> None:
-        start = 0
-        if not self._grams:
-            self._grams = [np.zeros((0, 0))] * len(self._cuts)
-        for number, stop in enumerate(self._cuts):
+        for number, (start, stop) in enumerate(_runs(self.layer)):
             part = rows[:, start:stop]
             gram = (part.T @ part).astype(np.float64)
-            self._grams[number] = self._grams[number] + gram if self.rows else gram
-            start = stop
+            if number == len(self._grams):
+                self._grams.append(gram)
+            else:
+                self._grams[number] += gram
         self.rows += len(rows)
 
     def moments(self) -> list[Moment]:
