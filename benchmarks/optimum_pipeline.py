@@ -12,7 +12,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import venv
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,11 +19,12 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import cache_folder
 from sdpack.bundle import ONNX, open_bundle
 from sdpack.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
+
+from benchmarks.environments import interpreter
 
 PACKAGES = (
     "optimum-onnx==0.1.0",
@@ -57,18 +57,6 @@ np.save(asked["out"], drawn)
 """
 
 
-def environment(folder: Path) -> Path:
-    """The interpreter of the environment that has optimum-onnx."""
-    python = folder / "bin" / "python"
-    done = folder / ".ready"
-    if not done.exists() or done.read_text() != "\n".join(PACKAGES):
-        venv.create(folder, clear=True, with_pip=True)
-        for packages in (("torch==2.13.0",), PACKAGES):
-            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        done.write_text("\n".join(PACKAGES))
-    return python
-
-
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option("--environment", "folder", type=click.Path(path_type=Path), help="Default: cached.")
@@ -78,7 +66,7 @@ def main(bundle: Path, folder: Path | None) -> None:
     asked = request(manifest, PROMPTS, list(range(len(PROMPTS))))
     drawer = pipeline(bundle, manifest, Runtime.ONNXRUNTIME_CPU)
     ours = drawer.draw(asked)
-    python = environment(folder or cache_folder() / "optimum-environment")
+    python = interpreter("optimum", PACKAGES, folder)
     with tempfile.TemporaryDirectory() as scratch:
         noise, out = Path(scratch) / "noise.npy", Path(scratch) / "drawn.npy"
         np.save(noise, Noise(asked.seeds, drawer.latents.shape(asked.height, asked.width)).draw())

@@ -25,13 +25,12 @@ from sdpack.precision import Precision, computed_in
 from sdpack.quantize.bank import SAMPLED_ROWS, sampled_errors
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
-from sdpack.quantize.sensitivity import PROBES, layer_gains, spread
+from sdpack.quantize.sensitivity import FORWARD, MOST_ROWS, PROBES, layer_gains, probing_batches
 from sdpack.quantize.variant import scale_type, suited_schemes
 
 PROBED = Precision.W4
 PICTURES = 16
-ROWS = 16  # of a batch, and batches, that a layer's harm is seen on
-BATCHES = 3
+BATCHES = 3  # that a layer's harm is seen on
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Sensitivities:
             "probed": made.artifact.content,
             "observed": self.workshop.calibration.content(probed),
             "pictures": PICTURES,
-            "rows": [ROWS, BATCHES, PROBES],
+            "rows": [MOST_ROWS, FORWARD, BATCHES, PROBES],
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
@@ -122,13 +121,13 @@ class Sensitivities:
     def _measure(self, probed: Variant) -> dict[str, Any]:
         say = self.workshop.say
         bank = self.workshop.bank(probed, UNIFORM[PROBED])
-        batches = [
-            _some_rows(b) for b in spread(self.workshop.calibration.batches(probed), BATCHES)
-        ]
         path = self.workshop.graph(probed).path(MODEL_FILE)
+        numbers = sum(layer.size for layer in layers(read(path)))
+        every = self.workshop.calibration.batches(probed)
+        batches = probing_batches(every, BATCHES, numbers)
         say(f"finding which layers of {part_words(probed)} matter")
         with self.workshop.store.scratch() as folder:
-            gains = layer_gains(path, bank, batches, folder)
+            gains = layer_gains(path, bank.probe, batches, folder)
         made = self.workshop.made(probed)
         schemes = self.workshop.schemes(probed, made.refused)
         rounded = suited_schemes(path, layers(read(path)), schemes, self.workshop.abilities)
@@ -148,10 +147,3 @@ class Sensitivities:
         wanted = calibration.pictures(probed, {}, PICTURES).astype(np.float64)
         seen = calibration.pictures(probed, {probed.role: path}, PICTURES)
         return float((((seen - wanted) / 255) ** 2).mean())
-
-
-def _some_rows(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows at even distances: of a guided batch both halves."""
-    rows = max(len(values) for values in batch.values())
-    step = -(-rows // ROWS)
-    return {n: values[::step] if len(values) == rows else values for n, values in batch.items()}

@@ -34,12 +34,13 @@ from sdpack.pack.sensitivity import BATCHES
 from sdpack.pack.sources import REVISION, versions
 from sdpack.pack.workshop import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
-from sdpack.quantize.bank import SAMPLED_ROWS, Bank, fill, rounder, sampled_errors
+from sdpack.quantize.archive import archive
+from sdpack.quantize.bank import SAMPLED_ROWS, relative_error, rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed, observe, read_observed
-from sdpack.quantize.rounding import Rounded
+from sdpack.quantize.rounding import Rounded, round_weight
 from sdpack.quantize.schemes import (
     ABILITIES,
     MIXABLE,
@@ -49,7 +50,14 @@ from sdpack.quantize.schemes import (
     parse_scheme,
     suited,
 )
-from sdpack.quantize.sensitivity import PROBES, layer_gains, spread
+from sdpack.quantize.sensitivity import (
+    FORWARD,
+    MOST_ROWS,
+    PROBES,
+    layer_gains,
+    probing_batches,
+    spread,
+)
 from sdpack.quantize.variant import make_variant, scale_type, suited_schemes
 
 CHECKED = 4  # batches the outputs are compared on
@@ -191,6 +199,8 @@ class _Quantizing:
         task, path = self.task, self.task.path
         before = files_of(path)
         found = self.layers
+        if self.batches is not None:
+            _ = self.wanted  # before anything else: it takes the most memory
         if not found and self.task.recipe.precision not in (Precision.FP16, Precision.BF16):
             raise QuantizationError(
                 f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has an "
@@ -257,18 +267,47 @@ class _Quantizing:
         batches = self.batches
         if batches is None:
             return None
-        inputs = {
-            "graph": self._content,
-            "batches": [file_sha256(path) for path in batches.files],
-            "tools": versions(OBSERVERS),
-            "revision": REVISION,
-        }
 
         def build(folder: Path) -> None:
             self.say(f"calibrating on {len(batches)} batches")
             observe(self.task.path, batches, folder)
 
-        return self.store.make("activations", inputs, build)
+        return self.store.make("activations", self._calibrated_with, build)
+
+    @cached_property
+    def _calibrated_with(self) -> dict[str, Any]:
+        assert self.batches is not None
+        return {
+            "graph": self._content,
+            "batches": [file_sha256(path) for path in self.batches.files],
+            "tools": versions(OBSERVERS),
+            "revision": REVISION,
+        }
+
+    @cached_property
+    def wanted(self) -> dict[str, list[NDArray[Any]]]:
+        """The graph's outputs on some of the calibration inputs, by name.
+
+        Kept, as the graph in fp32 takes more memory to run than anything here.
+        """
+        assert self._seen is not None
+        inputs = {"activations": self._seen.content, "checked": CHECKED, **self._calibrated_with}
+
+        def build(folder: Path) -> None:
+            assert self.batches is not None
+            self.say("seeing what the graph gives out")
+            outputs = _outputs(self.task.path, spread(self.batches, CHECKED), emulate=False)
+            with archive(folder / "outputs.npz") as put:
+                for name, values in outputs.items():
+                    for number, value in enumerate(values):
+                        put(f"{number}/{name}", value)
+
+        made = self.store.make("outputs alone", inputs, build)
+        found: dict[str, list[NDArray[Any]]] = {}
+        with np.load(made.path("outputs.npz")) as stored:
+            for key in stored.files:
+                found.setdefault(key.partition("/")[2], []).append(stored[key])
+        return found
 
     @cached_property
     def observed(self) -> Observed | None:
@@ -304,8 +343,7 @@ class _Quantizing:
         return {x.name: recipe.scheme for x in self.layers if x.name not in self.kept}
 
     def _rounded(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:
-        """Rounds layers as they are written; those that were, for their sensitivity, are there."""
-        bank = self.bank if self.task.recipe.precision is Precision.MIXED else None
+        """Rounds layers as they are written."""
         total = len(schemes)
         done: dict[str, int] = {}
 
@@ -313,15 +351,7 @@ class _Quantizing:
             number = done.setdefault(name, len(done) + 1)
             self.say(f"rounding layer {number} of {total}: {name}")
 
-        anew = rounder(self.observed, scale_type(self.arithmetic), tell)
-
-        def rounded(layer: Layer, scheme: Scheme) -> Rounded:
-            if bank is not None and schemes[layer.name] == PROBED:
-                tell(layer.name)
-                return bank.rounded(layer.name)
-            return anew(layer, scheme)
-
-        return rounded
+        return rounder(self.observed, scale_type(self.arithmetic), tell)
 
     def _inputs(self) -> dict[str, Any]:
         """What is found out about layers depends on that."""
@@ -335,23 +365,9 @@ class _Quantizing:
             "revision": REVISION,
         }
 
-    @cached_property
-    def bank(self) -> Bank:
-        """Every layer in four bits, as far as it can have them."""
-
-        def build(folder: Path) -> None:
-            asked = dict.fromkeys((layer.name for layer in self.layers), PROBED)
-            chosen = suited_schemes(self.task.path, self.layers, asked, self.abilities)
-            told = _counted(self.say, f"rounding to {PROBED}, layer", len(chosen))
-            scales = scale_type(self.arithmetic)
-            fill(folder, chosen.values(), self.observed, scales, told)
-
-        inputs = {**self._inputs(), "scheme": str(PROBED)}
-        return Bank(self.store.make("rounded alone", inputs, build).folder)
-
     def _allocated(self) -> dict[str, Scheme]:
         """The schemes that change the graph's outputs least within the bits there are."""
-        gains, errors, bank = self._found_gains(), self._found_errors(), self.bank
+        gains, errors = self._found_gains(), self._found_errors()
         wide = weight_bits(self.arithmetic) // 8
         by_name = {str(scheme): scheme for scheme in MIXABLE}
         choices = []
@@ -361,9 +377,7 @@ class _Quantizing:
                 had = suited(layer, scheme, self.abilities)
                 if had is None or layer.name in self.kept or layer.name not in gains:
                     continue
-                probed = had == suited(layer, PROBED, self.abilities)
-                error = bank.errors[layer.name] if probed else errors[layer.name][str(had)]
-                cost = gains[layer.name] * error
+                cost = gains[layer.name] * errors[layer.name][str(had)]
                 options.append(Option(name, had.bytes_of(layer, wide), cost))
             choices.append(Choice(layer.name, "graph", tuple(options)))
         numbers = sum(layer.size for layer in self.layers)
@@ -381,30 +395,41 @@ class _Quantizing:
         return {c.name: by_name[o.name] for c, o in chosen if o.name != KEPT}
 
     def _found_gains(self) -> dict[str, float]:
-        bank, batches = self.bank, self.batches
-        assert batches is not None
+        """Of layers rounded to nearest, which is near enough, and soon done."""
+        assert self.batches is not None
+        numbers = sum(layer.size for layer in self.layers)
+        batches = probing_batches(self.batches, BATCHES, numbers)
+        scales = scale_type(self.arithmetic)
+
+        def probe(layer: Layer) -> tuple[Rounded, float] | None:
+            had = suited(layer, PROBED, self.abilities)
+            if had is None:
+                return None
+            matrix = layer.matrix()
+            made = round_weight(matrix, had, None, scales)
+            assert self.observed is not None
+            return made, relative_error(matrix, made, self.observed.moments(layer.name))
 
         def build(folder: Path) -> None:
             told = _counted(self.say, "finding which layers matter, probe", PROBES)
             with self.store.scratch() as scratch:
-                gains = layer_gains(self.task.path, bank, spread(batches, BATCHES), scratch, told)
+                gains = layer_gains(self.task.path, probe, batches, scratch, told)
             (folder / "gains.json").write_text(json.dumps(gains, indent=1))
 
-        inputs = {**self._inputs(), "scheme": str(PROBED), "probes": [PROBES, BATCHES]}
-        made = self.store.make("gains alone", inputs, build)
+        probes = [str(PROBED), PROBES, BATCHES, MOST_ROWS, FORWARD]
+        made = self.store.make("gains alone", {**self._inputs(), "probes": probes}, build)
         return dict(json.loads(made.path("gains.json").read_text()))
 
     def _found_errors(self) -> dict[str, dict[str, float]]:
-        """What the schemes not in the bank would cost each layer."""
+        """What each scheme would cost each layer."""
 
         def build(folder: Path) -> None:
             told = _counted(self.say, "seeing what rounding costs layer", len(self.layers))
             found = {}
             for layer in self.layers:
                 told(layer.name)
-                probed = suited(layer, PROBED, self.abilities)
                 had = {suited(layer, scheme, self.abilities) for scheme in MIXABLE}
-                asked = sorted(s for s in had if s is not None and s != probed)
+                asked = sorted(scheme for scheme in had if scheme is not None)
                 scales = scale_type(self.arithmetic)
                 seen = sampled_errors(layer, asked, self.observed, scales)
                 found[layer.name] = {str(scheme): error for scheme, error in seen.items()}
@@ -423,15 +448,15 @@ class _Quantizing:
         """
         if self.batches is None:
             return {}
+        wanted = self.wanted
         self.say("comparing outputs")
-        batches = spread(self.batches, CHECKED)
-        wanted = _outputs(self.task.path, batches, emulate=False)
         runnable = made
         if self.arithmetic is Precision.BF16:
             runnable = made.with_name(f"fp32-{made.name}")
             wide = read(made)
             widened(wide)
             write(wide, runnable)
+        batches = spread(self.batches, CHECKED)
         seen = _outputs(runnable, batches, emulate=self.task.runtime.on_gpu)
         errors = {}
         for name, references in wanted.items():

@@ -44,10 +44,11 @@ class Bank:
         block = stored.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
         return Rounded(stored.astype(np.float32), scales, block)
 
-    @property
-    def layers(self) -> set[str]:
-        """Those that can have the scheme."""
-        return set(self.errors)
+    def probe(self, layer: Layer) -> tuple[Rounded, float] | None:
+        """A layer's weight and its error; None if it cannot have the scheme."""
+        if layer.name not in self.errors:
+            return None
+        return self.rounded(layer.name), self.errors[layer.name]
 
     @cached_property
     def errors(self) -> dict[str, float]:

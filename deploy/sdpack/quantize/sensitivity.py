@@ -21,18 +21,21 @@ from numpy.typing import NDArray
 
 from sdpack.engines.onnxruntime import load
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
-from sdpack.quantize.bank import Bank
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Inputs
+from sdpack.quantize.rounding import Rounded
 
 Arrays = dict[str, NDArray[np.generic]]
+Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
 PROBES = 128  # runs of the part at most
+MOST_ROWS = 16  # of a batch
+FORWARD = 2**32  # rows times numbers of weights that a run takes at most, or one row a batch
 
 
 def layer_gains(
     path: Path,
-    bank: Bank,
+    probe: Probe,
     batches: Sequence[Inputs],
     scratch: Path,
     step: Callable[[str], None] = lambda _: None,
@@ -45,7 +48,8 @@ def layer_gains(
 
     Args:
         path: of the part's fp32 graph.
-        bank: of its layers, rounded; those not in it are left out.
+        probe: rounds a layer, and says what share of its outputs' energy that adds to them; the
+            layers it gives nothing for are left out.
         batches: a few real inputs.
         scratch: a folder for the graph with its weights as inputs.
         step: told the name of each layer.
@@ -66,15 +70,15 @@ def layer_gains(
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
         wanted = outputs({})
-        for group in _groups([layer for layer in found if layer.name in bank.layers]):
+        for group in _groups(found):
             step(group[0].name)
-            rounded = {
-                str(layer.weight.name): layer.folded(bank.rounded(layer.name).values)
-                for layer in group
-            }
-            harm = relative_energy(outputs(rounded), wanted)
-            error = sum(bank.errors[layer.name] for layer in group)
-            gains |= dict.fromkeys((x.name for x in group), harm / error if error > 0 else 0.0)
+            probed = [(layer, probe(layer)) for layer in group]
+            known = [(layer, *made) for layer, made in probed if made is not None]
+            rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
+            harm = relative_energy(outputs(rounded), wanted) if known else 0.0
+            error = sum(error for _, _, error in known)
+            gain = harm / error if error > 0 else 0.0
+            gains |= {layer.name: gain for layer, _, _ in known}
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
     return {name: gain or least for name, gain in gains.items()}
 
@@ -109,6 +113,25 @@ def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
             off += float(((one[name].astype(np.float64) - reference) ** 2).sum())
             whole += float((reference**2).sum())
     return off / whole if whole else 0.0
+
+
+def probing_batches(batches: Sequence[Inputs], most: int, parameters: int) -> list[Inputs]:
+    """At most so many batches for probes, with fewer rows the larger the graph is.
+
+    Rows at even distances: of a guided batch from both halves.
+    """
+    chosen = spread(batches, most)
+    allowed = min(MOST_ROWS, max(1, FORWARD // (max(1, parameters) * len(chosen))))
+    return [_some_rows(batch, allowed) for batch in chosen]
+
+
+def _some_rows(batch: Inputs, most: int) -> Inputs:
+    rows = max((len(values) for values in batch.values() if values.ndim), default=1)
+    step = -(-rows // most)
+    return {
+        name: values[::step] if values.ndim and len(values) == rows else values
+        for name, values in batch.items()
+    }
 
 
 def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:

@@ -1,0 +1,98 @@
+"""Pictures of one mix of the zoo with other graphs in the places of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sdpack.engines.onnxruntime import load
+from sdpack.evaluate.metrics import similarity
+from sdpack.onnx_file import MODEL_FILE
+from sdpack.pack.contest import Contest
+from sdpack.pack.mix import Mix
+from sdpack.pack.workshop import Workshop
+from sdpack.placement import Role
+from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
+
+BATCH = 16
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures 0, 1, ...: the prompts again and again, picture number i from seed i.
+
+    Attributes:
+        latents: float32 (N, C, H, W), in front of the decoder.
+        pictures: uint8 (N, H, W, 3).
+        scores: judge similarity, (N,).
+    """
+
+    latents: NDArray[np.float32]
+    pictures: NDArray[np.uint8]
+    scores: Floats
+
+    def latent_psnr(self, of: Drawn) -> Floats:
+        """dB of each picture's latents, for a peak of the range of all the others' latents."""
+        return _psnr(self.latents, of.latents, float(np.ptp(of.latents)))
+
+    def picture_psnr(self, of: Drawn) -> Floats:
+        """dB of each picture."""
+        return _psnr(self.pictures, of.pictures, 255.0)
+
+
+def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -> Floats:
+    off = (seen.astype(np.float64) - wanted.astype(np.float64)) ** 2
+    # Where nothing is off, a thousandth of what rounding to 8 bits would be.
+    least = (peak / 255) ** 2 / 12 / 1000
+    decibels: Floats = 10 * np.log10(peak**2 / np.maximum(off.mean(axis=(1, 2, 3)), least))
+    return decibels
+
+
+@dataclass
+class Easel:
+    """Draws with the fp32 graphs of a mix, or others in their places."""
+
+    workshop: Workshop
+    mix: Mix
+
+    @cached_property
+    def _contest(self) -> Contest:
+        return Contest(self.workshop, [self.mix], [], lambda _: None)
+
+    def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
+        """So many pictures."""
+        own = {r: self.workshop.graph(self.mix.variant(r)).path(MODEL_FILE) for r in Role}
+        paths = {**own, **replaced}
+        workshop, sampling = self.workshop, self.workshop.located.catalog.sampling
+        order, prompts = workshop.order, self._contest.prompts
+        pipeline = Pipeline(
+            {role: partial(load, paths[role]) for role in Role},
+            workshop.tokenizer(self.mix.text_encoder.candidate),
+            workshop.sampler,
+            workshop.latents(self.mix.decoder.candidate),
+        )
+        latents, pictures, texts = [], [], []
+        for first in range(0, count, BATCH):
+            numbers = range(first, min(first + BATCH, count))
+            asked = [prompts[n % len(prompts)] for n in numbers]
+            request = Request(
+                asked, list(numbers), sampling.guidance_scale, order.height, order.width
+            )
+            states = pipeline.encode(request.prompts)
+            empty = pipeline.encode([sampling.negative_prompt]) if request.guided else None
+            latents.append(pipeline.denoise(request, states, empty))
+            pictures.append(to_pictures(pipeline.decode(latents[-1])))
+            texts += asked
+        pipeline.close()
+        seen = np.concatenate(pictures)
+        panel = self._contest.panel
+        features = panel.features(torch.from_numpy(seen))
+        scores = np.asarray(similarity(panel, panel.embed_features(features), texts))
+        return Drawn(np.concatenate(latents), seen, scores)

@@ -1,0 +1,27 @@
+"""Environments of their own for what does not install beside sdpack, made once, in its cache."""
+
+from __future__ import annotations
+
+import subprocess
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdpack.artifacts import cache_folder
+
+TORCH = "torch==2.13.0"
+
+
+def interpreter(name: str, packages: Sequence[str], folder: Path | None = None) -> Path:
+    """The interpreter of the environment that has these packages.
+
+    PyTorch comes first and alone: asked for by others it would bring its CUDA packages.
+    """
+    folder = folder or cache_folder() / "environments" / name
+    python, done = folder / "bin" / "python", folder / ".ready"
+    if not done.exists() or done.read_text() != "\n".join(packages):
+        venv.create(folder, clear=True, with_pip=True)
+        for chosen in ((TORCH,), packages):
+            subprocess.run([python, "-m", "pip", "install", "-q", *chosen], check=True)
+        done.write_text("\n".join(packages))
+    return python

@@ -1,0 +1,293 @@
+"""Ways to quantize, beside each other: python -m benchmarks.precision
+
+The same weights and the same calibration inputs go into sdpack and, each in an environment of its
+own, into ONNX Runtime's quantizers, NVIDIA ModelOpt's and Olive's. The zoo's largest denoiser is
+judged by what it draws, `--full` takes a UNet of Stable Diffusion 1's size with random weights in
+its place, judged by its output on inputs nobody was calibrated on.
+
+What sdpack finds out by calibrating is kept and used by all its recipes; the first row has its
+price. Rivals that look at activations do that anew in every recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+from rich.console import Console
+from rich.table import Table
+from sdpack.artifacts import CACHE_VARIABLE, cache_folder
+from sdpack.catalog import default_catalog
+from sdpack.engines.onnxruntime import load
+from sdpack.evaluate.metrics import mean_estimate
+from sdpack.onnx_file import MODEL_FILE, files_of, read
+from sdpack.pack.build import opened
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.order import Order
+from sdpack.placement import Role
+from sdpack.precision import Precision
+from sdpack.profile import find_profile
+from sdpack.quantize.layers import layers
+
+from benchmarks.drawing import Drawn, Easel
+from benchmarks.environments import TORCH, interpreter
+from benchmarks.metering import take
+
+RIVALS = Path(__file__).parent / "rivals"
+ENVIRONMENTS = {
+    "modelopt": ("nvidia-modelopt[onnx]==0.47.0",),
+    "olive": ("olive-ai==0.13.0", "onnxruntime==1.32.0", "requests==2.34.2"),
+}
+OTHERS = (
+    ("onnxruntime", "int8"),
+    ("onnxruntime", "int4"),
+    ("onnxruntime", "int4 HQQ"),
+    ("modelopt", "int8"),
+    ("modelopt", "int4 RTN"),
+    ("modelopt", "int4 AWQ"),
+    ("olive", "int4 RTN"),
+    ("olive", "int4 HQQ"),
+    ("olive", "int4 k-quant"),
+)
+OURS = ("int8", "w8", "w4", "w4:64", "w4:128", "mixed@5", "mixed@6")
+LIMIT_S = 1800.0
+HEADS = ("tool", "recipe", "layers", "size", "output error", "seconds", "private memory")
+DRAWN = ("latent PSNR", "judge similarity, against fp32")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A graph to quantize, and how it is judged.
+
+    Attributes:
+        batches: folder of calibration inputs.
+        held: inputs that are no part of them.
+        draw: makes pictures with a graph in the place of this one; None where it has no sense.
+    """
+
+    name: str
+    graph: Path
+    batches: Path
+    held: Mapping[str, np.ndarray]
+    easel: Easel | None = None
+    pictures: int = 0
+
+    def drawn(self, graph: Path) -> Drawn | None:
+        if self.easel is None:
+            return None
+        return self.easel.draw({Role.DENOISER: graph}, self.pictures)
+
+    def output(self, graph: Path) -> np.ndarray:
+        with load(graph) as session:
+            (output,) = session.run(self.held).values()
+        return output.astype(np.float64)
+
+
+@contextmanager
+def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
+    """The largest denoiser of the zoo in the mix of the largest parts."""
+    mix = Mix(
+        Variant(Role.TEXT_ENCODER, "l", Precision.FP32, "l"),
+        Variant(Role.DENOISER, "l", Precision.FP32),
+        Variant(Role.DECODER, "kl", Precision.FP32),
+    )
+    order = Order(find_profile("cpu-2gb"), default_catalog(), folder / "unused")
+    with opened(order) as workshop:
+        graph = workshop.graph(mix.denoiser).path(MODEL_FILE)
+        batches = folder / "batches"
+        batches.mkdir()
+        every = workshop.calibration.batches(mix.denoiser)
+        for number, batch in enumerate(every[:-1]):
+            np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)
+        yield Subject("zoo", graph, batches, every[-1], Easel(workshop, mix), pictures)
+
+
+def full_size(folder: Path) -> Subject:
+    """Stable Diffusion 1's UNet with random weights; exported once."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from sdpack.export.denoiser import UNetPart
+    from sdpack.export.graph import export
+
+    kept = cache_folder() / "benchmarks" / "unet-860m"
+    if not (kept / "export.json").exists():
+        kept.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        model = UNet2DConditionModel(
+            sample_size=64,
+            cross_attention_dim=768,
+            attention_head_dim=8,
+            block_out_channels=(320, 640, 1280, 1280),
+        )
+        (kept / "export.json").write_text(str(export(UNetPart(model.eval()), kept)))
+    batches = folder / "batches"
+    batches.mkdir()
+    rng = np.random.default_rng(0)
+    made = [
+        {
+            "sample": rng.standard_normal((2, 4, 32, 32), np.float32),
+            "timestep": np.asarray([timestep], np.float32),
+            "encoder_hidden_states": rng.standard_normal((2, 77, 768), np.float32),
+        }
+        for timestep in (980, 700, 400, 100, 550)
+    ]
+    for number, batch in enumerate(made[:-1]):
+        np.savez(batches / f"{number}.npz", allow_pickle=False, **batch)
+    return Subject("UNet of 860 M", kept / MODEL_FILE, batches, made[-1])
+
+
+@dataclass
+class Comparison:
+    """One table."""
+
+    subject: Subject
+    console: Console
+
+    def __post_init__(self) -> None:
+        self.wanted = self.subject.output(self.subject.graph)
+        self.drawn = self.subject.drawn(self.subject.graph)
+        self.layers = {x.name: x.size for x in layers(read(self.subject.graph))}
+        heads = HEADS if self.drawn is None else (*HEADS, *DRAWN)
+        self.table = Table(*heads, title=f"ways to quantize: {self.subject.name}")
+        self.row("", "fp32", self.subject.graph, "", "")
+
+    def row(self, tool: str, recipe: str, graph: Path, seconds: str, memory: str) -> None:
+        """Judge a graph."""
+        off = self.subject.output(graph) - self.wanted
+        error = 10 * np.log10(max(1e-20, float((off**2).sum() / (self.wanted**2).sum())))
+        size = sum(path.stat().st_size for path in files_of(graph))
+        cells = [tool, recipe, str(len(self.taken(graph)) or ""), f"{size / 2**20:.1f} MiB"]
+        cells += ["" if graph == self.subject.graph else f"{error:.1f} dB", seconds, memory]
+        drawn = self.subject.drawn(graph)
+        if drawn is not None and self.drawn is not None and graph != self.subject.graph:
+            psnr = drawn.latent_psnr(self.drawn)
+            apart = mean_estimate(drawn.scores - self.drawn.scores)
+            cells += [f"{psnr.mean():.2f} dB", apart.to(4)]
+        self.table.add_row(*cells)
+        self.console.log(" | ".join(cells))
+
+    def taken(self, graph: Path) -> set[str]:
+        """Layers of the subject that are quantized in a graph made of it."""
+        nodes = onnx.load(graph, load_external_data=False).graph.node
+        unpacked = {o for n in nodes if n.op_type == "DequantizeLinear" for o in n.output}
+        for node in nodes:
+            if node.op_type == "Reshape" and node.input[0] in unpacked:
+                unpacked.update(node.output)
+        found = {n.name for n in nodes if len(n.input) > 1 and n.input[1] in unpacked}
+        found |= {n.name.removesuffix("_Q4") for n in nodes if n.op_type == "MatMulNBits"}
+        return found & self.layers.keys()
+
+    def ours(self, recipe: str, calibrated: bool = True, only: set[str] | None = None) -> None:
+        """A recipe of sdpack's, of some layers or of all."""
+        out = self._scratch("sdpack")
+        words: list[str | Path] = ["--precision", recipe, "--out", out]
+        if calibrated:
+            words += ["--calibration", self.subject.batches]
+        if only is not None:
+            kept = sorted(self.layers.keys() - only)
+            words += [word for name in kept for word in ("--keep", name)]
+        name = recipe if calibrated else f"{recipe} to nearest"
+        shown = name if only is None else f"{name}, those layers"
+        self._made("sdpack", shown, out, self._sdpack(*words))
+
+    def calibrate(self) -> None:
+        """What the recipes share: done by the first of them, which is then the least work."""
+        out = self._scratch("sdpack")
+        words = ("--precision", "fp16", "--runtime", "onnxruntime-cuda", "--out", out)
+        command = self._sdpack(*words, "--calibration", self.subject.batches)
+        self._made("sdpack", "calibration, and fp16", out, command)
+
+    def _sdpack(self, *words: str | Path) -> list[str | Path]:
+        return [sys.executable, "-m", "sdpack", "-q", "quantize", self.subject.graph, *words]
+
+    def other(self, tool: str, recipe: str) -> set[str]:
+        """A recipe of another tool's; the layers it took."""
+        out = self._scratch(tool)
+        # Some write over their input.
+        for file in files_of(self.subject.graph):
+            shutil.copy(file, out.parent / file.name)
+        python = Path(sys.executable)
+        if tool in ENVIRONMENTS:
+            python = interpreter(tool, ENVIRONMENTS[tool])
+        script = RIVALS / f"with_{tool}.py"
+        command: list[str | Path] = [
+            python,
+            script,
+            recipe,
+            out.parent / MODEL_FILE,
+            self.subject.batches,
+            out,
+        ]
+        self._made(tool, recipe, out, command)
+        return self.taken(out) if out.exists() else set()
+
+    def _made(self, tool: str, recipe: str, out: Path, command: Sequence[str | Path]) -> None:
+        taken = take(command, LIMIT_S, {CACHE_VARIABLE: str(self.subject.batches.parent / "cache")})
+        memory = f"{taken.private_bytes / 2**30:.2f} GiB"
+        if taken.failed is None:
+            self.row(tool, recipe, out, f"{taken.seconds:.0f}", memory)
+        else:
+            said = f"failed: {taken.failed[:60]}"
+            self.table.add_row(tool, recipe, "", "", said, f"{taken.seconds:.0f}", memory)
+            self.console.log(f"{tool} {recipe} {said}")
+
+    def _scratch(self, tool: str) -> Path:
+        """A file in a folder of its own; the one before it is gone."""
+        folder = self.subject.batches.with_name(tool)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder / "made.onnx"
+
+
+def compare(comparison: Comparison, alone: bool) -> None:
+    """Every row of one table."""
+    comparison.calibrate()
+    for recipe in OURS:
+        comparison.ours(recipe)
+    comparison.ours("w4", calibrated=False)
+    if not alone:
+        seen: list[set[str]] = []
+        for tool, recipe in OTHERS:
+            took = comparison.other(tool, recipe)
+            if "int4" in recipe and took and took not in seen:
+                seen.append(took)
+                comparison.ours("w4", only=took)
+    comparison.console.print(comparison.table)
+
+
+@click.command()
+@click.option("--full/--zoo", default=False, help="A UNet of 860 M; default: the zoo's.")
+@click.option("--pictures", default=64, show_default=True, help="Of each recipe, of the zoo's.")
+@click.option("--alone", is_flag=True, help="No other tools.")
+def main(full: bool, pictures: int, alone: bool) -> None:
+    """Print one table."""
+    console = Console(width=180)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if full:
+            subject = full_size(folder)
+            compare(Comparison(subject, console), alone)
+        else:
+            with zoo(folder, pictures) as subject:
+                compare(Comparison(subject, console), alone)
+    tools = ", ".join(f"{name} {packages[0]}" for name, packages in ENVIRONMENTS.items())
+    console.print(
+        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, {tools}, {TORCH}, "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"Python {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
