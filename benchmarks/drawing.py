@@ -66,12 +66,17 @@ class Easel:
     def _contest(self) -> Contest:
         return Contest(self.workshop, [self.mix], [], lambda _: None)
 
+    @property
+    def prompts(self) -> list[str]:
+        """The catalog's, that all is judged by."""
+        return self._contest.prompts
+
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
         """So many pictures."""
         own = {r: self.workshop.graph(self.mix.variant(r)).path(MODEL_FILE) for r in Role}
         paths = {**own, **replaced}
         workshop, sampling = self.workshop, self.workshop.located.catalog.sampling
-        order, prompts = workshop.order, self._contest.prompts
+        order, prompts = workshop.order, self.prompts
         pipeline = Pipeline(
             {role: partial(load, paths[role]) for role in Role},
             workshop.tokenizer(self.mix.text_encoder.candidate),

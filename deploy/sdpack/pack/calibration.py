@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -16,10 +17,11 @@ from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Variant
-from sdpack.pack.sources import REVISION, Sources, versions, words
+from sdpack.pack.sources import REVISION, Sources, part_words, versions, words
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.quantize.observe import Observed, observe, read_observed
+from sdpack.quantize.sensitivity import PROBING, found_gains
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
@@ -27,6 +29,7 @@ MOST_TEXTS = 512
 MOST_PICTURES = 64
 STEPS = 6  # of each picture's, evenly spaced
 BATCH = 16
+GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -59,6 +62,26 @@ class Calibration:
             observe(source.path(MODEL_FILE), self.batches(variant), folder)
 
         return self.sources.store.make("activations", inputs, build)
+
+    def gains(self, variant: Variant) -> dict[str, float]:
+        """What share of its layers' errors comes out of a variant's part (`found_gains`)."""
+        path = self.sources.graph(variant).path(MODEL_FILE)
+        inputs = {
+            "graph": self.sources.graph(variant).content,
+            "observed": self.content(variant),
+            "probing": PROBING,
+            "tools": versions((*OBSERVERS, "scipy")),
+            "revision": REVISION,
+        }
+
+        def build(folder: Path) -> None:
+            self.sources.say(f"finding which layers of {part_words(variant)} matter")
+            with self.sources.store.scratch() as scratch:
+                found = found_gains(path, self.observed(variant), self.batches(variant), scratch)
+            (folder / GAINS).write_text(json.dumps(found, indent=1))
+
+        made = self.sources.store.make("gains", inputs, build)
+        return dict(json.loads(made.path(GAINS).read_text()))
 
     @cached_property
     def _texts(self) -> list[str]:

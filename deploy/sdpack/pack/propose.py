@@ -14,16 +14,13 @@ from dataclasses import dataclass
 
 from sdpack.errors import InfeasibleError, RefusedError
 from sdpack.memory.predict import Footprint
-from sdpack.pack.allocate import Allocation, Choice, Limit, Option, allocate
+from sdpack.pack.allocate import Allocation, Choice, Limit, allocate
+from sdpack.pack.choices import Choices
 from sdpack.pack.fit import peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.sensitivity import Sensitivities
 from sdpack.pack.workshop import KEPT
 from sdpack.placement import Loading, Placement, Role
-from sdpack.precision import Precision, computed_in, weight_bits
-from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import MIXABLE, Number, Scheme
 
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget
@@ -45,8 +42,7 @@ class Proposals:
 
     def __post_init__(self) -> None:
         self.workshop = self.footprints.workshop
-        self.sensitivities = Sensitivities(self.workshop)
-        self._choices: dict[Variant, list[Choice]] = {}
+        self.choices = Choices(self.workshop)
 
     def mixes(self) -> Iterator[Mix]:
         """The mixed mixes worth a race: each fills the budget, or nearly."""
@@ -117,14 +113,14 @@ class Proposals:
             InfeasibleError: the layers do not fit however they are stored.
             RefusedError: the compiler refuses what was allocated.
         """
-        choices = [c for role in Role for c in self._choices_of(widest.variant(role))]
+        choices = self.choices.of_mix(widest)
         room = self._room(widest, placement)
         best: tuple[float, Mix] | None = None
         for _ in range(TRIES):
             allocation = allocate(choices, _limits(room, placement))
             if all(option.name == KEPT for option in allocation.options):
                 break  # a uniform mix is that already
-            mix = self._mix(widest, choices, allocation)
+            mix = self.choices.mix(widest, choices, allocation)
             peak = self._peak(mix, placement)
             if peak <= self.budget_bytes and (best is None or allocation.cost < best[0]):
                 best = (allocation.cost, mix)
@@ -140,7 +136,7 @@ class Proposals:
         """
         narrow = {role: self._narrowest(widest.variant(role)) for role in Role}
         taken = {role: self.footprints.of(narrow[role], placement) for role in Role}
-        stored = {role: self._stored(narrow[role]) for role in Role}
+        stored = {role: self.choices.stored(narrow[role]) for role in Role}
         return self._left(taken, stored, placement)
 
     def _corrected(
@@ -185,77 +181,6 @@ class Proposals:
             and mix.variant(variant.role).partner == variant.partner
         ]
         return min(own, key=lambda v: (self.workshop.made(v).artifact.bytes, v))
-
-    def _stored(self, variant: Variant) -> int:
-        """Bytes of a uniform variant's layers, as the allocator counts them."""
-        made = self.workshop.made(variant)
-        schemes = self.workshop.schemes(variant, made.refused)
-        total = 0
-        for choice in self._choices_of(variant):
-            name = choice.name.removeprefix(f"{choice.part}/")
-            asked = str(schemes[name]) if name in schemes else KEPT
-            known = {option.name: option.bytes for option in choice.options}
-            total += known.get(asked, known[KEPT])
-        return total
-
-    def _choices_of(self, variant: Variant) -> list[Choice]:
-        """The layers of a variant's candidate, and how each may be stored."""
-        mixed = Variant(variant.role, variant.candidate, Precision.MIXED, variant.partner)
-        if mixed not in self._choices:
-            self._choices[mixed] = list(self._listed(mixed))
-        return self._choices[mixed]
-
-    def _listed(self, mixed: Variant) -> Iterator[Choice]:
-        runtime = self.workshop.profile.runtime
-        arithmetic = computed_in(runtime, Precision.MIXED)
-        wide = weight_bits(arithmetic) // 8
-        refused = self._refused(mixed)
-        costs = self.sensitivities.costs(mixed, self._offered())
-        for layer in layers(self.workshop.model(mixed)):
-            options = [Option(KEPT, layer.size * wide, 0.0)]
-            if layer.name not in refused:
-                for scheme, (had, cost) in costs.get(layer.name, {}).items():
-                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
-            yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
-
-    def _offered(self) -> list[Scheme]:
-        allowed = self.workshop.order.precisions
-        has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
-        return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
-
-    def _refused(self, mixed: Variant) -> frozenset[str]:
-        """Layers the compiler would not take in one of the uniform variants."""
-        found: frozenset[str] = frozenset()
-        for precision in (Precision.W8, Precision.W4):
-            if precision in self.workshop.order.precisions:
-                uniform = Variant(mixed.role, mixed.candidate, precision, mixed.partner)
-                found |= self.workshop.made(uniform).refused
-        return found
-
-    def _mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
-        by_name = {str(scheme): scheme for scheme in MIXABLE}
-        stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in Role}
-        taken = dict.fromkeys((role.value for role in Role), 0)
-        for choice, option in zip(choices, allocation.options, strict=True):
-            taken[choice.part] += option.bytes
-            if option.name != KEPT:
-                name = choice.name.removeprefix(f"{choice.part}/")
-                stored[choice.part].append((name, by_name[option.name]))
-        made = []
-        for role in Role:
-            base = widest.variant(role)
-            sizes = sum(layer.size for layer in layers(self.workshop.model(base)))
-            made.append(
-                Variant(
-                    role,
-                    base.candidate,
-                    Precision.MIXED,
-                    base.partner,
-                    tuple(sorted(stored[role.value])),
-                    round(8 * taken[role.value] / sizes, 2) if sizes else 0.0,
-                )
-            )
-        return Mix(*made)
 
 
 def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:

@@ -22,15 +22,15 @@ from sdpack.pack.mix import Variant
 from sdpack.pack.sources import REVISION, part_words, versions, words
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.precision import Precision, computed_in
-from sdpack.quantize.bank import SAMPLED_ROWS, sampled_errors
+from sdpack.quantize.bank import sampled_errors
 from sdpack.quantize.layers import layers
+from sdpack.quantize.rounding import SAMPLED_ROWS
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
-from sdpack.quantize.sensitivity import FORWARD, MOST_ROWS, PROBES, layer_gains, probing_batches
+from sdpack.quantize.sensitivity import PROBING
 from sdpack.quantize.variant import scale_type, suited_schemes
 
 PROBED = Precision.W4
 PICTURES = 16
-BATCHES = 3  # that a layer's harm is seen on
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Sensitivities:
             "probed": made.artifact.content,
             "observed": self.workshop.calibration.content(probed),
             "pictures": PICTURES,
-            "rows": [MOST_ROWS, FORWARD, BATCHES, PROBES],
+            "probing": PROBING,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
@@ -122,12 +122,7 @@ class Sensitivities:
         say = self.workshop.say
         bank = self.workshop.bank(probed, UNIFORM[PROBED])
         path = self.workshop.graph(probed).path(MODEL_FILE)
-        numbers = sum(layer.size for layer in layers(read(path)))
-        every = self.workshop.calibration.batches(probed)
-        batches = probing_batches(every, BATCHES, numbers)
-        say(f"finding which layers of {part_words(probed)} matter")
-        with self.workshop.store.scratch() as folder:
-            gains = layer_gains(path, bank.probe, batches, folder)
+        gains = self.workshop.calibration.gains(probed)
         made = self.workshop.made(probed)
         schemes = self.workshop.schemes(probed, made.refused)
         rounded = suited_schemes(path, layers(read(path)), schemes, self.workshop.abilities)

@@ -29,18 +29,17 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import InfeasibleError, InputError, QuantizationError, StoreError
 from sdpack.onnx_file import files_of, read, write
 from sdpack.pack.allocate import Choice, Limit, Option, allocate
-from sdpack.pack.calibration import OBSERVERS
-from sdpack.pack.sensitivity import BATCHES
+from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.sources import REVISION, versions
 from sdpack.pack.workshop import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
 from sdpack.quantize.archive import archive
-from sdpack.quantize.bank import SAMPLED_ROWS, relative_error, rounder, sampled_errors
+from sdpack.quantize.bank import rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed, observe, read_observed
-from sdpack.quantize.rounding import Rounded, round_weight
+from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
 from sdpack.quantize.schemes import (
     ABILITIES,
     MIXABLE,
@@ -50,15 +49,13 @@ from sdpack.quantize.schemes import (
     parse_scheme,
     suited,
 )
-from sdpack.quantize.sensitivity import (
-    FORWARD,
-    MOST_ROWS,
-    PROBES,
-    layer_gains,
-    probing_batches,
-    spread,
+from sdpack.quantize.sensitivity import PROBES, PROBING, found_gains, spread, uneven
+from sdpack.quantize.variant import (
+    make_variant,
+    scale_type,
+    suited_schemes,
+    uniform_schemes,
 )
-from sdpack.quantize.variant import make_variant, scale_type, suited_schemes
 
 CHECKED = 4  # batches the outputs are compared on
 PROBED = UNIFORM[Precision.W4]
@@ -338,9 +335,11 @@ class _Quantizing:
         recipe = self.task.recipe
         if recipe.precision is Precision.MIXED:
             return self._allocated()
-        if recipe.scheme is None:
-            return {}
-        return {x.name: recipe.scheme for x in self.layers if x.name not in self.kept}
+        spared: frozenset[str] = frozenset()
+        if recipe.scheme == UNIFORM[Precision.INT8]:
+            assert self.observed is not None
+            spared = uneven(self.observed.noise, self.gains)
+        return uniform_schemes(self.layers, recipe.scheme, spared, self.kept)
 
     def _rounded(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:
         """Rounds layers as they are written."""
@@ -367,7 +366,7 @@ class _Quantizing:
 
     def _allocated(self) -> dict[str, Scheme]:
         """The schemes that change the graph's outputs least within the bits there are."""
-        gains, errors = self._found_gains(), self._found_errors()
+        gains, errors = self.gains, self._found_errors()
         wide = weight_bits(self.arithmetic) // 8
         by_name = {str(scheme): scheme for scheme in MIXABLE}
         choices = []
@@ -394,31 +393,22 @@ class _Quantizing:
         chosen = zip(choices, found.options, strict=True)
         return {c.name: by_name[o.name] for c, o in chosen if o.name != KEPT}
 
-    def _found_gains(self) -> dict[str, float]:
-        """Of layers rounded to nearest, which is near enough, and soon done."""
-        assert self.batches is not None
-        numbers = sum(layer.size for layer in self.layers)
-        batches = probing_batches(self.batches, BATCHES, numbers)
-        scales = scale_type(self.arithmetic)
-
-        def probe(layer: Layer) -> tuple[Rounded, float] | None:
-            had = suited(layer, PROBED, self.abilities)
-            if had is None:
-                return None
-            matrix = layer.matrix()
-            made = round_weight(matrix, had, None, scales)
-            assert self.observed is not None
-            return made, relative_error(matrix, made, self.observed.moments(layer.name))
+    @cached_property
+    def gains(self) -> dict[str, float]:
+        """What share of each layer's error comes out of the graph."""
 
         def build(folder: Path) -> None:
+            assert self.observed is not None
+            assert self.batches is not None
             told = _counted(self.say, "finding which layers matter, probe", PROBES)
             with self.store.scratch() as scratch:
-                gains = layer_gains(self.task.path, probe, batches, scratch, told)
-            (folder / "gains.json").write_text(json.dumps(gains, indent=1))
+                found = found_gains(self.task.path, self.observed, self.batches, scratch, told)
+            (folder / GAINS).write_text(json.dumps(found, indent=1))
 
-        probes = [str(PROBED), PROBES, BATCHES, MOST_ROWS, FORWARD]
-        made = self.store.make("gains alone", {**self._inputs(), "probes": probes}, build)
-        return dict(json.loads(made.path("gains.json").read_text()))
+        assert self._seen is not None
+        inputs = {**self._calibrated_with, "observed": self._seen.content, "probing": PROBING}
+        made = self.store.make("gains", inputs, build)
+        return dict(json.loads(made.path(GAINS).read_text()))
 
     def _found_errors(self) -> dict[str, dict[str, float]]:
         """What each scheme would cost each layer."""

@@ -26,7 +26,7 @@ from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
-REVISION = 4  # of the ways things are made here; a change makes earlier artifacts strangers
+REVISION = 5  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 

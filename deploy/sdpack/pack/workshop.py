@@ -36,6 +36,7 @@ from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed
 from sdpack.quantize.rounding import Rounded
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, Scheme
+from sdpack.quantize.sensitivity import uneven
 from sdpack.quantize.variant import (
     make_variant,
     scale_type,
@@ -287,7 +288,13 @@ class Workshop(Sources):
         """How a variant's layers should be stored, those to keep left out."""
         if variant.precision is Precision.MIXED:
             return {name: scheme for name, scheme in variant.schemes if name not in keep}
-        return uniform_schemes(self.model(variant), variant.precision, keep)
+        scheme = UNIFORM.get(variant.precision)
+        spared = self._spared(variant) if scheme == UNIFORM[Precision.INT8] else frozenset()
+        return uniform_schemes(layers(self.model(variant)), scheme, spared, keep)
+
+    def _spared(self, variant: Variant) -> frozenset[str]:
+        """Layers that keep their inputs in an int8 variant."""
+        return uneven(self.observed(variant).noise, self.calibration.gains(variant))
 
     def stored(self, variant: Variant) -> dict[str, int]:
         """How many of a variant's layers are stored in each scheme, those in none as KEPT."""

@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.observe import Observed
-from sdpack.quantize.rounding import Moment, Rounded, output_error, round_weight
+from sdpack.quantize.rounding import (
+    Moment,
+    Rounded,
+    output_error,
+    round_weight,
+    sampled_rows,
+)
 from sdpack.quantize.schemes import Number, Scheme
 
 Rounder = Callable[[Layer, Scheme], Rounded]
 
-SAMPLED_ROWS = 64
 _ERRORS = "errors.json"
 _WEIGHTS = "weights.npz"
 
@@ -43,12 +48,6 @@ class Bank:
             stored = stored.view(ml_dtypes.float8_e4m3fn)
         block = stored.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
         return Rounded(stored.astype(np.float32), scales, block)
-
-    def probe(self, layer: Layer) -> tuple[Rounded, float] | None:
-        """A layer's weight and its error; None if it cannot have the scheme."""
-        if layer.name not in self.errors:
-            return None
-        return self.rounded(layer.name), self.errors[layer.name]
 
     @cached_property
     def errors(self) -> dict[str, float]:
@@ -91,9 +90,7 @@ def sampled_errors(
     Rows are rounded independently of each other, so that a few tell of all.
     """
     moments = observed.moments(layer.name) if observed is not None else None
-    matrix = layer.matrix()
-    places = np.linspace(0, len(matrix) - 1, min(SAMPLED_ROWS, len(matrix))).round()
-    rows = np.ascontiguousarray(matrix[places.astype(int)])
+    rows = sampled_rows(layer.matrix())
     return {
         scheme: relative_error(rows, round_weight(rows, scheme, moments, scale_type), moments)
         for scheme in schemes

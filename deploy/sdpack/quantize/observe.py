@@ -12,6 +12,7 @@ the coarser steps it would ask for.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,7 @@ from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Kind, Layer, layers
-from sdpack.quantize.rounding import Moment, moment_of
+from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
@@ -62,11 +63,14 @@ class Observed:
 
     Attributes:
         ranges: clipping thresholds of layers' inputs, by layer.
+        noise: the energy that rounding those inputs to int8 adds to each layer's outputs, as a
+            share of what they have.
         peaks: the largest magnitude each node made, by node.
     """
 
     folder: Path
     ranges: Mapping[str, float]
+    noise: Mapping[str, float]
     peaks: Mapping[str, float]
 
     @property
@@ -91,7 +95,7 @@ class Observed:
 def read_observed(folder: Path) -> Observed:
     """What `observe` has written."""
     found = json.loads((folder / "activations.json").read_text())
-    return Observed(folder, found["ranges"], found["peaks"])
+    return Observed(folder, found["ranges"], found["noise"], found["peaks"])
 
 
 def observe(
@@ -112,6 +116,7 @@ def observe(
     watched = _expose(path, scratch)
     peaks = dict.fromkeys(watched.made_by.values(), 0.0)
     ranges: dict[str, float] = {}
+    noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
     try:
         with load(scratch, threads=threads) as session, archive(folder / MOMENTS) as put:
@@ -122,7 +127,7 @@ def observe(
             for group in _groups(watched.layers):
                 for view in _seen(group, session, batches):
                     view.refuse_infinite(path)
-                    ranges[view.name] = view.range()
+                    ranges[view.name], noise[view.name] = view.range(), view.noise()
                     for place, moment in enumerate(view.moments()):
                         name = f"{len(ranges) - 1}.{place}"
                         runs.setdefault(view.name, []).append(name)
@@ -131,9 +136,9 @@ def observe(
         for file in (scratch, scratch.with_name(f"{scratch.name}.data")):
             file.unlink(missing_ok=True)
     (folder / "moments.json").write_text(json.dumps(runs, indent=1))
-    found = {"ranges": ranges, "peaks": peaks}
+    found = {"ranges": ranges, "noise": noise, "peaks": peaks}
     (folder / "activations.json").write_text(json.dumps(found, indent=1))
-    return Observed(folder, ranges, peaks)
+    return Observed(folder, **found)
 
 
 def _seen(
@@ -279,7 +284,22 @@ class _View:
 
     def range(self) -> float:
         """The clipping threshold."""
-        return best_threshold(self.counts, self.largest)
+        return best_threshold(self.counts, self.largest)[0]
+
+    def noise(self) -> float:
+        """What rounding to int8 within it adds to the outputs, as a share of their energy.
+
+        The errors of two inputs are taken to have nothing to do with each other. Where moments are
+        not known, neither have the inputs.
+        """
+        error = best_threshold(self.counts, self.largest)[1]
+        rows = sampled_rows(self.layer.matrix())
+        squares = float((rows.astype(np.float64) ** 2).sum())
+        if self._grams:
+            energy = output_error(rows, tuple(self.moments()))
+        else:
+            energy = squares * mean_square(self.counts)
+        return error * squares / energy if 0 < energy < math.inf else 0.0
 
     def refuse_infinite(self, path: Path) -> None:
         if not self.finite:
@@ -343,18 +363,28 @@ def histogram(values: NDArray[Any]) -> Counts:
     return np.bincount(places, minlength=_bins()).astype(np.float64)
 
 
-def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> float:
-    """The clipping threshold in (0, largest] with the least expected squared error.
+def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> tuple[float, float]:
+    """The clipping threshold in (0, largest] with the least expected squared error, and that.
 
     Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;
     beyond it, a number costs the square of what is cut off.
     """
     if largest == 0 or not counts.any():
-        return 1.0
-    centres = 2.0 ** (OCTAVES[0] + (np.arange(_bins()) + 0.5) / BINS_AN_OCTAVE)
-    centres = np.minimum(centres, largest)
+        return 1.0, 0.0
+    centres = np.minimum(_centres(), largest)
     thresholds = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
     beyond = np.maximum(0, centres[None, :] - thresholds[:, None]) ** 2
     rounding = (thresholds / levels) ** 2 / 12
-    errors = beyond @ counts + rounding * counts.sum()
-    return float(thresholds[int(errors.argmin())])
+    errors = beyond @ counts / counts.sum() + rounding
+    best = int(errors.argmin())
+    return float(thresholds[best]), float(errors[best])
+
+
+def mean_square(counts: Counts) -> float:
+    """Of the numbers counted."""
+    return float(_centres() ** 2 @ counts / counts.sum()) if counts.any() else 0.0
+
+
+def _centres() -> Counts:
+    found: Counts = 2.0 ** (OCTAVES[0] + (np.arange(_bins()) + 0.5) / BINS_AN_OCTAVE)
+    return found

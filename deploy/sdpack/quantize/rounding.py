@@ -30,6 +30,7 @@ DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
 COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to their neighbours
 ROWS = 64  # scaled at once: they stay in the cache
+SAMPLED_ROWS = 64
 
 Floats = NDArray[np.float32]
 
@@ -143,6 +144,12 @@ def round_weight(
         numbers[:, run] = _compensated(matrix[:, run], steps[:, run], moment, scheme)
         start = run.stop
     return Rounded(numbers, scales, scheme.block)
+
+
+def sampled_rows(matrix: Floats) -> Floats:
+    """SAMPLED_ROWS of a weight at even distances: what happens to one has no part in others."""
+    places = np.linspace(0, len(matrix) - 1, min(SAMPLED_ROWS, len(matrix))).round()
+    return np.ascontiguousarray(matrix[places.astype(int)])
 
 
 def output_error(error: Floats, moments: tuple[Moment, ...]) -> float:

@@ -8,6 +8,9 @@ gain says what becomes of that on the way out. It is measured: the part runs on 
 with this one weight rounded, all others as they are, or in a part of very many layers with a few
 neighbours rounded together. Small errors add up, so that the harm of many layers is the sum of
 theirs.
+
+What is done to a layer's inputs passes on the same way, so that the gain says also for which layers
+int8 inputs are too much.
 """
 
 from __future__ import annotations
@@ -21,16 +24,73 @@ from numpy.typing import NDArray
 
 from sdpack.engines.onnxruntime import load
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
+from sdpack.precision import Precision
+from sdpack.quantize.bank import relative_error
 from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.observe import Inputs
-from sdpack.quantize.rounding import Rounded
+from sdpack.quantize.observe import Inputs, Observed
+from sdpack.quantize.rounding import Rounded, round_weight
+from sdpack.quantize.schemes import UNIFORM, Abilities, suited
 
 Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
+PROBED = UNIFORM[Precision.W4]
 PROBES = 128  # runs of the part at most
-MOST_ROWS = 16  # of a batch
-FORWARD = 2**32  # rows times numbers of weights that a run takes at most, or one row a batch
+BATCHES = 3  # that a layer's harm is seen on
+MOST_ROWS = 8  # of a batch
+FORWARD = 2**30  # rows times numbers of weights that a run takes at most, or one row
+HARM = 1e-3  # of a part's output that int8 inputs may do
+SPARED = 4  # at most one layer in so many is spared them
+PROBING = {"rounded": str(PROBED), "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD]}
+"""What gains depend on here."""
+
+_ANY = Abilities(packed_tables=True, packed_attention=True)
+
+
+def found_gains(
+    path: Path,
+    observed: Observed,
+    batches: Sequence[Inputs],
+    scratch: Path,
+    step: Callable[[str], None] = lambda _: None,
+) -> dict[str, float]:
+    """`layer_gains` by layers rounded to nearest, which is near enough, and soon done.
+
+    Args:
+        observed: what flows through the graph.
+        batches: all its calibration inputs; a few rows of a few of them are run.
+    """
+    numbers = sum(layer.size for layer in layers(read(path)))
+
+    def probe(layer: Layer) -> tuple[Rounded, float] | None:
+        had = suited(layer, PROBED, _ANY)
+        if had is None:
+            return None
+        matrix = layer.matrix()
+        made = round_weight(matrix, had, None, np.dtype(np.float32))
+        return made, relative_error(matrix, made, observed.moments(layer.name))
+
+    return layer_gains(path, probe, probing_batches(batches, numbers), scratch, step)
+
+
+def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[str]:
+    """Layers whose inputs should not be rounded to int8, as it does the part too much harm.
+
+    As many as it takes for the others together to do little, but never more than a share of all.
+
+    Args:
+        noise: that rounding its inputs would add to each layer's outputs (`Observed.noise`).
+        gains: of these layers; where one is not known, noise passes on as it is.
+    """
+    harms = {name: share * gains.get(name, 1.0) for name, share in noise.items()}
+    spared: set[str] = set()
+    left = sum(harms.values())
+    for name in sorted(harms, key=lambda name: -harms[name])[: len(harms) // SPARED]:
+        if left <= HARM:
+            break
+        spared.add(name)
+        left -= harms[name]
+    return frozenset(spared)
 
 
 def layer_gains(
@@ -115,14 +175,14 @@ def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
     return off / whole if whole else 0.0
 
 
-def probing_batches(batches: Sequence[Inputs], most: int, parameters: int) -> list[Inputs]:
-    """At most so many batches for probes, with fewer rows the larger the graph is.
+def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
+    """A few rows of a few batches, fewer the more numbers the graph's weights have.
 
-    Rows at even distances: of a guided batch from both halves.
+    Batches and rows at even distances: of a guided batch from both halves.
     """
-    chosen = spread(batches, most)
-    allowed = min(MOST_ROWS, max(1, FORWARD // (max(1, parameters) * len(chosen))))
-    return [_some_rows(batch, allowed) for batch in chosen]
+    rows = max(1, FORWARD // max(1, numbers))
+    chosen = spread(batches, min(BATCHES, rows))
+    return [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
 
 
 def _some_rows(batch: Inputs, most: int) -> Inputs:
@@ -135,6 +195,9 @@ def _some_rows(batch: Inputs, most: int) -> Inputs:
 
 
 def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:
-    """At most so many of them, at even distances."""
-    places = np.linspace(0, len(batches) - 1, min(most, len(batches))).round()
+    """At most so many of them, at even distances; a single one from the middle."""
+    count = min(most, len(batches))
+    if count == 1:
+        return [batches[len(batches) // 2]]
+    places = np.linspace(0, len(batches) - 1, count).round()
     return [batches[int(place)] for place in places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,17 +25,20 @@ Schemes = Mapping[str, Scheme]
 
 
 def uniform_schemes(
-    model: ir.Model, precision: Precision, keep: Set[str] = frozenset()
+    found: Sequence[Layer], scheme: Scheme | None, uneven: Set[str], keep: Set[str] = frozenset()
 ) -> dict[str, Scheme]:
-    """How each layer should be stored when the whole part has one precision.
+    """How each layer of a graph should be stored when all of it has one precision.
 
     Args:
+        scheme: None where layers stay as they are computed.
+        uneven: names of layers whose inputs are not for int8: it is their weights' alone.
         keep: names of layers to leave as they are computed.
     """
-    scheme = UNIFORM.get(precision)
     if scheme is None:
         return {}
-    return {layer.name: scheme for layer in layers(model) if layer.name not in keep}
+    alone = replace(scheme, inputs=False)
+    spared = uneven if scheme == UNIFORM[Precision.INT8] else frozenset()
+    return {x.name: alone if x.name in spared else scheme for x in found if x.name not in keep}
 
 
 def make_variant(

@@ -167,6 +167,18 @@ def test_too_few_bits_are_told_with_the_fewest(graph: Path, batches: Path) -> No
     assert not default_out(graph, parse_recipe("mixed@4")).exists()
 
 
+def test_inputs_too_uneven_for_int8_stay(tmp_path: Path) -> None:
+    weight = WEIGHTS[0].copy()
+    x = RNG.standard_normal((64, 64)).astype(np.float32)
+    x[:, 0] *= 1e3
+    weight[0] /= 1e3
+    graph = saved(linear(weight), tmp_path / "graph")
+    np.savez(tmp_path / "x.npz", x=x)
+    result = done(asked(graph, "int8", tmp_path / "x.npz"))
+    assert result.layers == {"w8": 1}
+    assert result.errors["y"] < 0.02
+
+
 def test_a_quantized_graph_is_refused(graph: Path, batches: Path) -> None:
     made = done(asked(graph, "w8")).out
     with pytest.raises(QuantizationError, match="quantized already"):

@@ -134,14 +134,27 @@ def test_the_threshold_is_about_the_best_there_is(seed: int, outlier: float) -> 
     values = np.random.default_rng(seed).standard_normal(20_000)
     values[0] = 4 * outlier
     largest = float(np.abs(values).max())
-    chosen = best_threshold(histogram(values), largest)
+    chosen, _ = best_threshold(histogram(values), largest)
     tried = largest * np.arange(1, 129) / 128
     best = min(expected_error(values, t) for t in tried)
     assert expected_error(values, chosen) <= 1.1 * best + 1e-12
 
 
+@pytest.mark.parametrize("outlier", [1.0, 100.0])
+def test_noise_is_what_int8_inputs_do_to_outputs(tmp_path: Path, outlier: float) -> None:
+    weight, x = WEIGHT.copy(), RNG.standard_normal((4096, 64)).astype(np.float32)
+    x[:, 0] *= outlier
+    weight[0] /= outlier  # large, and of little use
+    path = saved(linear(weight), tmp_path / "graph")
+    found = observe(path, [{"x": x}], tmp_path, threads=1)
+    step = found.ranges["linear"] / 127
+    rounded = np.clip(np.rint(x / step), -127, 127) * step
+    share = float((((rounded - x) @ weight) ** 2).sum() / ((x @ weight) ** 2).sum())
+    assert found.noise["linear"] == pytest.approx(share, rel=0.3)
+
+
 def test_a_tensor_of_zeros_has_a_harmless_range() -> None:
-    assert best_threshold(histogram(np.zeros(3)), 0.0) == 1.0
+    assert best_threshold(histogram(np.zeros(3)), 0.0) == (1.0, 0.0)
 
 
 def test_names_are_those_of_the_graph_that_was_read(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from sdpack.errors import GraphError, QuantizationError
 from sdpack.onnx_file import read
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.bank import rounder
+from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import Observed, observe
-from sdpack.quantize.schemes import ABILITIES, Abilities, parse_scheme
+from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
 from sdpack.quantize.variant import Schemes, make_variant, scale_type, uniform_schemes
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, saved, two_readers
@@ -65,7 +66,7 @@ def test_what_is_made_runs_and_is_close_and_small(
 ) -> None:
     path, x = saved(GRAPHS[kind](), tmp_path), inputs(kind)
     precision = Precision(words.split(":")[0])
-    schemes = uniform_schemes(read(path), precision)
+    schemes = uniform_schemes(layers(read(path)), UNIFORM.get(precision), frozenset())
     if ":" in words:
         schemes = {name: parse_scheme(words) for name in schemes if kind != "embedding"}
     model = made(path, schemes, Precision.FP32, abilities, observed(path, [x]))
@@ -95,7 +96,7 @@ def test_calibrated_rounding_beats_rounding_to_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_arithmetic_in_fp16(tmp_path: Path, kind: str, precision: Precision) -> None:
     path, x = saved(GRAPHS[kind](), tmp_path), inputs(kind)
-    schemes = uniform_schemes(read(path), precision)
+    schemes = uniform_schemes(layers(read(path)), UNIFORM.get(precision), frozenset())
     model = made(path, schemes, Precision.FP16, GPU, observed(path, [x]))
     kinds = {v.dtype for v in model.graph.initializers.values()} - {ir.DataType.INT64}
     assert ir.DataType.FLOAT not in kinds
@@ -106,9 +107,20 @@ def test_arithmetic_in_fp16(tmp_path: Path, kind: str, precision: Precision) -> 
 
 def test_a_layer_that_is_not_named_stays_as_it_is(tmp_path: Path) -> None:
     path = saved(linear(WEIGHT), tmp_path)
-    for precision in (Precision.INT8, Precision.W8, Precision.W4):
-        assert uniform_schemes(read(path), precision, keep={"linear"}) == {}
+    for words in ("int8", "w8", "w4"):
+        found = layers(read(path))
+        assert uniform_schemes(found, parse_scheme(words), frozenset(), {"linear"}) == {}
     assert [n.op_type for n in made(path, {}, Precision.FP32, GPU).graph] == ["MatMul"]
+
+
+def test_layers_with_uneven_inputs_have_only_their_weights_in_int8(tmp_path: Path) -> None:
+    found = layers(read(saved(linear(WEIGHT), tmp_path)))
+    for words, alone in (("int8", "w8"), ("w4", "w4"), ("fp8", "fp8")):
+        schemes = uniform_schemes(found, parse_scheme(words), {"linear"})
+        assert schemes == {"linear": parse_scheme(alone)}
+        assert uniform_schemes(found, parse_scheme(words), frozenset())["linear"] == parse_scheme(
+            words
+        )
 
 
 def test_nodes_that_share_a_weight_or_an_input_share_its_rounding(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Layer by layer against part by part, at equal bytes: python -m benchmarks.mixed
+
+At budgets of weight bytes from uniform w4 to uniform w8, the mixed mix that the allocator makes
+stands beside the best uniform one that fits: of all choices of int8, w8, w4 and fp32 for the three
+parts, the one that draws nearest to fp32. The best few by some pictures are drawn in full, and the
+best of these is meant, for latents and for the judge each its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sdpack.catalog import read_catalog
+from sdpack.evaluate.metrics import Estimate, mean_estimate
+from sdpack.pack.allocate import Limit, allocate
+from sdpack.pack.build import buildable, opened
+from sdpack.pack.choices import Choices
+from sdpack.pack.mix import Mix
+from sdpack.pack.order import Order
+from sdpack.pack.workshop import Workshop
+from sdpack.placement import Role
+from sdpack.precision import Precision
+from sdpack.profile import find_profile
+
+from benchmarks.drawing import Drawn, Easel
+from benchmarks.peaks import narrowed
+
+BUDGETS = 5
+SCREENED = 32  # pictures of every uniform mix that fits
+FINAL = 3  # uniform mixes drawn in full at each budget, and as many again by the judge
+HEADS = (
+    "weights",
+    "mixed",
+    "filled",
+    "latent PSNR",
+    "judge, against fp32",
+    "best uniform",
+    "latent PSNR",
+    "judge, against fp32",
+    "mixed is better by: latents",
+    "pictures",
+    "judge similarity",
+)
+
+
+@dataclass
+class Comparison:
+    """Mixes of one set of parts, each drawn once."""
+
+    workshop: Workshop
+    pictures: int
+    console: Console
+    _drawn: dict[tuple[Mix, int], Drawn] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.uniform = buildable(self.workshop)
+        self.choices = Choices(self.workshop)
+        self.reference = self.same(Precision.FP32)
+        self.easel = Easel(self.workshop, self.reference)
+
+    def same(self, precision: Precision) -> Mix:
+        """All parts in one precision."""
+        own = (all(m.variant(r).precision is precision for r in Role) for m in self.uniform)
+        return next(mix for mix, same in zip(self.uniform, own, strict=True) if same)
+
+    def bytes(self, mix: Mix) -> int:
+        """Of the graphs' files."""
+        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+
+    def drawn(self, mix: Mix, count: int) -> Drawn:
+        if (mix, count) not in self._drawn:
+            self.console.log(f"drawing {count} pictures with {mix}")
+            graphs = {role: self.workshop.made(mix.variant(role)).path for role in Role}
+            self._drawn[mix, count] = self.easel.draw(graphs, count)
+        return self._drawn[mix, count]
+
+    def latents(self, mix: Mix, count: int) -> float:
+        """Mean dB of the latents."""
+        wanted = self.drawn(self.reference, count)
+        return float(self.drawn(mix, count).latent_psnr(wanted).mean())
+
+    def pictured(self, mix: Mix, count: int) -> float:
+        """Mean dB of the pictures, which the decoder has its part in."""
+        wanted = self.drawn(self.reference, count)
+        return float(self.drawn(mix, count).picture_psnr(wanted).mean())
+
+    def judged(self, mix: Mix, count: int) -> Estimate:
+        """The judge's similarity less that of fp32."""
+        wanted = self.drawn(self.reference, count)
+        return self.mean(self.drawn(mix, count).scores - wanted.scores)
+
+    def mean(self, values: NDArray[np.float64]) -> Estimate:
+        """Over prompts; pictures of one prompt are not independent."""
+        most = len(self.easel.prompts)
+        whole = len(values) // most
+        if whole > 1:
+            values = values[: whole * most].reshape(whole, most).mean(axis=0)
+        return mean_estimate(values)
+
+    def mixed(self, budget: int) -> Mix:
+        """What the allocator makes of so many bytes."""
+        narrow = self.same(Precision.W4)
+        choices = self.choices.of_mix(narrow)
+        besides = self.bytes(narrow) - sum(self.choices.stored(narrow.variant(r)) for r in Role)
+        roles = frozenset(role.value for role in Role)
+        for _ in range(3):
+            found = allocate(choices, [Limit(roles, budget - besides)])
+            mix = self.choices.mix(narrow, choices, found)
+            over = self.bytes(mix) - budget
+            if over <= 0:
+                return mix
+            besides += over  # names of nodes, and the like
+        raise click.ClickException(f"no mixed mix of {budget} bytes")
+
+    def rivals(self, budget: int) -> list[Mix]:
+        """The uniform mixes that fit and are best by some pictures, by latents or pictures."""
+        fit = [mix for mix in self.uniform if self.bytes(mix) <= budget]
+        by_picture = sorted(fit, key=lambda mix: -self.pictured(mix, SCREENED))
+        by_latents = sorted(fit, key=lambda mix: -self.latents(mix, SCREENED))
+        return list(dict.fromkeys([*by_picture[:FINAL], *by_latents[:FINAL]]))
+
+    def row(self, budget: int) -> list[str]:
+        mixed, count = self.mixed(budget), self.pictures
+        rivals = self.rivals(budget)
+        wanted = self.drawn(self.reference, count)
+        ours = self.drawn(mixed, count)
+        by_latents = max(rivals, key=lambda mix: self.latents(mix, count))
+        by_picture = max(rivals, key=lambda mix: self.pictured(mix, count))
+        by_judge = max(rivals, key=lambda mix: self.judged(mix, count).value)
+        latents = ours.latent_psnr(wanted) - self.drawn(by_latents, count).latent_psnr(wanted)
+        pictures = ours.picture_psnr(wanted) - self.drawn(by_picture, count).picture_psnr(wanted)
+        judged = ours.scores - self.drawn(by_judge, count).scores
+        return [
+            f"{budget / 2**20:.2f} MiB",
+            str(mixed),
+            f"{self.bytes(mixed) / budget:.2%}",
+            f"{self.latents(mixed, count):.2f} dB",
+            self.judged(mixed, count).to(4),
+            str(by_latents),
+            f"{self.latents(by_latents, count):.2f} dB",
+            f"{self.judged(by_judge, count).to(4)} ({by_judge})",
+            f"{self.mean(latents).to(2)} dB",
+            f"{self.mean(pictures).to(2)} dB",
+            self.mean(judged).to(4),
+        ]
+
+
+@click.command()
+@click.option("--profile", "name", default="cpu-2gb", show_default=True)
+@click.option("--parts", default="l/l/kl", show_default=True, help="Of the zoo.")
+@click.option("--pictures", default=384, show_default=True, help="Of each mix; prompts x seeds.")
+def main(name: str, parts: str, pictures: int) -> None:
+    """Print one table."""
+    console = Console(width=220)
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder, denoiser, decoder = parts.split("/")
+        catalog = read_catalog(narrowed(Path(scratch), encoder, denoiser, decoder))
+        order = Order(find_profile(name), catalog, Path("unused"))
+        table = Table(*HEADS, title=f"mixed and uniform, {parts}, {pictures} pictures of each")
+        with opened(order, lambda words: console.log(words)) as workshop:
+            comparison = Comparison(workshop, pictures, console)
+            least, most = (
+                comparison.bytes(comparison.same(p)) for p in (Precision.W4, Precision.W8)
+            )
+            for budget in np.linspace(least, most, BUDGETS + 2)[1:-1].astype(int):
+                row = comparison.row(int(budget))
+                table.add_row(*row)
+                console.log(" | ".join(row))
+            quoted = comparison.drawn(comparison.reference, pictures).scores
+            console.print(table)
+            console.print(f"fp32: judge similarity {comparison.mean(quoted).to(4)}")
+    console.print(
+        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    )
+
+
+if __name__ == "__main__":
+    main()

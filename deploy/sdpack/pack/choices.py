@@ -1,0 +1,99 @@
+"""How each layer of a mix may be stored, and the mix that a choice for each of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sdpack.pack.allocate import Allocation, Choice, Option
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.sensitivity import Sensitivities
+from sdpack.pack.workshop import KEPT, Workshop
+from sdpack.placement import Role
+from sdpack.precision import Precision, computed_in, weight_bits
+from sdpack.quantize.layers import layers
+from sdpack.quantize.schemes import MIXABLE, Number, Scheme
+
+
+class Choices:
+    """The allocator's choices for the parts of one order, each part's listed once."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.sensitivities = Sensitivities(workshop)
+        self._listed_for: dict[Variant, list[Choice]] = {}
+
+    def of_mix(self, mix: Mix) -> list[Choice]:
+        """The layers of all its parts."""
+        return [choice for role in Role for choice in self.of(mix.variant(role))]
+
+    def of(self, variant: Variant) -> list[Choice]:
+        """The layers of a variant's candidate, and how each may be stored."""
+        mixed = Variant(variant.role, variant.candidate, Precision.MIXED, variant.partner)
+        if mixed not in self._listed_for:
+            self._listed_for[mixed] = list(self._listed(mixed))
+        return self._listed_for[mixed]
+
+    def stored(self, variant: Variant) -> int:
+        """Bytes of a uniform variant's layers, as the allocator counts them."""
+        made = self.workshop.made(variant)
+        schemes = self.workshop.schemes(variant, made.refused)
+        total = 0
+        for choice in self.of(variant):
+            name = choice.name.removeprefix(f"{choice.part}/")
+            asked = str(schemes[name]) if name in schemes else KEPT
+            known = {option.name: option.bytes for option in choice.options}
+            total += known.get(asked, known[KEPT])
+        return total
+
+    def mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
+        """The mixed mix of the same parts as `widest` that an allocation stands for."""
+        by_name = {str(scheme): scheme for scheme in MIXABLE}
+        stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in Role}
+        taken = dict.fromkeys((role.value for role in Role), 0)
+        for choice, option in zip(choices, allocation.options, strict=True):
+            taken[choice.part] += option.bytes
+            if option.name != KEPT:
+                name = choice.name.removeprefix(f"{choice.part}/")
+                stored[choice.part].append((name, by_name[option.name]))
+        made = []
+        for role in Role:
+            base = widest.variant(role)
+            sizes = sum(layer.size for layer in layers(self.workshop.model(base)))
+            made.append(
+                Variant(
+                    role,
+                    base.candidate,
+                    Precision.MIXED,
+                    base.partner,
+                    tuple(sorted(stored[role.value])),
+                    round(8 * taken[role.value] / sizes, 2) if sizes else 0.0,
+                )
+            )
+        return Mix(*made)
+
+    def _listed(self, mixed: Variant) -> Iterator[Choice]:
+        runtime = self.workshop.profile.runtime
+        arithmetic = computed_in(runtime, Precision.MIXED)
+        wide = weight_bits(arithmetic) // 8
+        refused = self._refused(mixed)
+        costs = self.sensitivities.costs(mixed, self._offered())
+        for layer in layers(self.workshop.model(mixed)):
+            options = [Option(KEPT, layer.size * wide, 0.0)]
+            if layer.name not in refused:
+                for scheme, (had, cost) in costs.get(layer.name, {}).items():
+                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
+            yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
+
+    def _offered(self) -> list[Scheme]:
+        allowed = self.workshop.order.precisions
+        has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
+        return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
+
+    def _refused(self, mixed: Variant) -> frozenset[str]:
+        """Layers the compiler would not take in one of the uniform variants."""
+        found: frozenset[str] = frozenset()
+        for precision in (Precision.W8, Precision.W4):
+            if precision in self.workshop.order.precisions:
+                uniform = Variant(mixed.role, mixed.candidate, precision, mixed.partner)
+                found |= self.workshop.made(uniform).refused
+        return found
