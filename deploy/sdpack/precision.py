@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,28 +39,30 @@ class Precision(StrEnum):
 ComputeCapability = tuple[int, int]
 
 
+TENSORRTS = frozenset({Runtime.TENSORRT_RTX, Runtime.TENSORRT})
+ON_GPUS = TENSORRTS | {Runtime.ONNXRUNTIME_CUDA}
+EVERYWHERE = frozenset(Runtime)
+
+
 @dataclass(frozen=True)
 class _Format:
     bits: int
     since: ComputeCapability  # the first NVIDIA GPUs whose compilers take it
-    on_cpu: bool  # whether ONNX Runtime's CPU provider keeps it small
+    small_on: frozenset[Runtime]  # that hold weights so while they run
 
 
 # TensorRT's support matrix, and what TensorRT-RTX 1.7 built for SM75 to SM120: INT4 weights
 # from SM80, FP8 from SM89. ONNX Runtime's CPU provider casts fp16 to fp32 before it computes, so
-# that fp16 takes more memory there, not less.
+# that fp16 takes more memory there, not less; none of its providers computes with fp8.
 _FORMATS = {
-    Precision.FP32: _Format(32, (7, 5), on_cpu=True),
-    Precision.FP16: _Format(16, (7, 5), on_cpu=False),
-    Precision.BF16: _Format(16, (8, 0), on_cpu=False),
-    Precision.INT8: _Format(8, (7, 5), on_cpu=True),
-    Precision.FP8: _Format(8, (8, 9), on_cpu=False),
-    Precision.W8: _Format(8, (7, 5), on_cpu=True),
-    Precision.W4: _Format(4, (8, 0), on_cpu=True),
+    Precision.FP32: _Format(32, (7, 5), EVERYWHERE),
+    Precision.FP16: _Format(16, (7, 5), ON_GPUS),
+    Precision.BF16: _Format(16, (8, 0), ON_GPUS),
+    Precision.INT8: _Format(8, (7, 5), EVERYWHERE),
+    Precision.FP8: _Format(8, (8, 9), TENSORRTS),
+    Precision.W8: _Format(8, (7, 5), EVERYWHERE),
+    Precision.W4: _Format(4, (8, 0), EVERYWHERE),
 }
-
-# Those `build` makes.
-OFFERED = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.W8, Precision.W4)
 
 
 def weight_bits(precision: Precision) -> int:
@@ -75,14 +78,37 @@ def runnable(
     Args:
         compute_capability: (major, minor) of an NVIDIA GPU; None on a CPU.
     """
-    if not runtime.on_gpu or compute_capability is None:
-        return tuple(p for p in OFFERED if _FORMATS[p].on_cpu)
-    return tuple(p for p in OFFERED if compute_capability >= _FORMATS[p].since)
+    every = (p for p in Precision if p is not Precision.MIXED)
+    return tuple(p for p in every if why_not(runtime, compute_capability, p) is None)
+
+
+def usual(runtime: Runtime, precisions: Sequence[Precision]) -> tuple[Precision, ...]:
+    """Those of a device's precisions worth trying where nobody asked for any.
+
+    On a GPU fp16, with fp32 where its range ends, is as small as bf16 and nearer, and as good as
+    fp32 in half the bytes.
+    """
+    wide = {Precision.FP32, Precision.BF16} if runtime.on_gpu else set()
+    return tuple(p for p in precisions if p not in wide)
+
+
+def why_not(
+    runtime: Runtime, compute_capability: ComputeCapability | None, precision: Precision
+) -> str | None:
+    """What keeps a device from running a precision, and keeping it small; None: nothing does."""
+    if precision is Precision.MIXED:
+        return "mixed is what a build makes of w8 and w4"
+    if not kept_small(runtime, precision):
+        return f"{runtime} would hold {precision} unpacked"
+    since = _FORMATS[precision].since
+    if runtime.on_gpu and compute_capability is not None and compute_capability < since:
+        return f"{precision} needs compute capability {since[0]}.{since[1]}"
+    return None
 
 
 def kept_small(runtime: Runtime, precision: Precision) -> bool:
     """Whether a runtime holds weights as they are stored, on some device."""
-    return runtime.on_gpu or precision is Precision.MIXED or _FORMATS[precision].on_cpu
+    return precision is Precision.MIXED or runtime in _FORMATS[precision].small_on
 
 
 def computed_in(runtime: Runtime, precision: Precision) -> Precision:

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from sdpack.document import Document, read_document
 from sdpack.errors import InputError, ProfileError
 from sdpack.placement import Guidance, Loading
-from sdpack.precision import ComputeCapability, Precision, Runtime, runnable
+from sdpack.precision import ComputeCapability, Precision, Runtime, runnable, why_not
 from sdpack.units import format_bytes, parse_bytes
 
 LATENT_PIXEL = 8  # pixels a side of a latent pixel, in every family sdpack runs
@@ -111,8 +111,9 @@ class Profile(Document):
             raise ValueError(f"compute_capability is of no use to {self.runtime}; remove it")
         beyond = [p for p in self.precisions or () if p not in self.device_precisions]
         if beyond:
+            reason = why_not(self.runtime, self.compute_capability, beyond[0])
             raise ValueError(
-                f"precisions: the device cannot run {', '.join(beyond)}; "
+                f"precisions: the device cannot run {', '.join(beyond)} ({reason}); "
                 f"it runs {', '.join(self.device_precisions)}"
             )
         if self.precisions == ():

@@ -149,9 +149,17 @@ def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(work: Path) -> None
     assert all(0.95 * budget * 1024 <= s["peak_bytes"] <= budget * 1024 for s in mixed)
 
 
-def test_real_engines_for_a_gpu_that_is_not_here(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("base", "precisions"),
+    [("4gb-gpu", ["fp16", "w8"]), ("4gb-gpu", ["bf16"]), ("8gb-gpu", ["fp8", "int8"])],
+)
+def test_real_engines_for_a_gpu_that_is_not_here(
+    work: Path, base: str, precisions: list[str]
+) -> None:
     pytest.importorskip("tensorrt_rtx")
-    manifest = build(work, "4gb-gpu", ["fp16", "w8"], "gpu")
+    manifest = build(work, base, precisions, "gpu")
+    raced = " ".join(s["mix"] for s in manifest["evidence"]["standings"])
+    assert all(f"/{precision}" in raced for precision in precisions)
     for part in manifest["parts"].values():
         assert (work / "gpu" / part["plan"]).stat().st_size > 0
     memory = manifest["memory"]

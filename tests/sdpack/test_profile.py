@@ -68,6 +68,12 @@ def test_turing_has_no_int4_and_cpus_no_fp16() -> None:
     assert Precision.FP16 not in find_profile("cpu-4gb").allowed_precisions
 
 
+def test_fp8_begins_with_ada() -> None:
+    assert Precision.FP8 in find_profile("8gb-gpu").allowed_precisions
+    assert Precision.FP8 not in find_profile("6gb-gpu").allowed_precisions
+    assert Precision.FP8 not in find_profile("cpu-4gb").allowed_precisions
+
+
 def test_a_narrowed_list_keeps_the_widest_first(tmp_path: Path) -> None:
     path = written(tmp_path, yaml.safe_dump(values(precisions=["w4", "fp16"])))
     assert read_profile(path).allowed_precisions == (Precision.FP16, Precision.W4)
@@ -88,7 +94,9 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path: Path) -> None:
         ({"runtime": "onnxruntime-cpu"}, "compute_capability is of no use"),
         ({"runtime": "tensorrt-rtz"}, "tensorrt-rtz"),
         ({"compute_capability": "eight"}, "'eight' is not a compute capability"),
-        ({"compute_capability": "7.5", "precisions": ["w4"]}, "cannot run w4"),
+        ({"compute_capability": "7.5", "precisions": ["w4"]}, "needs compute capability 8.0"),
+        ({"precisions": ["fp8"]}, "cannot run fp8 (fp8 needs compute capability 8.9)"),
+        ({"precisions": ["mixed"]}, "mixed is what a build makes"),
         ({"precisions": []}, "precisions is empty"),
         ({"precisions": ["fp12"]}, "fp12"),
         ({"shapes": {"height": 500}}, "500 pixels is not a multiple of 8"),

@@ -23,6 +23,7 @@ from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
@@ -64,7 +65,7 @@ class Contest:
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
     a CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
-    quantizes. Those compute fp16 graphs in fp32; what fp16 cannot hold was left out before.
+    quantizes. Those compute 16-bit graphs in fp32; what fp16 cannot hold was left out before.
 
     Args:
         possible: every mix that can be built, whether it fits or not.
@@ -233,11 +234,11 @@ class Contest:
         return digest(inputs)
 
     def _load(self, variant: Variant) -> Session:
-        made, on_gpu = self.workshop.made(variant), self.workshop.profile.runtime.on_gpu
+        drawn, on_gpu = self.workshop.drawable(variant), self.workshop.profile.runtime.on_gpu
         try:
-            return onnxruntime.load(made.path, emulate=on_gpu)
+            return onnxruntime.load(drawn.path(MODEL_FILE), emulate=on_gpu)
         except EngineError:
-            self.workshop.store.check(made.artifact)
+            self.workshop.store.check(drawn)
             raise
 
     def _studio(self, prompts: Sequence[str]) -> Studio:

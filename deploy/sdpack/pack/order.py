@@ -19,7 +19,7 @@ from sdpack.pack.fit import fit
 from sdpack.pack.mix import Variant, mixes, placements
 from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
-from sdpack.precision import Precision
+from sdpack.precision import Precision, usual
 from sdpack.profile import LATENT_PIXEL, Profile
 
 
@@ -62,11 +62,10 @@ class Order:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those to try: the profile's, but fp32 on a GPU only if it was asked for."""
-        allowed = self.profile.allowed_precisions
-        if self.profile.precisions is None and self.profile.runtime.on_gpu:
-            return tuple(p for p in allowed if p is not Precision.FP32)
-        return allowed
+        """Those to try: what the profile names, or else the device's usual ones."""
+        if self.profile.precisions is not None:
+            return self.profile.allowed_precisions
+        return usual(self.profile.runtime, self.profile.device_precisions)
 
     def folder(self, source: Source) -> Path:
         """Where a source's files are on this machine, fetched if they have to be.

@@ -175,7 +175,7 @@ def _check(task: Task) -> None:
     recipe, runtime = task.recipe, task.runtime
     if not kept_small(runtime, recipe.precision):
         raise InputError(
-            f"{runtime} does not keep {recipe} small: it would be computed, and held, in fp32; "
+            f"{runtime} does not keep {recipe} small: it would hold it unpacked; "
             "choose another --precision, or another --runtime"
         )
     if recipe.calibrated and not task.calibration:

@@ -31,7 +31,7 @@ from sdpack.pack.sources import REVISION, Sources, part_words, versions, words
 from sdpack.placement import Placement
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.quantize.bank import Bank, fill, rounder
-from sdpack.quantize.half import beyond_half
+from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed
 from sdpack.quantize.rounding import Rounded
@@ -96,6 +96,23 @@ class Workshop(Sources):
         if variant not in self._made:
             self._made[variant] = self._make(variant)
         return self._made[variant]
+
+    def drawable(self, variant: Variant) -> Artifact:
+        """What this machine draws with in a variant's place: the variant, unless that is bf16.
+
+        No CPU kernel takes bf16; its weights are then the same in fp32.
+        """
+        made = self.made(variant)
+        if self._computed_in(variant) is not Precision.BF16:
+            return made.artifact
+
+        def build(folder: Path) -> None:
+            model = read(made.path)
+            widened(model)
+            write(model, folder / MODEL_FILE)
+
+        inputs = {"graph": made.artifact.content, "revision": REVISION}
+        return self.store.make("widened", inputs, build)
 
     def prepare(self, variants: Sequence[Variant]) -> None:
         """Build the plans of these variants, as many at once as there are cores.

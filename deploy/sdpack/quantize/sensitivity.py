@@ -85,7 +85,7 @@ def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[
     harms = {name: share * gains.get(name, 1.0) for name, share in noise.items()}
     spared: set[str] = set()
     left = sum(harms.values())
-    for name in sorted(harms, key=lambda name: -harms[name])[: len(harms) // SPARED]:
+    for name in sorted(harms, key=lambda name: -harms[name])[: -(-len(harms) // SPARED)]:
         if left <= HARM:
             break
         spared.add(name)

@@ -25,10 +25,11 @@ def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
     assert order().latent_rows == (8, 8)
 
 
-def test_fp32_is_tried_on_a_gpu_only_when_asked_for() -> None:
-    assert Precision.FP32 not in order().precisions
-    asked = find_profile("4gb-gpu").model_copy(update={"precisions": (Precision.FP32,)})
-    assert order(profile=asked).precisions == (Precision.FP32,)
+@pytest.mark.parametrize("wide", [Precision.FP32, Precision.BF16])
+def test_wide_types_are_tried_on_a_gpu_only_when_asked_for(wide: Precision) -> None:
+    assert wide not in order().precisions
+    asked = find_profile("4gb-gpu").model_copy(update={"precisions": (wide,)})
+    assert order(profile=asked).precisions == (wide,)
     assert Precision.FP32 in order("cpu-4gb").precisions
 
 

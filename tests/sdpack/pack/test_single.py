@@ -149,8 +149,12 @@ def test_what_a_cpu_does_not_keep_small_is_not_made_for_it(
 ) -> None:
     with pytest.raises(InputError, match=f"onnxruntime-cpu does not keep {words} small"):
         done(asked(graph, words, batches))
-    for runtime in ("tensorrt-rtx", "onnxruntime-cuda"):
-        assert done(asked(graph, words, batches, runtime=runtime)).out.is_file()
+    assert done(asked(graph, words, batches, runtime="tensorrt-rtx")).out.is_file()
+
+
+def test_fp8_is_not_made_for_what_would_unpack_it(graph: Path, batches: Path) -> None:
+    with pytest.raises(InputError, match="onnxruntime-cuda does not keep fp8 small"):
+        done(asked(graph, "fp8", batches, runtime="onnxruntime-cuda"))
 
 
 @pytest.mark.parametrize("words", ["int8", "mixed@5"])
