@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.quantize.bank import Bank, fill, rounder
+from sdpack.quantize.bank import Bank, fill, rounder, sampled_errors
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import observe, rows_of
 from sdpack.quantize.schemes import parse_scheme
 
-from tests.sdpack.graphs import convolution, embedding, saved
+from tests.sdpack.graphs import convolution, embedding, linear, saved
 
 RNG = np.random.default_rng(0)
 FLOAT = np.dtype(np.float32)
@@ -40,3 +40,16 @@ def test_a_tables_error_is_that_of_its_rows(tmp_path: Path) -> None:
     off = Bank(tmp_path).rounded("embedding").values - layer.matrix()
     share = (off**2).sum() / (layer.matrix() ** 2).sum()
     assert Bank(tmp_path).errors["embedding"] == pytest.approx(share, rel=1e-4)
+
+
+@pytest.mark.parametrize("words", ["w4", "w4:64", "w8"])
+def test_a_few_rows_tell_the_error_of_all(tmp_path: Path, words: str) -> None:
+    weight = RNG.standard_normal((64, 512)).astype(np.float32)
+    path = saved(linear(weight), tmp_path / "graph")
+    mixing = RNG.standard_normal((64, 64))
+    x = {"x": (RNG.standard_normal((1024, 64)) @ mixing).astype(np.float32)}
+    seen = observe(path, [x], tmp_path, threads=1)
+    (layer,), scheme = layers(linear(weight)), parse_scheme(words)
+    fill(tmp_path, [(layer, scheme)], seen, FLOAT)
+    sampled = sampled_errors(layer, [scheme], seen, FLOAT)
+    assert sampled[scheme] == pytest.approx(Bank(tmp_path).errors["linear"], rel=0.15)
