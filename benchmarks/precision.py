@@ -6,7 +6,8 @@ judged by what it draws, `--full` takes a UNet of Stable Diffusion 1's size with
 its place, judged by its output on inputs nobody was calibrated on.
 
 What sdpack finds out by calibrating is kept and used by all its recipes; the first row has its
-price. Rivals that look at activations do that anew in every recipe.
+price, and int8 that of finding which layers matter, which mixed recipes use. Rivals that look at
+activations do that anew in every recipe.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ OTHERS = (
     ("olive", "int4 k-quant"),
 )
 OURS = ("int8", "w8", "w4", "w4:64", "w4:128", "mixed@5", "mixed@6")
+FULL = ("int8", "w8", "w4", "mixed@5")
 LIMIT_S = 1800.0
 HEADS = ("tool", "recipe", "layers", "size", "output error", "seconds", "private memory")
 DRAWN = ("latent PSNR", "judge similarity, against fp32")
@@ -253,14 +255,15 @@ class Comparison:
 def compare(comparison: Comparison, alone: bool) -> None:
     """Every row of one table."""
     comparison.calibrate()
-    for recipe in OURS:
+    small = comparison.subject.easel is not None
+    for recipe in OURS if small else FULL:
         comparison.ours(recipe)
     comparison.ours("w4", calibrated=False)
     if not alone:
         seen: list[set[str]] = []
         for tool, recipe in OTHERS:
             took = comparison.other(tool, recipe)
-            if "int4" in recipe and took and took not in seen:
+            if small and "int4" in recipe and took and took not in seen:
                 seen.append(took)
                 comparison.ours("w4", only=took)
     comparison.console.print(comparison.table)

@@ -1,0 +1,127 @@
+"""Layers, what storing them costs, and mixes made of that, on a catalog of tiny parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from sdpack.artifacts import Ledger, Store
+from sdpack.catalog import read_catalog
+from sdpack.engines.onnxruntime import load
+from sdpack.onnx_file import MODEL_FILE
+from sdpack.pack.allocate import Allocation, Limit, allocate
+from sdpack.pack.choices import Choices
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.order import Order
+from sdpack.pack.sensitivity import Sensitivities
+from sdpack.pack.workshop import KEPT, Workshop
+from sdpack.placement import Role
+from sdpack.precision import Precision
+from sdpack.profile import find_profile
+from sdpack.quantize.sensitivity import uneven
+
+from tests.e2e import tiny
+
+ROLES = frozenset(role.value for role in Role)
+
+
+@pytest.fixture(name="workshop", scope="module")
+def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    folder = tmp_path_factory.mktemp("mixed")
+    located = read_catalog(tiny.write_catalog(folder / "catalog") / "catalog.yaml")
+    order = Order(find_profile("cpu-2gb"), located, folder / "out")
+    ledger = Ledger(folder / "ledger.sqlite")
+    yield Workshop(order, Store(folder / "store"), ledger)
+    ledger.close()
+
+
+def uniform(precision: Precision) -> Mix:
+    names = {Role.TEXT_ENCODER: "e", Role.DENOISER: "d", Role.DECODER: "v"}
+    return Mix(*(Variant(role, names[role], precision) for role in Role))
+
+
+def file_bytes(workshop: Workshop, mix: Mix) -> int:
+    return sum(workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+
+
+def test_uniform_variants_take_what_the_allocator_thinks(workshop: Workshop) -> None:
+    choices = Choices(workshop)
+    taken = {
+        precision: sum(choices.stored(uniform(precision).variant(role)) for role in Role)
+        for precision in (Precision.FP32, Precision.W8, Precision.W4)
+    }
+    assert taken[Precision.W4] < taken[Precision.W8] < taken[Precision.FP32]
+    files = {precision: file_bytes(workshop, uniform(precision)) for precision in taken}
+    for narrow in (Precision.W8, Precision.W4):
+        foretold = taken[Precision.FP32] - taken[narrow]
+        # A node and two names for each layer.
+        assert files[Precision.FP32] - files[narrow] == pytest.approx(foretold, rel=0.2)
+
+
+def test_a_mixed_mix_is_what_was_allocated(workshop: Workshop) -> None:
+    choices = Choices(workshop)
+    wide = uniform(Precision.FP32)
+    listed = choices.of_mix(wide)
+    least = sum(min(option.bytes for option in choice.options) for choice in listed)
+    most = sum(max(option.bytes for option in choice.options) for choice in listed)
+    before, costs = 0, []
+    for limit in np.linspace(least, most, 4).astype(int):
+        found = allocate(listed, [Limit(ROLES, int(limit))])
+        mix = choices.mix(wide, listed, found)
+        assert all(mix.variant(role).precision is Precision.MIXED for role in Role)
+        stored = {name for role in Role for name, _ in mix.variant(role).schemes}
+        assert len(stored) == sum(option.name != KEPT for option in found.options)
+        assert file_bytes(workshop, mix) > before
+        before = file_bytes(workshop, mix)
+        costs.append(found.cost)
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == 0
+
+
+def test_a_layer_costs_more_the_fewer_bits_it_has(workshop: Workshop) -> None:
+    for choice in Choices(workshop).of_mix(uniform(Precision.FP32)):
+        cost = {option.name: option.cost for option in choice.options}
+        assert cost[KEPT] == 0
+        assert cost["w8"] > 0
+        if "w4:32" in cost:
+            assert cost["w4:32"] >= cost["w8"]
+
+
+def test_sensitivities_are_found_once(workshop: Workshop) -> None:
+    denoiser = uniform(Precision.FP32).denoiser
+    first = Sensitivities(workshop).of(denoiser)
+    said: list[str] = []
+    workshop.say, say = said.append, workshop.say
+    again = Sensitivities(workshop).of(denoiser)
+    workshop.say = say
+    assert again == first
+    assert not said
+    assert first.scale > 0
+    assert first.seen == pytest.approx(first.scale * first.foretold)
+    assert all(gain > 0 for gain in first.gains.values())
+
+
+def test_int8_spares_the_inputs_that_would_harm_most(workshop: Workshop) -> None:
+    denoiser = uniform(Precision.INT8).denoiser
+    spared = uneven(workshop.observed(denoiser).noise, workshop.calibration.gains(denoiser))
+    schemes = workshop.schemes(denoiser, frozenset())
+    assert {name for name, scheme in schemes.items() if not scheme.inputs} == spared
+
+
+def test_kept_layers_are_those_of_the_fp32_graph(workshop: Workshop) -> None:
+    choices = Choices(workshop)
+    wide = uniform(Precision.FP32)
+    listed = choices.of_mix(wide)
+    kept = Allocation(tuple(next(o for o in c.options if o.name == KEPT) for c in listed), 0, 0, 0)
+    mix = choices.mix(wide, listed, kept)
+    x = workshop.calibration.batches(wide.decoder)[0]
+    seen = []
+    for path in (
+        workshop.graph(wide.decoder).path(MODEL_FILE),
+        workshop.made(mix.decoder).path,
+    ):
+        with load(path, threads=1) as session:
+            (output,) = session.run(x).values()
+            seen.append(output)
+    assert np.array_equal(*seen)
