@@ -28,13 +28,18 @@ class Taken:
 
 
 def take(
-    command: Sequence[str | Path], limit_s: float, variables: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    limit_s: float,
+    variables: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Taken:
-    """Run a command, with these environment variables besides those there are."""
+    """Run a command, with these environment variables besides those there are, in a folder."""
     environment = {**os.environ, **(variables or {})}
     with tempfile.TemporaryFile("w+") as said:
         started = time.perf_counter()
-        running = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
+        running = subprocess.Popen(
+            command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
         most, late = 0, False
         while running.poll() is None:
             most = max(most, sum(_private(process) for process in _family(running.pid)))

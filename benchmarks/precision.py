@@ -61,6 +61,7 @@ OTHERS = (
     ("olive", "int4 HQQ"),
     ("olive", "int4 k-quant"),
 )
+TOOLS = tuple(dict.fromkeys(tool for tool, _ in OTHERS))
 OURS = ("int8", "w8", "w4", "w4:64", "w4:128", "mixed@5", "mixed@6")
 FULL = ("int8", "w8", "w4", "mixed@5")
 LIMIT_S = 1800.0
@@ -235,7 +236,9 @@ class Comparison:
         return self.taken(out) if out.exists() else set()
 
     def _made(self, tool: str, recipe: str, out: Path, command: Sequence[str | Path]) -> None:
-        taken = take(command, LIMIT_S, {CACHE_VARIABLE: str(self.subject.batches.parent / "cache")})
+        kept = {CACHE_VARIABLE: str(self.subject.batches.parent / "cache")}
+        # ModelOpt compiles when it is first used, and takes a folder of packages for its own.
+        taken = take(command, LIMIT_S, kept, out.parent)
         memory = f"{taken.private_bytes / 2**30:.2f} GiB"
         if taken.failed is None:
             self.row(tool, recipe, out, f"{taken.seconds:.0f}", memory)
@@ -252,38 +255,40 @@ class Comparison:
         return folder / "made.onnx"
 
 
-def compare(comparison: Comparison, alone: bool) -> None:
+def compare(comparison: Comparison, tools: Sequence[str]) -> None:
     """Every row of one table."""
     comparison.calibrate()
     small = comparison.subject.easel is not None
     for recipe in OURS if small else FULL:
         comparison.ours(recipe)
     comparison.ours("w4", calibrated=False)
-    if not alone:
-        seen: list[set[str]] = []
-        for tool, recipe in OTHERS:
-            took = comparison.other(tool, recipe)
-            if small and "int4" in recipe and took and took not in seen:
-                seen.append(took)
-                comparison.ours("w4", only=took)
+    seen: list[set[str]] = []
+    for tool, recipe in OTHERS:
+        if tool not in tools:
+            continue
+        took = comparison.other(tool, recipe)
+        if small and "int4" in recipe and took and took not in seen:
+            seen.append(took)
+            comparison.ours("w4", only=took)
     comparison.console.print(comparison.table)
 
 
 @click.command()
 @click.option("--full/--zoo", default=False, help="A UNet of 860 M; default: the zoo's.")
 @click.option("--pictures", default=64, show_default=True, help="Of each recipe, of the zoo's.")
-@click.option("--alone", is_flag=True, help="No other tools.")
-def main(full: bool, pictures: int, alone: bool) -> None:
+@click.option("--tools", default=",".join(TOOLS), show_default=True, help="Beside sdpack.")
+def main(full: bool, pictures: int, tools: str) -> None:
     """Print one table."""
+    others = [tool for tool in tools.split(",") if tool]
     console = Console(width=180)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if full:
             subject = full_size(folder)
-            compare(Comparison(subject, console), alone)
+            compare(Comparison(subject, console), others)
         else:
             with zoo(folder, pictures) as subject:
-                compare(Comparison(subject, console), alone)
+                compare(Comparison(subject, console), others)
     tools = ", ".join(f"{name} {packages[0]}" for name, packages in ENVIRONMENTS.items())
     console.print(
         f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, {tools}, {TORCH}, "
