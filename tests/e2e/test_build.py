@@ -19,7 +19,9 @@ from click.testing import CliRunner, Result
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from sdpack.bundle import open_bundle
+from sdpack.cli.inspect import _layers
 from sdpack.cli.main import main
+from sdpack.placement import Role
 from sdpack.profile import profiles_folder
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
@@ -206,6 +208,24 @@ def test_inspect_and_verify(work: Path, whole: Path) -> None:
     assert seen["predicted_bytes"] == open_bundle(whole).memory.predicted_bytes
     assert seen["measured_bytes"] > 2**20
     assert json.loads((whole / "verified.json").read_text())["runtime"] == "onnxruntime-cpu"
+
+
+def test_inspect_says_how_layers_differ(whole: Path) -> None:
+    manifest = open_bundle(whole)
+    role = Role.DENOISER
+    assert _layers(manifest, role) == []
+    changed = {
+        "layers": {"w4:32": 7, "w8": 2},
+        "islands": tuple("abcd"),
+        "refused": ("one", "two"),
+    }
+    part = manifest.parts[role].model_copy(update=changed)
+    other = manifest.model_copy(update={"parts": {**manifest.parts, role: part}})
+    assert _layers(other, role) == [
+        "denoiser: its layers are stored so: 7 w4:32, 2 w8",
+        "denoiser: 2 layers stay as computed, as the compiler refuses them so",
+        "denoiser: 4 nodes compute in fp32 for their range: a, b, c ...",
+    ]
 
 
 def test_a_cache_changed_in_place_does_not_ship(work: Path, whole: Path) -> None:

@@ -56,7 +56,8 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
         stored = ", ".join(f"{count} {scheme}" for scheme, count in part.layers.items())
         lines.append(f"{name}: its layers are stored so: {stored}")
     if part.refused:
-        lines.append(f"{name}: the compiler refused {len(part.refused)} of them so, as computed")
+        kept = len(part.refused)
+        lines.append(f"{name}: {kept} layers stay as computed, as the compiler refuses them so")
     if part.islands:
         shown = ", ".join(part.islands[:3]) + (" ..." if len(part.islands) > 3 else "")
         lines.append(f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}")

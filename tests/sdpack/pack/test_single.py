@@ -171,6 +171,18 @@ def test_too_few_bits_are_told_with_the_fewest(graph: Path, batches: Path) -> No
     assert not default_out(graph, parse_recipe("mixed@4")).exists()
 
 
+def test_what_fp16_cannot_hold_computes_in_fp32_and_is_named(tmp_path: Path) -> None:
+    up, down = WEIGHTS[0] * 1e5, WEIGHTS[1] / 1e5
+    graph = saved(chain([up, down]), tmp_path / "graph")
+    np.savez(tmp_path / "x.npz", x=RNG.standard_normal((64, 64)).astype(np.float32))
+    result = done(asked(graph, "fp16", tmp_path / "x.npz", runtime="tensorrt-rtx"))
+    assert result.islands == ("linear0", "linear1", "relu0")
+    assert result.errors["y1"] < 1e-5
+    x = {"x": np.ones((1, 64), np.float32)}
+    with load(graph) as one, load(result.out) as two:
+        assert np.allclose(one.run(x)["y1"], two.run(x)["y1"], rtol=0.01, atol=0.01)
+
+
 def test_inputs_too_uneven_for_int8_stay(tmp_path: Path) -> None:
     weight = WEIGHTS[0].copy()
     x = RNG.standard_normal((64, 64)).astype(np.float32)
