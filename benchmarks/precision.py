@@ -255,19 +255,20 @@ class Comparison:
         return folder / "made.onnx"
 
 
-def compare(comparison: Comparison, tools: Sequence[str]) -> None:
+def compare(comparison: Comparison, recipes: Sequence[str], tools: Sequence[str]) -> None:
     """Every row of one table."""
-    comparison.calibrate()
     small = comparison.subject.easel is not None
-    for recipe in OURS if small else FULL:
-        comparison.ours(recipe)
-    comparison.ours("w4", calibrated=False)
+    if recipes:
+        comparison.calibrate()
+        for recipe in recipes:
+            comparison.ours(recipe)
+        comparison.ours("w4", calibrated=False)
     seen: list[set[str]] = []
     for tool, recipe in OTHERS:
         if tool not in tools:
             continue
         took = comparison.other(tool, recipe)
-        if small and "int4" in recipe and took and took not in seen:
+        if small and recipes and "int4" in recipe and took and took not in seen:
             seen.append(took)
             comparison.ours("w4", only=took)
     comparison.console.print(comparison.table)
@@ -276,25 +277,30 @@ def compare(comparison: Comparison, tools: Sequence[str]) -> None:
 @click.command()
 @click.option("--full/--zoo", default=False, help="A UNet of 860 M; default: the zoo's.")
 @click.option("--pictures", default=64, show_default=True, help="Of each recipe, of the zoo's.")
+@click.option("--recipes", help="Of sdpack's; default: some of each kind.")
 @click.option("--tools", default=",".join(TOOLS), show_default=True, help="Beside sdpack.")
-def main(full: bool, pictures: int, tools: str) -> None:
+def main(full: bool, pictures: int, recipes: str | None, tools: str) -> None:
     """Print one table."""
-    others = [tool for tool in tools.split(",") if tool]
+    own = (FULL if full else OURS) if recipes is None else _listed(recipes)
     console = Console(width=180)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if full:
             subject = full_size(folder)
-            compare(Comparison(subject, console), others)
+            compare(Comparison(subject, console), own, _listed(tools))
         else:
             with zoo(folder, pictures) as subject:
-                compare(Comparison(subject, console), others)
+                compare(Comparison(subject, console), own, _listed(tools))
     tools = ", ".join(f"{name} {packages[0]}" for name, packages in ENVIRONMENTS.items())
     console.print(
         f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, {tools}, {TORCH}, "
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
         f"Python {platform.python_version()}"
     )
+
+
+def _listed(words: str) -> list[str]:
+    return [word for word in words.split(",") if word]
 
 
 if __name__ == "__main__":
