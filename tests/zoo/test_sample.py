@@ -37,9 +37,11 @@ def test_a_picture_does_not_depend_on_its_batch(pipeline: Pipeline) -> None:
 
 
 def test_the_seed_alone_fixes_the_noise(pipeline: Pipeline) -> None:
-    a = pipeline.draw(PROMPTS[:1] * 2, [1, 2], steps=4)
-    assert not torch.equal(a[0], a[1])
-    assert torch.equal(a[1:], pipeline.draw(PROMPTS[:1], [2], steps=4))
+    together = pipeline.draw(PROMPTS[:1] * 2, [1, 2], steps=4).int()
+    alone = pipeline.draw(PROMPTS[:1], [2], steps=4).int()
+    assert (together[0] - together[1]).abs().max() > 50
+    # Sums over another batch may be in another order.
+    assert (together[1:] - alone).abs().max() <= 2
 
 
 def test_the_picture_is_that_of_diffusers_own_pipeline() -> None:
