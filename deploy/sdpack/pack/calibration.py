@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ class Calibration:
     """Sees what flows through the graphs of one order."""
 
     sources: Sources
+    _last: tuple[tuple[Role, str, str | None], list[Arrays]] | None = field(
+        default=None, init=False
+    )
 
     def observed(self, variant: Variant) -> Observed:
         """What flows through the graph of a variant's candidate on real inputs."""
@@ -123,7 +126,16 @@ class Calibration:
         return self.sources.checkpoint(role, getattr(parts, role.value)).parameters
 
     def batches(self, variant: Variant) -> list[Arrays]:
-        """Real inputs of a variant's graph, from drawing the calibration prompts in fp32."""
+        """Real inputs of a variant's graph, from drawing the calibration prompts in fp32.
+
+        Those asked for last are kept.
+        """
+        asked = (variant.role, variant.candidate, variant.partner)
+        if self._last is None or self._last[0] != asked:
+            self._last = (asked, self._drawn(variant))
+        return self._last[1]
+
+    def _drawn(self, variant: Variant) -> list[Arrays]:
         reference = self.reference(variant)
         tokenizer = self.sources.tokenizer(reference[0].candidate)
         if variant.role is Role.TEXT_ENCODER:
