@@ -32,6 +32,7 @@ BATCH = 16
 GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
+Part = tuple[Role, str, str | None]  # candidate and partner
 
 
 @dataclass
