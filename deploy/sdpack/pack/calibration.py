@@ -32,7 +32,7 @@ BATCH = 16
 GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
-Part = tuple[Role, str, str | None]  # candidate and partner
+Part = tuple[Role, str, str | None]  # of which candidate, for which partner
 
 
 @dataclass
@@ -40,9 +40,7 @@ class Calibration:
     """Sees what flows through the graphs of one order."""
 
     sources: Sources
-    _last: tuple[tuple[Role, str, str | None], list[Arrays]] | None = field(
-        default=None, init=False
-    )
+    _last: tuple[Part, list[Arrays]] | None = field(default=None, init=False)
 
     def observed(self, variant: Variant) -> Observed:
         """What flows through the graph of a variant's candidate on real inputs."""

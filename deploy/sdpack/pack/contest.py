@@ -65,7 +65,7 @@ class Contest:
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
     a CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
-    quantizes. Those compute 16-bit graphs in fp32; what fp16 cannot hold was left out before.
+    quantizes. Those compute 16-bit graphs in fp32; what fp16 cannot hold is in fp32 in the graph.
 
     Args:
         possible: every mix that can be built, whether it fits or not.

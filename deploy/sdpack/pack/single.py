@@ -58,7 +58,6 @@ from sdpack.quantize.variant import (
 )
 
 CHECKED = 4  # batches the outputs are compared on
-PROBED = UNIFORM[Precision.W4]
 
 Say = Callable[[str], None]
 
