@@ -169,6 +169,13 @@ def test_real_engines_for_a_gpu_that_is_not_here(
         sum(memory["weights"].values()) + memory["activation_bytes"]
     )
     assert manifest["tools"]["tensorrt_rtx_cu13"] != "-"
+    here = ("run", str(work / "gpu"), PROMPTS[0], "--runtime", "onnxruntime-cpu")
+    drawn = run(work, *here, "--out", str(work / "drawn"))
+    if precisions == ["bf16"]:
+        assert drawn.exit_code == 1
+        assert "is in bf16, which ONNX Runtime does not compute on a CPU" in drawn.output
+    else:
+        assert drawn.exit_code == 0, drawn.output
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "onnxruntime-cuda"])

@@ -156,7 +156,12 @@ class Workshop(Sources):
     def _trial(self, variant: Variant) -> dict[str, Any]:
         ranges = self.shapes.ranges(variant, Placement())
         shapes = {name: list(given.best) for name, given in ranges.items()}
-        return {"graph": self.graph(variant).content, "shapes": shapes, **self._target(variant)}
+        return {
+            "graph": self.graph(variant).content,
+            "shapes": shapes,
+            "spared": sorted(self._spared(variant)),
+            **self._target(variant),
+        }
 
     def _target(self, variant: Variant) -> dict[str, Any]:
         return {
@@ -306,11 +311,12 @@ class Workshop(Sources):
         if variant.precision is Precision.MIXED:
             return {name: scheme for name, scheme in variant.schemes if name not in keep}
         scheme = UNIFORM.get(variant.precision)
-        spared = self._spared(variant) if scheme == UNIFORM[Precision.INT8] else frozenset()
-        return uniform_schemes(layers(self.model(variant)), scheme, spared, keep)
+        return uniform_schemes(layers(self.model(variant)), scheme, self._spared(variant), keep)
 
     def _spared(self, variant: Variant) -> frozenset[str]:
-        """Layers that keep their inputs in an int8 variant."""
+        """Layers that keep their inputs in an int8 variant; in others none."""
+        if variant.precision is not Precision.INT8:
+            return frozenset()
         return uneven(self.observed(variant).noise, self.calibration.gains(variant))
 
     def stored(self, variant: Variant) -> dict[str, int]:

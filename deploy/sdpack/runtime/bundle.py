@@ -10,7 +10,7 @@ from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError
-from sdpack.precision import Runtime
+from sdpack.precision import Precision, Runtime
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
 from sdpack.runtime.sampler import read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -22,7 +22,8 @@ def pipeline(
     """The pipeline of an opened bundle.
 
     Args:
-        runtime: what to run on; the profile's own by default. The portable graphs run anywhere.
+        runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
+            for bf16 ones, which need a GPU.
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.
@@ -44,6 +45,11 @@ def pipeline(
 
 
 def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Session:
+    if runtime is Runtime.ONNXRUNTIME_CPU and part.precision is Precision.BF16:
+        raise BundleError(
+            f"{folder}: {part.graph} is in bf16, which ONNX Runtime does not compute on a CPU; run "
+            "it on the profile's device, or build it with fp16 in the profile's precisions"
+        )
     if runtime in onnxruntime.PROVIDERS:
         return onnxruntime.load(folder / part.graph, runtime, threads)
     if part.plan is None:
