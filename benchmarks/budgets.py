@@ -24,7 +24,6 @@ from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.order import Order
-from sdpack.placement import Role
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
@@ -67,8 +66,8 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores
             weights = [
-                footprints.of(winner.mix.variant(role), winner.placement).weight_bytes
-                for role in Role
+                footprints.of(variant, winner.placement).weight_bytes
+                for variant in winner.mix.variants
             ]
             table.add_row(
                 budget,

@@ -73,14 +73,14 @@ class Easel:
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
         """So many pictures."""
-        own = {r: self.workshop.graph(self.mix.variant(r)).path(MODEL_FILE) for r in Role}
+        own = {v.role: self.workshop.graph(v).path(MODEL_FILE) for v in self.mix.variants}
         paths = {**own, **replaced}
         workshop, sampling = self.workshop, self.workshop.located.catalog.sampling
         order, prompts = workshop.order, self.prompts
         pipeline = Pipeline(
-            {role: partial(load, paths[role]) for role in Role},
-            workshop.tokenizer(self.mix.text_encoder.candidate),
-            workshop.sampler,
+            {role: partial(load, paths[role]) for role in paths},
+            {Role.TEXT_ENCODER: workshop.tokenizer(self.mix.text_encoder.candidate)},
+            workshop.sampler(self.mix.denoiser.candidate),
             workshop.latents(self.mix.decoder.candidate),
         )
         latents, pictures, texts = [], [], []
@@ -90,9 +90,7 @@ class Easel:
             request = Request(
                 asked, list(numbers), sampling.guidance_scale, order.height, order.width
             )
-            states = pipeline.encode(request.prompts)
-            empty = pipeline.encode([sampling.negative_prompt]) if request.guided else None
-            latents.append(pipeline.denoise(request, states, empty))
+            latents.append(pipeline.denoise(request, *pipeline.texts(request)))
             pictures.append(to_pictures(pipeline.decode(latents[-1])))
             texts += asked
         pipeline.close()

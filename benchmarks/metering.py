@@ -42,7 +42,7 @@ def take(
         )
         most, late = 0, False
         while running.poll() is None:
-            most = max(most, sum(_private(process) for process in _family(running.pid)))
+            most = max(most, sum(_private(process) for process in family(running.pid)))
             late = time.perf_counter() - started > limit_s
             if late:
                 running.kill()
@@ -58,12 +58,13 @@ def take(
     return Taken(seconds, most, (lines or ["no word"])[-1] if failed else None)
 
 
-def _family(process: int) -> Iterator[int]:
+def family(process: int) -> Iterator[int]:
+    """A process and all that it has started."""
     yield process
     try:
         for task in Path(f"/proc/{process}/task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _family(int(child))
+                yield from family(int(child))
     except OSError:
         return  # it has ended
 

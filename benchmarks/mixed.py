@@ -28,7 +28,6 @@ from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix
 from sdpack.pack.order import Order
 from sdpack.pack.workshop import Workshop
-from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
 
@@ -70,17 +69,17 @@ class Comparison:
 
     def same(self, precision: Precision) -> Mix:
         """All parts in one precision."""
-        own = (all(m.variant(r).precision is precision for r in Role) for m in self.uniform)
+        own = (all(v.precision is precision for v in m.variants) for m in self.uniform)
         return next(mix for mix, same in zip(self.uniform, own, strict=True) if same)
 
     def bytes(self, mix: Mix) -> int:
         """Of the graphs' files."""
-        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
 
     def drawn(self, mix: Mix, count: int) -> Drawn:
         if (mix, count) not in self._drawn:
             self.console.log(f"drawing {count} pictures with {mix}")
-            graphs = {role: self.workshop.made(mix.variant(role)).path for role in Role}
+            graphs = {v.role: self.workshop.made(v).path for v in mix.variants}
             self._drawn[mix, count] = self.easel.draw(graphs, count)
         return self._drawn[mix, count]
 
@@ -111,8 +110,8 @@ class Comparison:
         """What the allocator makes of so many bytes."""
         narrow = self.same(Precision.W4)
         choices = self.choices.of_mix(narrow)
-        besides = self.bytes(narrow) - sum(self.choices.stored(narrow.variant(r)) for r in Role)
-        roles = frozenset(role.value for role in Role)
+        besides = self.bytes(narrow) - sum(self.choices.stored(v) for v in narrow.variants)
+        roles = frozenset(role.value for role in narrow.roles)
         for _ in range(3):
             found = allocate(choices, [Limit(roles, budget - besides)])
             mix = self.choices.mix(narrow, choices, found)

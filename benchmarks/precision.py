@@ -100,7 +100,7 @@ class Subject:
 @contextmanager
 def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
     """The largest denoiser of the zoo in the mix of the largest parts."""
-    mix = Mix(
+    mix = Mix.of(
         Variant(Role.TEXT_ENCODER, "l", Precision.FP32, "l"),
         Variant(Role.DENOISER, "l", Precision.FP32),
         Variant(Role.DECODER, "kl", Precision.FP32),
@@ -120,7 +120,8 @@ def full_size(folder: Path) -> Subject:
     """Stable Diffusion 1's UNet with random weights; exported once."""
     import torch
     from diffusers import UNet2DConditionModel
-    from sdpack.export.denoiser import UNetPart
+    from sdpack.conditioning import Conditioning
+    from sdpack.export.denoiser import DenoiserPart
     from sdpack.export.graph import export
 
     kept = cache_folder() / "benchmarks" / "unet-860m"
@@ -133,7 +134,9 @@ def full_size(folder: Path) -> Subject:
             attention_head_dim=8,
             block_out_channels=(320, 640, 1280, 1280),
         )
-        (kept / "export.json").write_text(str(export(UNetPart(model.eval()), kept)))
+        (kept / "export.json").write_text(
+            str(export(DenoiserPart(model.eval(), Conditioning()), kept))
+        )
     batches = folder / "batches"
     batches.mkdir()
     rng = np.random.default_rng(0)

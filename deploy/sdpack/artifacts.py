@@ -225,6 +225,14 @@ def _explained_io(folder: Path) -> Iterator[None]:
         raise StoreError(explain_io(cause, folder)) from cause
 
 
+def link(source: Path, target: Path) -> None:
+    """A second name for a file, which takes no room; a copy where the disk has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def explain_io(cause: OSError, folder: Path) -> str:
     """One line for a failed write: what happened, where, and what to do."""
     where = cause.filename or folder

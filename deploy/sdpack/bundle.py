@@ -36,11 +36,12 @@ from pydantic import (
 )
 
 from sdpack.artifacts import explain_io, file_sha256
+from sdpack.conditioning import Conditioning
 from sdpack.document import Document
 from sdpack.errors import BundleError, StoreError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
-from sdpack.profile import Profile
+from sdpack.profile import Profile, Size, format_size
 
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
@@ -48,7 +49,8 @@ SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
 ENGINES = "engines"
-PORTABLE = {Role.TEXT_ENCODER: "text_encoder", Role.DENOISER: "unet", Role.DECODER: "vae_decoder"}
+NEEDED = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
+TOKENIZER = "tokenizer"
 
 
 class InputSizes(Document):
@@ -65,6 +67,25 @@ class Foresight(StrEnum):
     PLAN = "the engines' plans"
     PROBE = "each part measured alone"
     GRAPH = "the graphs"
+
+
+def portable_name(role: Role, denoiser_class: str) -> str:
+    """The folder of a role's portable graph, as optimum's pipelines name it."""
+    if role.encodes_text:
+        return role.value
+    if role is Role.DECODER:
+        return "vae_decoder"
+    return "unet" if denoiser_class.startswith("UNet") else "transformer"
+
+
+def tokenizer_name(role: Role) -> str:
+    """The folder of a text encoder's tokenizer in a bundle."""
+    return f"{ONNX}/" + role.value.replace(Role.TEXT_ENCODER.value, TOKENIZER)
+
+
+def sampler_name(size: Size) -> str:
+    """Where the sampler table of a size is in a bundle whose schedule depends on the size."""
+    return f"sampler-{format_size(size)}.json"
 
 
 def plan_name(role: Role) -> str:
@@ -85,6 +106,9 @@ class Part(Document):
     Attributes:
         bridge: the projection fused into a text encoder, if it needs one.
         graph: its portable ONNX file, from the bundle's folder.
+        attending: the same graph for ONNX Runtime, its attention one operator, the weights shared;
+            None where `graph` is that already.
+        tokens: of a text encoder, how long a text it reads; None for what its tokenizer says.
         layers: how many of its layers are stored in each scheme, those in none as "kept".
         islands: nodes that compute in fp32, as fp16 may not hold their numbers.
         refused: layers the compiler would not take in the precision.
@@ -95,6 +119,7 @@ class Part(Document):
 
     candidate: str
     precision: Precision
+    tokens: PositiveInt | None = None
     layers: Mapping[str, NonNegativeInt] = {}
     islands: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
@@ -103,6 +128,7 @@ class Part(Document):
     bridge: Origin | None = None
     parameters: NonNegativeInt
     graph: str
+    attending: str | None = None
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
 
@@ -183,13 +209,19 @@ class Evidence(Document):
 
 
 class Sampling(Document):
-    """How pictures are drawn unless asked otherwise."""
+    """How pictures are drawn unless asked otherwise.
+
+    Attributes:
+        sizes: heights and widths the bundle was built for; none means the one it draws.
+    """
 
     steps: PositiveInt
     guidance_scale: NonNegativeFloat
+    guidance_rescale: NonNegativeFloat = 0.0
     negative_prompt: str
     height: PositiveInt
     width: PositiveInt
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     batch: PositiveInt
 
 
@@ -244,6 +276,7 @@ class Manifest(Document):
     placement: PlacementFigures
     sampling: Sampling
     latents: LatentSpace
+    conditioning: Conditioning = Conditioning()
     memory: MemoryFigures
     evidence: Evidence
     tools: Mapping[str, str]
@@ -253,14 +286,15 @@ class Manifest(Document):
     @field_validator("parts")
     @classmethod
     def _of_every_role(cls, parts: Mapping[Role, Part]) -> Mapping[Role, Part]:
-        missing = [role.value for role in Role if role not in parts]
+        missing = [role.value for role in NEEDED if role not in parts]
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
-        return parts
+        return {role: parts[role] for role in Role if role in parts}
 
     @model_validator(mode="after")
     def _draws_whole_latent_pixels(self) -> Manifest:
-        for side in (self.sampling.height, self.sampling.width):
+        sizes = ((self.sampling.height, self.sampling.width), *self.sampling.sizes)
+        for side in (side for size in sizes for side in size):
             if side % self.latents.pixels:
                 raise ValueError(f"sampling: {side} is no multiple of {self.latents.pixels}")
         return self
@@ -308,7 +342,12 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 "or changed; copy the bundle again"
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    named = {used for part in manifest.parts.values() for used in (part.graph, part.plan) if used}
+    named = {
+        used
+        for part in manifest.parts.values()
+        for used in (part.graph, part.attending, part.plan)
+        if used
+    }
     for name in sorted((there | named) - {MANIFEST, VERIFIED}):
         if name not in manifest.files:
             raise BundleError(

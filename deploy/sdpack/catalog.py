@@ -19,17 +19,28 @@ Paths count from the catalog's own folder.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
+import yaml
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from sdpack.document import Document, read_document
 from sdpack.errors import CatalogError
-from sdpack.placement import Role
+from sdpack.placement import TEXT_ENCODERS, Role
 from sdpack.profile import LATENT_PIXEL
 
 CATALOG_FILE = "catalog.yaml"
@@ -74,24 +85,92 @@ class Source(Document):
 
 
 class Candidate(Document):
-    """One checkpoint for one role."""
+    """One checkpoint for one role; `parameters` is for people, where it is known beforehand."""
 
     source: Source
+    licence: str = Field(min_length=1)
+    parameters: PositiveInt | None = None
+
+
+class Lora(Document):
+    """Low-rank weights (Hu et al. 2021) that are merged into a checkpoint before it is exported."""
+
+    source: Source
+    scale: float = 1.0
     licence: str = Field(min_length=1)
 
 
 class TextEncoder(Candidate):
-    """`states` names what it says to a denoiser that needs no bridge."""
+    """A checkpoint that reads a text.
+
+    Attributes:
+        states: a name for what it says, to denoisers that need no bridge.
+        tokens: how long a text it reads; by default what its tokenizer says.
+        clip_skip: so many of its last layers are left out.
+        loras: merged into it.
+    """
 
     tokenizer: Source
     states: str | None = None
+    tokens: PositiveInt | None = None
+    clip_skip: NonNegativeInt = 0
+    loras: tuple[Lora, ...] = ()
+
+
+class Sampling(Document):
+    """The scheduler and how it is run.
+
+    Attributes:
+        guidance_rescale: how far guided noise gets back the spread of unguided (Lin et al. 2023).
+        zero_empty_prompt: without a negative prompt, guidance moves away from zeros.
+    """
+
+    scheduler: Source
+    steps: PositiveInt
+    guidance_scale: NonNegativeFloat
+    guidance_rescale: float = Field(0.0, ge=0, le=1)
+    negative_prompt: str = ""
+    zero_empty_prompt: bool = False
 
 
 class Denoiser(Candidate):
-    """`latents` names the space it works in."""
+    """A checkpoint that draws.
+
+    Attributes:
+        latents: a name for the space it works in.
+        states: what it attends to, one name for each of its text encoders; none where a bridge
+            leads to it.
+        droppable: those of `states` it can do without.
+        sampling: its own way of being run, where it differs from the catalog's.
+        loras: merged into it.
+    """
 
     latents: str
-    states: str | None = None
+    states: tuple[str, ...] = ()
+    droppable: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+    loras: tuple[Lora, ...] = ()
+
+    @field_validator("states", "droppable", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_a_role_for_each(self) -> Denoiser:
+        if len(self.states) > len(TEXT_ENCODERS):
+            raise ValueError(f"states: at most {len(TEXT_ENCODERS)} text encoders are known")
+        strange = [name for name in self.droppable if name not in self.states]
+        if strange:
+            raise ValueError(f"droppable: {strange[0]!r} is none of its states")
+        if self.states and set(self.states) == set(self.droppable):
+            raise ValueError("droppable: one text encoder has to stay")
+        return self
+
+    @property
+    def hears(self) -> Mapping[Role, str | None]:
+        """Of each of its text encoders' roles, the states it takes without a bridge."""
+        return dict(zip(TEXT_ENCODERS, self.states or (None,), strict=False))
 
 
 class Decoder(Candidate):
@@ -101,21 +180,27 @@ class Decoder(Candidate):
 
 
 class Bridge(Document):
-    """A trained projection from one encoder's states to what one denoiser attends to."""
+    """A trained projection from one encoder's states to what one denoiser attends to.
+
+    Attributes:
+        role: which of the denoiser's text encoders it stands in for.
+    """
 
     text_encoder: str
     denoiser: str
+    role: Role = Role.TEXT_ENCODER
     source: Source
     licence: str = Field(min_length=1)
 
+    def leads_to(self, denoiser: str, role: Role) -> bool:
+        return (self.denoiser, self.role) == (denoiser, role)
 
-class Sampling(Document):
-    """The scheduler and how it is run."""
-
-    scheduler: Source
-    steps: PositiveInt
-    guidance_scale: NonNegativeFloat
-    negative_prompt: str = ""
+    @field_validator("role")
+    @classmethod
+    def _reads_text(cls, role: Role) -> Role:
+        if not role.encodes_text:
+            raise ValueError(f"a bridge begins at a text encoder, not at the {role.words}")
+        return role
 
 
 class Quality(Document):
@@ -123,25 +208,48 @@ class Quality(Document):
 
     Prompt files are JSON lines with a "text" each; `real_images` is a sheet of tiles, in the
     order of the prompts, `real_columns` a row.
+
+    Attributes:
+        judge: what says how well a picture shows its prompt, with its tokenizer. Without one a
+            variant is measured by how near its pictures are to those of its own fp32.
+        real_images: None leaves out the distance from real pictures.
     """
 
-    judge: Source
-    tokenizer: Source
+    judge: Source | None = None
+    tokenizer: Source | None = None
     prompts: Path
     calibration: Path
     samples: Path
-    real_images: Path
+    real_images: Path | None = None
     real_columns: PositiveInt = 24
+
+    @model_validator(mode="after")
+    def _judges_whole(self) -> Quality:
+        if (self.judge is None) != (self.tokenizer is None):
+            raise ValueError("judge and tokenizer belong together; give both, or neither")
+        if self.judge is None and self.real_images is not None:
+            raise ValueError("real_images need a judge, whose features they are compared by")
+        return self
 
 
 @dataclass(frozen=True)
 class Mixable:
-    """Three candidates that work together, by name, and the bridge they need, if any."""
+    """Candidates that work together: one for each role, and the bridges they need, if any."""
 
-    text_encoder: str
-    denoiser: str
-    decoder: str
-    bridge: Source | None
+    names: Mapping[Role, str]
+    bridges: Mapping[Role, Source]
+
+    @property
+    def denoiser(self) -> str:
+        return self.names[Role.DENOISER]
+
+    @property
+    def decoder(self) -> str:
+        return self.names[Role.DECODER]
+
+    def partner(self, role: Role) -> str | None:
+        """The denoiser to which a bridge leads from this role's candidate; None without one."""
+        return self.denoiser if role in self.bridges else None
 
 
 class Catalog(Document):
@@ -167,47 +275,102 @@ class Catalog(Document):
                 raise ValueError(f"bridges: there is no text encoder {bridge.text_encoder!r}")
             if bridge.denoiser not in self.denoisers:
                 raise ValueError(f"bridges: there is no denoiser {bridge.denoiser!r}")
-        pairs = [(b.text_encoder, b.denoiser) for b in self.bridges]
+        pairs = [(b.text_encoder, b.denoiser, b.role) for b in self.bridges]
         twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
         if twice:
-            raise ValueError(f"bridges: {' and '.join(twice[0])} have more than one")
+            raise ValueError(f"bridges: {' and '.join(twice[0][:2])} have more than one")
         if not any(self.mixable()):
             raise ValueError(
-                "no three candidates work together; a text encoder and a denoiser need a bridge "
+                "no candidates work together; a text encoder and a denoiser need a bridge "
                 "or the same states, a denoiser and a decoder the same latents"
             )
+        self._see_that_fidelity_compares_likes()
         return self
 
+    def _see_that_fidelity_compares_likes(self) -> None:
+        if self.quality.judge is not None:
+            return
+        for role, names in self._candidates_by_role().items():
+            if len(names) > 1:
+                raise ValueError(
+                    f"quality: without a judge only precisions of the same parts can be compared, "
+                    f"and there are {len(names)} for {role.words} ({', '.join(sorted(names))}); "
+                    "give a judge, or one candidate a role"
+                )
+        for name, denoiser in self.denoisers.items():
+            if denoiser.droppable:
+                raise ValueError(
+                    f"quality: without a judge {name} with and without "
+                    f"{denoiser.droppable[0]!r} cannot be compared; give a judge, or leave it out"
+                )
+
+    def _candidates_by_role(self) -> dict[Role, set[str]]:
+        found: dict[Role, set[str]] = {}
+        for parts in self.mixable():
+            for role, name in parts.names.items():
+                found.setdefault(role, set()).add(name)
+        return found
+
     def candidates(self, role: Role) -> Mapping[str, Candidate]:
-        """The candidates of a role, by name."""
-        by_role: dict[Role, Mapping[str, Candidate]] = {
-            Role.TEXT_ENCODER: self.text_encoders,
-            Role.DENOISER: self.denoisers,
-            Role.DECODER: self.decoders,
-        }
-        return by_role[role]
+        """The candidates a role is filled from, by name; text encoders share one list."""
+        if role is Role.DENOISER:
+            return self.denoisers
+        return self.decoders if role is Role.DECODER else self.text_encoders
+
+    def sampling_of(self, denoiser: str) -> Sampling:
+        """How a denoiser is run: in its own way, or else in the catalog's."""
+        return self.denoisers[denoiser].sampling or self.sampling
 
     def mixable(self) -> Iterator[Mixable]:
-        """Every three candidates that work together, in the catalog's order."""
-        bridges = {(b.text_encoder, b.denoiser): b.source for b in self.bridges}
-        for encoder, said in self.text_encoders.items():
-            for denoiser, heard in self.denoisers.items():
-                bridge = bridges.get((encoder, denoiser))
-                native = said.states is not None and said.states == heard.states
-                if bridge is None and not native:
+        """Every set of candidates that work together, in the catalog's order."""
+        for denoiser, heard in self.denoisers.items():
+            spoken = [self._speakers(denoiser, role) for role in heard.hears]
+            for chosen in product(*spoken):
+                said = dict(zip(heard.hears, chosen, strict=True))
+                encoders = {role: name for role, (name, _) in said.items() if name is not None}
+                bridges = {role: source for role, (_, source) in said.items() if source is not None}
+                if not encoders:
                     continue
                 for decoder, seen in self.decoders.items():
                     if seen.latents == heard.latents:
-                        yield Mixable(encoder, denoiser, decoder, bridge)
+                        names = {**encoders, Role.DENOISER: denoiser, Role.DECODER: decoder}
+                        yield Mixable(names, bridges)
 
-    def unused(self) -> Iterator[tuple[Role, str]]:
-        """Candidates that no mix can use."""
-        mixes = list(self.mixable())
-        for role in Role:
-            used = {getattr(mix, role.value) for mix in mixes}
-            for name in self.candidates(role):
-                if name not in used:
-                    yield role, name
+    def _speakers(self, denoiser: str, role: Role) -> list[tuple[str | None, Source | None]]:
+        """The candidates for one of a denoiser's text encoders, with the bridge each needs.
+
+        (None, None) stands for doing without.
+        """
+        heard = self.denoisers[denoiser]
+        wanted = heard.hears[role]
+        bridges = {b.text_encoder: b.source for b in self.bridges if b.leads_to(denoiser, role)}
+        found: list[tuple[str | None, Source | None]] = []
+        for name, encoder in self.text_encoders.items():
+            if name in bridges:
+                found.append((name, bridges[name]))
+            elif wanted is not None and encoder.states == wanted:
+                found.append((name, None))
+        if wanted in heard.droppable:
+            found.append((None, None))
+        return found
+
+    def unused(self) -> Iterator[tuple[str, str, str]]:
+        """Candidates that no mix can use: the key that lists them, the name, and the reason."""
+        used: dict[str, set[str]] = {}
+        for parts in self.mixable():
+            for role, name in parts.names.items():
+                used.setdefault(role.group, set()).add(name)
+        for group in dict.fromkeys(role.group for role in Role):
+            for name in getattr(self, group):
+                if name not in used.get(group, ()):
+                    yield group, name, _WANTING[group]
+
+
+_WANTING = {
+    "text_encoders": "no denoiser takes its states, and no bridge leads from it",
+    "denoisers": "it needs text encoders with its states or a bridge, and a decoder of its latents",
+    "decoders": "no denoiser that can be used works in its latents",
+}
 
 
 @dataclass(frozen=True)
@@ -222,24 +385,35 @@ class LocatedCatalog:
 
     def local_files(self) -> Iterator[tuple[str, Path]]:
         """Every path the catalog names, with the key that names it."""
-        catalog = self.catalog
-        for role in Role:
-            for name, candidate in catalog.candidates(role).items():
-                yield from self._local(f"{role}s.{name}", candidate.source)
-                if isinstance(candidate, TextEncoder):
-                    yield from self._local(f"{role}s.{name}.tokenizer", candidate.tokenizer)
-        for number, bridge in enumerate(catalog.bridges):
-            yield from self._local(f"bridges.{number}", bridge.source)
-        yield from self._local("sampling.scheduler", catalog.sampling.scheduler)
-        quality = catalog.quality
-        yield from self._local("quality.judge", quality.judge)
-        yield from self._local("quality.tokenizer", quality.tokenizer)
+        for key, source in self.sources():
+            if source.path is not None:
+                yield key, self.path(source.path)
+        quality = self.catalog.quality
         for key in ("prompts", "calibration", "samples", "real_images"):
-            yield f"quality.{key}", self.path(getattr(quality, key))
+            path = getattr(quality, key)
+            if path is not None:
+                yield f"quality.{key}", self.path(path)
 
-    def _local(self, key: str, source: Source) -> Iterable[tuple[str, Path]]:
-        if source.path is not None:
-            yield key, self.path(source.path)
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """Every source the catalog names, with the key that names it."""
+        catalog = self.catalog
+        for name, encoder in catalog.text_encoders.items():
+            yield f"text_encoders.{name}", encoder.source
+            yield f"text_encoders.{name}.tokenizer", encoder.tokenizer
+            yield from _lora_sources(f"text_encoders.{name}", encoder.loras)
+        for name, denoiser in catalog.denoisers.items():
+            yield f"denoisers.{name}", denoiser.source
+            yield from _lora_sources(f"denoisers.{name}", denoiser.loras)
+            if denoiser.sampling is not None:
+                yield f"denoisers.{name}.sampling.scheduler", denoiser.sampling.scheduler
+        for name, decoder in catalog.decoders.items():
+            yield f"decoders.{name}", decoder.source
+        for number, bridge in enumerate(catalog.bridges):
+            yield f"bridges.{number}", bridge.source
+        yield "sampling.scheduler", catalog.sampling.scheduler
+        if catalog.quality.judge is not None and catalog.quality.tokenizer is not None:
+            yield "quality.judge", catalog.quality.judge
+            yield "quality.tokenizer", catalog.quality.tokenizer
 
     def missing(self) -> list[tuple[str, Path]]:
         """The named paths that do not exist."""
@@ -252,6 +426,11 @@ class LocatedCatalog:
             CatalogError: the file is missing, or a line is no JSON object with a "text".
         """
         return read_prompts(self.path(path))
+
+
+def _lora_sources(key: str, loras: Sequence[Lora]) -> Iterator[tuple[str, Source]]:
+    for number, lora in enumerate(loras):
+        yield f"{key}.loras.{number}", lora.source
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -289,6 +468,59 @@ def read_catalog(path: Path) -> LocatedCatalog:
     """
     file = path / CATALOG_FILE if path.is_dir() else path
     return LocatedCatalog(read_document(file, Catalog, CatalogError), file.parent)
+
+
+def catalogs_folder() -> Path:
+    """Where the built-in catalogs lie."""
+    return Path(__file__).parent / "catalogs"
+
+
+def builtin_catalogs() -> list[LocatedCatalog]:
+    """Those of the families people run, by name.
+
+    Raises:
+        CatalogError: one is damaged.
+    """
+    return [read_catalog(path) for path in sorted(catalogs_folder().glob("*.yaml"))]
+
+
+def find_catalog(name: str) -> LocatedCatalog:
+    """A built-in catalog by name, or the one at the path that `name` is.
+
+    Raises:
+        CatalogError: there is neither, or it cannot be understood.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return read_catalog(path)
+    builtin = {file.stem: file for file in catalogs_folder().glob("*.yaml")}
+    if name in builtin:
+        return read_catalog(builtin[name])
+    near = difflib.get_close_matches(name, builtin, n=1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    known = ", ".join(sorted(builtin))
+    raise CatalogError(f"no catalog {name!r}{meant} Known: {known}, or a .yaml file or its folder")
+
+
+def write_catalog(catalog: Catalog, path: Path) -> Path:
+    """Write a catalog whose paths are absolute, into a folder or a .yaml file; returns the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = path if path.suffix in (".yaml", ".yml") else path / CATALOG_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = catalog.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = yaml.safe_dump({"schema": catalog.version, **values}, sort_keys=False, width=100)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+    return file
+
+
+def prompts_folder() -> Path:
+    """Where the prompts lie that come with the package, for catalogs without their own."""
+    return Path(__file__).parent / "prompts"
 
 
 def default_catalog() -> LocatedCatalog:

@@ -96,11 +96,28 @@ def write(model: ir.Model, path: Path) -> None:
     _forget_origins(model)
     data = f"{path.name}.data"
     ir.save(model, path, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    _check(path)
+
+
+def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as cause:
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         raise GraphError(f"{path} is not valid ONNX: {lines[-1]}; report it") from cause
+
+
+def write_beside(model: ir.Model, path: Path) -> None:
+    """Write a graph into the folder it was read from, where its weights stay in the file they are
+    in; what was added to it since is kept in the graph itself.
+
+    Raises:
+        GraphError: what was written is not valid ONNX.
+        OSError: it cannot be written.
+    """
+    _forget_origins(model)
+    ir.save(model, path)
+    _check(path)
 
 
 def _forget_origins(model: ir.Model) -> None:

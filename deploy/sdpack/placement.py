@@ -7,11 +7,33 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a part does; the order is that of work."""
+    """What a part does; the order is that of work.
+
+    A family has one to three text encoders, each with a role of its own.
+    """
 
     TEXT_ENCODER = "text_encoder"
+    TEXT_ENCODER_2 = "text_encoder_2"
+    TEXT_ENCODER_3 = "text_encoder_3"
     DENOISER = "denoiser"
     DECODER = "decoder"
+
+    @property
+    def encodes_text(self) -> bool:
+        return self in TEXT_ENCODERS
+
+    @property
+    def group(self) -> str:
+        """Under which key a catalog lists its candidates."""
+        return "text_encoders" if self.encodes_text else f"{self.value}s"
+
+    @property
+    def words(self) -> str:
+        """ "text encoder 2"."""
+        return self.value.replace("_", " ")
+
+
+TEXT_ENCODERS = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3)
 
 
 class Loading(StrEnum):

@@ -73,6 +73,51 @@ class DeviceMemory(Document):
         return self
 
 
+Size = tuple[int, int]
+"""Height and width of a picture, in pixels."""
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """ "512,768x512" (width x height) as heights and widths.
+
+    Raises:
+        InputError: one is no size, or no whole number of latent pixels.
+    """
+    found: list[Size] = []
+    for word in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", word)  # noqa: RUF001
+        if match is None:
+            raise InputError(f"{word.strip()!r} is no size in pixels; write 512 or 768x512")
+        width, height = int(match[1]), int(match[2] or match[1])
+        if not width or not height or width % LATENT_PIXEL or height % LATENT_PIXEL:
+            raise InputError(
+                f"{word.strip()}: both sides have to be multiples of {LATENT_PIXEL} pixels"
+            )
+        found.append((height, width))
+    return tuple(dict.fromkeys(found))
+
+
+def parse_batches(text: str) -> tuple[int, int]:
+    """ "4" or "1-4" as the smallest and the largest batch.
+
+    Raises:
+        InputError: it is neither, or the wrong way round.
+    """
+    match = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", text)
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if match is not None and match[2] is None:
+        low = 1
+    if not 0 < low <= high:
+        raise InputError(f"{text!r} is no batch; write 4, or 1-4")
+    return low, high
+
+
+def format_size(size: Size) -> str:
+    """ "768x512": width and height."""
+    height, width = size
+    return f"{width}x{height}"
+
+
 class Shapes(Document):
     """The largest work at once: pictures a batch, and their height and width in pixels."""
 

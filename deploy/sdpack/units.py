@@ -50,3 +50,13 @@ def format_bytes(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.2f} GiB"
+
+
+def format_count(count: int) -> str:
+    """ "859.5 M": one decimal in the largest of k, M and G that leaves at least 1."""
+    size = float(count)
+    for unit in ("", " k", " M"):
+        if abs(size) < 1000:
+            return f"{size:.1f}{unit}" if unit else str(count)
+        size /= 1000
+    return f"{size:.2f} G"

@@ -8,28 +8,34 @@ from sdpack.bundle import Estimated, Evidence, Manifest, StandingFigures
 from sdpack.placement import Role
 from sdpack.units import format_bytes
 
-COLUMNS = (
-    *(role.value.replace("_", " ") for role in Role),
-    "peak",
-    "quality",
-    "to winner",
-    "latency",
-    "images",
-    "fate",
-)
-NUMBERS = COLUMNS[:-1]
+MEASURED = ("peak", "quality", "to winner", "latency", "images", "fate")
+
+
+def columns(manifest: Manifest) -> tuple[str, ...]:
+    """The headings of `best_mixes`; all but the last are of numbers."""
+    return (*(role.words for role in _roles(manifest)), *MEASURED)
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
-    """Rows of COLUMNS: the winner and the next best; weights by role and peak in MiB."""
-    return [_row(standing) for standing in manifest.evidence.standings[:count]]
+    """Rows of `columns`: the winner and the next best; weights by role and peak in MiB."""
+    roles = _roles(manifest)
+    return [_row(standing, roles) for standing in manifest.evidence.standings[:count]]
 
 
-def _row(standing: StandingFigures) -> tuple[str, ...]:
+def _roles(manifest: Manifest) -> list[Role]:
+    """Those any of the mixes has."""
+    return [role for role in Role if any(role in s.weights for s in manifest.evidence.standings)]
+
+
+def _row(standing: StandingFigures, roles: Sequence[Role]) -> tuple[str, ...]:
     latency = standing.latency_s
-    variants = dict(zip(Role, standing.mix.split(" + "), strict=True))
+    own = [role for role in Role if role in standing.weights]
+    variants = dict(zip(own, standing.mix.split(" + "), strict=True))
     return (
-        *(f"{variants[role]} {_mebibytes(standing.weights[role]):>5}" for role in Role),
+        *(
+            f"{variants[role]} {_mebibytes(standing.weights[role]):>5}" if role in variants else "-"
+            for role in roles
+        ),
         _mebibytes(standing.peak_bytes),
         _interval(standing.quality),
         "" if standing.fate == "won" else _plus_or_minus(standing),
@@ -108,7 +114,7 @@ def _plus_or_minus(standing: StandingFigures) -> str:
 
 def _shares(winner: StandingFigures) -> str:
     whole = sum(winner.weights.values())
-    shares = (f"{role.value.replace('_', ' ')} {winner.weights[role] / whole:.0%}" for role in Role)
+    shares = (f"{role.words} {count / whole:.0%}" for role, count in winner.weights.items())
     return f"Its weights are shared out so: {', '.join(shares)}."
 
 

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from sdpack.artifacts import Ledger, Store
+from sdpack.bundle import NEEDED
 from sdpack.catalog import read_catalog
 from sdpack.engines.onnxruntime import load
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.allocate import Allocation, Limit, allocate
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import Order
 from sdpack.pack.sensitivity import Sensitivities
+from sdpack.pack.sources import attending
 from sdpack.pack.workshop import KEPT, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Precision
@@ -23,7 +24,7 @@ from sdpack.quantize.sensitivity import uneven
 
 from tests.e2e import tiny
 
-ROLES = frozenset(role.value for role in Role)
+ROLES = frozenset(role.value for role in NEEDED)
 
 
 @pytest.fixture(name="workshop", scope="module")
@@ -38,17 +39,17 @@ def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 def uniform(precision: Precision) -> Mix:
     names = {Role.TEXT_ENCODER: "e", Role.DENOISER: "d", Role.DECODER: "v"}
-    return Mix(*(Variant(role, names[role], precision) for role in Role))
+    return Mix.of(*(Variant(role, name, precision) for role, name in names.items()))
 
 
 def file_bytes(workshop: Workshop, mix: Mix) -> int:
-    return sum(workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+    return sum(workshop.made(variant).artifact.bytes for variant in mix.variants)
 
 
 def test_uniform_variants_take_what_the_allocator_thinks(workshop: Workshop) -> None:
     choices = Choices(workshop)
     taken = {
-        precision: sum(choices.stored(uniform(precision).variant(role)) for role in Role)
+        precision: sum(choices.stored(variant) for variant in uniform(precision).variants)
         for precision in (Precision.FP32, Precision.W8, Precision.W4)
     }
     assert taken[Precision.W4] < taken[Precision.W8] < taken[Precision.FP32]
@@ -69,8 +70,8 @@ def test_a_mixed_mix_is_what_was_allocated(workshop: Workshop) -> None:
     for limit in np.linspace(least, most, 4).astype(int):
         found = allocate(listed, [Limit(ROLES, int(limit))])
         mix = choices.mix(wide, listed, found)
-        assert all(mix.variant(role).precision is Precision.MIXED for role in Role)
-        stored = {name for role in Role for name, _ in mix.variant(role).schemes}
+        assert all(variant.precision is Precision.MIXED for variant in mix.variants)
+        stored = {name for variant in mix.variants for name, _ in variant.schemes}
         assert len(stored) == sum(option.name != KEPT for option in found.options)
         assert file_bytes(workshop, mix) > before
         before = file_bytes(workshop, mix)
@@ -118,7 +119,7 @@ def test_kept_layers_are_those_of_the_fp32_graph(workshop: Workshop) -> None:
     x = workshop.calibration.batches(wide.decoder)[0]
     seen = []
     for path in (
-        workshop.graph(wide.decoder).path(MODEL_FILE),
+        attending(workshop.graph(wide.decoder)),
         workshop.made(mix.decoder).path,
     ):
         with load(path, threads=1) as session:

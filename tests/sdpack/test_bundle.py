@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from sdpack import bundle
-from sdpack.bundle import Manifest, open_bundle, read_manifest, write_bundle
+from sdpack.bundle import NEEDED, Manifest, open_bundle, read_manifest, write_bundle
 from sdpack.errors import BundleError, SdpackError, StoreError
 from sdpack.placement import Role
 from sdpack.profile import find_profile
@@ -26,7 +26,7 @@ def manifest(**changes: Any) -> Manifest:
         "name": "test",
         "catalog": "zoo",
         "profile": find_profile("4gb-gpu").model_dump(by_alias=True),
-        "parts": dict.fromkeys(Role, part),
+        "parts": dict.fromkeys(NEEDED, part),
         "placement": {"loading": "resident", "guidance": "batched", "tile": None},
         "sampling": {
             "steps": 16,
@@ -227,4 +227,9 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
 
 
 def test_the_portable_folders_are_those_optimum_reads() -> None:
-    assert set(bundle.PORTABLE.values()) == {"text_encoder", "unet", "vae_decoder"}
+    sdxl = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.DENOISER, Role.DECODER)
+    named = [bundle.portable_name(role, "UNet2DConditionModel") for role in sdxl]
+    assert named == ["text_encoder", "text_encoder_2", "unet", "vae_decoder"]
+    assert bundle.portable_name(Role.DENOISER, "SD3Transformer2DModel") == "transformer"
+    assert bundle.tokenizer_name(Role.TEXT_ENCODER) == "onnx/tokenizer"
+    assert bundle.tokenizer_name(Role.TEXT_ENCODER_3) == "onnx/tokenizer_3"

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from sdpack.catalog import default_catalog, read_catalog, read_prompts
 from sdpack.errors import CatalogError
-from sdpack.placement import Role
 
 COMMIT = "0123456789" * 4
 
@@ -56,7 +55,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 def test_the_zoo_has_eighteen_mixes_and_every_file() -> None:
     zoo = default_catalog()
     assert len(list(zoo.catalog.mixable())) == 3 * 3 * 2
-    assert all(mix.bridge is not None for mix in zoo.catalog.mixable())
+    assert all(mix.bridges for mix in zoo.catalog.mixable())
     assert zoo.missing() == []
     assert len(zoo.prompts(zoo.catalog.quality.prompts)) == 384
 
@@ -71,7 +70,7 @@ def test_shared_states_need_no_bridge(tmp_path: Path) -> None:
     catalog["text_encoders"]["e"]["states"] = "clip-l"
     catalog["denoisers"]["d"]["states"] = "clip-l"
     (mix,) = read_catalog(written(tmp_path, catalog)).catalog.mixable()
-    assert mix.bridge is None
+    assert not mix.bridges
 
 
 def test_parts_of_other_latents_never_meet(tmp_path: Path) -> None:
@@ -79,20 +78,20 @@ def test_parts_of_other_latents_never_meet(tmp_path: Path) -> None:
     catalog["decoders"]["w"] = {**catalog["decoders"]["v"], "latents": "b"}
     read = read_catalog(written(tmp_path, catalog)).catalog
     assert [mix.decoder for mix in read.mixable()] == ["v"]
-    assert list(read.unused()) == [(Role.DECODER, "w")]
+    assert [(group, name) for group, name, _ in read.unused()] == [("decoders", "w")]
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("bridges", [], "no three candidates work together"),
-        ("denoisers.d.latents", "b", "no three candidates work together"),
+        ("bridges", [], "no candidates work together"),
+        ("denoisers.d.latents", "b", "no candidates work together"),
         ("bridges.0.denoiser", "x", "there is no denoiser 'x'"),
         ("denoisers.d.source", {}, "either path or hub"),
         ("denoisers.d.source", {"hub": "a/b"}, "pin a/b to a 40-digit commit"),
         ("denoisers.d.source", {"hub": "a/b", "revision": "main"}, "revision"),
         ("denoisers.d.source", {"path": "x", "revision": COMMIT}, "belong to hub"),
-        ("denoisers.d.parameters", 3, "denoisers.d.parameters: unknown key"),
+        ("denoisers.d.weights", 3, "denoisers.d.weights: unknown key"),
         ("denoisers", {}, "denoisers"),
         ("image_size", 60, "60 is not a multiple of 8"),
         ("sampling.steps", 0, "sampling.steps"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from sdpack.bundle import Estimated, Evidence, Screening, StandingFigures
+from sdpack.placement import Role
 from sdpack.verdict import _comparison, _field, _row, _shares
 
 
@@ -32,11 +33,18 @@ BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, fate="tied", size_bytes=15 * 
 
 
 def test_a_row_tells_bytes_by_role_quality_and_latency() -> None:
-    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}))
+    roles = list(WINNER.weights)
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles)
     assert row[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "20.0")
     assert "0.500 [0.400, 0.600]" in row
     assert "123 ms" in row
-    assert "-0.100 ±0.050" in _row(WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"}))
+    assert "-0.100 ±0.050" in _row(WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"}), roles)
+
+
+def test_a_mix_that_does_without_an_encoder_leaves_its_column_empty() -> None:
+    roles = [Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.DENOISER, Role.DECODER]
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles)
+    assert row[:4] == ("a/w4   1.0", "-", "b/fp16   8.0", "c/w8   3.0")
 
 
 def test_the_shares_of_the_roles_are_told() -> None:

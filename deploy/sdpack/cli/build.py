@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from sdpack.catalog import LocatedCatalog
 from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.cli.require import require
-from sdpack.profile import find_profile
+from sdpack.errors import CatalogError
+from sdpack.profile import find_profile, parse_batches, parse_sizes
 from sdpack.units import format_bytes, parse_bytes
-from sdpack.verdict import COLUMNS, NUMBERS, best_mixes, verdict
+from sdpack.verdict import best_mixes, columns, verdict
 
 
 @click.command(
@@ -21,10 +23,29 @@ Examples:
   sdpack build --profile 4gb-gpu
   sdpack build --profile 8gb-gpu --memory 24MiB --out engines/small
   sdpack build --profile mine.yaml --catalog mine/catalog.yaml --json
+  sdpack build --profile 8gb-gpu --catalog sd15 --size 512,768x512 --batch 4
+  sdpack build --profile 4gb-gpu --model ~/models/mine
 """,
 )
-@click.option("--profile", "name", required=True, help="A device profile: its name or a file.")
+@click.option(
+    "--profile", "profile_name", required=True, help="A device profile: its name or a file."
+)
 @catalog_option
+@click.option(
+    "--model",
+    help="A diffusers folder or hub repository instead of a catalog; its own fp32 is the measure.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    help="Pictures in pixels, as 512 or 512,768x512 (width x height); the first is the default.",
+)
+@click.option(
+    "--batch", "batches", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Denoising steps; default: the catalog's."
+)
 @click.option(
     "--memory", help="What the pipeline may take at its peak, as 24MiB; default: the profile's."
 )
@@ -42,8 +63,12 @@ Examples:
 @click.pass_context
 def command(
     ctx: click.Context,
-    name: str,
-    path: Path | None,
+    profile_name: str,
+    catalog_name: str | None,
+    model: str | None,
+    sizes: str | None,
+    batches: str | None,
+    steps: int | None,
     memory: str | None,
     out: Path | None,
     images: int,
@@ -55,14 +80,23 @@ def command(
     nothing anew.
     """
     budget = None if memory is None else parse_bytes(memory)
-    profile = find_profile(name)
-    catalog = located(path)
+    profile = find_profile(profile_name)
+    if model is not None and catalog_name is not None:
+        raise CatalogError("give --model or --catalog, not both")
     require(profile.runtime)
+    catalog = located(catalog_name) if model is None else _adopted(model, steps)
     from sdpack.evaluate.race import Rules
     from sdpack.pack.order import Order, check
 
     order = Order(
-        profile, catalog, out or Path("engines") / profile.name, budget, Rules(most=images)
+        profile,
+        catalog,
+        out or Path("engines") / profile.name,
+        budget,
+        Rules(most=images),
+        parse_sizes(sizes) if sizes else (),
+        parse_batches(batches) if batches else None,
+        steps,
     )
     check(order)
     from sdpack.pack.build import build
@@ -75,6 +109,13 @@ def command(
         return
     fitting = f"{manifest.evidence.mixes:,} mixes that fit {format_bytes(order.budget)}"
     title = f"the best of {fitting}; weights and peak in MiB"
-    print_table(COLUMNS, best_mixes(manifest), title, NUMBERS)
+    headings = columns(manifest)
+    print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
     click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")
+
+
+def _adopted(model: str, steps: int | None) -> LocatedCatalog:
+    from sdpack.export.adopt import Adoption, adopt
+
+    return adopt(model, Adoption(steps))

@@ -6,62 +6,174 @@ from pathlib import Path
 
 import click
 
-from sdpack.catalog import LocatedCatalog, default_catalog, read_catalog
+from sdpack.catalog import (
+    LocatedCatalog,
+    builtin_catalogs,
+    default_catalog,
+    find_catalog,
+    write_catalog,
+)
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.require import require
-from sdpack.placement import Role
+from sdpack.errors import StoreError
+from sdpack.placement import TEXT_ENCODERS, Role
 from sdpack.precision import Runtime
+from sdpack.units import format_count
 
 catalog_option = click.option(
     "--catalog",
-    "path",
-    type=click.Path(path_type=Path),
-    help="A catalog file or its folder; default: the zoo.",
+    "catalog_name",
+    help="A built-in catalog's name, a catalog file or its folder; default: the zoo.",
 )
 
 
-def located(path: Path | None) -> LocatedCatalog:
-    """The catalog at `path`, or the zoo's."""
-    return default_catalog() if path is None else read_catalog(path)
+def located(name: str | None) -> LocatedCatalog:
+    """The catalog of that name or at that path, or the zoo's."""
+    return default_catalog() if name is None else find_catalog(name)
 
 
 @click.group(
     "catalog",
     epilog="""\b
 Examples:
-  sdpack catalog show
-  sdpack catalog check --catalog mine.yaml
+  sdpack catalog ls                             the built-in catalogs
+  sdpack catalog show --catalog sdxl            the candidates of one
+  sdpack catalog from ~/models/mine --out mine  a catalog of a diffusers folder
+  sdpack catalog check --catalog mine
 """,
 )
 def command() -> None:
-    """Show or check the candidate parts."""
+    """List, show, make or check catalogs of candidate parts."""
+
+
+@command.command()
+@json_option
+def ls(as_json: bool) -> None:
+    """List the built-in catalogs."""
+    found = builtin_catalogs()
+    if as_json:
+        print_json([entry.catalog.model_dump(mode="json", by_alias=True) for entry in found])
+        return
+    rows = [
+        (
+            entry.catalog.name,
+            str(len(entry.catalog.text_encoders)),
+            str(len(entry.catalog.denoisers)),
+            str(len(entry.catalog.decoders)),
+            f"{entry.catalog.image_size}",
+            entry.catalog.description,
+        )
+        for entry in found
+    ]
+    columns = ("catalog", "text encoders", "denoisers", "decoders", "pixels", "what it holds")
+    print_table(columns, rows, "built-in catalogs", columns[1:5])
 
 
 @command.command()
 @catalog_option
 @json_option
-def show(path: Path | None, as_json: bool) -> None:
+def show(catalog_name: str | None, as_json: bool) -> None:
     """List the candidates by role."""
-    found = located(path)
+    found = located(catalog_name)
     if as_json:
         print_json(found.catalog.model_dump(mode="json", by_alias=True))
         return
+    roles = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
     rows = [
-        (role.value, name, str(candidate.source), candidate.licence)
-        for role in Role
+        (
+            role.words,
+            name,
+            format_count(candidate.parameters) if candidate.parameters else "",
+            str(candidate.source),
+            candidate.licence,
+        )
+        for role in roles
         for name, candidate in found.catalog.candidates(role).items()
     ]
     mixes = len(list(found.catalog.mixable()))
-    title = f"{found.catalog.name}: {mixes} ways to put three parts together"
-    print_table(("role", "candidate", "source", "licence"), rows, title)
+    title = f"{found.catalog.name}: {mixes} ways to put parts together"
+    columns = ("role", "candidate", "parameters", "source", "licence")
+    print_table(columns, rows, title, right=("parameters",))
+    for group, unused, why in found.catalog.unused():
+        click.echo(f"{group}.{unused} is not offered: {why}")
+
+
+@command.command("from")
+@click.argument("model")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The catalog's folder, or a .yaml file.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Default: what the family usually takes.")
+@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: likewise.")
+@click.option("--image-size", type=click.IntRange(min=8), help="Side of a picture in pixels.")
+@click.option(
+    "--without",
+    "left_out",
+    type=click.Choice([role.value for role in TEXT_ENCODERS]),
+    multiple=True,
+    help="A text encoder to leave out, as Stable Diffusion 3's text_encoder_3.",
+)
+@json_option
+def from_model(
+    model: str,
+    out: Path,
+    steps: int | None,
+    guidance_scale: float | None,
+    image_size: int | None,
+    left_out: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write a catalog of MODEL, a diffusers folder or a hub repository (OWNER/NAME).
+
+    Hub repositories are pinned to the revision they have now. A token is taken from HF_TOKEN
+    alone; HF_HUB_OFFLINE=1 keeps to what is on this machine.
+    """
+    require(Runtime.ONNXRUNTIME_CPU)
+    from sdpack.export.adopt import Adoption, adopt
+
+    roles = frozenset(Role(role) for role in left_out)
+    found = adopt(model, Adoption(steps, guidance_scale, image_size, roles))
+    try:
+        path = write_catalog(found.catalog, out)
+    except OSError as cause:
+        raise StoreError(f"{out} cannot be written ({cause.strerror}); choose --out") from cause
+    if as_json:
+        print_json({"catalog": str(path), "name": found.catalog.name})
+        return
+    click.echo(f"{path} lists the parts of {model}; build with --catalog {path}")
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
+def convert(folder: Path, as_json: bool) -> None:
+    """Write the pickled weights in FOLDER, and in folders in it, as .safetensors beside them.
+
+    Reading a pickle is safe only from a source you trust: what is read here is restricted to
+    tensors, and refused otherwise.
+    """
+    require(Runtime.ONNXRUNTIME_CPU)
+    from sdpack.export.pickles import convert_pickles
+
+    written = convert_pickles(folder)
+    if as_json:
+        print_json([str(path) for path in written])
+        return
+    for path in written:
+        click.echo(f"{path} is written")
+    if not written:
+        click.echo(f"{folder} holds no pickled weights that have no .safetensors beside them")
 
 
 @command.command()
 @catalog_option
 @json_option
-def check(path: Path | None, as_json: bool) -> None:
+def check(catalog_name: str | None, as_json: bool) -> None:
     """Check that everything the catalog names on this machine is there, whole and of use."""
-    found = located(path)
+    found = located(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.pack.order import check_catalog
 
@@ -71,11 +183,11 @@ def check(path: Path | None, as_json: bool) -> None:
         key: len(found.prompts(getattr(quality, key)))
         for key in ("prompts", "calibration", "samples")
     }
-    unused = [f"{role}.{name}" for role, name in found.catalog.unused()]
+    unused = {f"{group}.{name}": why for group, name, why in found.catalog.unused()}
     if as_json:
-        print_json({"name": found.catalog.name, "prompts": prompts, "unused": unused})
+        print_json({"name": found.catalog.name, "prompts": prompts, "unused": list(unused)})
         return
     counts = ", ".join(f"{count} {key}" for key, count in prompts.items())
     click.echo(f"{found.catalog.name} is whole: {counts}")
-    for name in unused:
-        click.echo(f"{name} fits nothing else and will not be used")
+    for unused_name, why in unused.items():
+        click.echo(f"{unused_name} will not be used: {why}")

@@ -34,7 +34,7 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
         return
     for role, plan in manifest.finished.plans.items():
         click.echo(
-            f"{role.replace('_', ' ')}: {format_bytes(plan.weight_bytes)} of weights, "
+            f"{role.words}: {format_bytes(plan.weight_bytes)} of weights, "
             f"{format_bytes(plan.activation_bytes)} of scratch"
         )
     click.echo(

@@ -25,12 +25,14 @@ def command(bundle: Path, as_json: bool) -> None:
     profile, memory = manifest.profile, manifest.memory
     click.echo(f"{manifest.name}: {manifest.catalog} for {profile.name} ({profile.description})")
     parts = ("role", "candidate", "precision", "parameters", "weights", "licence")
-    print_table(parts, [_row(manifest, role) for role in Role], right=("parameters", "weights"))
+    print_table(
+        parts, [_row(manifest, role) for role in manifest.parts], right=("parameters", "weights")
+    )
     click.echo(
         f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch of the "
-        f"{memory.activation_role.replace('_', ' ')}"
+        f"{memory.activation_role.words}"
     )
-    print_lines(line for role in Role for line in _layers(manifest, role))
+    print_lines(line for role in manifest.parts for line in _layers(manifest, role))
     print_lines(verdict(manifest))
     click.echo(f"{len(manifest.files)} files, all as shipped")
 
@@ -50,7 +52,7 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
 
 def _layers(manifest: Manifest, role: Role) -> list[str]:
     """How the layers of a part differ, where they do."""
-    part, name = manifest.parts[role], role.value.replace("_", " ")
+    part, name = manifest.parts[role], role.words
     lines = []
     if len(part.layers) > 1:
         stored = ", ".join(f"{count} {scheme}" for scheme, count in part.layers.items())

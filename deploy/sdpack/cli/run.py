@@ -12,6 +12,7 @@ from sdpack.bundle import open_bundle
 from sdpack.cli.output import json_option, print_json
 from sdpack.errors import PromptError, StoreError
 from sdpack.precision import Runtime
+from sdpack.profile import Size, parse_sizes
 
 
 @click.command(
@@ -27,6 +28,7 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the first; then one more.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: the bundle's.")
 @click.option("--negative-prompt", help="What to move away from; default: the bundle's.")
+@click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
 @click.option(
     "--runtime",
     type=click.Choice([runtime.value for runtime in Runtime]),
@@ -46,6 +48,7 @@ def command(
     seed: int,
     guidance_scale: float | None,
     negative_prompt: str | None,
+    size: str | None,
     runtime: str | None,
     out: Path,
     as_json: bool,
@@ -58,12 +61,15 @@ def command(
     from sdpack.runtime.bundle import pipeline, request
     from sdpack.runtime.choose import chosen_runtime
 
+    asked_size = _one_size(size)
     manifest = open_bundle(bundle)
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
     drawer = pipeline(bundle, manifest, chosen)
     files = []
     for number, prompt in enumerate(prompts):
-        asked = request(manifest, [prompt], [seed + number], guidance_scale, negative_prompt)
+        asked = request(
+            manifest, [prompt], [seed + number], guidance_scale, negative_prompt, asked_size
+        )
         (picture,) = drawer.draw(asked)
         path = out if out.suffix == ".png" else out / f"{number + 1}.png"
         try:
@@ -73,7 +79,7 @@ def command(
             reason = cause.strerror or cause
             raise StoreError(f"{path} cannot be written ({reason}); choose --out") from cause
         files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
-        if drawer.tokenizer.cut([prompt])[0]:
+        if any(tokenizer.cut([prompt])[0] for tokenizer in drawer.tokenizers.values()):
             click.echo(f"{prompt!r} is too long: its end was not read", err=True)
     drawer.close()
     if as_json:
@@ -81,3 +87,12 @@ def command(
         return
     for drawn in files:
         click.echo(f"{drawn['file']}: {drawn['prompt']} (seed {drawn['seed']}, {chosen})")
+
+
+def _one_size(text: str | None) -> Size | None:
+    if text is None:
+        return None
+    sizes = parse_sizes(text)
+    if len(sizes) > 1:
+        raise PromptError(f"--size {text} names {len(sizes)} sizes; give one")
+    return sizes[0]

@@ -46,7 +46,7 @@ class OrtSession:
     def close(self) -> None:
         if self._session is not None:
             self._session = None
-            _give_back_freed_memory()
+            give_back_freed_memory()
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +124,7 @@ def steady_memory() -> None:
         set_option(MMAP_THRESHOLD, OWN_PAGES_FROM_BYTES)
 
 
-def _give_back_freed_memory() -> None:
+def give_back_freed_memory() -> None:
     """Ask glibc to hand freed memory back to the system, so that the next part finds it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

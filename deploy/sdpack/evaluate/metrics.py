@@ -84,6 +84,14 @@ def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Floats:
     return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
 
 
+def structural_similarity(pictures: Tensor, wanted: Tensor) -> Floats:
+    """SSIM (Wang et al. 2004) of each picture, float32 (N, 3, H, W) in [0, 1]: (N,)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = structural_similarity_index_measure(pictures, wanted, data_range=1.0, reduction="none")
+    return np.atleast_1d(np.asarray(found, np.float64))
+
+
 def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     """Kernel distance (Binkowski et al. 2018), times 1000: unbiased MMD², cubic kernel.
 

@@ -8,28 +8,30 @@ was and a second run draws nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Ledger, Store, digest
+from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError
-from sdpack.evaluate.metrics import Panel, similarity
 from sdpack.evaluate.race import BROKEN_SCORE
 from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.text import Text, encoded, joined
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 Floats = NDArray[np.float32]
-BATCH = 16
+BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
+BATCH_PIXELS = 64 * 64
+SAID = "said.npz"
 
 
 @dataclass(frozen=True)
@@ -48,40 +50,84 @@ class Drawer:
 
 
 @dataclass(frozen=True)
-class Trio:
-    """The parts of one mix."""
+class Recipe:
+    """How a denoiser is run.
 
-    text_encoder: Drawer
-    denoiser: Drawer
-    decoder: Drawer
+    Attributes:
+        content: one hash of it.
+    """
+
+    sampler: SamplerTable
+    conditioning: Conditioning
+    guidance_scale: float
+    guidance_rescale: float = 0.0
+    negative_prompt: str = ""
+
+    @cached_property
+    def content(self) -> str:
+        return digest(
+            {
+                "sampler": self.sampler.to_json(),
+                "conditioning": self.conditioning.model_dump(mode="json"),
+                "guidance": [self.guidance_scale, self.guidance_rescale],
+                "negative_prompt": self.negative_prompt,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The parts of one mix, and how they are run.
+
+    Attributes:
+        latents: the space its decoder works in.
+        reference: the same parts in fp32, where pictures are compared with theirs.
+    """
+
+    parts: Mapping[Role, Drawer]
+    recipe: Recipe
+    latents: Latents
+    reference: Ensemble | None = None
+
+    @property
+    def encoders(self) -> dict[Role, Drawer]:
+        return {role: part for role, part in self.parts.items() if role.encodes_text}
+
+    @property
+    def denoiser(self) -> Drawer:
+        return self.parts[Role.DENOISER]
+
+    @property
+    def decoder(self) -> Drawer:
+        return self.parts[Role.DECODER]
 
     @property
     def contents(self) -> dict[str, str]:
-        return {role.value: getattr(self, role.value).content for role in Role}
+        """What its pictures depend on besides what is drawn."""
+        parts = {role.value: part.content for role, part in self.parts.items()}
+        return {**parts, "recipe": self.recipe.content}
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every mix draws: the same prompts from the same noise, in the same way.
+    """What every mix draws: the same prompts from the same noise.
 
     Prompt number i starts from seed i.
     """
 
     prompts: Sequence[str]
-    sampler: SamplerTable
-    guidance_scale: float
-    negative_prompt: str
     height: int
     width: int
 
-    def request(self, numbers: Sequence[int]) -> Request:
+    def request(self, numbers: Sequence[int], recipe: Recipe) -> Request:
         return Request(
             [self.prompts[i] for i in numbers],
             list(numbers),
-            self.guidance_scale,
+            recipe.guidance_scale,
             self.height,
             self.width,
-            self.negative_prompt,
+            recipe.negative_prompt,
+            recipe.guidance_rescale,
         )
 
     def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
@@ -89,118 +135,139 @@ class Task:
         return {
             "prompts": [self.prompts[i] for i in numbers],
             "seeds": list(numbers),
-            "sampler": digest(self.sampler.to_json()),
-            "guidance_scale": self.guidance_scale,
-            "negative_prompt": self.negative_prompt,
             "size": [self.height, self.width],
         }
+
+
+class Scorer(Protocol):
+    """What a picture is worth, as a number that is larger for better ones, and at most 1.
+
+    Attributes:
+        metric: what it is called in the evidence and in the ledger.
+    """
+
+    metric: str
+
+    def content(self, mix: Ensemble) -> str:
+        """One hash of what the scores of a mix depend on besides its pictures and prompts."""
+        ...
+
+    def score(
+        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+    ) -> Sequence[float]:
+        """Of each of these pictures of a mix, uint8 (N, H, W, 3), of the prompts of these numbers.
+
+        Raises:
+            BrokenPictureError: what they are compared with is broken.
+        """
+        ...
 
 
 class Studio:
     """Draws and scores mixes on one task.
 
     Args:
-        latents: of each decoder, by content.
-        panel: what gives the judge, asked for it only when there is something to judge.
         measured_on: the runtime that draws, as the evidence will name it.
     """
 
     def __init__(
         self,
         task: Task,
-        latents: Mapping[str, Latents],
-        panel: Callable[[], Panel],
-        judge_content: str,
+        scorer: Scorer,
         store: Store,
         ledger: Ledger,
         measured_on: str,
     ) -> None:
         self.task = task
         self.drawn = 0
-        self._latents = latents
-        self._panel = panel
-        self._judge = judge_content
+        self._scorer = scorer
+        self._batch = max(1, BATCH * BATCH_PIXELS // (task.height * task.width))
         self._store = store
         self._ledger = ledger
         self._measured_on = measured_on
         self._sessions = _Sessions()
 
-    def scores(self, trios: Sequence[Trio], numbers: Sequence[int]) -> NDArray[np.float64]:
-        """Judge similarity of every mix on these prompts: float64 (mixes, prompts).
+    def scores(self, mixes: Sequence[Ensemble], numbers: Sequence[int]) -> NDArray[np.float64]:
+        """What every mix is worth on these prompts: float64 (mixes, prompts).
 
         A mix that draws a broken picture scores BROKEN_SCORE on all of these prompts.
         """
-        found = [self._known(trio, numbers) for trio in trios]
+        found = [self._known(mix, numbers) for mix in mixes]
         missing = [i for i, scores in enumerate(found) if scores is None]
         by_decoder: dict[str, list[int]] = {}
-        for i in sorted(missing, key=lambda i: (trios[i].denoiser.content, i)):
-            self.latents(trios[i], numbers)
-            by_decoder.setdefault(trios[i].decoder.content, []).append(i)
+        for i in sorted(missing, key=lambda i: (mixes[i].denoiser.content, i)):
+            self.latents(mixes[i], numbers)
+            by_decoder.setdefault(mixes[i].decoder.content, []).append(i)
         for group in by_decoder.values():
             for i in group:
-                found[i] = self._score(trios[i], numbers)
+                found[i] = self._score(mixes[i], numbers)
         return np.array(found)
 
-    def pictures(self, trio: Trio, numbers: Sequence[int]) -> Pictures:
+    def pictures(self, mix: Ensemble, numbers: Sequence[int]) -> Pictures:
         """uint8 (N, H, W, 3).
 
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
         """
-        latents = self.latents(trio, numbers)
-        pipeline = self._pipeline(trio)
-        batches = [latents[i : i + BATCH] for i in range(0, len(latents), BATCH)]
+        latents = self.latents(mix, numbers)
+        pipeline = self._pipeline(mix)
+        size = self._batch
+        batches = [latents[i : i + size] for i in range(0, len(latents), size)]
         return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
 
-    def _known(self, trio: Trio, numbers: Sequence[int]) -> list[float] | None:
-        value = self._ledger.find("similarity", self.inputs(trio, numbers))
+    def _known(self, mix: Ensemble, numbers: Sequence[int]) -> list[float] | None:
+        value = self._ledger.find(self._scorer.metric, self.inputs(mix, numbers))
         return None if value is None else list(value["scores"])
 
-    def inputs(self, trio: Trio, numbers: Sequence[int]) -> dict[str, Any]:
+    def inputs(self, mix: Ensemble, numbers: Sequence[int]) -> dict[str, Any]:
         """What a figure of a mix on these prompts depends on: its key in the ledger."""
-        measured = {"judge": self._judge, "measured_on": self._measured_on}
-        return {**trio.contents, **self.task.inputs(numbers), **measured}
+        measured = {"judge": self._scorer.content(mix), "measured_on": self._measured_on}
+        return {**mix.contents, **self.task.inputs(numbers), **measured}
 
-    def times(self, trio: Trio, placement: Placement, count: int) -> list[float]:
-        """Seconds of each of `count` pictures drawn one by one, loading not counted."""
-        pipeline = self._pipeline(trio, placement)
+    def times(self, mix: Ensemble, placement: Placement, count: int, slow_s: float) -> list[float]:
+        """Seconds of each of `count` pictures drawn one by one, loading not counted.
+
+        Args:
+            slow_s: a picture that takes longer is the last.
+        """
+        pipeline = self._pipeline(mix, placement)
+        for role in mix.parts:
+            pipeline.loaders[role]()
         found = []
         for _ in range(count):
             since = time.perf_counter()
-            pipeline.draw(self.task.request([0]))
+            pipeline.draw(self.task.request([0], mix.recipe))
             found.append(time.perf_counter() - since)
+            if found[-1] > slow_s:
+                break
         return found
 
-    def _score(self, trio: Trio, numbers: Sequence[int]) -> list[float]:
+    def _score(self, mix: Ensemble, numbers: Sequence[int]) -> list[float]:
         self.drawn += len(numbers)
         value: dict[str, Any] = {}
         try:
-            pictures = torch.from_numpy(self.pictures(trio, numbers))
+            pictures = self.pictures(mix, numbers)
+            value = {"scores": list(self._scorer.score(mix, pictures, numbers, self))}
         except BrokenPictureError as error:
             value = {"scores": [BROKEN_SCORE] * len(numbers), "broken": str(error)}
-        else:
-            panel = self._panel()
-            embedded = panel.embed_features(panel.features(pictures))
-            texts = [self.task.prompts[i] for i in numbers]
-            value = {"scores": similarity(panel, embedded, texts).tolist()}
-        self._ledger.record("similarity", self.inputs(trio, numbers), value)
+        self._ledger.record(self._scorer.metric, self.inputs(mix, numbers), value)
         return list(value["scores"])
 
-    def latents(self, trio: Trio, numbers: Sequence[int]) -> Floats:
-        """Denoised latents float32 (N, C, h, w), drawn once for each encoder and denoiser."""
-        inputs = {
-            "text_encoder": trio.text_encoder.content,
-            "denoiser": trio.denoiser.content,
-            "measured_on": self._measured_on,
-            **self.task.inputs(numbers),
-        }
+    def latents(self, mix: Ensemble, numbers: Sequence[int]) -> Floats:
+        """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser."""
+        contents = {name: what for name, what in mix.contents.items() if name != Role.DECODER}
+        inputs = {**contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
 
         def draw(folder: Path) -> None:
-            states, empty = self.states(trio.text_encoder, numbers)
-            pipeline = self._pipeline(trio)
+            text, against = self.texts(mix, numbers)
+            pipeline = self._pipeline(mix)
             parts = [
-                pipeline.denoise(self.task.request(numbers[i : i + BATCH]), said, empty)
-                for i, said in _batches(states)
+                pipeline.denoise(
+                    self.task.request(numbers[i : i + self._batch], mix.recipe),
+                    text.rows(i, i + self._batch),
+                    against,
+                )
+                for i in range(0, len(text), self._batch)
             ]
             np.save(folder / "latents.npy", np.concatenate(parts))
 
@@ -208,33 +275,55 @@ class Studio:
         latents: Floats = np.load(artifact.path("latents.npy"))
         return latents
 
-    def states(self, encoder: Drawer, numbers: Sequence[int]) -> tuple[Floats, Floats | None]:
-        """Text states (N, T, width) and those of the negative prompt (1, T, width)."""
-        asked = self.task.request(numbers)
-        texts = [asked.negative_prompt, *asked.prompts]
-        inputs = {"text_encoder": encoder.content, "texts": texts, "on": self._measured_on}
+    def texts(self, mix: Ensemble, numbers: Sequence[int]) -> tuple[Text, Text | None]:
+        """What is said of these prompts, and of what guidance moves away from."""
+        recipe = mix.recipe
+        prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in numbers)]
+        said = {
+            role: self._said(role, encoder, prompts, recipe.conditioning)
+            for role, encoder in mix.encoders.items()
+        }
+        together = joined(recipe.conditioning, said)
+        text = together.rows(1, len(together))
+        if not recipe.conditioning.guided(recipe.guidance_scale):
+            return text, None
+        against = together.rows(0, 1)
+        if recipe.conditioning.zero_empty and not recipe.negative_prompt:
+            against = against.silenced()
+        return text, against
+
+    def _said(
+        self, role: Role, encoder: Drawer, prompts: Sequence[str], conditioning: Conditioning
+    ) -> Text:
+        """What one encoder says, asked once."""
+        inputs = {
+            "text_encoder": encoder.content,
+            "texts": list(prompts),
+            "lowercase": conditioning.lowercase,
+            "on": self._measured_on,
+        }
 
         def encode(folder: Path) -> None:
-            assert encoder.tokenizer is not None
-            session = self._sessions.of(Role.TEXT_ENCODER, encoder)
-            ids = encoder.tokenizer.ids(texts)
-            said = [session.run({"input_ids": part}) for _, part in _batches(ids)]
-            states = np.concatenate([s["last_hidden_state"] for s in said])
-            np.save(folder / "states.npy", states.astype(np.float32))
+            tokenizer = encoder.tokenizer
+            assert tokenizer is not None
+            session = self._sessions.of(role, encoder)
+            parts = [
+                encoded(session, tokenizer, prompts[i : i + BATCH], conditioning, role)
+                for i in range(0, len(prompts), BATCH)
+            ]
+            np.savez(folder / SAID, **Text.concatenated(parts).arrays())  # type: ignore[arg-type]
 
-        artifact = self._store.make("states", inputs, encode)
-        states: Floats = np.load(artifact.path("states.npy"))
-        return states[1:], states[:1] if asked.guided else None
+        with np.load(self._store.make("states", inputs, encode).path(SAID)) as arrays:
+            return Text(**arrays)
 
-    def _pipeline(self, trio: Trio, placement: Placement | None = None) -> Pipeline:
-        assert trio.text_encoder.tokenizer is not None
-        parts = {role: getattr(trio, role.value) for role in Role}
+    def _pipeline(self, mix: Ensemble, placement: Placement | None = None) -> Pipeline:
         return Pipeline(
-            {role: partial(self._sessions.of, role, part) for role, part in parts.items()},
-            trio.text_encoder.tokenizer,
-            self.task.sampler,
-            self._latents[trio.decoder.content],
+            {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
+            {r: part.tokenizer for r, part in mix.encoders.items() if part.tokenizer is not None},
+            mix.recipe.sampler,
+            mix.latents,
             placement or Placement(),
+            mix.recipe.conditioning,
         )
 
 
@@ -254,8 +343,3 @@ class _Sessions:
             session = drawer.load()
             self._open[role] = (drawer.content, session)
         return session
-
-
-def _batches(rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    for start in range(0, len(rows), BATCH):
-        yield start, rows[start : start + BATCH]

@@ -14,20 +14,52 @@ from safetensors import SafetensorError, safe_open
 
 from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
+from sdpack.export.lora import lora_file, merge
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG = "config.json"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-EXPORTED = ("CLIPTextModel", "UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny")
+TEXT_ENCODERS = (
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "T5EncoderModel",
+    "BertModel",
+    "DistilBertModel",
+    "RobertaModel",
+)
+DENOISERS = (
+    "UNet2DConditionModel",
+    "SD3Transformer2DModel",
+    "PixArtTransformer2DModel",
+    "FluxTransformer2DModel",
+)
+DECODERS = ("AutoencoderKL", "AutoencoderTiny")
+EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
+# What hubs call the same weights: whole models of which only the encoder is needed, and the class
+# PixArt's transformers had before they had their own.
+ALIASES = {
+    "T5ForConditionalGeneration": "T5EncoderModel",
+    "T5Model": "T5EncoderModel",
+    "BertForMaskedLM": "BertModel",
+    "BertForPreTraining": "BertModel",
+    "DistilBertForMaskedLM": "DistilBertModel",
+    "RobertaForMaskedLM": "RobertaModel",
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A transformers or diffusers folder with its config and safetensors files."""
+    """A transformers or diffusers folder with its config and safetensors files.
+
+    Attributes:
+        loras: folders of low-rank weights that are merged into it, each with its scale.
+    """
 
     folder: Path
+    loras: tuple[tuple[Path, float], ...] = ()
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -53,6 +85,9 @@ class Checkpoint:
             SourceError: the config names none, or one sdpack does not export.
         """
         named = self.config.get("_class_name") or (self.config.get("architectures") or [None])[0]
+        named = ALIASES.get(str(named), named)
+        if named == "Transformer2DModel" and self.config.get("norm_type") == "ada_norm_single":
+            named = "PixArtTransformer2DModel"
         if named not in EXPORTED:
             raise SourceError(
                 f"{self.folder / CONFIG}: sdpack cannot export the class {named!r}; "
@@ -73,6 +108,13 @@ class Checkpoint:
             index = self.folder / f"{name}.index.json"
             if index.is_file():
                 return self._shards(index)
+        pickled = sorted(p.name for p in self.folder.glob("*") if p.suffix in PICKLES)
+        if pickled:
+            raise SourceError(
+                f"{self.folder} holds its weights as a pickle alone ({pickled[0]}), which may run "
+                "any code when it is read; convert it with `sdpack catalog convert` if you trust "
+                "where it comes from, or choose a revision with .safetensors"
+            )
         raise SourceError(
             f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
         )
@@ -111,12 +153,16 @@ class Checkpoint:
 
     @cached_property
     def content(self) -> str:
-        """One hash of its config and weights."""
+        """One hash of its config and weights, and of what is merged into them."""
         files = [self.folder / CONFIG, *self.weight_files]
-        return digest({path.name: file_sha256(path) for path in files})
+        own = {path.name: file_sha256(path) for path in files}
+        if not self.loras:
+            return digest(own)
+        merged = [[file_sha256(lora_file(folder)), scale] for folder, scale in self.loras]
+        return digest({"own": own, "merged": merged})
 
     def load(self) -> nn.Module:
-        """The model in fp32, ready to run.
+        """The model in fp32, low-rank weights merged into it, ready to run.
 
         Raises:
             SourceError: the weights are damaged or do not belong to the class.
@@ -135,6 +181,8 @@ class Checkpoint:
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        for folder, scale in self.loras:
+            merge(model, folder, scale)
         return cast("nn.Module", model).eval()
 
 

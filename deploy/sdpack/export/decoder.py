@@ -26,7 +26,7 @@ class _Decoder(nn.Module):
 class DecoderPart:
     """latent_sample float32 (batch, C, height, width) to sample (batch, 3, 8 height, 8 width)."""
 
-    output = "sample"
+    outputs = ("sample",)
     dynamic: Mapping[str, Mapping[int, str]] = {
         "latent_sample": {0: "batch", 2: "height", 3: "width"}
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sdpack.engines.onnxruntime import give_back_freed_memory, load
 from sdpack.errors import ExportError, GraphError
 from sdpack.onnx_file import MODEL_FILE, write
 
@@ -36,10 +38,17 @@ CHECKED_AT = (Shape(1, 16, 16), Shape(3, 24, 8))
 
 
 class Part(Protocol):
-    """A part ready for export: a module whose keyword arguments are the graph's inputs."""
+    """A part ready for export: a module whose keyword arguments are the graph's inputs.
 
-    output: str
-    dynamic: Mapping[str, Mapping[int, str]]
+    A part whose class cannot be traced as it is has a `tracing`, a context in which it can; one
+    that is to be checked at other shapes than CHECKED_AT has them as `checked_at`.
+    """
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def dynamic(self) -> Mapping[str, Mapping[int, str]]: ...
 
     @property
     def module(self) -> nn.Module: ...
@@ -67,22 +76,58 @@ def export(part: Part, folder: Path) -> Exported:
         ExportError: it cannot be exported, or the graph disagrees with the module.
         OSError: it cannot be written.
     """
+    return export_made(lambda: part, folder)
+
+
+def export_made(make: Callable[[], Part], folder: Path) -> Exported:
+    """As `export`, of a part that is let go before its graph is run, so that a large one is in
+    memory once.
+    """
     path = folder / MODEL_FILE
     with _quiet(), torch.no_grad():
-        try:
-            _write(part, path)
-        except (GraphError, OSError):
-            raise
-        except Exception as cause:  # the exporter raises classes of its own, and many others
-            raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
-        errors = {_words(shape): _error(part, path, shape) for shape in CHECKED_AT}
-    exported = Exported(errors)
+        answers = _exported(make(), path)
+    gc.collect()
+    give_back_freed_memory()
+    exported = Exported({_words(a.shape): _error(a, path) for a in answers})
     if not exported.worst < TOLERANCE:
         raise ExportError(
             f"{path}: the graph is off by {exported.worst:.1e} of the module's output (allowed "
             f"{TOLERANCE:.0e}); report this checkpoint's class and versions"
         )
     return exported
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a module says to some inputs: outputs by name."""
+
+    shape: Shape
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+
+def _exported(part: Part, path: Path) -> list[_Answer]:
+    """Write the graph; returns what the module says at the shapes it is checked at."""
+    tracing = getattr(part, "tracing", nullcontext)
+    try:
+        with tracing():
+            _write(part, path)
+    except (GraphError, OSError):
+        raise
+    except Exception as cause:  # the exporter raises classes of its own, and many others
+        raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
+    return [_answer(part, shape) for shape in getattr(part, "checked_at", CHECKED_AT)]
+
+
+def _answer(part: Part, shape: Shape) -> _Answer:
+    inputs = seeded_inputs(part, shape)
+    given = part.module(**inputs)
+    outputs = given if isinstance(given, tuple) else (given,)
+    return _Answer(
+        shape,
+        {name: value.numpy() for name, value in inputs.items()},
+        {name: value.numpy() for name, value in zip(part.outputs, outputs, strict=True)},
+    )
 
 
 def _write(part: Part, path: Path) -> None:
@@ -93,7 +138,7 @@ def _write(part: Part, path: Path) -> None:
         kwargs=inputs,
         dynamo=True,
         input_names=list(inputs),
-        output_names=[part.output],
+        output_names=list(part.outputs),
         dynamic_shapes={name: dict(part.dynamic.get(name, {})) for name in inputs},
         opset_version=OPSET,
         verbose=False,
@@ -114,22 +159,17 @@ def unit_variance(uniform: Tensor) -> Tensor:
     return (uniform - 0.5) * 12**0.5
 
 
-def _error(part: Part, path: Path, shape: Shape) -> float:
-    """Worst absolute difference of graph and module, relative to the module's largest output."""
-    inputs = seeded_inputs(part, shape)
-    wanted = part.module(**inputs).numpy()
-    seen = _run(path, {name: value.numpy() for name, value in inputs.items()})
+def _error(answer: _Answer, path: Path) -> float:
+    """Worst absolute difference of graph and module, relative to the output's largest number."""
+    with load(path) as session:
+        seen = session.run(answer.inputs)
+    return max(_difference(path, seen[n], wanted) for n, wanted in answer.outputs.items())
+
+
+def _difference(path: Path, seen: NDArray[Any], wanted: NDArray[Any]) -> float:
     if seen.shape != wanted.shape:
         raise ExportError(f"{path}: output of shape {seen.shape}, PyTorch gives {wanted.shape}")
     return float(np.abs(seen - wanted).max() / (np.abs(wanted).max() or 1.0))
-
-
-def _run(path: Path, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    from sdpack.engines.onnxruntime import load
-
-    with load(path) as session:
-        (output,) = session.run(inputs).values()
-    return output
 
 
 def _words(shape: Shape) -> str:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdpack.conditioning import Family
 from sdpack.errors import SchedulerError, SourceError
 from sdpack.runtime.sampler import SamplerTable
 
@@ -45,7 +47,54 @@ def load_scheduler(folder: Path) -> Any:
         raise SourceError(f"{path}: no scheduler's config ({cause!r})") from cause
 
 
-def sampler_table(scheduler: Any, steps: int) -> SamplerTable:
+@dataclass(frozen=True)
+class RunSettings:
+    """What a scheduler's timesteps depend on besides their number.
+
+    Attributes:
+        sigmas: noise levels to step through, where the pipeline names them.
+        mu: how far they are shifted towards noise, where that depends on the picture's size.
+    """
+
+    sigmas: tuple[float, ...] | None = None
+    mu: float | None = None
+
+    def given(self, steps: int) -> dict[str, Any]:
+        """The arguments of `set_timesteps`."""
+        more = {} if self.mu is None else {"mu": self.mu}
+        if self.sigmas is None:
+            return {"num_inference_steps": steps, **more}
+        return {"sigmas": list(self.sigmas), **more}
+
+
+PLAIN = RunSettings()
+PATCH = 2  # latent pixels a side of a token of those transformers whose schedule knows the size
+
+
+def run_settings(
+    scheduler: Any, family: Family, steps: int, latent_rows: tuple[int, int]
+) -> RunSettings:
+    """How diffusers' pipeline of a family sets its scheduler's timesteps.
+
+    Args:
+        latent_rows: height and width of a picture's latents.
+    """
+    config = scheduler.config
+    shifted = family in (Family.FLUX, Family.SD3) and config.get("use_dynamic_shifting")
+    mu = _shift(config, latent_rows[0] * latent_rows[1] // PATCH**2) if shifted else None
+    named = family is Family.FLUX and not config.get("use_flow_sigmas")
+    sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if named else None
+    return RunSettings(sigmas, mu)
+
+
+def _shift(config: Any, tokens: int) -> float:
+    """Linear in the number of a picture's tokens, as the scheduler's config has it."""
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return float(low + (high - low) * (tokens - few) / (many - few))
+
+
+def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN) -> SamplerTable:
     """The table of a diffusers scheduler at `steps` steps; the scheduler itself is left as it was.
 
     Raises:
@@ -56,8 +105,8 @@ def sampler_table(scheduler: Any, steps: int) -> SamplerTable:
     if on:
         raise SchedulerError(f"{name} with {on[0]} is not linear; set it to false in its config")
     try:
-        table = _table(scheduler, name, steps)
-        worst = _disagreement(scheduler, table)
+        table = _table(scheduler, name, steps, settings)
+        worst = _disagreement(scheduler, table, settings)
     except (ValueError, TypeError, RuntimeError, NotImplementedError, IndexError) as cause:
         raise SchedulerError(f"{name} cannot be run at {steps} steps: {cause}") from cause
     if not worst < TOLERANCE:
@@ -68,15 +117,15 @@ def sampler_table(scheduler: Any, steps: int) -> SamplerTable:
     return table
 
 
-def _prepared(scheduler: Any, steps: int) -> tuple[Any, list[Any]]:
+def _prepared(scheduler: Any, steps: int, settings: RunSettings) -> tuple[Any, list[Any]]:
     fresh = copy.deepcopy(scheduler)
-    fresh.set_timesteps(steps)
+    fresh.set_timesteps(**settings.given(steps))
     return fresh, list(fresh.timesteps)
 
 
-def _table(scheduler: Any, name: str, steps: int) -> SamplerTable:
+def _table(scheduler: Any, name: str, steps: int, settings: RunSettings) -> SamplerTable:
     """Run on coordinates, with room for one draw a call; unused draws are cut off."""
-    fresh, timesteps = _prepared(scheduler, steps)
+    fresh, timesteps = _prepared(scheduler, steps, settings)
     calls = len(timesteps)
     width = 1 + 2 * calls
 
@@ -126,13 +175,13 @@ def _run(
     return inputs, samples
 
 
-def _disagreement(scheduler: Any, table: SamplerTable) -> float:
+def _disagreement(scheduler: Any, table: SamplerTable, settings: RunSettings) -> float:
     """Worst error of the table against the scheduler itself, on random model outputs.
 
     The outputs are ten times as large as a model's, so that clipping would show; the error is
     relative to the sample.
     """
-    fresh, timesteps = _prepared(scheduler, table.steps)
+    fresh, timesteps = _prepared(scheduler, table.steps, settings)
     g = torch.Generator().manual_seed(0)
     basis = 10 * torch.randn(table.inputs.shape[1], 1, 4, 8, 8, generator=g, dtype=torch.float64)
     rest = iter(basis[1 + table.calls :])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sdpack.catalog import Source
@@ -28,44 +31,99 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
     return folder
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether a text could name a repository of the hub."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+
+
+def hub_source(repository: str) -> Source:
+    """A hub repository at the revision its main branch has now; offline, at the one that is here.
+
+    Raises:
+        SourceError: there is no such repository, it is gated, or it is neither here nor in reach.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    with _explained(repository, repository):
+        try:
+            commit = HfApi().model_info(repository).sha
+        except (HfHubHTTPError, HFValidationError):
+            raise
+        except Exception:  # no network: the client of the day raises what its HTTP library does
+            commit = _cached_commit(repository)
+    if commit is None:
+        raise SourceError(
+            f"{repository} is not on this machine and the hub cannot be reached (offline, or no "
+            "network); fetch it once with a network"
+        )
+    return Source(hub=repository, revision=commit)
+
+
+def _cached_commit(repository: str) -> str | None:
+    """What main was when the repository was last fetched; None where it never was."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    reference = folder / "refs" / "main"
+    if reference.is_file():
+        return reference.read_text().strip()
+    snapshots = sorted((folder / "snapshots").glob("*")) if folder.is_dir() else []
+    return snapshots[0].name if len(snapshots) == 1 else None
+
+
 def _fetched(source: Source) -> Path:
     from huggingface_hub import snapshot_download
+
+    prefix = f"{source.subfolder}/" if source.subfolder else ""
+    assert source.hub is not None
+    nested = [] if prefix else [f"*/{pattern}" for pattern in FETCHED]
+    with _explained(str(source), source.hub):
+        found = snapshot_download(
+            source.hub,
+            revision=source.revision,
+            allow_patterns=[*(prefix + pattern for pattern in FETCHED), *nested],
+            ignore_patterns=[f"*{pattern}" for pattern in COPIES],
+        )
+    return Path(found)
+
+
+@contextmanager
+def _explained(said: str, repository: str) -> Iterator[None]:
+    """What the hub's client raises, as a SourceError that says what to do."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        IncompleteSnapshotError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    prefix = f"{source.subfolder}/" if source.subfolder else ""
-    assert source.hub is not None
     try:
-        found = snapshot_download(
-            source.hub,
-            revision=source.revision,
-            allow_patterns=[prefix + pattern for pattern in FETCHED],
-            ignore_patterns=[prefix + pattern for pattern in COPIES],
-        )
+        yield
     except GatedRepoError as cause:
         raise SourceError(
-            f"{source}: its licence must be accepted at huggingface.co/{source.hub} first; then "
+            f"{said}: its licence must be accepted at huggingface.co/{repository} first; then "
             "set HF_TOKEN"
         ) from cause
     except RevisionNotFoundError as cause:
-        raise SourceError(f"{source}: there is no such revision; check the catalog") from cause
+        raise SourceError(f"{said}: there is no such revision; check the catalog") from cause
     except RepositoryNotFoundError as cause:
         raise SourceError(
-            f"{source}: there is no such repository, or it is private; set HF_TOKEN for a private "
-            "one"
+            f"{said}: there is no such repository, or it is private; set HF_TOKEN for a private one"
+        ) from cause
+    except IncompleteSnapshotError as cause:
+        raise SourceError(
+            f"{said} is on this machine only in part, and the rest cannot be fetched (offline, or "
+            "no network); fetch it to the end with a network"
         ) from cause
     except LocalEntryNotFoundError as cause:
         raise SourceError(
-            f"{source} is not on this machine and cannot be fetched (offline, or no network); "
+            f"{said} is not on this machine and cannot be fetched (offline, or no network); "
             "fetch it once with a network"
         ) from cause
     except (HfHubHTTPError, HFValidationError, OSError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        raise SourceError(f"{source} cannot be fetched: {reason}") from cause
-    return Path(found)
+        raise SourceError(f"{said} cannot be fetched: {reason}") from cause

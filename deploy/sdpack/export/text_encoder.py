@@ -3,39 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import torch
 from optimum.utils.input_generators import DummyTextInputGenerator
 from optimum.utils.normalized_config import NormalizedTextConfig
 from torch import Tensor, nn
 
+from sdpack.conditioning import States, Voice
+from sdpack.errors import CatalogError
 from sdpack.export.bridge import Bridge
 from sdpack.export.graph import Shape
+from sdpack.runtime.text import ATTENTION_MASK, IDS, POOLED, STATES
+
+PLAIN = Voice()
+CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 
 
 class _Encoder(nn.Module):
-    def __init__(self, model: nn.Module, bridge: Bridge | None) -> None:
+    """What is asked of an encoder, and nothing that was not asked for."""
+
+    def __init__(self, model: nn.Module, voice: Voice, bridge: Bridge | None) -> None:
         super().__init__()
         self.model = model
+        self.voice = voice
         self.bridge = bridge
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        states: Tensor = self.model(input_ids=input_ids).last_hidden_state
-        return states if self.bridge is None else self.bridge(states)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        model = cast(Any, self.model)
+        hidden = self.voice.states is States.PENULTIMATE
+        said = model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=hidden
+        )
+        found: list[Tensor] = []
+        if self.voice.states is not States.NONE:
+            states = said.hidden_states[-2] if hidden else said.last_hidden_state
+            found.append(states if self.bridge is None else self.bridge(states))
+        if self.voice.pooled:
+            found.append(said.text_embeds if "text_embeds" in said else said.pooler_output)
+        return found[0] if len(found) == 1 else tuple(found)
 
 
 class TextEncoderPart:
-    """input_ids int64 (batch, T) to last_hidden_state float32 (batch, T, width).
+    """input_ids int64 (batch, T), and where it is asked for attention_mask int64 (batch, T).
 
-    T is the encoder's own longest text: prompts are padded to it.
+    Gives last_hidden_state float32 (batch, T, width), which is what the denoiser attends to, and
+    text_embeds float32 (batch, width), as its voice has it. T is what prompts are padded to.
+
+    Args:
+        tokens: T.
+        clip_skip: so many of the last layers are left out; the model is changed.
     """
 
-    output = "last_hidden_state"
-    dynamic: Mapping[str, Mapping[int, str]] = {"input_ids": {0: "batch"}}
-
-    def __init__(self, model: nn.Module, bridge: Bridge | None) -> None:
-        self.module = _Encoder(model, bridge).eval()
+    def __init__(
+        self,
+        model: nn.Module,
+        bridge: Bridge | None,
+        voice: Voice = PLAIN,
+        tokens: int | None = None,
+        clip_skip: int = 0,
+    ) -> None:
         self._config: Any = model.config
+        self._masked = voice.masked
+        longest = getattr(self._config, "max_position_embeddings", None)
+        self._tokens = int(tokens or longest or CHECKED_TOKENS)
+        _skip_last(model, clip_skip)
+        self.module = _Encoder(model, voice, bridge).eval()
+        named = ((STATES, voice.states is not States.NONE), (POOLED, voice.pooled))
+        self.outputs = tuple(name for name, asked in named if asked)
+        read = (IDS, ATTENTION_MASK) if voice.masked else (IDS,)
+        self.dynamic: Mapping[str, Mapping[int, str]] = {name: {0: "batch"} for name in read}
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:
         config = NormalizedTextConfig(self._config)
@@ -43,6 +80,28 @@ class TextEncoderPart:
             "feature-extraction",
             config,
             batch_size=shape.batch,
-            sequence_length=self._config.max_position_embeddings,
+            sequence_length=self._tokens,
         )
-        return {"input_ids": generator.generate("input_ids", framework="pt")}
+        made: dict[str, Tensor] = {IDS: generator.generate(IDS, framework="pt")}
+        if self._masked:
+            lengths = torch.randint(1, self._tokens + 1, (shape.batch, 1))
+            made[ATTENTION_MASK] = (torch.arange(self._tokens).unsqueeze(0) < lengths).long()
+        return made
+
+
+def _skip_last(model: nn.Module, count: int) -> None:
+    """Leave out a CLIP's last layers, their weights with them.
+
+    Raises:
+        CatalogError: it is no CLIP, or has no more layers than that.
+    """
+    if count == 0:
+        return
+    inner = getattr(model, "text_model", model)
+    encoder = getattr(inner, "encoder", None)
+    found = getattr(encoder, "layers", None)
+    if not isinstance(found, nn.ModuleList) or count >= len(found):
+        raise CatalogError(
+            f"clip_skip {count}: {type(model).__name__} has no such layers to leave out; lower it"
+        )
+    cast(Any, encoder).layers = found[: len(found) - count]

@@ -56,8 +56,8 @@ class Peak:
 
     def words(self) -> str:
         """The breakdown in one line."""
-        parts = [f"{role.replace('_', ' ')} {format_bytes(b)}" for role, b in self.weights.items()]
-        parts.append(f"scratch of the {self.role.replace('_', ' ')}")
+        parts = [f"{role.words} {format_bytes(b)}" for role, b in self.weights.items()]
+        parts.append(f"scratch of the {self.role.words}")
         parts[-1] += f" {format_bytes(self.activation_bytes)}"
         if self.fixed_bytes:
             parts.append(f"process {format_bytes(self.fixed_bytes)}")

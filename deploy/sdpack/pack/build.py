@@ -93,7 +93,7 @@ def buildable(workshop: Workshop) -> list[Mix]:
         RefusedError: there are none.
     """
     every = list(mixes(workshop.order.located.catalog, workshop.order.precisions))
-    variants = list(dict.fromkeys(mix.variant(role) for mix in every for role in Role))
+    variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
     workshop.prepare(variants)
     failed: dict[Variant, RefusedError] = {}
     seen: set[tuple[Role, str, str | None, str]] = set()
@@ -109,7 +109,7 @@ def buildable(workshop: Workshop) -> list[Mix]:
         if key not in seen:
             seen.add(key)
             kept.add(variant)
-    left = [mix for mix in every if kept.issuperset(mix.variant(role) for role in Role)]
+    left = [mix for mix in every if kept.issuperset(mix.variants)]
     if not left:
         raise next(iter(failed.values()))
     return left

@@ -7,13 +7,13 @@ import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from sdpack.bundle import (
     ENGINES,
     ONNX,
-    PORTABLE,
     SAMPLER,
     SAMPLES,
     Estimated,
@@ -29,22 +29,35 @@ from sdpack.bundle import (
     Screening,
     StandingFigures,
     plan_name,
+    portable_name,
+    sampler_name,
+    tokenizer_name,
     write_bundle,
 )
+from sdpack.catalog import TextEncoder
+from sdpack.conditioning import Family
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.evaluate.metrics import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
+from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.contest import FEWEST_FOR_KID, Contest, Settled
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.pack.sources import EXPORTERS, versions
+from sdpack.pack.sources import EXPORTERS, attending, versions
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Runtime
 
 LISTED = 10  # standings whose latency is measured
+PIPELINES = {
+    Family.SD: "StableDiffusionPipeline",
+    Family.SDXL: "StableDiffusionXLPipeline",
+    Family.SD3: "StableDiffusion3Pipeline",
+    Family.PIXART: "PixArtSigmaPipeline",
+    Family.FLUX: "FluxPipeline",
+}
 TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
 
@@ -72,28 +85,37 @@ class Bundling:
     def winner(self) -> Fitted:
         return self.contest.fitted[self.outcome.winner]
 
+    @property
+    def denoiser(self) -> str:
+        """The winner's."""
+        return self.winner.mix.denoiser.candidate
+
     def write(self) -> Manifest:
         """The bundle in the order's folder; returns its manifest."""
         return write_bundle(self.order.out, self._manifest(), self._fill)
 
     def _manifest(self) -> Manifest:
         catalog, profile = self.order.located.catalog, self.order.profile
+        sampling = self.order.sampling_of(self.denoiser)
         space = self.workshop.latents(self.winner.mix.decoder.candidate)
         return Manifest(
             name=self.order.out.name,
             catalog=catalog.name,
             profile=profile,
-            parts={role: self._part(self.winner.mix.variant(role)) for role in Role},
+            parts={variant.role: self._part(variant) for variant in self.winner.mix.variants},
             placement=PlacementFigures.of(self.winner.placement),
             sampling=Sampling(
-                steps=catalog.sampling.steps,
-                guidance_scale=catalog.sampling.guidance_scale,
-                negative_prompt=catalog.sampling.negative_prompt,
+                steps=sampling.steps,
+                guidance_scale=sampling.guidance_scale,
+                guidance_rescale=sampling.guidance_rescale,
+                negative_prompt=sampling.negative_prompt,
                 height=self.order.height,
                 width=self.order.width,
-                batch=profile.shapes.batch,
+                sizes=self.order.sizes,
+                batch=self.order.batches[1],
             ),
             latents=LatentSpace(**asdict(space)),
+            conditioning=self.order.conditioning(self.denoiser),
             memory=self._memory(),
             evidence=self._evidence(),
             tools=versions(TOOLS),
@@ -105,6 +127,7 @@ class Bundling:
         return Part(
             candidate=variant.candidate,
             precision=variant.precision,
+            tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
             layers=self.workshop.stored(variant),
             islands=tuple(sorted(made.islands)),
             refused=tuple(sorted(made.refused)),
@@ -112,7 +135,8 @@ class Bundling:
             licence=candidate.licence,
             bridge=self._bridge(variant),
             parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
-            graph=f"{ONNX}/{PORTABLE[variant.role]}/model.onnx",
+            graph=f"{self._portable(variant.role)}/{MODEL_FILE}",
+            attending=self._attending(variant),
             plan=self._plan_name(variant.role),
             inputs=self._inputs(variant),
         )
@@ -148,10 +172,10 @@ class Bundling:
         number = self.outcome.winner
         seen = next(s.prompts for s in self.outcome.standings if s.arm == number)
         return Evidence(
-            metric="judge similarity",
+            metric=self.contest.metric,
             measured_on=self.contest.measured_on,
             quality=_estimated(self.contest.quality(number, seen), seen),
-            kid=None if seen < FEWEST_FOR_KID else self._distance(number, seen),
+            kid=self._distance(number, seen) if self._has_distance(seen) else None,
             mixes=len(self.contest.fitted),
             pictures=self.settled.pictures,
             screening=self._screening(),
@@ -159,6 +183,9 @@ class Bundling:
                 self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
             ),
         )
+
+    def _has_distance(self, seen: int) -> bool:
+        return seen >= FEWEST_FOR_KID and self.contest.has_real_pictures
 
     def _distance(self, number: int, seen: int) -> Estimated:
         return _estimated(self.contest.distance(number, seen), seen)
@@ -188,7 +215,7 @@ class Bundling:
             placement=str(fitted.placement),
             peak_bytes=fitted.peak.bytes,
             size_bytes=fitted.size_bytes,
-            weights={r: self._weight_bytes(fitted, r) for r in Role},
+            weights={v.role: self._weight_bytes(fitted, v) for v in fitted.mix.variants},
             fate=standing.fate.value,
             lost_to=str(self.contest.fitted[standing.to].mix),
             quality=_estimated(quality, standing.prompts),
@@ -198,46 +225,69 @@ class Bundling:
             latency_s=self.contest.latency_s(standing.arm) if timed else None,
         )
 
-    def _weight_bytes(self, fitted: Fitted, role: Role) -> int:
-        return self.footprints.of(fitted.mix.variant(role), fitted.placement).weight_bytes
+    def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:
+        return self.footprints.of(variant, fitted.placement).weight_bytes
+
+    def _attending(self, variant: Variant) -> str | None:
+        name = attending(self.workshop.made(variant).artifact).name
+        return None if name == MODEL_FILE else f"{self._portable(variant.role)}/{name}"
+
+    def _portable(self, role: Role) -> str:
+        """The folder of a role's portable graph in the bundle."""
+        denoiser = self.workshop.checkpoint(Role.DENOISER, self.denoiser)
+        return f"{ONNX}/{portable_name(role, denoiser.class_name)}"
 
     def _fill(self, folder: Path) -> None:
-        for role in Role:
-            self._fill_part(folder, self.winner.mix.variant(role))
-        encoder = self.winner.mix.text_encoder.candidate
-        shutil.copytree(self.workshop.tokenizer_folder(encoder), folder / ONNX / "tokenizer")
-        scheduler = self.order.folder(self.order.located.catalog.sampling.scheduler)
+        for variant in self.winner.mix.variants:
+            self._fill_part(folder, variant)
+            if variant.role.encodes_text:
+                tokenizer = self.workshop.tokenizer_folder(variant.candidate)
+                shutil.copytree(tokenizer, folder / tokenizer_name(variant.role))
+        sampling = self.order.sampling_of(self.denoiser)
+        scheduler = self.order.folder(sampling.scheduler)
         shutil.copytree(scheduler, folder / ONNX / "scheduler")
         (folder / ONNX / "model_index.json").write_text(self._index(scheduler))
-        table = json.dumps(self.workshop.sampler.to_json())
-        (folder / SAMPLER).write_text(table + "\n")
+        self._write_samplers(folder)
         samples = self.contest.samples(self.outcome.winner)
         Image.fromarray(samples).save(folder / SAMPLES, optimize=True)
 
+    def _write_samplers(self, folder: Path) -> None:
+        """One table, and more where the schedule depends on a picture's size."""
+        usual = self.workshop.sampler(self.denoiser).to_json()
+        (folder / SAMPLER).write_text(json.dumps(usual) + "\n")
+        for size, latents in zip(self.order.sizes, self.order.latent_sizes, strict=True):
+            table = self.workshop.sampler(self.denoiser, latents).to_json()
+            if table != usual:
+                (folder / sampler_name(size)).write_text(json.dumps(table) + "\n")
+
     def _index(self, scheduler: Path) -> str:
         """What optimum's ONNX Runtime pipelines read first: the class of each part."""
-
-        def named(role: Role) -> str:
-            variant = self.winner.mix.variant(role)
-            return self.workshop.checkpoint(role, variant.candidate).class_name
-
         config = json.loads((scheduler / "scheduler_config.json").read_text())
-        index = {
-            "_class_name": "StableDiffusionPipeline",
+        family = self.order.conditioning(self.denoiser).family
+        index: dict[str, Any] = {
+            "_class_name": PIPELINES[family],
             "_diffusers_version": versions(("diffusers",))["diffusers"],
-            "feature_extractor": [None, None],
-            "requires_safety_checker": False,
-            "safety_checker": [None, None],
             "scheduler": ["diffusers", config["_class_name"]],
-            "text_encoder": ["transformers", named(Role.TEXT_ENCODER)],
-            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-            "unet": ["diffusers", named(Role.DENOISER)],
-            "vae": ["diffusers", named(Role.DECODER)],
         }
-        return json.dumps(index, indent=1) + "\n"
+        if family is Family.SD:
+            index |= {
+                "feature_extractor": [None, None],
+                "requires_safety_checker": False,
+                "safety_checker": [None, None],
+            }
+        for variant in self.winner.mix.variants:
+            role = variant.role
+            library = "transformers" if role.encodes_text else "diffusers"
+            name = Path(self._portable(role)).name.removesuffix("_decoder")
+            named = self.workshop.checkpoint(role, variant.candidate).class_name
+            index[name] = [library, named]
+            if role.encodes_text:
+                tokenizer = Path(tokenizer_name(role)).name
+                index[tokenizer] = ["transformers", "PreTrainedTokenizerFast"]
+        return json.dumps(index, indent=1, sort_keys=True) + "\n"
 
     def _fill_part(self, folder: Path, variant: Variant) -> None:
-        target = folder / ONNX / PORTABLE[variant.role]
+        target = folder / self._portable(variant.role)
         target.mkdir(parents=True)
         made = self.workshop.made(variant).artifact
         self.workshop.store.check(made)

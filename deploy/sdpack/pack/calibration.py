@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,22 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, digest
+from sdpack.catalog import Mixable
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.onnx_file import MODEL_FILE
-from sdpack.pack.mix import Variant
-from sdpack.pack.sources import REVISION, Sources, part_words, versions, words
+from sdpack.pack.mix import Mix, Variant, in_precisions
+from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.quantize.observe import Observed, observe, read_observed
 from sdpack.quantize.sensitivity import PROBING, found_gains
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
+from sdpack.runtime.text import encoder_inputs
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512
 MOST_PICTURES = 64
 STEPS = 6  # of each picture's, evenly spaced
-BATCH = 16
+FEW_STEPS = 2  # of each, where pictures are large
+LARGE = 256 * 256  # pixels of a picture
+BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
+BATCH_PIXELS = 64 * 64
+FEWEST_PICTURES = 2
 GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
@@ -61,13 +67,21 @@ class Calibration:
 
         def build(folder: Any) -> None:
             self.sources.say(f"calibrating {words(variant)}")
-            observe(source.path(MODEL_FILE), self.batches(variant), folder)
+            observe(self._watched(source), self.batches(variant), folder)
 
         return self.sources.store.make("activations", inputs, build)
 
+    def _watched(self, graph: Artifact) -> Path:
+        """What is watched in a graph's place.
+
+        The scores of all pairs of a large picture's tokens are too many to look at; what computes
+        attention as one operator holds them in fp32.
+        """
+        return attending(graph) if self._is_large else graph.path(MODEL_FILE)
+
     def gains(self, variant: Variant) -> dict[str, float]:
         """What share of its layers' errors comes out of a variant's part (`found_gains`)."""
-        path = self.sources.graph(variant).path(MODEL_FILE)
+        path = self._watched(self.sources.graph(variant))
         inputs = {
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
@@ -92,37 +106,39 @@ class Calibration:
 
     def _inputs(self, variant: Variant) -> dict[str, Any]:
         reference, sources = self.reference(variant), self.sources
+        denoiser = reference.denoiser.candidate
+        sampling = sources.order.sampling_of(denoiser)
         return {
             "texts": self._texts,
-            "pictures": [MOST_PICTURES, STEPS],
-            "sampler": digest(sources.sampler.to_json()),
-            "guidance_scale": sources.located.catalog.sampling.guidance_scale,
+            "pictures": [self._pictures, self._steps],
+            "sampler": digest(sources.sampler(denoiser).to_json()),
+            "conditioning": sources.order.conditioning(denoiser).model_dump(mode="json"),
+            "guidance_scale": sampling.guidance_scale,
             "size": [sources.order.height, sources.order.width],
-            "with": [sources.graph(v).content for v in reference],
-            "tokenizer": sources.tokenizer_content(reference[0].candidate),
-            "latents": asdict(sources.latents(reference[2].candidate)),
+            "with": [sources.graph(v).content for v in reference.variants],
+            "tokenizers": [
+                sources.tokenizer_content(v.candidate)
+                for v in reference.variants
+                if v.role.encodes_text
+            ],
+            "latents": asdict(sources.latents(reference.decoder.candidate)),
         }
 
-    def reference(self, variant: Variant) -> tuple[Variant, Variant, Variant]:
+    def reference(self, variant: Variant) -> Mix:
         """The mix a variant is calibrated in: the largest partners it has, all in fp32."""
         fitting = [
             parts
-            for parts in self.sources.located.catalog.mixable()
-            if getattr(parts, variant.role.value) == variant.candidate
+            for parts in self.sources.catalog.mixable()
+            if parts.names.get(variant.role) == variant.candidate
             and variant.partner in (None, parts.denoiser)
         ]
         if not fitting:
             raise CatalogError(f"{words(variant)} fits nothing else in the catalog")
-        parts = max(fitting, key=lambda p: sum(self._parameters(r, p) for r in Role))
-        partner = parts.denoiser if parts.bridge is not None else None
-        return (
-            Variant(Role.TEXT_ENCODER, parts.text_encoder, Precision.FP32, partner),
-            Variant(Role.DENOISER, parts.denoiser, Precision.FP32),
-            Variant(Role.DECODER, parts.decoder, Precision.FP32),
-        )
+        largest = max(fitting, key=self._parameters)
+        return in_precisions(largest, [Precision.FP32] * len(largest.names))
 
-    def _parameters(self, role: Role, parts: Any) -> int:
-        return self.sources.checkpoint(role, getattr(parts, role.value)).parameters
+    def _parameters(self, parts: Mixable) -> int:
+        return sum(self.sources.checkpoint(*part).parameters for part in parts.names.items())
 
     def batches(self, variant: Variant) -> list[Arrays]:
         """Real inputs of a variant's graph, from drawing the calibration prompts in fp32.
@@ -136,23 +152,29 @@ class Calibration:
 
     def _drawn(self, variant: Variant) -> list[Arrays]:
         reference = self.reference(variant)
-        tokenizer = self.sources.tokenizer(reference[0].candidate)
-        if variant.role is Role.TEXT_ENCODER:
-            return [{"input_ids": tokenizer.ids(texts)} for texts in _cut(self._texts)]
+        if variant.role.encodes_text:
+            return list(self._read(variant, reference))
         seen: list[Arrays] = []
         made: list[Arrays] = []
-        space = self.sources.latents(reference[2].candidate)
+        space = self.sources.latents(reference.decoder.candidate)
         pipeline = self._pipeline(reference, {}, seen.append)
-        for request in self._requests(MOST_PICTURES):
+        for request in self._requests(reference, self._pictures):
             seen.clear()
             latents = self._denoised(pipeline, request)
             if variant.role is Role.DECODER:
                 made.append({"latent_sample": latents / space.scaling_factor + space.shift_factor})
             else:
-                chosen = np.linspace(0, len(seen) - 1, min(STEPS, len(seen))).round()
+                chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
                 made += [seen[int(step)] for step in chosen]
         pipeline.close()
         return made
+
+    def _read(self, variant: Variant, reference: Mix) -> Iterator[Arrays]:
+        """What a text encoder is given for the calibration prompts."""
+        tokenizer = self.sources.tokenizer(variant.candidate)
+        conditioning = self.sources.order.conditioning(reference.denoiser.candidate)
+        for texts in _cut(self._texts, BATCH):
+            yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
     def pictures(self, variant: Variant, replaced: Mapping[Role, Path], count: int) -> Pictures:
         """The first calibration prompts through a variant's reference mix: uint8 (N, H, W, 3).
@@ -160,46 +182,74 @@ class Calibration:
         Args:
             replaced: graphs to use in the place of the reference's.
         """
-        pipeline = self._pipeline(self.reference(variant), replaced)
+        reference = self.reference(variant)
+        pipeline = self._pipeline(reference, replaced)
         drawn = [
-            pipeline.decode(self._denoised(pipeline, request)) for request in self._requests(count)
+            pipeline.decode(self._denoised(pipeline, request))
+            for request in self._requests(reference, min(count, self._pictures))
         ]
         pipeline.close()
         return to_pictures(np.concatenate(drawn))
 
-    def _requests(self, count: int) -> list[Request]:
+    @property
+    def _steps(self) -> int:
+        return FEW_STEPS if self._is_large else STEPS
+
+    @property
+    def _is_large(self) -> bool:
+        return self.sources.order.height * self.sources.order.width >= LARGE
+
+    @property
+    def _pictures(self) -> int:
+        """How many are drawn: fewer of larger ones."""
+        order = self.sources.order
+        return max(FEWEST_PICTURES, MOST_PICTURES * BATCH_PIXELS // (order.height * order.width))
+
+    def _requests(self, reference: Mix, count: int) -> list[Request]:
         """Of the first calibration prompts, picture number i from seed i."""
-        order, sampling = self.sources.order, self.sources.located.catalog.sampling
+        order = self.sources.order
+        sampling = self.sources.order.sampling_of(reference.denoiser.candidate)
+        size = max(1, BATCH * BATCH_PIXELS // (order.height * order.width))
         found: list[Request] = []
-        for prompts in _cut(self._texts[:count]):
-            first = len(found) * BATCH
-            seeds = list(range(first, first + len(prompts)))
+        for first in range(0, min(count, len(self._texts)), size):
+            prompts = self._texts[first : min(first + size, count)]
             found.append(
-                Request(prompts, seeds, sampling.guidance_scale, order.height, order.width)
+                Request(
+                    prompts,
+                    list(range(first, first + len(prompts))),
+                    sampling.guidance_scale,
+                    order.height,
+                    order.width,
+                    guidance_rescale=sampling.guidance_rescale,
+                )
             )
         return found
 
     def _denoised(self, pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
-        states = pipeline.encode(request.prompts)
-        empty = pipeline.encode([request.negative_prompt])
-        return pipeline.denoise(request, states, empty if request.guided else None)
+        return pipeline.denoise(request, *pipeline.texts(request))
 
     def _pipeline(
         self,
-        reference: tuple[Variant, Variant, Variant],
+        reference: Mix,
         replaced: Mapping[Role, Path],
         observe: Callable[[Arrays], None] | None = None,
     ) -> Pipeline:
-        paths = {v.role: self.sources.graph(v).path(MODEL_FILE) for v in reference}
+        sources, denoiser = self.sources, reference.denoiser.candidate
+        paths = {v.role: attending(sources.graph(v)) for v in reference.variants}
         opened = {**paths, **replaced}
         return Pipeline(
-            {role: partial(onnxruntime.load, opened[role], emulate=True) for role in Role},
-            self.sources.tokenizer(reference[0].candidate),
-            self.sources.sampler,
-            self.sources.latents(reference[2].candidate),
+            {role: partial(onnxruntime.load, opened[role], emulate=True) for role in opened},
+            {
+                v.role: sources.tokenizer(v.candidate)
+                for v in reference.variants
+                if v.role.encodes_text
+            },
+            sources.sampler(denoiser),
+            sources.latents(reference.decoder.candidate),
+            conditioning=sources.order.conditioning(denoiser),
             observe=observe,
         )
 
 
-def _cut(texts: list[str]) -> list[list[str]]:
-    return [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+def _cut(texts: list[str], size: int) -> list[list[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]

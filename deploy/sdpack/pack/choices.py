@@ -8,7 +8,6 @@ from sdpack.pack.allocate import Allocation, Choice, Option
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.sensitivity import Sensitivities
 from sdpack.pack.workshop import KEPT, Workshop
-from sdpack.placement import Role
 from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import MIXABLE, Number, Scheme
@@ -24,7 +23,7 @@ class Choices:
 
     def of_mix(self, mix: Mix) -> list[Choice]:
         """The layers of all its parts."""
-        return [choice for role in Role for choice in self.of(mix.variant(role))]
+        return [choice for variant in mix.variants for choice in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Choice]:
         """The layers of a variant's candidate, and how each may be stored."""
@@ -48,16 +47,16 @@ class Choices:
     def mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
         """The mixed mix of the same parts as `widest` that an allocation stands for."""
         by_name = {str(scheme): scheme for scheme in MIXABLE}
-        stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in Role}
-        taken = dict.fromkeys((role.value for role in Role), 0)
+        stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in widest.roles}
+        taken = dict.fromkeys((role.value for role in widest.roles), 0)
         for choice, option in zip(choices, allocation.options, strict=True):
             taken[choice.part] += option.bytes
             if option.name != KEPT:
                 name = choice.name.removeprefix(f"{choice.part}/")
                 stored[choice.part].append((name, by_name[option.name]))
         made = []
-        for role in Role:
-            base = widest.variant(role)
+        for base in widest.variants:
+            role = base.role
             sizes = sum(layer.size for layer in layers(self.workshop.model(base)))
             made.append(
                 Variant(
@@ -69,7 +68,7 @@ class Choices:
                     round(8 * taken[role.value] / sizes, 2) if sizes else 0.0,
                 )
             )
-        return Mix(*made)
+        return Mix(tuple(made))
 
     def _listed(self, mixed: Variant) -> Iterator[Choice]:
         runtime = self.workshop.profile.runtime

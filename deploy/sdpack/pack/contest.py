@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,23 +15,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sdpack.artifacts import digest, file_sha256
+from sdpack.artifacts import Artifact, digest, file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
-from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
+from sdpack.evaluate.scorers import Faithful, Judged
+from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Scorer, Studio, Task
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
 from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.sources import files_digest, versions
+from sdpack.pack.sources import attending, files_digest, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
+from sdpack.runtime.tokenizer import PromptTokenizer
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +42,8 @@ REVISION = 2  # of the ways to draw and judge; a change makes earlier figures st
 FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
+SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
+TIMING_S = 120.0  # of timing, after which no further mix is timed
 CHUNK = 16
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
@@ -87,7 +90,9 @@ class Contest:
         self.studio = self._studio(self.prompts)
         rules = workshop.order.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
+        self._timed_s = 0.0
         self._drawers: dict[Variant, Drawer] = {}
+        self._recipes: dict[str, Recipe] = {}
         self._drawn: dict[Mix, set[int]] = {}
 
     def settle(self) -> Settled:
@@ -127,54 +132,71 @@ class Contest:
         return screened
 
     def _weight(self, mix: Mix) -> int:
-        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
 
     def _guard(self, leader: int, level: Sequence[int]) -> int:
         seen = min(len(self._drawn[self.fitted[number].mix]) for number in level)
-        if len(level) == 1 or seen < FEWEST_FOR_KID:
+        if len(level) == 1 or seen < FEWEST_FOR_KID or not self.has_real_pictures:
             return level[0]
         return lightest_as_near(leader, level, lambda number: self.distance(number, seen))
 
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
-        """Judge similarity of these mixes on these prompts: float64 (mixes, prompts)."""
+        """What these mixes are worth on these prompts: float64 (mixes, prompts)."""
         self.say(f"drawing {len(asked)} prompts with {len(mixes)} mixes")
         for mix in mixes:
             self._drawn.setdefault(mix, set()).update(asked)
-        trios = [self.trio(mix) for mix in mixes]
-        return np.concatenate([self.studio.scores(trios, c) for c in _chunks(asked)], axis=1)
+        ensembles = [self.ensemble(mix) for mix in mixes]
+        return np.concatenate([self.studio.scores(ensembles, c) for c in _chunks(asked)], axis=1)
 
     def quality(self, number: int, prompts: int) -> Estimate:
-        """Judge similarity of one fitted mix over the first prompts."""
-        trio = self.trio(self.fitted[number].mix)
+        """What one fitted mix is worth over the first prompts."""
+        mix = self.ensemble(self.fitted[number].mix)
         asked = _chunks(range(prompts))
-        return mean_estimate(np.concatenate([self.studio.scores([trio], c)[0] for c in asked]))
+        return mean_estimate(np.concatenate([self.studio.scores([mix], c)[0] for c in asked]))
+
+    @property
+    def has_real_pictures(self) -> bool:
+        return self.workshop.catalog.quality.real_images is not None
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID of one fitted mix over the first prompts to all the real pictures."""
-        trio, catalog = self.trio(self.fitted[number].mix), self.workshop.located.catalog
+        mix, catalog = self.ensemble(self.fitted[number].mix), self.workshop.catalog
         inputs = {
-            **self.studio.inputs(trio, range(prompts)),
-            "real": file_sha256(self._real_path),
+            **self.studio.inputs(mix, range(prompts)),
+            "real": file_sha256(self.workshop.located.path(self._real_images)),
             "cut": [catalog.image_size, catalog.quality.real_columns, len(self.prompts)],
         }
         known = self.workshop.ledger.find("kid", inputs)
         if known is None:
             self.say(f"setting {self.fitted[number].mix} beside real pictures")
-            pictures = [self.studio.pictures(trio, c) for c in _chunks(range(prompts))]
+            pictures = [self.studio.pictures(mix, c) for c in _chunks(range(prompts))]
             drawn = self.panel.features(torch.from_numpy(np.concatenate(pictures)))
             known = asdict(kid(drawn, self._real_features))
             self.workshop.ledger.record("kid", inputs, known)
         return Estimate(**known)
 
+    @property
+    def _real_pictures(self) -> Pictures:
+        return real_pictures(self.workshop.located, self._real_images)
+
+    @property
+    def _real_images(self) -> Path:
+        found = self.workshop.catalog.quality.real_images
+        assert found is not None
+        return found
+
     @cached_property
     def _real_features(self) -> torch.Tensor:
-        return self.panel.features(torch.from_numpy(real_pictures(self.workshop.located)))
+        return self.panel.features(torch.from_numpy(self._real_pictures))
 
-    def latency_s(self, number: int) -> float:
-        """Seconds for one picture of a fitted mix on this machine, everything loaded."""
-        trio, placement = self.trio(self.fitted[number].mix), self.fitted[number].placement
+    def latency_s(self, number: int) -> float | None:
+        """Seconds for one picture of a fitted mix on this machine, everything loaded.
+
+        None where it is not known, and others have taken all the time there is for that.
+        """
+        mix, placement = self.ensemble(self.fitted[number].mix), self.fitted[number].placement
         inputs = {
-            **self.studio.inputs(trio, [0]),
+            **self.studio.inputs(mix, [0]),
             "guidance": placement.guidance,
             "tile": placement.tile,
             "machine": platform.machine(),
@@ -183,19 +205,21 @@ class Contest:
         known = self.workshop.ledger.find("latency", inputs)
         if known is None:
             self.say(f"timing {self.fitted[number].mix}")
+            if self._timed_s > TIMING_S:
+                return None
             resident = replace(placement, loading=Loading.RESIDENT)
-            times = self.studio.times(trio, resident, 1 + TIMED_PICTURES)
-            known = {"seconds": float(np.median(times[1:]))}
+            times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
+            self._timed_s += sum(times)
+            known = {"seconds": float(np.median(times[1:] or times))}
             self.workshop.ledger.record("latency", inputs, known)
         return float(known["seconds"])
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
-        quality = self.workshop.located.catalog.quality
-        prompts = self.workshop.located.prompts(quality.samples)
+        prompts = self.workshop.located.prompts(self.workshop.catalog.quality.samples)
         studio = self._studio(prompts)
-        trio = self.trio(self.fitted[number].mix)
-        return sheet(studio.pictures(trio, list(range(len(prompts)))))
+        mix = self.ensemble(self.fitted[number].mix)
+        return sheet(studio.pictures(mix, list(range(len(prompts)))))
 
     @cached_property
     def panel(self) -> Panel:
@@ -204,30 +228,71 @@ class Contest:
 
         from sdpack.evaluate.judge import Judge
 
-        quality = self.workshop.located.catalog.quality
-        judge: Judge = Judge.from_pretrained(self.workshop.order.folder(quality.judge))
+        judge: Judge = Judge.from_pretrained(self._judge_folder)
         judge.float().eval()
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(
-            self.workshop.order.folder(quality.tokenizer)
-        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(self._judge_tokenizer)
         return Panel(judge, tokenizer)
 
-    def trio(self, mix: Mix) -> Trio:
+    @property
+    def _judge_folder(self) -> Path:
+        source = self.workshop.catalog.quality.judge
+        assert source is not None
+        return self.workshop.order.folder(source)
+
+    @property
+    def _judge_tokenizer(self) -> Path:
+        source = self.workshop.catalog.quality.tokenizer
+        assert source is not None
+        return self.workshop.order.folder(source)
+
+    def ensemble(self, mix: Mix) -> Ensemble:
         """The parts of a mix, as the studio takes them."""
-        return Trio(*(self._drawer(mix.variant(role)) for role in Role))
+        parts = {variant.role: self._drawer(variant) for variant in mix.variants}
+        reference = None if self.is_judged else self._reference(mix)
+        return self._ensemble(mix, parts, reference)
+
+    def _reference(self, mix: Mix) -> Ensemble:
+        parts = {variant.role: self._drawer_in_fp32(variant) for variant in mix.variants}
+        return self._ensemble(mix, parts, None)
+
+    def _ensemble(
+        self, mix: Mix, parts: Mapping[Role, Drawer], reference: Ensemble | None
+    ) -> Ensemble:
+        latents = self.workshop.latents(mix.decoder.candidate)
+        return Ensemble(parts, self.recipe(mix.denoiser.candidate), latents, reference)
+
+    def recipe(self, denoiser: str) -> Recipe:
+        """How a denoiser is run, as the studio takes it."""
+        if denoiser not in self._recipes:
+            sampling = self.workshop.order.sampling_of(denoiser)
+            self._recipes[denoiser] = Recipe(
+                self.workshop.sampler(denoiser),
+                self.workshop.order.conditioning(denoiser),
+                sampling.guidance_scale,
+                sampling.guidance_rescale,
+                sampling.negative_prompt,
+            )
+        return self._recipes[denoiser]
 
     def _drawer(self, variant: Variant) -> Drawer:
         if variant not in self._drawers:
-            encodes = variant.role is Role.TEXT_ENCODER
-            tokenizer = self.workshop.tokenizer(variant.candidate) if encodes else None
+            content = self._content(variant, self.workshop.made(variant).artifact)
             load = partial(self._load, variant)
-            self._drawers[variant] = Drawer(self._content(variant), load, tokenizer)
+            self._drawers[variant] = Drawer(content, load, self._tokenizer(variant))
         return self._drawers[variant]
 
-    def _content(self, variant: Variant) -> str:
+    def _drawer_in_fp32(self, variant: Variant) -> Drawer:
+        graph = self.workshop.graph(variant)
+        load = partial(onnxruntime.load, attending(graph))
+        return Drawer(self._content(variant, graph), load, self._tokenizer(variant))
+
+    def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
+        return self.workshop.tokenizer(variant.candidate) if variant.role.encodes_text else None
+
+    def _content(self, variant: Variant, graph: Artifact) -> str:
         """One hash of all that decides what a part does: its graph and what it is used with."""
-        inputs: dict[str, Any] = {"graph": self.workshop.made(variant).artifact.content}
-        if variant.role is Role.TEXT_ENCODER:
+        inputs: dict[str, Any] = {"graph": graph.content}
+        if variant.role.encodes_text:
             inputs["tokenizer"] = self.workshop.tokenizer_content(variant.candidate)
         if variant.role is Role.DECODER:
             inputs["latents"] = asdict(self.workshop.latents(variant.candidate))
@@ -236,34 +301,36 @@ class Contest:
     def _load(self, variant: Variant) -> Session:
         drawn, on_gpu = self.workshop.drawable(variant), self.workshop.profile.runtime.on_gpu
         try:
-            return onnxruntime.load(drawn.path(MODEL_FILE), emulate=on_gpu)
+            return onnxruntime.load(attending(drawn), emulate=on_gpu)
         except EngineError:
             self.workshop.store.check(drawn)
             raise
 
     def _studio(self, prompts: Sequence[str]) -> Studio:
-        order, sampling = self.workshop.order, self.workshop.located.catalog.sampling
-        task = Task(
-            prompts,
-            self.workshop.sampler,
-            sampling.guidance_scale,
-            sampling.negative_prompt,
-            order.height,
-            order.width,
-        )
-        decoders = {mix.decoder for mix in self.possible}
-        latents = {self._content(d): self.workshop.latents(d.candidate) for d in decoders}
+        order = self.workshop.order
         store, ledger = self.workshop.store, self.workshop.ledger
-        return Studio(
-            task, latents, lambda: self.panel, self._judge_content, store, ledger, self._drawn_with
-        )
+        task = Task(prompts, order.height, order.width)
+        return Studio(task, self._scorer, store, ledger, self._drawn_with)
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        if self.is_judged:
+            return Judged(lambda: self.panel, self._judge_content)
+        return Faithful()
+
+    @property
+    def is_judged(self) -> bool:
+        return self.workshop.catalog.quality.judge is not None
+
+    @property
+    def metric(self) -> str:
+        """What scores are called."""
+        return self._scorer.metric
 
     @cached_property
     def _judge_content(self) -> str:
-        quality, order = self.workshop.located.catalog.quality, self.workshop.order
-        judge = Checkpoint(order.folder(quality.judge)).content
-        tokenizer = files_digest(order.folder(quality.tokenizer))
-        return digest({"judge": judge, "tokenizer": tokenizer})
+        judge = Checkpoint(self._judge_folder).content
+        return digest({"judge": judge, "tokenizer": files_digest(self._judge_tokenizer)})
 
     @cached_property
     def _drawn_with(self) -> str:
@@ -275,11 +342,6 @@ class Contest:
     def measured_on(self) -> str:
         """What draws."""
         return EMULATED_ON if self.workshop.profile.runtime.on_gpu else MEASURED_ON
-
-    @property
-    def _real_path(self) -> Path:
-        catalog = self.workshop.located.catalog
-        return self.workshop.located.path(catalog.quality.real_images)
 
 
 def lightest_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:

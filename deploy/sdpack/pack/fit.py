@@ -39,7 +39,7 @@ class Fitted:
 def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
     """The predicted peak of a mix under a placement."""
     parts: Mapping[Role, Footprint] = {
-        role: footprints(mix.variant(role), placement) for role in Role
+        variant.role: footprints(variant, placement) for variant in mix.variants
     }
     return predicted_peak(parts, placement.loading, fixed_bytes)
 

@@ -26,7 +26,7 @@ from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Sizes
 from sdpack.pack.sources import versions
 from sdpack.pack.workshop import Workshop
-from sdpack.placement import Placement, Role
+from sdpack.placement import Placement
 from sdpack.precision import Runtime
 
 REVISION = 4  # of this module's ways to measure; a change makes earlier figures strangers
@@ -73,7 +73,7 @@ class Footprints:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
         if self.foresight is not Foresight.PROBE:
             return None
-        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
 
     @property
     def fixed_bytes(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from sdpack.catalog import Catalog
+from sdpack.catalog import Catalog, Mixable
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import Profile
@@ -44,30 +44,63 @@ class Variant:
 
 @dataclass(frozen=True, order=True)
 class Mix:
-    """One variant for each role."""
+    """One variant for each of a pipeline's roles, in the order of work."""
 
-    text_encoder: Variant
-    denoiser: Variant
-    decoder: Variant
+    variants: tuple[Variant, ...]
+
+    @classmethod
+    def of(cls, *variants: Variant) -> Mix:
+        """The mix of these variants, in whatever order they come."""
+        return cls(tuple(sorted(variants, key=lambda v: list(Role).index(v.role))))
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return tuple(variant.role for variant in self.variants)
+
+    @property
+    def candidates(self) -> tuple[tuple[Role, str], ...]:
+        """What it is made of, whatever the precisions."""
+        return tuple((variant.role, variant.candidate) for variant in self.variants)
 
     def variant(self, role: Role) -> Variant:
-        found: Variant = getattr(self, role.value)
-        return found
+        return next(variant for variant in self.variants if variant.role is role)
+
+    @property
+    def text_encoder(self) -> Variant:
+        """The first text encoder."""
+        return self.variants[0]
+
+    @property
+    def denoiser(self) -> Variant:
+        return self.variant(Role.DENOISER)
+
+    @property
+    def decoder(self) -> Variant:
+        return self.variant(Role.DECODER)
+
+    def replacing(self, variant: Variant) -> Mix:
+        """This mix with another variant in its role."""
+        return Mix(tuple(variant if v.role is variant.role else v for v in self.variants))
 
     def __str__(self) -> str:
-        return " + ".join(str(self.variant(role)) for role in Role)
+        return " + ".join(str(variant) for variant in self.variants)
 
 
 def mixes(catalog: Catalog, precisions: Sequence[Precision]) -> Iterator[Mix]:
     """Every mix of a catalog's candidates in these precisions."""
     for parts in catalog.mixable():
-        partner = parts.denoiser if parts.bridge is not None else None
-        for said, drawn, seen in product(precisions, repeat=3):
-            yield Mix(
-                Variant(Role.TEXT_ENCODER, parts.text_encoder, said, partner),
-                Variant(Role.DENOISER, parts.denoiser, drawn),
-                Variant(Role.DECODER, parts.decoder, seen),
-            )
+        for chosen in product(precisions, repeat=len(parts.names)):
+            yield in_precisions(parts, chosen)
+
+
+def in_precisions(parts: Mixable, precisions: Sequence[Precision]) -> Mix:
+    """Candidates that work together, each in a precision, in the order of their roles."""
+    return Mix.of(
+        *(
+            Variant(role, name, precision, parts.partner(role))
+            for (role, name), precision in zip(parts.names.items(), precisions, strict=True)
+        )
+    )
 
 
 def placements(profile: Profile, latent_side: int) -> list[Placement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdpack.catalog import LocatedCatalog, Source
+from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source, TextEncoder
+from sdpack.conditioning import Conditioning, Voice, voice
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import conditioning_of, family_of, latent_step
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
@@ -20,7 +23,7 @@ from sdpack.pack.mix import Variant, mixes, placements
 from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, usual
-from sdpack.profile import LATENT_PIXEL, Profile
+from sdpack.profile import LATENT_PIXEL, Profile, Size, format_size
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Order:
     Attributes:
         out: the bundle's folder.
         budget_bytes: peak of the pipeline; None takes the profile's.
+        asked_sizes: of pictures; none takes the catalog's, as far as the profile allows it.
+        asked_batches: the smallest and largest batch; None takes all up to the profile's.
+        steps: of denoising; None takes the catalog's.
     """
 
     profile: Profile
@@ -37,28 +43,52 @@ class Order:
     out: Path
     budget_bytes: int | None = None
     rules: Rules = field(default_factory=Rules)
+    asked_sizes: tuple[Size, ...] = ()
+    asked_batches: tuple[int, int] | None = None
+    steps: int | None = None
 
     @property
     def budget(self) -> int:
         return self.profile.budget_bytes if self.budget_bytes is None else self.budget_bytes
 
     @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Of pictures: the first is what is measured, and drawn where nothing else is asked for."""
+        side, shapes = self.located.catalog.image_size, self.profile.shapes
+        return self.asked_sizes or ((min(side, shapes.height), min(side, shapes.width)),)
+
+    @property
     def height(self) -> int:
-        """Of a picture, in pixels: the catalog's size where the profile allows it."""
-        return min(self.located.catalog.image_size, self.profile.shapes.height)
+        """Of a measured picture, in pixels."""
+        return self.sizes[0][0]
 
     @property
     def width(self) -> int:
-        return min(self.located.catalog.image_size, self.profile.shapes.width)
+        return self.sizes[0][1]
 
     @property
-    def latent_rows(self) -> tuple[int, int]:
-        """Height and width of a picture's latents."""
-        return self.height // LATENT_PIXEL, self.width // LATENT_PIXEL
+    def latent_sizes(self) -> tuple[Size, ...]:
+        """Height and width of the latents of each size."""
+        return tuple((h // LATENT_PIXEL, w // LATENT_PIXEL) for h, w in self.sizes)
+
+    @property
+    def latent_rows(self) -> Size:
+        """Height and width of a measured picture's latents."""
+        return self.latent_sizes[0]
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """The smallest and the largest number of pictures drawn at once."""
+        return self.asked_batches or (1, self.profile.shapes.batch)
+
+    def sampling_of(self, denoiser: str) -> Sampling:
+        """How a denoiser is run, with the steps that were asked for."""
+        found = self.located.catalog.sampling_of(denoiser)
+        return found if self.steps is None else found.model_copy(update={"steps": self.steps})
 
     @property
     def placements(self) -> list[Placement]:
-        return placements(self.profile, max(self.latent_rows))
+        return placements(self.profile, max(max(rows) for rows in self.latent_sizes))
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -76,18 +106,49 @@ class Order:
         return local_folder(source, self.located.folder)
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        """A candidate's checkpoint."""
-        return Checkpoint(self.folder(self.located.catalog.candidates(role)[candidate].source))
+        """A candidate's checkpoint, with the low-rank weights that are merged into it."""
+        found = self.located.catalog.candidates(role)[candidate]
+        loras = found.loras if isinstance(found, TextEncoder | Denoiser) else ()
+        merged = tuple((self.folder(lora.source), lora.scale) for lora in loras)
+        return Checkpoint(self.folder(found.source), merged)
+
+    def conditioning(self, denoiser: str) -> Conditioning:
+        """How a denoiser is told what to draw."""
+        checkpoint = self.checkpoint(Role.DENOISER, denoiser)
+        return conditioning_of(checkpoint, self.sampling_of(denoiser))
+
+    def voice(self, variant: Variant) -> Voice:
+        """What a text encoder is asked for, by the denoisers it works with.
+
+        Raises:
+            CatalogError: two of them ask different things of it.
+        """
+        heard = {
+            parts.denoiser
+            for parts in self.located.catalog.mixable()
+            if parts.names.get(variant.role) == variant.candidate
+            and variant.partner in (None, parts.denoiser)
+        }
+        families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(heard)}
+        asked = {voice(family, variant.role) for family in families}
+        if len(asked) != 1:
+            raise CatalogError(
+                f"text_encoders.{variant.candidate}: denoisers of the families "
+                f"{', '.join(sorted(families)) or 'of none'} ask different things of it; list it "
+                "once for each, under another name and with other states"
+            )
+        return asked.pop()
 
 
 def check(order: Order) -> None:
     """Refuse what can be seen to fail before anything is loaded, exported or built.
 
     Raises:
-        CatalogError: a file the catalog names is missing.
+        CatalogError: a file the catalog names is missing, or a size cannot be drawn.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
     """
     check_catalog(order.located)
+    _refuse_sizes(order)
     _refuse_hopeless(order)
 
 
@@ -102,25 +163,32 @@ def check_catalog(located: LocatedCatalog) -> None:
     if missing:
         raise CatalogError("; ".join(missing))
     catalog, quality = located.catalog, located.catalog.quality
-    weighted = [c.source for role in Role for c in catalog.candidates(role).values()]
-    weighted += [quality.judge, *(bridge.source for bridge in catalog.bridges)]
+    groups: tuple[Mapping[str, Candidate], ...] = (
+        catalog.text_encoders,
+        catalog.denoisers,
+        catalog.decoders,
+    )
+    weighted = [candidate.source for group in groups for candidate in group.values()]
+    weighted += [bridge.source for bridge in catalog.bridges]
+    weighted += [] if quality.judge is None else [quality.judge]
     for source in weighted:
         if source.path is not None:
             for _ in Checkpoint(located.path(source.path)).shapes():
                 pass
     for key in (quality.calibration, quality.samples):
         located.prompts(key)
-    real_pictures(located)
+    if quality.real_images is not None:
+        real_pictures(located, quality.real_images)
 
 
-def real_pictures(located: LocatedCatalog) -> NDArray[np.uint8]:
+def real_pictures(located: LocatedCatalog, sheet: Path) -> NDArray[np.uint8]:
     """The real pictures the prompts stand for, cut from their sheet: uint8 (N, side, side, 3).
 
     Raises:
         CatalogError: the sheet cannot be read, or holds too few.
     """
     quality, side = located.catalog.quality, located.catalog.image_size
-    path, columns = located.path(quality.real_images), quality.real_columns
+    path, columns = located.path(sheet), quality.real_columns
     count = len(located.prompts(quality.prompts))
     try:
         whole = np.asarray(Image.open(path).convert("RGB"))
@@ -134,6 +202,18 @@ def real_pictures(located: LocatedCatalog) -> NDArray[np.uint8]:
         )
     tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
     return tiles.reshape(-1, side, side, 3)[:count]
+
+
+def _refuse_sizes(order: Order) -> None:
+    for name in order.located.catalog.denoisers:
+        checkpoint = order.checkpoint(Role.DENOISER, name)
+        step = LATENT_PIXEL * latent_step(family_of(checkpoint), checkpoint.config)
+        wrong = [size for size in order.sizes if size[0] % step or size[1] % step]
+        if wrong:
+            raise CatalogError(
+                f"{name} draws pictures whose sides are multiples of {step} pixels, not "
+                f"{format_size(wrong[0])}; choose another --size"
+            )
 
 
 def _refuse_hopeless(order: Order) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import widest_numbers
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
 from sdpack.placement import Placement, Role
@@ -37,12 +38,12 @@ def least_footprint(
 def _least_activations(
     checkpoint: Checkpoint, variant: Variant, placement: Placement, latent_rows: tuple[int, int]
 ) -> int:
-    if variant.role is Role.TEXT_ENCODER:
+    if variant.role.encodes_text:
         return 0
     sides = [min(placement.tile or side, side) for side in latent_rows]
     pixels = sides[0] * sides[1]
     if variant.role is Role.DENOISER:
-        return 2 * int(checkpoint.config["block_out_channels"][0]) * pixels
+        return 2 * widest_numbers(checkpoint, pixels)
     channels = checkpoint.config.get("decoder_block_out_channels")
     widths = channels or checkpoint.config["block_out_channels"]
     enlarged: int = 4 ** (len(widths) - 1)

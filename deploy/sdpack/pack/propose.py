@@ -61,9 +61,9 @@ class Proposals:
         A set whose heaviest mix fits in the fastest placement has nothing to gain, one whose
         lightest is far from fitting in any no way to fit.
         """
-        sets: dict[tuple[str, ...], list[Mix]] = {}
+        sets: dict[tuple[tuple[Role, str], ...], list[Mix]] = {}
         for mix in self.possible:
-            sets.setdefault(tuple(mix.variant(role).candidate for role in Role), []).append(mix)
+            sets.setdefault(mix.candidates, []).append(mix)
         placements = self.workshop.order.placements
         tight = []
         for mixes in sets.values():
@@ -75,12 +75,10 @@ class Proposals:
         return sorted(tight, key=lambda mix: (-self._parameters(mix), str(mix)))
 
     def _weight(self, mix: Mix) -> int:
-        return sum(self.workshop.made(mix.variant(role)).artifact.bytes for role in Role)
+        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
 
     def _parameters(self, mix: Mix) -> int:
-        return sum(
-            self.workshop.checkpoint(role, mix.variant(role).candidate).parameters for role in Role
-        )
+        return sum(self.workshop.checkpoint(*part).parameters for part in mix.candidates)
 
     def _peak_or_more(self, mix: Mix, placement: Placement) -> float:
         """What a mix takes, or more than there is where the compiler does not take it."""
@@ -134,9 +132,9 @@ class Proposals:
 
         What a part takes besides them is taken to be what its four-bit variant does.
         """
-        narrow = {role: self._narrowest(widest.variant(role)) for role in Role}
-        taken = {role: self.footprints.of(narrow[role], placement) for role in Role}
-        stored = {role: self.choices.stored(narrow[role]) for role in Role}
+        narrow = {variant.role: self._narrowest(variant) for variant in widest.variants}
+        taken = {role: self.footprints.of(variant, placement) for role, variant in narrow.items()}
+        stored = {role: self.choices.stored(variant) for role, variant in narrow.items()}
         return self._left(taken, stored, placement)
 
     def _corrected(
@@ -147,8 +145,8 @@ class Proposals:
         placement: Placement,
     ) -> dict[Role, int]:
         """The room as the variants of an allocation show it."""
-        taken = {role: self.footprints.of(mix.variant(role), placement) for role in Role}
-        stored = dict.fromkeys(Role, 0)
+        taken = {v.role: self.footprints.of(v, placement) for v in mix.variants}
+        stored = dict.fromkeys(mix.roles, 0)
         for choice, option in zip(choices, allocation.options, strict=True):
             stored[Role(choice.part)] += option.bytes
         return self._left(taken, stored, placement)
@@ -161,16 +159,16 @@ class Proposals:
         Resident: of all parts together, the same number for each. Phased: of each part alone.
         """
         fixed = self.footprints.fixed_bytes
-        besides = {role: taken[role].weight_bytes - stored[role] for role in Role}
+        besides = {role: part.weight_bytes - stored[role] for role, part in taken.items()}
         if placement.loading is Loading.RESIDENT:
             scratch = max(footprint.activation_bytes for footprint in taken.values())
             left = self.budget_bytes - fixed - scratch - sum(besides.values())
-            return dict.fromkeys(Role, left)
+            return dict.fromkeys(taken, left)
         room, residue = {}, fixed
-        for role in Role:
-            used = besides[role] + taken[role].activation_bytes + residue
+        for role, part in taken.items():
+            used = besides[role] + part.activation_bytes + residue
             room[role] = self.budget_bytes - used
-            residue += taken[role].residue_bytes
+            residue += part.residue_bytes
         return room
 
     def _narrowest(self, variant: Variant) -> Variant:
@@ -185,5 +183,5 @@ class Proposals:
 
 def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:
     if placement.loading is Loading.RESIDENT:
-        return [Limit(frozenset(role.value for role in Role), min(room.values()))]
-    return [Limit(frozenset({role.value}), room[role]) for role in Role]
+        return [Limit(frozenset(role.value for role in room), min(room.values()))]
+    return [Limit(frozenset({role.value}), bytes_) for role, bytes_ in room.items()]

@@ -14,7 +14,7 @@ who takes part in the race; no figure of a bundle comes from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,15 @@ CHECKED = 12
 Floats = NDArray[np.float64]
 Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
 """Mixes and prompts by number to scores, float64 (mixes, prompts)."""
+
+
+Kind = tuple[str, tuple[Role, ...]]
+"""A denoiser candidate, and the roles that are filled."""
+
+
+def kind(mix: Mix) -> Kind:
+    """Mixes of one kind differ in one part at a time."""
+    return mix.denoiser.candidate, mix.roles
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,12 @@ class Screen:
     """Screens mixes.
 
     Attributes:
-        references: of each denoiser candidate, the mix its variants are tried in.
+        references: of each kind of mix, the one its variants are tried in.
         possible: every mix that can be drawn.
     """
 
     mixes: Sequence[Mix]
-    references: Mapping[str, Mix]
+    references: Mapping[Kind, Mix]
     possible: frozenset[Mix]
     draw: Draw
 
@@ -68,14 +77,14 @@ class Screen:
 
     def _recipe(self, mix: Mix) -> dict[Mix, int]:
         """The drawn mixes whose scores, so many times each, add up to this one's."""
-        reference = self.references[mix.denoiser.candidate]
-        roles = [role for role in Role if mix.variant(role) != reference.variant(role)]
-        if len(roles) <= 1:
+        reference = self.references[kind(mix)]
+        others = [v for v in mix.variants if v != reference.variant(v.role)]
+        if len(others) <= 1:
             return {mix: 1}
-        changed = [replace(reference, **{role.value: mix.variant(role)}) for role in roles]
+        changed = [reference.replacing(variant) for variant in others]
         if not self.possible.issuperset(changed):
             return {mix: 1}
-        return {**dict.fromkeys(changed, 1), reference: 1 - len(roles)}
+        return {**dict.fromkeys(changed, 1), reference: 1 - len(others)}
 
     def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Floats:
         """Foretold scores of these mixes: float64 (mixes, prompts)."""
@@ -111,16 +120,16 @@ def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Fl
 
 def references(
     mixes: Sequence[Mix], weight: Callable[[Mix], int], works: Callable[[Mix], bool]
-) -> dict[str, Mix]:
-    """Of each denoiser candidate the heaviest mix that works: the largest partners, least narrowed.
+) -> dict[Kind, Mix]:
+    """Of each kind the heaviest mix that works: the largest partners, least narrowed.
 
     Where none works the heaviest stands: all of them are then found to be broken.
     """
-    found: dict[str, Mix] = {}
-    by_denoiser: dict[str, list[Mix]] = {}
+    found: dict[Kind, Mix] = {}
+    by_kind: dict[Kind, list[Mix]] = {}
     for mix in mixes:
-        by_denoiser.setdefault(mix.denoiser.candidate, []).append(mix)
-    for name, of_it in by_denoiser.items():
+        by_kind.setdefault(kind(mix), []).append(mix)
+    for name, of_it in by_kind.items():
         of_it.sort(key=lambda mix: (-weight(mix), mix))
         found[name] = next((mix for mix in of_it if works(mix)), of_it[0])
     return found

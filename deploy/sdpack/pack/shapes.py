@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sdpack.catalog import Mixable
+from sdpack.conditioning import Conditioning, Family, Input
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError
+from sdpack.export.families import denoiser_sizes
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.placement import Guidance, Placement, Role
+from sdpack.runtime.text import ATTENTION_MASK, IDS
 
 Sizes = tuple[int, ...]
+FIXED = frozenset({"timestep", Input.GUIDANCE.value})  # of one size whatever the batch
 
 
 @dataclass(frozen=True)
@@ -26,46 +32,86 @@ class InputShapes:
     text_length: Callable[[str], int]
 
     def ranges(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
-        """Of every input with a dynamic size; any batch up to the profile's."""
-        batch = self.order.profile.shapes.batch
-        config = self.order.checkpoint(variant.role, variant.candidate).config
-        rows = self.order.latent_rows
-        if variant.role is Role.TEXT_ENCODER:
-            return {"input_ids": upto((batch, self.text_length(variant.candidate)))}
-        if variant.role is Role.DECODER:
-            sides = [min(placement.tile or side, side) for side in rows]
-            return {"latent_sample": upto((batch, config["latent_channels"], *sides))}
-        guided = self.order.located.catalog.sampling.guidance_scale > 1
-        twice = guided and placement.guidance is Guidance.BATCHED
-        count = 2 * batch if twice else batch
+        """Of every input with a dynamic size: from the fewest rows and smallest size to the most.
+
+        It is tuned for the largest batch of the size that is measured.
+        """
+        fewest, most = self._rows(variant, placement)
+        every = [
+            self._sizes(variant, placement, count, latents)
+            for latents in self.order.latent_sizes
+            for count in (most, fewest)
+        ]
         return {
-            "sample": upto((count, config["in_channels"], *rows)),
-            "encoder_hidden_states": upto(
-                (count, self._states_length(variant), config["cross_attention_dim"])
-            ),
+            name: _range_over([sizes[name] for sizes in every])
+            for name in every[0]
+            if name not in FIXED
         }
 
     def largest(self, variant: Variant, placement: Placement) -> dict[str, Sizes]:
-        """Of every input, at the largest."""
-        shapes = {name: r.largest for name, r in self.ranges(variant, placement).items()}
-        if variant.role is Role.DENOISER:
-            shapes["timestep"] = (1,)
-        return shapes
+        """Of every input, for the largest batch of the picture with the most pixels."""
+        latents = max(self.order.latent_sizes, key=math.prod)
+        return self._sizes(variant, placement, self._rows(variant, placement)[1], latents)
 
-    def _states_length(self, denoiser: Variant) -> int:
+    def _rows(self, variant: Variant, placement: Placement) -> tuple[int, int]:
+        """The fewest and the most rows a part is given at once.
+
+        A text encoder reads a negative prompt alone, and guidance in one batch doubles the rows of
+        a denoiser, unless a picture is drawn without.
+        """
+        least, most = self.order.batches
+        if variant.role.encodes_text:
+            return 1, most
+        if variant.role is Role.DECODER or placement.guidance is Guidance.SEQUENTIAL:
+            return least, most
+        scale = self.order.sampling_of(variant.candidate).guidance_scale
+        guided = self.order.conditioning(variant.candidate).guided(scale)
+        return least, 2 * most if guided else most
+
+    def _sizes(
+        self, variant: Variant, placement: Placement, count: int, latents: tuple[int, int]
+    ) -> dict[str, Sizes]:
+        checkpoint = self.order.checkpoint(variant.role, variant.candidate)
+        if variant.role is Role.DECODER:
+            sides = [min(placement.tile or side, side) for side in latents]
+            return {"latent_sample": (count, checkpoint.config["latent_channels"], *sides)}
+        if variant.role.encodes_text:
+            sizes = (count, self.text_length(variant.candidate))
+            masked = self.order.voice(variant).masked
+            return dict.fromkeys((IDS, ATTENTION_MASK) if masked else (IDS,), sizes)
+        conditioning = self.order.conditioning(variant.candidate)
+        tokens = self._states_length(variant, conditioning)
+        return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
+
+    def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:
+        """Tokens of all that a denoiser attends to."""
         lengths = {
-            self.text_length(parts.text_encoder)
+            self._tokens_heard(parts, conditioning)
             for parts in self.order.located.catalog.mixable()
             if parts.denoiser == denoiser.candidate
         }
         if len(lengths) != 1:
             raise CatalogError(
                 f"denoiser {denoiser.candidate}: its text encoders read texts of different "
-                f"lengths ({sorted(lengths)}); give them tokenizers of one length"
+                f"lengths ({sorted(lengths)}); give them one length as their tokens"
             )
         return lengths.pop()
 
+    def _tokens_heard(self, parts: Mixable, conditioning: Conditioning) -> int:
+        def length(role: Role) -> int:
+            return self.text_length(parts.names[role])
 
-def upto(sizes: Sizes) -> InputRange:
-    """Any batch up to the first of these sizes; tuned for the whole of it."""
-    return InputRange((1, *sizes[1:]), sizes, sizes)
+        match conditioning.family:
+            case Family.FLUX:
+                return length(Role.TEXT_ENCODER_2)
+            case Family.SD3:
+                third = Role.TEXT_ENCODER_3
+                more = length(third) if third in parts.names else conditioning.absent_tokens
+                return length(Role.TEXT_ENCODER) + more
+        return length(Role.TEXT_ENCODER)
+
+
+def _range_over(sizes: Sequence[Sizes]) -> InputRange:
+    """The range that takes all of these; tuned for the first."""
+    axes = list(zip(*sizes, strict=True))
+    return InputRange(tuple(map(min, axes)), sizes[0], tuple(map(max, axes)))

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
 from sdpack.bundle import SAMPLER
-from sdpack.catalog import Bridge, LocatedCatalog
+from sdpack.catalog import Bridge, Catalog, LocatedCatalog
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import family_of
+from sdpack.export.tokenizer import convert_tokenizer
+from sdpack.onnx_file import MODEL_FILE, read, write_beside
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Role
-from sdpack.profile import LATENT_PIXEL, Profile
+from sdpack.profile import LATENT_PIXEL, Profile, Size
+from sdpack.quantize.attention import fuse_attention
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
-from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
-REVISION = 5  # of the ways things are made here; a change makes earlier artifacts strangers
+ATTENDING_FILE = "attending.onnx"
+REVISION = 6  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
@@ -43,9 +49,10 @@ class Sources:
     store: Store
     ledger: Ledger
     say: Callable[[str], None] = lambda _: None
-    _checkpoints: dict[tuple[Role, str], Checkpoint] = field(default_factory=dict, init=False)
-    _tokenizers: dict[Path, PromptTokenizer] = field(default_factory=dict, init=False)
+    _checkpoints: dict[tuple[str, str], Checkpoint] = field(default_factory=dict, init=False)
+    _tokenizers: dict[str, PromptTokenizer] = field(default_factory=dict, init=False)
     _graphs: dict[tuple[Role, str, str | None], Artifact] = field(default_factory=dict, init=False)
+    _samplers: dict[str, SamplerTable] = field(default_factory=dict, init=False)
 
     @property
     def profile(self) -> Profile:
@@ -55,46 +62,79 @@ class Sources:
     def located(self) -> LocatedCatalog:
         return self.order.located
 
+    @property
+    def catalog(self) -> Catalog:
+        return self.located.catalog
+
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
         """A candidate's checkpoint, read once."""
-        key = (role, candidate)
+        key = (role.group, candidate)
         if key not in self._checkpoints:
             self._checkpoints[key] = self.order.checkpoint(role, candidate)
         return self._checkpoints[key]
 
     def tokenizer_folder(self, encoder: str) -> Path:
-        return self.order.folder(self.located.catalog.text_encoders[encoder].tokenizer)
+        """Where an encoder's tokenizer.json is: at its source, or made from what lies there.
+
+        Raises:
+            SourceError: there is nothing one can be made from.
+        """
+        folder = self.order.folder(self.catalog.text_encoders[encoder].tokenizer)
+        if (folder / TOKENIZER_FILE).is_file():
+            return folder
+        inputs = {
+            "tokenizer": files_digest(folder),
+            "tools": versions(("transformers", "tokenizers")),
+            "revision": REVISION,
+        }
+        return self.store.make("tokenizer", inputs, partial(convert_tokenizer, folder)).folder
 
     def tokenizer_content(self, encoder: str) -> str:
         """One hash of what makes token ids of a prompt."""
-        return files_digest(self.tokenizer_folder(encoder))
+        files = files_digest(self.tokenizer_folder(encoder))
+        tokens = self.catalog.text_encoders[encoder].tokens
+        return files if tokens is None else digest({"files": files, "tokens": tokens})
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         """What an encoder's prompts are cut into tokens with, read once."""
-        folder = self.tokenizer_folder(encoder)
-        if folder not in self._tokenizers:
-            self._tokenizers[folder] = PromptTokenizer(folder)
-        return self._tokenizers[folder]
+        if encoder not in self._tokenizers:
+            tokens = self.catalog.text_encoders[encoder].tokens
+            self._tokenizers[encoder] = PromptTokenizer(self.tokenizer_folder(encoder), tokens)
+        return self._tokenizers[encoder]
 
-    @cached_property
-    def sampler(self) -> SamplerTable:
-        """The catalog's scheduler as a table."""
-        sampling = self.located.catalog.sampling
+    def sampler(self, denoiser: str, latents: Size | None = None) -> SamplerTable:
+        """A denoiser's scheduler as a table.
+
+        Args:
+            latents: height and width of a picture's; those of a measured picture by default.
+        """
+        rows = latents or self.order.latent_rows
+        sampling = self.order.sampling_of(denoiser)
+        family = family_of(self.checkpoint(Role.DENOISER, denoiser))
         folder = self.order.folder(sampling.scheduler)
         inputs = {
             "scheduler": files_digest(folder),
             "steps": sampling.steps,
+            "family": family,
+            "size": rows,
             "tools": versions(("torch", "diffusers")),
             "revision": REVISION,
         }
+        key = digest(inputs)
+        if key not in self._samplers:
 
-        def build(target: Path) -> None:
-            from sdpack.export.sampler import load_scheduler, sampler_table
+            def build(target: Path) -> None:
+                from sdpack.export.sampler import load_scheduler, run_settings, sampler_table
 
-            table = sampler_table(load_scheduler(folder), sampling.steps)
-            (target / SAMPLER).write_text(json.dumps(table.to_json()) + "\n")
+                scheduler = load_scheduler(folder)
+                settings = run_settings(scheduler, family, sampling.steps, rows)
+                table = sampler_table(scheduler, sampling.steps, settings)
+                (target / SAMPLER).write_text(json.dumps(table.to_json()) + "\n")
 
-        return read_sampler(self.store.make("sampler", inputs, build).path(SAMPLER))
+            self._samplers[key] = read_sampler(
+                self.store.make("sampler", inputs, build).path(SAMPLER)
+            )
+        return self._samplers[key]
 
     @cached_property
     def shapes(self) -> InputShapes:
@@ -126,14 +166,16 @@ class Sources:
             "role": variant.role,
             "checkpoint": checkpoint.content,
             "bridge": None if bridge is None else files_digest(bridge),
+            "asked": self._asked(variant),
             "tools": versions(EXPORTERS),
             "revision": REVISION,
         }
 
         def build(folder: Path) -> None:
             self.say(f"exporting {words(variant)}")
-            exported = graphs.export(self._part(checkpoint, variant.role, bridge), folder)
+            exported = graphs.export_made(lambda: self._part(checkpoint, variant, bridge), folder)
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
+            write_attending(folder)
 
         return self.store.make("graph", inputs, build)
 
@@ -145,20 +187,54 @@ class Sources:
         """What lies between a text encoder and its partner; None where nothing has to."""
         if variant.partner is None:
             return None
-        for bridge in self.located.catalog.bridges:
-            if (bridge.text_encoder, bridge.denoiser) == (variant.candidate, variant.partner):
+        for bridge in self.catalog.bridges:
+            leads = bridge.leads_to(variant.partner, variant.role)
+            if leads and bridge.text_encoder == variant.candidate:
                 return bridge
         raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
 
-    def _part(self, checkpoint: Checkpoint, role: Role, bridge: Path | None) -> graphs.Part:
+    def _asked(self, variant: Variant) -> dict[str, Any]:
+        """What a graph depends on besides its checkpoint."""
+        if not variant.role.encodes_text:
+            return {}
+        encoder = self.catalog.text_encoders[variant.candidate]
+        tokens = self.tokenizer(variant.candidate).length
+        said = asdict(self.order.voice(variant))
+        return {"voice": said, "clip_skip": encoder.clip_skip, "tokens": tokens}
+
+    def _part(self, checkpoint: Checkpoint, variant: Variant, bridge: Path | None) -> graphs.Part:
         from sdpack.export.decoder import DecoderPart
-        from sdpack.export.denoiser import UNetPart
+        from sdpack.export.denoiser import DenoiserPart
         from sdpack.export.text_encoder import TextEncoderPart
 
         model = checkpoint.load()
-        if role is Role.TEXT_ENCODER:
-            return TextEncoderPart(model, None if bridge is None else load_bridge(bridge))
-        return UNetPart(model) if role is Role.DENOISER else DecoderPart(model)
+        if variant.role.encodes_text:
+            encoder = self.catalog.text_encoders[variant.candidate]
+            return TextEncoderPart(
+                model,
+                None if bridge is None else load_bridge(bridge),
+                self.order.voice(variant),
+                self.tokenizer(variant.candidate).length,
+                encoder.clip_skip,
+            )
+        if variant.role is Role.DECODER:
+            return DecoderPart(model)
+        return DenoiserPart(model, self.order.conditioning(variant.candidate))
+
+
+def write_attending(folder: Path) -> None:
+    """Write beside the graph of a folder the same one as ONNX Runtime runs it best.
+
+    Attention that is written out for compilers is one operator there; the weights are shared.
+    """
+    model = read(folder / MODEL_FILE)
+    if fuse_attention(model):
+        write_beside(model, folder / ATTENDING_FILE)
+
+
+def attending(graph: Artifact) -> Path:
+    """The graph of an artifact that ONNX Runtime runs in the least memory and time."""
+    return graph.path(ATTENDING_FILE if ATTENDING_FILE in graph.files else MODEL_FILE)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
@@ -189,5 +265,5 @@ def words(variant: Variant) -> str:
 
 def part_words(variant: Variant) -> str:
     """ "text encoder s for denoiser m"."""
-    said = f"{variant.role.replace('_', ' ')} {variant.candidate}"
+    said = f"{variant.role.words} {variant.candidate}"
     return said + (f" for denoiser {variant.partner}" if variant.partner else "")

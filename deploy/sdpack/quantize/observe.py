@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.artifacts import digest
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
@@ -33,9 +35,8 @@ from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_ro
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
 ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
-AT_ONCE = 32  # layers that are looked at by one run
-MOST_NUMBERS = 2**27  # of their moments, 1 GiB
 MOMENTS = "moments.npz"
+SCRATCH = "seen"
 OCTAVES = (-60, 60)
 BINS_AN_OCTAVE = 32
 STEPS = 127  # of int8, a side
@@ -112,62 +113,74 @@ def observe(
     """
     if not batches:
         raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
-    scratch = folder / path.name
-    watched = _expose(path, scratch)
+    scratch = folder / SCRATCH
+    scratch.mkdir()
+    try:
+        watched = _expose(path, scratch / path.name)
+        kept = _Kept(scratch, len(batches))
+        peaks = _watch(watched, scratch / path.name, batches, kept, threads)
+        found = _looked_at(path, watched.layers, kept, folder)
+    finally:
+        shutil.rmtree(scratch)
+    whole = {**found, "peaks": peaks}
+    (folder / "activations.json").write_text(json.dumps(whole, indent=1))
+    return Observed(folder, **whole)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What layers were given, on the disk: all of it at once is more than memory holds."""
+
+    folder: Path
+    batches: int
+
+    def put(self, batch: int, name: str, values: NDArray[Any]) -> None:
+        np.save(self._path(batch, name), values)
+
+    def get(self, batch: int, name: str) -> NDArray[Any]:
+        found: NDArray[Any] = np.load(self._path(batch, name), allow_pickle=False)
+        return found
+
+    def _path(self, batch: int, name: str) -> Path:
+        return self.folder / f"{batch}-{digest({'name': name})}.npy"
+
+
+def _watch(
+    watched: _Exposed, path: Path, batches: Sequence[Inputs], kept: _Kept, threads: int | None
+) -> dict[str, float]:
+    """Run the exposed graph once on every batch; returns the peak of every node."""
     peaks = dict.fromkeys(watched.made_by.values(), 0.0)
+    inputs = sorted({str(value.name) for layer in watched.layers for value in layer.inputs})
+    with load(path, threads=threads) as session:
+        for number, batch in enumerate(batches):
+            seen = _some(session, batch, [*watched.made_by, *inputs])
+            for name, node in watched.made_by.items():
+                peaks[node] = float(np.maximum(peaks[node], seen[name].max(initial=0.0)))
+            for name in inputs:
+                kept.put(number, name, seen.pop(name))
+    return peaks
+
+
+def _looked_at(
+    path: Path, found: Sequence[Layer], kept: _Kept, folder: Path
+) -> dict[str, dict[str, float]]:
+    """Ranges and noise by layer; moments are written into `folder`, a layer at a time."""
     ranges: dict[str, float] = {}
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
-    try:
-        with load(scratch, threads=threads) as session, archive(folder / MOMENTS) as put:
-            for batch in batches:
-                for name, most in _some(session, batch, list(watched.made_by)).items():
-                    node = watched.made_by[name]
-                    peaks[node] = float(np.maximum(peaks[node], most.max(initial=0.0)))
-            for group in _groups(watched.layers):
-                for view in _seen(group, session, batches):
-                    view.refuse_infinite(path)
-                    ranges[view.name], noise[view.name] = view.range(), view.noise()
-                    for place, moment in enumerate(view.moments()):
-                        name = f"{len(ranges) - 1}.{place}"
-                        runs.setdefault(view.name, []).append(name)
-                        put(name, moment.lower)
-    finally:
-        for file in (scratch, scratch.with_name(f"{scratch.name}.data")):
-            file.unlink(missing_ok=True)
+    with archive(folder / MOMENTS) as put:
+        for layer in found:
+            view = _View(layer)
+            for number in range(kept.batches):
+                view.add({name: kept.get(number, name) for name in view.seen_as})
+            view.refuse_infinite(path)
+            ranges[view.name], noise[view.name] = view.range(), view.noise()
+            for place, moment in enumerate(view.moments()):
+                name = f"{len(ranges) - 1}.{place}"
+                runs.setdefault(view.name, []).append(name)
+                put(name, moment.lower)
     (folder / "moments.json").write_text(json.dumps(runs, indent=1))
-    found = {"ranges": ranges, "noise": noise, "peaks": peaks}
-    (folder / "activations.json").write_text(json.dumps(found, indent=1))
-    return Observed(folder, **found)
-
-
-def _seen(
-    group: Sequence[Layer], session: OrtSession, batches: Sequence[Inputs]
-) -> Iterator[_View]:
-    """What is seen of some layers; each is let go once it has been looked at."""
-    views = [_View(layer) for layer in group]
-    names = sorted({name for view in views for name in view.seen_as})
-    for batch in batches:
-        seen = _some(session, batch, names)
-        for view in views:
-            view.add(seen)
-    while views:
-        yield views.pop(0)
-
-
-def _groups(watched: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Neighbours, few enough for their moments to be held at once."""
-    group: list[Layer] = []
-    numbers = 0
-    for layer in watched:
-        more = sum((stop - start) ** 2 for start, stop in _runs(layer))
-        if group and (len(group) == AT_ONCE or numbers + more > MOST_NUMBERS):
-            yield group
-            group, numbers = [], 0
-        group.append(layer)
-        numbers += more
-    if group:
-        yield group
+    return {"ranges": ranges, "noise": noise}
 
 
 def _runs(layer: Layer) -> list[tuple[int, int]]:

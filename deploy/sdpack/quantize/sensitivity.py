@@ -38,10 +38,11 @@ PROBED = UNIFORM[Precision.W4]
 PROBES = 128  # runs of the part at most
 BATCHES = 3  # that a layer's harm is seen on
 MOST_ROWS = 8  # of a batch
+MOST_SIDE = 32  # of pictures that a very large part is probed with
 FORWARD = 2**30  # rows times numbers of weights that a run takes at most, or one row
 HARM = 1e-3  # of a part's output that int8 inputs may do
 SPARED = 4  # at most one layer in so many is spared them
-PROBING = {"rounded": str(PROBED), "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD]}
+PROBING = {"rounded": str(PROBED), "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, MOST_SIDE]}
 """What gains depend on here."""
 
 _ANY = Abilities(packed_tables=True, packed_attention=True)
@@ -178,11 +179,24 @@ def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
 def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
     """A few rows of a few batches, fewer the more numbers the graph's weights have.
 
-    Batches and rows at even distances: of a guided batch from both halves.
+    Batches and rows at even distances: of a guided batch from both halves. Where that leaves a
+    single row, pictures are cut to their middle.
     """
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
-    return [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
+    found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
+    return found if rows > 1 else [_middle(batch) for batch in found]
+
+
+def _middle(batch: Inputs) -> Inputs:
+    """The middle of pictures and latents, (N, C, H, W), MOST_SIDE a side at most."""
+    found = dict(batch)
+    for name, values in batch.items():
+        if values.ndim == 4:
+            top, left = (max(0, side - MOST_SIDE) // 2 for side in values.shape[2:])
+            cut = values[:, :, top : top + MOST_SIDE, left : left + MOST_SIDE]
+            found[name] = np.ascontiguousarray(cut)
+    return found
 
 
 def _some_rows(batch: Inputs, most: int) -> Inputs:

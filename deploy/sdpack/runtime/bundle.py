@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from sdpack.bundle import ONNX, SAMPLER, Manifest, Part
+from sdpack.bundle import SAMPLER, Manifest, Part, sampler_name, tokenizer_name
 from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
-from sdpack.errors import BundleError
+from sdpack.errors import BundleError, PromptError
 from sdpack.precision import Precision, Runtime
+from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
 from sdpack.runtime.sampler import read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -37,10 +38,20 @@ def pipeline(
     space = manifest.latents
     return Pipeline(
         loaders,
-        PromptTokenizer(folder / ONNX / "tokenizer"),
+        {
+            role: PromptTokenizer(folder / tokenizer_name(role), part.tokens)
+            for role, part in manifest.parts.items()
+            if role.encodes_text
+        },
         read_sampler(folder / SAMPLER),
         Latents(space.channels, space.scaling_factor, space.shift_factor, space.pixels),
         manifest.placement.placement(),
+        manifest.conditioning,
+        {
+            size: read_sampler(folder / sampler_name(size))
+            for size in manifest.sampling.sizes
+            if sampler_name(size) in manifest.files
+        },
     )
 
 
@@ -51,7 +62,7 @@ def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Se
             "it on the profile's device, or build it with fp16 in the profile's precisions"
         )
     if runtime in onnxruntime.PROVIDERS:
-        return onnxruntime.load(folder / part.graph, runtime, threads)
+        return onnxruntime.load(folder / (part.attending or part.graph), runtime, threads)
     if part.plan is None:
         raise BundleError(
             f"{folder}: {part.graph} has no engine for {runtime}; run `sdpack finish {folder}` on "
@@ -66,14 +77,32 @@ def request(
     seeds: list[int],
     guidance_scale: float | None = None,
     negative_prompt: str | None = None,
+    size: Size | None = None,
 ) -> Request:
-    """A request with the bundle's own settings where none are given."""
+    """A request with the bundle's own settings where none are given.
+
+    Args:
+        size: height and width of a picture, in pixels.
+
+    Raises:
+        PromptError: it cannot be drawn, or the bundle was built for other sizes.
+    """
     settings = manifest.sampling
+    own = (settings.height, settings.width)
+    built = settings.sizes or (own,)
+    height, width = size or own
+    if (height, width) not in built:
+        raise PromptError(
+            f"{manifest.name} was built for pictures of "
+            f"{', '.join(map(format_size, built))} pixels, not {format_size((height, width))}; "
+            "choose one of these, or build with --size"
+        )
     return Request(
         prompts,
         seeds,
         settings.guidance_scale if guidance_scale is None else guidance_scale,
-        settings.height,
-        settings.width,
+        height,
+        width,
         settings.negative_prompt if negative_prompt is None else negative_prompt,
+        settings.guidance_rescale,
     )

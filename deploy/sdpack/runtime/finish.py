@@ -7,13 +7,13 @@ shapes, and the engines join it here.
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sdpack.artifacts import link
 from sdpack.bundle import (
     ENGINES,
     MANIFEST,
@@ -104,8 +104,4 @@ def _finished(package: str, plans: Mapping[Role, Plan]) -> Finished:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file, which takes no room; a copy where the disk has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    link(Path(source), Path(target))

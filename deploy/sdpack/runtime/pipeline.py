@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.sampler import SamplerTable, sample
+from sdpack.runtime.text import Text, encoded, joined, told
 from sdpack.runtime.tiling import decode_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
@@ -25,6 +27,8 @@ LARGEST_SEED = 2**63 - 1
 Floats = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
 Loader = Callable[[], Session]
+Told = dict[str, NDArray[np.generic]]
+"""A denoiser's inputs, by name."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Request:
 
     Attributes:
         guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 or less does without.
+        guidance_rescale: how far guided noise gets back the spread it has without guidance (Lin
+            et al. 2023, section 3.4), 0 to 1.
     """
 
     prompts: Sequence[str]
@@ -61,6 +67,7 @@ class Request:
     height: int
     width: int
     negative_prompt: str = ""
+    guidance_rescale: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises PromptError for what cannot be drawn."""
@@ -74,10 +81,6 @@ class Request:
         if wrong:
             raise PromptError(f"seed {wrong[0]} is out of range; use 0 to {LARGEST_SEED}")
 
-    @property
-    def guided(self) -> bool:
-        return self.guidance_scale > 1
-
 
 @dataclass
 class Pipeline:
@@ -85,14 +88,18 @@ class Pipeline:
 
     Attributes:
         loaders: what loads each part's engine.
+        tokenizers: of each text encoder.
+        samplers: of sizes, height and width in pixels, whose schedule is their own.
         observe: called with what the denoiser is given at each step, for calibration.
     """
 
     loaders: Mapping[Role, Loader]
-    tokenizer: PromptTokenizer
+    tokenizers: Mapping[Role, PromptTokenizer]
     sampler: SamplerTable
     latents: Latents
     placement: Placement = field(default_factory=Placement)
+    conditioning: Conditioning = field(default_factory=Conditioning)
+    samplers: Mapping[tuple[int, int], SamplerTable] = field(default_factory=dict)
     observe: Callable[[dict[str, NDArray[np.generic]]], None] | None = None
     _resident: dict[Role, Session] = field(default_factory=dict, init=False)
 
@@ -103,35 +110,69 @@ class Pipeline:
             BrokenPictureError: a picture is not finite, or constant.
             EngineError: a part could not be loaded or run.
         """
-        states = self.encode(request.prompts)
-        empty = self.encode([request.negative_prompt]) if request.guided else None
-        latents = self.denoise(request, states, empty)
-        return to_pictures(self.decode(latents))
+        text, against = self.texts(request)
+        return to_pictures(self.decode(self.denoise(request, text, against)))
 
-    def encode(self, prompts: Sequence[str]) -> Floats:
-        """Text states float32 (N, T, width)."""
-        with self._loaded(Role.TEXT_ENCODER) as session:
-            outputs = session.run({"input_ids": self.tokenizer.ids(prompts)})
-        return np.asarray(outputs["last_hidden_state"], np.float32)
+    def texts(self, request: Request) -> tuple[Text, Text | None]:
+        """What is said of the prompts, and what guidance moves away from, if there is any."""
+        guided = self.conditioning.guided(request.guidance_scale)
+        if not guided:
+            return self.encode(request.prompts), None
+        if self.conditioning.zero_empty and not request.negative_prompt:
+            text = self.encode(request.prompts)
+            return text, text.rows(0, 1).silenced()
+        text, against = self._encoded(request.prompts, [request.negative_prompt])
+        return text, against
 
-    def denoise(self, request: Request, states: Floats, empty: Floats | None) -> Floats:
-        """Latents float32 (N, C, h, w); `empty` (1, T, width) is what guidance moves away from."""
-        shape = self.latents.shape(request.height, request.width)
-        noise = Noise(request.seeds, shape)
-        against = None if empty is None else np.repeat(empty, len(states), 0)
+    def encode(self, prompts: Sequence[str]) -> Text:
+        """What the text encoders say together."""
+        (text,) = self._encoded(prompts)
+        return text
+
+    def _encoded(self, *batches: Sequence[str]) -> list[Text]:
+        """What they say of each batch of prompts; each encoder is loaded once."""
+        said: list[dict[Role, Text]] = [{} for _ in batches]
+        for role in self._roles:
+            if role.encodes_text:
+                tokenizer = self.tokenizers[role]
+                with self._loaded(role) as session:
+                    for prompts, of_batch in zip(batches, said, strict=True):
+                        of_batch[role] = encoded(
+                            session, tokenizer, prompts, self.conditioning, role
+                        )
+        return [joined(self.conditioning, of_batch) for of_batch in said]
+
+    @property
+    def _roles(self) -> list[Role]:
+        return [role for role in Role if role in self.loaders]
+
+    def denoise(self, request: Request, text: Text, against: Text | None) -> Floats:
+        """Latents float32 (N, C, h, w).
+
+        Args:
+            against: of one text, what guidance moves away from; None does without.
+        """
+        noise = Noise(request.seeds, self.latents.shape(request.height, request.width))
+        halves = [text] if against is None else [against.repeated(len(text)), text]
+        asked = [self._told(request, half) for half in halves]
         with self._loaded(Role.DENOISER) as session:
 
             def model(given: Floats, timestep: float) -> Floats:
                 predict = self._predictor(session, np.array([timestep], np.float32))
-                if against is None:
-                    return predict(given, states)
-                return _guided(predict, given, (against, states), request, self.placement.guidance)
+                if len(asked) == 1:
+                    return predict(given, asked[0])
+                return _guided(predict, given, asked, request, self.placement.guidance)
 
-            return sample(self.sampler, noise.draw(), model, noise.draw)
+            table = self.samplers.get((request.height, request.width), self.sampler)
+            return sample(table, noise.draw(), model, noise.draw)
 
-    def _predictor(self, session: Session, timestep: Floats) -> Callable[[Floats, Floats], Floats]:
-        def predict(given: Floats, states: Floats) -> Floats:
-            inputs = {"sample": given, "timestep": timestep, "encoder_hidden_states": states}
+    def _told(self, request: Request, text: Text) -> Told:
+        scale = request.guidance_scale
+        return told(self.conditioning, text, scale, request.height, request.width)
+
+    def _predictor(self, session: Session, timestep: Floats) -> Callable[[Floats, Told], Floats]:
+        def predict(given: Floats, said: Told) -> Floats:
+            inputs: Told = {"sample": given, "timestep": timestep, **said}
             if self.observe is not None:
                 self.observe(dict(inputs))
             return np.asarray(session.run(inputs)["out_sample"], np.float32)
@@ -163,7 +204,7 @@ class Pipeline:
     def load(self) -> None:
         """Load every part that stays resident, so that the first picture takes no longer."""
         if self.placement.loading is Loading.RESIDENT:
-            for role in Role:
+            for role in self._roles:
                 with self._loaded(role):
                     pass
 
@@ -175,19 +216,37 @@ class Pipeline:
 
 
 def _guided(
-    predict: Callable[[Floats, Floats], Floats],
+    predict: Callable[[Floats, Told], Floats],
     given: Floats,
-    states: tuple[Floats, Floats],
+    asked: Sequence[Told],
     request: Request,
     guidance: Guidance,
 ) -> Floats:
-    """Both predictions, in one batch or one after the other, and the step beyond the guided one."""
+    """Away from what the first half is told, towards what the second is."""
     if guidance is Guidance.BATCHED:
-        both = predict(np.concatenate([given, given]), np.concatenate(states))
+        both = predict(np.concatenate([given, given]), _together(asked, len(given)))
         unguided, guided = np.split(both, 2)
     else:
-        unguided, guided = (predict(given, said) for said in states)
-    return unguided + np.float32(request.guidance_scale) * (guided - unguided)
+        unguided, guided = (predict(given, said) for said in asked)
+    noise = unguided + np.float32(request.guidance_scale) * (guided - unguided)
+    if request.guidance_rescale <= 0:
+        return noise
+    share = np.float32(request.guidance_rescale)
+    return share * noise * (_spread(guided) / _spread(noise)) + (1 - share) * noise
+
+
+def _together(asked: Sequence[Told], rows: int) -> Told:
+    """Both halves in one batch; what is the same for any batch stays as it is."""
+    first, second = asked
+    return {
+        name: np.concatenate([array, second[name]]) if len(array) == rows else array
+        for name, array in first.items()
+    }
+
+
+def _spread(noise: Floats) -> Floats:
+    """Each row's standard deviation, (N, 1, 1, 1)."""
+    return np.asarray(noise.std(axis=(1, 2, 3), keepdims=True, ddof=1), np.float32)
 
 
 class Noise:

@@ -20,15 +20,19 @@ LONGEST = 100_000
 class PromptTokenizer:
     """A tokenizer.json with the length and the padding its tokenizer_config.json asks for.
 
+    Args:
+        length: the number of tokens a text is padded to, or cut at, where it is not to be what
+            the configuration says.
+
     Raises:
         BundleError: a file is missing or damaged, or the length or padding token is not given.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, length: int | None = None) -> None:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-            self.length = int(config["model_max_length"])
+            self.length = length or int(config["model_max_length"])
             padding = _content(config.get("pad_token") or config["eos_token"])
         except Exception as cause:  # tokenizers raises bare Exception
             raise BundleError(f"{folder} holds no usable tokenizer: {cause!r}") from cause
@@ -45,11 +49,21 @@ class PromptTokenizer:
 
     def ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """int64 (N, length): each prompt padded, or cut, to the tokenizer's length."""
+        return self.tokens(prompts)[0]
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `ids`, and of the same shape 1 for every token and 0 for padding.
+
+        Raises:
+            PromptError: a prompt is no text.
+        """
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
                 raise PromptError(f"{prompt!r} is no UTF-8; write it in UTF-8")
         encoded = self._tokenizer.encode_batch(list(prompts))
-        return np.array([e.ids for e in encoded], np.int64).reshape(len(prompts), self.length)
+        shape = (len(prompts), self.length)
+        ids = np.array([e.ids for e in encoded], np.int64).reshape(shape)
+        return ids, np.array([e.attention_mask for e in encoded], np.int64).reshape(shape)
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
         """Whether each prompt is too long to be read to its end."""

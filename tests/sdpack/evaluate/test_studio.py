@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sdpack.artifacts import Ledger, Store
+from sdpack.conditioning import Conditioning
 from sdpack.evaluate.metrics import Panel
-from sdpack.evaluate.studio import Drawer, Studio, Task, Trio
+from sdpack.evaluate.scorers import Judged
+from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Studio, Task
 from sdpack.placement import Role
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable
@@ -23,7 +25,8 @@ TABLE = SamplerTable(
     "made up", 1, np.array([500.0]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.3]]), draws=0
 )
 PROMPTS = [f"noto, thing {n}" for n in range(40)]
-TASK = Task(PROMPTS, TABLE, 2.0, "", 16, 16)
+TASK = Task(PROMPTS, 16, 16)
+ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 
 
 class Part:
@@ -70,21 +73,22 @@ def drawer(role: Role, name: str, gain: float, counts: Counter[str]) -> Drawer:
     return Drawer(name, lambda: Part(role, name, gain, counts), tokenizer)
 
 
-def trio(encoder: str, denoiser: str, decoder: str, counts: Counter[str]) -> Trio:
+def ensemble(
+    encoder: str, denoiser: str, decoder: str, counts: Counter[str], guidance_scale: float = 2.0
+) -> Ensemble:
     gains = {"a": 1.0, "b": 0.7, "broken": float("nan"), "flat": 0.0}
     names = (encoder, denoiser, decoder)
-    return Trio(
-        *(drawer(r, f"{r} {n}", gains[n], counts) for r, n in zip(Role, names, strict=True))
-    )
+    parts = {
+        role: drawer(role, f"{role} {name}", gains[name], counts)
+        for role, name in zip(ROLES, names, strict=True)
+    }
+    return Ensemble(parts, Recipe(TABLE, Conditioning(), guidance_scale), Latents(4))
 
 
 def studio(folder: Path, task: Task = TASK) -> Studio:
-    latents = {f"decoder {name}": Latents(4) for name in ("a", "b", "broken", "flat")}
     return Studio(
         task,
-        latents,
-        BrightPanel,
-        "judge",
+        Judged(BrightPanel, "judge"),
         Store(folder / "store"),
         Ledger(folder / "ledger.sqlite"),
         "here",
@@ -93,7 +97,7 @@ def studio(folder: Path, task: Task = TASK) -> Studio:
 
 def test_shared_work_is_done_once(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [trio(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
+    mixes = [ensemble(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
     scores = studio(tmp_path).scores(mixes, range(20))
     assert scores.shape == (8, 20)
     assert counts["text_encoder a"] == 20 + 1
@@ -103,7 +107,7 @@ def test_shared_work_is_done_once(tmp_path: Path) -> None:
 
 def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [trio("a", "a", v, counts) for v in "ab"]
+    mixes = [ensemble("a", "a", v, counts) for v in "ab"]
     first = studio(tmp_path).scores(mixes, range(20))
     before = counts.copy()
     again = studio(tmp_path)
@@ -114,7 +118,7 @@ def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
 
 def test_a_picture_does_not_depend_on_the_round_it_was_drawn_in(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mix = trio("a", "b", "a", counts)
+    mix = ensemble("a", "b", "a", counts)
     whole = studio(tmp_path / "1").scores([mix], range(40))[0]
     halves = studio(tmp_path / "2")
     parts = [halves.scores([mix], range(*ends))[0] for ends in ((0, 16), (16, 40))]
@@ -123,7 +127,7 @@ def test_a_picture_does_not_depend_on_the_round_it_was_drawn_in(tmp_path: Path) 
 
 def test_broken_pictures_score_below_every_other_and_do_not_stop_the_race(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [trio("a", "a", v, counts) for v in ("a", "broken", "flat")]
+    mixes = [ensemble("a", "a", v, counts) for v in ("a", "broken", "flat")]
     scores = studio(tmp_path).scores(mixes, range(4))
     assert (scores[0] >= 0).all()
     assert (scores[1:] == -1).all()
@@ -131,9 +135,10 @@ def test_broken_pictures_score_below_every_other_and_do_not_stop_the_race(tmp_pa
 
 def test_another_task_shares_nothing(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mix = trio("a", "a", "a", counts)
-    studio(tmp_path).scores([mix], range(4))
-    other = Task(PROMPTS, TABLE, 3.0, "", 16, 16)
-    again = studio(tmp_path, other)
-    again.scores([mix], range(4))
+    studio(tmp_path).scores([ensemble("a", "a", "a", counts)], range(4))
+    again = studio(tmp_path)
+    again.scores([ensemble("a", "a", "a", counts, guidance_scale=3.0)], range(4))
     assert again.drawn == 4
+    other = studio(tmp_path, Task(PROMPTS, 24, 16))
+    other.scores([ensemble("a", "a", "a", counts)], range(4))
+    assert other.drawn == 4

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from sdpack.conditioning import Conditioning
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import ExportError
 from sdpack.export import graph
 from sdpack.export.bridge import Bridge
 from sdpack.export.decoder import DecoderPart
-from sdpack.export.denoiser import UNetPart
+from sdpack.export.denoiser import DenoiserPart
 from sdpack.export.graph import Shape, export, seeded_inputs
 from sdpack.export.text_encoder import TextEncoderPart
 from torch import nn
@@ -69,13 +70,14 @@ def tiny() -> nn.Module:
 PARTS: dict[str, Callable[[], graph.Part]] = {
     "CLIP": lambda: TextEncoderPart(clip().eval(), None),
     "CLIP over a bridge": lambda: TextEncoderPart(clip().eval(), Bridge(16, 24).eval()),
-    "UNet": lambda: UNetPart(unet().eval()),
-    "UNet of the zoo's kind": lambda: UNetPart(
+    "UNet": lambda: DenoiserPart(unet().eval(), Conditioning()),
+    "UNet of the zoo's kind": lambda: DenoiserPart(
         unet(
             resnet_time_scale_shift="scale_shift",
             addition_embed_type="text",
             addition_embed_type_num_heads=4,
-        ).eval()
+        ).eval(),
+        Conditioning(),
     ),
     "KL decoder": lambda: DecoderPart(kl().eval()),
     "tiny decoder": lambda: DecoderPart(tiny().eval()),
@@ -100,7 +102,7 @@ def test_the_graph_says_what_the_module_says(
     with torch.no_grad():
         wanted = part.module(**inputs).numpy()
     with load(folder / "model.onnx", threads=1) as session:
-        seen = session.run({k: v.numpy() for k, v in inputs.items()})[part.output]
+        seen = session.run({k: v.numpy() for k, v in inputs.items()})[part.outputs[0]]
     assert np.abs(seen - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 

@@ -1,31 +1,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sdpack.catalog import default_catalog
 from sdpack.errors import CatalogError
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.pack.shapes import InputShapes, upto
+from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.precision import Precision
-from sdpack.profile import find_profile
+from sdpack.profile import find_profile, parse_batches, parse_sizes
 
 DENOISER = Variant(Role.DENOISER, "s", Precision.FP16)
 DECODER = Variant(Role.DECODER, "kl", Precision.FP16)
 ENCODER = Variant(Role.TEXT_ENCODER, "m", Precision.FP16, "s")
 
 
-def shapes(profile: str = "4gb-gpu") -> InputShapes:
-    order = Order(find_profile(profile), default_catalog(), Path("x"))
+def shapes(profile: str = "4gb-gpu", **asked: Any) -> InputShapes:
+    order = Order(find_profile(profile), default_catalog(), Path("x"), **asked)
     return InputShapes(order, lambda _: 16)
 
 
-def test_an_engine_takes_smaller_batches_too() -> None:
-    given_range = upto((4, 16, 8, 8))
-    assert given_range.smallest == (1, 16, 8, 8)
-    assert given_range.best == given_range.largest == (4, 16, 8, 8)
+def test_an_engine_takes_smaller_batches_and_sizes_too() -> None:
+    sizes = parse_sizes("64, 128x64, 64x96")
+    found = shapes(asked_sizes=sizes, asked_batches=parse_batches("2-4"))
+    decoder = found.ranges(DECODER, Placement())["latent_sample"]
+    assert decoder.smallest == (2, 16, 8, 8)
+    assert decoder.best == (4, 16, 8, 8)
+    assert decoder.largest == (4, 16, 12, 16)
+    denoiser = found.ranges(DENOISER, Placement())
+    assert denoiser["sample"].smallest == (2, 16, 8, 8), "without guidance nothing is doubled"
+    assert denoiser["sample"].largest == (8, 16, 12, 16)
+    assert "timestep" not in denoiser
+    encoder = found.ranges(ENCODER, Placement())["input_ids"]
+    assert encoder.smallest == (1, 16), "a negative prompt is read alone"
+    assert encoder.largest == (4, 16)
+
+
+def test_the_largest_picture_is_one_there_is() -> None:
+    found = shapes(asked_sizes=parse_sizes("64,128x64,64x96"))
+    assert found.largest(DECODER, Placement())["latent_sample"][2:] == (8, 16)
 
 
 def test_batched_guidance_doubles_the_denoiser_s_rows() -> None:

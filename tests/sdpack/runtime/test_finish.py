@@ -30,7 +30,7 @@ def bundle(tmp_path: Path) -> Path:
         update={"inputs": {"x": InputSizes.model_validate(SIZES)}}
     )
     jetson = find_profile("jetson-orin-nano-8gb")
-    others = {role: values.parts[role] for role in Role if role is not Role.DENOISER}
+    others = {role: values.parts[role] for role in values.parts if role is not Role.DENOISER}
     built = {r: p.model_copy(update={"plan": f"engines/{r.value}.plan"}) for r, p in others.items()}
     update = {"parts": {**built, Role.DENOISER: part}, "profile": jetson}
 

@@ -1,0 +1,211 @@
+"""Attention written out, in slices and fused, on this CPU: python -m benchmarks.attention
+
+The UNet of Stable Diffusion 1.5 with random weights, batch 1, in ONNX Runtime. Every measurement is
+a process of its own, and in each round the forms follow one another, so that a busy machine slows
+all of them. Takes 3.5 GB of disk, freed in the end, and 5 GB of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sdpack.engines import onnxruntime
+from sdpack.memory.probe import probe
+from sdpack.onnx_file import MODEL_FILE, read, write
+from sdpack.quantize.attention import fuse_attention, slice_attention
+from sdpack.units import format_bytes
+
+PARAMETERS = 859_520_964
+ATTENTIONS = 32  # in each of 16 blocks one over the picture and one over the text
+TOKENS, WIDTH = 77, 768
+OPSET = 21
+FASTER, ACTIVATIONS = 1.3, 1 / 3  # what fusing has to reach
+
+
+def export(folder: Path) -> None:
+    """Write the UNet as model.onnx."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unet = UNet2DConditionModel(
+                sample_size=64,
+                cross_attention_dim=WIDTH,
+                block_out_channels=(320, 640, 1280, 1280),
+                attention_head_dim=8,
+            )
+
+        def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
+            return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+    torch.manual_seed(0)
+    module = Module().eval()
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    assert parameters == PARAMETERS, parameters
+    given = {name: torch.from_numpy(value) for name, value in inputs(16, batch=2).items()}
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (),
+            kwargs=given,
+            dynamo=True,
+            input_names=list(given),
+            output_names=["out_sample"],
+            dynamic_shapes={
+                "sample": {0: "batch", 2: "height", 3: "width"},
+                "timestep": {},
+                "encoder_hidden_states": {0: "batch", 1: "sequence"},
+            },
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    write(program.model, folder / MODEL_FILE)
+
+
+def inputs(size: int, batch: int = 1) -> dict[str, NDArray[Any]]:
+    """Random inputs for latents of size x size."""
+    rng = np.random.default_rng(0)
+    return {
+        "sample": rng.standard_normal((batch, 4, size, size), np.float32),
+        "timestep": np.array([500.0], np.float32),
+        "encoder_hidden_states": rng.standard_normal((batch, TOKENS, WIDTH), np.float32),
+    }
+
+
+def changed(folder: Path, name: str, change: Callable[[ir.Model], int]) -> Path:
+    """The graph in another form, on the weights of the exported one."""
+    model = read(folder / MODEL_FILE)
+    count = change(model)
+    assert count == ATTENTIONS, count
+    path = folder / f"{name}.onnx"
+    ir.save(model, path)
+    return path
+
+
+def time_steps(graph: Path, size: int, steps: int) -> float:
+    """Median seconds of a step after a first one, whose result is left beside the graph."""
+    given, seconds = inputs(size), []
+    with onnxruntime.load(graph) as session:
+        (made,) = session.run(given).values()
+        for _ in range(steps):
+            started = time.perf_counter()
+            session.run(given)
+            seconds.append(time.perf_counter() - started)
+    np.save(graph.with_suffix(".npy"), made)
+    return statistics.median(seconds)
+
+
+def apart(*request: Any) -> Any:
+    """What `work` gives for the request, in a process of its own, so that its memory is freed."""
+    words = json.dumps(request)
+    command = [sys.executable, "-m", "benchmarks.attention", "--work", words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise click.ClickException(done.stderr.strip())
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def work(request: list[Any]) -> Any:
+    match request:
+        case ["export", folder]:
+            return export(Path(folder))
+        case ["time", graph, size, steps]:
+            return time_steps(Path(graph), size, steps)
+    raise click.ClickException(f"{request} is no work")
+
+
+def activation_bytes(graph: Path, size: int) -> int:
+    """The peak of a process that runs the graph alone, less what stays once it has run."""
+    shapes = {name: value.shape for name, value in inputs(size).items()}
+    return probe(graph, shapes).footprint.activation_bytes
+
+
+def error(graph: Path, reference: Path) -> float:
+    """Largest difference of the results, relative to the largest number."""
+    seen, wanted = (np.load(path.with_suffix(".npy")) for path in (graph, reference))
+    return float(np.abs(seen - wanted).max() / np.abs(wanted).max())
+
+
+def table(
+    graphs: dict[str, Path], seconds: dict[str, list[float]], taken: dict[str, int]
+) -> tuple[Table, float, float]:
+    """The table, and how fused compares: times faster, share of activations."""
+    made = Table(title="one step of SD1.5's UNet, batch 1, by how attention is computed")
+    heads = ("attention", "step s", "times faster", "activations", "of exported", "error")
+    for head in heads:
+        made.add_column(head, justify="left" if head == heads[0] else "right")
+    first, *_ = graphs
+    faster = share = 0.0
+    for name, graph in graphs.items():
+        rounds = zip(seconds[first], seconds[name], strict=True)
+        faster = statistics.median(before / after for before, after in rounds)
+        share = taken[name] / taken[first]
+        made.add_row(
+            name,
+            f"{statistics.median(seconds[name]):.2f}",
+            f"{faster:.2f}",
+            format_bytes(taken[name]),
+            f"{share:.2f}",
+            f"{error(graph, graphs[first]):.1e}",
+        )
+    return made, faster, share
+
+
+@click.command()
+@click.option("--size", default=64, show_default=True, help="Height and width of the latents.")
+@click.option("--slices", default=8, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--steps", default=3, show_default=True, help="Timed in each process.")
+@click.option("--work", "request", hidden=True)
+def main(size: int, slices: int, rounds: int, steps: int, request: str | None) -> None:
+    """Print one table; exit code 1 if fusing saves less than it has to."""
+    if request is not None:
+        click.echo(json.dumps(work(json.loads(request))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        apart("export", scratch)
+        graphs = {
+            "as exported": folder / MODEL_FILE,
+            f"in {slices} slices": changed(folder, "sliced", lambda m: slice_attention(m, slices)),
+            "fused": changed(folder, "fused", fuse_attention),
+        }
+        taken = {name: activation_bytes(graph, size) for name, graph in graphs.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in graphs}
+        for _ in range(rounds):
+            for name, graph in graphs.items():
+                seconds[name].append(apart("time", str(graph), size, steps))
+        made, faster, share = table(graphs, seconds, taken)
+    console = Console()
+    console.print(made)
+    console.print(
+        f"latents {size}x{size}, {rounds} rounds of {steps} steps; sdpack {version('sdpack')}, "
+        f"onnxruntime {version('onnxruntime')}, torch {version('torch')}, {platform.machine()}, "
+        f"{os.cpu_count()} cores"
+    )
+    if faster < FASTER or share > ACTIVATIONS:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""A build at full size, watched: python -m benchmarks.full_scale --family sd15
+
+Random weights at the size of Stable Diffusion 1.5 or XL go through `sdpack build` from an empty
+cache. What it says it is doing is timed, and its memory and that of all it starts is sampled
+meanwhile. Random weights draw nothing, so that fidelity to fp32 stands in for quality.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sdpack.artifacts import CACHE_VARIABLE, cache_folder
+from sdpack.detect import memory_bytes
+from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.export.adopt import Adoption, adopt
+from sdpack.memory.meter import meter
+from sdpack.pack.build import opened
+from sdpack.pack.fit import fit
+from sdpack.pack.footprints import Footprints
+from sdpack.pack.mix import Mix, mixes
+from sdpack.pack.order import Order
+from sdpack.precision import Runtime
+from sdpack.profile import find_profile
+from sdpack.units import format_bytes, parse_bytes
+
+from benchmarks.metering import family
+from benchmarks.random_models import PARAMETERS, random_model
+
+EVERY_S = 0.1
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a build said it was doing, and what that took.
+
+    Attributes:
+        peak_bytes: the most that the build and all it had started had resident, counting what they
+            share once for each.
+    """
+
+    words: str
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A whole command."""
+
+    stages: Sequence[Stage]
+    seconds: float
+    status: int
+    output: str
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(stage.peak_bytes for stage in self.stages)
+
+
+def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
+    """Run a command that says on its standard error what it is doing, a line a stage."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+    peaks: list[tuple[float, int]] = []
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.is_set():
+            peaks.append((time.perf_counter(), resident(process.pid)))
+            done.wait(EVERY_S)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    said = [("starting", started)]
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip():
+            said.append((line.strip(), time.perf_counter()))
+            print(f"{time.perf_counter() - started:7.0f} s  {line.strip()[:150]}", flush=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    status = process.wait()
+    done.set()
+    sampler.join()
+    ended = time.perf_counter()
+    ends = [*(moment for _, moment in said[1:]), ended]
+    stages = [
+        Stage(
+            words,
+            end - begin,
+            max((count for moment, count in peaks if begin <= moment <= end), default=0),
+        )
+        for (words, begin), end in zip(said, ends, strict=True)
+    ]
+    return Watched(stages, ended - started, status, output)
+
+
+def resident(pid: int) -> int:
+    """Resident bytes of a process and of all it has started."""
+    return sum(_resident(process) for process in family(pid))
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def stages_table(watched: Watched) -> Table:
+    """What the build did, the same kinds of stages in the order they came."""
+    table = Table(title="what the build did, and took", title_justify="left")
+    for column in ("stage", "seconds", "peak of all processes"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for stage in watched.stages:
+        if stage.seconds >= 1:
+            table.add_row(stage.words[:110], f"{stage.seconds:.0f}", format_bytes(stage.peak_bytes))
+    table.add_row("in all", f"{watched.seconds:.0f}", format_bytes(watched.peak_bytes))
+    return table
+
+
+def variants_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
+    """Bytes of each precision of each part, and what its engine takes."""
+    workshop = footprints.workshop
+    table = Table(title="parts, by precision", title_justify="left")
+    for column in ("part", "precision", "file", "engine weights", "engine scratch", "kept"):
+        table.add_column(column, justify="left" if column in ("part", "precision") else "right")
+    placement = workshop.order.placements[0]
+    for variant in dict.fromkeys(v for mix in every for v in mix.variants):
+        try:
+            made = workshop.made(variant)
+            footprint = footprints.of(variant, placement)
+        except RefusedError as error:
+            table.add_row(variant.candidate, variant.label, "refused", str(error)[-60:])
+            continue
+        table.add_row(
+            variant.candidate,
+            variant.label,
+            format_bytes(made.artifact.bytes),
+            format_bytes(footprint.weight_bytes),
+            format_bytes(footprint.activation_bytes),
+            str(len(made.refused)),
+        )
+    return table
+
+
+def placements_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
+    """The predicted peak of the largest and the smallest mix in each placement."""
+    table = Table(title="predicted peaks, by placement", title_justify="left")
+    for column in ("placement", "widest mix", "peak", "narrowest mix", "peak"):
+        table.add_column(column, justify="right" if column == "peak" else "left")
+    for placement in footprints.workshop.order.placements:
+        try:
+            fitted = fit(every, [placement], footprints.of, memory_bytes() * 100)
+        except InfeasibleError:
+            continue
+        ordered = sorted(fitted, key=lambda f: f.peak.bytes)
+        widest, narrowest = ordered[-1], ordered[0]
+        table.add_row(
+            str(placement),
+            str(widest.mix),
+            format_bytes(widest.peak.bytes),
+            str(narrowest.mix),
+            format_bytes(narrowest.peak.bytes),
+        )
+    return table
+
+
+@click.command()
+@click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
+@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
+@click.option("--memory", help="As of `sdpack build`.")
+@click.option("--images", default=2, show_default=True)
+@click.option("--steps", default=4, show_default=True)
+@click.option("--keep/--anew", default=False, help="Go on with the cache of the last run.")
+@click.option("--draw", is_flag=True, help="Draw one picture with a CPU under the same cap.")
+def main(
+    name: str,
+    profile_name: str,
+    memory: str | None,
+    images: int,
+    steps: int,
+    keep: bool,
+    draw: bool,
+) -> None:
+    """Build, watch, and print what was seen."""
+    console = Console(width=180)
+    model = random_model(name, cache_folder() / "benchmarks" / f"random-{name}")
+    cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
+    if not keep:
+        shutil.rmtree(cache, ignore_errors=True)
+    out = cache / "bundles" / f"{profile_name}-{memory or 'all'}"
+    command = [sys.executable, "-m", "sdpack", "-v", "build", "--profile", profile_name]
+    command += ["--model", str(model), "--out", str(out), "--images", str(images)]
+    command += ["--steps", str(steps), "--json", *(["--memory", memory] if memory else [])]
+    console.print(
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
+        f"{format_bytes(memory_bytes())}, torch {version('torch')}, onnxruntime "
+        f"{version('onnxruntime')}, TensorRT-RTX {version('tensorrt_rtx_cu13')}"
+    )
+    watched = watch(command, {CACHE_VARIABLE: str(cache)})
+    console.print(stages_table(watched))
+    if watched.status != 0:
+        sys.exit(watched.status)
+    os.environ[CACHE_VARIABLE] = str(cache)
+    profile = find_profile(profile_name)
+    budget = None if memory is None else parse_bytes(memory)
+    order = Order(profile, adopt(str(model), Adoption(steps)), out, budget, steps=steps)
+    with opened(order, console.log) as workshop:
+        footprints = Footprints(workshop)
+        every = list(mixes(order.located.catalog, order.precisions))
+        console.print(variants_table(footprints, every))
+        console.print(placements_table(footprints, every))
+    manifest = json.loads(watched.output)
+    winner = manifest["evidence"]["standings"][0]
+    console.print(
+        f"winner: {winner['mix']}, {winner['placement']}, {manifest['evidence']['metric']} "
+        f"{winner['quality']['value']:.4f}, predicted {format_bytes(winner['peak_bytes'])}, budget "
+        f"{format_bytes(order.budget)}"
+    )
+    if draw:
+        console.print(drawn(out, order.budget))
+
+
+def drawn(bundle: Path, cap_bytes: int) -> str:
+    """One picture from a bundle on the CPU, its process held to a cap."""
+    command = [sys.executable, "-m", "sdpack", "run", str(bundle), "a red fox", "--json"]
+    command += ["--runtime", Runtime.ONNXRUNTIME_CPU.value, "--out", str(bundle.parent / "fox.png")]
+    since = time.perf_counter()
+    seen = meter(command, cap_bytes)
+    held = "under a hard cap of" if seen.capped else "not capped, beside"
+    return (
+        f"a picture took {time.perf_counter() - since:.0f} s and {format_bytes(seen.peak_bytes)}, "
+        f"{held} {format_bytes(cap_bytes)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

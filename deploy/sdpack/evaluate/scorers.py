@@ -1,0 +1,84 @@
+"""What a picture is worth: to a judge, or by how near it is to what fp32 draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sdpack.artifacts import digest
+from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
+from sdpack.evaluate.studio import Ensemble, Studio
+from sdpack.runtime.pipeline import Pictures
+
+SIMILARITY = "judge similarity"
+FIDELITY = "fidelity to fp32"
+
+
+class Judged:
+    """How well each picture shows its prompt, to a judge that never sees another picture.
+
+    Args:
+        panel: gives the judge, asked for it only when there is something to judge.
+        judge_content: one hash of the judge and its tokenizer.
+    """
+
+    metric = SIMILARITY
+
+    def __init__(self, panel: Callable[[], Panel], judge_content: str) -> None:
+        self._panel = panel
+        self._content = judge_content
+
+    def content(self, mix: Ensemble) -> str:
+        return self._content
+
+    def score(
+        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+    ) -> list[float]:
+        panel = self._panel()
+        embedded = panel.embed_features(panel.features(torch.from_numpy(pictures)))
+        texts = [studio.task.prompts[i] for i in numbers]
+        found: list[float] = similarity(panel, embedded, texts).tolist()
+        return found
+
+
+class Faithful:
+    """How near each picture is to what the same parts draw in fp32: structural similarity.
+
+    That is no quality: it says nothing of whether the fp32 picture is any good, and compares only
+    variants of the same parts. What fp32 drew last is kept.
+    """
+
+    metric = FIDELITY
+
+    def __init__(self) -> None:
+        self._wanted: tuple[tuple[str, ...], Pictures] | None = None
+
+    def content(self, mix: Ensemble) -> str:
+        return digest(_reference(mix).contents)
+
+    def score(
+        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+    ) -> list[float]:
+        wanted = self._pictures(_reference(mix), numbers, studio)
+        found: list[float] = structural_similarity(
+            _channels_first(pictures), _channels_first(wanted)
+        ).tolist()
+        return found
+
+    def _pictures(self, mix: Ensemble, numbers: Sequence[int], studio: Studio) -> Pictures:
+        key = (digest(mix.contents), *map(str, numbers))
+        if self._wanted is None or self._wanted[0] != key:
+            self._wanted = (key, studio.pictures(mix, numbers))
+        return self._wanted[1]
+
+
+def _reference(mix: Ensemble) -> Ensemble:
+    assert mix.reference is not None
+    return mix.reference
+
+
+def _channels_first(pictures: Pictures) -> Tensor:
+    """float32 (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,316 @@
+"""A catalog of one model: any folder or hub repository as diffusers' pipelines keep it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpack.catalog import (
+    Catalog,
+    Decoder,
+    Denoiser,
+    LocatedCatalog,
+    Quality,
+    Sampling,
+    Source,
+    TextEncoder,
+    prompts_folder,
+)
+from sdpack.conditioning import VOICES, Family, Input, States
+from sdpack.errors import CatalogError, SourceError
+from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import (
+    conditioning_of,
+    family_of,
+    latent_channels,
+    pooled_width,
+    states_width,
+)
+from sdpack.export.source import hub_source, is_hub_id, local_folder
+from sdpack.placement import TEXT_ENCODERS, Role
+
+INDEX = "model_index.json"
+DENOISERS = ("unet", "transformer")
+UNKNOWN_LICENCE = "not stated; see where it comes from"
+STATES, LATENTS = "states", "latents"
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How a family is usually run, by its makers' model cards.
+
+    Attributes:
+        tokens: a text is padded to, where its tokenizer would read more.
+    """
+
+    steps: int
+    guidance_scale: float
+    image_size: int
+    tokens: Mapping[Role, int]
+
+
+USUAL: Mapping[Family, Usual] = {
+    Family.SD: Usual(25, 7.5, 512, {}),
+    Family.SDXL: Usual(25, 5.0, 1024, {}),
+    Family.SD3: Usual(28, 7.0, 1024, {Role.TEXT_ENCODER_3: 256}),
+    Family.PIXART: Usual(20, 4.5, 1024, {Role.TEXT_ENCODER: 300}),
+    Family.FLUX: Usual(28, 3.5, 1024, {Role.TEXT_ENCODER_2: 512}),
+}
+DISTILLED_STEPS = 4  # of models that are run without guidance: LCM, Flux schnell
+SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What may be said of a model that its files do not tell; None takes what is usual.
+
+    Attributes:
+        image_size: side of a picture in pixels.
+        left_out: roles of text encoders to do without.
+    """
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+    image_size: int | None = None
+    left_out: frozenset[Role] = frozenset()
+
+
+def adopt(model: str, adoption: Adoption = Adoption()) -> LocatedCatalog:
+    """The catalog of a diffusers folder or hub repository, its parts checked against each other.
+
+    Its pictures are judged by how near they are to those of its own fp32.
+
+    Raises:
+        SourceError: it cannot be had, is no diffusers folder, or has a part of an unknown class.
+        CatalogError: its parts do not fit together.
+    """
+    return _Model(model, adoption).catalog()
+
+
+class _Model:
+    def __init__(self, model: str, adoption: Adoption) -> None:
+        self._name = model
+        self._adoption = adoption
+        self._whole = _whole(model)
+        self._folder = local_folder(self._whole, Path())
+        self._index = _read_index(self._folder / INDEX)
+        self._encoders = self._text_encoders()
+        self._denoiser_name = self._one_of(DENOISERS)
+        self._denoiser = self._checkpoint(self._denoiser_name)
+        self._decoder = self._checkpoint("vae")
+        self._family = family_of(self._denoiser)
+
+    def catalog(self) -> LocatedCatalog:
+        self._see_that_parts_fit()
+        names = {role: role.value.replace("_", "-") for role in self._encoders}
+        catalog = Catalog(
+            schema=1,
+            name=_catalog_name(self._name),
+            description=f"The parts of {self._name}",
+            image_size=self._adoption.image_size or self._image_size(),
+            text_encoders={names[role]: self._text_encoder(role) for role in self._encoders},
+            denoisers={
+                self._denoiser_name: Denoiser(
+                    source=self._source(self._denoiser_name),
+                    licence=UNKNOWN_LICENCE,
+                    latents=LATENTS,
+                    states=tuple(f"{STATES}-{role.value}" for role in self._encoders),
+                    parameters=self._denoiser.parameters,
+                )
+            },
+            decoders={
+                "vae": Decoder(
+                    source=self._source("vae"),
+                    licence=UNKNOWN_LICENCE,
+                    latents=LATENTS,
+                    parameters=self._decoder.parameters,
+                )
+            },
+            sampling=self._sampling(),
+            quality=default_quality(),
+        )
+        return LocatedCatalog(catalog, Path())
+
+    def _text_encoders(self) -> dict[Role, Checkpoint]:
+        left_out = self._adoption.left_out
+        there = [role for role in TEXT_ENCODERS if self._has(role.value) and role not in left_out]
+        if not there:
+            raise SourceError(f"{self._folder / INDEX}: it names no text encoder")
+        return {role: self._checkpoint(role.value) for role in there}
+
+    def _has(self, component: str) -> bool:
+        named = self._index.get(component)
+        return isinstance(named, list) and len(named) == 2 and named[0] is not None
+
+    def _one_of(self, components: tuple[str, ...]) -> str:
+        found = next((name for name in components if self._has(name)), None)
+        if found is None:
+            raise SourceError(f"{self._folder / INDEX}: it names no {' or '.join(components)}")
+        return found
+
+    def _checkpoint(self, component: str) -> Checkpoint:
+        checkpoint = Checkpoint(self._folder / component)
+        _ = checkpoint.class_name
+        for _name in checkpoint.shapes():
+            pass
+        return checkpoint
+
+    def _source(self, component: str) -> Source:
+        if self._whole.path is not None:
+            return Source(path=self._whole.path.resolve() / component)
+        return self._whole.model_copy(update={"subfolder": component})
+
+    def _text_encoder(self, role: Role) -> TextEncoder:
+        suffix = role.value.removeprefix(Role.TEXT_ENCODER.value)
+        usual = SCHNELL_TOKENS if self._is_schnell else USUAL[self._family].tokens
+        return TextEncoder(
+            source=self._source(role.value),
+            tokenizer=self._source(f"tokenizer{suffix}"),
+            licence=UNKNOWN_LICENCE,
+            states=f"{STATES}-{role.value}",
+            tokens=usual.get(role),
+            parameters=self._encoders[role].parameters,
+        )
+
+    @property
+    def _is_schnell(self) -> bool:
+        flux = self._family is Family.FLUX
+        return flux and not self._denoiser.config.get("guidance_embeds")
+
+    def _sampling(self) -> Sampling:
+        usual, adoption = USUAL[self._family], self._adoption
+        distilled = self._is_schnell or bool(self._denoiser.config.get("time_cond_proj_dim"))
+        steps = DISTILLED_STEPS if distilled else usual.steps
+        scale = 1.0 if self._is_schnell else usual.guidance_scale
+        asked = adoption.guidance_scale
+        return Sampling(
+            scheduler=self._source("scheduler"),
+            steps=adoption.steps or steps,
+            guidance_scale=scale if asked is None else asked,
+            zero_empty_prompt=bool(
+                # True is what diffusers' pipeline takes where the index does not say.
+                self._index.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
+            ),
+        )
+
+    def _image_size(self) -> int:
+        side = self._denoiser.config.get("sample_size")
+        known = isinstance(side, int) and self._family is not Family.FLUX
+        return 8 * int(side) if known and side else USUAL[self._family].image_size
+
+    def _see_that_parts_fit(self) -> None:
+        """Widths of what encoders say and denoisers hear, and of latents, from the configs."""
+        voices = VOICES[self._family]
+        if len(self._encoders) > len(voices):
+            raise CatalogError(
+                f"{self._folder}: {self._denoiser.class_name} takes {len(voices)} text encoders, "
+                f"and there are {len(self._encoders)}"
+            )
+        self._see_that_states_fit()
+        said = self._pooled_said()
+        heard = pooled_width(self._family, self._denoiser.config)
+        if heard and said is not None and said != heard:
+            raise CatalogError(
+                f"{self._folder}: {self._denoiser_name} takes pooled texts of width {heard}, its "
+                f"text encoders say {said}; a bridge or another encoder is needed"
+            )
+        drawn = latent_channels(self._family, self._denoiser.config)
+        seen = int(self._decoder.config["latent_channels"])
+        if drawn != seen:
+            raise CatalogError(
+                f"{self._folder}: {self._denoiser_name} draws latents of {drawn} channels, the vae "
+                f"decodes {seen}; take the decoder it was trained with"
+            )
+
+    def _see_that_states_fit(self) -> None:
+        heard = states_width(self._family, self._denoiser.config)
+        widths = {
+            role: _width(checkpoint)
+            for role, checkpoint in self._encoders.items()
+            if VOICES[self._family][TEXT_ENCODERS.index(role)].states is not States.NONE
+        }
+        together = sum(widths.values()) if self._family is Family.SDXL else None
+        fits = (
+            together == heard
+            if together is not None
+            else all(width == heard for width in self._whole_width(widths))
+        )
+        if not fits:
+            said = ", ".join(f"{role.words} {width}" for role, width in widths.items())
+            raise CatalogError(
+                f"{self._folder}: {self._denoiser_name} attends to states of width {heard}, and "
+                f"its text encoders say others ({said}); a bridge or another encoder is needed"
+            )
+
+    def _whole_width(self, widths: Mapping[Role, int]) -> list[int]:
+        """Of those encoders whose states are heard as they are; SD3 pads its CLIPs'."""
+        padded = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2) if self._family is Family.SD3 else ()
+        return [width for role, width in widths.items() if role not in padded]
+
+    def _pooled_said(self) -> int | None:
+        pooled = [
+            _pooled_width(checkpoint)
+            for role, checkpoint in self._encoders.items()
+            if VOICES[self._family][TEXT_ENCODERS.index(role)].pooled
+        ]
+        takes = {Input.TEXT_EMBEDS, Input.POOLED_PROJECTIONS}
+        inputs = conditioning_of(self._denoiser, self._sampling()).inputs
+        return sum(pooled) if pooled and takes.intersection(inputs) else None
+
+
+def _width(checkpoint: Checkpoint) -> int:
+    """Of an encoder's states."""
+    config = checkpoint.config
+    for key in ("hidden_size", "d_model", "dim"):
+        if isinstance(config.get(key), int):
+            return int(config[key])
+    raise SourceError(f"{checkpoint.folder}: its config tells no width (hidden_size, d_model, dim)")
+
+
+def _pooled_width(checkpoint: Checkpoint) -> int:
+    projected = checkpoint.class_name.endswith("WithProjection")
+    return int(checkpoint.config["projection_dim"]) if projected else _width(checkpoint)
+
+
+def default_quality() -> Quality:
+    """The prompts that come with the package, and no judge."""
+    folder = prompts_folder()
+    return Quality(
+        prompts=folder / "evaluation.jsonl",
+        calibration=folder / "calibration.jsonl",
+        samples=folder / "samples.jsonl",
+    )
+
+
+def _whole(model: str) -> Source:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return Source(path=path.resolve())
+    if not is_hub_id(model):
+        raise SourceError(
+            f"{model}: there is no such folder, and it is no hub repository (OWNER/NAME)"
+        )
+    return hub_source(model)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise SourceError(
+            f"{path} cannot be read ({cause.strerror}); give the folder of a diffusers pipeline, "
+            "or list its parts in a catalog"
+        ) from cause
+    except ValueError as cause:
+        raise SourceError(f"{path} is no JSON ({cause}); restore it") from cause
+    if not isinstance(values, dict):
+        raise SourceError(f"{path} is no JSON object; restore it")
+    return values
+
+
+def _catalog_name(model: str) -> str:
+    last = Path(model.rstrip("/")).name.strip(".-") or "model"
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in last)

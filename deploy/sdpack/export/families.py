@@ -1,0 +1,176 @@
+"""Which family a denoiser is of, and what its config says of its inputs; nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdpack.catalog import Sampling
+from sdpack.conditioning import Conditioning, Family, Input
+from sdpack.errors import SourceError
+from sdpack.export.checkpoint import Checkpoint
+
+FAMILIES = {
+    "SD3Transformer2DModel": Family.SD3,
+    "PixArtTransformer2DModel": Family.PIXART,
+    "FluxTransformer2DModel": Family.FLUX,
+}
+# Ways to condition a UNet that need more than a text, by the key of its config that asks for them.
+UNKNOWN = {
+    "class_embed_type": (None,),
+    "addition_embed_type": (None, "text", "text_time"),
+    "encoder_hid_dim_type": (None, "text_proj"),
+}
+SIZES = 6  # numbers in time_ids: original size, crop, target size
+PACKED = 4  # latent pixels in one token of a Flux transformer
+SD3_ABSENT_TOKENS = 256  # zeros diffusers puts in the place of a T5 that is left out
+
+Sizes = tuple[int, ...]
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family of a denoiser.
+
+    Raises:
+        SourceError: it is told things that sdpack does not know how to say.
+    """
+    if not checkpoint.class_name.startswith("UNet"):
+        return FAMILIES[checkpoint.class_name]
+    for key, known in UNKNOWN.items():
+        if checkpoint.config.get(key) not in known:
+            raise SourceError(
+                f"{checkpoint.folder}: {key} {checkpoint.config[key]!r} is a conditioning sdpack "
+                f"does not know; it knows {', '.join(str(value) for value in known)}"
+            )
+    sized = checkpoint.config.get("addition_embed_type") == "text_time"
+    return Family.SDXL if sized else Family.SD
+
+
+def conditioning_of(checkpoint: Checkpoint, sampling: Sampling) -> Conditioning:
+    """How a denoiser is told what to draw.
+
+    Raises:
+        SourceError: as `family_of`.
+    """
+    family, config = family_of(checkpoint), checkpoint.config
+    return Conditioning(
+        family=family,
+        inputs=_inputs(family, config),
+        states_width=int(config["joint_attention_dim"]) if family is Family.SD3 else 0,
+        absent_tokens=SD3_ABSENT_TOKENS if family is Family.SD3 else 0,
+        guidance_width=int(config.get("time_cond_proj_dim") or 0),
+        zero_empty=sampling.zero_empty_prompt,
+        lowercase=family is Family.PIXART,
+    )
+
+
+def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
+    told_scale = (Input.TIMESTEP_COND,) if config.get("time_cond_proj_dim") else ()
+    match family:
+        case Family.SD:
+            return told_scale
+        case Family.SDXL:
+            return (Input.TEXT_EMBEDS, Input.TIME_IDS, *told_scale)
+        case Family.SD3:
+            return (Input.POOLED_PROJECTIONS,)
+        case Family.PIXART:
+            sizes = (Input.RESOLUTION, Input.ASPECT_RATIO) if _is_told_sizes(config) else ()
+            return (Input.MASK, *sizes)
+        case Family.FLUX:
+            scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
+            return (Input.POOLED_PROJECTIONS, *scale)
+
+
+def _is_told_sizes(config: Mapping[str, Any]) -> bool:
+    """Whether a PixArt transformer is; as its class has it, where its config does not say."""
+    said = config.get("use_additional_conditions")
+    return config.get("sample_size") == 128 if said is None else bool(said)
+
+
+def latent_channels(family: Family, config: Mapping[str, Any]) -> int:
+    """Channels of the latents a denoiser works on."""
+    channels = int(config["in_channels"])
+    return channels // PACKED if family is Family.FLUX else channels
+
+
+def states_width(family: Family, config: Mapping[str, Any]) -> int:
+    """Width of the states a denoiser attends to, as its text encoders say them.
+
+    Raises:
+        SourceError: the config does not tell.
+    """
+    keys = {
+        Family.SD3: "joint_attention_dim",
+        Family.FLUX: "joint_attention_dim",
+        Family.PIXART: "caption_channels",
+    }
+    key = keys.get(family, "cross_attention_dim")
+    if config.get("encoder_hid_dim_type") == "text_proj":
+        key = "encoder_hid_dim"
+    width = config.get(key)
+    if not isinstance(width, int):
+        raise SourceError(f"the denoiser's {key} is {width!r}; sdpack needs one number")
+    return width
+
+
+def pooled_width(family: Family, config: Mapping[str, Any]) -> int:
+    """Width of the pooled texts a denoiser is told; 0 where it is told none."""
+    if family is Family.SDXL:
+        sizes = SIZES * int(config["addition_time_embed_dim"])
+        return int(config["projection_class_embeddings_input_dim"]) - sizes
+    return int(config.get("pooled_projection_dim") or 0)
+
+
+def widest_numbers(checkpoint: Checkpoint, pixels: int) -> int:
+    """Numbers in one picture's hidden states where a denoiser works on most of them.
+
+    Args:
+        pixels: of the picture's latents.
+    """
+    family, config = family_of(checkpoint), checkpoint.config
+    if family in (Family.SD, Family.SDXL):
+        return int(config["block_out_channels"][0]) * pixels
+    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
+    return width * pixels // latent_step(family, config) ** 2
+
+
+def latent_step(family: Family, config: Mapping[str, Any]) -> int:
+    """Latent pixels of which a picture's sides are multiples: a UNet halves them, the others cut
+    them into patches.
+    """
+    if family in (Family.SD, Family.SDXL):
+        return int(2 ** (len(config["block_out_channels"]) - 1))
+    return int(config.get("patch_size", 1)) if family is not Family.FLUX else 2
+
+
+def denoiser_sizes(
+    conditioning: Conditioning,
+    config: Mapping[str, Any],
+    batch: int,
+    rows: tuple[int, int],
+    tokens: int,
+) -> dict[str, Sizes]:
+    """The shape of each of a denoiser's inputs.
+
+    Args:
+        rows: height and width of the latents.
+        tokens: of a text.
+    """
+    family = conditioning.family
+    pooled = pooled_width(family, config)
+    more: dict[Input, Sizes] = {
+        Input.TEXT_EMBEDS: (batch, pooled),
+        Input.POOLED_PROJECTIONS: (batch, pooled),
+        Input.TIME_IDS: (batch, SIZES),
+        Input.MASK: (batch, tokens),
+        Input.RESOLUTION: (batch, 2),
+        Input.ASPECT_RATIO: (batch, 1),
+        Input.TIMESTEP_COND: (batch, conditioning.guidance_width),
+        Input.GUIDANCE: (1,),
+    }
+    return {
+        "sample": (batch, latent_channels(family, config), *rows),
+        "timestep": (1,),
+        "encoder_hidden_states": (batch, tokens, states_width(family, config)),
+        **{name.value: more[name] for name in conditioning.inputs},
+    }

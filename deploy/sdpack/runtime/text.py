@@ -1,0 +1,192 @@
+"""What text encoders say of prompts, and how a denoiser is told it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.conditioning import Conditioning, Family, Input, voice
+from sdpack.engines.session import Session
+from sdpack.placement import Role
+from sdpack.runtime.tokenizer import PromptTokenizer
+
+IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+STATES, POOLED = "last_hidden_state", "text_embeds"
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is said of N texts, by one encoder or by all of a pipeline's together.
+
+    Attributes:
+        states: float32 (N, tokens, width), what a denoiser attends to.
+        pooled: float32 (N, width), one vector a text.
+        mask: int64 (N, tokens), 0 where a token is padding.
+    """
+
+    states: Floats | None = None
+    pooled: Floats | None = None
+    mask: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays().values())))
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What there is, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def _each(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Text:
+        return Text(**{name: change(array) for name, array in self.arrays().items()})  # type: ignore[arg-type]
+
+    def rows(self, start: int, stop: int) -> Text:
+        """Those of some of the texts."""
+        return self._each(lambda array: array[start:stop])
+
+    def repeated(self, count: int) -> Text:
+        """Each text so many times, one after the other."""
+        return self._each(lambda array: np.repeat(array, count, 0))
+
+    def silenced(self) -> Text:
+        """As much of it, saying nothing."""
+        return Text(
+            None if self.states is None else np.zeros_like(self.states),
+            None if self.pooled is None else np.zeros_like(self.pooled),
+            self.mask,
+        )
+
+    @classmethod
+    def concatenated(cls, texts: Sequence[Text]) -> Text:
+        """One after the other."""
+        names = texts[0].arrays()
+        joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
+        return cls(**joined)  # type: ignore[arg-type]
+
+
+def encoded(
+    session: Session,
+    tokenizer: PromptTokenizer,
+    prompts: Sequence[str],
+    conditioning: Conditioning,
+    role: Role,
+) -> Text:
+    """What the text encoder in a role says of these prompts.
+
+    Raises:
+        PromptError: a prompt is no text.
+        EngineError: the encoder failed.
+    """
+    inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
+    outputs = session.run(inputs)
+    return Text(
+        np.asarray(outputs[STATES], np.float32) if STATES in outputs else None,
+        np.asarray(outputs[POOLED], np.float32) if POOLED in outputs else None,
+        inputs.get(ATTENTION_MASK),
+    )
+
+
+def encoder_inputs(
+    tokenizer: PromptTokenizer, prompts: Sequence[str], conditioning: Conditioning, role: Role
+) -> dict[str, NDArray[np.int64]]:
+    """What the text encoder in a role is given for these prompts.
+
+    Raises:
+        PromptError: a prompt is no text.
+    """
+    read = [prompt.lower().strip() for prompt in prompts] if conditioning.lowercase else prompts
+    ids, mask = tokenizer.tokens(read)
+    masked = voice(conditioning.family, role).masked
+    return {IDS: ids, ATTENTION_MASK: mask} if masked else {IDS: ids}
+
+
+def joined(conditioning: Conditioning, said: Mapping[Role, Text]) -> Text:
+    """What a pipeline's text encoders say together, as its denoiser's family takes it."""
+    texts = [said[role] for role in Role if role in said]
+    match conditioning.family:
+        case Family.SDXL:
+            return Text(_side_by_side(texts), texts[-1].pooled)
+        case Family.SD3:
+            return _as_sd3(conditioning, said)
+        case Family.FLUX:
+            return Text(said[Role.TEXT_ENCODER_2].states, said[Role.TEXT_ENCODER].pooled)
+    return texts[0]
+
+
+def _as_sd3(conditioning: Conditioning, said: Mapping[Role, Text]) -> Text:
+    """The CLIPs' states side by side, filled up with zeros; the T5's, or zeros, after them."""
+    clips = [said[role] for role in (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)]
+    wide, width = _side_by_side(clips), conditioning.states_width
+    padded = np.pad(wide, ((0, 0), (0, 0), (0, width - wide.shape[-1])))
+    if Role.TEXT_ENCODER_3 in said:
+        more = said[Role.TEXT_ENCODER_3].states
+        assert more is not None
+    else:
+        more = np.zeros((len(wide), conditioning.absent_tokens, width), np.float32)
+    pooled = np.concatenate([clip.pooled for clip in clips if clip.pooled is not None], axis=-1)
+    return Text(np.concatenate([padded, more], axis=1), pooled)
+
+
+def _side_by_side(texts: Sequence[Text]) -> Floats:
+    return np.concatenate([text.states for text in texts if text.states is not None], axis=-1)
+
+
+def told(
+    conditioning: Conditioning, text: Text, guidance_scale: float, height: int, width: int
+) -> dict[str, NDArray[np.generic]]:
+    """A denoiser's inputs besides its latents and the timestep, for as many pictures as texts.
+
+    Args:
+        height, width: of a picture, in pixels.
+    """
+    assert text.states is not None
+    given: dict[str, NDArray[np.generic]] = {"encoder_hidden_states": text.states}
+    for name in conditioning.inputs:
+        given[name.value] = _input(name, conditioning, text, guidance_scale, height, width)
+    return given
+
+
+def _input(
+    name: Input,
+    conditioning: Conditioning,
+    text: Text,
+    guidance_scale: float,
+    height: int,
+    width: int,
+) -> NDArray[np.generic]:
+    def rows(*values: float) -> Floats:
+        return np.repeat(np.array([values], np.float32), len(text), 0)
+
+    match name:
+        case Input.TEXT_EMBEDS | Input.POOLED_PROJECTIONS:
+            assert text.pooled is not None
+            return text.pooled
+        case Input.MASK:
+            assert text.mask is not None
+            return text.mask
+        case Input.TIME_IDS:
+            return rows(height, width, 0, 0, height, width)
+        case Input.RESOLUTION:
+            return rows(height, width)
+        case Input.ASPECT_RATIO:
+            return rows(height / width)
+        case Input.GUIDANCE:
+            return np.array([guidance_scale], np.float32)
+        case Input.TIMESTEP_COND:
+            return rows(*scale_embedding(guidance_scale, conditioning.guidance_width))
+
+
+def scale_embedding(guidance_scale: float, width: int) -> Floats:
+    """The guidance scale as latent consistency models are told it: float32 (width,).
+
+    Sines and cosines of a thousand times the scale less one (Luo et al. 2023).
+    """
+    half = width // 2
+    frequencies = np.exp(np.arange(half) * -(np.log(10000.0) / (half - 1)))
+    angles = (guidance_scale - 1) * 1000.0 * frequencies
+    found = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2)])
+    return np.asarray(found, np.float32)

@@ -1,0 +1,349 @@
+"""Every family draws what diffusers draws: tiny random pipelines of the real classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from sdpack.artifacts import Ledger, Store
+from sdpack.bundle import open_bundle
+from sdpack.catalog import LocatedCatalog
+from sdpack.cli.main import main
+from sdpack.engines import onnxruntime
+from sdpack.export.adopt import Adoption, adopt
+from sdpack.onnx_file import MODEL_FILE
+from sdpack.pack.mix import in_precisions
+from sdpack.pack.order import Order
+from sdpack.pack.workshop import Workshop
+from sdpack.placement import Guidance, Loading, Placement
+from sdpack.precision import Precision
+from sdpack.profile import find_profile, profiles_folder
+from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.pipeline import Noise, Pipeline, Request
+
+from tests.e2e import families
+
+PROMPTS = ["a red cat on the mat", "a dog"]
+SEEDS = [3, 4]
+HEIGHT, WIDTH = 48, 64
+STEPS = 3
+
+FLOW = partial(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0)
+SHIFTING = partial(
+    diffusers.FlowMatchEulerDiscreteScheduler,
+    use_dynamic_shifting=True,
+    base_image_seq_len=4,
+    max_image_seq_len=64,
+)
+DIFFUSION = {
+    "pndm": partial(diffusers.PNDMScheduler, skip_prk_steps=True, steps_offset=1, **families.BETAS),
+    "ddim v": partial(
+        diffusers.DDIMScheduler,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        **families.BETAS,
+    ),
+    "euler": partial(diffusers.EulerDiscreteScheduler, **families.BETAS),
+    "dpm++ karras": partial(
+        diffusers.DPMSolverMultistepScheduler, use_karras_sigmas=True, **families.BETAS
+    ),
+    "unipc": partial(diffusers.UniPCMultistepScheduler, **families.BETAS),
+}
+LCM = {"lcm": partial(diffusers.LCMScheduler, **families.BETAS)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture both sides draw.
+
+    Attributes:
+        empties_read: an SDXL that reads an empty negative prompt instead of taking zeros for it.
+    """
+
+    family: str
+    scheduler: str
+    guidance_scale: float
+    guidance_rescale: float = 0.0
+    negative_prompt: str = ""
+    empties_read: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.family}, {self.scheduler}, {self.guidance_scale}"
+
+
+RESIDENT = Placement()
+SCHEDULERS = {**DIFFUSION, **LCM, "flow": FLOW, "shifting": SHIFTING}
+CASES = [
+    *(Case("sd", name, 4.0, negative_prompt="a mat") for name in DIFFUSION),
+    Case("sd", "ddim v", 5.0, guidance_rescale=0.7),
+    Case("sd", "euler", 1.0),
+    Case("sd, tiny decoder", "euler", 3.0),
+    Case("lcm", "lcm", 8.0),
+    Case("sdxl", "euler", 5.0),
+    Case("sdxl", "euler", 5.0, negative_prompt="a dog"),
+    Case("sdxl", "euler", 5.0, empties_read=True),
+    Case("sdxl", "dpm++ karras", 4.0, guidance_rescale=0.5),
+    Case("sdxl", "unipc", 1.0),
+    Case("sd3", "flow", 4.0, negative_prompt="a mat"),
+    Case("sd3", "shifting", 4.0),
+    Case("sd3 without t5", "flow", 4.0),
+    Case("pixart", "dpm++ karras", 4.5, negative_prompt="a dog"),
+    Case("pixart of 1024", "dpm++ karras", 4.5),
+    Case("flux schnell", "flow", 1.0),
+    Case("flux dev", "shifting", 3.5),
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("families")
+
+
+@pytest.fixture(scope="module")
+def made(work: Path) -> Iterator[Any]:
+    """A model of a family with a scheduler, and the workshop that exports it, each made once."""
+    ledger = Ledger(work / "ledger.sqlite")
+
+    @cache
+    def make(case: Case) -> tuple[Path, Workshop]:
+        folder = work / str(len(list(work.iterdir())))
+        more = {"force_zeros_for_empty_prompt": False} if case.empties_read else {}
+        families.write_model(folder, case.family, SCHEDULERS[case.scheduler](), **more)
+        located = _shorter(adopt(str(folder), Adoption(STEPS, case.guidance_scale)))
+        order = Order(
+            find_profile("cpu-2gb"), located, work / "out", asked_sizes=((HEIGHT, WIDTH),)
+        )
+        return folder, Workshop(order, Store(work / "store"), ledger)
+
+    yield make
+    ledger.close()
+
+
+def _shorter(located: LocatedCatalog) -> LocatedCatalog:
+    """T5 reads few tokens, so that the tests are quick."""
+    catalog = located.catalog
+    encoders = {
+        name: encoder.model_copy(update={"tokens": encoder.tokens and families.T5_TOKENS})
+        for name, encoder in catalog.text_encoders.items()
+    }
+    return LocatedCatalog(catalog.model_copy(update={"text_encoders": encoders}), located.folder)
+
+
+def drawn_here(
+    case: Case, workshop: Workshop, placement: Placement = RESIDENT
+) -> NDArray[np.uint8]:
+    """As a bundle would draw it, from the same graphs."""
+    (parts,) = workshop.catalog.mixable()
+    mix = in_precisions(parts, [Precision.FP32] * len(parts.names))
+    drawer = Pipeline(
+        {
+            v.role: partial(onnxruntime.load, workshop.graph(v).path(MODEL_FILE))
+            for v in mix.variants
+        },
+        {v.role: workshop.tokenizer(v.candidate) for v in mix.variants if v.role.encodes_text},
+        workshop.sampler(mix.denoiser.candidate),
+        workshop.latents(mix.decoder.candidate),
+        placement,
+        workshop.order.conditioning(mix.denoiser.candidate),
+    )
+    return drawer.draw(
+        Request(
+            PROMPTS,
+            SEEDS,
+            case.guidance_scale,
+            HEIGHT,
+            WIDTH,
+            case.negative_prompt,
+            case.guidance_rescale,
+        )
+    )
+
+
+def loaded(family: str, folder: Path) -> Any:
+    absent = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    kind = families.PIPELINES[family]
+    wanted = inspect.signature(kind.__init__).parameters
+    more = {name: value for name, value in absent.items() if name in wanted}
+    if "without t5" in family:
+        more |= {"text_encoder_3": None, "tokenizer_3": None}
+    found = kind.from_pretrained(folder, local_files_only=True, **more)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
+    """By diffusers' own pipeline, from the same noise."""
+    reference = loaded(case.family, folder)
+    noise = Noise(SEEDS, (channels, HEIGHT // 8, WIDTH // 8))
+    start = torch.from_numpy(noise.draw())
+    call: dict[str, Any] = {
+        "prompt": PROMPTS,
+        "num_inference_steps": STEPS,
+        "guidance_scale": case.guidance_scale,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "output_type": "np",
+    }
+    if case.negative_prompt:
+        call["negative_prompt"] = [case.negative_prompt] * 2
+    if case.guidance_rescale:
+        call["guidance_rescale"] = case.guidance_rescale
+    if "sd3" in case.family or "flux" in case.family:
+        call["max_sequence_length"] = families.T5_TOKENS
+    if case.family == "sd3 without t5":
+        call["max_sequence_length"] = 256
+    if "pixart" in case.family:
+        call |= {"max_sequence_length": families.T5_TOKENS, "use_resolution_binning": False}
+    if "flux" in case.family:
+        start = reference._pack_latents(start, 2, channels, HEIGHT // 8, WIDTH // 8)
+    if case.family == "lcm":
+        return _with_our_noise(reference, call, start, noise)
+    return np.asarray(reference(latents=start, **call).images)
+
+
+def _with_our_noise(
+    reference: Any, call: Mapping[str, Any], start: torch.Tensor, noise: Noise
+) -> NDArray[np.float32]:
+    """A scheduler that draws noise on the way draws ours."""
+    from unittest import mock
+
+    from diffusers.schedulers import scheduling_lcm
+
+    def draw(*_: Any, **__: Any) -> torch.Tensor:
+        return torch.from_numpy(noise.draw())
+
+    with mock.patch.object(scheduling_lcm, "randn_tensor", draw):
+        return np.asarray(reference(latents=start, **call).images)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
+    folder, workshop = made(case)
+    drawn = drawn_here(case, workshop)
+    (parts,) = workshop.catalog.mixable()
+    channels = workshop.latents(parts.decoder).channels
+    wanted = drawn_there(case, folder, channels)
+    assert drawn.shape == wanted.shape
+    assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
+    assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 4
+
+
+def with_clip_skip(located: LocatedCatalog, count: int) -> LocatedCatalog:
+    catalog = located.catalog
+    encoders = {
+        name: encoder.model_copy(update={"clip_skip": count})
+        for name, encoder in catalog.text_encoders.items()
+    }
+    return LocatedCatalog(catalog.model_copy(update={"text_encoders": encoders}), located.folder)
+
+
+def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
+    """Diffusers skips them for the prompt alone, others for the negative prompt too; as these do
+    sdpack, and so diffusers is given both texts as it reads them with the skip.
+    """
+    case = Case("sd", "euler", 4.0, negative_prompt="a mat")
+    folder, plain = made(case)
+    order = replace(plain.order, located=with_clip_skip(plain.located, 1))
+    skipping = Workshop(order, plain.store, plain.ledger)
+    drawn = drawn_here(case, skipping)
+    reference = loaded("sd", folder)
+    # diffusers 0.42 looks for the name this had before transformers 5.
+    vars(reference.text_encoder)["text_model"] = reference.text_encoder
+    said = [
+        reference.encode_prompt(texts, None, 1, False, clip_skip=1)[0]
+        for texts in (PROMPTS, [case.negative_prompt] * 2)
+    ]
+    wanted = reference(
+        prompt_embeds=said[0],
+        negative_prompt_embeds=said[1],
+        latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        height=HEIGHT,
+        width=WIDTH,
+        output_type="np",
+    ).images
+    assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
+    assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
+
+
+def test_guidance_in_two_halves_draws_the_same(made: Any) -> None:
+    case = Case("sdxl", "euler", 5.0)
+    _, workshop = made(case)
+    batched = drawn_here(case, workshop)
+    halves = drawn_here(case, workshop, Placement(Loading.PHASED, Guidance.SEQUENTIAL))
+    assert np.abs(batched.astype(int) - halves).max() <= 1
+
+
+def run(work: Path, *words: str) -> Result:
+    return CliRunner(env={"SDPACK_CACHE": str(work / "cache")}).invoke(main, words)
+
+
+def test_a_model_becomes_a_bundle_for_the_sizes_that_were_asked_for(work: Path) -> None:
+    """From a diffusers folder to pictures, by the command line; its schedule knows the size."""
+    folder = families.write_model(work / "model", "flux dev", SHIFTING())
+    profile = work / "plain.yaml"
+    text = (profiles_folder() / "cpu-2gb.yaml").read_text()
+    profile.write_text(text.replace("runtime:", "precisions: [fp32, w8]\nruntime:"))
+    words = ("--profile", str(profile), "--out", str(work / "bundle"), "--images", "2")
+    asked = ("--size", "64,64x48", "--batch", "2", "--steps", "2")
+    built = run(work, "build", "--model", str(folder), *words, *asked, "--json")
+    assert built.exit_code == 0, built.output
+    manifest = open_bundle(work / "bundle")
+    assert manifest.evidence.metric == "fidelity to fp32"
+    assert manifest.evidence.kid is None
+    assert manifest.sampling.sizes == ((64, 64), (48, 64))
+    drawer = pipeline(work / "bundle", manifest)
+    reference = loaded("flux dev", folder)
+    for size in manifest.sampling.sizes:
+        pictures = drawer.draw(request(manifest, PROMPTS, SEEDS, size=size))
+        assert pictures.shape == (2, *size, 3)
+        noise = torch.from_numpy(Noise(SEEDS, (4, size[0] // 8, size[1] // 8)).draw())
+        wanted = reference(
+            PROMPTS,
+            latents=reference._pack_latents(noise, 2, 4, size[0] // 8, size[1] // 8),
+            num_inference_steps=2,
+            guidance_scale=3.5,
+            height=size[0],
+            width=size[1],
+            max_sequence_length=512,
+            output_type="np",
+        ).images
+        whole = {role: part.precision for role, part in manifest.parts.items()}
+        close = 2 / 255 if set(whole.values()) == {Precision.FP32} else 16 / 255
+        assert np.abs(pictures / 255 - wanted).max() <= close
+    refused = run(work, "run", str(work / "bundle"), "a cat", "--size", "96")
+    assert refused.exit_code == 2
+    assert "was built for pictures of 64x64, 64x48 pixels, not 96x96" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("60", "multiples of 8 pixels"),
+        ("56", "sides are multiples of 16 pixels, not 56x56"),
+        ("big", "'big' is no size in pixels"),
+        ("64x", "is no size in pixels"),
+    ],
+)
+def test_a_size_that_cannot_be_drawn_is_refused_before_anything_is_made(
+    made: Any, work: Path, size: str, said: str
+) -> None:
+    folder, _ = made(Case("sd", "euler", 1.0))
+    words = ("build", "--model", str(folder), "--profile", "cpu-2gb", "--out", str(work / "none"))
+    refused = run(work, *words, "--size", size)
+    assert refused.exit_code == 2
+    assert said in refused.output
+    assert not (work / "none").exists()
