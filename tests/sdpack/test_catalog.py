@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 import yaml
-from sdpack.catalog import default_catalog, read_catalog, read_prompts
+from sdpack.catalog import (
+    builtin_catalogs,
+    default_catalog,
+    find_catalog,
+    read_catalog,
+    read_prompts,
+    write_catalog,
+)
 from sdpack.errors import CatalogError
+from sdpack.placement import Role
 
 COMMIT = "0123456789" * 4
 
@@ -146,3 +154,127 @@ def test_prompts_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     path.write_text(text)
     with pytest.raises(CatalogError, match=said):
         read_prompts(path)
+
+
+def several(**changes: Any) -> dict[str, Any]:
+    """Two encoders a denoiser hears together, one of which it can do without."""
+    catalog = values()
+    part = catalog["text_encoders"]["e"]
+    catalog["text_encoders"] = {
+        "clip": {**part, "states": "c"},
+        "t5": {**part, "states": "t"},
+        "small": part,
+    }
+    catalog["denoisers"]["d"] |= {"states": ["c", "t"], "droppable": ["t"], **changes}
+    catalog["bridges"] = []
+    return catalog
+
+
+def test_a_denoiser_hears_one_encoder_for_each_of_its_states(tmp_path: Path) -> None:
+    mixes = list(read_catalog(written(tmp_path, several())).catalog.mixable())
+    assert [dict(mix.names) for mix in mixes] == [
+        {
+            Role.TEXT_ENCODER: "clip",
+            Role.TEXT_ENCODER_2: "t5",
+            Role.DENOISER: "d",
+            Role.DECODER: "v",
+        },
+        {Role.TEXT_ENCODER: "clip", Role.DENOISER: "d", Role.DECODER: "v"},
+    ]
+
+
+def test_a_bridge_stands_in_for_one_of_several(tmp_path: Path) -> None:
+    catalog = several(droppable=[])
+    unbridged = read_catalog(written(tmp_path, catalog)).catalog
+    reasons = {name: why for _, name, why in unbridged.unused()}
+    assert "no bridge leads from it" in reasons["small"]
+    bridge = {"text_encoder": "small", "denoiser": "d", "role": "text_encoder_2"}
+    catalog["bridges"] = [{**bridge, "source": {"path": "b"}, "licence": "MIT"}]
+    mixes = list(read_catalog(written(tmp_path, catalog)).catalog.mixable())
+    assert {mix.names[Role.TEXT_ENCODER_2] for mix in mixes} == {"t5", "small"}
+    assert {mix.partner(Role.TEXT_ENCODER_2) for mix in mixes} == {None, "d"}
+    assert all(mix.partner(Role.TEXT_ENCODER) is None for mix in mixes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"states": list("abcd")}, "at most 3 text encoders"),
+        ({"droppable": ["x"]}, "'x' is none of its states"),
+        ({"droppable": ["c", "t"]}, "one text encoder has to stay"),
+    ],
+)
+def test_states_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(CatalogError, match=said):
+        read_catalog(written(tmp_path, several(**changes)))
+
+
+def test_without_a_judge_only_likes_are_compared(tmp_path: Path) -> None:
+    quality = dict.fromkeys(("prompts", "calibration", "samples"), "p.jsonl")
+    alone = {**values(), "quality": quality}
+    assert read_catalog(written(tmp_path, alone)).catalog.quality.judge is None
+    alone["denoisers"] = {"d": values()["denoisers"]["d"], "other": values()["denoisers"]["d"]}
+    alone["bridges"] = [{**values()["bridges"][0], "denoiser": name} for name in ("d", "other")]
+    with pytest.raises(CatalogError, match=r"2 for denoiser \(d, other\); give a judge"):
+        read_catalog(written(tmp_path, alone))
+    with pytest.raises(CatalogError, match="with and without 't' cannot be compared"):
+        read_catalog(written(tmp_path, {**several(), "quality": quality}))
+    with pytest.raises(CatalogError, match="judge and tokenizer belong together"):
+        read_catalog(
+            written(tmp_path, {**values(), "quality": {**quality, "judge": {"path": "j"}}})
+        )
+
+
+def test_a_denoiser_may_be_run_in_its_own_way(tmp_path: Path) -> None:
+    own = {"scheduler": {"path": "lcm"}, "steps": 4, "guidance_scale": 1.5}
+    read = read_catalog(written(tmp_path, changed("denoisers.d.sampling", own)))
+    assert read.catalog.sampling_of("d").steps == 4
+    assert "denoisers.d.sampling.scheduler" in dict(read.missing())
+    plain = read_catalog(written(tmp_path, values()))
+    assert plain.catalog.sampling_of("d") == plain.catalog.sampling
+
+
+def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
+    found = {located.catalog.name: located for located in builtin_catalogs()}
+    assert set(found) == {"flux", "pixart", "sd15", "sd21", "sd3", "sdxl"}
+    for located in found.values():
+        mixes = list(located.catalog.mixable())
+        assert {mix.denoiser for mix in mixes} == set(located.catalog.denoisers)
+        assert {mix.decoder for mix in mixes} == set(located.catalog.decoders)
+        assert located.missing() == []
+        for key, source in located.sources():
+            assert source.hub is not None, key
+            assert source.revision is not None, key
+        assert len(located.prompts(located.catalog.quality.prompts)) == 64
+    dropped = [m for m in found["sd3"].catalog.mixable() if Role.TEXT_ENCODER_3 not in m.names]
+    assert dropped, "T5 can be left out"
+    waiting = {name for _, name, _ in found["pixart"].catalog.unused()}
+    assert {"t5-small", "t5-base", "t5-large"} <= waiting, "smaller T5s wait for a bridge"
+
+
+def test_the_parameters_of_stable_diffusion_are_those_of_its_classes() -> None:
+    torch = pytest.importorskip("torch")
+    from diffusers import AutoencoderKL
+
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+    parts = (*vae.decoder.parameters(), *vae.post_quant_conv.parameters())
+    decoder = find_catalog("sd15").catalog.decoders["ft-mse"]
+    assert decoder.parameters == sum(parameter.numel() for parameter in parts)
+
+
+def test_a_catalog_that_is_not_there_says_what_is() -> None:
+    with pytest.raises(
+        CatalogError, match=r"no catalog 'sdlx'; did you mean sdxl.*, or a .yaml file"
+    ):
+        find_catalog("sdlx")
+
+
+def test_a_written_catalog_reads_as_it_was(tmp_path: Path) -> None:
+    found = find_catalog("sdxl").catalog
+    assert read_catalog(write_catalog(found, tmp_path / "x.yaml")).catalog == found

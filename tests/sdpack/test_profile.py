@@ -8,10 +8,19 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.errors import ProfileError
+from sdpack.errors import InputError, ProfileError
 from sdpack.placement import Loading
 from sdpack.precision import Precision, Runtime
-from sdpack.profile import Profile, find_profile, profiles_folder, read_profile, shipped_profiles
+from sdpack.profile import (
+    Profile,
+    find_profile,
+    format_size,
+    parse_batches,
+    parse_sizes,
+    profiles_folder,
+    read_profile,
+    shipped_profiles,
+)
 
 GIB = 2**30
 WANTED = {
@@ -155,3 +164,34 @@ def test_any_yaml_is_a_profile_or_a_clear_refusal(
 def test_a_profile_survives_json(profile: Profile) -> None:
     values = json.loads(json.dumps(profile.model_dump(mode="json", by_alias=True)))
     assert Profile.model_validate(values) == profile
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("512", ((512, 512),)),
+        ("512,768x512", ((512, 512), (512, 768))),
+        (" 64 x 128 ,64", ((128, 64), (64, 64))),
+        ("512,512", ((512, 512),)),
+    ],
+)
+def test_sizes_are_width_by_height(text: str, sizes: tuple[tuple[int, int], ...]) -> None:
+    assert parse_sizes(text) == sizes
+    assert parse_sizes(",".join(format_size(size) for size in sizes)) == sizes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-8", "8x", "x8", "9", "512;512", "8x8x8", "512x100000"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_sizes(text)
+
+
+@pytest.mark.parametrize(("text", "batches"), [("4", (1, 4)), ("1-4", (1, 4)), ("2 - 2", (2, 2))])
+def test_batches_are_ranges(text: str, batches: tuple[int, int]) -> None:
+    assert parse_batches(text) == batches
+
+
+@pytest.mark.parametrize("text", ["", "0", "4-1", "a", "-1", "1-", "0-2"])
+def test_what_is_no_batch(text: str) -> None:
+    with pytest.raises(InputError, match="is no batch"):
+        parse_batches(text)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sdpack.evaluate.judge import Judge
 
 BOOTSTRAPS = 1000
 
@@ -50,10 +47,26 @@ def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
     return _percentiles(values.mean(), values[index].mean(axis=1))
 
 
+class Judging(Protocol):
+    """A model with a tower for pictures and one for texts, which meet in one space."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """float32 (B, D) of uint8 (B, H, W, 3) pictures."""
+        ...
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Unit vectors of such features."""
+        ...
+
+    def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors of token ids and their attention mask, both int64 (B, T)."""
+        ...
+
+
 class Panel:
     """The judge with its tokenizer; embeds each text once."""
 
-    def __init__(self, judge: Judge, tokenizer: Callable[..., Any]) -> None:
+    def __init__(self, judge: Judging, tokenizer: Callable[..., Any]) -> None:
         self._judge = judge
         self._tokenizer = tokenizer
         self._texts: dict[str, Tensor] = {}

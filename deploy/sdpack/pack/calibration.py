@@ -66,7 +66,7 @@ class Calibration:
         }
 
         def build(folder: Any) -> None:
-            self.sources.say(f"calibrating {words(variant)}")
+            self.sources.say(f"calibrating {part_words(variant)}")
             observe(self._watched(source), self.batches(variant), folder)
 
         return self.sources.store.make("activations", inputs, build)

@@ -224,14 +224,9 @@ class Contest:
     @cached_property
     def panel(self) -> Panel:
         """The catalog's judge."""
-        from transformers import PreTrainedTokenizerFast
+        from sdpack.evaluate.clip import panel_of
 
-        from sdpack.evaluate.judge import Judge
-
-        judge: Judge = Judge.from_pretrained(self._judge_folder)
-        judge.float().eval()
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(self._judge_tokenizer)
-        return Panel(judge, tokenizer)
+        return panel_of(self._judge_folder, self._judge_tokenizer)
 
     @property
     def _judge_folder(self) -> Path:

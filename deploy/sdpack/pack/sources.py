@@ -172,7 +172,7 @@ class Sources:
         }
 
         def build(folder: Path) -> None:
-            self.say(f"exporting {words(variant)}")
+            self.say(f"exporting {part_words(variant)}")
             exported = graphs.export_made(lambda: self._part(checkpoint, variant, bridge), folder)
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
             write_attending(folder)

@@ -1,0 +1,82 @@
+"""A CLIP as the judge: for catalogs of models that draw more than the zoo's.
+
+Its image and text towers were trained to meet (Radford et al. 2021); their cosine is what CLIPScore
+(Hessel et al. 2021) measures. A judge should not be the text encoder of a candidate, or of its
+family, which then has learned to please it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sdpack.errors import SourceError
+from sdpack.evaluate.metrics import Panel
+
+MODEL_TYPE = "clip"
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+SPREAD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipJudge:
+    """What `Judge` is for the zoo, of a transformers CLIPModel."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model.float().eval()
+        self._side = int(model.config.vision_config.image_size)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The image tower's float32 (B, D) of uint8 (B, H, W, 3) pictures."""
+        return _pooled(self._model.get_image_features(pixel_values=self._prepared(images)))
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        size = (self._side, self._side)
+        pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+        mean, spread = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, SPREAD))
+        return (pixels.clamp(0, 1) - mean) / spread
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Unit vectors (B, D)."""
+        return F.normalize(features, dim=-1)
+
+    def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Unit vectors (B, D) of token ids and their attention mask, both int64 (B, T)."""
+        said = self._model.get_text_features(input_ids=ids, attention_mask=mask)
+        return F.normalize(_pooled(said), dim=-1)
+
+
+def _pooled(output: Any) -> Tensor:
+    """The projected vectors, whether transformers gives them alone or among others."""
+    return cast(Tensor, output if isinstance(output, Tensor) else output.pooler_output)
+
+
+def panel_of(judge: Path, tokenizer: Path) -> Panel:
+    """The judge in a folder, a CLIP or the zoo's, with its tokenizer.
+
+    Raises:
+        SourceError: a file is missing, damaged, or of another kind.
+    """
+    import transformers
+
+    try:
+        kind = json.loads((judge / "config.json").read_text()).get("model_type")
+        if kind == MODEL_TYPE:
+            model = transformers.CLIPModel.from_pretrained(judge, local_files_only=True)
+            reads = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+            return Panel(ClipJudge(model), reads)
+        from sdpack.evaluate.judge import Judge
+
+        own: Judge = Judge.from_pretrained(judge)
+        own.float().eval()
+        return Panel(own, transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer))
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as cause:
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        raise SourceError(
+            f"{judge} holds no judge sdpack knows, a CLIP or the zoo's: {reason}"
+        ) from (cause)
