@@ -65,6 +65,7 @@ def load(
     runtime: Runtime = Runtime.ONNXRUNTIME_CPU,
     threads: int | None = None,
     emulate: bool = False,
+    in_order: bool = False,
 ) -> OrtSession:
     """A session for the graph at `path`.
 
@@ -75,6 +76,8 @@ def load(
         emulate: compute in floating point and round where the graph says so, whatever the kernels
             for integers would do here: what another device draws, at the speed and the memory of
             a graph that is not quantized.
+        in_order: run nodes in the order they have in the file as far as that goes, and not branch
+            by branch.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -88,6 +91,8 @@ def load(
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     # By default a CPU rounds what a block-wise quantized weight is multiplied with to int8.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if emulate:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider = PROVIDERS[runtime]

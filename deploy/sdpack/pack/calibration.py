@@ -30,6 +30,7 @@ OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512
 MOST_PICTURES = 64
 STEPS = 6  # of each picture's, evenly spaced
+DECODED_SIDE = 32  # latent pixels of a large picture that a decoder is calibrated on
 FEW_STEPS = 2  # of each, where pictures are large
 LARGE = 256 * 256  # pixels of a picture
 BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
@@ -162,10 +163,11 @@ class Calibration:
             seen.clear()
             latents = self._denoised(pipeline, request)
             if variant.role is Role.DECODER:
-                made.append({"latent_sample": latents / space.scaling_factor + space.shift_factor})
+                decoded = latents / space.scaling_factor + space.shift_factor
+                made.append({"latent_sample": self._cut(decoded)})
             else:
                 chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
-                made += [seen[int(step)] for step in chosen]
+                made += [self._thinned(seen[int(step)], place) for place, step in enumerate(chosen)]
         pipeline.close()
         return made
 
@@ -190,6 +192,27 @@ class Calibration:
         ]
         pipeline.close()
         return to_pictures(np.concatenate(drawn))
+
+    def _cut(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
+        all of a large picture takes gigabytes.
+        """
+        if not self._is_large:
+            return latents
+        top, left = (max(0, side - DECODED_SIDE) // 2 for side in latents.shape[2:])
+        cut = latents[:, :, top : top + DECODED_SIDE, left : left + DECODED_SIDE]
+        return np.ascontiguousarray(cut)
+
+    def _thinned(self, given: Arrays, place: int) -> Arrays:
+        """Of a large picture one row: by turns the half without guidance, and that with it."""
+        rows = len(given["sample"])
+        if not self._is_large or rows == 1:
+            return given
+        row = place % 2 * (rows // 2)
+        return {
+            name: array[row : row + 1] if len(array) == rows else array
+            for name, array in given.items()
+        }
 
     @property
     def _steps(self) -> int:

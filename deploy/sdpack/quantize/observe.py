@@ -151,7 +151,7 @@ def _watch(
     """Run the exposed graph once on every batch; returns the peak of every node."""
     peaks = dict.fromkeys(watched.made_by.values(), 0.0)
     inputs = sorted({str(value.name) for layer in watched.layers for value in layer.inputs})
-    with load(path, threads=threads) as session:
+    with load(path, threads=threads, in_order=True) as session:
         for number, batch in enumerate(batches):
             seen = _some(session, batch, [*watched.made_by, *inputs])
             for name, node in watched.made_by.items():
@@ -236,7 +236,8 @@ def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
         kept = ir.node("Where", [is_number.outputs[0], size.outputs[0], limits[1]])
         most = ir.Value(name=f"{value.name}_most", type=value.type, shape=ir.Shape([]))
         reduced = ir.node("ReduceMax", [kept.outputs[0]], {"keepdims": 0}, outputs=[most])
-        model.graph.extend([size, is_number, kept, reduced])
+        # Right behind its maker, so that what was made need not wait for the end of the graph.
+        model.graph.insert_after(maker, [size, is_number, kept, reduced])
         model.graph.outputs.append(most)
         made_by[str(most.name)] = str(maker.name)
     return made_by
