@@ -37,11 +37,10 @@ from sdpack.precision import Runtime
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
-from benchmarks.metering import family
+from benchmarks.metering import family, memory
 from benchmarks.random_models import PARAMETERS, random_model
 
 EVERY_S = 0.1
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
 
     def sample() -> None:
         while not done.is_set():
-            peaks.append((time.perf_counter(), resident(process.pid)))
+            peaks.append((time.perf_counter(), sum(memory(one)[1] for one in family(process.pid))))
             done.wait(EVERY_S)
 
     sampler = threading.Thread(target=sample)
@@ -114,18 +113,6 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
         for (words, begin), end in zip(said, ends, strict=True)
     ]
     return Watched(stages, ended - started, status, output)
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process and of all it has started."""
-    return sum(_resident(process) for process in family(pid))
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
 
 
 def stages_table(watched: Watched) -> Table:

@@ -20,11 +20,15 @@ class Taken:
     Attributes:
         private_bytes: the most that was resident at once and no mapped file's.
         failed: the last line it said if it failed.
+        resident_bytes: the most that was resident at once, what they share counted for each.
+        said: all that it said.
     """
 
     seconds: float
     private_bytes: int
     failed: str | None
+    resident_bytes: int = 0
+    said: str = ""
 
 
 def take(
@@ -40,9 +44,11 @@ def take(
         running = subprocess.Popen(
             command, stdout=said, stderr=subprocess.STDOUT, env=environment, cwd=folder
         )
-        most, late = 0, False
+        most, resident, late = 0, 0, False
         while running.poll() is None:
-            most = max(most, sum(_private(process) for process in family(running.pid)))
+            seen = [memory(process) for process in family(running.pid)]
+            most = max(most, sum(private for private, _ in seen))
+            resident = max(resident, sum(whole for _, whole in seen))
             late = time.perf_counter() - started > limit_s
             if late:
                 running.kill()
@@ -51,11 +57,12 @@ def take(
             time.sleep(EVERY_S)
         seconds = time.perf_counter() - started
         said.seek(0)
-        lines = [line.strip() for line in said.read().splitlines() if line.strip()]
+        words = said.read()
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
     if late:
-        return Taken(seconds, most, f"not done after {limit_s:.0f} s")
-    failed = running.returncode != 0
-    return Taken(seconds, most, (lines or ["no word"])[-1] if failed else None)
+        return Taken(seconds, most, f"not done after {limit_s:.0f} s", resident, words)
+    failed = (lines or ["no word"])[-1] if running.returncode != 0 else None
+    return Taken(seconds, most, failed, resident, words)
 
 
 def family(process: int) -> Iterator[int]:
@@ -69,9 +76,12 @@ def family(process: int) -> Iterator[int]:
         return  # it has ended
 
 
-def _private(process: int) -> int:
+def memory(process: int) -> tuple[int, int]:
+    """Private and resident bytes of a process; nothing once it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
-        return 0
-    return sum(int(x.split()[1]) * 1024 for x in lines if x.startswith(("RssAnon:", "RssShmem:")))
+        return 0, 0
+    kept = {x.split(":")[0]: int(x.split()[1]) * 1024 for x in lines if x.startswith("Rss")}
+    private = kept.get("RssAnon", 0) + kept.get("RssShmem", 0)
+    return private, private + kept.get("RssFile", 0)

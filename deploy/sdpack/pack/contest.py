@@ -42,6 +42,8 @@ REVISION = 2  # of the ways to draw and judge; a change makes earlier figures st
 FINALISTS = 24  # mixes that are drawn in full after a screening
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
+LARGE = 256 * 256  # pixels of a picture, of which FEW_SAMPLES are enough to look at
+FEW_SAMPLES = 4
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
 TIMING_S = 120.0  # of timing, after which no further mix is timed
 CHUNK = 16
@@ -217,6 +219,9 @@ class Contest:
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
         prompts = self.workshop.located.prompts(self.workshop.catalog.quality.samples)
+        order = self.workshop.order
+        if order.height * order.width >= LARGE:
+            prompts = prompts[:FEW_SAMPLES]
         studio = self._studio(prompts)
         mix = self.ensemble(self.fitted[number].mix)
         return sheet(studio.pictures(mix, list(range(len(prompts)))))
