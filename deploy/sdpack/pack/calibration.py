@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from sdpack.pack.mix import Mix, Variant, in_precisions
 from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
 from sdpack.placement import Role
 from sdpack.precision import Precision
-from sdpack.quantize.observe import Observed, observe, read_observed
-from sdpack.quantize.sensitivity import PROBING, found_gains
+from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
+from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.text import encoder_inputs
 
@@ -30,6 +30,7 @@ OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512
 MOST_PICTURES = 64
 STEPS = 6  # of each picture's, evenly spaced
+PROBED_SIDE = 16  # latent pixels, and of those as many while layers are tried
 DECODED_SIDE = 32  # latent pixels of a large picture that a decoder is calibrated on
 FEW_STEPS = 2  # of each, where pictures are large
 LARGE = 256 * 256  # pixels of a picture
@@ -86,7 +87,7 @@ class Calibration:
         inputs = {
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
-            "probing": PROBING,
+            "probing": {**PROBING, "decoded": PROBED_SIDE if self._is_large else 0},
             "tools": versions((*OBSERVERS, "scipy")),
             "revision": REVISION,
         }
@@ -94,11 +95,21 @@ class Calibration:
         def build(folder: Path) -> None:
             self.sources.say(f"finding which layers of {part_words(variant)} matter")
             with self.sources.store.scratch() as scratch:
-                found = found_gains(path, self.observed(variant), self.batches(variant), scratch)
+                found = found_gains(path, self.observed(variant), self._probed(variant), scratch)
             (folder / GAINS).write_text(json.dumps(found, indent=1))
 
         made = self.sources.store.make("gains", inputs, build)
         return dict(json.loads(made.path(GAINS).read_text()))
+
+    def _probed(self, variant: Variant) -> Sequence[Inputs]:
+        """What a part is run on again and again, to find out which layers matter.
+
+        A decoder enlarges what it is given: of a large picture a few latent pixels are enough.
+        """
+        batches = self.batches(variant)
+        if variant.role is Role.DECODER and self._is_large:
+            return [middle_of(batch, PROBED_SIDE) for batch in batches]
+        return batches
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -164,7 +175,7 @@ class Calibration:
             latents = self._denoised(pipeline, request)
             if variant.role is Role.DECODER:
                 decoded = latents / space.scaling_factor + space.shift_factor
-                made.append({"latent_sample": self._cut(decoded)})
+                made.append(self._cut({"latent_sample": decoded}))
             else:
                 chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
                 made += [self._thinned(seen[int(step)], place) for place, step in enumerate(chosen)]
@@ -193,15 +204,11 @@ class Calibration:
         pipeline.close()
         return to_pictures(np.concatenate(drawn))
 
-    def _cut(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _cut(self, given: Arrays) -> Arrays:
         """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
         all of a large picture takes gigabytes.
         """
-        if not self._is_large:
-            return latents
-        top, left = (max(0, side - DECODED_SIDE) // 2 for side in latents.shape[2:])
-        cut = latents[:, :, top : top + DECODED_SIDE, left : left + DECODED_SIDE]
-        return np.ascontiguousarray(cut)
+        return dict(middle_of(given, DECODED_SIDE)) if self._is_large else given
 
     def _thinned(self, given: Arrays, place: int) -> Arrays:
         """Of a large picture one row: by turns the half without guidance, and that with it."""

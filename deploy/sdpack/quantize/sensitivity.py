@@ -185,16 +185,16 @@ def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
     found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
-    return found if rows > 1 else [_middle(batch) for batch in found]
+    return found if rows > 1 else [middle_of(batch, MOST_SIDE) for batch in found]
 
 
-def _middle(batch: Inputs) -> Inputs:
-    """The middle of pictures and latents, (N, C, H, W), MOST_SIDE a side at most."""
+def middle_of(batch: Inputs, most: int) -> Inputs:
+    """The middle of a batch's pictures or latents, (N, C, H, W), at most so much a side."""
     found = dict(batch)
     for name, values in batch.items():
         if values.ndim == 4:
-            top, left = (max(0, side - MOST_SIDE) // 2 for side in values.shape[2:])
-            cut = values[:, :, top : top + MOST_SIDE, left : left + MOST_SIDE]
+            top, left = (max(0, side - most) // 2 for side in values.shape[2:])
+            cut = values[:, :, top : top + most, left : left + most]
             found[name] = np.ascontiguousarray(cut)
     return found
 
