@@ -40,7 +40,15 @@ FEWEST_PICTURES = 2
 GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
-Part = tuple[Role, str, str | None]  # of which candidate, for which partner
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What parts gave out while they drew: a denoiser's inputs, and latents, a batch each."""
+
+    parts: tuple[Variant, ...]
+    denoised: list[Arrays] = field(default_factory=list)
+    latents: list[NDArray[np.float32]] = field(default_factory=list)
 
 
 @dataclass
@@ -48,7 +56,7 @@ class Calibration:
     """Sees what flows through the graphs of one order."""
 
     sources: Sources
-    _last: tuple[Part, list[Arrays]] | None = field(default=None, init=False)
+    _last: _Drawing | None = field(default=None, init=False)
 
     def observed(self, variant: Variant) -> Observed:
         """What flows through the graph of a variant's candidate on real inputs."""
@@ -153,32 +161,38 @@ class Calibration:
         return sum(self.sources.checkpoint(*part).parameters for part in parts.names.items())
 
     def batches(self, variant: Variant) -> list[Arrays]:
-        """Real inputs of a variant's graph, from drawing the calibration prompts in fp32.
-
-        Those asked for last are kept.
-        """
-        asked = (variant.role, variant.candidate, variant.partner)
-        if self._last is None or self._last[0] != asked:
-            self._last = (asked, self._drawn(variant))
-        return self._last[1]
-
-    def _drawn(self, variant: Variant) -> list[Arrays]:
+        """Real inputs of a variant's graph, from drawing the calibration prompts in fp32."""
         reference = self.reference(variant)
         if variant.role.encodes_text:
             return list(self._read(variant, reference))
-        seen: list[Arrays] = []
-        made: list[Arrays] = []
+        drawing = self._drawing(reference)
+        if variant.role is Role.DENOISER:
+            return drawing.denoised
         space = self.sources.latents(reference.decoder.candidate)
+        decoded = (x / space.scaling_factor + space.shift_factor for x in drawing.latents)
+        return [self._cut({"latent_sample": latents}) for latents in decoded]
+
+    def _drawing(self, reference: Mix) -> _Drawing:
+        """What a mix gives out while it draws the calibration prompts; the last one is kept.
+
+        A decoder is not run, so that mixes that differ in it alone are the same here.
+        """
+        parts = tuple(v for v in reference.variants if v.role is not Role.DECODER)
+        if self._last is None or self._last.parts != parts:
+            self._last = self._draw(reference, parts)
+        return self._last
+
+    def _draw(self, reference: Mix, parts: tuple[Variant, ...]) -> _Drawing:
+        seen: list[Arrays] = []
+        made = _Drawing(parts)
         pipeline = self._pipeline(reference, {}, seen.append)
         for request in self._requests(reference, self._pictures):
             seen.clear()
-            latents = self._denoised(pipeline, request)
-            if variant.role is Role.DECODER:
-                decoded = latents / space.scaling_factor + space.shift_factor
-                made.append(self._cut({"latent_sample": decoded}))
-            else:
-                chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
-                made += [self._thinned(seen[int(step)], place) for place, step in enumerate(chosen)]
+            made.latents.append(self._denoised(pipeline, request))
+            chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
+            made.denoised.extend(
+                self._thinned(seen[int(step)], place) for place, step in enumerate(chosen)
+            )
         pipeline.close()
         return made
 
