@@ -61,12 +61,17 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class Source(Document):
-    """Where a checkpoint lies: a folder, or a pinned revision of a hub repository."""
+    """Where a checkpoint lies: a folder, or a pinned revision of a hub repository.
+
+    Attributes:
+        allow_pickle: take weights that are kept as a pickle alone; only tensors are read from it.
+    """
 
     path: Path | None = None
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     subfolder: str = ""
+    allow_pickle: bool = False
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Source:

@@ -19,16 +19,11 @@ from sdpack.catalog import (
     TextEncoder,
     prompts_folder,
 )
-from sdpack.conditioning import VOICES, Family, Input, States
-from sdpack.errors import CatalogError, SourceError
+from sdpack.conditioning import Family
+from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.export.families import (
-    conditioning_of,
-    family_of,
-    latent_channels,
-    pooled_width,
-    states_width,
-)
+from sdpack.export.families import family_of
+from sdpack.export.fitting import see_that_parts_fit
 from sdpack.export.source import hub_source, is_hub_id, local_folder
 from sdpack.placement import TEXT_ENCODERS, Role
 
@@ -104,7 +99,7 @@ class _Model:
         self._family = family_of(self._denoiser)
 
     def catalog(self) -> LocatedCatalog:
-        self._see_that_parts_fit()
+        see_that_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
         names = {role: role.value.replace("_", "-") for role in self._encoders}
         catalog = Catalog(
             schema=1,
@@ -200,79 +195,6 @@ class _Model:
         side = self._denoiser.config.get("sample_size")
         known = isinstance(side, int) and self._family is not Family.FLUX
         return 8 * int(side) if known and side else USUAL[self._family].image_size
-
-    def _see_that_parts_fit(self) -> None:
-        """Widths of what encoders say and denoisers hear, and of latents, from the configs."""
-        voices = VOICES[self._family]
-        if len(self._encoders) > len(voices):
-            raise CatalogError(
-                f"{self._folder}: {self._denoiser.class_name} takes {len(voices)} text encoders, "
-                f"and there are {len(self._encoders)}"
-            )
-        self._see_that_states_fit()
-        said = self._pooled_said()
-        heard = pooled_width(self._family, self._denoiser.config)
-        if heard and said is not None and said != heard:
-            raise CatalogError(
-                f"{self._folder}: {self._denoiser_name} takes pooled texts of width {heard}, its "
-                f"text encoders say {said}; a bridge or another encoder is needed"
-            )
-        drawn = latent_channels(self._family, self._denoiser.config)
-        seen = int(self._decoder.config["latent_channels"])
-        if drawn != seen:
-            raise CatalogError(
-                f"{self._folder}: {self._denoiser_name} draws latents of {drawn} channels, the vae "
-                f"decodes {seen}; take the decoder it was trained with"
-            )
-
-    def _see_that_states_fit(self) -> None:
-        heard = states_width(self._family, self._denoiser.config)
-        widths = {
-            role: _width(checkpoint)
-            for role, checkpoint in self._encoders.items()
-            if VOICES[self._family][TEXT_ENCODERS.index(role)].states is not States.NONE
-        }
-        together = sum(widths.values()) if self._family is Family.SDXL else None
-        fits = (
-            together == heard
-            if together is not None
-            else all(width == heard for width in self._whole_width(widths))
-        )
-        if not fits:
-            said = ", ".join(f"{role.words} {width}" for role, width in widths.items())
-            raise CatalogError(
-                f"{self._folder}: {self._denoiser_name} attends to states of width {heard}, and "
-                f"its text encoders say others ({said}); a bridge or another encoder is needed"
-            )
-
-    def _whole_width(self, widths: Mapping[Role, int]) -> list[int]:
-        """Of those encoders whose states are heard as they are; SD3 pads its CLIPs'."""
-        padded = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2) if self._family is Family.SD3 else ()
-        return [width for role, width in widths.items() if role not in padded]
-
-    def _pooled_said(self) -> int | None:
-        pooled = [
-            _pooled_width(checkpoint)
-            for role, checkpoint in self._encoders.items()
-            if VOICES[self._family][TEXT_ENCODERS.index(role)].pooled
-        ]
-        takes = {Input.TEXT_EMBEDS, Input.POOLED_PROJECTIONS}
-        inputs = conditioning_of(self._denoiser, self._sampling()).inputs
-        return sum(pooled) if pooled and takes.intersection(inputs) else None
-
-
-def _width(checkpoint: Checkpoint) -> int:
-    """Of an encoder's states."""
-    config = checkpoint.config
-    for key in ("hidden_size", "d_model", "dim"):
-        if isinstance(config.get(key), int):
-            return int(config[key])
-    raise SourceError(f"{checkpoint.folder}: its config tells no width (hidden_size, d_model, dim)")
-
-
-def _pooled_width(checkpoint: Checkpoint) -> int:
-    projected = checkpoint.class_name.endswith("WithProjection")
-    return int(checkpoint.config["projection_dim"]) if projected else _width(checkpoint)
 
 
 def default_quality() -> Quality:

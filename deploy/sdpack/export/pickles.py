@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,28 @@ def convert_pickles(folder: Path) -> list[Path]:
         StoreError: the folder cannot be written.
     """
     return [_converted(path, target) for path, target in sorted(_found(folder))]
+
+
+def without_pickles(folder: Path, target: Path) -> Path:
+    """A folder with the same files but its pickles, which are .safetensors in it; made once.
+
+    Raises:
+        SourceError: a pickle is damaged, or holds anything but tensors.
+        StoreError: it cannot be written.
+    """
+    if target.is_dir():
+        return target
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        pickles = shutil.ignore_patterns(*NAMES)
+        shutil.copytree(folder, unfinished, ignore=pickles)
+        for path, safe in sorted(_found(folder)):
+            _converted(path, unfinished / safe.relative_to(folder))
+        unfinished.rename(target)
+    except OSError as cause:
+        raise StoreError(explain_io(cause, target)) from cause
+    return target
 
 
 def _found(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sdpack.artifacts import cache_folder, digest
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
+from sdpack.export.pickles import without_pickles
 
 COPIES = ("*.fp16.*", "*.non_ema.*", "*.fp16-*", "*.non_ema-*")  # of weights fetched anyway
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
+PICKLES = ("*.bin",)
+MODEL_CONFIG = "config.json"  # a tokenizer's and a scheduler's have other names
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
@@ -23,12 +27,29 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
     Raises:
         SourceError: it cannot be had, or the repository has no such folder.
     """
-    if source.path is not None:
-        return catalog_folder / source.path
+    folder = catalog_folder / source.path if source.path is not None else _of_hub(source)
+    if source.allow_pickle:
+        name = digest({"folder": str(folder.resolve())})
+        return without_pickles(folder, cache_folder() / "unpickled" / name)
+    return folder
+
+
+def _of_hub(source: Source) -> Path:
     folder = _fetched(source) / source.subfolder
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
+    kinds = {path.suffix for path in folder.iterdir()}
+    if (folder / MODEL_CONFIG).is_file() and not kinds.intersection(_weights(source)):
+        raise SourceError(
+            f"{source} is here without its weights: it was fetched in part, so fetch it again with "
+            "a network; or the repository keeps them as a pickle alone, which may run any code "
+            "when it is read: then ask for it with allow_pickle"
+        )
     return folder
+
+
+def _weights(source: Source) -> tuple[str, ...]:
+    return (".safetensors", ".bin") if source.allow_pickle else (".safetensors",)
 
 
 def is_hub_id(text: str) -> bool:
@@ -77,12 +98,13 @@ def _fetched(source: Source) -> Path:
 
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     assert source.hub is not None
-    nested = [] if prefix else [f"*/{pattern}" for pattern in FETCHED]
+    wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
+    nested = [] if prefix else [f"*/{pattern}" for pattern in wanted]
     with _explained(str(source), source.hub):
         found = snapshot_download(
             source.hub,
             revision=source.revision,
-            allow_patterns=[*(prefix + pattern for pattern in FETCHED), *nested],
+            allow_patterns=[*(prefix + pattern for pattern in wanted), *nested],
             ignore_patterns=[f"*{pattern}" for pattern in COPIES],
         )
     return Path(found)

@@ -16,6 +16,7 @@ from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step
+from sdpack.export.fitting import see_that_parts_fit
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
@@ -148,6 +149,7 @@ def check(order: Order) -> None:
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
     """
     check_catalog(order.located)
+    _refuse_strangers(order)
     _refuse_sizes(order)
     _refuse_hopeless(order)
 
@@ -202,6 +204,16 @@ def real_pictures(located: LocatedCatalog, sheet: Path) -> NDArray[np.uint8]:
         )
     tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
     return tiles.reshape(-1, side, side, 3)[:count]
+
+
+def _refuse_strangers(order: Order) -> None:
+    for parts in order.located.catalog.mixable():
+        found = {role: order.checkpoint(role, name) for role, name in parts.names.items()}
+        encoders = {role: part for role, part in found.items() if role.encodes_text}
+        where = f"{order.located.catalog.name}: {' + '.join(parts.names.values())}"
+        bridged = frozenset(parts.bridges)
+        denoiser, decoder = found[Role.DENOISER], found[Role.DECODER]
+        see_that_parts_fit(where, encoders, denoiser, decoder, bridged)
 
 
 def _refuse_sizes(order: Order) -> None:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
-from sdpack.catalog import read_catalog, write_catalog
-from sdpack.errors import SdpackError
+from sdpack.catalog import LocatedCatalog, Source, read_catalog, write_catalog
+from sdpack.errors import CatalogError, SdpackError
 from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
+from sdpack.pack.order import Order, check
 from sdpack.placement import Role
+from sdpack.profile import find_profile
 
 from tests.e2e import families
 
@@ -119,7 +121,7 @@ def no_denoiser(folder: Path) -> None:
         (unknown_class, r"class 'UNet3D'; it exports CLIPTextModel.*UNet2DConditionModel"),
         (unknown_conditioning, "addition_embed_type 'image_hint' is a conditioning sdpack"),
         (wider_encoder, r"states of width 16, .*text encoder 24\).* a bridge"),
-        (other_latents, "draws latents of 4 channels, the vae decodes 16"),
+        (other_latents, "draws latents of 4 channels, vae decodes 16"),
         (cut_short, "diffusion_pytorch_model.safetensors cannot be read"),
         (pickled, r"as a pickle alone .*may run any code .*sdpack catalog convert"),
         (no_index, "model_index.json cannot be read .* give the folder of a diffusers pipeline"),
@@ -134,6 +136,20 @@ def test_what_is_wrong_with_a_model_is_one_line(
     with pytest.raises(SdpackError, match=said) as caught:
         adopt(str(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    located = adopt(str(models("sd")))
+    wider_encoder(Path(shutil.copytree(models("sd"), tmp_path / "m")))
+    encoder = located.catalog.text_encoders["text-encoder"]
+    other = encoder.model_copy(update={"source": Source(path=tmp_path / "m" / "text_encoder")})
+    catalog = located.catalog.model_copy(update={"text_encoders": {"wide": other}})
+    order = Order(find_profile("cpu-2gb"), LocatedCatalog(catalog, Path()), tmp_path / "out")
+    with pytest.raises(CatalogError, match=r"wide \+ unet \+ vae: .*text encoder 24\).* a bridge"):
+        check(order)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_name_that_is_nothing() -> None:

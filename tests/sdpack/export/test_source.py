@@ -11,7 +11,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
-from sdpack.export.source import local_folder
+from sdpack.export.source import hub_source, local_folder
 
 COMMIT = "0123456789" * 4
 
@@ -23,6 +23,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     snapshot = hub / "models--owner--name" / "snapshots" / COMMIT
     (snapshot / "unet").mkdir(parents=True)
     (snapshot / "unet" / "config.json").write_text("{}")
+    (snapshot / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
     return snapshot
@@ -44,6 +45,48 @@ def test_a_revision_that_is_here_needs_no_network(cached: Path) -> None:
 def test_another_revision_is_not_taken_for_it(cached: Path) -> None:
     with pytest.raises(SourceError, match="not on this machine"):
         local_folder(source(revision="f" * 40), cached)
+
+
+def test_a_checkpoint_without_its_weights_is_none(cached: Path) -> None:
+    (cached / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(SourceError, match=r"fetched in part.* as a pickle alone"):
+        local_folder(source(subfolder="unet"), cached)
+
+
+def test_a_name_is_pinned_to_what_main_is(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub_source("owner/name") == source(), "the only revision that is here"
+    reference = cached.parents[1] / "refs" / "main"
+    reference.parent.mkdir()
+    reference.write_text("f" * 40)
+    assert hub_source("owner/name").revision == "f" * 40
+    with pytest.raises(SourceError, match="not on this machine and the hub cannot be reached"):
+        hub_source("owner/other")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def gone(*_: object, **__: object) -> None:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", gone)
+    with pytest.raises(SourceError, match="no such repository, or it is private"):
+        hub_source("owner/name")
+
+
+def test_pickles_are_read_only_where_a_catalog_asks(
+    cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("SDPACK_CACHE", str(tmp_path / "own"))
+    (cached / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save({"w": torch.ones(2)}, cached / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(SourceError, match="allow_pickle"):
+        local_folder(source(subfolder="unet"), cached)
+    asked = Source(hub="owner/name", revision=COMMIT, subfolder="unet", allow_pickle=True)
+    folder = local_folder(asked, cached)
+    assert load_file(folder / "diffusion_pytorch_model.safetensors")["w"].tolist() == [1, 1]
+    assert not list(folder.glob("*.bin"))
+    assert local_folder(asked, cached) == folder
 
 
 def test_a_folder_the_repository_lacks(cached: Path) -> None:

@@ -1,0 +1,100 @@
+"""Whether parts were made for each other, as far as their configs tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from sdpack.conditioning import VOICES, Family, States, Voice, voice
+from sdpack.errors import CatalogError, SourceError
+from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
+from sdpack.placement import TEXT_ENCODERS, Role
+
+WIDTHS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
+PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # whose states SD3 fills up with zeros
+
+
+def see_that_parts_fit(
+    where: str,
+    encoders: Mapping[Role, Checkpoint],
+    denoiser: Checkpoint,
+    decoder: Checkpoint,
+    bridged: Set[Role] = frozenset(),
+) -> None:
+    """See that widths of states and pooled texts, and channels of latents, are those expected.
+
+    Args:
+        where: what the parts are listed in, for the complaint.
+        bridged: text encoders whose states a bridge changes.
+
+    Raises:
+        CatalogError: they are not; says which.
+        SourceError: a config does not tell.
+    """
+    family = family_of(denoiser)
+    known = len(VOICES[family])
+    if any(TEXT_ENCODERS.index(role) >= known for role in encoders):
+        raise CatalogError(
+            f"{where}: {denoiser.class_name} takes {known} text encoders, and there are "
+            f"{len(encoders)}"
+        )
+    _see_that_states_fit(where, family, encoders, denoiser, bridged)
+    said = [
+        _pooled_width(encoder) for role, encoder in encoders.items() if voice(family, role).pooled
+    ]
+    heard = pooled_width(family, denoiser.config)
+    if heard and said and sum(said) != heard:
+        raise CatalogError(
+            f"{where}: {denoiser.folder.name} takes pooled texts of width {heard}, its text "
+            f"encoders say {sum(said)}; another encoder is needed"
+        )
+    drawn = latent_channels(family, denoiser.config)
+    seen = int(decoder.config["latent_channels"])
+    if drawn != seen:
+        raise CatalogError(
+            f"{where}: {denoiser.folder.name} draws latents of {drawn} channels, "
+            f"{decoder.folder.name} decodes {seen}; take the decoder it was trained with"
+        )
+
+
+def _see_that_states_fit(
+    where: str,
+    family: Family,
+    encoders: Mapping[Role, Checkpoint],
+    denoiser: Checkpoint,
+    bridged: Set[Role],
+) -> None:
+    heard = states_width(family, denoiser.config)
+    widths = {
+        role: _width(encoder)
+        for role, encoder in encoders.items()
+        if _says_states(voice(family, role)) and role not in bridged
+    }
+    if family is Family.SDXL:
+        fits = bool(bridged) or sum(widths.values()) == heard
+    else:
+        whole = [w for role, w in widths.items() if family is not Family.SD3 or role not in PADDED]
+        fits = all(width == heard for width in whole)
+    if not fits:
+        said = ", ".join(f"{role.words} {width}" for role, width in widths.items())
+        raise CatalogError(
+            f"{where}: {denoiser.folder.name} attends to states of width {heard}, and its text "
+            f"encoders say others ({said}); a bridge or another encoder is needed"
+        )
+
+
+def _says_states(asked: Voice) -> bool:
+    return asked.states is not States.NONE
+
+
+def _width(encoder: Checkpoint) -> int:
+    """Of an encoder's states."""
+    for key in WIDTHS:
+        if isinstance(encoder.config.get(key), int):
+            return int(encoder.config[key])
+    raise SourceError(f"{encoder.folder}: its config tells no width ({', '.join(WIDTHS)})")
+
+
+def _pooled_width(encoder: Checkpoint) -> int:
+    projected = encoder.class_name.endswith("WithProjection")
+    return int(encoder.config["projection_dim"]) if projected else _width(encoder)
