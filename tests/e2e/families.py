@@ -77,6 +77,17 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=4, model_max_length=T5_TOKENS)
 
 
+def seeded(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+    """The same part has the same weights in every pipeline, so that it is exported once."""
+
+    def made(*words: Any, seed: int = 0, **settings: Any) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return make(*words, **settings)
+
+    return made
+
+
+@seeded
 def clip(projected: bool = False, width: int = WIDTH, layers: int = 3) -> torch.nn.Module:
     config = CLIPTextConfig(
         vocab_size=CLIP_VOCABULARY,
@@ -93,6 +104,7 @@ def clip(projected: bool = False, width: int = WIDTH, layers: int = 3) -> torch.
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
+@seeded
 def t5(width: int = 2 * WIDTH) -> torch.nn.Module:
     return T5EncoderModel(
         T5Config(
@@ -107,6 +119,7 @@ def t5(width: int = 2 * WIDTH) -> torch.nn.Module:
     )
 
 
+@seeded
 def unet(**settings: Any) -> torch.nn.Module:
     values: dict[str, Any] = {
         "sample_size": 8,
@@ -123,6 +136,7 @@ def unet(**settings: Any) -> torch.nn.Module:
     return UNet2DConditionModel(**{**values, **settings})
 
 
+@seeded
 def kl(latent_channels: int = 4, **settings: Any) -> torch.nn.Module:
     return AutoencoderKL(
         block_out_channels=(4, 4, 4, 4),
@@ -169,32 +183,36 @@ def sdxl(**settings: Any) -> Parts:
     }
 
 
+@seeded
+def sd3_transformer() -> torch.nn.Module:
+    return SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=16,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=12,
+        qk_norm="rms_norm",
+        dual_attention_layers=(0,),
+    )
+
+
 def sd3(with_t5: bool = True) -> Parts:
-    parts: Parts = {
+    return {
         "text_encoder": clip(projected=True),
         "tokenizer": save_clip_tokenizer,
-        "text_encoder_2": clip(projected=True),
+        "text_encoder_2": clip(projected=True, seed=1),
         "tokenizer_2": lambda folder: save_clip_tokenizer(folder, pad_token="!"),
         "text_encoder_3": t5(3 * WIDTH) if with_t5 else None,
         "tokenizer_3": t5_tokenizer() if with_t5 else None,
-        "transformer": SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=2,
-            in_channels=16,
-            out_channels=16,
-            num_layers=2,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=3 * WIDTH,
-            caption_projection_dim=16,
-            pooled_projection_dim=2 * WIDTH,
-            pos_embed_max_size=12,
-            qk_norm="rms_norm",
-            dual_attention_layers=(0,),
-        ),
+        "transformer": sd3_transformer(),
         "vae": kl(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
     }
-    return parts
 
 
 def pixart(**settings: Any) -> Parts:
