@@ -38,6 +38,7 @@ DENOISERS = (
 )
 DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
+HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
 # What hubs call the same weights: whole models of which only the encoder is needed, and the class
 # PixArt's transformers had before they had their own.
 ALIASES = {
@@ -146,9 +147,13 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers its tensors hold, an autoencoder's encoder left out."""
-        encodes = ("encoder.", "quant_conv.") if self.class_name.startswith("Autoencoder") else ()
-        counted = (shape for name, shape in self.shapes() if not name.startswith(encodes))
+        """How many numbers the tensors hold that are needed.
+
+        That leaves out an autoencoder's encoder, and what follows a language model's.
+        """
+        autoencodes = self.class_name.startswith("Autoencoder")
+        spare = ("encoder.", "quant_conv.") if autoencodes else HEADS
+        counted = (shape for name, shape in self.shapes() if not name.startswith(spare))
         return sum(math.prod(shape) for shape in counted)
 
     @cached_property

@@ -80,3 +80,16 @@ def test_content_follows_the_weights(tmp_path: Path) -> None:
     weights = two.weight_files[0]
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert Checkpoint(two.folder).content != one.content
+
+
+def test_of_a_language_model_only_its_encoder_counts_and_is_exported(tmp_path: Path) -> None:
+    from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    whole = Checkpoint(tmp_path)
+    assert whole.class_name == "T5EncoderModel"
+    model = whole.load()
+    assert isinstance(model, T5EncoderModel)
+    assert whole.parameters == sum(parameter.numel() for parameter in model.parameters())
