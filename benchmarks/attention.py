@@ -28,58 +28,29 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.engines import onnxruntime
 from sdpack.memory.probe import probe
-from sdpack.onnx_file import MODEL_FILE, read, write
+from sdpack.onnx_file import MODEL_FILE, read
 from sdpack.quantize.attention import fuse_attention, slice_attention
 from sdpack.units import format_bytes
 
-PARAMETERS = 859_520_964
 ATTENTIONS = 32  # in each of 16 blocks one over the picture and one over the text
 TOKENS, WIDTH = 77, 768
-OPSET = 21
 FASTER, ACTIVATIONS = 1.3, 1 / 3  # what fusing has to reach
 
 
 def export(folder: Path) -> None:
     """Write the UNet as model.onnx."""
     import torch
-    from diffusers import UNet2DConditionModel
+    from sdpack.conditioning import Conditioning
+    from sdpack.export import graph
+    from sdpack.export.denoiser import DenoiserPart
 
-    class Module(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unet = UNet2DConditionModel(
-                sample_size=64,
-                cross_attention_dim=WIDTH,
-                block_out_channels=(320, 640, 1280, 1280),
-                attention_head_dim=8,
-            )
-
-        def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any) -> Any:
-            return self.unet(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+    from benchmarks.random_models import PARAMETERS, unet
 
     torch.manual_seed(0)
-    module = Module().eval()
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    assert parameters == PARAMETERS, parameters
-    given = {name: torch.from_numpy(value) for name, value in inputs(16, batch=2).items()}
-    with torch.no_grad():
-        program = torch.onnx.export(
-            module,
-            (),
-            kwargs=given,
-            dynamo=True,
-            input_names=list(given),
-            output_names=["out_sample"],
-            dynamic_shapes={
-                "sample": {0: "batch", 2: "height", 3: "width"},
-                "timestep": {},
-                "encoder_hidden_states": {0: "batch", 1: "sequence"},
-            },
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    write(program.model, folder / MODEL_FILE)
+    model = unet().eval()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert parameters == PARAMETERS["sd15"]["unet"], parameters
+    graph.export(DenoiserPart(model, Conditioning()), folder)
 
 
 def inputs(size: int, batch: int = 1) -> dict[str, NDArray[Any]]:

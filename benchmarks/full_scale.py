@@ -26,7 +26,7 @@ from rich.table import Table
 from sdpack.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.detect import memory_bytes
 from sdpack.errors import InfeasibleError, RefusedError
-from sdpack.export.adopt import Adoption, adopt
+from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
 from sdpack.pack.build import opened
 from sdpack.pack.fit import fit
@@ -213,7 +213,7 @@ def main(
     os.environ[CACHE_VARIABLE] = str(cache)
     profile = find_profile(profile_name)
     budget = None if memory is None else parse_bytes(memory)
-    order = Order(profile, adopt(str(model), Adoption(steps)), out, budget, steps=steps)
+    order = Order(profile, adopt(str(model)), out, budget, steps=steps)
     with opened(order, console.log) as workshop:
         footprints = Footprints(workshop)
         every = list(mixes(order.located.catalog, order.precisions))

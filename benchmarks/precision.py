@@ -119,24 +119,18 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
 def full_size(folder: Path) -> Subject:
     """Stable Diffusion 1's UNet with random weights; exported once."""
     import torch
-    from diffusers import UNet2DConditionModel
     from sdpack.conditioning import Conditioning
     from sdpack.export.denoiser import DenoiserPart
     from sdpack.export.graph import export
+
+    from benchmarks.random_models import unet
 
     kept = cache_folder() / "benchmarks" / "unet-860m"
     if not (kept / "export.json").exists():
         kept.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        model = UNet2DConditionModel(
-            sample_size=64,
-            cross_attention_dim=768,
-            attention_head_dim=8,
-            block_out_channels=(320, 640, 1280, 1280),
-        )
-        (kept / "export.json").write_text(
-            str(export(DenoiserPart(model.eval(), Conditioning()), kept))
-        )
+        part = DenoiserPart(unet().eval(), Conditioning())
+        (kept / "export.json").write_text(str(export(part, kept)))
     batches = folder / "batches"
     batches.mkdir()
     rng = np.random.default_rng(0)

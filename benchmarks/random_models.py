@@ -88,7 +88,7 @@ def _parts(family: str) -> dict[str, _Part]:
     if family == "sd15":
         return {
             "text_encoder": _Part(lambda: _clip(768, 12, 12, projected=False), "transformers"),
-            "unet": _Part(_unet, "diffusers"),
+            "unet": _Part(unet, "diffusers"),
             "vae": _Part(_vae, "diffusers"),
         }
     return {
@@ -118,7 +118,8 @@ def _clip(width: int, layers: int, heads: int, projected: bool) -> torch.nn.Modu
     return model
 
 
-def _unet() -> torch.nn.Module:
+def unet() -> torch.nn.Module:
+    """Stable Diffusion 1's, its weights as PyTorch makes them."""
     from diffusers import UNet2DConditionModel
 
     model: torch.nn.Module = UNet2DConditionModel(

@@ -84,7 +84,7 @@ def command(
     if model is not None and catalog_name is not None:
         raise CatalogError("give --model or --catalog, not both")
     require(profile.runtime)
-    catalog = located(catalog_name) if model is None else _adopted(model, steps)
+    catalog = located(catalog_name) if model is None else _adopted(model)
     from sdpack.evaluate.race import Rules
     from sdpack.pack.order import Order, check
 
@@ -115,7 +115,7 @@ def command(
     click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")
 
 
-def _adopted(model: str, steps: int | None) -> LocatedCatalog:
-    from sdpack.export.adopt import Adoption, adopt
+def _adopted(model: str) -> LocatedCatalog:
+    from sdpack.export.adopt import adopt
 
-    return adopt(model, Adoption(steps))
+    return adopt(model)

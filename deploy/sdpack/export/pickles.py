@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from sdpack.artifacts import explain_io
+from sdpack.artifacts import digest, explain_io
 from sdpack.errors import SourceError, StoreError
 
 NAMES = {
@@ -26,13 +26,17 @@ def convert_pickles(folder: Path) -> list[Path]:
     return [_converted(path, target) for path, target in sorted(_found(folder))]
 
 
-def without_pickles(folder: Path, target: Path) -> Path:
-    """A folder with the same files but its pickles, which are .safetensors in it; made once.
+def without_pickles(folder: Path, kept: Path) -> Path:
+    """A folder with the same files but its pickles, which are .safetensors in it.
+
+    It is made in `kept`, once for files of these sizes and times.
 
     Raises:
         SourceError: a pickle is damaged, or holds anything but tensors.
         StoreError: it cannot be written.
     """
+    states = {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())}
+    target = kept / digest({"folder": str(folder.resolve()), "files": states})
     if target.is_dir():
         return target
     unfinished = target.with_name(f".{target.name}.unfinished")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdpack.artifacts import cache_folder, digest
+from sdpack.artifacts import cache_folder
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
@@ -29,8 +29,7 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
     """
     folder = catalog_folder / source.path if source.path is not None else _of_hub(source)
     if source.allow_pickle:
-        name = digest({"folder": str(folder.resolve())})
-        return without_pickles(folder, cache_folder() / "unpickled" / name)
+        return without_pickles(folder, cache_folder() / "unpickled")
     return folder
 
 

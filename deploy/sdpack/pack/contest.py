@@ -206,9 +206,9 @@ class Contest:
         }
         known = self.workshop.ledger.find("latency", inputs)
         if known is None:
-            self.say(f"timing {self.fitted[number].mix}")
             if self._timed_s > TIMING_S:
                 return None
+            self.say(f"timing {self.fitted[number].mix}")
             resident = replace(placement, loading=Loading.RESIDENT)
             times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
             self._timed_s += sum(times)

@@ -47,6 +47,12 @@ class Order:
     asked_sizes: tuple[Size, ...] = ()
     asked_batches: tuple[int, int] | None = None
     steps: int | None = None
+    _folders: dict[Source, Path] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    _checkpoints: dict[tuple[str, str], Checkpoint] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @property
     def budget(self) -> int:
@@ -104,10 +110,18 @@ class Order:
         Raises:
             SourceError: they cannot be had.
         """
-        return local_folder(source, self.located.folder)
+        if source not in self._folders:
+            self._folders[source] = local_folder(source, self.located.folder)
+        return self._folders[source]
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        """A candidate's checkpoint, with the low-rank weights that are merged into it."""
+        """A candidate's checkpoint, with the low-rank weights merged into it; read once."""
+        key = (role.group, candidate)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = self._checkpoint(role, candidate)
+        return self._checkpoints[key]
+
+    def _checkpoint(self, role: Role, candidate: str) -> Checkpoint:
         found = self.located.catalog.candidates(role)[candidate]
         loras = found.loras if isinstance(found, TextEncoder | Denoiser) else ()
         merged = tuple((self.folder(lora.source), lora.scale) for lora in loras)
@@ -175,7 +189,7 @@ def check_catalog(located: LocatedCatalog) -> None:
     weighted += [] if quality.judge is None else [quality.judge]
     for source in weighted:
         if source.path is not None:
-            for _ in Checkpoint(located.path(source.path)).shapes():
+            for _ in Checkpoint(local_folder(source, located.folder)).shapes():
                 pass
     for key in (quality.calibration, quality.samples):
         located.prompts(key)
@@ -229,14 +243,10 @@ def _refuse_sizes(order: Order) -> None:
 
 
 def _refuse_hopeless(order: Order) -> None:
-    checkpoints: dict[tuple[Role, str], Checkpoint] = {}
-
     def least(variant: Variant, placement: Placement) -> Footprint:
-        key = (variant.role, variant.candidate)
-        if key not in checkpoints:
-            checkpoints[key] = order.checkpoint(*key)
+        checkpoint = order.checkpoint(variant.role, variant.candidate)
         rows, runtime = order.latent_rows, order.profile.runtime
-        return least_footprint(checkpoints[key], variant, placement, rows, runtime)
+        return least_footprint(checkpoint, variant, placement, rows, runtime)
 
     every = mixes(order.located.catalog, order.precisions)
     process = LEAST_PROCESS.get(order.profile.runtime, 0)

@@ -49,7 +49,6 @@ class Sources:
     store: Store
     ledger: Ledger
     say: Callable[[str], None] = lambda _: None
-    _checkpoints: dict[tuple[str, str], Checkpoint] = field(default_factory=dict, init=False)
     _tokenizers: dict[str, PromptTokenizer] = field(default_factory=dict, init=False)
     _graphs: dict[tuple[Role, str, str | None], Artifact] = field(default_factory=dict, init=False)
     _samplers: dict[str, SamplerTable] = field(default_factory=dict, init=False)
@@ -67,11 +66,8 @@ class Sources:
         return self.located.catalog
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        """A candidate's checkpoint, read once."""
-        key = (role.group, candidate)
-        if key not in self._checkpoints:
-            self._checkpoints[key] = self.order.checkpoint(role, candidate)
-        return self._checkpoints[key]
+        """A candidate's checkpoint."""
+        return self.order.checkpoint(role, candidate)
 
     def tokenizer_folder(self, encoder: str) -> Path:
         """Where an encoder's tokenizer.json is: at its source, or made from what lies there.

@@ -87,6 +87,9 @@ def test_pickles_are_read_only_where_a_catalog_asks(
     assert load_file(folder / "diffusion_pytorch_model.safetensors")["w"].tolist() == [1, 1]
     assert not list(folder.glob("*.bin"))
     assert local_folder(asked, cached) == folder
+    torch.save({"w": torch.zeros(3)}, cached / "unet" / "diffusion_pytorch_model.bin")
+    again = local_folder(asked, cached)
+    assert load_file(again / "diffusion_pytorch_model.safetensors")["w"].tolist() == [0, 0, 0]
 
 
 def test_a_folder_the_repository_lacks(cached: Path) -> None:
