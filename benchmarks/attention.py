@@ -29,7 +29,8 @@ from rich.table import Table
 from sdpack.engines import onnxruntime
 from sdpack.memory.probe import probe
 from sdpack.onnx_file import MODEL_FILE, read
-from sdpack.quantize.attention import fuse_attention, slice_attention
+from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.slice import slice_attention
 from sdpack.units import format_bytes
 
 ATTENTIONS = 32  # in each of 16 blocks one over the picture and one over the text

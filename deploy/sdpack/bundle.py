@@ -3,7 +3,7 @@
     manifest.json      what this is, where each number was seen, SHA-256 of every other file
     onnx/              portable graphs in the folders optimum's pipelines read: text_encoder, unet,
                        vae_decoder, tokenizer, scheduler, model_index.json
-    engines/           TensorRT plans, one a role, where the profile's runtime is TensorRT
+    engines/           TensorRT plans, one a graph, where the profile's runtime is TensorRT
     sampler.json       the scheduler as a table
     samples.png        the same prompts through this mix
     verified.json      what `verify` saw on the machine it last ran on; not part of what ships
@@ -42,6 +42,7 @@ from sdpack.errors import BundleError, StoreError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import Profile, Size, format_size
+from sdpack.tiles import Split
 
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
@@ -49,6 +50,7 @@ SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
 ENGINES = "engines"
+WHOLE = "model"  # the graph of a part that is not cut
 NEEDED = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 TOKENIZER = "tokenizer"
 
@@ -88,9 +90,11 @@ def sampler_name(size: Size) -> str:
     return f"sampler-{format_size(size)}.json"
 
 
-def plan_name(role: Role) -> str:
-    """Where a role's TensorRT plan is in a bundle."""
-    return f"{ENGINES}/{role.value}.plan"
+def plan_name(role: Role, graph: str) -> str:
+    """Where the TensorRT plan of one of a role's graphs is in a bundle."""
+    stem = Path(graph).stem
+    piece = "" if stem == WHOLE else f"-{stem}"
+    return f"{ENGINES}/{role.value}{piece}.plan"
 
 
 class Origin(Document):
@@ -98,6 +102,37 @@ class Origin(Document):
 
     source: str
     licence: str
+
+
+class Engine(Document):
+    """A graph that is loaded as one.
+
+    Attributes:
+        graph: its ONNX file, from the bundle's folder.
+        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
+            be finished on the device.
+        inputs: of each input with a dynamic size, what an engine is built for.
+    """
+
+    graph: str
+    plan: str | None = None
+    inputs: Mapping[str, InputSizes] = {}
+
+
+class Tiles(Document):
+    """A decoder in two graphs, for decoding in tiles; see `sdpack.runtime.tiling`."""
+
+    head: Engine
+    tail: Engine
+    channels: PositiveInt
+    factor: PositiveInt
+    halo: NonNegativeInt
+    norms: NonNegativeInt
+    groups: NonNegativeInt
+
+    @property
+    def split(self) -> Split:
+        return Split(self.channels, self.factor, self.halo, self.norms, self.groups)
 
 
 class Part(Document):
@@ -112,9 +147,8 @@ class Part(Document):
         layers: how many of its layers are stored in each scheme, those in none as "kept".
         islands: nodes that compute in fp32, as fp16 may not hold their numbers.
         refused: layers the compiler would not take in the precision.
-        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
-            be finished on the device.
-        inputs: of each input with a dynamic size, what an engine is built for.
+        plan, inputs: as an engine's.
+        tiles: a decoder's two graphs where it works in tiles; `plan` and `inputs` are empty then.
     """
 
     candidate: str
@@ -131,6 +165,30 @@ class Part(Document):
     attending: str | None = None
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
+    tiles: Tiles | None = None
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """What is loaded of it."""
+        if self.tiles is not None:
+            return self.tiles.head, self.tiles.tail
+        return (Engine(graph=self.graph, plan=self.plan, inputs=self.inputs),)
+
+    @property
+    def files(self) -> set[str]:
+        """The files it names."""
+        engines = [name for engine in self.engines for name in (engine.graph, engine.plan)]
+        return {name for name in (self.graph, self.attending, *engines) if name}
+
+    def with_plans(self, plans: Mapping[str, str]) -> Part:
+        """The part with the plans of its graphs."""
+        if self.tiles is None:
+            return self.model_copy(update={"plan": plans[self.graph]})
+        head, tail = (
+            engine.model_copy(update={"plan": plans[engine.graph]}) for engine in self.engines
+        )
+        tiles = self.tiles.model_copy(update={"head": head, "tail": tail})
+        return self.model_copy(update={"tiles": tiles})
 
 
 class Estimated(Document):
@@ -345,7 +403,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     named = {
         used
         for part in manifest.parts.values()
-        for used in (part.graph, part.attending, part.plan)
+        for used in (
+            part.graph,
+            part.attending,
+            *(x for e in part.engines for x in (e.graph, e.plan)),
+        )
         if used
     }
     for name in sorted((there | named) - {MANIFEST, VERIFIED}):

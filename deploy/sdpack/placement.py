@@ -55,8 +55,8 @@ class Placement:
     """One way to run a mix.
 
     Attributes:
-        tile: side in latent pixels of the pieces the decoder works on; None decodes whole
-            pictures.
+        tile: side in latent pixels of the pieces the decoder works on, without what they see
+            beyond their borders; None decodes whole pictures.
     """
 
     loading: Loading = Loading.RESIDENT

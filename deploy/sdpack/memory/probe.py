@@ -22,12 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.engines import onnxruntime
+from sdpack.engines.session import Session
 from sdpack.errors import EngineError
 from sdpack.memory.predict import Footprint
 from sdpack.precision import Runtime
+from sdpack.runtime.tiling import TiledDecoder
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.tiles import Split
 
 RUNS = 2
+ROUNDS = 2  # of tiles; the later ones take what the second does
 SHAPES = "shapes"
 PAGE_BYTES = 4096
 
@@ -67,6 +71,18 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
     return _probe({"graph": str(graph), SHAPES: shapes, "threads": threads})
 
 
+def probe_tiled(
+    head: Path, tail: Path, split: Split, tile: int, shapes: Shapes, threads: int | None = None
+) -> Probe:
+    """Measure a decoder that works in tiles, on latents of these shapes.
+
+    Raises:
+        EngineError: a graph does not load or run.
+    """
+    tiled = {"tail": str(tail), "split": asdict(split), "tile": tile}
+    return _probe({"graph": str(head), "tiled": tiled, SHAPES: shapes, "threads": threads})
+
+
 def process_bytes(tokenizer: Path, threads: int | None = None) -> int:
     """What `sdpack run` takes before any part is there: packages, tokenizer, ONNX Runtime.
 
@@ -98,12 +114,22 @@ def _measure(request: Mapping[str, Any]) -> Probe:
     inputs = {name: _input(name, tuple(shape)) for name, shape in request[SHAPES].items()}
     before = _resident()
     _reset_peak()
-    session = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, request["threads"])
+    session = _session(request)
     for _ in range(RUNS):
         session.run(inputs)
     after, peak = _resident(), _peak()
     session.close()
     return Probe(before, after, peak, _resident())
+
+
+def _session(request: Mapping[str, Any]) -> Session:
+    threads = request["threads"]
+    whole = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, threads)
+    if "tiled" not in request:
+        return whole
+    tiled = request["tiled"]
+    tail = onnxruntime.load(Path(tiled["tail"]), Runtime.ONNXRUNTIME_CPU, threads)
+    return TiledDecoder(whole, tail, Split(**tiled["split"]), tiled["tile"], rounds=ROUNDS)
 
 
 def _load_packages() -> None:

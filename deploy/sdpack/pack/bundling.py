@@ -16,6 +16,7 @@ from sdpack.bundle import (
     ONNX,
     SAMPLER,
     SAMPLES,
+    Engine,
     Estimated,
     Evidence,
     InputSizes,
@@ -28,6 +29,7 @@ from sdpack.bundle import (
     Sampling,
     Screening,
     StandingFigures,
+    Tiles,
     plan_name,
     portable_name,
     sampler_name,
@@ -45,10 +47,12 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.pack.sources import EXPORTERS, attending, versions
+from sdpack.pack.shapes import Piece
+from sdpack.pack.sources import EXPORTERS, SPLIT_FILE, attending, split_of, versions
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Runtime
+from sdpack.tiles import HEAD_FILE, TAIL_FILE
 
 LISTED = 10  # standings whose latency is measured
 PIPELINES = {
@@ -137,8 +141,29 @@ class Bundling:
             parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{self._portable(variant.role)}/{MODEL_FILE}",
             attending=self._attending(variant),
-            plan=self._plan_name(variant.role),
-            inputs=self._inputs(variant),
+            **self._loaded(variant),
+        )
+
+    def _loaded(self, variant: Variant) -> dict[str, Any]:
+        """The fields of a part that say what is loaded."""
+        engines = [self._engine(variant, piece) for piece in self._pieces(variant)]
+        if len(engines) == 1:
+            return {"plan": engines[0].plan, "inputs": engines[0].inputs}
+        head, tail = engines
+        split = split_of(self.workshop.made(variant).artifact)
+        assert split is not None
+        return {"tiles": Tiles(head=head, tail=tail, **asdict(split))}
+
+    def _pieces(self, variant: Variant) -> tuple[Piece, ...]:
+        return self.workshop.pieces(variant, self.winner.placement)
+
+    def _engine(self, variant: Variant, piece: Piece) -> Engine:
+        graph = f"{self._portable(variant.role)}/{piece.file}"
+        planned = self.order.profile.runtime is Runtime.TENSORRT_RTX
+        return Engine(
+            graph=graph,
+            plan=plan_name(variant.role, graph) if planned else None,
+            inputs={name: InputSizes(**asdict(given)) for name, given in piece.ranges.items()},
         )
 
     def _bridge(self, variant: Variant) -> Origin | None:
@@ -146,15 +171,6 @@ class Bundling:
         if bridge is None:
             return None
         return Origin(source=str(bridge.source), licence=bridge.licence)
-
-    def _inputs(self, variant: Variant) -> dict[str, InputSizes]:
-        ranges = self.workshop.shapes.ranges(variant, self.winner.placement)
-        return {name: InputSizes(**asdict(given)) for name, given in ranges.items()}
-
-    def _plan_name(self, role: Role) -> str | None:
-        if self.order.profile.runtime is not Runtime.TENSORRT_RTX:
-            return None
-        return plan_name(role)
 
     def _memory(self) -> MemoryFigures:
         peak = self.winner.peak
@@ -291,16 +307,19 @@ class Bundling:
         target.mkdir(parents=True)
         made = self.workshop.made(variant).artifact
         self.workshop.store.check(made)
-        for name in made.files:
+        used = {piece.file for piece in self._pieces(variant)}
+        unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE} - used
+        for name in set(made.files) - unused:
             shutil.copyfile(made.path(name), target / name)
         checkpoint = self.workshop.checkpoint(variant.role, variant.candidate)
         shutil.copyfile(checkpoint.folder / "config.json", target / "config.json")
-        plan = self._plan_name(variant.role)
-        if plan is not None:
-            (folder / ENGINES).mkdir(exist_ok=True)
-            built = self.workshop.plan_artifact(variant, self.winner.placement)
-            self.workshop.store.check(built)
-            shutil.copyfile(built.path(PLAN_FILE), folder / plan)
+        for piece in self._pieces(variant):
+            plan = self._engine(variant, piece).plan
+            if plan is not None:
+                (folder / ENGINES).mkdir(exist_ok=True)
+                built = self.workshop.plan_artifact(variant, piece)
+                self.workshop.store.check(built)
+                shutil.copyfile(built.path(PLAN_FILE), folder / plan)
 
 
 def _finite(value: float) -> float | None:

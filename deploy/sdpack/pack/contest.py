@@ -28,11 +28,13 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
 from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.sources import attending, files_digest, versions
+from sdpack.pack.sources import attending, files_digest, split_of, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
+from sdpack.runtime.tiling import TiledDecoder
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.tiles import HEAD_FILE, TAIL_FILE
 
 Floats = NDArray[np.float64]
 
@@ -196,7 +198,8 @@ class Contest:
 
         None where it is not known, and others have taken all the time there is for that.
         """
-        mix, placement = self.ensemble(self.fitted[number].mix), self.fitted[number].placement
+        placement = self.fitted[number].placement
+        mix = self.ensemble(self.fitted[number].mix)
         inputs = {
             **self.studio.inputs(mix, [0]),
             "guidance": placement.guidance,
@@ -210,11 +213,27 @@ class Contest:
                 return None
             self.say(f"timing {self.fitted[number].mix}")
             resident = replace(placement, loading=Loading.RESIDENT)
+            if placement.tile is not None:
+                mix = self._in_tiles(self.fitted[number].mix, mix, placement.tile)
             times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
             self._timed_s += sum(times)
             known = {"seconds": float(np.median(times[1:] or times))}
             self.workshop.ledger.record("latency", inputs, known)
         return float(known["seconds"])
+
+    def _in_tiles(self, mix: Mix, whole: Ensemble, tile: int) -> Ensemble:
+        """The same parts, the decoder's pictures made tile by tile."""
+        drawn = self.workshop.drawable(mix.decoder)
+        split, on_gpu = split_of(drawn), self.workshop.profile.runtime.on_gpu
+        assert split is not None
+
+        def load() -> Session:
+            files = (drawn.path(file) for file in (HEAD_FILE, TAIL_FILE))
+            head, tail = (onnxruntime.load(file, emulate=on_gpu) for file in files)
+            return TiledDecoder(head, tail, split, tile)
+
+        content = digest({"decoder": whole.decoder.content, "tile": tile})
+        return replace(whole, parts={**whole.parts, Role.DECODER: Drawer(content, load)})
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""

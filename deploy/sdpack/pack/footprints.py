@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -20,11 +21,10 @@ from sdpack.bundle import Foresight
 from sdpack.errors import RefusedError
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
-from sdpack.memory.probe import Probe, probe, process_bytes
-from sdpack.onnx_file import MODEL_FILE
+from sdpack.memory.probe import Probe, probe, probe_tiled, process_bytes
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.shapes import Sizes
-from sdpack.pack.sources import versions
+from sdpack.pack.shapes import Piece, Sizes
+from sdpack.pack.sources import split_of, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Placement
 from sdpack.precision import Runtime
@@ -40,7 +40,7 @@ class Footprints:
     _known: dict[tuple[Variant, Placement], Footprint | RefusedError] = field(
         default_factory=dict, init=False
     )
-    _graphs: dict[str, ir.Model] = field(default_factory=dict, init=False)
+    _graphs: dict[Path, ir.Model] = field(default_factory=dict, init=False)
 
     @property
     def foresight(self) -> Foresight:
@@ -89,34 +89,46 @@ class Footprints:
         return int(known["bytes"])
 
     def _find(self, variant: Variant, placement: Placement) -> Footprint:
-        if self.foresight is Foresight.PLAN:
-            plan = self.workshop.plan(variant, placement)
-            passed = self._passed_bytes(variant, placement)
-            return Footprint(plan.weight_bytes, plan.activation_bytes + passed)
-        shapes = self.workshop.shapes.largest(variant, placement)
-        if self.foresight is Foresight.PROBE:
-            return self._probed(variant, shapes)
-        return self._read_off(variant, shapes)
+        pieces = self.workshop.pieces(variant, placement)
+        match self.foresight:
+            case Foresight.PLAN:
+                return one_after_the_other([self._planned(variant, piece) for piece in pieces])
+            case Foresight.PROBE:
+                return self._probed(variant, placement, pieces)
+        return one_after_the_other([self._read_off(variant, piece) for piece in pieces])
 
-    def _passed_bytes(self, variant: Variant, placement: Placement) -> int:
-        """Inputs and outputs, which a plan's scratch does not hold."""
-        graph = self.workshop.graph(variant)
-        if graph.content not in self._graphs:
-            self._graphs[graph.content] = ir.load(graph.path(MODEL_FILE))
-        model = self._graphs[graph.content]
-        shapes = self.workshop.shapes.largest(variant, placement)
-        return passed_bytes(model, _bindings(model, shapes))
+    def _planned(self, variant: Variant, piece: Piece) -> Footprint:
+        """A plan's weights and scratch, and its inputs and outputs, which scratch does not hold."""
+        plan = self.workshop.plan(variant, piece)
+        path = self._graph(variant, piece)
+        if path not in self._graphs:
+            self._graphs[path] = ir.load(path)
+        passed = passed_bytes(self._graphs[path], _bindings(self._graphs[path], piece.largest))
+        return Footprint(plan.weight_bytes, plan.activation_bytes + passed)
 
-    def _probed(self, variant: Variant, shapes: Mapping[str, Sizes]) -> Footprint:
+    def _graph(self, variant: Variant, piece: Piece) -> Path:
+        return self.workshop.made(variant).artifact.path(piece.file)
+
+    def _probed(self, variant: Variant, placement: Placement, pieces: Sequence[Piece]) -> Footprint:
         made = self.workshop.made(variant)
-        inputs = {
+        inputs: dict[str, Any] = {
             "graph": made.artifact.content,
-            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "shapes": {name: list(shape) for name, shape in pieces[0].largest.items()},
         }
+        if len(pieces) > 1:
+            inputs["tile"] = placement.tile
         known = self._remembered("footprint", inputs)
         if known is None:
             self.workshop.say(f"measuring what {variant} takes")
-            known = asdict(probe(made.path, shapes))
+            if len(pieces) == 1:
+                found = probe(made.path, pieces[0].largest)
+            else:
+                split = split_of(made.artifact)
+                assert split is not None
+                assert placement.tile is not None
+                head, tail = (self._graph(variant, piece) for piece in pieces)
+                found = probe_tiled(head, tail, split, placement.tile, pieces[0].largest)
+            known = asdict(found)
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint
 
@@ -135,9 +147,14 @@ class Footprints:
             "revision": REVISION,
         }
 
-    def _read_off(self, variant: Variant, shapes: Mapping[str, Sizes]) -> Footprint:
-        model = ir.load(self.workshop.made(variant).path)
-        return graph_footprint(model, shapes)
+    def _read_off(self, variant: Variant, piece: Piece) -> Footprint:
+        return graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
+
+
+def one_after_the_other(footprints: Sequence[Footprint]) -> Footprint:
+    """Of pieces that are loaded together, and run one at a time."""
+    weights = sum(footprint.weight_bytes for footprint in footprints)
+    return Footprint(weights, max(footprint.activation_bytes for footprint in footprints))
 
 
 def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:

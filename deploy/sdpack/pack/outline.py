@@ -8,6 +8,7 @@ from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
 from sdpack.placement import Placement, Role
 from sdpack.precision import Runtime, weight_bits
+from sdpack.tiles import side_of
 
 # What TensorRT-RTX 1.7 plans for one 64x64 matrix product, and for everything larger.
 LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}
@@ -40,10 +41,10 @@ def _least_activations(
 ) -> int:
     if variant.role.encodes_text:
         return 0
-    sides = [min(placement.tile or side, side) for side in latent_rows]
-    pixels = sides[0] * sides[1]
     if variant.role is Role.DENOISER:
-        return 2 * widest_numbers(checkpoint, pixels)
+        return 2 * widest_numbers(checkpoint, latent_rows[0] * latent_rows[1])
+    sides = [side_of(side, placement.tile or side, halo=0) for side in latent_rows]
+    pixels = sides[0] * sides[1]
     channels = checkpoint.config.get("decoder_block_out_channels")
     widths = channels or checkpoint.config["block_out_channels"]
     enlarged: int = 4 ** (len(widths) - 1)

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdpack.catalog import Mixable
 from sdpack.conditioning import Conditioning, Family, Input
 from sdpack.engines.tensorrt_builder import InputRange
-from sdpack.errors import CatalogError
+from sdpack.errors import CatalogError, RefusedError
 from sdpack.export.families import denoiser_sizes
+from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.runtime.text import ATTENTION_MASK, IDS
+from sdpack.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARED, TAIL_FILE, Split
 
 Sizes = tuple[int, ...]
-FIXED = frozenset({"timestep", Input.GUIDANCE.value})  # of one size whatever the batch
+FIXED = frozenset({"timestep", Input.GUIDANCE.value, SHARED})  # of one size whatever the batch
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A graph of a part that is loaded as one.
+
+    Attributes:
+        file: in the artifact of the variant.
+        ranges: as those of InputShapes.
+        largest: of every input, the largest sizes.
+    """
+
+    file: str
+    ranges: Mapping[str, InputRange]
+    largest: Mapping[str, Sizes]
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,48 @@ class InputShapes:
 
     order: Order
     text_length: Callable[[str], int]
+
+    def pieces(
+        self, variant: Variant, placement: Placement, split: Split | None
+    ) -> tuple[Piece, ...]:
+        """The graphs a variant is loaded as under a placement, in the order they run.
+
+        Args:
+            split: of a decoder, how it is cut for tiles; None where it cannot be.
+
+        Raises:
+            RefusedError: the placement wants tiles, and the decoder cannot be cut.
+        """
+        ranges, largest = self.ranges(variant, placement), self.largest(variant, placement)
+        if variant.role is not Role.DECODER or placement.tile is None:
+            return (Piece(MODEL_FILE, ranges, largest),)
+        if split is None:
+            raise RefusedError(f"decoder {variant.candidate} cannot be cut into tiles")
+        every = [
+            self._tail_sizes(split, placement.tile, count, latents)
+            for latents in self.order.latent_sizes
+            for count in reversed(self._rows(variant, placement))
+        ]
+        tail = {
+            name: _range_over([sizes[name] for sizes in every])
+            for name in every[0]
+            if name not in FIXED
+        }
+        widest = max(every, key=lambda sizes: math.prod(sizes[FEATURES]))
+        return Piece(HEAD_FILE, ranges, largest), Piece(TAIL_FILE, tail, widest)
+
+    def _tail_sizes(
+        self, split: Split, tile: int, count: int, latents: tuple[int, int]
+    ) -> dict[str, Sizes]:
+        sides = [split.side(side, tile) for side in latents]
+        sizes: dict[str, Sizes] = {FEATURES: (count, split.channels, *sides)}
+        if split.norms:
+            sizes |= {
+                CORE: (1, 1, *sides),
+                GIVEN: (count, split.norms, 2, split.groups),
+                SHARED: (1,),
+            }
+        return sizes
 
     def ranges(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
         """Of every input with a dynamic size: from the fewest rows and smallest size to the most.
@@ -73,8 +132,7 @@ class InputShapes:
     ) -> dict[str, Sizes]:
         checkpoint = self.order.checkpoint(variant.role, variant.candidate)
         if variant.role is Role.DECODER:
-            sides = [min(placement.tile or side, side) for side in latents]
-            return {"latent_sample": (count, checkpoint.config["latent_channels"], *sides)}
+            return {LATENTS: (count, checkpoint.config["latent_channels"], *latents)}
         if variant.role.encodes_text:
             sizes = (count, self.text_length(variant.candidate))
             masked = self.order.voice(variant).masked

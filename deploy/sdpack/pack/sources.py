@@ -25,13 +25,16 @@ from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Role
 from sdpack.profile import LATENT_PIXEL, Profile, Size
-from sdpack.quantize.attention import fuse_attention
+from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from sdpack.tiles import Split
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 ATTENDING_FILE = "attending.onnx"
+SPLIT_FILE = "split.json"
 REVISION = 6  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
@@ -226,6 +229,20 @@ def write_attending(folder: Path) -> None:
     model = read(folder / MODEL_FILE)
     if fuse_attention(model):
         write_beside(model, folder / ATTENDING_FILE)
+
+
+def write_pieces(folder: Path) -> None:
+    """Write beside a decoder's graph its head and tail, for decoding in tiles, if it has them."""
+    split = write_split(folder / MODEL_FILE)
+    if split is not None:
+        (folder / SPLIT_FILE).write_text(json.dumps(asdict(split), indent=1) + "\n")
+
+
+def split_of(graph: Artifact) -> Split | None:
+    """How the decoder of an artifact is cut; None where it is not."""
+    if SPLIT_FILE not in graph.files:
+        return None
+    return Split(**json.loads(graph.path(SPLIT_FILE).read_text()))
 
 
 def attending(graph: Artifact) -> Path:

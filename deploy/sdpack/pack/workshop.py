@@ -28,17 +28,19 @@ from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Variant
 from sdpack.pack.refusals import Hints, refused_layers
+from sdpack.pack.shapes import Piece
 from sdpack.pack.sources import (
     REVISION,
     Sources,
     part_words,
+    split_of,
     versions,
     words,
     write_attending,
+    write_pieces,
 )
-from sdpack.placement import Placement
+from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
-from sdpack.quantize.attention import fuse_attention
 from sdpack.quantize.bank import Bank, fill, rounder
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
@@ -52,9 +54,11 @@ from sdpack.quantize.variant import (
     suited_schemes,
     uniform_schemes,
 )
+from sdpack.rewrite.fuse import fuse_attention
 
 MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
 COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
+PIECES = 1  # of the ways a decoder is cut
 KEPT = "kept"  # a layer in the type its variant computes in
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "scipy")
 
@@ -122,6 +126,8 @@ class Workshop(Sources):
             widened(model)
             write(model, folder / MODEL_FILE)
             write_attending(folder)
+            if variant.role is Role.DECODER:
+                write_pieces(folder)
 
         inputs = {"graph": made.artifact.content, "revision": REVISION}
         return self.store.make("widened", inputs, build)
@@ -226,7 +232,8 @@ class Workshop(Sources):
         """Why the graph does not build; tried once."""
         if graph.content not in self._failed:
             try:
-                self._plan(variant, graph, Placement())
+                (whole,) = self.shapes.pieces(variant, Placement(), None)
+                self._planned(variant, graph, whole)
             except RefusedError as error:
                 self._failed[graph.content] = error
         return self._failed.get(graph.content)
@@ -298,7 +305,11 @@ class Workshop(Sources):
             write(made, folder / MODEL_FILE)
             if not self._for_onnxruntime:
                 write_attending(folder)
+            if variant.role is Role.DECODER:
+                write_pieces(folder)
 
+        if variant.role is Role.DECODER:
+            inputs["pieces"] = PIECES
         return self.store.make("variant", inputs, build)
 
     def bank(self, variant: Variant, scheme: Scheme) -> Bank:
@@ -361,29 +372,37 @@ class Workshop(Sources):
         """What the target keeps small while it runs."""
         return ABILITIES[self.profile.runtime]
 
-    def plan(self, variant: Variant, placement: Placement) -> Plan:
-        """The variant's TensorRT plan under a placement."""
-        return self._plan(variant, self.made(variant).artifact, placement)
+    def pieces(self, variant: Variant, placement: Placement) -> tuple[Piece, ...]:
+        """The graphs a variant is loaded as under a placement.
 
-    def plan_artifact(self, variant: Variant, placement: Placement) -> Artifact:
+        Raises:
+            RefusedError: it cannot be had so.
+        """
+        return self.shapes.pieces(variant, placement, split_of(self.made(variant).artifact))
+
+    def plan(self, variant: Variant, piece: Piece) -> Plan:
+        """The TensorRT plan of a piece of a variant."""
+        return tensorrt_builder.read_plan(self.plan_artifact(variant, piece).folder)
+
+    def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
         """Where that plan is kept."""
-        return self._planned(variant, self.made(variant).artifact, placement)
+        return self._planned(variant, self.made(variant).artifact, piece)
 
-    def _plan(self, variant: Variant, graph: Artifact, placement: Placement) -> Plan:
-        return tensorrt_builder.read_plan(self._planned(variant, graph, placement).folder)
-
-    def _planned(self, variant: Variant, graph: Artifact, placement: Placement) -> Artifact:
+    def _planned(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
         package = TENSORRT_PACKAGES[self.profile.runtime]
-        shapes = self.shapes.ranges(variant, placement)
         inputs = {
             "graph": graph.content,
-            "shapes": {name: asdict(given) for name, given in shapes.items()},
+            "shapes": {name: asdict(given) for name, given in piece.ranges.items()},
             **self._target(variant),
         }
+        part = ""
+        if piece.file != MODEL_FILE:
+            inputs["piece"] = piece.file
+            part = f"{Path(piece.file).stem} of "
 
         def build(folder: Path) -> None:
-            self.say(f"building {words(variant)} for {self.profile.sm}")
-            path = graph.path(MODEL_FILE)
-            tensorrt_builder.build(package, path, folder, shapes, self.profile.sm)
+            self.say(f"building {part}{words(variant)} for {self.profile.sm}")
+            path = graph.path(piece.file)
+            tensorrt_builder.build(package, path, folder, piece.ranges, self.profile.sm)
 
         return self.store.make("plan", inputs, build)

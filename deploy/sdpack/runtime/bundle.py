@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from sdpack.bundle import SAMPLER, Manifest, Part, sampler_name, tokenizer_name
+from sdpack.bundle import SAMPLER, Engine, Manifest, Part, sampler_name, tokenizer_name
 from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
@@ -14,6 +14,7 @@ from sdpack.precision import Precision, Runtime
 from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
 from sdpack.runtime.sampler import read_sampler
+from sdpack.runtime.tiling import TiledDecoder
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 
@@ -32,8 +33,10 @@ def pipeline(
     chosen = runtime or manifest.profile.runtime
     if not chosen.on_gpu:
         onnxruntime.steady_memory()
+    tile = manifest.placement.tile
     loaders = {
-        role: partial(_load, folder, part, chosen, threads) for role, part in manifest.parts.items()
+        role: partial(_load, folder, part, chosen, threads, tile)
+        for role, part in manifest.parts.items()
     }
     space = manifest.latents
     return Pipeline(
@@ -55,20 +58,32 @@ def pipeline(
     )
 
 
-def _load(folder: Path, part: Part, runtime: Runtime, threads: int | None) -> Session:
+def _load(
+    folder: Path, part: Part, runtime: Runtime, threads: int | None, tile: int | None
+) -> Session:
     if runtime is Runtime.ONNXRUNTIME_CPU and part.precision is Precision.BF16:
         raise BundleError(
             f"{folder}: {part.graph} is in bf16, which ONNX Runtime does not compute on a CPU; run "
             "it on the profile's device, or build it with fp16 in the profile's precisions"
         )
+    if part.tiles is not None and tile is not None:
+        head, tail = (_session(folder, engine, runtime, threads) for engine in part.engines)
+        return TiledDecoder(head, tail, part.tiles.split, tile)
+    (whole,) = part.engines
+    if runtime in onnxruntime.PROVIDERS and part.attending:
+        whole = whole.model_copy(update={"graph": part.attending})
+    return _session(folder, whole, runtime, threads)
+
+
+def _session(folder: Path, engine: Engine, runtime: Runtime, threads: int | None) -> Session:
     if runtime in onnxruntime.PROVIDERS:
-        return onnxruntime.load(folder / (part.attending or part.graph), runtime, threads)
-    if part.plan is None:
+        return onnxruntime.load(folder / engine.graph, runtime, threads)
+    if engine.plan is None:
         raise BundleError(
-            f"{folder}: {part.graph} has no engine for {runtime}; run `sdpack finish {folder}` on "
-            "the device, or use --runtime onnxruntime-cpu"
+            f"{folder}: {engine.graph} has no engine for {runtime}; run `sdpack finish {folder}` "
+            "on the device, or use --runtime onnxruntime-cpu"
         )
-    return tensorrt_session.load(TENSORRT_PACKAGES[runtime], folder / part.plan)
+    return tensorrt_session.load(TENSORRT_PACKAGES[runtime], folder / engine.plan)
 
 
 def request(

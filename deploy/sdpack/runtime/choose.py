@@ -41,5 +41,5 @@ def _has(runtime: Runtime) -> bool:
 def _on_its_gpu(manifest: Manifest) -> bool:
     """Whether a GPU is here that the bundle's engines, if it has any, were built for."""
     made_for = manifest.profile.sm
-    planned = any(part.plan for part in manifest.parts.values())
+    planned = any(engine.plan for part in manifest.parts.values() for engine in part.engines)
     return any(not planned or gpu.sm == made_for for gpu in gpus())

@@ -18,9 +18,9 @@ from sdpack.bundle import (
     ENGINES,
     MANIFEST,
     VERIFIED,
+    Engine,
     Finished,
     Manifest,
-    Part,
     PlanFigures,
     open_bundle,
     plan_name,
@@ -37,7 +37,11 @@ def unfinished(manifest: Manifest) -> list[Role]:
     """The roles whose engines are yet to be built on the device."""
     if manifest.profile.runtime not in TENSORRT_PACKAGES:
         return []
-    return [role for role, part in manifest.parts.items() if part.plan is None]
+    return [
+        role
+        for role, part in manifest.parts.items()
+        if any(engine.plan is None for engine in part.engines)
+    ]
 
 
 def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifest:
@@ -60,12 +64,16 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
         raise MissingPackageError(package, EXTRAS[package], "building engines on the device")
     with tempfile.TemporaryDirectory() as scratch:
         plans = {
-            role: _build(folder, manifest.parts[role], package, Path(scratch) / role.value, say)
+            role: {
+                engine.graph: _build(folder, engine, package, Path(scratch), say)
+                for engine in manifest.parts[role].engines
+            }
             for role in roles
         }
         parts = dict(manifest.parts)
         for role in roles:
-            parts[role] = parts[role].model_copy(update={"plan": plan_name(role)})
+            names = {graph: plan_name(role, graph) for graph in plans[role]}
+            parts[role] = parts[role].with_plans(names)
         update = {"parts": parts, "finished": _finished(package, plans)}
 
         def fill(new: Path) -> None:
@@ -73,32 +81,35 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
             (new / MANIFEST).unlink()
             (new / VERIFIED).unlink(missing_ok=True)
             (new / ENGINES).mkdir(exist_ok=True)
-            for role, plan in plans.items():
-                shutil.copyfile(plan.path, new / plan_name(role))
+            for role, built in plans.items():
+                for graph, plan in built.items():
+                    shutil.copyfile(plan.path, new / plan_name(role, graph))
 
         return write_bundle(folder, manifest.model_copy(update=update), fill)
 
 
 def _build(
-    bundle: Path, part: Part, package: str, folder: Path, say: Callable[[str], None]
+    bundle: Path, engine: Engine, package: str, scratch: Path, say: Callable[[str], None]
 ) -> Plan:
-    say(f"building {part.graph} for this GPU")
-    folder.mkdir()
-    ranges = {name: InputRange(**dict(sizes)) for name, sizes in part.inputs.items()}
-    return tensorrt_builder.build(package, bundle / part.graph, folder, ranges)
+    say(f"building {engine.graph} for this GPU")
+    folder = scratch / engine.graph
+    folder.mkdir(parents=True)
+    ranges = {name: InputRange(**dict(sizes)) for name, sizes in engine.inputs.items()}
+    return tensorrt_builder.build(package, bundle / engine.graph, folder, ranges)
 
 
-def _finished(package: str, plans: Mapping[Role, Plan]) -> Finished:
+def _finished(package: str, plans: Mapping[Role, Mapping[str, Plan]]) -> Finished:
     names = [gpu.name for gpu in gpus()]
     return Finished(
         machine=names[0] if names else platform.machine(),
         package=package,
-        version=next(iter(plans.values())).version,
+        version=next(plan.version for built in plans.values() for plan in built.values()),
         plans={
             role: PlanFigures(
-                weight_bytes=plan.weight_bytes, activation_bytes=plan.activation_bytes
+                weight_bytes=sum(plan.weight_bytes for plan in built.values()),
+                activation_bytes=max(plan.activation_bytes for plan in built.values()),
             )
-            for role, plan in plans.items()
+            for role, built in plans.items()
         },
     )
 

@@ -19,8 +19,8 @@ from sdpack.errors import BrokenPictureError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.sampler import SamplerTable, sample
 from sdpack.runtime.text import Text, encoded, joined, told
-from sdpack.runtime.tiling import decode_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.tiles import LATENTS, PICTURES
 
 LARGEST_SEED = 2**63 - 1
 
@@ -183,13 +183,8 @@ class Pipeline:
         """Pictures float32 (N, 3, H, W), about [-1, 1], of latents as `denoise` gives them."""
         given = latents / self.latents.scaling_factor + self.latents.shift_factor
         with self._loaded(Role.DECODER) as session:
-
-            def decode(part: Floats) -> Floats:
-                inputs = {"latent_sample": np.ascontiguousarray(part, np.float32)}
-                return np.asarray(session.run(inputs)["sample"], np.float32)
-
-            tile = self.placement.tile
-            return decode(given) if tile is None else decode_tiled(decode, given, tile)
+            made = session.run({LATENTS: np.ascontiguousarray(given, np.float32)})
+            return np.asarray(made[PICTURES], np.float32)
 
     @contextmanager
     def _loaded(self, role: Role) -> Iterator[Session]:

@@ -1,59 +1,162 @@
-"""Decoding in overlapping tiles, so that a large picture needs no more memory than a tile."""
+"""Decoding tile by tile without a seam, so that a large picture needs little more than a tile.
+
+A decoder comes in two graphs. The head runs once, on the whole picture; it is where attention looks
+at all of it, on few pixels. The tail runs on one tile after the other, each with as many features
+beyond its border as reach into it, and each normalized like the whole picture. What that is, nobody
+knows beforehand: every tile says what it found, the next round is normalized with what all had
+together, and the rounds end when that no longer moves. The first round makes the first
+normalization right, the next one the second, so that there is an end; all are near it after three.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-OVERLAP = 4  # a quarter of a tile is shared with the next one
+from sdpack.engines.session import Arrays, Session
+from sdpack.tiles import CORE, FEATURES, FOUND, GIVEN, PICTURES, SHARED, Span, Split, side_of, spans
+
+SETTLED = 0.005  # standard deviations of what is normalized; about half a level of 255 in pictures
 
 Floats = NDArray[np.float32]
 
 
-def decode_tiled(decode: Callable[[Floats], Floats], latents: Floats, tile: int) -> Floats:
-    """Pictures (B, 3, s H, s W) of latents (B, C, H, W), `tile` latent pixels a side at a time.
+class TiledDecoder:
+    """A decoder's head and tail as one session: pictures of latents, in the memory of tiles.
 
-    Neighbouring tiles share a quarter of their side, over which one fades into the other.
-    Latents no larger than a tile are decoded at once.
+    Args:
+        tile: latent pixels a side that a tile has of its own, at most.
+        rounds: at most so many; as many as are needed by default.
     """
-    height, width = latents.shape[-2:]
-    if max(height, width) <= tile:
-        return decode(latents)
-    side = (min(tile, height), min(tile, width))
-    total: Floats | None = None
-    weight: Floats | None = None
-    scale = 0
-    for top in _starts(height, side[0]):
-        for left in _starts(width, side[1]):
-            piece = decode(latents[..., top : top + side[0], left : left + side[1]])
-            if total is None or weight is None:
-                scale = piece.shape[-1] // side[1]
-                total = np.zeros((*piece.shape[:2], scale * height, scale * width), np.float32)
-                weight = np.zeros(total.shape[-2:], np.float32)
-            fade = _fade(side[0], scale)[:, None] * _fade(side[1], scale)[None, :]
-            rows = slice(scale * top, scale * (top + side[0]))
-            columns = slice(scale * left, scale * (left + side[1]))
-            total[..., rows, columns] += fade * piece
-            weight[rows, columns] += fade
-    assert total is not None
-    assert weight is not None
-    return total / weight
+
+    def __init__(
+        self, head: Session, tail: Session, split: Split, tile: int, rounds: int | None = None
+    ) -> None:
+        self.split = split
+        self._head, self._tail = head, tail
+        self._tile = tile * split.factor
+        self._rounds = min(rounds or split.norms + 1, split.norms + 1)
+
+    def run(self, inputs: Arrays) -> dict[str, Floats]:
+        """{"sample": float32 (B, 3, s H, s W)} of {"latent_sample": float32 (B, C, H, W)}."""
+        features = np.asarray(self._head.run(inputs)[FEATURES], np.float32)
+        tiles = list(_tiles(features.shape[-2:], self._tile, self.split.halo))
+        given: Floats | None = None
+        for number in range(self._rounds):
+            pictures, found = self._round(features, tiles, given)
+            if given is not None and _moved(given, found) < SETTLED:
+                break
+            if len(tiles) == 1 or number == self._rounds - 1:
+                break
+            given = found
+        return {PICTURES: pictures}
+
+    def _round(
+        self, features: Floats, tiles: Sequence[tuple[Span, Span]], given: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """The pictures, and the statistics that were found over all tiles."""
+        rows, columns = features.shape[-2:]
+        side = (
+            side_of(rows, self._tile, self.split.halo),
+            side_of(columns, self._tile, self.split.halo),
+        )
+        pictures: Floats | None = None
+        gathered = _Gathered()
+        for down, across in tiles:
+            part = features[
+                ..., down.start : down.start + side[0], across.start : across.start + side[1]
+            ]
+            own = (
+                slice(down.begin - down.start, down.end - down.start),
+                slice(across.begin - across.start, across.end - across.start),
+            )
+            made = self._tail.run(self._asked(part, own, given))
+            piece = made[PICTURES]
+            scale = piece.shape[-1] // side[1]
+            if pictures is None:
+                shape = (*piece.shape[:2], scale * rows, scale * columns)
+                pictures = np.empty(shape, np.float32)
+            where = _scaled(slice(down.begin, down.end), slice(across.begin, across.end), scale)
+            pictures[(..., *where)] = piece[(..., *_scaled(*own, scale))]
+            if FOUND in made:
+                gathered.add(made[FOUND], (down.end - down.begin) * (across.end - across.begin))
+        assert pictures is not None
+        return pictures, gathered.statistics()
+
+    def _asked(
+        self, part: Floats, own: tuple[slice, slice], given: Floats | None
+    ) -> dict[str, Floats]:
+        asked = {FEATURES: np.ascontiguousarray(part)}
+        if not self.split.norms:
+            return asked
+        core = np.zeros((1, 1, *part.shape[-2:]), np.float32)
+        core[(..., *own)] = 1
+        nothing = np.zeros((len(part), self.split.norms, 2, self.split.groups), np.float32)
+        shared = np.array([0 if given is None else 1], np.float32)
+        return {**asked, CORE: core, GIVEN: nothing if given is None else given, SHARED: shared}
+
+    def close(self) -> None:
+        self._head.close()
+        self._tail.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
-def _starts(length: int, side: int) -> Iterator[int]:
-    """Where tiles of `side` begin so that they cover `length` and overlap by a quarter."""
-    step = max(1, side - side // OVERLAP)
-    start = 0
-    while start + side < length:
-        yield start
-        start += step
-    yield length - side
+def _tiles(shape: Sequence[int], tile: int, halo: int) -> Iterator[tuple[Span, Span]]:
+    rows, columns = (spans(length, tile, halo) for length in shape)
+    return ((down, across) for down in rows for across in columns)
 
 
-def _fade(side: int, scale: int) -> Floats:
-    """Weights of a tile's pixels along one side: up over the overlap, flat, and down again."""
-    ramp = max(1, scale * (side // OVERLAP))
-    distance = np.arange(scale * side, dtype=np.float32) + 0.5
-    return np.asarray(np.minimum(1, np.minimum(distance, distance[::-1]) / ramp), np.float32)
+def _scaled(rows: slice, columns: slice, scale: int) -> tuple[slice, slice]:
+    return (
+        slice(scale * rows.start, scale * rows.stop),
+        slice(scale * columns.start, scale * columns.stop),
+    )
+
+
+class _Gathered:
+    """Means and variances of parts, put together to those of the whole."""
+
+    def __init__(self) -> None:
+        self._pixels = 0
+        self._first: NDArray[np.float64] | float = 0.0
+        self._second: NDArray[np.float64] | float = 0.0
+
+    def add(self, found: Floats, pixels: int) -> None:
+        """What a part of so many pixels has, (B, norms, 2, groups)."""
+        mean, variance = found[:, :, 0].astype(np.float64), found[:, :, 1].astype(np.float64)
+        self._pixels += pixels
+        self._first = self._first + pixels * mean
+        self._second = self._second + pixels * (variance + mean**2)
+
+    def statistics(self) -> Floats:
+        """Those of all parts, (B, norms, 2, groups); of none nothing."""
+        if not self._pixels:
+            return np.zeros((0, 0, 2, 0), np.float32)
+        mean = self._first / self._pixels
+        variance = np.maximum(self._second / self._pixels - mean**2, 0)
+        return np.stack([mean, variance], axis=2).astype(np.float32)
+
+
+def _moved(given: Floats, found: Floats) -> float:
+    """How far any statistic has moved, in standard deviations."""
+    (mean, variance), (new_mean, new_variance) = (
+        (each[:, :, 0], np.maximum(each[:, :, 1], np.finfo(np.float32).tiny))
+        for each in (given, found)
+    )
+    levels = np.abs(new_mean - mean) / np.sqrt(variance)
+    spreads = np.abs(np.log(new_variance / variance)) / 2
+    return float(max(levels.max(), spreads.max()))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from sdpack.errors import RefusedError
 from sdpack.memory.liveness import passed_bytes
-from sdpack.pack.footprints import Footprints, graph_footprint
+from sdpack.memory.predict import Footprint
+from sdpack.pack.footprints import Footprints, graph_footprint, one_after_the_other
 from sdpack.pack.mix import Variant
+from sdpack.pack.shapes import Piece
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
@@ -42,12 +44,19 @@ def test_inputs_and_outputs_are_counted_at_their_largest() -> None:
     assert found == 4 * 2 * (3 + 8) * 16 * 4
 
 
+def test_pieces_of_a_part_are_loaded_together_and_run_in_turn() -> None:
+    assert one_after_the_other([Footprint(3, 10), Footprint(4, 7)]) == Footprint(7, 10)
+
+
 class Refusing:
     """A workshop whose compiler refuses everything, and counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.profile = find_profile("4gb-gpu")
+
+    def pieces(self, *_: object) -> list[Piece]:
+        return [Piece("model.onnx", {}, {})]
 
     def plan(self, *_: object) -> None:
         self.asked += 1

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 from sdpack.catalog import default_catalog
-from sdpack.errors import CatalogError
+from sdpack.engines.tensorrt_builder import InputRange
+from sdpack.errors import CatalogError, RefusedError
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile, parse_batches, parse_sizes
+from sdpack.tiles import Split
 
 DENOISER = Variant(Role.DENOISER, "s", Precision.FP16)
 DECODER = Variant(Role.DECODER, "kl", Precision.FP16)
@@ -54,9 +56,32 @@ def test_batched_guidance_doubles_the_denoiser_s_rows() -> None:
     assert batched["timestep"] == (1,)
 
 
-def test_a_tile_bounds_the_decoder_s_input() -> None:
-    assert shapes().largest(DECODER, Placement(tile=4))["latent_sample"][2:] == (4, 4)
-    assert shapes().largest(DECODER, Placement(tile=32))["latent_sample"][2:] == (8, 8)
+def test_a_tile_bounds_what_the_decoder_s_tail_takes() -> None:
+    split = Split(channels=64, factor=2, halo=4, norms=9, groups=4)
+    found = shapes("8gb-gpu", asked_sizes=parse_sizes("64,128x64"), asked_batches=(1, 2))
+    (whole,) = found.pieces(DECODER, Placement(), split)
+    assert whole.ranges == found.ranges(DECODER, Placement())
+    head, tail = found.pieces(DECODER, Placement(tile=8), split)
+    assert (head.file, tail.file) == ("head.onnx", "tail.onnx")
+    assert head.largest == whole.largest
+    assert tail.ranges["features"] == InputRange((1, 64, 16, 16), (2, 64, 16, 16), (2, 64, 16, 20))
+    assert tail.ranges["core"].largest == (1, 1, 16, 20), "two tiles of 16, each with 4 more"
+    assert tail.ranges["given"].largest == (2, 9, 2, 4)
+    assert tail.largest["shared"] == (1,)
+    assert "shared" not in tail.ranges
+
+
+def test_a_tail_without_norms_takes_features_alone() -> None:
+    split = Split(channels=64, factor=2, halo=3, norms=0, groups=0)
+    _, tail = shapes().pieces(DECODER, Placement(tile=4), split)
+    assert set(tail.ranges) == set(tail.largest) == {"features"}
+
+
+def test_only_a_decoder_comes_in_tiles_and_only_if_it_can_be_cut() -> None:
+    (unet,) = shapes().pieces(DENOISER, Placement(tile=4), None)
+    assert unet.file == "model.onnx"
+    with pytest.raises(RefusedError, match="decoder kl cannot be cut into tiles"):
+        shapes().pieces(DECODER, Placement(tile=4), None)
 
 
 def test_a_text_encoder_reads_whole_prompts() -> None:

@@ -29,12 +29,13 @@ from sdpack.export.graph import OPSET
 from sdpack.memory.liveness import liveness
 from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.attention import FUSED, fuse_attention, slice_attention
 from sdpack.quantize.bank import rounder
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import ABILITIES, UNIFORM
 from sdpack.quantize.variant import make_variant, scale_type, uniform_schemes
+from sdpack.rewrite.fuse import FUSED, fuse_attention
+from sdpack.rewrite.slice import slice_attention
 from torch import Tensor, nn
 from transformers import (
     BertConfig,

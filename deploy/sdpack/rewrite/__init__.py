@@ -1,0 +1,1 @@
+"""Graphs into other graphs that compute the same."""

@@ -1,0 +1,231 @@
+"""Group normalization with statistics from outside: of a whole picture, for a part of it.
+
+Adds to a graph, whose pixels are (rows, columns) at its beginning,
+
+    core      float32 (1, 1, rows, columns): 1 for the pixels that count, 0 for the others
+    given     float32 (B, norms, 2, groups): means and variances to normalize with
+    shared    float32 (1,): 1 to normalize with `given`; 0 with what is found in the core, `given`
+              being zeros then
+
+and the output
+
+    found     float32 (B, norms, 2, groups): means and variances of the core
+
+Sums are taken in fp32 of how far numbers are from the mean that is given, which loses nothing where
+that is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from sdpack.rewrite.writer import Sizes, Writer, hand_over, input_of, shape_of, sizes_of
+from sdpack.tiles import CORE, FOUND, GIVEN, SHARED
+
+NORM = "GroupNormalization"
+ROWS, COLUMNS = "rows", "columns"
+FLOAT = ir.DataType.FLOAT
+EPSILON = 1e-5  # what ONNX takes where a node says nothing
+
+
+def share_statistics(model: ir.Model, norms: Sequence[ir.Node], scales: Sequence[int]) -> None:
+    """Have these normalizations of a graph, all of as many groups, take theirs from outside.
+
+    Args:
+        scales: at each, pixels a side of a pixel of the core.
+    """
+    _Shared(model, norms, scales).run()
+
+
+def input_value(name: str, sizes: Sizes) -> ir.Value:
+    """A float32 input of a graph."""
+    return ir.Value(name=name, type=ir.TensorType(FLOAT), shape=shape_of(sizes))
+
+
+class _Shared:
+    """Puts a normalization with given statistics in the place of each of a tail's."""
+
+    def __init__(self, model: ir.Model, norms: Sequence[ir.Node], scales: Sequence[int]) -> None:
+        self.model, self.norms, self.scales = model, norms, scales
+        self.groups = norms[0].attributes.get_int("num_groups", 0)
+        statistics: Sizes = ("batch", len(norms), 2, self.groups)
+        self.core = input_value(CORE, (1, 1, ROWS, COLUMNS))
+        self.given, self.shared = input_value(GIVEN, statistics), input_value(SHARED, (1,))
+        self.cores: dict[int, tuple[ir.Value, ir.Value]] = {}
+
+    def run(self) -> None:
+        graph = self.model.graph
+        graph.inputs.extend([self.core, self.given, self.shared])
+        self.first = first = Writer(next(iter(graph)).outputs[0], "shared")
+        one = first.constant("one", np.ones(1, np.float32))
+        self.own = first.add("own", "Sub", [one, self.shared], ((1,), FLOAT))
+        apart: Sizes = ("batch", 1, 2, self.groups)
+        pieces = first.split("pieces", self.given, 1, [(apart, FLOAT)] * len(self.norms))
+        found = [
+            self._rewrite(number, *each)
+            for number, each in enumerate(zip(self.norms, self.scales, pieces, strict=True))
+        ]
+        sizes: Sizes = ("batch", len(found), 2, self.groups)
+        whole = ir.node("Concat", found, {"axis": 1}, name=FOUND)
+        (made,) = whole.outputs
+        made.name, made.type, made.shape = FOUND, ir.TensorType(FLOAT), shape_of(sizes)
+        graph.append(whole)
+        graph.outputs.append(made)
+        RemoveUnusedNodesPass()(self.model)
+
+    def _core(self, scale: int) -> tuple[ir.Value, ir.Value]:
+        """The core where a pixel has become `scale` a side, and how many pixels it has."""
+        if scale not in self.cores:
+            sizes: Sizes = (1, 1, "?", "?")
+            scales = self.first.constant(
+                f"scales{scale}", np.array([1, 1, scale, scale], np.float32)
+            )
+            how = {"mode": "nearest", "nearest_mode": "floor"}
+            how["coordinate_transformation_mode"] = "asymmetric"
+            inputs = [self.core, None, scales]
+            core = self.first.add(f"core{scale}", "Resize", inputs, (sizes, FLOAT), how)
+            axes = self.first.integers(f"axes{scale}", 1, 2, 3)
+            inputs, one = [core, axes], (1, 1, 1)
+            count = self.first.add(f"pixels{scale}", "ReduceSum", inputs, ((1, 1, 1, 1), FLOAT))
+            shape = self.first.integers(f"pixels_shape{scale}", *one)
+            count = self.first.add(f"count{scale}", "Reshape", [count, shape], (one, FLOAT))
+            self.cores[scale] = core, count
+        return self.cores[scale]
+
+    def _rewrite(self, number: int, norm: ir.Node, scale: int, piece: ir.Value) -> ir.Value:
+        """Normalize with what is given or found; returns what is found, (B, 1, 2, groups)."""
+        source, (made,) = input_of(norm, 0), norm.outputs
+        core, count = self._core(scale)
+        at = _At(Writer(made, f"norm{number}"), source, self.groups)
+        mean, variance = at.apart(piece)
+        moved, spread = at.moments(mean, core, count)
+        found_mean = at.small("found_mean", "Add", mean, moved)
+        drift, off = (
+            at.small("drift", "Mul", self.own, spread),
+            at.small("off", "Mul", self.own, moved),
+        )
+        kept = at.small("kept", "Mul", self.shared, variance)
+        epsilon = at.writer.constant(
+            "epsilon", np.asarray(norm.attributes.get_float("epsilon", EPSILON), np.float32)
+        )
+        level = at.small("level", "Add", mean, off)
+        sum_ = at.small("variance", "Add", kept, drift)
+        deviation = at.root(at.small("above_zero", "Add", sum_, epsilon))
+        hand_over(made, at.normalized(level, deviation, norm))
+        found = at.together(found_mean, spread)
+        self.model.graph.remove(norm, safe=True)
+        return found
+
+
+class _At:
+    """Writes what stands in the place of one normalization of `source`, (B, C, h, w).
+
+    Statistics are (B, groups, 1) meanwhile, and (B, C, 1, 1) where they meet pixels.
+    """
+
+    def __init__(self, writer: Writer, source: ir.Value, groups: int) -> None:
+        self.writer, self.source, self.groups = writer, source, groups
+        channels = sizes_of(source)[1]
+        assert isinstance(channels, int)
+        self.channels = channels
+        self.few: Sizes = ("batch", groups, 1)
+        self.all: Sizes = sizes_of(source)
+
+    def small(self, word: str, op_type: str, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.writer.add(word, op_type, [one, other], (self.few, FLOAT))
+
+    def root(self, value: ir.Value) -> ir.Value:
+        return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT))
+
+    def apart(self, piece: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Mean and variance of what is given."""
+        made: Sizes = ("batch", 1, 1, self.groups)
+        pieces = self.writer.split("apart", piece, 2, [(made, FLOAT)] * 2)
+        shape = self.writer.integers("few", 0, self.groups, 1)
+        turned = (self._turned(value, word) for word, value in zip("mv", pieces, strict=True))
+        mean, variance = (
+            self.writer.add(word, "Reshape", [value, shape], (self.few, FLOAT))
+            for word, value in zip(("mean", "given_spread"), turned, strict=True)
+        )
+        return mean, variance
+
+    def _turned(self, value: ir.Value, word: str) -> ir.Value:
+        """(B, 1, 1, groups) as (B, groups, 1, 1), from where a Reshape keeps B."""
+        sizes: Sizes = ("batch", self.groups, 1, 1)
+        return self.writer.add(
+            f"turned_{word}", "Transpose", [value], (sizes, FLOAT), {"perm": (0, 3, 1, 2)}
+        )
+
+    def moments(self, mean: ir.Value, core: ir.Value, count: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """How far the core's mean is from `mean`, and its variance."""
+        writer = self.writer
+        level = writer.cast("level", self._wide("mean", mean), self.source.dtype)
+        kind = (self.all, self.source.dtype)
+        off = writer.add("off_all", "Sub", [self.source, level], kind)
+        weight = writer.cast("core", core, self.source.dtype)
+        # Widened only now: a compiler then widens in the sum, and not in memory.
+        own = writer.cast("own", writer.add("own", "Mul", [off, weight], kind), FLOAT)
+        each = self.channels // self.groups
+        ones = writer.constant("each", np.asarray(each, np.float32))
+        numbers = writer.add("numbers", "Mul", [count, ones], ((1, 1, 1), FLOAT))
+        moved = self._mean_of(own, "ReduceSum", numbers, "first")
+        second = self._mean_of(own, "ReduceSumSquare", numbers, "second")
+        square = self.small("square", "Mul", moved, moved)
+        spread = self.small("raw_spread", "Sub", second, square)
+        zero = writer.constant("zero", np.asarray(0, np.float32))
+        return moved, self.small("spread", "Max", spread, zero)
+
+    def _mean_of(self, own: ir.Value, op_type: str, numbers: ir.Value, word: str) -> ir.Value:
+        writer, each = self.writer, self.channels // self.groups
+        axes = writer.integers(f"{word}_axes", 2, 3)
+        sizes: Sizes = ("batch", self.channels, 1, 1)
+        by_channel = writer.add(f"{word}_sums", op_type, [own, axes], (sizes, FLOAT))
+        shape = writer.integers(f"{word}_shape", 0, self.groups, each)
+        grouped: Sizes = ("batch", self.groups, each)
+        apart = writer.add(f"{word}_grouped", "Reshape", [by_channel, shape], (grouped, FLOAT))
+        inner = writer.integers(f"{word}_inner", 2)
+        total = writer.add(f"{word}_total", "ReduceSum", [apart, inner], (self.few, FLOAT))
+        return self.small(f"{word}_moment", "Div", total, numbers)
+
+    def _wide(self, word: str, few: ir.Value) -> ir.Value:
+        """A number for each channel, (B, C, 1, 1), from those of groups."""
+        writer, each = self.writer, self.channels // self.groups
+        ones = writer.constant(f"{word}_ones", np.ones((1, 1, each), np.float32))
+        grouped: Sizes = ("batch", self.groups, each)
+        spread = writer.add(f"{word}_spread", "Mul", [few, ones], (grouped, FLOAT))
+        shape = writer.integers(f"{word}_wide_shape", 0, self.channels, 1, 1)
+        sizes: Sizes = ("batch", self.channels, 1, 1)
+        return writer.add(f"{word}_wide", "Reshape", [spread, shape], (sizes, FLOAT))
+
+    def normalized(self, level: ir.Value, deviation: ir.Value, norm: ir.Node) -> ir.Value:
+        """(source - level) / deviation * weight + bias."""
+        writer, dtype = self.writer, self.source.dtype
+        column = writer.integers("column", 1, self.channels, 1, 1)
+        sizes: Sizes = (1, self.channels, 1, 1)
+        weight, bias = (
+            writer.add(word, "Reshape", [input_of(norm, place), column], (sizes, dtype))
+            for word, place in (("weight", 1), ("bias", 2))
+        )
+        wide: Sizes = ("batch", self.channels, 1, 1)
+        slope = [writer.cast("weight", weight, FLOAT), self._wide("deviation", deviation)]
+        scale = writer.add("scale", "Div", slope, (wide, FLOAT))
+        inputs = [self.source, writer.cast("levels", self._wide("level", level), dtype)]
+        centred = writer.add("centred", "Sub", inputs, (self.all, dtype))
+        inputs = [centred, writer.cast("scales", scale, dtype)]
+        scaled = writer.add("scaled", "Mul", inputs, (self.all, dtype))
+        return writer.add("normalized", "Add", [scaled, bias], (self.all, dtype))
+
+    def together(self, mean: ir.Value, variance: ir.Value) -> ir.Value:
+        """(B, 1, 2, groups)."""
+        writer = self.writer
+        sizes: Sizes = ("batch", self.groups, 2)
+        both = writer.add("both", "Concat", [mean, variance], (sizes, FLOAT), {"axis": 2})
+        turned: Sizes = ("batch", 2, self.groups)
+        rows = writer.add("rows", "Transpose", [both], (turned, FLOAT), {"perm": (0, 2, 1)})
+        axes = writer.integers("found_axes", 1)
+        made: Sizes = ("batch", 1, 2, self.groups)
+        return writer.add("found", "Unsqueeze", [rows, axes], (made, FLOAT))

@@ -1,0 +1,229 @@
+"""A decoder in two graphs, so that large pictures can be decoded tile by tile without a seam.
+
+    latent_sample -> head -> features -> tail -> sample
+
+The head, up to the last but one enlargement, is where attention looks at the whole picture; it is
+small and runs once. The tail holds nearly all of the memory and looks at a few neighbours of each
+pixel, so that a tile that sees as many beyond its border decodes exactly what the whole would have,
+if only it is normalized like the whole: what a GroupNormalization takes the mean and variance of is
+an input of the tail, and what it found in a tile an output, for `sdpack.runtime.tiling` to gather.
+
+    features  float32 (B, C, rows, columns)
+    core      float32 (1, 1, rows, columns): 1 for the pixels of a tile that are its own, 0 beyond
+    given     float32 (B, norms, 2, groups): means and variances to normalize with
+    shared    float32 (1,): 1 to normalize with `given`, 0 with what is found in the core (`given`
+              is zeros then)
+    sample    float32 (B, 3, s rows, s columns)
+    found     float32 (B, norms, 2, groups): means and variances of the core
+
+A decoder without normalization has a tail with neither of the last three inputs, nor `found`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+
+from sdpack.onnx_file import read, write_beside
+from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_statistics
+from sdpack.rewrite.writer import input_of, shape_of, sizes_of
+from sdpack.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
+
+# What makes each number of numbers in the same place.
+POINTWISE = frozenset(
+    {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Gelu", "HardSwish"}
+    | {"Identity", "LeakyRelu", "Max", "Min", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Sub"}
+    | {"Swish", "Tanh"}
+)
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """Where a tensor's pixels come from.
+
+    Attributes:
+        scale: pixels a side of a pixel of the tensor the walk began at.
+        radius: pixels of that tensor beyond the own one that reach into a pixel.
+    """
+
+    scale: int
+    radius: Fraction
+
+
+class _EntangledError(Exception):
+    """A tensor looks farther than its neighbours, or it is not known how far."""
+
+
+def write_split(graph: Path) -> Split | None:
+    """Write a decoder's head and tail beside its graph, the weights shared.
+
+    Returns:
+        What is to be known of them; None, and nothing is written, where a decoder cannot be cut so.
+    """
+    head, tail = read(graph), read(graph)
+    cut = _cut(head)
+    if cut is None:
+        return None
+    try:
+        split = _split(head, tail, cut)
+    except _EntangledError:
+        return None
+    write_beside(head, graph.with_name(HEAD_FILE))
+    write_beside(tail, graph.with_name(TAIL_FILE))
+    return split
+
+
+def _cut(model: ir.Model) -> str | None:
+    """The name of the tensor between head and tail: what is enlarged last but one."""
+    enlarged = [input_of(node, 0) for node in model.graph if node.op_type == "Resize"]
+    if len(enlarged) < 2 or [str(v.name) for v in model.graph.inputs] != [LATENTS]:
+        return None
+    cut = enlarged[-2]
+    return None if cut.producer() is None else str(cut.name)
+
+
+def _split(head: ir.Model, tail: ir.Model, cut: str) -> Split:
+    """Make the whole graph the head in `head`, and the tail in `tail`.
+
+    Raises:
+        _EntangledError: the tail needs more of the head than `cut`, or is not local.
+    """
+    factor = _reaches(head, LATENTS, cut, strict=False)[cut].scale
+    channels = sizes_of(_named(head, cut))[1]
+    if not isinstance(channels, int):
+        raise _EntangledError
+    _end_at(head, cut)
+    _begin_at(tail, cut, channels)
+    reaches = _reaches(tail, FEATURES, PICTURES, strict=True)
+    norms = [node for node in tail.graph if node.op_type == NORM]
+    groups = {norm.attributes.get_int("num_groups", 0) for norm in norms}
+    if len(groups) > 1:
+        raise _EntangledError
+    if norms:
+        scales = [reaches[str(input_of(norm, 0).name)].scale for norm in norms]
+        share_statistics(tail, norms, scales)
+    _infer(tail)
+    halo = math.ceil(reaches[PICTURES].radius)
+    return Split(channels, factor, halo, len(norms), next(iter(groups), 0))
+
+
+def _named(model: ir.Model, name: str) -> ir.Value:
+    return next(v for node in model.graph for v in node.outputs if v.name == name)
+
+
+def _end_at(model: ir.Model, cut: str) -> None:
+    """Have the graph give out `cut`, as `features`, and nothing else."""
+    value = _named(model, cut)
+    maker = value.producer()
+    assert maker is not None
+    sizes = sizes_of(value)
+    features = ir.node("Cast", [value], {"to": FLOAT}, name=FEATURES)
+    (made,) = features.outputs
+    made.name, made.type, made.shape = FEATURES, ir.TensorType(FLOAT), shape_of(sizes)
+    model.graph.insert_after(maker, features)
+    model.graph.outputs[:] = [made]
+    RemoveUnusedNodesPass()(model)
+
+
+def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
+    """Have the graph start from `features` in the place of `cut`.
+
+    Raises:
+        _EntangledError: it needs the latents all the same.
+    """
+    value, first = _named(model, cut), next(iter(model.graph))
+    given = input_value(FEATURES, ("batch", channels, ROWS, COLUMNS))
+    cast = ir.node("Cast", [given], {"to": value.dtype}, name=f"{FEATURES}_cast")
+    (made,) = cast.outputs
+    made.name, made.type = f"{FEATURES}_cast", value.type
+    model.graph.insert_before(first, cast)
+    value.replace_all_uses_with(made)
+    model.graph.inputs.append(given)
+    RemoveUnusedNodesPass()(model)
+    latents = model.graph.inputs.pop(0)
+    if latents.uses():
+        raise _EntangledError
+
+
+def _infer(model: ir.Model) -> None:
+    """Work the sizes out anew, in rows and columns: they were in those of latents."""
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output() or value.name == PICTURES:
+                value.shape = None
+    (pictures,) = (value for value in model.graph.outputs if value.name == PICTURES)
+    ShapeInferencePass(data_prop=True)(model)
+    if pictures.shape is None:
+        pictures.shape = ir.Shape(["batch", 3, None, None])
+
+
+def _reaches(model: ir.Model, start: str, end: str, strict: bool) -> dict[str, _Reach]:
+    """Of every tensor made from `start` up to `end`, by name.
+
+    Raises:
+        _EntangledError: strict, and a node's reach is not known; or an enlargement's is not.
+    """
+    found = {start: _Reach(1, Fraction(0))}
+    for node in model.graph:
+        inputs = [str(v.name) for v in node.inputs if v is not None and v.name in found]
+        if inputs:
+            reach = _reach(node, inputs, found, strict)
+            found |= {str(value.name): reach for value in node.outputs}
+        if end in found:
+            return found
+    raise _EntangledError
+
+
+def _reach(node: ir.Node, inputs: list[str], found: Mapping[str, _Reach], strict: bool) -> _Reach:
+    widest = max((found[name] for name in inputs), key=lambda reach: reach.radius)
+    scales = {found[name].scale for name in inputs}
+    if node.op_type == "Resize":
+        return _Reach(widest.scale * _enlargement(node), widest.radius)
+    if not strict:
+        return _Reach(max(scales), widest.radius)
+    if len(scales) != 1 or node.domain not in ("", "ai.onnx"):
+        raise _EntangledError
+    if node.op_type == "Conv":
+        return _Reach(widest.scale, widest.radius + Fraction(_kernel_radius(node), widest.scale))
+    if node.op_type == NORM or node.op_type in POINTWISE:
+        return widest
+    raise _EntangledError
+
+
+def _enlargement(resize: ir.Node) -> int:
+    """By what a Resize that repeats pixels enlarges each side."""
+    scales = (
+        ir.convenience.get_const_tensor(input_of(resize, 2)) if len(resize.inputs) > 2 else None
+    )
+    factors = [] if scales is None else [float(scale) for scale in scales.numpy()]
+    modes = (
+        resize.attributes.get_string("mode", ""),
+        resize.attributes.get_string("nearest_mode", ""),
+    )
+    whole = len(factors) == 4 and factors[:2] == [1, 1] and factors[2] == factors[3]
+    if not whole or factors[2] != int(factors[2]) or modes != ("nearest", "floor"):
+        raise _EntangledError
+    return int(factors[2])
+
+
+def _kernel_radius(conv: ir.Node) -> int:
+    """How many neighbours on each side a convolution looks at.
+
+    Raises:
+        _EntangledError: it does not keep sizes.
+    """
+    attributes = conv.attributes
+    kernel = attributes.get_ints("kernel_shape", ()) or sizes_of(input_of(conv, 1))[2:]
+    dilations = attributes.get_ints("dilations", (1, 1))
+    strides, pads = attributes.get_ints("strides", (1, 1)), attributes.get_ints("pads", (0,) * 4)
+    reaches = {(int(k) - 1) * d for k, d in zip(kernel, dilations, strict=True)}
+    reach = reaches.pop()
+    if reaches or reach % 2 or set(strides) != {1} or set(pads) != {reach // 2}:
+        raise _EntangledError
+    return reach // 2

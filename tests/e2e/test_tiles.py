@@ -1,0 +1,135 @@
+"""Bundles whose decoder works in tiles, because nothing fits without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from diffusers import AutoencoderKL
+from sdpack.artifacts import Ledger, Store
+from sdpack.bundle import Manifest, open_bundle
+from sdpack.cli.main import main
+from sdpack.export.adopt import adopt
+from sdpack.pack.fit import fit
+from sdpack.pack.footprints import Footprints
+from sdpack.pack.mix import Mix, mixes
+from sdpack.pack.order import Order
+from sdpack.pack.workshop import Workshop
+from sdpack.placement import Placement, Role
+from sdpack.profile import find_profile, profiles_folder
+from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.finish import unfinished
+
+from tests.e2e import families
+from tests.e2e.test_families import DIFFUSION
+
+SIZE, LATENTS = 512, 64
+ASKED = ("--size", str(SIZE), "--steps", "1", "--images", "1")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose decoder takes most of the memory."""
+    folder = tmp_path_factory.mktemp("tiles")
+    families.write_model(folder / "model", "sd", DIFFUSION["euler"]())
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(32, 32, 32, 32),
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    ).save_pretrained(folder / "model" / "vae")
+    return folder
+
+
+def profile(work: Path, base: str, precision: str) -> Path:
+    path = work / f"{base}.yaml"
+    text = (profiles_folder() / f"{base}.yaml").read_text()
+    text = text.replace("batch: 4", "batch: 1").replace("batch: 2", "batch: 1")
+    path.write_text(text.replace("runtime:", f"precisions: [{precision}]\nruntime:"))
+    return path
+
+
+def run(work: Path, *words: str) -> Result:
+    return CliRunner(env={"SDPACK_CACHE": str(work / "cache")}).invoke(main, words)
+
+
+def peaks(work: Path, path: Path) -> dict[Placement, int]:
+    """What the one mix takes in each placement."""
+    located = adopt(str(work / "model"))
+    order = Order(
+        find_profile(str(path)), located, work / "none", asked_sizes=((SIZE, SIZE),), steps=1
+    )
+    ledger = Ledger(work / "cache" / "ledger.sqlite")
+    workshop = Workshop(order, Store(work / "cache" / "store"), ledger)
+    every: list[Mix] = list(mixes(order.located.catalog, order.precisions))
+    footprints = Footprints(workshop)
+    found = {
+        placement: fit(every, [placement], footprints.of, 2**50, footprints.fixed_bytes)[0]
+        for placement in order.placements
+    }
+    ledger.close()
+    return {placement: fitted.peak.bytes for placement, fitted in found.items()}
+
+
+def built(work: Path, base: str, precision: str) -> tuple[Path, Manifest]:
+    """A bundle for a budget that whole pictures do not fit into."""
+    path = profile(work, base, precision)
+    found = peaks(work, path)
+    whole = min(found[place] for place in found if place.tile is None)
+    tiled = min(found[place] for place in found if place.tile is not None)
+    assert tiled < 0.8 * whole, "tiles would not be worth it"
+    out = work / f"{base}-bundle"
+    words = ("--profile", str(path), "--model", str(work / "model"), "--out", str(out))
+    budget = f"{(tiled + whole) // 2 // 1024}KiB"
+    result = run(work, "build", *words, *ASKED, "--memory", budget, "--json")
+    assert result.exit_code == 0, result.output
+    return out, open_bundle(out)
+
+
+def test_a_tiled_bundle_draws_what_the_whole_one_draws(work: Path) -> None:
+    tiled, manifest = built(work, "cpu-2gb", "fp32")
+    assert manifest.placement.tile == LATENTS // 2
+    assert "tiles of 32" in manifest.evidence.standings[0].placement
+    part = manifest.parts[Role.DECODER]
+    assert part.tiles is not None
+    assert {"onnx/vae_decoder/head.onnx", "onnx/vae_decoder/tail.onnx"} < part.files
+    assert "onnx/vae_decoder/split.json" not in manifest.files
+    words = ("--profile", str(work / "cpu-2gb.yaml"), "--model", str(work / "model"))
+    result = run(work, "build", *words, "--out", str(work / "whole"), *ASKED, "--json")
+    assert result.exit_code == 0, result.output
+    whole = open_bundle(work / "whole")
+    assert whole.placement.tile is None
+    assert not {name for name in whole.files if name.endswith(("head.onnx", "tail.onnx"))}
+    pictures = [
+        pipeline(folder, manifest).draw(request(manifest, ["a red cat"], [5])).astype(int)
+        for folder, manifest in ((tiled, manifest), (work / "whole", whole))
+    ]
+    assert pictures[0].shape == (1, SIZE, SIZE, 3)
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
+    seen = run(work, "verify", str(tiled), "--json")
+    assert seen.exit_code == 0, seen.output
+    measured = json.loads(seen.stdout)
+    assert measured["measured_bytes"] <= 1.05 * manifest.memory.predicted_bytes
+    assert measured["measured_bytes"] < whole.memory.predicted_bytes
+
+
+def test_a_tiled_bundle_has_an_engine_for_each_of_the_two_graphs(work: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    out, manifest = built(work, "4gb-gpu", "fp16")
+    part = manifest.parts[Role.DECODER]
+    assert part.plan is None
+    assert part.tiles is not None
+    plans = {"engines/decoder-head.plan", "engines/decoder-tail.plan"}
+    assert {engine.plan for engine in part.engines} == plans
+    assert plans < set(manifest.files)
+    assert unfinished(manifest) == []
+    assert (
+        part.tiles.tail.inputs["features"].largest[2:] == (part.tiles.split.side(LATENTS, 32),) * 2
+    )
+    result = run(work, "run", str(out), "a red cat", "--out", str(work / "drawn"), "--json")
+    assert result.exit_code == 0, result.output
