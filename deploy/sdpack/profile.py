@@ -97,19 +97,22 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def parse_batches(text: str) -> tuple[int, int]:
-    """ "4" or "1-4" as the smallest and the largest batch.
+def parse_batch(text: str) -> int:
+    """ "4" or "1-4" as the most pictures drawn at once.
 
     Raises:
-        InputError: it is neither, or the wrong way round.
+        InputError: it is neither; every bundle also draws single pictures.
     """
-    match = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", text)
-    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if match is not None and match[2] is None:
-        low = 1
+    match = re.fullmatch(r"\s*(?:(\d{1,4})\s*-\s*)?(\d{1,4})\s*", text)
+    low, high = (int(match[1] or 1), int(match[2])) if match else (0, 0)
     if not 0 < low <= high:
         raise InputError(f"{text!r} is no batch; write 4, or 1-4")
-    return low, high
+    if low > 1:
+        raise InputError(
+            f"{text!r} leaves out single pictures, which every bundle draws; write {high}, "
+            f"or 1-{high}"
+        )
+    return high
 
 
 def format_size(size: Size) -> str:

@@ -15,7 +15,7 @@ from sdpack.profile import (
     Profile,
     find_profile,
     format_size,
-    parse_batches,
+    parse_batch,
     parse_sizes,
     profiles_folder,
     read_profile,
@@ -186,12 +186,17 @@ def test_what_is_no_size(text: str) -> None:
         parse_sizes(text)
 
 
-@pytest.mark.parametrize(("text", "batches"), [("4", (1, 4)), ("1-4", (1, 4)), ("2 - 2", (2, 2))])
-def test_batches_are_ranges(text: str, batches: tuple[int, int]) -> None:
-    assert parse_batches(text) == batches
+@pytest.mark.parametrize(("text", "batch"), [("4", 4), ("1-4", 4), ("1 - 1", 1)])
+def test_batches_begin_at_one(text: str, batch: int) -> None:
+    assert parse_batch(text) == batch
 
 
 @pytest.mark.parametrize("text", ["", "0", "4-1", "a", "-1", "1-", "0-2"])
 def test_what_is_no_batch(text: str) -> None:
     with pytest.raises(InputError, match="is no batch"):
-        parse_batches(text)
+        parse_batch(text)
+
+
+def test_a_batch_takes_in_single_pictures() -> None:
+    with pytest.raises(InputError, match=r"'2-4' leaves out single pictures.*write 4, or 1-4"):
+        parse_batch("2-4")

@@ -11,7 +11,7 @@ from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.cli.require import require
 from sdpack.errors import CatalogError
-from sdpack.profile import find_profile, parse_batches, parse_sizes
+from sdpack.profile import find_profile, parse_batch, parse_sizes
 from sdpack.units import format_bytes, parse_bytes
 from sdpack.verdict import best_mixes, columns, verdict
 
@@ -41,7 +41,7 @@ Examples:
     help="Pictures in pixels, as 512 or 512,768x512 (width x height); the first is the default.",
 )
 @click.option(
-    "--batch", "batches", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
+    "--batch", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Denoising steps; default: the catalog's."
@@ -67,7 +67,7 @@ def command(
     catalog_name: str | None,
     model: str | None,
     sizes: str | None,
-    batches: str | None,
+    batch: str | None,
     steps: int | None,
     memory: str | None,
     out: Path | None,
@@ -95,7 +95,7 @@ def command(
         budget,
         Rules(most=images),
         parse_sizes(sizes) if sizes else (),
-        parse_batches(batches) if batches else None,
+        parse_batch(batch) if batch else None,
         steps,
     )
     check(order)

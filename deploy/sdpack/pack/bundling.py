@@ -116,7 +116,7 @@ class Bundling:
                 height=self.order.height,
                 width=self.order.width,
                 sizes=self.order.sizes,
-                batch=self.order.batches[1],
+                batch=self.order.batch,
             ),
             latents=LatentSpace(**asdict(space)),
             conditioning=self.order.conditioning(self.denoiser),

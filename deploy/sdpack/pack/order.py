@@ -35,7 +35,7 @@ class Order:
         out: the bundle's folder.
         budget_bytes: peak of the pipeline; None takes the profile's.
         asked_sizes: of pictures; none takes the catalog's, as far as the profile allows it.
-        asked_batches: the smallest and largest batch; None takes all up to the profile's.
+        asked_batch: the most pictures drawn at once; None for the profile's.
         steps: of denoising; None takes the catalog's.
     """
 
@@ -45,7 +45,7 @@ class Order:
     budget_bytes: int | None = None
     rules: Rules = field(default_factory=Rules)
     asked_sizes: tuple[Size, ...] = ()
-    asked_batches: tuple[int, int] | None = None
+    asked_batch: int | None = None
     steps: int | None = None
     _folders: dict[Source, Path] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -84,9 +84,9 @@ class Order:
         return self.latent_sizes[0]
 
     @property
-    def batches(self) -> tuple[int, int]:
-        """The smallest and the largest number of pictures drawn at once."""
-        return self.asked_batches or (1, self.profile.shapes.batch)
+    def batch(self) -> int:
+        """The most pictures drawn at once."""
+        return self.asked_batch or self.profile.shapes.batch
 
     def sampling_of(self, denoiser: str) -> Sampling:
         """How a denoiser is run, with the steps that were asked for."""

@@ -67,7 +67,7 @@ class InputShapes:
         every = [
             self._tail_sizes(split, placement.tile, count, latents)
             for latents in self.order.latent_sizes
-            for count in reversed(self._rows(variant, placement))
+            for count in (self._rows(variant, placement), 1)
         ]
         tail = {
             name: _range_over([sizes[name] for sizes in every])
@@ -95,11 +95,11 @@ class InputShapes:
 
         It is tuned for the largest batch of the size that is measured.
         """
-        fewest, most = self._rows(variant, placement)
+        most = self._rows(variant, placement)
         every = [
             self._sizes(variant, placement, count, latents)
             for latents in self.order.latent_sizes
-            for count in (most, fewest)
+            for count in (most, 1)
         ]
         return {
             name: _range_over([sizes[name] for sizes in every])
@@ -110,22 +110,19 @@ class InputShapes:
     def largest(self, variant: Variant, placement: Placement) -> dict[str, Sizes]:
         """Of every input, for the largest batch of the picture with the most pixels."""
         latents = max(self.order.latent_sizes, key=math.prod)
-        return self._sizes(variant, placement, self._rows(variant, placement)[1], latents)
+        return self._sizes(variant, placement, self._rows(variant, placement), latents)
 
-    def _rows(self, variant: Variant, placement: Placement) -> tuple[int, int]:
-        """The fewest and the most rows a part is given at once.
+    def _rows(self, variant: Variant, placement: Placement) -> int:
+        """The most rows a part is given at once.
 
-        A text encoder reads a negative prompt alone, and guidance in one batch doubles the rows of
-        a denoiser, unless a picture is drawn without.
+        Guidance in one batch doubles those of a denoiser, unless a picture is drawn without.
         """
-        least, most = self.order.batches
-        if variant.role.encodes_text:
-            return 1, most
-        if variant.role is Role.DECODER or placement.guidance is Guidance.SEQUENTIAL:
-            return least, most
+        most = self.order.batch
+        if variant.role is not Role.DENOISER or placement.guidance is Guidance.SEQUENTIAL:
+            return most
         scale = self.order.sampling_of(variant.candidate).guidance_scale
         guided = self.order.conditioning(variant.candidate).guided(scale)
-        return least, 2 * most if guided else most
+        return 2 * most if guided else most
 
     def _sizes(
         self, variant: Variant, placement: Placement, count: int, latents: tuple[int, int]

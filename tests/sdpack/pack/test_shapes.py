@@ -12,7 +12,7 @@ from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.precision import Precision
-from sdpack.profile import find_profile, parse_batches, parse_sizes
+from sdpack.profile import find_profile, parse_sizes
 from sdpack.tiles import Split
 
 DENOISER = Variant(Role.DENOISER, "s", Precision.FP16)
@@ -27,13 +27,13 @@ def shapes(profile: str = "4gb-gpu", **asked: Any) -> InputShapes:
 
 def test_an_engine_takes_smaller_batches_and_sizes_too() -> None:
     sizes = parse_sizes("64, 128x64, 64x96")
-    found = shapes(asked_sizes=sizes, asked_batches=parse_batches("2-4"))
+    found = shapes(asked_sizes=sizes, asked_batch=4)
     decoder = found.ranges(DECODER, Placement())["latent_sample"]
-    assert decoder.smallest == (2, 16, 8, 8)
+    assert decoder.smallest == (1, 16, 8, 8)
     assert decoder.best == (4, 16, 8, 8)
     assert decoder.largest == (4, 16, 12, 16)
     denoiser = found.ranges(DENOISER, Placement())
-    assert denoiser["sample"].smallest == (2, 16, 8, 8), "without guidance nothing is doubled"
+    assert denoiser["sample"].smallest == (1, 16, 8, 8), "without guidance nothing is doubled"
     assert denoiser["sample"].largest == (8, 16, 12, 16)
     assert "timestep" not in denoiser
     encoder = found.ranges(ENCODER, Placement())["input_ids"]
@@ -58,7 +58,7 @@ def test_batched_guidance_doubles_the_denoiser_s_rows() -> None:
 
 def test_a_tile_bounds_what_the_decoder_s_tail_takes() -> None:
     split = Split(channels=64, factor=2, halo=4, norms=9, groups=4)
-    found = shapes("8gb-gpu", asked_sizes=parse_sizes("64,128x64"), asked_batches=(1, 2))
+    found = shapes("8gb-gpu", asked_sizes=parse_sizes("64,128x64"), asked_batch=2)
     (whole,) = found.pieces(DECODER, Placement(), split)
     assert whole.ranges == found.ranges(DECODER, Placement())
     head, tail = found.pieces(DECODER, Placement(tile=8), split)
