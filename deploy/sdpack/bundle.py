@@ -50,7 +50,7 @@ SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
 ENGINES = "engines"
-WHOLE = "model"  # the graph of a part that is not cut
+WHOLE = ("model", "sliced")  # graphs of a part that is not cut
 NEEDED = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 TOKENIZER = "tokenizer"
 
@@ -93,7 +93,7 @@ def sampler_name(size: Size) -> str:
 def plan_name(role: Role, graph: str) -> str:
     """Where the TensorRT plan of one of a role's graphs is in a bundle."""
     stem = Path(graph).stem
-    piece = "" if stem == WHOLE else f"-{stem}"
+    piece = "" if stem in WHOLE else f"-{stem}"
     return f"{ENGINES}/{role.value}{piece}.plan"
 
 
@@ -143,6 +143,8 @@ class Part(Document):
         graph: its portable ONNX file, from the bundle's folder.
         attending: the same graph for ONNX Runtime, its attention one operator, the weights shared;
             None where `graph` is that already.
+        sliced: the same graph for TensorRT, its attention computed slice by slice, the weights
+            shared; None where `graph` is what is compiled.
         tokens: of a text encoder, how long a text it reads; None for what its tokenizer says.
         layers: how many of its layers are stored in each scheme, those in none as "kept".
         islands: nodes that compute in fp32, as fp16 may not hold their numbers.
@@ -163,6 +165,7 @@ class Part(Document):
     parameters: NonNegativeInt
     graph: str
     attending: str | None = None
+    sliced: str | None = None
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
     tiles: Tiles | None = None
@@ -172,7 +175,7 @@ class Part(Document):
         """What is loaded of it."""
         if self.tiles is not None:
             return self.tiles.head, self.tiles.tail
-        return (Engine(graph=self.graph, plan=self.plan, inputs=self.inputs),)
+        return (Engine(graph=self.sliced or self.graph, plan=self.plan, inputs=self.inputs),)
 
     @property
     def files(self) -> set[str]:
@@ -183,7 +186,7 @@ class Part(Document):
     def with_plans(self, plans: Mapping[str, str]) -> Part:
         """The part with the plans of its graphs."""
         if self.tiles is None:
-            return self.model_copy(update={"plan": plans[self.graph]})
+            return self.model_copy(update={"plan": plans[self.engines[0].graph]})
         head, tail = (
             engine.model_copy(update={"plan": plans[engine.graph]}) for engine in self.engines
         )
@@ -254,12 +257,18 @@ class Screening(Document):
 
 
 class Evidence(Document):
-    """Why this mix: what was measured, on what, and how the others did."""
+    """Why this mix: what was measured, on what, and how the others did.
+
+    Attributes:
+        tiled_difference: levels of 255 by which a picture decoded in tiles differed from the same
+            decoded at once; None where nothing is decoded in tiles.
+    """
 
     metric: str
     measured_on: str
     quality: Estimated
     kid: Estimated | None
+    tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int
     screening: Screening | None = None
@@ -350,6 +359,12 @@ class Manifest(Document):
         return {role: parts[role] for role in Role if role in parts}
 
     @model_validator(mode="after")
+    def _tiles_where_it_is_cut(self) -> Manifest:
+        if (self.placement.tile is None) != (self.parts[Role.DECODER].tiles is None):
+            raise ValueError("placement.tile and parts.decoder.tiles go together")
+        return self
+
+    @model_validator(mode="after")
     def _draws_whole_latent_pixels(self) -> Manifest:
         sizes = ((self.sampling.height, self.sampling.width), *self.sampling.sizes)
         for side in (side for size in sizes for side in size):
@@ -400,16 +415,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
                 "or changed; copy the bundle again"
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    named = {
-        used
-        for part in manifest.parts.values()
-        for used in (
-            part.graph,
-            part.attending,
-            *(x for e in part.engines for x in (e.graph, e.plan)),
-        )
-        if used
-    }
+    named = {used for part in manifest.parts.values() for used in part.files}
     for name in sorted((there | named) - {MANIFEST, VERIFIED}):
         if name not in manifest.files:
             raise BundleError(

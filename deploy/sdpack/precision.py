@@ -114,7 +114,7 @@ def kept_small(runtime: Runtime, precision: Precision) -> bool:
 def computed_in(runtime: Runtime, precision: Precision) -> Precision:
     """The type a variant's arithmetic is done in around its stored weights.
 
-    On GPUs that is fp16: in fp32 attention is not fused and activations grow many times over.
+    On GPUs that is fp16: in fp32 attention is not fused, and activations are twice as large.
     """
     if precision in (Precision.FP32, Precision.FP16, Precision.BF16):
         return precision

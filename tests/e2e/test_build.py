@@ -153,7 +153,12 @@ def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(work: Path) -> None
 
 @pytest.mark.parametrize(
     ("base", "precisions"),
-    [("4gb-gpu", ["fp16", "w8"]), ("4gb-gpu", ["bf16"]), ("8gb-gpu", ["fp8", "int8"])],
+    [
+        ("4gb-gpu", ["fp16", "w8"]),
+        ("4gb-gpu", ["bf16"]),
+        ("4gb-gpu", ["fp32"]),
+        ("8gb-gpu", ["fp8", "int8"]),
+    ],
 )
 def test_real_engines_for_a_gpu_that_is_not_here(
     work: Path, base: str, precisions: list[str]
@@ -164,6 +169,10 @@ def test_real_engines_for_a_gpu_that_is_not_here(
     assert all(f"/{precision}" in raced for precision in precisions)
     for part in manifest["parts"].values():
         assert (work / "gpu" / part["plan"]).stat().st_size > 0
+    # Attention in fp32 is not fused by the compiler, so that it gets it slice by slice.
+    sliced = {role for role, part in manifest["parts"].items() if part["sliced"]}
+    assert ("denoiser" in sliced) is (precisions == ["fp32"])
+    assert all((work / "gpu" / manifest["parts"][role]["sliced"]).is_file() for role in sliced)
     memory = manifest["memory"]
     assert memory["predicted_bytes"] == (
         sum(memory["weights"].values()) + memory["activation_bytes"]

@@ -160,6 +160,7 @@ def test_a_file_without_a_checksum_is_refused(tmp_path: Path) -> None:
         ("parts", {}),
         ("latents", {"channels": 16, "scaling_factor": 1.0, "shift_factor": 0.0, "pixels": 0}),
         ("placement", {"loading": "resident", "guidance": "batched", "tile": -1}),
+        ("placement", {"loading": "resident", "guidance": "batched", "tile": 32}),
         ("files", {"onnx/\0": "0"}),
     ],
 )

@@ -40,9 +40,7 @@ Examples:
     "sizes",
     help="Pictures in pixels, as 512 or 512,768x512 (width x height); the first is the default.",
 )
-@click.option(
-    "--batch", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
-)
+@click.option("--batch", help="Pictures drawn at once, as 4 or 1-4; default: the profile's.")
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Denoising steps; default: the catalog's."
 )

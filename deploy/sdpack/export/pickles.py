@@ -29,16 +29,18 @@ def convert_pickles(folder: Path) -> list[Path]:
 def without_pickles(folder: Path, kept: Path) -> Path:
     """A folder with the same files but its pickles, which are .safetensors in it.
 
-    It is made in `kept`, once for files of these sizes and times.
+    It is made in `kept`, once for files of these sizes and times; what was made of earlier ones is
+    taken away.
 
     Raises:
-        SourceError: a pickle is damaged, or holds anything but tensors.
+        SourceError: it is no folder, or a pickle is damaged, or holds anything but tensors.
         StoreError: it cannot be written.
     """
-    states = {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir())}
-    target = kept / digest({"folder": str(folder.resolve()), "files": states})
+    mine = kept / digest({"folder": str(folder.resolve())})
+    target = mine / digest(_states(folder))
     if target.is_dir():
         return target
+    shutil.rmtree(mine, ignore_errors=True)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -50,6 +52,20 @@ def without_pickles(folder: Path, kept: Path) -> Path:
     except OSError as cause:
         raise StoreError(explain_io(cause, target)) from cause
     return target
+
+
+def _states(folder: Path) -> dict[str, list[int]]:
+    """Size and time of every file under a folder, by its name there."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is no folder; give the one its weights are in")
+    try:
+        seen = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    except OSError as cause:
+        raise SourceError(f"{folder} cannot be read ({cause.strerror}); check it") from cause
+    return {
+        path.relative_to(folder).as_posix(): [state.st_size, state.st_mtime_ns]
+        for path, state in seen.items()
+    }
 
 
 def _found(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -48,7 +48,7 @@ from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.shapes import Piece
-from sdpack.pack.sources import EXPORTERS, SPLIT_FILE, attending, split_of, versions
+from sdpack.pack.sources import EXPORTERS, SLICED_FILE, SPLIT_FILE, attending, split_of, versions
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Runtime
@@ -148,7 +148,9 @@ class Bundling:
         """The fields of a part that say what is loaded."""
         engines = [self._engine(variant, piece) for piece in self._pieces(variant)]
         if len(engines) == 1:
-            return {"plan": engines[0].plan, "inputs": engines[0].inputs}
+            (whole,) = engines
+            sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
+            return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
         head, tail = engines
         split = split_of(self.workshop.made(variant).artifact)
         assert split is not None
@@ -192,6 +194,7 @@ class Bundling:
             measured_on=self.contest.measured_on,
             quality=_estimated(self.contest.quality(number, seen), seen),
             kid=self._distance(number, seen) if self._has_distance(seen) else None,
+            tiled_difference=self.contest.tiled_difference(number),
             mixes=len(self.contest.fitted),
             pictures=self.settled.pictures,
             screening=self._screening(),
@@ -308,7 +311,7 @@ class Bundling:
         made = self.workshop.made(variant).artifact
         self.workshop.store.check(made)
         used = {piece.file for piece in self._pieces(variant)}
-        unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE} - used
+        unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - used
         for name in set(made.files) - unused:
             shutil.copyfile(made.path(name), target / name)
         checkpoint = self.workshop.checkpoint(variant.role, variant.candidate)

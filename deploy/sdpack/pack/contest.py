@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sdpack.artifacts import Artifact, digest, file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
-from sdpack.errors import EngineError
+from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.scorers import Faithful, Judged
@@ -28,11 +28,11 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
 from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.sources import attending, files_digest, split_of, versions
+from sdpack.pack.sources import attending, files_digest, split_of, stored_bytes, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
 from sdpack.runtime.pipeline import Pictures
-from sdpack.runtime.tiling import TiledDecoder
+from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.tiles import HEAD_FILE, TAIL_FILE
 
@@ -136,7 +136,7 @@ class Contest:
         return screened
 
     def _weight(self, mix: Mix) -> int:
-        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
+        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
 
     def _guard(self, leader: int, level: Sequence[int]) -> int:
         seen = min(len(self._drawn[self.fitted[number].mix]) for number in level)
@@ -215,11 +215,38 @@ class Contest:
             resident = replace(placement, loading=Loading.RESIDENT)
             if placement.tile is not None:
                 mix = self._in_tiles(self.fitted[number].mix, mix, placement.tile)
-            times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
+            try:
+                times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
+            except BrokenPictureError:
+                return None
             self._timed_s += sum(times)
             known = {"seconds": float(np.median(times[1:] or times))}
             self.workshop.ledger.record("latency", inputs, known)
         return float(known["seconds"])
+
+    def tiled_difference(self, number: int) -> int | None:
+        """By how many levels of 255 a picture in tiles differs from the same decoded at once.
+
+        Of a fitted mix whose decoder works in tiles; of others None.
+
+        Raises:
+            BrokenPictureError: in tiles it is not finite, or constant.
+        """
+        mix, tile = self.fitted[number].mix, self.fitted[number].placement.tile
+        if tile is None:
+            return None
+        whole = self.ensemble(mix)
+        inputs = {**self.studio.inputs(whole, [0]), "tile": tile}
+        known = self.workshop.ledger.find("tiled difference", inputs)
+        if known is None:
+            self.say(f"decoding {mix} in tiles of {tile}")
+            pictures = [
+                self.studio.pictures(each, [0]).astype(int)
+                for each in (whole, self._in_tiles(mix, whole, tile))
+            ]
+            known = {"levels": int(np.abs(pictures[0] - pictures[1]).max())}
+            self.workshop.ledger.record("tiled difference", inputs, known)
+        return int(known["levels"])
 
     def _in_tiles(self, mix: Mix, whole: Ensemble, tile: int) -> Ensemble:
         """The same parts, the decoder's pictures made tile by tile."""
@@ -228,9 +255,11 @@ class Contest:
         assert split is not None
 
         def load() -> Session:
-            files = (drawn.path(file) for file in (HEAD_FILE, TAIL_FILE))
-            head, tail = (onnxruntime.load(file, emulate=on_gpu) for file in files)
-            return TiledDecoder(head, tail, split, tile)
+            head, tail = (
+                partial(onnxruntime.load, drawn.path(file), emulate=on_gpu)
+                for file in (HEAD_FILE, TAIL_FILE)
+            )
+            return load_tiled(head, tail, split, tile)
 
         content = digest({"decoder": whole.decoder.content, "tile": tile})
         return replace(whole, parts={**whole.parts, Role.DECODER: Drawer(content, load)})

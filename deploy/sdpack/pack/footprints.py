@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, probe_tiled, process_bytes
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Piece, Sizes
-from sdpack.pack.sources import split_of, versions
+from sdpack.pack.sources import split_of, stored_bytes, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Placement
 from sdpack.precision import Runtime
+from sdpack.tiles import LATENTS
 
 REVISION = 4  # of this module's ways to measure; a change makes earlier figures strangers
 
@@ -40,7 +42,9 @@ class Footprints:
     _known: dict[tuple[Variant, Placement], Footprint | RefusedError] = field(
         default_factory=dict, init=False
     )
-    _graphs: dict[Path, ir.Model] = field(default_factory=dict, init=False)
+    _passed: dict[tuple[Path, tuple[tuple[str, Sizes], ...]], int] = field(
+        default_factory=dict, init=False
+    )
 
     @property
     def foresight(self) -> Foresight:
@@ -73,7 +77,7 @@ class Footprints:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
         if self.foresight is not Foresight.PROBE:
             return None
-        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
+        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
 
     @property
     def fixed_bytes(self) -> int:
@@ -101,34 +105,41 @@ class Footprints:
         """A plan's weights and scratch, and its inputs and outputs, which scratch does not hold."""
         plan = self.workshop.plan(variant, piece)
         path = self._graph(variant, piece)
-        if path not in self._graphs:
-            self._graphs[path] = ir.load(path)
-        passed = passed_bytes(self._graphs[path], _bindings(self._graphs[path], piece.largest))
-        return Footprint(plan.weight_bytes, plan.activation_bytes + passed)
+        key = (path, tuple(sorted(piece.largest.items())))
+        if key not in self._passed:
+            model = ir.load(path)
+            self._passed[key] = passed_bytes(model, _bindings(model, piece.largest))
+        return Footprint(plan.weight_bytes, plan.activation_bytes + self._passed[key])
 
     def _graph(self, variant: Variant, piece: Piece) -> Path:
         return self.workshop.made(variant).artifact.path(piece.file)
 
     def _probed(self, variant: Variant, placement: Placement, pieces: Sequence[Piece]) -> Footprint:
         made = self.workshop.made(variant)
-        inputs: dict[str, Any] = {
-            "graph": made.artifact.content,
-            "shapes": {name: list(shape) for name, shape in pieces[0].largest.items()},
-        }
-        if len(pieces) > 1:
-            inputs["tile"] = placement.tile
+        if len(pieces) == 1:
+            shapes = {name: list(shape) for name, shape in pieces[0].largest.items()}
+            inputs: dict[str, Any] = {"graph": made.artifact.content, "shapes": shapes}
+            return self._seen(variant, inputs, lambda: probe(made.path, pieces[0].largest))
+        split, tile = split_of(made.artifact), placement.tile
+        assert split is not None
+        assert tile is not None
+        head, tail = (self._graph(variant, piece) for piece in pieces)
+        found = []
+        for latents in self.workshop.shapes.tiled_latents(variant, placement, split):
+            shapes = {LATENTS: list(latents)}
+            inputs = {"graph": made.artifact.content, "shapes": shapes, "tile": tile}
+            look = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
+            found.append(self._seen(variant, inputs, look))
+        return Footprint(*(max(each) for each in zip(*map(astuple, found), strict=True)))
+
+    def _seen(
+        self, variant: Variant, inputs: Mapping[str, Any], look: Callable[[], Probe]
+    ) -> Footprint:
+        """What a probe sees, looked at once."""
         known = self._remembered("footprint", inputs)
         if known is None:
             self.workshop.say(f"measuring what {variant} takes")
-            if len(pieces) == 1:
-                found = probe(made.path, pieces[0].largest)
-            else:
-                split = split_of(made.artifact)
-                assert split is not None
-                assert placement.tile is not None
-                head, tail = (self._graph(variant, piece) for piece in pieces)
-                found = probe_tiled(head, tail, split, placement.tile, pieces[0].largest)
-            known = asdict(found)
+            known = asdict(look())
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint
 

@@ -19,6 +19,7 @@ from sdpack.pack.choices import Choices
 from sdpack.pack.fit import peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.sources import stored_bytes
 from sdpack.pack.workshop import KEPT
 from sdpack.placement import Loading, Placement, Role
 
@@ -75,7 +76,7 @@ class Proposals:
         return sorted(tight, key=lambda mix: (-self._parameters(mix), str(mix)))
 
     def _weight(self, mix: Mix) -> int:
-        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
+        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
 
     def _parameters(self, mix: Mix) -> int:
         return sum(self.workshop.checkpoint(*part).parameters for part in mix.candidates)
@@ -178,7 +179,7 @@ class Proposals:
             if mix.variant(variant.role).candidate == variant.candidate
             and mix.variant(variant.role).partner == variant.partner
         ]
-        return min(own, key=lambda v: (self.workshop.made(v).artifact.bytes, v))
+        return min(own, key=lambda v: (stored_bytes(self.workshop.made(v).artifact), v))
 
 
 def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:

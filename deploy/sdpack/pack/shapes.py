@@ -49,19 +49,20 @@ class InputShapes:
     text_length: Callable[[str], int]
 
     def pieces(
-        self, variant: Variant, placement: Placement, split: Split | None
+        self, variant: Variant, placement: Placement, split: Split | None, whole: str = MODEL_FILE
     ) -> tuple[Piece, ...]:
         """The graphs a variant is loaded as under a placement, in the order they run.
 
         Args:
             split: of a decoder, how it is cut for tiles; None where it cannot be.
+            whole: the file of what is not cut.
 
         Raises:
             RefusedError: the placement wants tiles, and the decoder cannot be cut.
         """
         ranges, largest = self.ranges(variant, placement), self.largest(variant, placement)
         if variant.role is not Role.DECODER or placement.tile is None:
-            return (Piece(MODEL_FILE, ranges, largest),)
+            return (Piece(whole, ranges, largest),)
         if split is None:
             raise RefusedError(f"decoder {variant.candidate} cannot be cut into tiles")
         every = [
@@ -76,6 +77,21 @@ class InputShapes:
         }
         widest = max(every, key=lambda sizes: math.prod(sizes[FEATURES]))
         return Piece(HEAD_FILE, ranges, largest), Piece(TAIL_FILE, tail, widest)
+
+    def tiled_latents(self, variant: Variant, placement: Placement, split: Split) -> list[Sizes]:
+        """Of a decoder's latents those that take the most in tiles: the largest, and those whose
+        tiles are; a smaller picture may have larger ones.
+        """
+        assert placement.tile is not None
+        tile = placement.tile
+        most = max(self.order.latent_sizes, key=math.prod)
+        widest = max(
+            self.order.latent_sizes,
+            key=lambda latents: math.prod(split.side(side, tile) for side in latents),
+        )
+        count = self._rows(variant, placement)
+        every = [self._sizes(variant, placement, count, latents) for latents in (most, widest)]
+        return list(dict.fromkeys(sizes[LATENTS] for sizes in every))
 
     def _tail_sizes(
         self, split: Split, tile: int, count: int, latents: tuple[int, int]

@@ -19,13 +19,14 @@ from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.tokenizer import convert_tokenizer
-from sdpack.onnx_file import MODEL_FILE, read, write_beside
+from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Role
 from sdpack.profile import LATENT_PIXEL, Profile, Size
 from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
@@ -34,6 +35,8 @@ from sdpack.tiles import Split
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 ATTENDING_FILE = "attending.onnx"
+SLICED_FILE = "sliced.onnx"
+SLICES = 8  # of attention that a compiler does not fuse
 SPLIT_FILE = "split.json"
 REVISION = 6  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
@@ -231,9 +234,27 @@ def write_attending(folder: Path) -> None:
         write_beside(model, folder / ATTENDING_FILE)
 
 
+def stored_bytes(graph: Artifact) -> int:
+    """Bytes of an artifact's graph and its weights, without the other forms of it."""
+    return sum(
+        graph.path(name).stat().st_size for name in (MODEL_FILE, DATA_FILE) if name in graph.files
+    )
+
+
+def write_sliced(folder: Path) -> None:
+    """Write beside the graph of a folder the same one, its attention computed slice by slice.
+
+    TensorRT-RTX fuses attention in 16 bits, and holds the scores of all pairs of tokens in fp32.
+    """
+    model = read(folder / MODEL_FILE)
+    if slice_attention(model, SLICES):
+        write_beside(model, folder / SLICED_FILE)
+
+
 def write_pieces(folder: Path) -> None:
     """Write beside a decoder's graph its head and tail, for decoding in tiles, if it has them."""
-    split = write_split(folder / MODEL_FILE)
+    sliced = folder / SLICED_FILE
+    split = write_split(sliced if sliced.exists() else folder / MODEL_FILE)
     if split is not None:
         (folder / SPLIT_FILE).write_text(json.dumps(asdict(split), indent=1) + "\n")
 

@@ -8,6 +8,7 @@ in.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 import onnx_ir as ir
 
-from sdpack.artifacts import Artifact
+from sdpack.artifacts import Artifact, digest
 from sdpack.detect import memory_bytes
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
@@ -31,6 +32,8 @@ from sdpack.pack.refusals import Hints, refused_layers
 from sdpack.pack.shapes import Piece
 from sdpack.pack.sources import (
     REVISION,
+    SLICED_FILE,
+    SLICES,
     Sources,
     part_words,
     split_of,
@@ -38,6 +41,7 @@ from sdpack.pack.sources import (
     words,
     write_attending,
     write_pieces,
+    write_sliced,
 )
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
@@ -305,9 +309,14 @@ class Workshop(Sources):
             write(made, folder / MODEL_FILE)
             if not self._for_onnxruntime:
                 write_attending(folder)
+                if sliced:
+                    write_sliced(folder)
             if variant.role is Role.DECODER:
                 write_pieces(folder)
 
+        sliced = arithmetic is Precision.FP32 and not self._for_onnxruntime
+        if sliced:
+            inputs["slices"] = SLICES
         if variant.role is Role.DECODER:
             inputs["pieces"] = PIECES
         return self.store.make("variant", inputs, build)
@@ -378,15 +387,45 @@ class Workshop(Sources):
         Raises:
             RefusedError: it cannot be had so.
         """
-        return self.shapes.pieces(variant, placement, split_of(self.made(variant).artifact))
+        made = self.made(variant).artifact
+        if SLICED_FILE not in made.files:
+            return self.shapes.pieces(variant, placement, split_of(made))
+        return min(
+            (
+                self.shapes.pieces(variant, placement, split_of(made), file)
+                for file in (MODEL_FILE, SLICED_FILE)
+            ),
+            key=lambda pieces: self._scratch(variant, pieces),
+        )
+
+    def _scratch(self, variant: Variant, pieces: Sequence[Piece]) -> float:
+        """The most that any takes while it runs; known only of plans, and 0 of others."""
+        if self.profile.runtime is not Runtime.TENSORRT_RTX:
+            return 0
+        try:
+            return max(self.plan(variant, piece).activation_bytes for piece in pieces)
+        except RefusedError:
+            return math.inf
 
     def plan(self, variant: Variant, piece: Piece) -> Plan:
         """The TensorRT plan of a piece of a variant."""
         return tensorrt_builder.read_plan(self.plan_artifact(variant, piece).folder)
 
     def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
-        """Where that plan is kept."""
-        return self._planned(variant, self.made(variant).artifact, piece)
+        """Where that plan is kept.
+
+        Raises:
+            RefusedError: the compiler does not take the graph; asked once.
+        """
+        graph = self.made(variant).artifact
+        ranges = {name: asdict(given) for name, given in piece.ranges.items()}
+        key = digest({"graph": graph.content, "file": piece.file, "ranges": ranges})
+        if key not in self._failed:
+            try:
+                return self._planned(variant, graph, piece)
+            except RefusedError as error:
+                self._failed[key] = error
+        raise self._failed[key]
 
     def _planned(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
         package = TENSORRT_PACKAGES[self.profile.runtime]
@@ -396,7 +435,7 @@ class Workshop(Sources):
             **self._target(variant),
         }
         part = ""
-        if piece.file != MODEL_FILE:
+        if piece.file not in (MODEL_FILE, SLICED_FILE):
             inputs["piece"] = piece.file
             part = f"{Path(piece.file).stem} of "
 

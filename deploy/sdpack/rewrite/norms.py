@@ -102,12 +102,11 @@ class _Shared:
         core, count = self._core(scale)
         at = _At(Writer(made, f"norm{number}"), source, self.groups)
         mean, variance = at.apart(piece)
-        moved, spread = at.moments(mean, core, count)
-        found_mean = at.small("found_mean", "Add", mean, moved)
-        drift, off = (
-            at.small("drift", "Mul", self.own, spread),
-            at.small("off", "Mul", self.own, moved),
-        )
+        near = at.held("near", mean)
+        moved, spread = at.moments(near, core, count)
+        found_mean = at.small("found_mean", "Add", near, moved)
+        drift = at.small("drift", "Mul", self.own, spread)
+        off = at.small("off", "Mul", self.own, moved)
         kept = at.small("kept", "Mul", self.shared, variance)
         epsilon = at.writer.constant(
             "epsilon", np.asarray(norm.attributes.get_float("epsilon", EPSILON), np.float32)
@@ -140,6 +139,11 @@ class _At:
 
     def root(self, value: ir.Value) -> ir.Value:
         return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT))
+
+    def held(self, word: str, few: ir.Value) -> ir.Value:
+        """A number as the pixels' type holds it: what is taken from pixels is then exactly that."""
+        narrow = self.writer.cast(f"{word}_narrow", few, self.source.dtype)
+        return self.writer.cast(word, narrow, FLOAT)
 
     def apart(self, piece: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Mean and variance of what is given."""
@@ -202,7 +206,10 @@ class _At:
         return writer.add(f"{word}_wide", "Reshape", [spread, shape], (sizes, FLOAT))
 
     def normalized(self, level: ir.Value, deviation: ir.Value, norm: ir.Node) -> ir.Value:
-        """(source - level) / deviation * weight + bias."""
+        """(source - level) / deviation * weight + bias.
+
+        What the pixels' type cannot hold of the level goes into the bias.
+        """
         writer, dtype = self.writer, self.source.dtype
         column = writer.integers("column", 1, self.channels, 1, 1)
         sizes: Sizes = (1, self.channels, 1, 1)
@@ -213,11 +220,17 @@ class _At:
         wide: Sizes = ("batch", self.channels, 1, 1)
         slope = [writer.cast("weight", weight, FLOAT), self._wide("deviation", deviation)]
         scale = writer.add("scale", "Div", slope, (wide, FLOAT))
-        inputs = [self.source, writer.cast("levels", self._wide("level", level), dtype)]
+        level_held = self.held("level_held", level)
+        rest = self.small("rest", "Sub", level_held, level)
+        rest = writer.add("rests", "Mul", [self._wide("rest", rest), scale], (wide, FLOAT))
+        lift = [writer.cast("bias", bias, FLOAT), rest]
+        lifted = writer.add("lifted", "Add", lift, (wide, FLOAT))
+        inputs = [self.source, writer.cast("levels", self._wide("level", level_held), dtype)]
         centred = writer.add("centred", "Sub", inputs, (self.all, dtype))
         inputs = [centred, writer.cast("scales", scale, dtype)]
         scaled = writer.add("scaled", "Mul", inputs, (self.all, dtype))
-        return writer.add("normalized", "Add", [scaled, bias], (self.all, dtype))
+        inputs = [scaled, writer.cast("lifts", lifted, dtype)]
+        return writer.add("normalized", "Add", inputs, (self.all, dtype))
 
     def together(self, mean: ir.Value, variance: ir.Value) -> ir.Value:
         """(B, 1, 2, groups)."""

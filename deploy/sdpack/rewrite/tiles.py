@@ -35,6 +35,8 @@ from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
 from sdpack.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 
+COLOURS = 3
+REPEATING = ("nearest", "floor", "asymmetric")  # how a Resize repeats pixels
 # What makes each number of numbers in the same place.
 POINTWISE = frozenset(
     {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Gelu", "HardSwish"}
@@ -108,7 +110,7 @@ def _split(head: ir.Model, tail: ir.Model, cut: str) -> Split:
     if norms:
         scales = [reaches[str(input_of(norm, 0).name)].scale for norm in norms]
         share_statistics(tail, norms, scales)
-    _infer(tail)
+    _infer(tail, reaches[PICTURES].scale)
     halo = math.ceil(reaches[PICTURES].radius)
     return Split(channels, factor, halo, len(norms), next(iter(groups), 0))
 
@@ -151,16 +153,20 @@ def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
         raise _EntangledError
 
 
-def _infer(model: ir.Model) -> None:
-    """Work the sizes out anew, in rows and columns: they were in those of latents."""
+def _infer(model: ir.Model, scale: int) -> None:
+    """Work the sizes out anew, in rows and columns: they were in those of latents.
+
+    Args:
+        scale: pixels a side of a feature.
+    """
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output() or value.name == PICTURES:
                 value.shape = None
     (pictures,) = (value for value in model.graph.outputs if value.name == PICTURES)
     ShapeInferencePass(data_prop=True)(model)
-    if pictures.shape is None:
-        pictures.shape = ir.Shape(["batch", 3, None, None])
+    channels = sizes_of(pictures)[1:2] or (COLOURS,)
+    pictures.shape = ir.Shape(["batch", *channels, f"{scale}*{ROWS}", f"{scale}*{COLUMNS}"])
 
 
 def _reaches(model: ir.Model, start: str, end: str, strict: bool) -> dict[str, _Reach]:
@@ -202,12 +208,10 @@ def _enlargement(resize: ir.Node) -> int:
         ir.convenience.get_const_tensor(input_of(resize, 2)) if len(resize.inputs) > 2 else None
     )
     factors = [] if scales is None else [float(scale) for scale in scales.numpy()]
-    modes = (
-        resize.attributes.get_string("mode", ""),
-        resize.attributes.get_string("nearest_mode", ""),
-    )
+    kinds = ("mode", "nearest_mode", "coordinate_transformation_mode")
+    modes = tuple(resize.attributes.get_string(kind, "") for kind in kinds)
     whole = len(factors) == 4 and factors[:2] == [1, 1] and factors[2] == factors[3]
-    if not whole or factors[2] != int(factors[2]) or modes != ("nearest", "floor"):
+    if not whole or factors[2] != int(factors[2]) or modes != REPEATING:
         raise _EntangledError
     return int(factors[2])
 

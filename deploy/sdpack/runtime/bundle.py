@@ -14,7 +14,7 @@ from sdpack.precision import Precision, Runtime
 from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
 from sdpack.runtime.sampler import read_sampler
-from sdpack.runtime.tiling import TiledDecoder
+from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 
@@ -33,7 +33,8 @@ def pipeline(
     chosen = runtime or manifest.profile.runtime
     if not chosen.on_gpu:
         onnxruntime.steady_memory()
-    tile = manifest.placement.tile
+    # Host memory is not what the decoder was cut for.
+    tile = manifest.placement.tile if chosen is manifest.profile.runtime else None
     loaders = {
         role: partial(_load, folder, part, chosen, threads, tile)
         for role, part in manifest.parts.items()
@@ -66,13 +67,13 @@ def _load(
             f"{folder}: {part.graph} is in bf16, which ONNX Runtime does not compute on a CPU; run "
             "it on the profile's device, or build it with fp16 in the profile's precisions"
         )
+    load = partial(_session, folder, runtime=runtime, threads=threads)
     if part.tiles is not None and tile is not None:
-        head, tail = (_session(folder, engine, runtime, threads) for engine in part.engines)
-        return TiledDecoder(head, tail, part.tiles.split, tile)
-    (whole,) = part.engines
-    if runtime in onnxruntime.PROVIDERS and part.attending:
-        whole = whole.model_copy(update={"graph": part.attending})
-    return _session(folder, whole, runtime, threads)
+        tiles = part.tiles
+        return load_tiled(partial(load, tiles.head), partial(load, tiles.tail), tiles.split, tile)
+    if runtime in onnxruntime.PROVIDERS:
+        return load(Engine(graph=part.attending or part.graph))
+    return load(part.engines[0])
 
 
 def _session(folder: Path, engine: Engine, runtime: Runtime, threads: int | None) -> Session:

@@ -10,7 +10,7 @@ normalization right, the next one the second, so that there is an end; all are n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -46,25 +46,30 @@ class TiledDecoder:
         features = np.asarray(self._head.run(inputs)[FEATURES], np.float32)
         tiles = list(_tiles(features.shape[-2:], self._tile, self.split.halo))
         given: Floats | None = None
+        pictures: Floats | None = None
         for number in range(self._rounds):
-            pictures, found = self._round(features, tiles, given)
+            pictures, found = self._round(features, tiles, given, pictures)
             if given is not None and _moved(given, found) < SETTLED:
                 break
             if len(tiles) == 1 or number == self._rounds - 1:
                 break
             given = found
+        assert pictures is not None
         return {PICTURES: pictures}
 
     def _round(
-        self, features: Floats, tiles: Sequence[tuple[Span, Span]], given: Floats | None
+        self,
+        features: Floats,
+        tiles: Sequence[tuple[Span, Span]],
+        given: Floats | None,
+        pictures: Floats | None,
     ) -> tuple[Floats, Floats]:
-        """The pictures, and the statistics that were found over all tiles."""
+        """The pictures, over those of the round before, and the statistics of all tiles."""
         rows, columns = features.shape[-2:]
         side = (
             side_of(rows, self._tile, self.split.halo),
             side_of(columns, self._tile, self.split.halo),
         )
-        pictures: Floats | None = None
         gathered = _Gathered()
         for down, across in tiles:
             part = features[
@@ -113,6 +118,18 @@ class TiledDecoder:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def load_tiled(
+    head: Callable[[], Session], tail: Callable[[], Session], split: Split, tile: int
+) -> TiledDecoder:
+    """A decoder of two graphs; should one not load, none stays open."""
+    first = head()
+    try:
+        return TiledDecoder(first, tail(), split, tile)
+    except BaseException:
+        first.close()
+        raise
 
 
 def _tiles(shape: Sequence[int], tile: int, halo: int) -> Iterator[tuple[Span, Span]]:

@@ -90,6 +90,10 @@ def test_pickles_are_read_only_where_a_catalog_asks(
     torch.save({"w": torch.zeros(3)}, cached / "unet" / "diffusion_pytorch_model.bin")
     again = local_folder(asked, cached)
     assert load_file(again / "diffusion_pytorch_model.safetensors")["w"].tolist() == [0, 0, 0]
+    assert not folder.exists(), "what was made of the pickle before is of no use"
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"model\.bin is no folder"):
+        local_folder(Source(path=Path("model.bin"), allow_pickle=True), tmp_path)
 
 
 def test_a_folder_the_repository_lacks(cached: Path) -> None:

@@ -71,6 +71,17 @@ def test_a_tile_bounds_what_the_decoder_s_tail_takes() -> None:
     assert "shared" not in tail.ranges
 
 
+def test_a_smaller_picture_may_have_larger_tiles() -> None:
+    split = Split(channels=64, factor=2, halo=6, norms=0, groups=0)
+    found = shapes("8gb-gpu", asked_sizes=parse_sizes("1024x576,1024x512"), asked_batch=1)
+    tiled = found.tiled_latents(DECODER, Placement(tile=64), split)
+    assert tiled == [(1, 16, 72, 128), (1, 16, 64, 128)]
+    _, tail = found.pieces(DECODER, Placement(tile=64), split)
+    assert tail.largest["features"] == (1, 64, 128, 134)
+    alone = shapes("8gb-gpu", asked_sizes=parse_sizes("1024x576"), asked_batch=1)
+    assert len(alone.tiled_latents(DECODER, Placement(tile=64), split)) == 1
+
+
 def test_a_tail_without_norms_takes_features_alone() -> None:
     split = Split(channels=64, factor=2, halo=3, norms=0, groups=0)
     _, tail = shapes().pieces(DECODER, Placement(tile=4), split)

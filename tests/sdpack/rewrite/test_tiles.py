@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -15,6 +16,7 @@ from sdpack.engines.onnxruntime import load
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.graph import export
+from sdpack.memory.liveness import passed_bytes
 from sdpack.onnx_file import read, write
 from sdpack.quantize.half import to_half
 from sdpack.rewrite.tiles import write_split
@@ -33,6 +35,16 @@ def folder_of(name: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     split = write_split(folder / "model.onnx")
     assert split is not None
     return folder, split
+
+
+def in_fp16(folder: Path, target: Path) -> Path:
+    """The decoder of a folder in fp16, cut."""
+    target.mkdir()
+    model = read(folder / "model.onnx")
+    to_half(model)
+    write(model, target / "model.onnx")
+    assert write_split(target / "model.onnx") is not None
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +124,29 @@ def test_both_graphs_share_the_weights(kl: tuple[Path, Split]) -> None:
 def test_a_decoder_in_fp16_keeps_its_statistics_wide(
     kl: tuple[Path, Split], latents: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    model = read(kl[0] / "model.onnx")
-    to_half(model)
-    write(model, tmp_path / "model.onnx")
-    split = write_split(tmp_path / "model.onnx")
-    assert split == kl[1]
+    folder, split = in_fp16(kl[0], tmp_path / "half"), kl[1]
     given = latents["enlarged"]
-    found = tiled(tmp_path, split, given, 32)
-    assert 127.5 * np.abs(found - decoded(tmp_path, given)).max() < 2
+    found = tiled(folder, split, given, 32)
+    assert 127.5 * np.abs(found - decoded(folder, given)).max() < 2
 
 
-def test_tensorrt_builds_both(kl: tuple[Path, Split], tmp_path: Path) -> None:
+def test_what_goes_in_and_out_of_a_tail_is_counted(kl: tuple[Path, Split]) -> None:
+    folder, split = kl
+    sizes = {"batch": 2, "rows": 72, "columns": 68}
+    found = passed_bytes(ir.load(folder / TAIL_FILE), sizes)
+    pixels = 72 * 68
+    statistics = 2 * (2 * split.norms * 2 * split.groups)
+    pictures = 2 * 3 * (8 // split.factor) ** 2 * pixels
+    numbers = (2 * split.channels + 1) * pixels + statistics + 1 + pictures
+    assert found == 4 * numbers
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_tensorrt_builds_both(kl: tuple[Path, Split], tmp_path: Path, half: bool) -> None:
     pytest.importorskip("tensorrt_rtx")
     folder, split = kl
+    if half:
+        folder = in_fp16(folder, tmp_path / "half")
     side = split.side(64, 32)
     (tmp_path / "head").mkdir()
     (tmp_path / "tail").mkdir()

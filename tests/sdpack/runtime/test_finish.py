@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.bundle import InputSizes, Manifest, open_bundle, write_bundle
+from sdpack.bundle import Engine, InputSizes, Manifest, Tiles, open_bundle, write_bundle
 from sdpack.engines import tensorrt_builder
 from sdpack.errors import BundleError, EngineError, MissingPackageError
 from sdpack.placement import Role
@@ -70,6 +71,36 @@ def test_the_engines_join_the_bundle(bundle: Path) -> None:
     after = files(bundle)
     assert set(after) == {*before, "engines/denoiser.plan"}
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
+
+
+@pytest.mark.usefixtures("device")
+def test_a_decoder_in_tiles_gets_an_engine_for_each_graph(bundle: Path) -> None:
+    manifest = open_bundle(bundle)
+    inputs = {"x": InputSizes.model_validate(SIZES)}
+    graphs = ("onnx/vae_decoder/head.onnx", "onnx/vae_decoder/tail.onnx")
+    head, tail = (Engine(graph=graph, inputs=inputs) for graph in graphs)
+    tiles = Tiles(head=head, tail=tail, channels=4, factor=2, halo=6, norms=0, groups=0)
+    decoder = manifest.parts[Role.DECODER].model_copy(update={"plan": None, "tiles": tiles})
+    placement = manifest.placement.model_copy(update={"tile": 32})
+    parts = {**manifest.parts, Role.DECODER: decoder}
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
+        for graph in graphs:
+            made = folder / graph
+            saved(linear(WEIGHT), made.parent)
+            (made.parent / "model.onnx").rename(made)
+
+    update = {"parts": parts, "placement": placement}
+    write_bundle(bundle.with_name("tiled"), manifest.model_copy(update=update), fill)
+    assert Role.DECODER in unfinished(open_bundle(bundle.with_name("tiled")))
+    found = finish(bundle.with_name("tiled"))
+    plans = {engine.plan for engine in found.parts[Role.DECODER].engines}
+    assert plans == {"engines/decoder-head.plan", "engines/decoder-tail.plan"}
+    assert unfinished(found) == []
+    assert found.finished is not None
+    assert found.finished.plans[Role.DECODER].weight_bytes >= 2 * WEIGHT.nbytes
 
 
 @pytest.mark.usefixtures("device")

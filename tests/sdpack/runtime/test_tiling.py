@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sdpack.runtime.tiling import TiledDecoder
+from sdpack.errors import EngineError
+from sdpack.runtime.tiling import TiledDecoder, load_tiled
 from sdpack.tiles import CORE, FEATURES, FOUND, GIVEN, LATENTS, PICTURES, SHARED, Split
 
 SCALE, GROUPS = 2, 2
@@ -116,11 +117,12 @@ def test_as_many_rounds_as_norms_and_one_make_it_exact(monkeypatch: pytest.Monke
 
 
 def test_it_stops_when_nothing_moves_any_more() -> None:
-    made, session = decoder(10)
-    made.run({LATENTS: np.tile(latents(10, 10), (1, 1, 1, 2))})
-    tiles = 2
-    assert len(session.seen) // tiles <= 3
-    assert len(session.seen) % tiles == 0
+    norms, tiles = 8, 2
+    made, session = decoder(30, norms)
+    made.run({LATENTS: np.tile(latents(30, 30), (1, 1, 1, 2))})
+    rounds, left = divmod(len(session.seen), tiles)
+    assert left == 0
+    assert 2 <= rounds < norms + 1
 
 
 def test_latents_no_larger_than_a_tile_are_decoded_once() -> None:
@@ -134,6 +136,16 @@ def test_all_tiles_are_of_one_shape() -> None:
     made.run({LATENTS: latents(20, 33)})
     assert len(set(session.seen)) == 1
     assert max(session.seen[0][-2:]) <= 8 + 2 * made.split.halo
+
+
+def test_a_head_whose_tail_does_not_load_is_closed() -> None:
+    def missing() -> Fake:
+        raise EngineError("there is no such graph")
+
+    first = head()
+    with pytest.raises(EngineError, match="no such graph"):
+        load_tiled(lambda: first, missing, Split(4, 1, 3, 2, GROUPS), 8)
+    assert first.closed
 
 
 def test_both_graphs_are_closed() -> None:

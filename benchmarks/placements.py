@@ -1,0 +1,122 @@
+"""What each way to place a mix costs, at full size: python -m benchmarks.placements
+
+Stable Diffusion 1.5 with random weights in one precision, 512 x 512 pixels, on this CPU. For each
+placement the predicted peak; then `sdpack build` is given hardly more than that, and the bundle it
+makes draws one picture in a process held to the budget. A placement no faster than one that takes
+less is never chosen, and not shown as measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sdpack.artifacts import CACHE_VARIABLE, cache_folder
+from sdpack.detect import memory_bytes
+from sdpack.export.adopt import adopt
+from sdpack.memory.meter import MeterError, meter
+from sdpack.pack.build import opened
+from sdpack.pack.fit import fit
+from sdpack.pack.footprints import Footprints
+from sdpack.pack.mix import mixes
+from sdpack.pack.order import Order
+from sdpack.placement import Placement
+from sdpack.profile import find_profile, profiles_folder
+from sdpack.units import format_bytes
+
+from benchmarks.metering import take
+from benchmarks.random_models import PARAMETERS, random_model
+
+LIMIT_S = 3600
+ALLOWED = 1.05  # of the predicted peak is what a process may take
+
+
+def narrowed(folder: Path, precision: str) -> Path:
+    """The profile of a CPU with 8 GB, with one precision."""
+    path = folder / f"placements-{precision}.yaml"
+    text = (profiles_folder() / "cpu-8gb.yaml").read_text()
+    path.write_text(text.replace("runtime:", f"precisions: [{precision}]\nruntime:"))
+    return path
+
+
+def peaks(order: Order, console: Console) -> tuple[str, dict[Placement, int]]:
+    """The order's one uniform mix, and what is predicted of it in each placement."""
+    with opened(order, console.log) as workshop:
+        footprints = Footprints(workshop)
+        every = list(mixes(order.located.catalog, order.precisions))
+        fixed = footprints.fixed_bytes
+        return str(every[0]), {
+            place: fit(every, [place], footprints.of, memory_bytes() * 100, fixed)[0].peak.bytes
+            for place in order.placements
+        }
+
+
+@click.command()
+@click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
+@click.option("--precision", default="w8", show_default=True)
+@click.option("--steps", default=4, show_default=True)
+def main(name: str, precision: str, steps: int) -> None:
+    """Print one table."""
+    console = Console(width=140)
+    model = random_model(name, cache_folder() / "benchmarks" / f"random-{name}")
+    cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
+    cache.mkdir(parents=True, exist_ok=True)
+    os.environ[CACHE_VARIABLE] = str(cache)
+    profile = narrowed(cache, precision)
+    out = cache / "bundles" / "placements"
+    order = Order(find_profile(str(profile)), adopt(str(model)), out, steps=steps)
+    only, found = peaks(order, console)
+    table = Table(
+        title=f"{name} in {precision}, one picture in {steps} steps", title_justify="left"
+    )
+    for column in ("placement", "predicted", "measured", "measured / predicted", "cap", "seconds"):
+        table.add_column(column, justify="left" if column == "placement" else "right")
+    for place, peak in found.items():
+        budget = int(ALLOWED * peak)
+        command = [sys.executable, "-m", "sdpack", "build", "--profile", str(profile)]
+        command += ["--model", str(model), "--out", str(out), "--images", "1", "--json"]
+        command += ["--steps", str(steps), "--memory", f"{budget // 1024}KiB"]
+        built = take(command, LIMIT_S)
+        if built.failed:
+            sys.exit(f"{place}: {built.failed}")
+        manifest = json.loads((out / "manifest.json").read_text())
+        winner = manifest["evidence"]["standings"][0]
+        if winner["placement"] != str(place):
+            table.add_row(str(place), format_bytes(peak), f"{winner['placement']} fits")
+            continue
+        if winner["mix"] != only:
+            table.add_row(str(place), format_bytes(peak), f"{winner['mix']} won")
+            continue
+        draw = [sys.executable, "-m", "sdpack", "run", str(out), "a red fox", "--json"]
+        draw += ["--runtime", "onnxruntime-cpu", "--out", str(cache / "fox.png")]
+        since = time.perf_counter()
+        try:
+            seen = meter(draw, budget)
+        except MeterError as error:
+            table.add_row(str(place), format_bytes(peak), str(error)[:60])
+            continue
+        table.add_row(
+            str(place),
+            format_bytes(peak),
+            format_bytes(seen.peak_bytes),
+            f"{seen.peak_bytes / peak:.3f}",
+            format_bytes(budget) if seen.capped else "none",
+            f"{time.perf_counter() - since:.0f}",
+        )
+    console.print(table)
+    console.print(
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, onnxruntime "
+        f"{version('onnxruntime')}"
+    )
+
+
+if __name__ == "__main__":
+    main()
