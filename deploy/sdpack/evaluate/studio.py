@@ -7,8 +7,10 @@ was and a second run draws nothing.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,6 +34,7 @@ Floats = NDArray[np.float32]
 BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
 BATCH_PIXELS = 64 * 64
 SAID = "said.npz"
+HELD_BYTES = 2 * 2**30  # of parts that are open at once
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Drawer:
         content: hash of its graph; what was drawn with it is kept under that name.
         load: what opens it.
         tokenizer: a text encoder's; None for the others.
+        bytes: about what it takes while it is open.
     """
 
     content: str
     load: Callable[[], Session]
     tokenizer: PromptTokenizer | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,12 @@ class Studio:
         self._measured_on = measured_on
         self._sessions = _Sessions()
 
+    def on(self, task: Task) -> Studio:
+        """A studio for another task that has the same parts open."""
+        other = Studio(task, self._scorer, self._store, self._ledger, self._measured_on)
+        other._sessions = self._sessions
+        return other
+
     def scores(self, mixes: Sequence[Ensemble], numbers: Sequence[int]) -> NDArray[np.float64]:
         """What every mix is worth on these prompts: float64 (mixes, prompts).
 
@@ -231,15 +242,16 @@ class Studio:
             slow_s: a picture that takes longer is the last.
         """
         pipeline = self._pipeline(mix, placement)
-        for role in mix.parts:
-            pipeline.loaders[role]()
-        found = []
-        for _ in range(count):
-            since = time.perf_counter()
-            pipeline.draw(self.task.request([0], mix.recipe))
-            found.append(time.perf_counter() - since)
-            if found[-1] > slow_s:
-                break
+        with self._sessions.all_open():
+            for role in mix.parts:
+                pipeline.loaders[role]()
+            found = []
+            for _ in range(count):
+                since = time.perf_counter()
+                pipeline.draw(self.task.request([0], mix.recipe))
+                found.append(time.perf_counter() - since)
+                if found[-1] > slow_s:
+                    break
         return found
 
     def _score(self, mix: Ensemble, numbers: Sequence[int]) -> list[float]:
@@ -328,18 +340,38 @@ class Studio:
 
 
 class _Sessions:
-    """For each role the part that was used last, left open for its next use."""
+    """For each role the part that was used last, left open for its next use.
+
+    Large parts are not open beside others: loading one takes twice what it takes once it is open.
+    """
 
     def __init__(self) -> None:
-        self._open: dict[Role, tuple[str, Session]] = {}
+        self._open: dict[Role, tuple[Drawer, Session]] = {}
+        self._most: float = HELD_BYTES
 
     def of(self, role: Role, drawer: Drawer) -> Session:
-        """A session of this part; another one of the role is closed."""
-        content, session = self._open.get(role, (None, None))
-        if session is None or content != drawer.content:
-            if session is not None:
-                del self._open[role]
-                session.close()
-            session = drawer.load()
-            self._open[role] = (drawer.content, session)
+        """A session of this part; what it has no room beside is closed."""
+        held = self._open.get(role)
+        if held is not None and held[0].content == drawer.content:
+            return held[1]
+        self._close(role)
+        for other in list(self._open):
+            if drawer.bytes + sum(there.bytes for there, _ in self._open.values()) > self._most:
+                self._close(other)
+        session = drawer.load()
+        self._open[role] = (drawer, session)
         return session
+
+    def _close(self, role: Role) -> None:
+        held = self._open.pop(role, None)
+        if held is not None:
+            held[1].close()
+
+    @contextmanager
+    def all_open(self) -> Iterator[None]:
+        """Parts stay open meanwhile, however large they are."""
+        most, self._most = self._most, math.inf
+        try:
+            yield
+        finally:
+            self._most = most

@@ -270,7 +270,7 @@ class Contest:
         order = self.workshop.order
         if order.height * order.width >= LARGE:
             prompts = prompts[:FEW_SAMPLES]
-        studio = self._studio(prompts)
+        studio = self.studio.on(Task(prompts, order.height, order.width))
         mix = self.ensemble(self.fitted[number].mix)
         return sheet(studio.pictures(mix, list(range(len(prompts)))))
 
@@ -326,13 +326,19 @@ class Contest:
         if variant not in self._drawers:
             content = self._content(variant, self.workshop.made(variant).artifact)
             load = partial(self._load, variant)
-            self._drawers[variant] = Drawer(content, load, self._tokenizer(variant))
+            opened = self._opened_bytes(variant)
+            self._drawers[variant] = Drawer(content, load, self._tokenizer(variant), opened)
         return self._drawers[variant]
 
     def _drawer_in_fp32(self, variant: Variant) -> Drawer:
         graph = self.workshop.graph(variant)
         load = partial(onnxruntime.load, attending(graph))
-        return Drawer(self._content(variant, graph), load, self._tokenizer(variant))
+        opened = self._opened_bytes(variant)
+        return Drawer(self._content(variant, graph), load, self._tokenizer(variant), opened)
+
+    def _opened_bytes(self, variant: Variant) -> int:
+        """Of a part in fp32, as what draws computes."""
+        return 4 * self.workshop.checkpoint(variant.role, variant.candidate).parameters
 
     def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
         return self.workshop.tokenizer(variant.candidate) if variant.role.encodes_text else None

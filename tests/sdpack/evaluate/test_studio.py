@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from sdpack.artifacts import Ledger, Store
 from sdpack.conditioning import Conditioning
+from sdpack.engines.session import Session
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.scorers import Judged
-from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Studio, Task
-from sdpack.placement import Role
+from sdpack.evaluate.studio import HELD_BYTES, Drawer, Ensemble, Recipe, Studio, Task
+from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -103,6 +106,42 @@ def test_shared_work_is_done_once(tmp_path: Path) -> None:
     assert counts["text_encoder a"] == 20 + 1
     assert counts["denoiser a"] == 2 * (2 * 20)  # two encoders, both halves of guidance
     assert counts["decoder a"] == 4 * 20
+
+
+class Closing(Part):
+    """A part that says when it is closed."""
+
+    log: list[str]
+
+    def close(self) -> None:
+        self.log.append(self.name)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_large_part_is_not_open_beside_others(tmp_path: Path, large: bool) -> None:
+    counts: Counter[str] = Counter()
+    log: list[str] = []
+
+    def part(role: Role) -> Session:
+        made = Closing(role, role.value, 1.0, counts)
+        made.log = log
+        return made
+
+    def opened(role: Role) -> Drawer:
+        takes = HELD_BYTES if large and role is Role.DENOISER else 1
+        tokenizer = TOKENIZER if role is Role.TEXT_ENCODER else None
+        return Drawer(role.value, partial(part, role), tokenizer, takes)
+
+    parts = {role: opened(role) for role in ROLES}
+    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+    drawing = studio(tmp_path)
+    drawing.pictures(mix, [0])
+    assert log == (["text_encoder", "denoiser"] if large else [])
+    drawing.on(Task(["another"], 64, 64)).pictures(mix, [0])
+    assert len(log) == (5 if large else 0), "all of a studio's tasks share what is open"
+    log.clear()
+    drawing.times(mix, Placement(), 2, slow_s=100)
+    assert log == [], "what is timed is open all the time"
 
 
 def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
