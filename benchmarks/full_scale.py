@@ -50,11 +50,13 @@ class Stage:
     Attributes:
         peak_bytes: the most that the build and all it had started had resident, counting what they
             share once for each.
+        private_bytes: the most of that which was no mapped file's.
     """
 
     words: str
     seconds: float
     peak_bytes: int
+    private_bytes: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ class Watched:
     def peak_bytes(self) -> int:
         return max(stage.peak_bytes for stage in self.stages)
 
+    @property
+    def private_bytes(self) -> int:
+        return max(stage.private_bytes for stage in self.stages)
+
 
 def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
     """Run a command that says on its standard error what it is doing, a line a stage."""
@@ -81,12 +87,13 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
         text=True,
         env={**os.environ, **variables},
     )
-    peaks: list[tuple[float, int]] = []
+    peaks: list[tuple[float, int, int]] = []
     done = threading.Event()
 
     def sample() -> None:
         while not done.is_set():
-            peaks.append((time.perf_counter(), sum(memory(one)[1] for one in family(process.pid))))
+            private, whole = zip(*(memory(one) for one in family(process.pid)), strict=True)
+            peaks.append((time.perf_counter(), sum(whole), sum(private)))
             done.wait(EVERY_S)
 
     sampler = threading.Thread(target=sample)
@@ -108,7 +115,10 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
         Stage(
             words,
             end - begin,
-            max((count for moment, count in peaks if begin <= moment <= end), default=0),
+            *(
+                max((peak[kind] for peak in peaks if begin <= peak[0] <= end), default=0)
+                for kind in (1, 2)
+            ),
         )
         for (words, begin), end in zip(said, ends, strict=True)
     ]
@@ -118,12 +128,14 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
 def stages_table(watched: Watched) -> Table:
     """What the build did, the same kinds of stages in the order they came."""
     table = Table(title="what the build did, and took", title_justify="left")
-    for column in ("stage", "seconds", "peak of all processes"):
+    for column in ("stage", "seconds", "peak of all processes", "of that private"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in watched.stages:
         if stage.seconds >= 1:
-            table.add_row(stage.words[:110], f"{stage.seconds:.0f}", format_bytes(stage.peak_bytes))
-    table.add_row("in all", f"{watched.seconds:.0f}", format_bytes(watched.peak_bytes))
+            row = (f"{stage.seconds:.0f}", stage.peak_bytes, stage.private_bytes)
+            table.add_row(stage.words[:100], row[0], *map(format_bytes, row[1:]))
+    peaks = (watched.peak_bytes, watched.private_bytes)
+    table.add_row("in all", f"{watched.seconds:.0f}", *map(format_bytes, peaks))
     return table
 
 

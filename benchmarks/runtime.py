@@ -112,8 +112,8 @@ def draw_here(bundle: Path) -> None:
     asked = request(manifest, [PROMPT], [0])
     drawer.draw(asked)
     drawn = time.perf_counter()
-    denoiser = Timed(drawer.loaders[Role.DENOISER]())
     drawer.close()
+    denoiser = Timed(drawer.loaders[Role.DENOISER]())
     drawer.loaders = {**drawer.loaders, Role.DENOISER: lambda: denoiser}
     texts = drawer.texts(asked)
     before = time.perf_counter()

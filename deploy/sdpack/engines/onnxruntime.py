@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,15 @@ def give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def let_go() -> None:
+    """Free what nothing refers to any more, files mapped into memory too, and hand it back.
+
+    Graphs refer to themselves, so that they and the weights they map stay until Python looks.
+    """
+    gc.collect()
+    give_back_freed_memory()
 
 
 def _package(runtime: Runtime) -> Any:

@@ -77,7 +77,9 @@ class Calibration:
 
         def build(folder: Any) -> None:
             self.sources.say(f"calibrating {part_words(variant)}")
-            observe(self._watched(source), self.batches(variant), folder)
+            batches = self.batches(variant)
+            self.sources.make_room(variant)
+            observe(self._watched(source), batches, folder)
 
         return self.sources.store.make("activations", inputs, build)
 
@@ -102,6 +104,7 @@ class Calibration:
 
         def build(folder: Path) -> None:
             self.sources.say(f"finding which layers of {part_words(variant)} matter")
+            self.sources.make_room(variant)
             with self.sources.store.scratch() as scratch:
                 found = found_gains(path, self.observed(variant), self._probed(variant), scratch)
             (folder / GAINS).write_text(json.dumps(found, indent=1))

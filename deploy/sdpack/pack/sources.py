@@ -13,6 +13,7 @@ from typing import Any
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
 from sdpack.bundle import SAMPLER
 from sdpack.catalog import Bridge, Catalog, LocatedCatalog
+from sdpack.engines.onnxruntime import let_go
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
@@ -35,6 +36,7 @@ from sdpack.tiles import Split
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 ATTENDING_FILE = "attending.onnx"
+MUCH_BYTES = 2**28
 SLICED_FILE = "sliced.onnx"
 SLICES = 8  # of attention that a compiler does not fuse
 SPLIT_FILE = "split.json"
@@ -160,6 +162,11 @@ class Sources:
         if key not in self._graphs:
             self._graphs[key] = self._graph(variant)
         return self._graphs[key]
+
+    def make_room(self, variant: Variant) -> None:
+        """Let go of what earlier work left in memory, if a variant's graph will need much."""
+        if self.graph(variant).bytes > MUCH_BYTES:
+            let_go()
 
     def _graph(self, variant: Variant) -> Artifact:
         checkpoint = self.checkpoint(variant.role, variant.candidate)

@@ -336,6 +336,7 @@ class Workshop(Sources):
         def build(folder: Path) -> None:
             stored = replace(scheme, inputs=False)
             self.say(f"rounding {part_words(variant)} to {stored}")
+            self.make_room(variant)
             path = self.graph(variant).path(MODEL_FILE)
             found = layers(read(path))
             asked = dict.fromkeys((layer.name for layer in found), stored)
@@ -441,6 +442,7 @@ class Workshop(Sources):
 
         def build(folder: Path) -> None:
             self.say(f"building {part}{words(variant)} for {self.profile.sm}")
+            self.make_room(variant)
             path = graph.path(piece.file)
             tensorrt_builder.build(package, path, folder, piece.ranges, self.profile.sm)
 
