@@ -87,7 +87,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
         text=True,
         env={**os.environ, **variables},
     )
-    peaks: list[tuple[float, int, int]] = []
+    peaks: list[tuple[float, int, int]] = []  # moment, resident, private
     done = threading.Event()
 
     def sample() -> None:
@@ -111,17 +111,12 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
     sampler.join()
     ended = time.perf_counter()
     ends = [*(moment for _, moment in said[1:]), ended]
-    stages = [
-        Stage(
-            words,
-            end - begin,
-            *(
-                max((peak[kind] for peak in peaks if begin <= peak[0] <= end), default=0)
-                for kind in (1, 2)
-            ),
-        )
-        for (words, begin), end in zip(said, ends, strict=True)
-    ]
+    stages = []
+    for (words, begin), end in zip(said, ends, strict=True):
+        within = [peak for peak in peaks if begin <= peak[0] <= end]
+        whole = max((peak[1] for peak in within), default=0)
+        private = max((peak[2] for peak in within), default=0)
+        stages.append(Stage(words, end - begin, whole, private))
     return Watched(stages, ended - started, status, output)
 
 
