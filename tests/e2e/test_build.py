@@ -169,10 +169,8 @@ def test_real_engines_for_a_gpu_that_is_not_here(
     assert all(f"/{precision}" in raced for precision in precisions)
     for part in manifest["parts"].values():
         assert (work / "gpu" / part["plan"]).stat().st_size > 0
-    # Attention in fp32 is not fused by the compiler, so that it gets it slice by slice.
-    sliced = {role for role, part in manifest["parts"].items() if part["sliced"]}
-    assert ("denoiser" in sliced) is (precisions == ["fp32"])
-    assert all((work / "gpu" / manifest["parts"][role]["sliced"]).is_file() for role in sliced)
+    # Slices are of no use to pictures this small.
+    assert not any(part["sliced"] for part in manifest["parts"].values())
     memory = manifest["memory"]
     assert memory["predicted_bytes"] == (
         sum(memory["weights"].values()) + memory["activation_bytes"]

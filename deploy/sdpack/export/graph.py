@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sdpack.engines.onnxruntime import give_back_freed_memory, load
+from sdpack.engines.onnxruntime import let_go, load
 from sdpack.errors import ExportError, GraphError
 from sdpack.onnx_file import MODEL_FILE, write
 
@@ -76,18 +75,34 @@ def export(part: Part, folder: Path) -> Exported:
         ExportError: it cannot be exported, or the graph disagrees with the module.
         OSError: it cannot be written.
     """
-    return export_made(lambda: part, folder)
+    path = folder / MODEL_FILE
+    return _checked(_exported(part, path), path)
 
 
 def export_made(make: Callable[[], Part], folder: Path) -> Exported:
     """As `export`, of a part that is let go before its graph is run, so that a large one is in
     memory once.
     """
-    path = folder / MODEL_FILE
-    with _quiet(), torch.no_grad():
-        answers = _exported(make(), path)
-    gc.collect()
-    give_back_freed_memory()
+    path, part = folder / MODEL_FILE, make()
+    answers = _exported(part, path)
+    _empty(part.module)
+    del part
+    let_go()
+    return _checked(answers, path)
+
+
+def _empty(module: nn.Module) -> None:
+    """Free a module's weights, whoever still refers to them: the exporter keeps what it traced.
+
+    Those that numpy has been given a view of cannot be.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        storage = tensor.untyped_storage()
+        if storage.resizable():
+            storage.resize_(0)
+
+
+def _checked(answers: Sequence[_Answer], path: Path) -> Exported:
     exported = Exported({_words(a.shape): _error(a, path) for a in answers})
     if not exported.worst < TOLERANCE:
         raise ExportError(
@@ -109,14 +124,15 @@ class _Answer:
 def _exported(part: Part, path: Path) -> list[_Answer]:
     """Write the graph; returns what the module says at the shapes it is checked at."""
     tracing = getattr(part, "tracing", nullcontext)
-    try:
-        with tracing():
-            _write(part, path)
-    except (GraphError, OSError):
-        raise
-    except Exception as cause:  # the exporter raises classes of its own, and many others
-        raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
-    return [_answer(part, shape) for shape in getattr(part, "checked_at", CHECKED_AT)]
+    with _quiet(), torch.no_grad():
+        try:
+            with tracing():
+                _write(part, path)
+        except (GraphError, OSError):
+            raise
+        except Exception as cause:  # the exporter raises classes of its own, and many others
+            raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
+        return [_answer(part, shape) for shape in getattr(part, "checked_at", CHECKED_AT)]
 
 
 def _answer(part: Part, shape: Shape) -> _Answer:
