@@ -169,8 +169,9 @@ def test_real_engines_for_a_gpu_that_is_not_here(
     assert all(f"/{precision}" in raced for precision in precisions)
     for part in manifest["parts"].values():
         assert (work / "gpu" / part["plan"]).stat().st_size > 0
-    # Slices are of no use to pictures this small.
-    assert not any(part["sliced"] for part in manifest["parts"].values())
+    # Where attention is fused there are no slices.
+    sliced = [part["sliced"] for part in manifest["parts"].values() if part["sliced"]]
+    assert precisions == ["fp32"] or not sliced
     memory = manifest["memory"]
     assert memory["predicted_bytes"] == (
         sum(memory["weights"].values()) + memory["activation_bytes"]

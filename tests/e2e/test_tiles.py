@@ -34,9 +34,13 @@ ASKED = ("--size", str(SIZE), "--steps", "1", "--images", "1")
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose decoder takes most of the memory."""
+    """A model whose decoder takes most of the memory, and whose denoiser attends to every pixel."""
     folder = tmp_path_factory.mktemp("tiles")
     families.write_model(folder / "model", "sd", DIFFUSION["euler"]())
+    families.unet(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).save_pretrained(folder / "model" / "unet")
     torch.manual_seed(0)
     AutoencoderKL(
         block_out_channels=(32, 32, 32, 32),
@@ -132,6 +136,9 @@ def test_a_tiled_bundle_has_an_engine_for_each_of_the_two_graphs(work: Path) -> 
     assert {engine.plan for engine in part.engines} == plans
     assert plans < set(manifest.files)
     assert unfinished(manifest) == []
+    # In fp32 the compiler holds all scores of 4,096 tokens at once, unless it is given slices.
+    assert manifest.parts[Role.DENOISER].sliced == "onnx/unet/sliced.onnx"
+    assert "onnx/unet/sliced.onnx" in manifest.files
     assert (
         part.tiles.tail.inputs["features"].largest[2:] == (part.tiles.split.side(LATENTS, 32),) * 2
     )

@@ -62,6 +62,7 @@ from sdpack.rewrite.fuse import fuse_attention
 
 MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
 COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
+SLICED_SHARE = 0.75  # of the scratch of a graph: slices that take less are worth their time
 PIECES = 1  # of the ways a decoder is cut
 KEPT = "kept"  # a layer in the type its variant computes in
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "scipy")
@@ -391,13 +392,12 @@ class Workshop(Sources):
         made = self.made(variant).artifact
         if SLICED_FILE not in made.files:
             return self.shapes.pieces(variant, placement, split_of(made))
-        return min(
-            (
-                self.shapes.pieces(variant, placement, split_of(made), file)
-                for file in (MODEL_FILE, SLICED_FILE)
-            ),
-            key=lambda pieces: self._scratch(variant, pieces),
+        whole, sliced = (
+            self.shapes.pieces(variant, placement, split_of(made), file)
+            for file in (MODEL_FILE, SLICED_FILE)
         )
+        most = SLICED_SHARE * self._scratch(variant, whole)
+        return sliced if self._scratch(variant, sliced) < most else whole
 
     def _scratch(self, variant: Variant, pieces: Sequence[Piece]) -> float:
         """The most that any takes while it runs; known only of plans, and 0 of others."""
@@ -435,13 +435,13 @@ class Workshop(Sources):
             "shapes": {name: asdict(given) for name, given in piece.ranges.items()},
             **self._target(variant),
         }
-        part = ""
-        if piece.file not in (MODEL_FILE, SLICED_FILE):
+        form = ""
+        if piece.file != MODEL_FILE:
             inputs["piece"] = piece.file
-            part = f"{Path(piece.file).stem} of "
+            form = f" ({Path(piece.file).stem})"
 
         def build(folder: Path) -> None:
-            self.say(f"building {part}{words(variant)} for {self.profile.sm}")
+            self.say(f"building {words(variant)}{form} for {self.profile.sm}")
             self.make_room(variant)
             path = graph.path(piece.file)
             tensorrt_builder.build(package, path, folder, piece.ranges, self.profile.sm)
