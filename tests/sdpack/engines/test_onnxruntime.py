@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from sdpack.engines import onnxruntime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
+from sdpack.onnx_file import read, write_beside
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.bank import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
@@ -80,3 +82,26 @@ def test_saving_does_not_change_the_graph(tmp_path: Path) -> None:
     model = linear(np.eye(4, dtype=np.float32))
     path = saved(model, tmp_path)
     assert [n.op_type for n in ir.load(path).graph] == [n.op_type for n in model.graph]
+
+
+def test_only_large_graphs_of_plain_weights_are_not_laid_out_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = np.random.default_rng(0).standard_normal((128, 96)).astype(np.float32)
+    whole = saved(linear(weight), tmp_path / "whole")
+    write_beside(read(whole), whole.with_name("attending.onnx"))
+    packed = tmp_path / "packed.onnx"
+    packed.write_bytes(whole.read_bytes() + b"DequantizeLinear")
+    (tmp_path / "model.onnx.data").write_bytes(bytes(weight.nbytes))
+    plain = onnxruntime._is_large_and_plain
+    assert not plain(whole), "it is small"
+    x = np.ones((3, 128), np.float32)
+    with load(whole) as session:
+        wanted = session.run({"x": x})["y"]
+    monkeypatch.setattr(onnxruntime, "LARGE_BYTES", weight.nbytes)
+    assert plain(whole)
+    assert plain(whole.with_name("attending.onnx")), "its weights are those of the other form"
+    assert not plain(packed)
+    assert not plain(tmp_path / "none.onnx")
+    with load(whole) as session:
+        assert np.allclose(session.run({"x": x})["y"], wanted, atol=1e-5)
