@@ -186,7 +186,7 @@ def placements_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
 @click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
 @click.option("--memory", help="As of `sdpack build`.")
 @click.option("--images", default=1, show_default=True)
-@click.option("--steps", default=4, show_default=True)
+@click.option("--steps", default=2, show_default=True)
 @click.option("--keep/--anew", default=False, help="Go on with the cache of the last run.")
 @click.option("--draw", is_flag=True, help="Draw one picture with a CPU under the same cap.")
 def main(

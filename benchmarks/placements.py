@@ -61,7 +61,7 @@ def peaks(order: Order, console: Console) -> tuple[str, dict[Placement, int]]:
 
 @click.command()
 @click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
-@click.option("--precision", default="w8", show_default=True)
+@click.option("--precision", default="fp32", show_default=True)
 @click.option("--steps", default=4, show_default=True)
 def main(name: str, precision: str, steps: int) -> None:
     """Print one table."""

@@ -47,7 +47,7 @@ TIMED_PICTURES = 3
 LARGE = 256 * 256  # pixels of a picture, of which FEW_SAMPLES are enough to look at
 FEW_SAMPLES = 4
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
-TIMING_S = 120.0  # of timing, after which no further mix is timed
+TIMING_S = 60.0  # of timing, after which no further mix is timed
 CHUNK = 16
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
