@@ -27,7 +27,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "setting up $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
-	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,dev]'
+	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,serve,dev]'
 	@touch $@
 
 clean:

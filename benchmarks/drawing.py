@@ -80,7 +80,7 @@ class Easel:
         pipeline = Pipeline(
             {role: partial(load, paths[role]) for role in paths},
             {Role.TEXT_ENCODER: workshop.tokenizer(self.mix.text_encoder.candidate)},
-            workshop.sampler(self.mix.denoiser.candidate),
+            lambda _: workshop.sampler(self.mix.denoiser.candidate),
             workshop.latents(self.mix.decoder.candidate),
         )
         latents, pictures, texts = [], [], []

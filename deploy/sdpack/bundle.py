@@ -4,7 +4,8 @@
     onnx/              portable graphs in the folders optimum's pipelines read: text_encoder, unet,
                        vae_decoder, tokenizer, scheduler, model_index.json
     engines/           TensorRT plans, one a graph, where the profile's runtime is TensorRT
-    sampler.json       the scheduler as a table
+    sampler.json       the scheduler as a table; sampler-20.json for 20 steps, sampler-768x512.json
+                       where the schedule depends on a picture's size
     samples.png        the same prompts through this mix
     verified.json      what `verify` saw on the machine it last ran on; not part of what ships
 
@@ -46,7 +47,6 @@ from sdpack.tiles import Split
 
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
-SAMPLER = "sampler.json"
 SAMPLES = "samples.png"
 ONNX = "onnx"
 ENGINES = "engines"
@@ -85,9 +85,19 @@ def tokenizer_name(role: Role) -> str:
     return f"{ONNX}/" + role.value.replace(Role.TEXT_ENCODER.value, TOKENIZER)
 
 
-def sampler_name(size: Size) -> str:
-    """Where the sampler table of a size is in a bundle whose schedule depends on the size."""
-    return f"sampler-{format_size(size)}.json"
+def sampler_name(size: Size | None = None, steps: int | None = None) -> str:
+    """Where a sampler table is in a bundle.
+
+    Args:
+        size: where the schedule depends on the size, and this is not the usual one.
+        steps: where these are not the bundle's own.
+    """
+    words = ["sampler"]
+    if size is not None:
+        words.append(format_size(size))
+    if steps is not None:
+        words.append(str(steps))
+    return "-".join(words) + ".json"
 
 
 def plan_name(role: Role, graph: str) -> str:
@@ -279,10 +289,13 @@ class Sampling(Document):
     """How pictures are drawn unless asked otherwise.
 
     Attributes:
+        other_steps: numbers of steps that there are tables for besides; nothing was measured with
+            them.
         sizes: heights and widths the bundle was built for; none means the one it draws.
     """
 
     steps: PositiveInt
+    other_steps: tuple[PositiveInt, ...] = ()
     guidance_scale: NonNegativeFloat
     guidance_rescale: NonNegativeFloat = 0.0
     negative_prompt: str

@@ -153,7 +153,7 @@ def drawn_here(
             for v in mix.variants
         },
         {v.role: workshop.tokenizer(v.candidate) for v in mix.variants if v.role.encodes_text},
-        workshop.sampler(mix.denoiser.candidate),
+        lambda _: workshop.sampler(mix.denoiser.candidate),
         workshop.latents(mix.decoder.candidate),
         placement,
         workshop.order.conditioning(mix.denoiser.candidate),

@@ -16,6 +16,7 @@ from sdpack.errors import FAILED, USAGE, SdpackError
 COMMANDS = (
     "build",
     "run",
+    "serve",
     "finish",
     "verify",
     "inspect",

@@ -28,6 +28,7 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the first; then one more.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: the bundle's.")
 @click.option("--negative-prompt", help="What to move away from; default: the bundle's.")
+@click.option("--steps", type=click.IntRange(min=1), help="Default: the bundle's.")
 @click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
 @click.option(
     "--runtime",
@@ -48,6 +49,7 @@ def command(
     seed: int,
     guidance_scale: float | None,
     negative_prompt: str | None,
+    steps: int | None,
     size: str | None,
     runtime: str | None,
     out: Path,
@@ -68,7 +70,7 @@ def command(
     files = []
     for number, prompt in enumerate(prompts):
         asked = request(
-            manifest, [prompt], [seed + number], guidance_scale, negative_prompt, asked_size
+            manifest, [prompt], [seed + number], guidance_scale, negative_prompt, asked_size, steps
         )
         (picture,) = drawer.draw(asked)
         path = out if out.suffix == ".png" else out / f"{number + 1}.png"

@@ -332,7 +332,7 @@ class Studio:
         return Pipeline(
             {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
             {r: part.tokenizer for r, part in mix.encoders.items() if part.tokenizer is not None},
-            mix.recipe.sampler,
+            lambda _: mix.recipe.sampler,
             mix.latents,
             placement or Placement(),
             mix.recipe.conditioning,

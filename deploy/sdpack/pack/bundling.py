@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from PIL import Image
 from sdpack.bundle import (
     ENGINES,
     ONNX,
-    SAMPLER,
     SAMPLES,
     Engine,
     Estimated,
@@ -39,6 +39,7 @@ from sdpack.bundle import (
 from sdpack.catalog import TextEncoder
 from sdpack.conditioning import Family
 from sdpack.engines.tensorrt_builder import PLAN_FILE
+from sdpack.errors import SchedulerError
 from sdpack.evaluate.metrics import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
 from sdpack.onnx_file import MODEL_FILE
@@ -55,6 +56,7 @@ from sdpack.precision import Runtime
 from sdpack.tiles import HEAD_FILE, TAIL_FILE
 
 LISTED = 10  # standings whose latency is measured
+OTHER_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 PIPELINES = {
     Family.SD: "StableDiffusionPipeline",
     Family.SDXL: "StableDiffusionXLPipeline",
@@ -110,6 +112,7 @@ class Bundling:
             placement=PlacementFigures.of(self.winner.placement),
             sampling=Sampling(
                 steps=sampling.steps,
+                other_steps=self._other_steps,
                 guidance_scale=sampling.guidance_scale,
                 guidance_rescale=sampling.guidance_rescale,
                 negative_prompt=sampling.negative_prompt,
@@ -271,13 +274,27 @@ class Bundling:
         Image.fromarray(samples).save(folder / SAMPLES, optimize=True)
 
     def _write_samplers(self, folder: Path) -> None:
-        """One table, and more where the schedule depends on a picture's size."""
-        usual = self.workshop.sampler(self.denoiser).to_json()
-        (folder / SAMPLER).write_text(json.dumps(usual) + "\n")
-        for size, latents in zip(self.order.sizes, self.order.latent_sizes, strict=True):
-            table = self.workshop.sampler(self.denoiser, latents).to_json()
-            if table != usual:
-                (folder / sampler_name(size)).write_text(json.dumps(table) + "\n")
+        """A table for each number of steps, and more where a schedule depends on the size."""
+        for steps in (None, *self._other_steps):
+            usual = self.workshop.sampler(self.denoiser, steps=steps).to_json()
+            (folder / sampler_name(steps=steps)).write_text(json.dumps(usual) + "\n")
+            for size, latents in zip(self.order.sizes, self.order.latent_sizes, strict=True):
+                table = self.workshop.sampler(self.denoiser, latents, steps).to_json()
+                if table != usual:
+                    (folder / sampler_name(size, steps)).write_text(json.dumps(table) + "\n")
+
+    @cached_property
+    def _other_steps(self) -> tuple[int, ...]:
+        """Numbers of steps the scheduler can do besides those that are measured."""
+        own = self.order.sampling_of(self.denoiser).steps
+        return tuple(steps for steps in OTHER_STEPS if steps != own and self._can_do(steps))
+
+    def _can_do(self, steps: int) -> bool:
+        try:
+            self.workshop.sampler(self.denoiser, steps=steps)
+        except SchedulerError:
+            return False
+        return True
 
     def _index(self, scheduler: Path) -> str:
         """What optimum's ONNX Runtime pipelines read first: the class of each part."""

@@ -291,7 +291,7 @@ class Calibration:
                 for v in reference.variants
                 if v.role.encodes_text
             },
-            sources.sampler(denoiser),
+            lambda _: sources.sampler(denoiser),
             sources.latents(reference.decoder.candidate),
             conditioning=sources.order.conditioning(denoiser),
             observe=observe,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
-from sdpack.bundle import SAMPLER
 from sdpack.catalog import Bridge, Catalog, LocatedCatalog
 from sdpack.engines.onnxruntime import let_go
 from sdpack.errors import CatalogError, SourceError
@@ -40,6 +39,7 @@ MUCH_BYTES = 2**28
 SLICED_FILE = "sliced.onnx"
 SLICES = 8  # of attention that a compiler does not fuse
 SPLIT_FILE = "split.json"
+TABLE_FILE = "sampler.json"
 REVISION = 6  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
@@ -106,19 +106,26 @@ class Sources:
             self._tokenizers[encoder] = PromptTokenizer(self.tokenizer_folder(encoder), tokens)
         return self._tokenizers[encoder]
 
-    def sampler(self, denoiser: str, latents: Size | None = None) -> SamplerTable:
+    def sampler(
+        self, denoiser: str, latents: Size | None = None, steps: int | None = None
+    ) -> SamplerTable:
         """A denoiser's scheduler as a table.
 
         Args:
             latents: height and width of a picture's; those of a measured picture by default.
+            steps: those it is measured with by default.
+
+        Raises:
+            SchedulerError: it is not linear, or cannot do so many steps.
         """
         rows = latents or self.order.latent_rows
         sampling = self.order.sampling_of(denoiser)
+        asked = steps or sampling.steps
         family = family_of(self.checkpoint(Role.DENOISER, denoiser))
         folder = self.order.folder(sampling.scheduler)
         inputs = {
             "scheduler": files_digest(folder),
-            "steps": sampling.steps,
+            "steps": asked,
             "family": family,
             "size": rows,
             "tools": versions(("torch", "diffusers")),
@@ -131,12 +138,12 @@ class Sources:
                 from sdpack.export.sampler import load_scheduler, run_settings, sampler_table
 
                 scheduler = load_scheduler(folder)
-                settings = run_settings(scheduler, family, sampling.steps, rows)
-                table = sampler_table(scheduler, sampling.steps, settings)
-                (target / SAMPLER).write_text(json.dumps(table.to_json()) + "\n")
+                settings = run_settings(scheduler, family, asked, rows)
+                table = sampler_table(scheduler, asked, settings)
+                (target / TABLE_FILE).write_text(json.dumps(table.to_json()) + "\n")
 
             self._samplers[key] = read_sampler(
-                self.store.make("sampler", inputs, build).path(SAMPLER)
+                self.store.make("sampler", inputs, build).path(TABLE_FILE)
             )
         return self._samplers[key]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
-from sdpack.bundle import SAMPLER, Engine, Manifest, Part, sampler_name, tokenizer_name
+from sdpack.bundle import Engine, Manifest, Part, sampler_name, tokenizer_name
 from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
@@ -13,7 +14,7 @@ from sdpack.errors import BundleError, PromptError
 from sdpack.precision import Precision, Runtime
 from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
-from sdpack.runtime.sampler import read_sampler
+from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
@@ -47,16 +48,26 @@ def pipeline(
             for role, part in manifest.parts.items()
             if role.encodes_text
         },
-        read_sampler(folder / SAMPLER),
+        tables(folder, manifest),
         Latents(space.channels, space.scaling_factor, space.shift_factor, space.pixels),
         manifest.placement.placement(),
         manifest.conditioning,
-        {
-            size: read_sampler(folder / sampler_name(size))
-            for size in manifest.sampling.sizes
-            if sampler_name(size) in manifest.files
-        },
     )
+
+
+def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable]:
+    """The sampler table of a request, read when it is first asked for."""
+
+    @cache
+    def read(name: str) -> SamplerTable:
+        return read_sampler(folder / name)
+
+    def of(request: Request) -> SamplerTable:
+        steps = None if request.steps in (None, manifest.sampling.steps) else request.steps
+        own = sampler_name((request.height, request.width), steps)
+        return read(own if own in manifest.files else sampler_name(steps=steps))
+
+    return of
 
 
 def _load(
@@ -94,6 +105,7 @@ def request(
     guidance_scale: float | None = None,
     negative_prompt: str | None = None,
     size: Size | None = None,
+    steps: int | None = None,
 ) -> Request:
     """A request with the bundle's own settings where none are given.
 
@@ -101,7 +113,7 @@ def request(
         size: height and width of a picture, in pixels.
 
     Raises:
-        PromptError: it cannot be drawn, or the bundle was built for other sizes.
+        PromptError: it cannot be drawn, or the bundle was built for other sizes or steps.
     """
     settings = manifest.sampling
     own = (settings.height, settings.width)
@@ -113,6 +125,12 @@ def request(
             f"{', '.join(map(format_size, built))} pixels, not {format_size((height, width))}; "
             "choose one of these, or build with --size"
         )
+    known = sorted({settings.steps, *settings.other_steps})
+    if steps is not None and steps not in known:
+        raise PromptError(
+            f"{manifest.name} has no table for {steps} steps, but for "
+            f"{', '.join(map(str, known))}; choose one of these, or build with --steps"
+        )
     return Request(
         prompts,
         seeds,
@@ -121,4 +139,5 @@ def request(
         width,
         settings.negative_prompt if negative_prompt is None else negative_prompt,
         settings.guidance_rescale,
+        steps,
     )

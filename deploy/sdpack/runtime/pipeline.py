@@ -17,7 +17,7 @@ from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
-from sdpack.runtime.sampler import SamplerTable, sample
+from sdpack.runtime.sampler import SamplerTable, Stepped, sample
 from sdpack.runtime.text import Text, encoded, joined, told
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.tiles import LATENTS, PICTURES
@@ -59,6 +59,7 @@ class Request:
         guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 or less does without.
         guidance_rescale: how far guided noise gets back the spread it has without guidance (Lin
             et al. 2023, section 3.4), 0 to 1.
+        steps: None for the sampler's own number.
     """
 
     prompts: Sequence[str]
@@ -68,6 +69,7 @@ class Request:
     width: int
     negative_prompt: str = ""
     guidance_rescale: float = 0.0
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Raises PromptError for what cannot be drawn."""
@@ -89,29 +91,31 @@ class Pipeline:
     Attributes:
         loaders: what loads each part's engine.
         tokenizers: of each text encoder.
-        samplers: of sizes, height and width in pixels, whose schedule is their own.
+        sampler: the scheduler, as the table that is right for a request.
         observe: called with what the denoiser is given at each step, for calibration.
     """
 
     loaders: Mapping[Role, Loader]
     tokenizers: Mapping[Role, PromptTokenizer]
-    sampler: SamplerTable
+    sampler: Callable[[Request], SamplerTable]
     latents: Latents
     placement: Placement = field(default_factory=Placement)
     conditioning: Conditioning = field(default_factory=Conditioning)
-    samplers: Mapping[tuple[int, int], SamplerTable] = field(default_factory=dict)
     observe: Callable[[dict[str, NDArray[np.generic]]], None] | None = None
     _resident: dict[Role, Session] = field(default_factory=dict, init=False)
 
-    def draw(self, request: Request) -> Pictures:
+    def draw(self, request: Request, stepped: Stepped | None = None) -> Pictures:
         """uint8 (N, height, width, 3).
+
+        Args:
+            stepped: as in `denoise`.
 
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
             EngineError: a part could not be loaded or run.
         """
         text, against = self.texts(request)
-        return to_pictures(self.decode(self.denoise(request, text, against)))
+        return to_pictures(self.decode(self.denoise(request, text, against, stepped)))
 
     def texts(self, request: Request) -> tuple[Text, Text | None]:
         """What is said of the prompts, and what guidance moves away from, if there is any."""
@@ -146,12 +150,20 @@ class Pipeline:
     def _roles(self) -> list[Role]:
         return [role for role in Role if role in self.loaders]
 
-    def denoise(self, request: Request, text: Text, against: Text | None) -> Floats:
+    def denoise(
+        self,
+        request: Request,
+        text: Text,
+        against: Text | None,
+        stepped: Stepped | None = None,
+    ) -> Floats:
         """Latents float32 (N, C, h, w).
 
         Args:
             against: of one text, what guidance moves away from; None does without.
+            stepped: as in `sample`.
         """
+        table = self.sampler(request)
         noise = Noise(request.seeds, self.latents.shape(request.height, request.width))
         halves = [text] if against is None else [against.repeated(len(text)), text]
         asked = [self._told(request, half) for half in halves]
@@ -163,8 +175,7 @@ class Pipeline:
                     return predict(given, asked[0])
                 return _guided(predict, given, asked, request, self.placement.guidance)
 
-            table = self.samplers.get((request.height, request.width), self.sampler)
-            return sample(table, noise.draw(), model, noise.draw)
+            return sample(table, noise.draw(), model, noise.draw, stepped)
 
     def _told(self, request: Request, text: Text) -> Told:
         scale = request.guidance_scale

@@ -97,14 +97,29 @@ Model = Callable[[Floats, float], Floats]
 """(model input, timestep) to the model's output, both float32 of the latents' shape."""
 
 
-def sample(table: SamplerTable, start: Floats, model: Model, draw: Callable[[], Floats]) -> Floats:
+Stepped = Callable[[int, int], None]
+"""Told how many model calls were made, and of how many."""
+
+
+def sample(
+    table: SamplerTable,
+    start: Floats,
+    model: Model,
+    draw: Callable[[], Floats],
+    stepped: Stepped | None = None,
+) -> Floats:
     """Latents float32 of `start`'s shape after all of the table's calls.
 
     Args:
         start: unit noise.
         draw: called `table.draws` times for more unit noise of the same shape.
+        stepped: called after each model call; what it raises ends the work.
     """
-    *_, latents = trajectory(table, start, model, draw)
+    latents = start
+    for made, sampled in enumerate(trajectory(table, start, model, draw), start=1):
+        latents = sampled
+        if stepped is not None:
+            stepped(made, table.calls)
     return latents
 
 

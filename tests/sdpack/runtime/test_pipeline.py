@@ -55,7 +55,7 @@ def pipeline(placement: Placement | None = None) -> tuple[Pipeline, list[str]]:
     log: list[str] = []
     loaders = {role: (lambda role=role: Fake(role, log)) for role in ROLES}
     tokenizers = {Role.TEXT_ENCODER: PromptTokenizer(TOKENIZER)}
-    return Pipeline(loaders, tokenizers, TABLE, Latents(4), placement or Placement()), log
+    return Pipeline(loaders, tokenizers, lambda _: TABLE, Latents(4), placement or Placement()), log
 
 
 def request(**changes: Any) -> Request:

@@ -1,0 +1,136 @@
+"""`sdpack serve`: a bundle behind HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import click
+
+from sdpack.bundle import open_bundle
+from sdpack.errors import MissingPackageError
+from sdpack.precision import Runtime
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@click.command(
+    "serve",
+    context_settings={"auto_envvar_prefix": "SDPACK", "show_default": True},
+    epilog="""\b
+Examples:
+  sdpack serve engines/4gb-gpu
+  sdpack serve engines/4gb-gpu --host 0.0.0.0 --api-key-file keys.txt
+  curl -s localhost:8188/v1/images/generations -H 'content-type: application/json' \\
+    -d '{"prompt": "a red heart"}'
+
+Each option can be given as an environment variable: SDPACK_PORT, SDPACK_API_KEY_FILE ...
+
+SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at once.
+""",
+)
+@click.argument("bundle", type=click.Path(path_type=Path), envvar="SDPACK_BUNDLE")
+@click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8188)
+@click.option(
+    "--api-key-file",
+    type=click.Path(path_type=Path),
+    help="Keys, one a line; clients send one as `Authorization: Bearer KEY`.",
+)
+@click.option("--cors-origin", multiple=True, help="A web origin whose pages may ask; repeatable.")
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    help="A name the server goes by, when it listens to this machine alone; repeatable.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Most pictures drawn together; default: the bundle's.",
+)
+@click.option("--queue", type=click.IntRange(min=1), default=64, help="Pictures that may wait.")
+@click.option(
+    "--wait-ms",
+    type=click.FloatRange(0, 10_000),
+    default=10.0,
+    help="How long a batch waits to fill.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=300.0, help="Seconds a request may take."
+)
+@click.option("--max-pictures", type=click.IntRange(min=1), default=10, help="Of one request.")
+@click.option("--max-prompt", type=click.IntRange(min=1), default=4000, help="Characters.")
+@click.option(
+    "--runtime",
+    type=click.Choice([runtime.value for runtime in Runtime]),
+    help="Default: the profile's where this machine has it, else the CPU.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Of the CPU; default: all cores.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    bundle: Path,
+    host: str,
+    port: int,
+    api_key_file: Path | None,
+    cors_origin: tuple[str, ...],
+    allowed_host: tuple[str, ...],
+    batch: int | None,
+    queue: int,
+    wait_ms: float,
+    timeout: float,
+    max_pictures: int,
+    max_prompt: int,
+    runtime: str | None,
+    threads: int | None,
+) -> None:
+    """Draw pictures for whoever asks over HTTP: OpenAI's images API, jobs, and a page at /."""
+    try:
+        from sdpack.serve.server import serve
+    except ModuleNotFoundError as cause:
+        if cause.name is None or cause.name.split(".")[0] == "sdpack":
+            raise
+        raise MissingPackageError(cause.name, "serve", "serving a bundle") from cause
+    from sdpack.runtime.choose import chosen_runtime
+    from sdpack.serve.app import Settings
+    from sdpack.serve.limits import Limits
+    from sdpack.serve.security import read_keys
+
+    manifest = open_bundle(bundle)
+    if batch is not None and batch > manifest.sampling.batch:
+        raise click.BadParameter(
+            f"the bundle was built for {manifest.sampling.batch} at once; build with --batch",
+            param_hint="--batch",
+        )
+    local = _is_loopback(host)
+    settings = Settings(
+        Limits(
+            queue=queue,
+            pictures=max_pictures,
+            prompt=max_prompt,
+            wait_s=wait_ms / 1000,
+            timeout_s=timeout,
+        ),
+        read_keys(api_key_file) if api_key_file else (),
+        cors_origin,
+        (*LOOPBACK, host, *allowed_host) if local else allowed_host,
+        batch,
+        threads,
+    )
+    if not local and api_key_file is None:
+        click.echo(f"{host} can be reached from outside, and no --api-key-file is given", err=True)
+    chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
+    quiet = bool((ctx.obj or {}).get("quiet"))
+
+    def say(words: str) -> None:
+        if not quiet:
+            click.echo(words, err=True)
+
+    serve(bundle, manifest, chosen, settings, (host, port), say)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,128 @@
+"""Errors as answers: OpenAI's shape, a status that says whose fault it is, no traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from sdpack.errors import InputError, SdpackError
+from sdpack.serve.scheduler import BusyError, EndingError
+from sdpack.serve.service import BadRequestError
+from sdpack.serve.shapes import ErrorBody, ErrorData
+from sdpack.serve.work import TimedOutError
+
+log = logging.getLogger("sdpack.serve")
+GONE = 499  # the client has left; nobody reads the answer
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": words}
+    for status, words in (
+        (400, "The request is wrong"),
+        (401, "A key is needed"),
+        (404, "There is no such thing"),
+        (413, "The request is too large"),
+        (429, "The queue is full"),
+        (500, "It could not be drawn"),
+        (503, "Not ready, or ending"),
+        (504, "It took too long"),
+    )
+}
+
+
+class NotReadyError(SdpackError):
+    """The engines are not loaded yet, or cannot be."""
+
+
+class GoneError(SdpackError):
+    """The client has left."""
+
+
+class NotFoundError(SdpackError):
+    """There is no such model, job or picture."""
+
+    def __init__(self, message: str, code: str = "not_found") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def said(error: Exception) -> tuple[int, ErrorData]:
+    """The status and the words of an error."""
+    message = str(error)
+    match error:
+        case BadRequestError():
+            return error.status, _wrong(message, error.param)
+        case InputError():
+            return 400, _wrong(message)
+        case NotFoundError():
+            return 404, _wrong(message, code=error.code)
+        case BusyError():
+            return 429, ErrorData(message=message, type="rate_limit_error", code="queue_full")
+        case NotReadyError() | EndingError():
+            return 503, ErrorData(message=message, type="server_error", code="unavailable")
+        case TimedOutError():
+            return 504, ErrorData(message=message, type="server_error", code="timeout")
+        case GoneError():
+            return GONE, ErrorData(message=message, type="server_error", code="gone")
+        case SdpackError():
+            return 500, ErrorData(message=message, type="server_error", code="failed")
+    return 500, ErrorData(message="the server failed; its log says how", type="server_error")
+
+
+def _wrong(message: str, param: str | None = None, code: str | None = None) -> ErrorData:
+    return ErrorData(message=message, type="invalid_request_error", param=param, code=code)
+
+
+def answer(error: Exception) -> JSONResponse:
+    """An error as a response."""
+    status, data = said(error)
+    headers = {"retry-after": str(error.retry_s)} if isinstance(error, BusyError) else {}
+    if status == 503:
+        headers["retry-after"] = "1"
+    return _response(status, data, headers)
+
+
+def _response(
+    status: int, data: ErrorData, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(ErrorBody(error=data).model_dump(), status, dict(headers or {}))
+
+
+def add_answers(app: FastAPI) -> None:
+    """Have an application answer errors that way."""
+
+    @app.exception_handler(SdpackError)
+    async def _(request: Request, error: SdpackError) -> JSONResponse:
+        status, _ = said(error)
+        if status >= 500 and status != 503:
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> JSONResponse:
+        problem = error.errors()[0]
+        steps = [str(step) for step in problem["loc"] if step not in ("body", "query", "path")]
+        if problem["type"] == "json_invalid":
+            return _response(400, _wrong(f"the request is no JSON: {problem['ctx']['error']}"))
+        name = ".".join(steps)[:80]
+        told = str(problem["msg"]).encode(errors="replace").decode()
+        shown = name.encode(errors="replace").decode()
+        message = f"{shown}: {told}" if shown else told
+        return _response(400, _wrong(message, shown or None))
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> JSONResponse:
+        what = f"{request.method} {request.url.path}"
+        words = {404: f"there is no {what}", 405: f"{what} is not allowed"}
+        message = words.get(error.status_code, str(error.detail))
+        return _response(error.status_code, _wrong(message), error.headers)
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(error)

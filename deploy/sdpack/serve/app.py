@@ -1,0 +1,163 @@
+"""The application: routes in front of one bundle, and the life of what draws it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+
+from sdpack.bundle import Manifest
+from sdpack.errors import SdpackError
+from sdpack.precision import Runtime
+from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.answers import add_answers
+from sdpack.serve.jobs import Jobs
+from sdpack.serve.jobs_api import job_routes
+from sdpack.serve.limits import Limits
+from sdpack.serve.metrics import Metrics
+from sdpack.serve.openai_api import openai_routes
+from sdpack.serve.painter import Painter
+from sdpack.serve.scheduler import Scheduler
+from sdpack.serve.security import BodyLimit, Dressed, Guard, KnownHosts
+from sdpack.serve.service import Service, size_words
+from sdpack.serve.status_api import status_routes
+from sdpack.serve.webui_api import webui_routes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bundle is served.
+
+    Attributes:
+        keys: that let a client in; none lets everybody in.
+        origins: web origins whose pages may ask the server; none but its own by default.
+        hosts: names the server goes by; none means any.
+        batch: the most pictures drawn together; the bundle's own by default.
+        threads: of the CPU.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    keys: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    hosts: Sequence[str] = ()
+    batch: int | None = None
+    threads: int | None = None
+
+
+def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Settings) -> Service:
+    """An opened bundle as a service whose engines are not loaded yet."""
+    batch = settings.batch or manifest.sampling.batch
+    metrics = Metrics(batch, manifest.memory.budget_bytes)
+    painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage)
+    scheduler = Scheduler(painter, batch, settings.limits, metrics)
+    return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))
+
+
+def application(
+    service: Service,
+    settings: Settings,
+    ready: Callable[[], None] = lambda: None,
+    failed: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The application that serves it; engines are loaded once it starts.
+
+    Args:
+        ready: called once they are, and a picture came out whole.
+        failed: called if they cannot be.
+    """
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(service, ready, failed))
+        drawing = asyncio.create_task(service.scheduler.run())
+        try:
+            yield
+        finally:
+            for task in (loading, drawing):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await asyncio.to_thread(service.scheduler.close)
+
+    app = FastAPI(
+        title="sdpack",
+        description=f"Pictures from the bundle {service.name}.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    add_answers(app)
+    for routes in (openai_routes, job_routes, webui_routes, status_routes):
+        app.include_router(routes(service))
+    _describe(app, service)
+    limits = settings.limits
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, read_s=limits.read_s)
+    app.add_middleware(Guard, keys=list(settings.keys))
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key"],
+        )
+    if settings.hosts:
+        app.add_middleware(KnownHosts, names=list(settings.hosts))
+    app.add_middleware(Dressed, metrics=service.metrics)
+    return app
+
+
+async def _load(service: Service, ready: Callable[[], None], failed: Callable[[], None]) -> None:
+    try:
+        await service.scheduler.load()
+    except SdpackError as error:
+        service.failed = error
+        failed()
+        return
+    service.ready = True
+    service.metrics.ready()
+    ready()
+
+
+def _describe(app: FastAPI, service: Service) -> None:
+    """An OpenAPI document that tells of errors as they are answered, and of what is drawn here."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title, version="1", description=app.description, routes=app.routes
+            )
+            for path in found["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                found["components"]["schemas"].pop(name, None)
+            _narrow(found["components"]["schemas"], service)
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _narrow(schemas: dict[str, Any], service: Service) -> None:
+    """Say in the schemas of requests what this bundle and this server take."""
+    texts, most = service.limits.prompt, service.most_pictures
+    for name in ("PicturesRequest", "GenerationRequest"):
+        fields = schemas[name]["properties"]
+        fields["n"]["maximum"] = most
+        fields["prompt"]["maxLength"] = fields["negative_prompt"]["anyOf"][0]["maxLength"] = texts
+        fields["seed"]["anyOf"][0]["maximum"] = LARGEST_SEED - most
+        fields["model"]["anyOf"][0]["enum"] = [service.name]
+        fields["size"]["anyOf"][0]["enum"] = ["auto", *map(size_words, service.sizes)]
+        fields["steps"]["anyOf"][0]["enum"] = service.steps
+    fields = schemas["WebUiRequest"]["properties"]
+    fields["prompt"]["maxLength"] = fields["negative_prompt"]["anyOf"][0]["maxLength"] = texts
+    fields["steps"]["anyOf"][0]["enum"] = service.steps

@@ -1,0 +1,104 @@
+"""Jobs: ask now, look later, follow step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from sdpack.serve.answers import ERRORS, NotFoundError, said
+from sdpack.serve.openai_api import picture_data, understood
+from sdpack.serve.service import Service
+from sdpack.serve.shapes import JobData, PicturesRequest
+from sdpack.serve.waiting import ready
+from sdpack.serve.work import Job, Status
+
+EVENTS = "text/event-stream"
+BEAT_S = 15.0  # between signs of life on a stream where nothing happens
+ALIVE = ": still here\n\n"
+
+
+def job_routes(service: Service) -> APIRouter:
+    """The routes under /v1/jobs."""
+    routes = APIRouter(tags=["jobs"], responses={s: ERRORS[s] for s in (400, 401, 413)})
+
+    @routes.post(
+        "/v1/jobs",
+        status_code=202,
+        responses={s: ERRORS[s] for s in (404, 408, 429, 503) if s in ERRORS},
+    )
+    async def start(asked: PicturesRequest, request: Request, response: Response) -> JobData:
+        """Have pictures drawn, and answer at once."""
+        ready(service)
+        job = service.submit(understood(service, asked))
+        response.headers["location"] = f"/v1/jobs/{job.id}"
+        return _data(request, job)
+
+    @routes.get(
+        "/v1/jobs/{name}",
+        response_model=JobData,
+        responses={200: {"content": {EVENTS: {}}}, 404: ERRORS[404]},
+    )
+    async def look(name: str, request: Request) -> JobData | StreamingResponse:
+        """How far a job is; asked for text/event-stream, each step as it is made."""
+        job = _found(service, name)
+        if EVENTS in request.headers.get("accept", ""):
+            return StreamingResponse(_events(request, job), media_type=EVENTS)
+        return _data(request, job)
+
+    @routes.delete("/v1/jobs/{name}", responses={404: ERRORS[404]})
+    async def cancel(name: str, request: Request) -> JobData:
+        """Give a job up; what is being drawn stops before its next step."""
+        job = _found(service, name)
+        service.scheduler.cancel(job)
+        return _data(request, job)
+
+    return routes
+
+
+def _found(service: Service, name: str) -> Job:
+    job = service.jobs.find(name)
+    if job is None:
+        raise NotFoundError("there is no such job, or it ended too long ago")
+    return job
+
+
+def _data(request: Request, job: Job) -> JobData:
+    done = job.status is Status.DONE
+    pictures = [picture_data(request, job, n) for n in range(len(job.pictures))] if done else []
+    return JobData(
+        id=job.id,
+        created=int(job.created),
+        status=job.status.value,
+        progress=round(job.progress, 4),
+        step=job.step,
+        steps=job.steps,
+        made=job.made,
+        n=len(job.pictures),
+        seed=job.asked.seed,
+        error=None if job.error is None else said(job.error)[1],
+        data=pictures,
+    )
+
+
+async def _events(request: Request, job: Job) -> AsyncIterator[str]:
+    """Server-sent events: "progress" as often as there is any, then one of how it ended."""
+    changes = job.changes()
+    following = asyncio.ensure_future(anext(changes))
+    try:
+        while True:
+            done, _ = await asyncio.wait((following,), timeout=BEAT_S)
+            if not done:
+                yield ALIVE
+                continue
+            try:
+                following.result()
+            except StopAsyncIteration:
+                return
+            name = job.status.value if job.status.ended else "progress"
+            yield f"event: {name}\ndata: {_data(request, job).model_dump_json()}\n\n"
+            following = asyncio.ensure_future(anext(changes))
+    finally:
+        following.cancel()

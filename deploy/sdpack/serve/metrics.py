@@ -1,0 +1,93 @@
+"""What a server counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+STATM = Path("/proc/self/statm")
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self, batch: int, budget_bytes: int) -> None:
+        self._registry = CollectorRegistry()
+        self._queue = Gauge(
+            "sdpack_queue_depth", "Pictures accepted and not yet drawn.", registry=self._registry
+        )
+        self._batch = Histogram(
+            "sdpack_batch_size",
+            "Pictures drawn together.",
+            buckets=tuple(range(1, batch + 1)),
+            registry=self._registry,
+        )
+        self._stages = Histogram(
+            "sdpack_stage_seconds",
+            "Seconds of a stage: in the queue and writing a picture each, the others a batch.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._images = Counter("sdpack_images", "Pictures drawn.", registry=self._registry)
+        self._failures = Counter(
+            "sdpack_failures",
+            "Pictures accepted and not drawn, by what stood in the way.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self._answers = Counter(
+            "sdpack_responses", "Responses, by status.", ["status"], registry=self._registry
+        )
+        self._ready = Gauge(
+            "sdpack_ready", "1 once the engines are loaded and draw.", registry=self._registry
+        )
+        memory = Gauge(
+            "sdpack_memory_bytes", "Resident host memory of the server.", registry=self._registry
+        )
+        memory.set_function(resident_bytes)
+        budget = Gauge(
+            "sdpack_memory_budget_bytes",
+            "What the bundle was built to stay within, of its device's memory.",
+            registry=self._registry,
+        )
+        budget.set(budget_bytes)
+
+    def queue_depth(self, depth: Callable[[], float]) -> None:
+        self._queue.set_function(depth)
+
+    def batch(self, size: int) -> None:
+        self._batch.observe(size)
+
+    def stage(self, name: str, seconds: float) -> None:
+        self._stages.labels(name).observe(seconds)
+
+    def drawn(self) -> None:
+        self._images.inc()
+
+    def failed(self, reason: str, count: int) -> None:
+        self._failures.labels(reason).inc(count)
+
+    def answered(self, status: int) -> None:
+        self._answers.labels(str(status)).inc()
+
+    def ready(self) -> None:
+        self._ready.set(1)
+
+    def exposition(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def resident_bytes() -> float:
+    """Of this process; 0 where the system does not say."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -1,0 +1,124 @@
+"""OpenAI's images API, over a bundle."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from sdpack.serve.answers import ERRORS, NotFoundError
+from sdpack.serve.pictures import Format
+from sdpack.serve.service import Service, size_words
+from sdpack.serve.shapes import (
+    Generation,
+    GenerationRequest,
+    ModelData,
+    ModelList,
+    PictureData,
+    PicturesRequest,
+)
+from sdpack.serve.waiting import drawn
+from sdpack.serve.work import Asked, Job
+
+PICTURES = "/v1/images/{job}/{number}"
+
+
+def openai_routes(service: Service) -> APIRouter:
+    """The routes under /v1 that OpenAI's clients use."""
+    routes = APIRouter(tags=["OpenAI"], responses=_but(404))
+
+    @routes.post("/v1/images/generations", responses={404: ERRORS[404]})
+    async def generate(asked: GenerationRequest, request: Request) -> Generation:
+        """Draw pictures, and answer once they are drawn."""
+        wanted = understood(service, asked)
+        job, files = await drawn(service, request, wanted)
+        kind = job.asked.kind
+        return Generation(
+            created=int(job.created),
+            data=[
+                PictureData(
+                    b64_json=base64.b64encode(file).decode(), seed=job.pictures[number].seed
+                )
+                if asked.response_format == "b64_json"
+                else picture_data(request, job, number)
+                for number, file in enumerate(files)
+            ],
+            output_format=job.asked.format.encoding,
+            size=size_words((kind.height, kind.width)),
+        )
+
+    @routes.get("/v1/models")
+    async def models() -> ModelList:
+        """The one model there is."""
+        return ModelList(data=[_model(service)])
+
+    @routes.get("/v1/models/{name}", responses={404: ERRORS[404]})
+    async def model(name: str) -> ModelData:
+        """A model by its name."""
+        see_that_it_is_served(service, name)
+        return _model(service)
+
+    @routes.get(
+        PICTURES,
+        response_class=Response,
+        responses={200: {"content": {"image/*": {}}}, 404: ERRORS[404]},
+    )
+    async def picture(job: str, number: int) -> Response:
+        """A picture of a job that was drawn."""
+        found = service.jobs.find(job)
+        if found is None or not 0 <= number < len(found.pictures):
+            raise NotFoundError("there is no such picture, or it was not fetched in time")
+        file = found.pictures[number].encoded
+        if file is None:
+            raise NotFoundError("this picture is not drawn yet")
+        found.fetched = True
+        return Response(file, media_type=found.asked.format.encoding.media_type)
+
+    return routes
+
+
+def _but(*left_out: int) -> dict[int | str, dict[str, Any]]:
+    return {status: said for status, said in ERRORS.items() if status not in left_out}
+
+
+def understood(service: Service, asked: PicturesRequest) -> Asked:
+    """A request as a job.
+
+    Raises:
+        BadRequestError: it cannot be drawn.
+        NotFoundError: it names another model.
+    """
+    if asked.model is not None:
+        see_that_it_is_served(service, asked.model)
+    return service.asked(
+        asked.prompt,
+        asked.n,
+        Format(asked.output_format, asked.output_compression),
+        asked.size,
+        asked.seed,
+        asked.steps,
+        asked.guidance_scale,
+        asked.negative_prompt,
+        asked.user,
+    )
+
+
+def see_that_it_is_served(service: Service, name: str) -> None:
+    """Raises NotFoundError for another model than the bundle."""
+    if name != service.name:
+        raise NotFoundError(
+            f"there is no model {name[:80]!r} here, only {service.name!r}", "model_not_found"
+        )
+
+
+def _model(service: Service) -> ModelData:
+    return ModelData(id=service.name, created=int(service.started))
+
+
+def picture_data(request: Request, job: Job, number: int) -> PictureData:
+    """Where a picture is, for as long as it is kept."""
+    path = PICTURES.format(job=job.id, number=number)
+    url = str(request.base_url).rstrip("/") + path
+    return PictureData(url=url, seed=job.pictures[number].seed)

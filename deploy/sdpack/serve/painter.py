@@ -1,0 +1,118 @@
+"""The one thread that has the engines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.bundle import Manifest
+from sdpack.errors import BrokenPictureError, SdpackError
+from sdpack.precision import Runtime
+from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.pipeline import Request, to_pictures
+from sdpack.serve.work import Kind
+
+WARM_UP = "a red heart"
+STAGES = ("encode", "denoise", "decode")
+
+Drawn = NDArray[np.uint8] | SdpackError
+Stepped = Callable[[int, int], None]
+
+
+class AbandonedError(SdpackError):
+    """Nobody waits any more for what is being drawn."""
+
+
+class Painter:
+    """Draws batches from a bundle; all its methods are for one thread.
+
+    Args:
+        timed: told the seconds of each stage of a batch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        runtime: Runtime,
+        threads: int | None = None,
+        timed: Callable[[str, float], None] = lambda *_: None,
+    ) -> None:
+        self.manifest = manifest
+        self._pipeline = pipeline(folder, manifest, runtime, threads)
+        self._timed = timed
+
+    def load(self) -> None:
+        """Load the engines, and see that a picture comes out.
+
+        Raises:
+            SdpackError: they cannot be loaded, or it is broken.
+        """
+        self._pipeline.load()
+        sampling = self.manifest.sampling
+        steps = min((sampling.steps, *sampling.other_steps))
+        self._pipeline.draw(request(self.manifest, [WARM_UP], [0], steps=steps))
+
+    def draw(
+        self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
+    ) -> list[Drawn]:
+        """A picture uint8 (H, W, 3) for each prompt, or what is wrong with it.
+
+        Args:
+            stepped: called after each step with its number, and of how many; what it raises ends
+                the work.
+
+        Raises:
+            SdpackError: none could be drawn.
+        """
+        asked = self.request(kind, prompts, seeds)
+        since = time.perf_counter()
+        texts = self._pipeline.texts(asked)
+        since = self._done("encode", since)
+        latents = self._pipeline.denoise(asked, *texts, stepped)
+        since = self._done("denoise", since)
+        decoded = self._pipeline.decode(latents)
+        self._done("decode", since)
+        return [_checked(decoded[i : i + 1]) for i in range(len(decoded))]
+
+    def request(self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int]) -> Request:
+        """What is drawn, as the pipeline takes it.
+
+        Raises:
+            PromptError: the bundle cannot draw it.
+        """
+        return request(
+            self.manifest,
+            list(prompts),
+            list(seeds),
+            kind.guidance_scale,
+            kind.negative_prompt,
+            (kind.height, kind.width),
+            kind.steps,
+        )
+
+    def _done(self, stage: str, since: float) -> float:
+        now = time.perf_counter()
+        self._timed(stage, now - since)
+        return now
+
+    def is_cut(self, prompt: str) -> bool:
+        """Whether a prompt is longer than a text encoder reads."""
+        return any(t.cut([prompt])[0] for t in self._pipeline.tokenizers.values())
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._pipeline.close()
+
+
+def _checked(decoded: NDArray[np.float32]) -> Drawn:
+    try:
+        pictures: NDArray[np.uint8] = to_pictures(decoded)
+    except BrokenPictureError as error:
+        return error
+    found: NDArray[np.uint8] = pictures[0]
+    return found

@@ -1,0 +1,273 @@
+"""Which pictures are drawn together, and when.
+
+Pictures are drawn in the order they were asked for, except that one takes others of its kind along:
+the same size, steps and guidance, up to the batch the bundle was built for, so that the most memory
+they take is what was planned. A batch that is not full waits a little for more.
+
+All of this runs in the event loop; only drawing and the writing of files have threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sdpack.errors import SdpackError
+from sdpack.serve.limits import Limits
+from sdpack.serve.metrics import Metrics
+from sdpack.serve.painter import AbandonedError, Drawn, Painter
+from sdpack.serve.pictures import encode
+from sdpack.serve.work import Asked, Job, Picture, Status, TimedOutError
+
+log = logging.getLogger("sdpack.serve")
+STEADY = 0.8  # of what is known of the time a picture takes, when another is seen
+
+
+class BusyError(SdpackError):
+    """The queue is full.
+
+    Attributes:
+        retry_s: in how long there will be room, as far as can be told.
+    """
+
+    def __init__(self, waiting: int, most: int, retry_s: int) -> None:
+        super().__init__(
+            f"{waiting} pictures are waiting and the queue holds {most}; ask again in {retry_s} s"
+        )
+        self.retry_s = retry_s
+
+
+class FailedError(SdpackError):
+    """Drawing failed in a way nobody foresaw."""
+
+    def __init__(self) -> None:
+        super().__init__("the pictures could not be drawn; the server's log says why")
+
+
+class EndingError(SdpackError):
+    """The server is ending and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is ending and takes no more work; ask another")
+
+
+@dataclass
+class _Batch:
+    """What is being drawn."""
+
+    pictures: Sequence[Picture]
+
+    @property
+    def is_wanted(self) -> bool:
+        return any(picture.wanted for picture in self.pictures)
+
+
+class Scheduler:
+    """Has a painter draw what is asked for.
+
+    Args:
+        batch: the most pictures drawn together.
+    """
+
+    def __init__(self, painter: Painter, batch: int, limits: Limits, metrics: Metrics) -> None:
+        self.batch = batch
+        self.limits = limits
+        self.ending = False
+        self._painter = painter
+        self._metrics = metrics
+        self._waiting: deque[Picture] = deque()
+        self._drawing: _Batch | None = None
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._brush = ThreadPoolExecutor(1, "draw")
+        self._files = ThreadPoolExecutor(1, "encode")
+        self._per_picture_s = 1.0
+        self._timers: dict[Job, asyncio.TimerHandle] = {}
+        metrics.queue_depth(lambda: self.depth)
+
+    @property
+    def depth(self) -> int:
+        """Pictures accepted and not yet drawn."""
+        return len(self._waiting) + (len(self._drawing.pictures) if self._drawing else 0)
+
+    def submit(self, asked: Asked) -> Job:
+        """Accept a job.
+
+        Raises:
+            BusyError: there is no room for all of its pictures.
+            EndingError: nothing is accepted any more.
+        """
+        if self.ending:
+            raise EndingError
+        if self.depth + asked.count > self.limits.queue:
+            retry = max(1, math.ceil(self.depth * self._per_picture_s))
+            raise BusyError(self.depth, self.limits.queue, retry)
+        job = Job(asked)
+        self._waiting.extend(job.pictures)
+        self._idle.clear()
+        self._arrived.set()
+        loop = asyncio.get_running_loop()
+        self._timers[job] = loop.call_later(self.limits.timeout_s, self._time_out, job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Give a job up: what waits of it is dropped, what is drawn is stopped at the next step."""
+        self._end(job, Status.CANCELLED)
+
+    def _time_out(self, job: Job) -> None:
+        what = "waited" if job.status is Status.QUEUED else "was drawn"
+        error = TimedOutError(
+            f"the request {what} for {self.limits.timeout_s:g} s, the longest this server allows; "
+            "ask for fewer pictures or steps, or later"
+        )
+        self._end(job, Status.FAILED, error)
+
+    def _end(self, job: Job, status: Status, error: Exception | None = None) -> None:
+        if job.status.ended:
+            return
+        if status is not Status.DONE:
+            reason = "cancelled" if status is Status.CANCELLED else type(error).__name__
+            self._metrics.failed(reason, len(job.pictures) - job.made)
+        job.advance(status=status, error=error)
+        self._timers.pop(job).cancel()
+        if status is not Status.DONE:
+            self._waiting = deque(picture for picture in self._waiting if picture.job is not job)
+            self._arrived.set()  # whoever waited for the batch to fill looks again
+
+    async def load(self) -> None:
+        """Load the engines on the thread that draws.
+
+        Raises:
+            SdpackError: they cannot be loaded, or draw broken pictures.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._brush, self._painter.load)
+
+    async def run(self) -> None:
+        """Draw, until cancelled."""
+        while True:
+            pictures = await self._next()
+            if not pictures:
+                self._idle.set()
+                continue
+            self._drawing = _Batch(pictures)
+            await self._draw(self._drawing)
+            self._drawing = None
+            if not self._waiting:
+                self._idle.set()
+
+    async def _next(self) -> list[Picture]:
+        """The next batch; none if what there was has been given up meanwhile."""
+        while not self._waiting:
+            self._idle.set()
+            self._arrived.clear()
+            await self._arrived.wait()
+        first = self._waiting[0]
+        ends = first.arrived + self.limits.wait_s
+        while self._waiting and self._waiting[0] is first and not self.ending:
+            left = ends - time.monotonic()
+            if left <= 0 or len(self._matching(first)) == self.batch:
+                break
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), left)
+        if not self._waiting:
+            return []
+        taken = self._matching(self._waiting[0])
+        self._waiting = deque(picture for picture in self._waiting if picture not in taken)
+        return taken
+
+    def _matching(self, first: Picture) -> list[Picture]:
+        kind = first.job.asked.kind
+        found = [picture for picture in self._waiting if picture.job.asked.kind == kind]
+        return found[: self.batch]
+
+    async def _draw(self, batch: _Batch) -> None:
+        loop, pictures = asyncio.get_running_loop(), batch.pictures
+        now = time.monotonic()
+        for picture in pictures:
+            self._metrics.stage("queue", now - picture.arrived)
+            picture.job.advance(status=Status.RUNNING)
+        self._metrics.batch(len(pictures))
+
+        def stepped(made: int, of: int) -> None:
+            """On the thread that draws."""
+            if not batch.is_wanted:
+                raise AbandonedError("nobody waits for these pictures any more")
+            loop.call_soon_threadsafe(self._stepped, pictures, made, of)
+
+        kind = pictures[0].job.asked.kind
+        prompts = [picture.job.asked.prompt for picture in pictures]
+        seeds = [picture.seed for picture in pictures]
+        work = loop.run_in_executor(self._brush, self._painter.draw, kind, prompts, seeds, stepped)
+        try:
+            drawn = await work
+        except AbandonedError:
+            return
+        except Exception as error:  # a kernel may raise anything; the server goes on
+            known = error if isinstance(error, SdpackError) else FailedError()
+            log.error("%d pictures could not be drawn", len(pictures), exc_info=error)
+            for picture in pictures:
+                self._end(picture.job, Status.FAILED, known)
+            return
+        took = (time.monotonic() - now) / len(pictures)
+        self._per_picture_s = STEADY * self._per_picture_s + (1 - STEADY) * took
+        for picture, one in zip(pictures, drawn, strict=True):
+            await self._finish(picture, one)
+
+    def _stepped(self, pictures: Sequence[Picture], made: int, of: int) -> None:
+        for job in dict.fromkeys(picture.job for picture in pictures):
+            job.advance(step=made, steps=of)
+
+    async def _finish(self, picture: Picture, drawn: Drawn) -> None:
+        job = picture.job
+        if job.status.ended:
+            return
+        if isinstance(drawn, SdpackError):
+            self._end(job, Status.FAILED, drawn)
+            return
+        since, asked = time.monotonic(), job.asked
+        loop = asyncio.get_running_loop()
+        says = says_of(asked, picture.seed)
+        file = await loop.run_in_executor(self._files, encode, drawn, asked.format, says)
+        self._metrics.stage("write", time.monotonic() - since)
+        if job.status.ended:
+            return
+        picture.encoded = file
+        self._metrics.drawn()
+        if job.made == len(job.pictures):
+            self._end(job, Status.DONE)
+        else:
+            job.advance(step=0)
+
+    async def drain(self) -> None:
+        """Take nothing new, and wait until all that was accepted has ended."""
+        self.ending = True
+        self._arrived.set()
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """End the threads, and free the engines on the one that has them."""
+        self._brush.submit(self._painter.close)
+        self._brush.shutdown()
+        self._files.shutdown()
+
+
+def says_of(asked: Asked, seed: int) -> dict[str, object]:
+    """How a picture was made, in words of its file."""
+    kind = asked.kind
+    return {
+        "prompt": asked.prompt,
+        "negative_prompt": kind.negative_prompt,
+        "seed": seed,
+        "steps": kind.steps,
+        "guidance_scale": kind.guidance_scale,
+        "size": f"{kind.width}x{kind.height}",
+    }

@@ -1,0 +1,217 @@
+"""What stands between the network and the application: keys, limits, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sdpack.errors import InputError
+from sdpack.serve.metrics import Metrics
+
+OPEN_TO_ALL = ("/", "/healthz", "/readyz")
+"""Paths that need no key: a page that asks for one, and what load balancers look at."""
+LEAST_KEY = 16  # characters
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+CSP = b"content-security-policy"
+NOTHING = b"default-src 'none'; frame-ancestors 'none'"  # what an answer of ours may load
+
+
+class KeyFileError(InputError):
+    """A file of keys that cannot be used."""
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys in a file, one a line; empty lines and those that begin with # say nothing.
+
+    Raises:
+        KeyFileError: it cannot be read, holds no key, or one that is too short to be one.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise KeyFileError(f"--api-key-file {path} cannot be read ({cause})") from cause
+    keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    if not keys:
+        raise KeyFileError(f"--api-key-file {path} holds no key; write one a line")
+    for number, key in enumerate(keys, start=1):
+        if len(key) < LEAST_KEY or not key.isascii() or not key.isprintable():
+            raise KeyFileError(
+                f"--api-key-file {path}: key {number} is shorter than {LEAST_KEY} characters or "
+                "not plain ASCII; make one with: openssl rand -hex 32"
+            )
+    return keys
+
+
+class Guard:
+    """Lets in who has a key, if keys are asked for.
+
+    Keys are compared by their digests, all of them each time, so that how long it takes says
+    nothing of them.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._refuses(scope):
+            await refuse(
+                send,
+                401,
+                "a key is needed: send it as `Authorization: Bearer KEY`",
+                "authentication_error",
+                "invalid_api_key",
+                [(b"www-authenticate", b"Bearer")],
+            )
+            return
+        await self._app(scope, receive, send)
+
+    def _refuses(self, scope: Scope) -> bool:
+        if not self._digests or scope["path"] in OPEN_TO_ALL:
+            return False
+        if scope["method"] == "OPTIONS":
+            return False
+        given = _digest(_given(dict(scope["headers"])))
+        known = [hmac.compare_digest(given, digest) for digest in self._digests]
+        return not any(known)
+
+
+def _given(headers: dict[bytes, bytes]) -> bytes:
+    kind, _, key = headers.get(b"authorization", b"").partition(b" ")
+    if kind.lower() == b"bearer":
+        return key.strip()
+    return headers.get(b"x-api-key", b"")
+
+
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()
+
+
+class BodyLimit:
+    """Refuses requests that are too large, or take too long to arrive."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int, read_s: float) -> None:
+        self._app = app
+        self._most = most_bytes
+        self._read_s = read_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self._most:
+            await self._too_large(send)
+            return
+        try:
+            async with asyncio.timeout(self._read_s):
+                messages = await self._read(receive)
+        except TimeoutError:
+            await refuse(send, 408, f"the request took longer than {self._read_s:g} s to arrive")
+            return
+        if messages is None:
+            await self._too_large(send)
+            return
+
+        async def again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, again, send)
+
+    async def _read(self, receive: Receive) -> list[Message] | None:
+        """The whole request; None if it is too large."""
+        messages, taken = [], 0
+        while True:
+            message = await receive()
+            messages.append(message)
+            taken += len(message.get("body", b""))
+            if taken > self._most:
+                return None
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return messages
+
+    async def _too_large(self, send: Send) -> None:
+        await refuse(send, 413, f"the request is larger than {self._most} bytes")
+
+
+class Dressed:
+    """Adds the headers every answer has, and counts answers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                named = {name.lower() for name, _ in headers}
+                more = [*HEADERS, (CSP, NOTHING), (b"cache-control", b"no-store")]
+                headers += [(name, value) for name, value in more if name not in named]
+                message = {**message, "headers": headers}
+                self._metrics.answered(message["status"])
+            await send(message)
+
+        await self._app(scope, receive, dressed if scope["type"] == "http" else send)
+
+
+async def refuse(
+    send: Send,
+    status: int,
+    message: str,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """An answer that is an error, in OpenAI's shape, without the application."""
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    body = json.dumps({"error": error}).encode()
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    closing = [(b"connection", b"close")] if status in (408, 413) else []
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*own, *closing, *headers]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class KnownHosts:
+    """Answers only under the names the server is known by.
+
+    Else a page anywhere could have its own name point at this machine, and read what the server
+    says to the browser it is opened in.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self._app = app
+        self._names = frozenset(name.lower() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            name = host_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1"))
+            if name not in self._names:
+                await refuse(
+                    send,
+                    421,
+                    "this server does not go by that name; start it with --allowed-host to add one",
+                    code="unknown_host",
+                )
+                return
+        await self._app(scope, receive, send)
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower()

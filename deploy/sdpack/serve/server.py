@@ -1,0 +1,154 @@
+"""A server that finishes what it has accepted before it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from sdpack.bundle import Manifest
+from sdpack.errors import SdpackError
+from sdpack.precision import Runtime
+from sdpack.serve.app import Settings, application, service_of
+from sdpack.serve.service import Service
+
+log = logging.getLogger("sdpack.serve")
+KEPT_ALIVE_S = 20
+BACKLOG = 512
+CONNECTIONS = 1024
+HEAD_BYTES = 64 * 2**10  # of a request's line and headers
+EVERY_S = 0.1
+
+
+class ListenError(SdpackError):
+    """The address is taken, or not this machine's."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, told to end: nothing new is accepted, what was is drawn and handed out.
+
+    A second signal ends it at once.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        listening: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._listening = listening
+        self._ending: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            self._listening(self.url)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On a signal."""
+        if self._loop is None or self._service.scheduler.ending:
+            self.force_exit = True
+            super().handle_exit(sig, frame)
+            return
+        self._service.scheduler.ending = True
+        log.info("ending: what was accepted is finished first")
+        self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._ending = asyncio.ensure_future(self._finish())
+
+    async def _finish(self) -> None:
+        service = self._service
+        if service.ready:
+            await service.scheduler.drain()
+        until = time.monotonic() + service.limits.linger_s
+        while service.jobs.unfetched and time.monotonic() < until:
+            await asyncio.sleep(EVERY_S)
+        self.should_exit = True
+
+
+def serve(
+    folder: Path,
+    manifest: Manifest,
+    runtime: Runtime,
+    settings: Settings,
+    listen: tuple[str, int],
+    say: Callable[[str], None],
+) -> None:
+    """Serve an opened bundle until told to end.
+
+    Args:
+        listen: host and port; port 0 takes a free one.
+        say: told where it listens, and once it is ready.
+
+    Raises:
+        SdpackError: the engines cannot be loaded, or a picture is broken.
+        ListenError: the port cannot be had.
+    """
+    _see_that_it_is_free(*listen)
+    service = service_of(folder, manifest, runtime, settings)
+    server: Server | None = None
+
+    def failed() -> None:
+        assert server is not None
+        server.should_exit = True
+
+    def listening(url: str) -> None:
+        say(f"{service.name} at {url}: loading the engines")
+
+    def ready() -> None:
+        say(f"{service.name} is ready")
+
+    app = application(service, settings, ready, failed)
+    server = Server(config_of(app, *listen), service, listening)
+    server.run()
+    if service.failed is not None:
+        raise service.failed
+
+
+def _see_that_it_is_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+    except OSError as cause:
+        raise ListenError(
+            f"{host}:{port} cannot be listened at ({cause.strerror or cause}); choose another "
+            "--port or --host"
+        ) from cause
+
+
+def config_of(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    """How an application is served; port 0 takes a free one."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=KEPT_ALIVE_S,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        http="h11",
+        ws="none",
+    )

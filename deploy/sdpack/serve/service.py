@@ -1,0 +1,147 @@
+"""One bundle being served: what its parts have in common."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from sdpack.bundle import Manifest
+from sdpack.errors import InputError, SdpackError
+from sdpack.profile import Size, parse_sizes
+from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.jobs import Jobs
+from sdpack.serve.limits import Limits
+from sdpack.serve.metrics import Metrics
+from sdpack.serve.painter import Painter
+from sdpack.serve.pictures import Format
+from sdpack.serve.scheduler import Scheduler
+from sdpack.serve.work import Asked, Job, Kind
+
+RANDOM_SEEDS = 2**32
+MOST_GUIDANCE = 100.0
+
+
+class BadRequestError(InputError):
+    """A request that cannot be drawn.
+
+    Attributes:
+        param: the field that is wrong.
+        status: of the answer.
+    """
+
+    def __init__(self, param: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{param}: {message}")
+        self.param = param
+        self.status = status
+
+
+@dataclass
+class Service:
+    """A bundle, whoever draws it, and what is known of its work.
+
+    Attributes:
+        failed: why it will never be ready.
+    """
+
+    manifest: Manifest
+    painter: Painter
+    limits: Limits
+    metrics: Metrics
+    scheduler: Scheduler
+    jobs: Jobs
+    ready: bool = False
+    failed: SdpackError | None = None
+    started: float = field(default_factory=time.time)
+
+    @property
+    def name(self) -> str:
+        """Of the model, as clients call it."""
+        return self.manifest.name
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Heights and widths it draws, the usual one first."""
+        sampling = self.manifest.sampling
+        return tuple(dict.fromkeys(((sampling.height, sampling.width), *sampling.sizes)))
+
+    @property
+    def steps(self) -> list[int]:
+        """Numbers of steps it can do."""
+        sampling = self.manifest.sampling
+        return sorted({sampling.steps, *sampling.other_steps})
+
+    @property
+    def most_pictures(self) -> int:
+        """Of one request."""
+        return min(self.limits.pictures, self.limits.queue)
+
+    def submit(self, asked: Asked) -> Job:
+        """Accept a job.
+
+        Raises:
+            BusyError: the queue is full.
+            EndingError: the server is ending.
+        """
+        job = self.scheduler.submit(asked)
+        self.jobs.add(job)
+        return job
+
+    def asked(
+        self,
+        prompt: str,
+        count: int,
+        form: Format,
+        size: str | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        user: str | None = None,
+    ) -> Asked:
+        """What a request asks for, with the bundle's own settings where it says nothing.
+
+        Raises:
+            BadRequestError: the bundle cannot draw it, or the server does not.
+        """
+        sampling, limits = self.manifest.sampling, self.limits
+        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
+            if len(text) > limits.prompt:
+                raise BadRequestError(
+                    name, f"has {len(text)} characters; this server takes {limits.prompt}"
+                )
+        most = self.most_pictures
+        if not 1 <= count <= most:
+            raise BadRequestError("n", f"{count} pictures; this server draws 1 to {most}")
+        if steps is not None and steps not in self.steps:
+            known = ", ".join(map(str, self.steps))
+            raise BadRequestError("steps", f"{steps} is not to be had; this bundle does {known}")
+        first = secrets.randbelow(RANDOM_SEEDS) if seed is None else seed
+        if not 0 <= first <= LARGEST_SEED - most:
+            raise BadRequestError(
+                "seed", f"{first} is out of range; use 0 to {LARGEST_SEED - most}"
+            )
+        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
+        if not 0 <= scale <= MOST_GUIDANCE:
+            raise BadRequestError("guidance_scale", f"{scale} is not 0 to {MOST_GUIDANCE:g}")
+        height, width = self._size(size)
+        against = sampling.negative_prompt if negative_prompt is None else negative_prompt
+        kind = Kind(height, width, steps or sampling.steps, scale, against)
+        return Asked(kind, prompt, first, count, form, user)
+
+    def _size(self, text: str | None) -> Size:
+        if text is None or text == "auto":
+            return self.sizes[0]
+        try:
+            (found,) = parse_sizes(text)
+        except (InputError, ValueError):
+            found = None
+        if found not in self.sizes:
+            known = ", ".join(map(size_words, self.sizes))
+            raise BadRequestError("size", f"{text[:40]!r} is not drawn; this bundle does {known}")
+        return found
+
+
+def size_words(size: Size) -> str:
+    """Height and width as clients write them: 768x512, the width first."""
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,96 @@
+"""What load balancers, monitors and people ask a server about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from sdpack.serve.answers import ERRORS
+from sdpack.serve.metrics import CONTENT_TYPE
+from sdpack.serve.page import page, page_policy
+from sdpack.serve.pictures import Encoding
+from sdpack.serve.service import Service, size_words
+
+
+def status_routes(service: Service) -> APIRouter:
+    """The page and the routes that say how the server is."""
+    routes = APIRouter(tags=["status"])
+
+    @routes.get("/", response_class=Response, include_in_schema=False)
+    async def playground() -> Response:
+        """The page to draw from."""
+        return Response(
+            page(), media_type="text/html", headers={"content-security-policy": page_policy()}
+        )
+
+    @routes.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz", responses={503: {"description": "Not ready, or ending"}})
+    async def readyz() -> Response:
+        """Whether pictures can be drawn: engines are loaded, and one came out whole."""
+        if service.failed is not None:
+            return JSONResponse({"status": "failed", "reason": str(service.failed)}, 503)
+        if service.scheduler.ending:
+            return JSONResponse({"status": "ending"}, 503)
+        if not service.ready:
+            return JSONResponse({"status": "loading"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @routes.get("/metrics", response_class=Response, responses={401: ERRORS[401]})
+    async def metrics() -> Response:
+        """Counters, as Prometheus reads them."""
+        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)
+
+    @routes.get("/capabilities", responses={401: ERRORS[401]})
+    async def capabilities() -> dict[str, Any]:
+        """What is drawn, with which mix, and by what evidence."""
+        return described(service)
+
+    return routes
+
+
+def described(service: Service) -> dict[str, Any]:
+    """What the server can do, as JSON values."""
+    manifest, limits = service.manifest, service.limits
+    sampling, evidence = manifest.sampling, manifest.evidence
+    return {
+        "model": service.name,
+        "sizes": [size_words(size) for size in service.sizes],
+        "steps": {"usual": sampling.steps, "choices": service.steps},
+        "guidance_scale": sampling.guidance_scale,
+        "negative_prompt": sampling.negative_prompt,
+        "batch": service.scheduler.batch,
+        "formats": [encoding.value for encoding in Encoding],
+        "limits": {
+            "pictures": limits.pictures,
+            "prompt": limits.prompt,
+            "queue": limits.queue,
+            "timeout_s": limits.timeout_s,
+        },
+        "profile": manifest.profile.name,
+        "mix": {
+            role.value: {
+                "candidate": part.candidate,
+                "precision": part.precision.value,
+                "parameters": part.parameters,
+                "licence": part.licence,
+                "source": part.source,
+            }
+            for role, part in manifest.parts.items()
+        },
+        "placement": str(manifest.placement.placement()),
+        "memory": manifest.memory.model_dump(mode="json"),
+        "evidence": {
+            "metric": evidence.metric,
+            "measured_on": evidence.measured_on,
+            "quality": evidence.quality.model_dump(mode="json"),
+            "kid": None if evidence.kid is None else evidence.kid.model_dump(mode="json"),
+            "mixes": evidence.mixes,
+            "pictures": evidence.pictures,
+        },
+    }

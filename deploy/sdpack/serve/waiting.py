@@ -1,0 +1,59 @@
+"""Waiting for a job on behalf of a client that may leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from fastapi import Request
+
+from sdpack.serve.answers import GoneError, NotReadyError
+from sdpack.serve.service import Service
+from sdpack.serve.work import Asked, Job, outcome
+
+
+def ready(service: Service) -> None:
+    """Raises NotReadyError where it is not."""
+    if service.failed is not None:
+        raise NotReadyError(f"the bundle cannot be drawn with: {service.failed}")
+    if not service.ready:
+        raise NotReadyError("the engines are being loaded; ask again in a moment")
+
+
+async def drawn(
+    service: Service, request: Request, asked: Asked, under_way: list[Job] | None = None
+) -> tuple[Job, Sequence[bytes]]:
+    """A job that was asked for and drawn; given up when the client leaves.
+
+    Args:
+        under_way: where it is listed meanwhile.
+
+    Raises:
+        SdpackError: it was not accepted, or could not be drawn.
+        GoneError: the client has left.
+    """
+    ready(service)
+    job = service.submit(asked)
+    listed = [] if under_way is None else under_way
+    listed.append(job)
+    done = asyncio.ensure_future(job.finished())
+    gone = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not job.status.ended:
+            service.scheduler.cancel(job)
+            raise GoneError("the client has left")
+    finally:
+        listed.remove(job)
+        done.cancel()
+        gone.cancel()
+        if not job.status.ended:
+            service.scheduler.cancel(job)
+    job.fetched = True
+    return job, outcome(job)
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

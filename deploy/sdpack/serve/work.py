@@ -1,0 +1,164 @@
+"""What a server is asked to draw: jobs of one or more pictures, as the event loop sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sdpack.errors import SdpackError
+from sdpack.serve.pictures import Format
+
+
+class Status(StrEnum):
+    """What has become of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (Status.DONE, Status.FAILED, Status.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What pictures have in common that can be drawn together; sizes in pixels."""
+
+    height: int
+    width: int
+    steps: int
+    guidance_scale: float
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one job shall show: picture number i of it starts from `seed` + i.
+
+    Attributes:
+        user: whom the client asks for, as it says; kept out of logs.
+    """
+
+    kind: Kind
+    prompt: str
+    seed: int
+    count: int
+    format: Format
+    user: str | None = None
+
+
+class TimedOutError(SdpackError):
+    """A job took longer than the server allows."""
+
+
+@dataclass(eq=False)
+class Picture:
+    """One picture of a job.
+
+    Attributes:
+        arrived: by the monotonic clock.
+        encoded: the file, once it is drawn.
+    """
+
+    job: Job
+    number: int
+    arrived: float
+    encoded: bytes | None = None
+
+    @property
+    def seed(self) -> int:
+        return self.job.asked.seed + self.number
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it; read by the thread that draws."""
+        return not self.job.status.ended
+
+
+@dataclass(eq=False)
+class Job:
+    """A request on its way; only the event loop changes it."""
+
+    asked: Asked
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
+    created: float = field(default_factory=time.time)
+    status: Status = Status.QUEUED
+    step: int = 0
+    steps: int = 0
+    error: Exception | None = None
+    ended: float | None = None
+    fetched: bool = False
+    pictures: list[Picture] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        """A picture for each that was asked for, none of them drawn."""
+        now = time.monotonic()
+        self.pictures = [Picture(self, number, now) for number in range(self.asked.count)]
+        self.steps = self.asked.kind.steps
+
+    @property
+    def made(self) -> int:
+        """How many of its pictures are drawn."""
+        return sum(picture.encoded is not None for picture in self.pictures)
+
+    @property
+    def files(self) -> list[bytes]:
+        """Its pictures, once all are drawn."""
+        return [picture.encoded for picture in self.pictures if picture.encoded is not None]
+
+    @property
+    def bytes(self) -> int:
+        return sum(len(file) for file in self.files)
+
+    @property
+    def progress(self) -> float:
+        """0 to 1."""
+        if self.status is Status.DONE:
+            return 1.0
+        whole = self.made + (self.step / self.steps if self.steps else 0.0)
+        return min(whole / len(self.pictures), 1.0)
+
+    def advance(self, **changes: Any) -> None:
+        """Change what it says, unless it has ended, and tell whoever waits."""
+        if self.status.ended:
+            return
+        for name, value in changes.items():
+            setattr(self, name, value)
+        if self.status.ended:
+            self.ended = time.monotonic()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changes(self) -> AsyncIterator[Job]:
+        """It, now and after every change, until it has ended."""
+        while True:
+            changed = self._changed
+            yield self
+            if self.status.ended:
+                return
+            await changed.wait()
+
+    async def finished(self) -> None:
+        """Wait until it has ended."""
+        async for _ in self.changes():
+            pass
+
+
+def outcome(job: Job) -> Sequence[bytes]:
+    """The pictures of a finished job.
+
+    Raises:
+        Exception: what it failed with.
+    """
+    if job.error is not None:
+        raise job.error
+    return job.files

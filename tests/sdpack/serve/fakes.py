@@ -1,0 +1,130 @@
+"""A server over a painter that draws at the test's command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sdpack.bundle import Manifest
+from sdpack.errors import BrokenPictureError
+from sdpack.serve.app import Settings, application
+from sdpack.serve.jobs import Jobs
+from sdpack.serve.limits import Limits
+from sdpack.serve.metrics import Metrics
+from sdpack.serve.painter import Drawn, Stepped
+from sdpack.serve.scheduler import Scheduler
+from sdpack.serve.server import Server, config_of
+from sdpack.serve.service import Service
+from sdpack.serve.work import Asked, Kind
+
+from tests.sdpack.test_bundle import manifest as bundled
+
+STEPS = 4
+SAMPLING = {
+    "steps": STEPS,
+    "other_steps": [2, 8],
+    "guidance_scale": 3.0,
+    "negative_prompt": "",
+    "height": 64,
+    "width": 64,
+    "sizes": [[64, 64], [64, 96]],
+    "batch": 4,
+}
+KIND = Kind(64, 64, STEPS, 3.0, "")
+
+
+def manifest(**changes: Any) -> Manifest:
+    return bundled(**{"sampling": SAMPLING, "name": "fake", **changes})
+
+
+class FakePainter:
+    """Draws squares whose grey is the seed; steps only as far as it is allowed to.
+
+    Attributes:
+        batches: the prompts of each batch, as they were begun.
+        begun: set when a batch is.
+        go: unset, each step waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.manifest = manifest()
+        self.batches: list[list[str]] = []
+        self.steps: list[int] = []
+        self.begun = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+        self.refusal: Exception | None = None
+        self.closed = False
+
+    def load(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def draw(
+        self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
+    ) -> list[Drawn]:
+        self.batches.append(list(prompts))
+        self.steps.append(0)
+        self.begun.set()
+        for step in range(1, kind.steps + 1):
+            assert self.go.wait(20)
+            stepped(step, kind.steps)
+            self.steps[-1] = step
+        if "fail" in prompts:
+            raise RuntimeError("a kernel of another's making")
+        return [self._picture(kind, p, s) for p, s in zip(prompts, seeds, strict=True)]
+
+    def _picture(self, kind: Kind, prompt: str, seed: int) -> Drawn:
+        if prompt == "broken":
+            return BrokenPictureError("a picture is one flat colour")
+        picture = np.full((kind.height, kind.width, 3), seed % 256, np.uint8)
+        picture[0] = 255
+        return picture
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def service(painter: FakePainter, limits: Limits | None = None, batch: int = 4) -> Service:
+    chosen = limits or Limits(wait_s=0.0)
+    metrics = Metrics(batch, 100)
+    scheduler = Scheduler(painter, batch, chosen, metrics)  # type: ignore[arg-type]
+    return Service(
+        painter.manifest,
+        painter,  # type: ignore[arg-type]
+        chosen,
+        metrics,
+        scheduler,
+        Jobs(chosen),
+    )
+
+
+def asked(prompt: str = "a cat", count: int = 1, seed: int = 0, kind: Kind = KIND) -> Asked:
+    from sdpack.serve.pictures import Format
+
+    return Asked(kind, prompt, seed, count, Format())
+
+
+@contextmanager
+def serving(
+    painter: FakePainter, settings: Settings | None = None
+) -> Iterator[tuple[str, Server, Service]]:
+    """A real server on a port of this machine: where it is, itself, and what it serves."""
+    given = settings or Settings(Limits(wait_s=0.0))
+    served = service(painter, given.limits)
+    server = Server(config_of(application(served, given), "127.0.0.1", 0), served)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}", server, served
+    finally:
+        painter.go.set()
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()

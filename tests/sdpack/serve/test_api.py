@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from sdpack.errors import EngineError
+from sdpack.serve.app import Settings
+from sdpack.serve.limits import Limits
+from sdpack.serve.security import KeyFileError, host_name, read_keys
+from sdpack.serve.server import Server
+from sdpack.serve.service import Service
+
+from tests.sdpack.serve.fakes import FakePainter, serving
+
+GENERATE = "/v1/images/generations"
+KEY = "0123456789abcdef0123"
+
+
+@pytest.fixture
+def painter() -> FakePainter:
+    return FakePainter()
+
+
+@pytest.fixture
+def served(painter: FakePainter) -> Iterator[tuple[httpx.Client, Server, Service]]:
+    with serving(painter) as (url, server, service), client(url) as browser:
+        yield browser, server, service
+
+
+@pytest.fixture
+def asking(served: tuple[httpx.Client, Server, Service]) -> httpx.Client:
+    return served[0]
+
+
+@contextmanager
+def client(url: str) -> Iterator[httpx.Client]:
+    """Of a server that is ready."""
+    with httpx.Client(base_url=url, timeout=20) as made:
+        wait_until(lambda: made.get("/readyz").status_code == 200)
+        yield made
+
+
+def wait_until(true: Any) -> None:
+    for _ in range(1000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come true")
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    """What an error says, in OpenAI's shape."""
+    found = answer.json()
+    assert set(found) == {"error"}
+    assert set(found["error"]) == {"message", "type", "param", "code"}
+    return dict(found["error"])
+
+
+def decoded(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_pictures_as_openai_has_them(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "n": 2, "size": "96x64", "seed": 5})
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["size"] == "96x64"
+    assert [one["seed"] for one in found["data"]] == [5, 6]
+    pictures = [decoded(one["b64_json"]) for one in found["data"]]
+    assert [picture.size for picture in pictures] == [(96, 64)] * 2
+    assert [picture.getpixel((0, 9)) for picture in pictures] == [(5, 5, 5), (6, 6, 6)]
+    assert json.loads(pictures[1].info["parameters"])["seed"] == 6
+
+
+@pytest.mark.parametrize(("name", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_each_format(asking: httpx.Client, name: str, kind: str) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "output_format": name})
+    (one,) = answer.json()["data"]
+    assert decoded(one["b64_json"]).format == kind
+
+
+def test_pictures_can_be_fetched_by_their_address(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "response_format": "url", "seed": 9})
+    (one,) = answer.json()["data"]
+    assert one["b64_json"] is None
+    fetched = asking.get(one["url"])
+    assert fetched.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(fetched.content)).getpixel((0, 9)) == (9, 9, 9)
+    assert asking.get(one["url"][:-1] + "1").status_code == 404
+    assert error(asking.get("/v1/images/none/0"))["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "x" * 5000}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"negative_prompt": "x" * 5000}, "negative_prompt"),
+        ({"n": 0}, "n"),
+        ({"n": 11}, "n"),
+        ({"size": "100x100"}, "size"),
+        ({"size": "a lot"}, "size"),
+        ({"size": "99999999999x8"}, "size"),
+        ({"steps": 3}, "steps"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63 - 1}, "seed"),
+        ({"guidance_scale": -1}, "guidance_scale"),
+        ({"guidance_scale": 1e9}, "guidance_scale"),
+        ({"output_format": "bmp"}, "output_format"),
+        ({"response_format": "carrier pigeon"}, "response_format"),
+        ({"promt": "a typo"}, "promt"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    asking: httpx.Client, painter: FakePainter, changes: dict[str, Any], param: str
+) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", **changes})
+    assert answer.status_code == 400
+    said = error(answer)
+    assert said["param"] == param
+    assert said["type"] == "invalid_request_error"
+    assert said["message"].startswith(f"{param}: ")
+    assert painter.batches == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"prompt": "\\ud800"}', b'{"prompt": "a", "n": NaN}', b"\xff"],
+)
+def test_a_body_that_is_no_request_is_refused(asking: httpx.Client, body: bytes) -> None:
+    answer = asking.post(GENERATE, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert error(answer)["message"]
+
+
+def test_another_model_is_not_here(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "model": "dall-e-3"})
+    assert answer.status_code == 404
+    assert error(answer)["code"] == "model_not_found"
+    assert asking.get("/v1/models/dall-e-3").status_code == 404
+    assert asking.get("/v1/models/fake").json()["id"] == "fake"
+    assert [one["id"] for one in asking.get("/v1/models").json()["data"]] == ["fake"]
+
+
+def test_what_is_broken_is_a_500_in_words(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "broken"})
+    assert answer.status_code == 500
+    assert "flat colour" in error(answer)["message"]
+    failed = asking.post(GENERATE, json={"prompt": "fail"})
+    assert failed.status_code == 500
+    assert "another's making" not in failed.text
+    assert asking.post(GENERATE, json={"prompt": "a cat"}).status_code == 200
+
+
+def test_a_job_is_followed_step_by_step(asking: httpx.Client, painter: FakePainter) -> None:
+    painter.go.clear()
+    started = asking.post("/v1/jobs", json={"prompt": "a cat", "n": 2, "seed": 1})
+    assert started.status_code == 202
+    path = started.headers["location"]
+    assert painter.begun.wait(10)
+    job = asking.get(path).json()
+    assert (job["status"], job["data"]) == ("running", [])
+    with asking.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        painter.go.set()
+        lines = list(stream.iter_lines())
+    names = [line.removeprefix("event: ") for line in lines if line.startswith("event")]
+    seen = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data")]
+    assert names == ["progress"] * (len(names) - 1) + ["done"]
+    assert [one["progress"] for one in seen] == sorted(one["progress"] for one in seen)
+    assert seen[-1]["progress"] == 1.0
+    assert [asking.get(one["url"]).status_code for one in seen[-1]["data"]] == [200, 200]
+
+
+def test_a_cancelled_job_is_not_drawn_on(asking: httpx.Client, painter: FakePainter) -> None:
+    painter.go.clear()
+    path = asking.post("/v1/jobs", json={"prompt": "a cat"}).headers["location"]
+    assert painter.begun.wait(10)
+    assert asking.delete(path).json()["status"] == "cancelled"
+    painter.go.set()
+    assert asking.post(GENERATE, json={"prompt": "next"}).status_code == 200
+    assert painter.steps == [0, 4]
+    assert asking.delete(path).json()["status"] == "cancelled"
+    assert asking.delete("/v1/jobs/none").status_code == 404
+
+
+def test_a_client_that_leaves_is_not_drawn_for(
+    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+) -> None:
+    asking, server, service = served
+    painter.go.clear()
+    body = json.dumps({"prompt": "a cat"}).encode()
+    head = f"POST {GENERATE} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", asking.base_url.port)) as raw:
+        raw.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        assert painter.begun.wait(10)
+    drawing = service.scheduler._drawing
+    assert drawing is not None
+    wait_until(lambda: not drawing.is_wanted)
+    painter.go.set()
+    wait_until(lambda: service.scheduler.depth == 0)
+    assert painter.steps == [0]
+    assert not server.should_exit
+
+
+def test_a_full_queue_is_a_429(painter: FakePainter) -> None:
+    painter.go.clear()
+    with (
+        serving(painter, Settings(Limits(queue=3, wait_s=0))) as (url, _, service),
+        client(url) as asking,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        waiting = [pool.submit(asking.post, GENERATE, json={"prompt": "a"}) for _ in range(3)]
+        wait_until(lambda: service.scheduler.depth == 3)
+        answer = asking.post(GENERATE, json={"prompt": "a cat"})
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert error(answer)["code"] == "queue_full"
+        painter.go.set()
+        assert [one.result().status_code for one in waiting] == [200] * 3
+
+
+def test_too_slow_is_a_504(painter: FakePainter) -> None:
+    painter.go.clear()
+    settings = Settings(Limits(timeout_s=0.1, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        answer = asking.post(GENERATE, json={"prompt": "a cat"})
+        assert answer.status_code == 504
+        assert error(answer)["code"] == "timeout"
+
+
+def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, painter: FakePainter) -> None:
+    wanted = {"prompt": "a cat", "seed": 4, "steps": 8, "cfg_scale": 2, "n_iter": 2, "width": 96}
+    more = {"sampler_name": "Euler a", "alwayson_scripts": {}, "height": 64}
+    found = asking.post("/sdapi/v1/txt2img", json={**wanted, **more}).json()
+    assert [decoded(image).size for image in found["images"]] == [(96, 64)] * 2
+    info = json.loads(found["info"])
+    assert info["all_seeds"] == [4, 5]
+    assert (info["steps"], info["cfg_scale"]) == (8, 2)
+    assert painter.steps[-1] == 8
+    (model,) = asking.get("/sdapi/v1/sd-models").json()
+    assert model["model_name"] == "fake"
+    assert asking.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "fake"
+    assert asking.post("/sdapi/v1/txt2img", json={"steps": 3}).status_code == 400
+
+
+def test_the_web_ui_of_automatic1111_sees_progress_and_interrupts(
+    asking: httpx.Client, painter: FakePainter
+) -> None:
+    idle = asking.get("/sdapi/v1/progress").json()
+    assert (idle["progress"], idle["state"]["job_count"]) == (0.0, 0)
+    painter.go.clear()
+    with ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(asking.post, "/sdapi/v1/txt2img", json={"prompt": "a cat"})
+        assert painter.begun.wait(10)
+        assert asking.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
+        assert asking.post("/sdapi/v1/interrupt").json() == {}
+        painter.go.set()
+        assert drawing.result().json()["images"] == []
+
+
+def test_ready_only_once_pictures_come_out() -> None:
+    painter = FakePainter()
+    painter.refusal = EngineError("unet.plan: the device has too little memory")
+    with serving(painter) as (url, server, service):
+        wait_until(lambda: service.failed is not None)
+        assert not service.ready
+        wait_until(lambda: server.should_exit or True)
+        assert url
+
+
+def test_while_engines_are_loaded_it_is_alive_and_not_ready() -> None:
+    painter, let = FakePainter(), threading.Event()
+    painter.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    with serving(painter) as (url, _, _), httpx.Client(base_url=url) as asking:
+        assert asking.get("/healthz").status_code == 200
+        assert asking.get("/readyz").json() == {"status": "loading"}
+        answer = asking.post(GENERATE, json={"prompt": "a cat"})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        let.set()
+        wait_until(lambda: asking.get("/readyz").status_code == 200)
+
+
+def test_told_to_end_it_finishes_what_it_accepted(
+    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+) -> None:
+    asking, server, service = served
+    painter.go.clear()
+    with ThreadPoolExecutor(2) as pool:
+        drawing = [pool.submit(asking.post, GENERATE, json={"prompt": "a"}) for _ in range(2)]
+        path = asking.post("/v1/jobs", json={"prompt": "b"}).headers["location"]
+        wait_until(lambda: service.scheduler.depth == 3)
+        server.handle_exit(15, None)
+        wait_until(lambda: asking.get("/readyz").status_code == 503)
+        assert asking.get("/readyz").json() == {"status": "ending"}
+        refused = asking.post(GENERATE, json={"prompt": "too late"})
+        assert refused.status_code == 503
+        painter.go.set()
+        assert [one.result().status_code for one in drawing] == [200, 200]
+        wait_until(lambda: asking.get(path).json()["status"] == "done")
+        assert not server.should_exit, "its picture was not fetched yet"
+        (one,) = asking.get(path).json()["data"]
+        assert asking.get(one["url"]).status_code == 200
+        wait_until(lambda: server.should_exit)
+    assert painter.batches.count(["too late"]) == 0
+
+
+def test_only_who_has_a_key_gets_in(painter: FakePainter) -> None:
+    settings = Settings(Limits(wait_s=0), keys=(KEY, "another-key-of-ours"))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        for headers in ({}, {"authorization": f"Bearer {KEY}x"}, {"authorization": KEY}):
+            answer = asking.post(GENERATE, json={"prompt": "a"}, headers=headers)
+            assert answer.status_code == 401
+            assert error(answer)["code"] == "invalid_api_key"
+            assert answer.headers["www-authenticate"] == "Bearer"
+        for path in ("/metrics", "/capabilities", "/v1/models", "/openapi.json", "/nothing"):
+            assert asking.get(path).status_code == 401
+        for path in ("/", "/healthz", "/readyz"):
+            assert asking.get(path).status_code == 200
+        for headers in (
+            {"authorization": f"Bearer {KEY}"},
+            {"authorization": "bearer another-key-of-ours"},
+            {"x-api-key": KEY},
+        ):
+            answer = asking.post(GENERATE, json={"prompt": "a"}, headers=headers)
+            assert answer.status_code == 200
+    assert painter.batches == [["a"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no key"),
+        ("# none\n\n", "holds no key"),
+        ("short", "shorter"),
+        ("ä" * 20, "ASCII"),
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_used(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(KeyFileError, match=said):
+        read_keys(path)
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        read_keys(tmp_path / "absent")
+
+
+def test_a_file_of_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# ours\n{KEY}\n\n  another-key-of-ours  \n")
+    assert read_keys(path) == [KEY, "another-key-of-ours"]
+
+
+def test_a_request_may_be_only_so_large(painter: FakePainter) -> None:
+    settings = Settings(Limits(body_bytes=1000, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        answer = asking.post(GENERATE, json={"prompt": "x" * 2000})
+        assert answer.status_code == 413
+        assert "1000 bytes" in error(answer)["message"]
+
+        def pieces() -> Iterator[bytes]:
+            yield from (b" " * 100 for _ in range(30))
+
+        answer = asking.post(GENERATE, content=pieces())  # says nothing of its length
+        assert answer.status_code == 413
+
+
+def test_a_request_has_to_arrive_in_time(painter: FakePainter) -> None:
+    settings = Settings(Limits(read_s=0.2, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        where = ("127.0.0.1", asking.base_url.port)
+        with socket.create_connection(where) as raw:
+            raw.sendall(
+                f"POST {GENERATE} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode()
+            )
+            assert raw.recv(1000).startswith(b"HTTP/1.1 408")
+    assert painter.batches == []
+
+
+def test_only_known_names_are_answered(painter: FakePainter) -> None:
+    settings = Settings(hosts=("localhost", "127.0.0.1"))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        assert asking.get("/healthz", headers={"host": "LOCALHOST:1"}).status_code == 200
+        answer = asking.get("/healthz", headers={"host": "rebound.example"})
+        assert answer.status_code == 421
+        assert error(answer)["code"] == "unknown_host"
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("localhost", "localhost"), ("Localhost:80", "localhost"), ("[::1]:80", "::1"), ("", "")],
+)
+def test_the_name_in_a_host_header(header: str, name: str) -> None:
+    assert host_name(header) == name
+
+
+def test_other_origins_only_where_they_are_named(painter: FakePainter) -> None:
+    asks = {"origin": "https://ours.example", "access-control-request-method": "POST"}
+    with serving(painter) as (url, _, _), client(url) as asking:
+        assert "access-control-allow-origin" not in asking.options(GENERATE, headers=asks).headers
+    named = Settings(origins=("https://ours.example",), keys=(KEY,))
+    with serving(painter, named) as (url, _, _), client(url) as asking:
+        answer = asking.options(GENERATE, headers=asks)
+        assert answer.headers["access-control-allow-origin"] == "https://ours.example"
+        refused = asking.options(GENERATE, headers={**asks, "origin": "https://theirs.example"})
+        assert "access-control-allow-origin" not in refused.headers
+
+
+def test_every_answer_has_its_headers(asking: httpx.Client) -> None:
+    for path in ("/", "/healthz", "/nothing", "/metrics"):
+        headers = asking.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "server" not in headers
+
+
+def test_what_is_counted(asking: httpx.Client) -> None:
+    asking.post(GENERATE, json={"prompt": "a cat", "n": 2})
+    asking.post(GENERATE, json={"prompt": "broken"})
+    asking.post(GENERATE, json={})
+    text = asking.get("/metrics").text
+    for line in (
+        "sdpack_images_total 2.0",
+        'sdpack_failures_total{reason="BrokenPictureError"} 1.0',
+        "sdpack_queue_depth 0.0",
+        'sdpack_batch_size_bucket{le="2.0"} 2.0',
+        'sdpack_responses_total{status="400"} 1.0',
+        "sdpack_memory_budget_bytes 100.0",
+        "sdpack_ready 1.0",
+    ):
+        assert line in text
+    memory = next(line for line in text.splitlines() if line.startswith("sdpack_memory_bytes "))
+    assert float(memory.split()[1]) > 2**20
+
+
+def test_what_it_can_do(asking: httpx.Client) -> None:
+    can = asking.get("/capabilities").json()
+    assert can["sizes"] == ["64x64", "96x64"]
+    assert can["steps"] == {"usual": 4, "choices": [2, 4, 8]}
+    assert can["batch"] == 4
+    assert can["mix"]["denoiser"]["precision"] == "w4"
+    assert can["evidence"]["quality"]["value"] == 0.5
+
+
+def test_finished_jobs_are_forgotten_where_there_are_too_many(painter: FakePainter) -> None:
+    settings = Settings(Limits(keep_jobs=2, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        paths = []
+        for _ in range(4):
+            paths.append(asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"])
+            wait_until(lambda: asking.get(paths[-1]).json()["status"] == "done")
+        assert [asking.get(path).status_code for path in paths] == [404, 404, 200, 200]

@@ -1,0 +1,99 @@
+"""Requests made up from the server's own description of itself."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from sdpack.serve.app import Settings
+from sdpack.serve.limits import Limits
+
+from tests.sdpack.serve.fakes import FakePainter, serving
+
+OPERATIONS = (
+    ("POST", "/v1/images/generations"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{name}"),
+    ("GET", "/v1/images/{job}/{number}"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs/{name}"),
+    ("DELETE", "/v1/jobs/{name}"),
+    ("POST", "/sdapi/v1/txt2img"),
+    ("GET", "/sdapi/v1/sd-models"),
+    ("GET", "/sdapi/v1/samplers"),
+    ("GET", "/sdapi/v1/options"),
+    ("GET", "/sdapi/v1/progress"),
+    ("POST", "/sdapi/v1/interrupt"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/capabilities"),
+)
+MALFORMED = 10_000
+
+
+def test_every_operation_is_listed() -> None:
+    with serving(FakePainter()) as (url, _, _):
+        paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, of in paths.items() for method in of}
+    assert found == set(OPERATIONS)
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, path: str) -> None:
+    with serving(FakePainter()) as (url, _, _):
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            pass
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        operation = schema[path][method]
+
+        @given(operation.as_strategy())
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        def test(case: Any) -> None:
+            answer = case.call()
+            assert answer.status_code < 500
+            # That width and height go together is more than a schema can say.
+            excused = [positive_data_acceptance] if path.endswith("txt2img") else []
+            case.validate_response(answer, excluded_checks=excused)
+
+        test()
+
+
+def test_malformed_requests_are_refused_or_dropped() -> None:
+    """Bytes at random in the place of a request, or of some of one."""
+    chance = random.Random(0)
+    body = b'{"prompt": "a cat", "n": 1, "seed": 4}'
+    whole = (
+        b"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+    )
+    painter = FakePainter()
+    seen: dict[str, int] = {}
+    limits = Settings(Limits(read_s=0.2, wait_s=0))
+    with serving(painter, limits) as (url, _, service):
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            pass
+        where = ("127.0.0.1", int(url.rpartition(":")[2]))
+        for _ in range(MALFORMED):
+            sent = bytearray(whole)
+            for _ in range(chance.choice((1, 3, 30))):
+                sent[chance.randrange(len(sent))] = chance.randrange(256)
+            if chance.random() < 0.3:
+                del sent[chance.randrange(len(sent)) :]
+            with socket.create_connection(where, timeout=10) as raw:
+                raw.sendall(sent)
+                raw.shutdown(socket.SHUT_WR)
+                answer = raw.recv(100)
+            status = answer[9:12].decode() or "dropped"
+            seen[status] = seen.get(status, 0) + 1
+        assert not [status for status in seen if status.startswith("5")]
+        assert seen["400"] > MALFORMED / 10
+        answer = httpx.post(f"{url}/v1/images/generations", json={"prompt": "still here"})
+        assert answer.status_code == 200
+        assert service.scheduler.depth == 0

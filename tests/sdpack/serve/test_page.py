@@ -1,0 +1,149 @@
+"""The playground in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from sdpack.serve.app import Settings
+from sdpack.serve.limits import Limits
+from sdpack.serve.page import page, page_policy
+
+from tests.sdpack.serve.fakes import FakePainter, serving
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+KEY = "0123456789abcdef0123"
+DESKTOP, PHONE = (1280, 900), (390, 844)
+needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+
+
+@contextmanager
+def opened(
+    url: str, size: tuple[int, int] = DESKTOP, excused: str | None = None
+) -> Iterator[sync_api.Page]:
+    """The page, that may say nothing to its console nor ask anybody else.
+
+    Args:
+        excused: a status; a browser writes every answer that is an error to its console.
+    """
+    said: list[str] = []
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        tab.set_default_timeout(20_000)
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda asked: _is_own(asked.url, url, said))
+        tab.goto(url)
+        yield tab
+        browser.close()
+    assert [words for words in said if excused is None or excused not in words] == []
+
+
+def _is_own(asked: str, url: str, said: list[str]) -> None:
+    if not asked.startswith((url, "blob:", "data:")):
+        said.append(asked)
+
+
+@needs_a_browser
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_drawn_by_keyboard_alone(size: tuple[int, int]) -> None:
+    with serving(FakePainter()) as (url, _, _), opened(url, size) as tab:
+        tab.wait_for_selector("#draw:not([disabled])")
+        assert tab.text_content("#model") == "fake"
+        assert tab.evaluate("document.activeElement.id") == "prompt"
+        tab.keyboard.type("a cat & <b>")
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Tab")
+        tab.keyboard.type("7")
+        tab.focus("#count")
+        tab.keyboard.press("Control+a")
+        tab.keyboard.type("2")
+        tab.focus("#prompt")
+        tab.keyboard.press("Control+Enter")
+        tab.wait_for_selector("#gallery li:nth-child(2) img")
+        captions = tab.locator("figcaption").all_text_contents()
+        assert captions == ["a cat & <b>seed 8, 4 steps", "a cat & <b>seed 7, 4 steps"]
+        assert tab.text_content("#said") == "2 pictures drawn"
+        assert tab.locator("#gallery img").first.evaluate("x => x.naturalWidth") == 64
+        assert tab.locator("#mix tr").count() == 3
+        assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
+        tab.click("#again")
+        assert tab.input_value("#seed") == "8"
+
+
+@needs_a_browser
+def test_progress_is_shown_and_drawing_can_be_stopped() -> None:
+    painter = FakePainter()
+    painter.go.clear()
+    with serving(painter) as (url, _, service), opened(url) as tab:
+        tab.wait_for_selector("#draw:not([disabled])")
+        tab.fill("#prompt", "a cat")
+        tab.click("#draw")
+        tab.wait_for_selector("#progress:not([hidden])")
+        tab.get_by_text("step 0 of 4").wait_for()
+        tab.click("#stop")
+        tab.get_by_text("cancelled").wait_for()
+        painter.go.set()
+        tab.wait_for_selector("#draw:not([disabled])")
+        assert tab.locator("#gallery li").count() == 0
+        assert service.scheduler.depth == 0
+        assert painter.steps == [0]
+
+
+@needs_a_browser
+def test_what_goes_wrong_is_said() -> None:
+    with serving(FakePainter()) as (url, _, _), opened(url) as tab:
+        tab.wait_for_selector("#draw:not([disabled])")
+        tab.fill("#prompt", "broken")
+        tab.click("#draw")
+        tab.get_by_text("one flat colour").wait_for()
+        assert tab.get_attribute("#said", "class") == "bad"
+
+
+@needs_a_browser
+def test_a_key_is_asked_for_and_kept() -> None:
+    settings = Settings(Limits(wait_s=0), keys=[KEY])
+    with serving(FakePainter(), settings) as (url, _, _), opened(url, excused="401") as tab:
+        tab.wait_for_selector("dialog[open]")
+        tab.fill("#key", "wrong")
+        tab.click("dialog button")
+        tab.wait_for_selector("dialog[open]")
+        tab.fill("#key", KEY)
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#draw:not([disabled])")
+        tab.fill("#prompt", "a cat")
+        tab.click("#draw")
+        tab.wait_for_selector("#gallery img")
+
+
+@needs_a_browser
+def test_the_page_waits_for_the_engines() -> None:
+    painter, let = FakePainter(), threading.Event()
+    painter.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    with serving(painter) as (url, _, _), opened(url, excused="503") as tab:
+        tab.get_by_text("loading the engines").wait_for()
+        assert tab.is_disabled("#draw")
+        let.set()
+        tab.wait_for_selector("#draw:not([disabled])")
+
+
+def test_the_page_is_small_and_holds_all_it_needs() -> None:
+    text = page()
+    assert len(text) < 50_000
+    assert "src=" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert page_policy().count("'sha256-") == 2
+    assert "unsafe" not in page_policy()
+
+
+def test_the_page_is_served_with_its_policy() -> None:
+    with serving(FakePainter()) as (url, _, _):
+        answer = httpx.get(url)
+        assert answer.text == page()
+        assert answer.headers["content-security-policy"] == page_policy()
