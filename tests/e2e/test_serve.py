@@ -24,9 +24,6 @@ from PIL import Image
 from sdpack.bundle import open_bundle
 from sdpack.runtime.bundle import pipeline, request
 
-from tests.e2e import tiny
-from tests.e2e.test_build import build
-
 PROMPTS = ["noto, pizza", "twemoji, red heart", "noto, cat face", "twemoji, pizza"]
 NO_TORCH = (
     "import sys\n"
@@ -35,14 +32,6 @@ NO_TORCH = (
     "from sdpack.cli.main import main\n"
     "main()\n"
 )
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("serve")
-    tiny.write_catalog(work / "catalog")
-    build(work, "cpu-2gb", ["fp32"], "bundle", "--batch", "4")
-    return work / "bundle"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ COMMANDS = (
     "finish",
     "verify",
     "inspect",
+    "export",
     "quantize",
     "profiles",
     "catalog",

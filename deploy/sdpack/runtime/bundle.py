@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from sdpack.bundle import Engine, Manifest, Part, sampler_name, tokenizer_name
+from sdpack.bundle import Engine, Manifest, sampler_name, tokenizer_name
 from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError, PromptError
+from sdpack.placement import Role
 from sdpack.precision import Precision, Runtime
 from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
@@ -20,13 +21,18 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 
 
 def pipeline(
-    folder: Path, manifest: Manifest, runtime: Runtime | None = None, threads: int | None = None
+    folder: Path,
+    manifest: Manifest,
+    runtime: Runtime | None = None,
+    threads: int | None = None,
+    opened: Callable[[Engine], Session] | None = None,
 ) -> Pipeline:
     """The pipeline of an opened bundle.
 
     Args:
         runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
             for bf16 ones, which need a GPU.
+        opened: loads a graph, where something else than this process runs it.
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.
@@ -34,11 +40,9 @@ def pipeline(
     chosen = runtime or manifest.profile.runtime
     if not chosen.on_gpu:
         onnxruntime.steady_memory()
-    # Host memory is not what the decoder was cut for.
-    tile = manifest.placement.tile if chosen is manifest.profile.runtime else None
+    session = opened or partial(_session, folder, runtime=chosen, threads=threads)
     loaders = {
-        role: partial(_load, folder, part, chosen, threads, tile)
-        for role, part in manifest.parts.items()
+        role: partial(_load, folder, manifest, role, chosen, session) for role in manifest.parts
     }
     space = manifest.latents
     return Pipeline(
@@ -70,21 +74,38 @@ def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable
     return of
 
 
+def engines(manifest: Manifest, role: Role, runtime: Runtime) -> tuple[Engine, ...]:
+    """What a runtime loads of a part: one graph, or the two of a decoder that works in tiles."""
+    part = manifest.parts[role]
+    # Another device's memory is not what the decoder was cut for.
+    if runtime is manifest.profile.runtime and part.tiles is not None:
+        return part.engines
+    if runtime in onnxruntime.PROVIDERS:
+        return (Engine(graph=part.attending or part.graph),)
+    return part.engines
+
+
 def _load(
-    folder: Path, part: Part, runtime: Runtime, threads: int | None, tile: int | None
+    folder: Path,
+    manifest: Manifest,
+    role: Role,
+    runtime: Runtime,
+    session: Callable[[Engine], Session],
 ) -> Session:
+    part = manifest.parts[role]
     if runtime is Runtime.ONNXRUNTIME_CPU and part.precision is Precision.BF16:
         raise BundleError(
             f"{folder}: {part.graph} is in bf16, which ONNX Runtime does not compute on a CPU; run "
             "it on the profile's device, or build it with fp16 in the profile's precisions"
         )
-    load = partial(_session, folder, runtime=runtime, threads=threads)
-    if part.tiles is not None and tile is not None:
-        tiles = part.tiles
-        return load_tiled(partial(load, tiles.head), partial(load, tiles.tail), tiles.split, tile)
-    if runtime in onnxruntime.PROVIDERS:
-        return load(Engine(graph=part.attending or part.graph))
-    return load(part.engines[0])
+    loaded = engines(manifest, role, runtime)
+    if len(loaded) == 1:
+        return session(loaded[0])
+    head, tail = (partial(session, engine) for engine in loaded)
+    tile = manifest.placement.tile
+    assert part.tiles is not None
+    assert tile is not None
+    return load_tiled(head, tail, part.tiles.split, tile)
 
 
 def _session(folder: Path, engine: Engine, runtime: Runtime, threads: int | None) -> Session:

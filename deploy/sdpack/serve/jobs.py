@@ -26,7 +26,8 @@ class Jobs:
     @property
     def unfetched(self) -> bool:
         """Whether there are pictures that nobody has seen yet."""
-        return any(job.status is Status.DONE and not job.fetched for job in self._jobs.values())
+        done = (job for job in self._jobs.values() if job.status is Status.DONE)
+        return any(not picture.fetched for job in done for picture in job.pictures)
 
     def _forget(self) -> None:
         """Drop what has been kept long enough, and the oldest where there is too much."""

@@ -33,16 +33,17 @@ def openai_routes(service: Service) -> APIRouter:
     async def generate(asked: GenerationRequest, request: Request) -> Generation:
         """Draw pictures, and answer once they are drawn."""
         wanted = understood(service, asked)
-        job, files = await drawn(service, request, wanted)
+        later = asked.response_format == "url"
+        job, files = await drawn(service, request, wanted, keep=later)
         kind = job.asked.kind
         return Generation(
             created=int(job.created),
             data=[
-                PictureData(
+                picture_data(request, job, number)
+                if later
+                else PictureData(
                     b64_json=base64.b64encode(file).decode(), seed=job.pictures[number].seed
                 )
-                if asked.response_format == "b64_json"
-                else picture_data(request, job, number)
                 for number, file in enumerate(files)
             ],
             output_format=job.asked.format.encoding,
@@ -73,7 +74,7 @@ def openai_routes(service: Service) -> APIRouter:
         file = found.pictures[number].encoded
         if file is None:
             raise NotFoundError("this picture is not drawn yet")
-        found.fetched = True
+        found.pictures[number].fetched = True
         return Response(file, media_type=found.asked.format.encoding.media_type)
 
     return routes

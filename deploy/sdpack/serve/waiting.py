@@ -21,12 +21,17 @@ def ready(service: Service) -> None:
 
 
 async def drawn(
-    service: Service, request: Request, asked: Asked, under_way: list[Job] | None = None
+    service: Service,
+    request: Request,
+    asked: Asked,
+    under_way: list[Job] | None = None,
+    keep: bool = False,
 ) -> tuple[Job, Sequence[bytes]]:
     """A job that was asked for and drawn; given up when the client leaves.
 
     Args:
         under_way: where it is listed meanwhile.
+        keep: its pictures are told of, and fetched later.
 
     Raises:
         SdpackError: it was not accepted, or could not be drawn.
@@ -49,8 +54,11 @@ async def drawn(
         gone.cancel()
         if not job.status.ended:
             service.scheduler.cancel(job)
-    job.fetched = True
-    return job, outcome(job)
+    files = outcome(job)
+    if not keep:
+        for picture in job.pictures:
+            picture.fetched = True
+    return job, files
 
 
 async def _left(request: Request) -> None:

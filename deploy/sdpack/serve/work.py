@@ -66,12 +66,14 @@ class Picture:
     Attributes:
         arrived: by the monotonic clock.
         encoded: the file, once it is drawn.
+        fetched: whether a client was given it.
     """
 
     job: Job
     number: int
     arrived: float
     encoded: bytes | None = None
+    fetched: bool = False
 
     @property
     def seed(self) -> int:
@@ -95,7 +97,6 @@ class Job:
     steps: int = 0
     error: Exception | None = None
     ended: float | None = None
-    fetched: bool = False
     pictures: list[Picture] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
