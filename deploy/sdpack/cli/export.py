@@ -1,0 +1,46 @@
+"""`sdpack export`: a bundle for other servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdpack.bundle import open_bundle
+from sdpack.cli.output import json_option, print_json
+from sdpack.errors import MissingPackageError
+
+
+@click.group(
+    "export",
+    epilog="""\b
+Examples:
+  sdpack export triton engines/4gb-gpu models   a repository for `tritonserver --model-repository`
+""",
+)
+def command() -> None:
+    """Write a bundle in the form another server takes."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  sdpack export triton engines/4gb-gpu models
+  tritonserver --model-repository models        with `pip install sdpack` in its Python
+""",
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def triton(bundle: Path, folder: Path, as_json: bool) -> None:
+    """Write a model repository of NVIDIA's Triton Inference Server."""
+    try:
+        from sdpack.serve.triton.repository import export_repository
+    except ModuleNotFoundError as cause:
+        raise MissingPackageError(cause.name or "onnx", "build", "exporting a bundle") from cause
+
+    names = export_repository(bundle, open_bundle(bundle), folder)
+    if as_json:
+        print_json({"repository": str(folder), "models": names})
+        return
+    click.echo(f"{folder}: ask {names[0]}, which calls {', '.join(names[1:])}")
