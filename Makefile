@@ -13,7 +13,7 @@ demo: $(READY)  ## the main job on the bundled zoo: the best pipeline for a 4 GB
 
 test: $(READY) lint  ## lint, types and tests
 	@echo "running the tests ..."
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@echo "checking style, types and who imports whom ..."
