@@ -21,6 +21,7 @@ import pytest
 import yaml
 from sdpack.serve.healthcheck import USUAL_PORT
 from sdpack.serve.limits import Limits
+from sdpack.serve.server import HAND_OUT_S
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.gpu"
@@ -191,7 +192,9 @@ def test_what_kubernetes_is_told_is_what_the_server_does() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
-    assert pod["spec"]["terminationGracePeriodSeconds"] > Limits().timeout_s
+    assert pod["spec"]["enableServiceLinks"] is False, "it would set SDPACK_PORT"
+    ending = 10 + Limits().timeout_s + Limits().linger_s + HAND_OUT_S
+    assert pod["spec"]["terminationGracePeriodSeconds"] > ending
     labels = pod["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == labels
     assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels

@@ -119,14 +119,8 @@ def test_told_to_end_in_the_middle_it_finishes_what_was_accepted(bundle: Path) -
         waiting = [pool.submit(httpx.post, address, json=asked, timeout=60) for _ in range(6)]
         job = httpx.post(f"{url}/v1/jobs", json=asked).headers["location"]
         deadline = time.monotonic() + 20
-        while httpx.get(f"{url}/v1/jobs").status_code and time.monotonic() < deadline:
-            depth = next(
-                line
-                for line in httpx.get(f"{url}/metrics").text.splitlines()
-                if line.startswith("sdpack_queue_depth ")
-            )
-            if float(depth.split()[1]) >= 20:
-                break
+        while depth(url) < 20:
+            assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
         answers = [one.result() for one in waiting]
         done = httpx.get(f"{url}{job}").json()
@@ -137,6 +131,16 @@ def test_told_to_end_in_the_middle_it_finishes_what_was_accepted(bundle: Path) -
     assert [answer.status_code for answer in answers] == [200] * 6
     assert [len(answer.json()["data"]) for answer in answers] == [5] * 6
     assert [picture.status_code for picture in pictures] == [200] * 5
+
+
+def depth(url: str) -> float:
+    """How many pictures wait."""
+    (line,) = [
+        line
+        for line in httpx.get(f"{url}/metrics").text.splitlines()
+        if line.startswith("sdpack_queue_depth ")
+    ]
+    return float(line.split()[1])
 
 
 def test_options_from_the_environment_and_a_key(bundle: Path, tmp_path: Path) -> None:

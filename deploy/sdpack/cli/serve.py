@@ -11,8 +11,6 @@ from sdpack.bundle import open_bundle
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
 
 @click.command(
     "serve",
@@ -41,7 +39,8 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
 @click.option(
     "--allowed-host",
     multiple=True,
-    help="A name the server goes by, when it listens to this machine alone; repeatable.",
+    help="A name it goes by besides localhost and addresses, where no key is asked for; "
+    "repeatable.",
 )
 @click.option(
     "--batch",
@@ -113,7 +112,7 @@ def command(
         ),
         read_keys(api_key_file) if api_key_file else (),
         cors_origin,
-        (*LOOPBACK, host, *allowed_host) if local else allowed_host,
+        (host, *allowed_host),
         batch,
         threads,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
 from sdpack.bundle import Manifest
-from sdpack.errors import SdpackError
+from sdpack.engines.tensorrt_session import used_bytes
+from sdpack.errors import EngineError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.answers import add_answers
@@ -25,10 +27,12 @@ from sdpack.serve.metrics import Metrics
 from sdpack.serve.openai_api import openai_routes
 from sdpack.serve.painter import Painter
 from sdpack.serve.scheduler import Scheduler
-from sdpack.serve.security import BodyLimit, Dressed, Guard, KnownHosts
+from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
 from sdpack.serve.service import Service, size_words
 from sdpack.serve.status_api import status_routes
 from sdpack.serve.webui_api import webui_routes
+
+log = logging.getLogger("sdpack.serve")
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Settings:
     Attributes:
         keys: that let a client in; none lets everybody in.
         origins: web origins whose pages may ask the server; none but its own by default.
-        hosts: names the server goes by; none means any.
+        hosts: names the server goes by besides its addresses and localhost, where no key is asked
+            for.
         batch: the most pictures drawn together; the bundle's own by default.
         threads: of the CPU.
     """
@@ -54,7 +59,8 @@ class Settings:
 def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Settings) -> Service:
     """An opened bundle as a service whose engines are not loaded yet."""
     batch = settings.batch or manifest.sampling.batch
-    metrics = Metrics(batch, manifest.memory.budget_bytes)
+    device = used_bytes if runtime.on_gpu else None
+    metrics = Metrics(batch, manifest.memory.budget_bytes, device)
     painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage)
     scheduler = Scheduler(painter, batch, settings.limits, metrics)
     return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))
@@ -94,6 +100,7 @@ def application(
         redoc_url=None,
         openapi_url="/openapi.json",
     )
+    service.metrics.ready(lambda: service.ready and not service.scheduler.ending)
     add_answers(app)
     for routes in (openai_routes, job_routes, webui_routes, status_routes):
         app.include_router(routes(service))
@@ -109,7 +116,9 @@ def application(
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type", "x-api-key"],
         )
-    if settings.hosts:
+    app.add_middleware(OwnPages, origins=list(settings.origins))
+    app.add_middleware(Crowd, most=limits.requests)
+    if not settings.keys:
         app.add_middleware(KnownHosts, names=list(settings.hosts))
     app.add_middleware(Dressed, metrics=service.metrics)
     return app
@@ -118,12 +127,16 @@ def application(
 async def _load(service: Service, ready: Callable[[], None], failed: Callable[[], None]) -> None:
     try:
         await service.scheduler.load()
-    except SdpackError as error:
-        service.failed = error
+    except Exception as error:  # a loader may raise anything
+        log.error("%s cannot be served", service.name, exc_info=error)
+        service.failed = (
+            error
+            if isinstance(error, SdpackError)
+            else EngineError(f"{service.name} cannot be loaded: {error}")
+        )
         failed()
         return
     service.ready = True
-    service.metrics.ready()
     ready()
 
 
@@ -152,7 +165,7 @@ def _narrow(schemas: dict[str, Any], service: Service) -> None:
     texts, most = service.limits.prompt, service.most_pictures
     for name in ("PicturesRequest", "GenerationRequest"):
         fields = schemas[name]["properties"]
-        fields["n"]["maximum"] = most
+        fields["n"]["anyOf"][0]["maximum"] = most
         fields["prompt"]["maxLength"] = fields["negative_prompt"]["anyOf"][0]["maxLength"] = texts
         fields["seed"]["anyOf"][0]["maximum"] = LARGEST_SEED - most
         fields["model"]["anyOf"][0]["enum"] = [service.name]

@@ -29,13 +29,35 @@ class Jobs:
         done = (job for job in self._jobs.values() if job.status is Status.DONE)
         return any(not picture.fetched for job in done for picture in job.pictures)
 
+    @property
+    def unfetched_bytes(self) -> int:
+        """Of pictures that nobody has seen yet."""
+        return sum(
+            len(picture.encoded)
+            for job in self._jobs.values()
+            for picture in job.pictures
+            if picture.encoded is not None and not picture.fetched
+        )
+
     def _forget(self) -> None:
-        """Drop what has been kept long enough, and the oldest where there is too much."""
+        """Drop what has been kept long enough, and where there is too much what was seen.
+
+        First what has nothing to fetch, then what was fetched, each the oldest first. What was not
+        fetched yet stays its time: how much that can be is seen to when work is accepted.
+        """
         now, limits = time.monotonic(), self._limits
-        ended = [job for job in self._jobs.values() if job.status.ended]
-        kept, taken = 0, 0
-        for job in reversed(ended):
-            kept, taken = kept + 1, taken + job.bytes
-            age = now - (job.ended or now)
-            if age > limits.keep_s or kept > limits.keep_jobs or taken > limits.keep_bytes:
+        ended = sorted(
+            (job for job in self._jobs.values() if job.status.ended),
+            key=lambda job: (_is_unfetched(job), bool(job.bytes), job.ended or now),
+        )
+        kept, taken = len(ended), sum(job.bytes for job in ended)
+        for job in ended:
+            old = now - (job.ended or now) > limits.keep_s
+            crowded = kept > limits.keep_jobs or taken > limits.keep_bytes
+            if old or (crowded and not _is_unfetched(job)):
                 del self._jobs[job.id]
+                kept, taken = kept - 1, taken - job.bytes
+
+
+def _is_unfetched(job: Job) -> bool:
+    return any(p.encoded is not None and not p.fetched for p in job.pictures)

@@ -15,6 +15,7 @@ class Limits:
         queue: pictures accepted and not yet drawn, those being drawn included.
         pictures: of one request.
         prompt: characters.
+        requests: answered at once.
         body_bytes: of a request.
         wait_s: how long a batch that is not full waits for more pictures of its kind.
         timeout_s: from a request's arrival to its last picture.
@@ -27,6 +28,7 @@ class Limits:
     queue: int = 64
     pictures: int = 10
     prompt: int = 4000
+    requests: int = 512
     body_bytes: int = 256 * KIB
     wait_s: float = 0.01
     timeout_s: float = 300.0

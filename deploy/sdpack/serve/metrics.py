@@ -15,9 +15,16 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters of one server.
 
-    def __init__(self, batch: int, budget_bytes: int) -> None:
+    Args:
+        budget_bytes: what the bundle was built for, of its device's memory.
+        device_bytes: says how much of a GPU's memory is in use, where there is one.
+    """
+
+    def __init__(
+        self, batch: int, budget_bytes: int, device_bytes: Callable[[], float] | None = None
+    ) -> None:
         self._registry = CollectorRegistry()
         self._queue = Gauge(
             "sdpack_queue_depth", "Pictures accepted and not yet drawn.", registry=self._registry
@@ -49,9 +56,14 @@ class Metrics:
             "sdpack_ready", "1 once the engines are loaded and draw.", registry=self._registry
         )
         memory = Gauge(
-            "sdpack_memory_bytes", "Resident host memory of the server.", registry=self._registry
+            "sdpack_memory_bytes",
+            "Memory in use: of the host by the server, of its GPU by all that run there.",
+            ["of"],
+            registry=self._registry,
         )
-        memory.set_function(resident_bytes)
+        memory.labels("host").set_function(resident_bytes)
+        if device_bytes is not None:
+            memory.labels("device").set_function(device_bytes)
         budget = Gauge(
             "sdpack_memory_budget_bytes",
             "What the bundle was built to stay within, of its device's memory.",
@@ -77,8 +89,8 @@ class Metrics:
     def answered(self, status: int) -> None:
         self._answers.labels(str(status)).inc()
 
-    def ready(self) -> None:
-        self._ready.set(1)
+    def ready(self, is_ready: Callable[[], bool]) -> None:
+        self._ready.set_function(lambda: float(is_ready()))
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""

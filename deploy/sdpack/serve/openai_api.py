@@ -95,7 +95,7 @@ def understood(service: Service, asked: PicturesRequest) -> Asked:
         see_that_it_is_served(service, asked.model)
     return service.asked(
         asked.prompt,
-        asked.n,
+        1 if asked.n is None else asked.n,
         Format(asked.output_format, asked.output_compression),
         asked.size,
         asked.seed,

@@ -31,16 +31,14 @@ STEADY = 0.8  # of what is known of the time a picture takes, when another is se
 
 
 class BusyError(SdpackError):
-    """The queue is full.
+    """There is no room for more work.
 
     Attributes:
         retry_s: in how long there will be room, as far as can be told.
     """
 
-    def __init__(self, waiting: int, most: int, retry_s: int) -> None:
-        super().__init__(
-            f"{waiting} pictures are waiting and the queue holds {most}; ask again in {retry_s} s"
-        )
+    def __init__(self, what: str, retry_s: int) -> None:
+        super().__init__(f"{what}; ask again in {retry_s} s")
         self.retry_s = retry_s
 
 
@@ -109,7 +107,8 @@ class Scheduler:
             raise EndingError
         if self.depth + asked.count > self.limits.queue:
             retry = max(1, math.ceil(self.depth * self._per_picture_s))
-            raise BusyError(self.depth, self.limits.queue, retry)
+            full = f"{self.depth} pictures are waiting and the queue holds {self.limits.queue}"
+            raise BusyError(full, retry)
         job = Job(asked)
         self._waiting.extend(job.pictures)
         self._idle.clear()
@@ -158,7 +157,10 @@ class Scheduler:
                 self._idle.set()
                 continue
             self._drawing = _Batch(pictures)
-            await self._draw(self._drawing)
+            try:
+                await self._draw(self._drawing)
+            except Exception as error:  # whatever it is, the next batch is drawn
+                self._fail(pictures, error)
             self._drawing = None
             if not self._waiting:
                 self._idle.set()
@@ -194,7 +196,8 @@ class Scheduler:
         now = time.monotonic()
         for picture in pictures:
             self._metrics.stage("queue", now - picture.arrived)
-            picture.job.advance(status=Status.RUNNING)
+            drawing = sum(other.job is picture.job for other in pictures)
+            picture.job.advance(status=Status.RUNNING, step=0, drawing=drawing)
         self._metrics.batch(len(pictures))
 
         def stepped(made: int, of: int) -> None:
@@ -211,16 +214,16 @@ class Scheduler:
             drawn = await work
         except AbandonedError:
             return
-        except Exception as error:  # a kernel may raise anything; the server goes on
-            known = error if isinstance(error, SdpackError) else FailedError()
-            log.error("%d pictures could not be drawn", len(pictures), exc_info=error)
-            for picture in pictures:
-                self._end(picture.job, Status.FAILED, known)
-            return
         took = (time.monotonic() - now) / len(pictures)
         self._per_picture_s = STEADY * self._per_picture_s + (1 - STEADY) * took
         for picture, one in zip(pictures, drawn, strict=True):
             await self._finish(picture, one)
+
+    def _fail(self, pictures: Sequence[Picture], error: Exception) -> None:
+        log.error("%d pictures could not be drawn", len(pictures), exc_info=error)
+        known = error if isinstance(error, SdpackError) else FailedError()
+        for picture in pictures:
+            self._end(picture.job, Status.FAILED, known)
 
     def _stepped(self, pictures: Sequence[Picture], made: int, of: int) -> None:
         for job in dict.fromkeys(picture.job for picture in pictures):
@@ -245,7 +248,12 @@ class Scheduler:
         if job.made == len(job.pictures):
             self._end(job, Status.DONE)
         else:
-            job.advance(step=0)
+            job.advance(drawing=job.drawing - 1)
+
+    def abandon(self) -> None:
+        """Give up all that is under way."""
+        for job in list(self._timers):
+            self.cancel(job)
 
     async def drain(self) -> None:
         """Take nothing new, and wait until all that was accepted has ended."""

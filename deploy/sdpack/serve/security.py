@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hmac
+import ipaddress
 import json
 from collections.abc import Sequence
 from hashlib import sha256
@@ -14,8 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sdpack.errors import InputError
 from sdpack.serve.metrics import Metrics
 
-OPEN_TO_ALL = ("/", "/healthz", "/readyz")
-"""Paths that need no key: a page that asks for one, and what load balancers look at."""
+PROBES = ("/healthz", "/readyz")
+"""What load balancers look at."""
+OPEN_TO_ALL = ("/", *PROBES)
+"""Paths that need no key: a page that asks for one besides."""
 LEAST_KEY = 16  # characters
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -91,6 +96,11 @@ def _given(headers: dict[bytes, bytes]) -> bytes:
     kind, _, key = headers.get(b"authorization", b"").partition(b" ")
     if kind.lower() == b"bearer":
         return key.strip()
+    if kind.lower() == b"basic":  # NAME:KEY, as front ends of the web UI send it
+        try:
+            return base64.b64decode(key, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
     return headers.get(b"x-api-key", b"")
 
 
@@ -186,28 +196,87 @@ async def refuse(
 
 
 class KnownHosts:
-    """Answers only under the names the server is known by.
+    """Answers only under addresses and the names the server is known by.
 
     Else a page anywhere could have its own name point at this machine, and read what the server
-    says to the browser it is opened in.
+    says to the browser it is opened in. What load balancers look at is answered under any name.
     """
 
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
         self._app = app
-        self._names = frozenset(name.lower() for name in names)
+        self._names = frozenset((*(name.lower() for name in names), "localhost"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in PROBES:
             name = host_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1"))
-            if name not in self._names:
+            if name not in self._names and not _is_address(name):
                 await refuse(
                     send,
                     421,
-                    "this server does not go by that name; start it with --allowed-host to add one",
+                    "this server does not go by that name; start it with --allowed-host to add it, "
+                    "or with --api-key-file",
                     code="unknown_host",
                 )
                 return
         await self._app(scope, receive, send)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class OwnPages:
+    """Lets only pages of this server, and of named origins, have it do something.
+
+    A browser sends a page's requests wherever it is told to, and says where the page is from.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            headers = dict(scope["headers"])
+            origin = headers.get(b"origin", b"").decode("latin-1")
+            own = headers.get(b"host", b"").decode("latin-1")
+            if origin and origin not in self._origins and origin.partition("//")[2] != own:
+                await refuse(
+                    send,
+                    403,
+                    "pages of other origins may not ask; start it with --cors-origin to let one",
+                    code="unknown_origin",
+                )
+                return
+        await self._app(scope, receive, send)
+
+
+class Crowd:
+    """Answers so many requests at once; what load balancers look at is always answered."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+        self._here = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        if self._here >= self._most:
+            words = f"{self._here} requests are being answered, as many as this server takes"
+            again = [(b"retry-after", b"1")]
+            await refuse(send, 503, words, "server_error", "unavailable", again)
+            return
+        self._here += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._here -= 1
 
 
 def host_name(header: str) -> str:

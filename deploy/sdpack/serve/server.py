@@ -17,12 +17,13 @@ from sdpack.bundle import Manifest
 from sdpack.errors import SdpackError
 from sdpack.precision import Runtime
 from sdpack.serve.app import Settings, application, service_of
+from sdpack.serve.connection import Connection
 from sdpack.serve.service import Service
 
 log = logging.getLogger("sdpack.serve")
 KEPT_ALIVE_S = 20
 BACKLOG = 512
-CONNECTIONS = 1024
+HAND_OUT_S = 30  # for clients to read the last answers
 HEAD_BYTES = 64 * 2**10  # of a request's line and headers
 EVERY_S = 0.1
 
@@ -64,8 +65,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On a signal."""
         if self._loop is None or self._service.scheduler.ending:
-            self.force_exit = True
-            super().handle_exit(sig, frame)
+            self._loop and self._loop.call_soon_threadsafe(self._service.scheduler.abandon)
+            self.should_exit = self.force_exit = True
             return
         self._service.scheduler.ending = True
         log.info("ending: what was accepted is finished first")
@@ -116,6 +117,8 @@ def serve(
     def ready() -> None:
         say(f"{service.name} is ready")
 
+    # What anybody can make a server say with a few bytes is no warning.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     app = application(service, settings, ready, failed)
     server = Server(config_of(app, *listen), service, listening)
     server.run()
@@ -146,9 +149,9 @@ def config_of(app: FastAPI, host: str, port: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
-        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEPT_ALIVE_S,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        http="h11",
+        http=Connection,
+        timeout_graceful_shutdown=HAND_OUT_S,
         ws="none",
     )

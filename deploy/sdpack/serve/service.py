@@ -15,7 +15,7 @@ from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.painter import Painter
 from sdpack.serve.pictures import Format
-from sdpack.serve.scheduler import Scheduler
+from sdpack.serve.scheduler import BusyError, Scheduler
 from sdpack.serve.work import Asked, Job, Kind
 
 RANDOM_SEEDS = 2**32
@@ -76,15 +76,23 @@ class Service:
         """Of one request."""
         return min(self.limits.pictures, self.limits.queue)
 
-    def submit(self, asked: Asked) -> Job:
+    def submit(self, asked: Asked, keep: bool = True) -> Job:
         """Accept a job.
 
+        Args:
+            keep: its pictures are fetched later; others are handed out when they are drawn.
+
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full, or too much waits to be fetched.
             EndingError: the server is ending.
         """
+        if keep and self.jobs.unfetched_bytes > self.limits.keep_bytes:
+            raise BusyError(
+                "too many pictures wait to be fetched", max(1, round(self.limits.keep_s / 10))
+            )
         job = self.scheduler.submit(asked)
-        self.jobs.add(job)
+        if keep:
+            self.jobs.add(job)
         return job
 
     def asked(
@@ -112,7 +120,7 @@ class Service:
                 )
         most = self.most_pictures
         if not 1 <= count <= most:
-            raise BadRequestError("n", f"{count} pictures; this server draws 1 to {most}")
+            raise BadRequestError("n", f"this server draws 1 to {most} pictures at a request")
         if steps is not None and steps not in self.steps:
             known = ", ".join(map(str, self.steps))
             raise BadRequestError("steps", f"{steps} is not to be had; this bundle does {known}")

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sdpack.serve.pictures import Encoding
 
+MOST = 10_000  # of anything that is counted
+
 
 def _is_text(text: str) -> str:
     """Refuses halves of characters, which no UTF-8 can say."""
@@ -29,7 +31,7 @@ class PicturesRequest(BaseModel):
 
     prompt: Annotated[Text, Field(min_length=1, description="What to draw.")]
     model: Text | None = Field(None, description="The bundle's name; see /v1/models.")
-    n: int = Field(1, ge=1, description="Pictures; number i starts from seed + i.")
+    n: int | None = Field(1, ge=1, le=MOST, description="Pictures; number i starts from seed + i.")
     size: Text | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
     output_compression: int | None = Field(
@@ -37,7 +39,7 @@ class PicturesRequest(BaseModel):
     )
     user: Text | None = Field(None, description="Taken and not used.")
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: a random one.")
-    steps: int | None = Field(None, ge=1, description="One of /capabilities.")
+    steps: int | None = Field(None, ge=1, le=MOST, description="One of /capabilities.")
     guidance_scale: Guidance | None = None
     negative_prompt: Text | None = None
 
@@ -50,6 +52,7 @@ class GenerationRequest(PicturesRequest):
     style: Text | None = Field(None, description="Taken and not used.")
     background: Text | None = Field(None, description="Taken and not used.")
     moderation: Text | None = Field(None, description="Taken and not used.")
+    stream: Literal[False] | None = Field(None, description="Pictures come when they are whole.")
 
 
 class PictureData(BaseModel):
@@ -124,13 +127,13 @@ class WebUiRequest(BaseModel):
 
     prompt: Text = ""
     negative_prompt: Text | None = None
-    seed: int = -1
-    steps: int | None = Field(None, ge=1)
+    seed: int = Field(-1, ge=-1, le=2**63 - 1)
+    steps: int | None = Field(None, ge=1, le=MOST)
     cfg_scale: Guidance | None = None
-    width: int | None = Field(None, ge=1)
-    height: int | None = Field(None, ge=1)
-    batch_size: int = Field(1, ge=1)
-    n_iter: int = Field(1, ge=1)
+    width: int | None = Field(None, ge=1, le=MOST)
+    height: int | None = Field(None, ge=1, le=MOST)
+    batch_size: int = Field(1, ge=1, le=MOST)
+    n_iter: int = Field(1, ge=1, le=MOST)
     send_images: bool = True
     save_images: bool = False
 

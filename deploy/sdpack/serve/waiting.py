@@ -38,7 +38,7 @@ async def drawn(
         GoneError: the client has left.
     """
     ready(service)
-    job = service.submit(asked)
+    job = service.submit(asked, keep)
     listed = [] if under_way is None else under_way
     listed.append(job)
     done = asyncio.ensure_future(job.finished())

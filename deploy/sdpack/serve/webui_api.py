@@ -72,6 +72,10 @@ def webui_routes(service: Service) -> APIRouter:
         """The settings front ends look at."""
         return {"sd_model_checkpoint": service.name, "sd_checkpoint_hash": _content(service)}
 
+    @routes.post("/options")
+    async def set_options(wanted: dict[str, Any]) -> None:
+        """Taken and not used: there is one model, and its settings come with each request."""
+
     @routes.get("/progress")
     async def progress(skip_current_image: bool = False) -> WebUiProgress:
         """How far the oldest job under way is."""
@@ -116,8 +120,24 @@ def _info(service: Service, job: Job) -> dict[str, Any]:
         "batch_size": count,
         "sd_model_name": service.name,
         "sd_model_hash": _content(service)[:10],
+        "infotexts": [_words(job, seed) for seed in seeds],
+        "subseed": seeds[0],
+        "all_subseeds": seeds,
+        "subseed_strength": 0,
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
     }
+
+
+def _words(job: Job, seed: int) -> str:
+    """How a picture was made, as the web UI writes it into a file."""
+    kind = job.asked.kind
+    lines = [job.asked.prompt]
+    if kind.negative_prompt:
+        lines.append(f"Negative prompt: {kind.negative_prompt}")
+    size = f"{kind.width}x{kind.height}"
+    scale = f"CFG scale: {kind.guidance_scale:g}"
+    lines.append(f"Steps: {kind.steps}, Sampler: bundle, {scale}, Seed: {seed}, Size: {size}")
+    return "\n".join(lines)
 
 
 def _state(job: Job | None) -> dict[str, Any]:

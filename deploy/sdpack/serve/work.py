@@ -87,7 +87,13 @@ class Picture:
 
 @dataclass(eq=False)
 class Job:
-    """A request on its way; only the event loop changes it."""
+    """A request on its way; only the event loop changes it.
+
+    Attributes:
+        step, steps: of the pictures that are being drawn.
+        drawing: how many of its pictures those are.
+        ended: when it did, by the monotonic clock.
+    """
 
     asked: Asked
     id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
@@ -95,6 +101,7 @@ class Job:
     status: Status = Status.QUEUED
     step: int = 0
     steps: int = 0
+    drawing: int = 0
     error: Exception | None = None
     ended: float | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -125,7 +132,7 @@ class Job:
         """0 to 1."""
         if self.status is Status.DONE:
             return 1.0
-        whole = self.made + (self.step / self.steps if self.steps else 0.0)
+        whole = self.made + self.drawing * self.step / self.steps
         return min(whole / len(self.pictures), 1.0)
 
     def advance(self, **changes: Any) -> None:
@@ -142,9 +149,9 @@ class Job:
     async def changes(self) -> AsyncIterator[Job]:
         """It, now and after every change, until it has ended."""
         while True:
-            changed = self._changed
+            changed, ended = self._changed, self.status.ended
             yield self
-            if self.status.ended:
+            if ended:
                 return
             await changed.wait()
 

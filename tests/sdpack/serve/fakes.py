@@ -115,14 +115,21 @@ def serving(
     """A real server on a port of this machine: where it is, itself, and what it serves."""
     given = settings or Settings(Limits(wait_s=0.0))
     served = service(painter, given.limits)
-    server = Server(config_of(application(served, given), "127.0.0.1", 0), served)
+    ended: list[Server] = []
+
+    def failed() -> None:
+        ended[0].should_exit = True
+
+    app = application(served, given, failed=failed)
+    urls: list[str] = []
+    server = Server(config_of(app, "127.0.0.1", 0), served, urls.append)
+    ended.append(server)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
+        while not urls:
             assert thread.is_alive()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}", server, served
+        yield urls[0], server, served
     finally:
         painter.go.set()
         server.should_exit = True

@@ -133,6 +133,7 @@ def test_a_wrong_request_is_told_what_is_wrong(
     assert said["param"] == param
     assert said["type"] == "invalid_request_error"
     assert said["message"].startswith(f"{param}: ")
+    assert len(said["message"]) < 300
     assert painter.batches == []
 
 
@@ -203,7 +204,7 @@ def test_a_client_that_leaves_is_not_drawn_for(
     asking, server, service = served
     painter.go.clear()
     body = json.dumps({"prompt": "a cat"}).encode()
-    head = f"POST {GENERATE} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {GENERATE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", asking.base_url.port)) as raw:
         raw.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         assert painter.begun.wait(10)
@@ -272,14 +273,17 @@ def test_the_web_ui_of_automatic1111_sees_progress_and_interrupts(
         assert drawing.result().json()["images"] == []
 
 
-def test_ready_only_once_pictures_come_out() -> None:
+@pytest.mark.parametrize(
+    "refusal", [EngineError("unet.plan: too little memory"), RuntimeError("a loader's own")]
+)
+def test_a_server_whose_engines_cannot_be_loaded_ends(refusal: Exception) -> None:
     painter = FakePainter()
-    painter.refusal = EngineError("unet.plan: the device has too little memory")
-    with serving(painter) as (url, server, service):
-        wait_until(lambda: service.failed is not None)
+    painter.refusal = refusal
+    with serving(painter) as (_, server, service):
+        wait_until(lambda: server.should_exit)
         assert not service.ready
-        wait_until(lambda: server.should_exit or True)
-        assert url
+        assert str(refusal) in str(service.failed)
+    assert painter.closed
 
 
 def test_while_engines_are_loaded_it_is_alive_and_not_ready() -> None:
@@ -322,7 +326,12 @@ def test_told_to_end_it_finishes_what_it_accepted(
 def test_only_who_has_a_key_gets_in(painter: FakePainter) -> None:
     settings = Settings(Limits(wait_s=0), keys=(KEY, "another-key-of-ours"))
     with serving(painter, settings) as (url, _, _), client(url) as asking:
-        for headers in ({}, {"authorization": f"Bearer {KEY}x"}, {"authorization": KEY}):
+        for headers in (
+            {},
+            {"authorization": f"Bearer {KEY}x"},
+            {"authorization": KEY},
+            {"authorization": f"Basic {KEY}!"},
+        ):
             answer = asking.post(GENERATE, json={"prompt": "a"}, headers=headers)
             assert answer.status_code == 401
             assert error(answer)["code"] == "invalid_api_key"
@@ -331,14 +340,16 @@ def test_only_who_has_a_key_gets_in(painter: FakePainter) -> None:
             assert asking.get(path).status_code == 401
         for path in ("/", "/healthz", "/readyz"):
             assert asking.get(path).status_code == 200
+        basic = base64.b64encode(f"anybody:{KEY}".encode()).decode()
         for headers in (
             {"authorization": f"Bearer {KEY}"},
+            {"authorization": f"Basic {basic}"},
             {"authorization": "bearer another-key-of-ours"},
             {"x-api-key": KEY},
         ):
             answer = asking.post(GENERATE, json={"prompt": "a"}, headers=headers)
             assert answer.status_code == 200
-    assert painter.batches == [["a"]] * 3
+    assert painter.batches == [["a"]] * 4
 
 
 @pytest.mark.parametrize(
@@ -384,20 +395,56 @@ def test_a_request_has_to_arrive_in_time(painter: FakePainter) -> None:
     with serving(painter, settings) as (url, _, _), client(url) as asking:
         where = ("127.0.0.1", asking.base_url.port)
         with socket.create_connection(where) as raw:
-            raw.sendall(
-                f"POST {GENERATE} HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\n\r\n{{".encode()
-            )
+            raw.sendall(b"POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")
             assert raw.recv(1000).startswith(b"HTTP/1.1 408")
     assert painter.batches == []
 
 
 def test_only_known_names_are_answered(painter: FakePainter) -> None:
-    settings = Settings(hosts=("localhost", "127.0.0.1"))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
-        assert asking.get("/healthz", headers={"host": "LOCALHOST:1"}).status_code == 200
-        answer = asking.get("/healthz", headers={"host": "rebound.example"})
-        assert answer.status_code == 421
-        assert error(answer)["code"] == "unknown_host"
+    with serving(painter, Settings(hosts=["sd.example"])) as (url, _, _), client(url) as asking:
+        for host in ("LOCALHOST:1", "127.0.0.1", "[::1]:80", "10.0.0.7:8188", "sd.example"):
+            assert asking.get("/v1/models", headers={"host": host}).status_code == 200
+        for host in ("rebound.example", "localhost.example", ""):
+            answer = asking.get("/v1/models", headers={"host": host})
+            assert answer.status_code == 421
+            assert error(answer)["code"] == "unknown_host"
+            assert asking.get("/healthz", headers={"host": host}).status_code == 200
+    with serving(painter, Settings(keys=[KEY])) as (url, _, _), client(url) as asking:
+        headers = {"host": "any.example", "x-api-key": KEY}
+        assert asking.get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/v1/jobs", "/sdapi/v1/txt2img", "/sdapi/v1/interrupt"])
+def test_pages_of_other_origins_can_do_nothing(
+    asking: httpx.Client, painter: FakePainter, path: str
+) -> None:
+    for origin in ("https://theirs.example", "null", "http://127.0.0.1:1"):
+        answer = asking.post(path, json={"prompt": "a"}, headers={"origin": origin})
+        assert answer.status_code == 403
+        assert error(answer)["code"] == "unknown_origin"
+    assert painter.batches == []
+    own = str(asking.base_url).rstrip("/")
+    answer = asking.post(path, json={"prompt": "a"}, headers={"origin": own})
+    assert answer.status_code < 300
+
+
+def test_more_requests_than_it_takes_are_refused_but_for_probes(painter: FakePainter) -> None:
+    painter.go.clear()
+    settings = Settings(Limits(requests=2, wait_s=0))
+    with (
+        serving(painter, settings) as (url, _, service),
+        client(url) as asking,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        waiting = [pool.submit(asking.post, GENERATE, json={"prompt": "a"}) for _ in range(2)]
+        wait_until(lambda: service.scheduler.depth == 2)
+        answer = asking.get("/v1/models")
+        assert answer.status_code == 503
+        assert error(answer)["code"] == "unavailable"
+        assert asking.get("/readyz").status_code == 200
+        painter.go.set()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert asking.get("/v1/models").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -444,7 +491,7 @@ def test_what_is_counted(asking: httpx.Client) -> None:
         "sdpack_ready 1.0",
     ):
         assert line in text
-    memory = next(line for line in text.splitlines() if line.startswith("sdpack_memory_bytes "))
+    memory = next(line for line in text.splitlines() if line.startswith("sdpack_memory_bytes{"))
     assert float(memory.split()[1]) > 2**20
 
 
@@ -460,8 +507,92 @@ def test_what_it_can_do(asking: httpx.Client) -> None:
 def test_finished_jobs_are_forgotten_where_there_are_too_many(painter: FakePainter) -> None:
     settings = Settings(Limits(keep_jobs=2, wait_s=0))
     with serving(painter, settings) as (url, _, _), client(url) as asking:
-        paths = []
-        for _ in range(4):
-            paths.append(asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"])
-            wait_until(lambda: asking.get(paths[-1]).json()["status"] == "done")
+        paths = [finished_job(asking) for _ in range(4)]
+        assert [asking.get(path).status_code for path in paths] == [200] * 4, "not fetched yet"
+        for path in paths:
+            (one,) = asking.get(path).json()["data"]
+            assert asking.get(one["url"]).status_code == 200
         assert [asking.get(path).status_code for path in paths] == [404, 404, 200, 200]
+
+
+def test_what_was_not_fetched_is_kept_whatever_others_do(painter: FakePainter) -> None:
+    settings = Settings(Limits(keep_jobs=2, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        first = finished_job(asking)
+        for _ in range(5):
+            path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
+            asking.delete(path)
+            asking.post(GENERATE, json={"prompt": "a"})
+        (one,) = asking.get(first).json()["data"]
+        assert asking.get(one["url"]).status_code == 200
+
+
+def test_more_than_is_kept_is_not_begun(painter: FakePainter) -> None:
+    settings = Settings(Limits(keep_bytes=100, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        first = finished_job(asking)
+        answer = asking.post("/v1/jobs", json={"prompt": "a"})
+        assert answer.status_code == 429
+        assert "wait to be fetched" in error(answer)["message"]
+        assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 200
+        (one,) = asking.get(first).json()["data"]
+        assert asking.get(one["url"]).status_code == 200
+        assert asking.post("/v1/jobs", json={"prompt": "a"}).status_code == 202
+
+
+def finished_job(asking: httpx.Client) -> str:
+    """Where a job is that was drawn."""
+    path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
+    wait_until(lambda: asking.get(path).json()["status"] == "done")
+    return path
+
+
+def test_a_file_that_cannot_be_written_fails_its_own_job(
+    asking: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> bytes:
+        raise OSError("no such codec")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdpack.serve.scheduler.encode", encode)
+        answer = asking.post(GENERATE, json={"prompt": "a"})
+    assert answer.status_code == 500
+    assert "codec" not in answer.text
+    assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 200
+
+
+def test_numbers_beyond_any_measure_are_refused(asking: httpx.Client) -> None:
+    huge = "1" + "0" * 4000
+    for path, body in (
+        (GENERATE, f'{{"prompt": "a", "n": {huge}}}'),
+        ("/sdapi/v1/txt2img", f'{{"batch_size": {huge}, "n_iter": {huge}}}'),
+        ("/sdapi/v1/txt2img", '{"batch_size": 9999, "n_iter": 9999}'),
+    ):
+        answer = asking.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
+        assert len(answer.text) < 500
+
+
+def test_what_clients_leave_open_is_the_usual(asking: httpx.Client) -> None:
+    asked = {"prompt": "a", "n": None, "size": None, "stream": False, "quality": "hd"}
+    assert len(asking.post(GENERATE, json=asked).json()["data"]) == 1
+
+
+def test_a_second_signal_ends_it_at_once(painter: FakePainter) -> None:
+    painter.go.clear()
+    with (
+        serving(painter) as (url, server, service),
+        ThreadPoolExecutor(1) as pool,
+        client(url) as asking,
+    ):
+        waiting = pool.submit(asking.post, GENERATE, json={"prompt": "a", "n": 8})
+        assert painter.begun.wait(10)
+        server.handle_exit(2, None)
+        wait_until(lambda: service.scheduler.ending)
+        assert not server.should_exit
+        server.handle_exit(2, None)
+        assert server.should_exit
+        wait_until(lambda: service.scheduler.depth <= 4)
+        painter.go.set()
+        waiting.exception()
+    assert painter.steps == [0]

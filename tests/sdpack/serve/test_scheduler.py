@@ -270,6 +270,20 @@ def test_steps_are_told_as_they_are_made() -> None:
     run(test)
 
 
+def test_how_it_ended_is_told_even_to_who_was_slow() -> None:
+    async def test() -> None:
+        painter = FakePainter()
+        async with running(painter) as scheduler:
+            job = scheduler.submit(asked())
+            seen = []
+            async for each in job.changes():
+                seen.append(each.status)
+                await asyncio.sleep(0.05)  # meanwhile it goes on, and ends
+            assert seen[-1] is Status.DONE
+
+    run(test)
+
+
 ACTS = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.integers(1, 6), st.sampled_from([2, 4])),

@@ -207,6 +207,9 @@ at("prompt").addEventListener("keydown", (event) => {
 at("stop").addEventListener("click", () => {
   if (running) ask(`/v1/jobs/${running}`, { method: "DELETE" }).catch((error) => say(error.message, true));
 });
+addEventListener("pagehide", () => {
+  if (running) fetch(`/v1/jobs/${running}`, { method: "DELETE", keepalive: true, headers: headers() });
+});
 at("again").addEventListener("click", () => { at("seed").value = last; });
 connect().catch((error) => {
   at("state").textContent = error.message;

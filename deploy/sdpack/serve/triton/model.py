@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -96,83 +97,68 @@ class Model:
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each request; those of a kind are drawn together."""
+        """A response for each request; pictures of a kind are drawn together."""
         answers: dict[int, Any] = {}
-        groups: dict[tuple[Any, ...], list[tuple[int, Request]]] = {}
+        pictures: dict[int, dict[int, NDArray[np.uint8]]] = {}
+        kinds: dict[tuple[Any, ...], list[tuple[int, int, Request]]] = {}
         for number, each in enumerate(requests):
             try:
-                asked = self._understood(each)
+                rows = self._understood(each)
             except SdpackError as error:
                 answers[number] = self._failed(error)
                 continue
-            kind = (
-                asked.height,
-                asked.width,
-                asked.steps,
-                asked.guidance_scale,
-                asked.negative_prompt,
-            )
-            groups.setdefault(kind, []).append((number, asked))
-        for group in groups.values():
-            answers |= self._drawn(group)
+            pictures[number] = {}
+            for row, asked in enumerate(rows):
+                kinds.setdefault(_kind(asked), []).append((number, row, asked))
+        most = self._manifest.sampling.batch
+        for alike in kinds.values():
+            for start in range(0, len(alike), most):
+                batch = alike[start : start + most]
+                try:
+                    drawn = self._pipeline.draw(_together([asked for _, _, asked in batch]))
+                except SdpackError as error:
+                    answers |= {number: self._failed(error) for number, _, _ in batch}
+                    continue
+                for (number, row, _), picture in zip(batch, drawn, strict=True):
+                    pictures[number][row] = picture
+        for number, rows_of in pictures.items():
+            if number not in answers:
+                answers[number] = self._answer(rows_of)
         return [answers[number] for number in range(len(requests))]
 
-    def _drawn(self, group: Sequence[tuple[int, Request]]) -> dict[int, Any]:
-        """Batches up to what the bundle was built for; a request's own rows stay together."""
-        answers: dict[int, Any] = {}
-        first = group[0][1]
-        prompts = [prompt for _, asked in group for prompt in asked.prompts]
-        seeds = [seed for _, asked in group for seed in asked.seeds]
-        most, settings = self._manifest.sampling.batch, first
-        try:
-            pictures = np.concatenate(
-                [
-                    self._pipeline.draw(
-                        Request(
-                            prompts[i : i + most],
-                            seeds[i : i + most],
-                            settings.guidance_scale,
-                            settings.height,
-                            settings.width,
-                            settings.negative_prompt,
-                            settings.guidance_rescale,
-                            settings.steps,
-                        )
-                    )
-                    for i in range(0, len(prompts), most)
-                ]
-            )
-        except SdpackError as error:
-            return {number: self._failed(error) for number, _ in group}
-        start = 0
-        for number, asked in group:
-            rows = pictures[start : start + len(asked.prompts)]
-            start += len(asked.prompts)
-            tensor = self._backend.Tensor("IMAGE", np.ascontiguousarray(rows))
-            answers[number] = self._backend.InferenceResponse(output_tensors=[tensor])
-        return answers
+    def _answer(self, rows: dict[int, NDArray[np.uint8]]) -> Any:
+        """Pictures of one request, which have to be of one size."""
+        ordered = [rows[row] for row in sorted(rows)]
+        if len({picture.shape for picture in ordered}) > 1:
+            return self._failed(PromptError("SIZE: the rows of one request are of different sizes"))
+        image = np.ascontiguousarray(np.stack(ordered))
+        tensor = self._backend.Tensor("IMAGE", image)
+        return self._backend.InferenceResponse(output_tensors=[tensor])
 
-    def _understood(self, each: Any) -> Request:
-        """A request as the pipeline takes it; of several rows the settings of the first.
+    def _understood(self, each: Any) -> list[Request]:
+        """A request's rows as the pipeline takes them.
 
         Raises:
-            PromptError: it cannot be drawn.
+            PromptError: one cannot be drawn.
         """
         prompts = self._texts(each, "PROMPT")
         if not prompts:
             raise PromptError("PROMPT is missing")
-        seeds = self._numbers(each, "SEED") or [secrets.randbelow(RANDOM_SEEDS) for _ in prompts]
-        steps, scales = self._numbers(each, "STEPS"), self._numbers(each, "GUIDANCE_SCALE")
-        against, sizes = self._texts(each, "NEGATIVE_PROMPT"), self._texts(each, "SIZE")
-        return request(
-            self._manifest,
-            prompts,
-            [int(seed) for seed in seeds],
-            float(scales[0]) if scales else None,
-            against[0] if against else None,
-            parse_sizes(sizes[0])[0] if sizes else None,
-            int(steps[0]) if steps else None,
-        )
+        seeds, steps = self._numbers(each, "SEED"), self._numbers(each, "STEPS")
+        scales, sizes = self._numbers(each, "GUIDANCE_SCALE"), self._texts(each, "SIZE")
+        against = self._texts(each, "NEGATIVE_PROMPT")
+        return [
+            request(
+                self._manifest,
+                [prompt],
+                [int(seeds[row]) if seeds else secrets.randbelow(RANDOM_SEEDS)],
+                float(scales[row]) if scales else None,
+                against[row] if against else None,
+                parse_sizes(sizes[row])[0] if sizes else None,
+                int(steps[row]) if steps else None,
+            )
+            for row, prompt in enumerate(prompts)
+        ]
 
     def _numbers(self, each: Any, name: str) -> list[Any]:
         tensor = self._backend.get_input_tensor_by_name(each, name)
@@ -191,3 +177,13 @@ class Model:
     def close(self) -> None:
         """Free what is held here."""
         self._pipeline.close()
+
+
+def _kind(asked: Request) -> tuple[Any, ...]:
+    """What pictures have in common that can be drawn together."""
+    return asked.height, asked.width, asked.steps, asked.guidance_scale, asked.negative_prompt
+
+
+def _together(alike: Sequence[Request]) -> Request:
+    prompts = [asked.prompts[0] for asked in alike]
+    return replace(alike[0], prompts=prompts, seeds=[asked.seeds[0] for asked in alike])

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sdpack.serve.connection import Connection
+
+from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.test_api import client, wait_until
+
+
+def address(url: str) -> tuple[str, int]:
+    return "127.0.0.1", int(url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET"])
+def test_who_does_not_ask_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(Connection, "head_s", 0.2)
+    with serving(FakePainter()) as (url, server, _), socket.create_connection(address(url)) as raw:
+        raw.settimeout(10)
+        raw.sendall(sent)
+        try:
+            while raw.recv(1000):
+                pass
+        except ConnectionResetError:
+            pass
+        wait_until(lambda: not server.server_state.connections)
+
+
+def test_who_waits_for_an_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "head_s", 0.1)
+    painter = FakePainter()
+    with serving(painter) as (url, _, _), client(url) as asking:
+        painter.go.clear()
+        path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
+        with asking.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
+            time.sleep(0.4)
+            painter.go.set()
+            assert "event: done" in list(stream.iter_lines())
+
+
+class Large(FakePainter):
+    """Draws what no encoding makes small."""
+
+    def _picture(self, kind: object, prompt: str, seed: int) -> NDArray[np.uint8]:
+        noise = np.random.default_rng(seed)
+        return noise.integers(0, 256, (2000, 2000, 3), np.uint8)
+
+
+def unread(url: str, path: str, count: int) -> list[socket.socket]:
+    """Clients that ask, and do not read what they are answered."""
+    clients = []
+    for _ in range(count):
+        raw = socket.create_connection(address(url))
+        raw.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        clients.append(raw)
+    return clients
+
+
+def test_who_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "stalled_s", 0.3)
+    held(lambda server: not Connection._unread)
+
+
+def test_not_more_is_held_for_readers_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "unread_bytes", 30 * 2**20)
+    held(lambda server: 0 < len(Connection._unread) <= 3)
+
+
+def held(true: Callable[[object], bool]) -> None:
+    """See that something comes true while eight clients do not read 12 MB each."""
+    with serving(Large()) as (url, server, _), client(url) as asking:
+        asked = {"prompt": "a", "response_format": "url"}
+        (one,) = asking.post("/v1/images/generations", json=asked).json()["data"]
+        clients = unread(url, httpx.URL(one["url"]).path, 8)
+        try:
+            wait_until(lambda: Connection._unread)
+            wait_until(lambda: true(server))
+            assert asking.get("/healthz").status_code == 200
+            assert len(asking.get(one["url"]).content) > 10_000_000
+        finally:
+            for raw in clients:
+                raw.close()
+
+
+def test_what_is_no_http_is_told_so_in_json() -> None:
+    with serving(FakePainter()) as (url, _, _), socket.create_connection(address(url)) as raw:
+        raw.settimeout(10)
+        raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = b"".join(iter(lambda: raw.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"type": "invalid_request_error"' in answer
