@@ -92,14 +92,9 @@ def export_made(make: Callable[[], Part], folder: Path) -> Exported:
 
 
 def _empty(module: nn.Module) -> None:
-    """Free a module's weights, whoever still refers to them: the exporter keeps what it traced.
-
-    Those that numpy has been given a view of cannot be.
-    """
+    """Have a module's weights freed, though the exporter still refers to them."""
     for tensor in (*module.parameters(), *module.buffers()):
-        storage = tensor.untyped_storage()
-        if storage.resizable():
-            storage.resize_(0)
+        tensor.data = tensor.new_empty(0)
 
 
 def _checked(answers: Sequence[_Answer], path: Path) -> Exported:
@@ -161,6 +156,9 @@ def _write(part: Part, path: Path) -> None:
     )
     assert program is not None
     write(program.model, path)
+    # The exporter's rules for rewriting keep the last graph they saw, and it all its weights.
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
 
 
 def seeded_inputs(part: Part, shape: Shape) -> dict[str, Tensor]:
