@@ -56,7 +56,7 @@ def said(error: Exception) -> tuple[int, ErrorData]:
     message = str(error)
     match error:
         case BadRequestError():
-            return error.status, _wrong(message, error.param)
+            return 400, _wrong(message, error.param)
         case InputError():
             return 400, _wrong(message)
         case NotFoundError():

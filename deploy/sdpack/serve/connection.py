@@ -74,10 +74,11 @@ class Connection(H11Protocol):
         self._unread[self] = None
         self._watch()
         waiting = {one: one.transport.get_write_buffer_size() for one in self._unread}
-        for one, held in list(waiting.items()):
+        # Those that have read nothing yet, then the others, each the longest first.
+        for one in sorted(waiting, key=lambda one: waiting[one] < one._waiting):
             if sum(waiting.values()) <= self.unread_bytes:
                 break
-            del waiting[one]
+            held = waiting.pop(one)
             one.transport.abort()
             log.warning("a client that did not read its answer, %d bytes, was cut off", held)
 

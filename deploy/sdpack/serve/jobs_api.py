@@ -27,7 +27,7 @@ def job_routes(service: Service) -> APIRouter:
     @routes.post(
         "/v1/jobs",
         status_code=202,
-        responses={s: ERRORS[s] for s in (404, 408, 429, 503) if s in ERRORS},
+        responses={s: ERRORS[s] for s in (404, 429, 503)},
     )
     async def start(asked: PicturesRequest, request: Request, response: Response) -> JobData:
         """Have pictures drawn, and answer at once."""

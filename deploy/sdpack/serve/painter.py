@@ -17,7 +17,6 @@ from sdpack.runtime.pipeline import Request, to_pictures
 from sdpack.serve.work import Kind
 
 WARM_UP = "a red heart"
-STAGES = ("encode", "denoise", "decode")
 
 Drawn = NDArray[np.uint8] | SdpackError
 Stepped = Callable[[int, int], None]
@@ -99,10 +98,6 @@ class Painter:
         now = time.perf_counter()
         self._timed(stage, now - since)
         return now
-
-    def is_cut(self, prompt: str) -> bool:
-        """Whether a prompt is longer than a text encoder reads."""
-        return any(t.cut([prompt])[0] for t in self._pipeline.tokenizers.values())
 
     def close(self) -> None:
         """Free the engines."""

@@ -27,13 +27,11 @@ class BadRequestError(InputError):
 
     Attributes:
         param: the field that is wrong.
-        status: of the answer.
     """
 
-    def __init__(self, param: str, message: str, status: int = 400) -> None:
+    def __init__(self, param: str, message: str) -> None:
         super().__init__(f"{param}: {message}")
         self.param = param
-        self.status = status
 
 
 @dataclass
