@@ -97,8 +97,11 @@ async def _events(request: Request, job: Job) -> AsyncIterator[str]:
                 following.result()
             except StopAsyncIteration:
                 return
-            name = job.status.value if job.status.ended else "progress"
+            ended = job.status.ended
+            name = job.status.value if ended else "progress"
             yield f"event: {name}\ndata: {_data(request, job).model_dump_json()}\n\n"
+            if ended:
+                return
             following = asyncio.ensure_future(anext(changes))
     finally:
         following.cancel()
