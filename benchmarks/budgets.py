@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.catalog import default_catalog, read_catalog
 from sdpack.errors import InfeasibleError
-from sdpack.evaluate.metrics import mean_estimate
+from sdpack.estimate import mean_estimate
 from sdpack.evaluate.race import Rules
 from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sdpack.catalog import read_catalog
-from sdpack.evaluate.metrics import Estimate, mean_estimate
+from sdpack.estimate import Estimate, mean_estimate
 from sdpack.pack.allocate import Limit, allocate
 from sdpack.pack.build import buildable, opened
 from sdpack.pack.choices import Choices

@@ -31,7 +31,7 @@ from rich.table import Table
 from sdpack.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.catalog import default_catalog
 from sdpack.engines.onnxruntime import load
-from sdpack.evaluate.metrics import mean_estimate
+from sdpack.estimate import mean_estimate
 from sdpack.onnx_file import MODEL_FILE, files_of, read
 from sdpack.pack.build import opened
 from sdpack.pack.mix import Mix, Variant

@@ -63,7 +63,8 @@ print(json.dumps({"load_s": loaded - since, "draw_s": time.perf_counter() - load
 EXPORT = """
 import sys
 from pathlib import Path
-from sdpack.artifacts import Ledger, Store
+from sdpack.artifacts import Store
+from sdpack.ledger import Ledger
 from sdpack.export.adopt import adopt
 from sdpack.pack.mix import in_precisions
 from sdpack.pack.order import Order

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sdpack.evaluate.metrics import Floats, Panel
+from sdpack.estimate import Floats
+from sdpack.evaluate.metrics import Panel
 from torch import Tensor
 
 from zoo.data import STYLES, share

@@ -1,4 +1,4 @@
-"""What was made, and what was measured, kept by content: the store and the ledger.
+"""What was made, kept by content: the store.
 
 An artifact is a folder keyed by the hash of everything that made it. It is written under a
 temporary name, flushed to disk and renamed, so that it exists whole or not at all; killed at any
@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -241,85 +240,3 @@ def explain_io(cause: OSError, folder: Path) -> str:
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: not writable; choose another folder"
     return f"{where}: {cause.strerror or cause}; check the disk"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of the ledger."""
-
-    kind: str
-    inputs: dict[str, Any]
-    value: dict[str, Any]
-    made_at: str
-
-
-class Ledger:
-    """Every measurement ever made, by kind and inputs, in an SQLite file.
-
-    One process writes; others may read meanwhile.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the file.
-
-        Raises:
-            StoreError: it cannot be opened, or is no ledger.
-        """
-        self.path = path
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS measurement ("
-                "key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, "
-                "value TEXT NOT NULL, made_at TEXT NOT NULL) WITHOUT ROWID"
-            )
-
-    def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
-        """The value measured for these inputs, or None."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT value FROM measurement WHERE key = ?", (_key(kind, inputs),)
-            ).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
-
-    def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> None:
-        """Keep a value; one that was there for the same inputs is replaced."""
-        made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
-        with self._explained(), self._database:
-            self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
-
-    def measurements(self, kind: str) -> Iterator[Measurement]:
-        """All rows of a kind, in the order of their keys."""
-        with self._explained():
-            rows = self._database.execute(
-                "SELECT kind, inputs, value, made_at FROM measurement WHERE kind = ? ORDER BY key",
-                (kind,),
-            ).fetchall()
-        for name, inputs, value, made_at in rows:
-            yield Measurement(name, json.loads(inputs), json.loads(value), made_at)
-
-    def close(self) -> None:
-        self._database.close()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as cause:
-            raise StoreError(
-                f"{self.path}: {cause}; if it is damaged, move it away and what it held is "
-                "measured again"
-            ) from cause
-        except OSError as cause:
-            raise StoreError(explain_io(cause, self.path)) from cause
-
-
-def _key(kind: str, inputs: Inputs) -> str:
-    return digest({"kind": kind, "inputs": inputs})
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False)

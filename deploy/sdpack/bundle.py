@@ -6,8 +6,13 @@
     engines/           TensorRT plans, one a graph, where the profile's runtime is TensorRT
     sampler.json       the scheduler as a table; sampler-20.json for 20 steps, sampler-768x512.json
                        where the schedule depends on a picture's size
-    samples.png        the same prompts through this mix
-    verified.json      what `verify` saw on the machine it last ran on; not part of what ships
+    samples.png        the catalog's sample prompts through this mix
+    ledger.jsonl       every measurement the choice rests on; `sdpack report` draws from it
+    contact.png        the same prompts and noise through this mix and others, a row of each
+    report.html        what `report` made of that, charts/ the same as pictures
+    verified.json      what `verify` saw on the machine it last ran on
+
+The last two are written later, are not part of what ships, and have no checksum.
 
 A bundle is data: it holds nothing that is executed, and every file that ships is checked against
 its checksum before it is used.
@@ -48,6 +53,10 @@ from sdpack.tiles import Split
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
 SAMPLES = "samples.png"
+LEDGER = "ledger.jsonl"
+CONTACT_SHEET = "contact.png"
+REPORT = "report.html"
+CHARTS = "charts"
 ONNX = "onnx"
 ENGINES = "engines"
 WHOLE = ("model", "sliced")  # graphs of a part that is not cut
@@ -429,12 +438,17 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     named = {used for part in manifest.parts.values() for used in part.files}
-    for name in sorted((there | named) - {MANIFEST, VERIFIED}):
-        if name not in manifest.files:
+    for name in sorted(there | named):
+        if name not in manifest.files and _ships(name):
             raise BundleError(
                 f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or take the "
                 "file away if you put it there"
             )
+
+
+def _ships(name: str) -> bool:
+    """Whether a file has a checksum: not so what is written into a finished bundle later."""
+    return name not in {MANIFEST, VERIFIED, REPORT} and Path(name).parts[0] != CHARTS
 
 
 def open_bundle(folder: Path) -> Manifest:
@@ -464,7 +478,7 @@ def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None])
             files = {
                 path.relative_to(new).as_posix(): file_sha256(path)
                 for path in sorted(new.rglob("*"))
-                if path.is_file()
+                if path.is_file() and _ships(path.relative_to(new).as_posix())
             }
             whole = manifest.model_copy(update={"files": files})
             text = json.dumps(whole.model_dump(mode="json", by_alias=True), indent=1)

@@ -15,12 +15,13 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from sdpack.artifacts import Ledger, Store
+from sdpack.artifacts import Store
 from sdpack.bundle import open_bundle
 from sdpack.catalog import LocatedCatalog
 from sdpack.cli.main import main
 from sdpack.engines import onnxruntime
 from sdpack.export.adopt import Adoption, adopt
+from sdpack.ledger import Ledger
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import in_precisions
 from sdpack.pack.order import Order

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sdpack.artifacts import Ledger, Store
+from sdpack.artifacts import Store
 from sdpack.bundle import NEEDED
 from sdpack.catalog import read_catalog
 from sdpack.engines.onnxruntime import load
+from sdpack.ledger import Ledger
 from sdpack.pack.allocate import Allocation, Limit, allocate
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix, Variant

@@ -11,10 +11,11 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from diffusers import AutoencoderKL
-from sdpack.artifacts import Ledger, Store
+from sdpack.artifacts import Store
 from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.main import main
 from sdpack.export.adopt import adopt
+from sdpack.ledger import Ledger
 from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, mixes

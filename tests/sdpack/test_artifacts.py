@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.artifacts import Ledger, Store, cache_folder, digest
+from sdpack.artifacts import Store, cache_folder, digest
 from sdpack.errors import SdpackError, StoreError
 
 
@@ -145,30 +145,3 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(max_size=4), json_values, max_size=4))
 def test_the_order_of_keys_does_not_matter(inputs: dict[str, Any]) -> None:
     assert digest(inputs) == digest(dict(reversed(list(inputs.items()))))
-
-
-def test_the_ledger_remembers(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    ledger = Ledger(path)
-    ledger.record("quality", {"mix": "a"}, {"similarity": 0.1 + 0.2})
-    ledger.record("quality", {"mix": "a"}, {"similarity": 0.25})
-    ledger.close()
-    again = Ledger(path)
-    assert again.find("quality", {"mix": "a"}) == {"similarity": 0.25}
-    assert again.find("quality", {"mix": "b"}) is None
-    (row,) = again.measurements("quality")
-    assert row.inputs == {"mix": "a"}
-    assert list(again.measurements("memory")) == []
-
-
-def test_a_damaged_ledger_is_explained_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite"
-    path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match="move it away"):
-        Ledger(path)
-    assert path.read_bytes().startswith(b"this is")
-
-
-def test_a_number_that_is_none_is_not_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        Ledger(tmp_path / "l.sqlite").record("quality", {}, {"x": float("nan")})

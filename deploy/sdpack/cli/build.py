@@ -9,7 +9,7 @@ import click
 from sdpack.catalog import LocatedCatalog
 from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
-from sdpack.cli.require import require
+from sdpack.cli.require import require, require_charts
 from sdpack.errors import CatalogError
 from sdpack.profile import find_profile, parse_batch, parse_sizes
 from sdpack.units import format_bytes, parse_bytes
@@ -82,6 +82,7 @@ def command(
     if model is not None and catalog_name is not None:
         raise CatalogError("give --model or --catalog, not both")
     require(profile.runtime)
+    require_charts()
     catalog = located(catalog_name) if model is None else _adopted(model)
     from sdpack.evaluate.race import Rules
     from sdpack.pack.order import Order, check
@@ -98,9 +99,12 @@ def command(
     )
     check(order)
     from sdpack.pack.build import build
+    from sdpack.report.build_page import write_report
 
     with progress(ctx) as say:
         result = build(order, say)
+        say("drawing the charts")
+        _, page = write_report(order.out)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
@@ -110,7 +114,7 @@ def command(
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
-    click.echo(f"{order.out} holds the bundle; look at {order.out / 'samples.png'}")
+    click.echo(f"{order.out} holds the bundle; look at {page} and {order.out / 'samples.png'}")
 
 
 def _adopted(model: str) -> LocatedCatalog:

@@ -20,6 +20,7 @@ COMMANDS = (
     "finish",
     "verify",
     "inspect",
+    "report",
     "export",
     "quantize",
     "profiles",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from sdpack.detect import packages
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
+
+CHARTS = {"altair": "altair", "jinja2": "jinja2", "vl-convert-python": "vl_convert"}
 
 
 def require(runtime: Runtime) -> None:
@@ -21,3 +25,14 @@ def require(runtime: Runtime) -> None:
         raise MissingPackageError("onnxruntime", "cpu", "drawing what is measured")
     if runtime is Runtime.TENSORRT_RTX and "tensorrt_rtx" not in here:
         raise MissingPackageError("tensorrt_rtx_cu13", "tensorrt", f"building for {runtime}")
+
+
+def require_charts() -> None:
+    """See that what draws charts is installed.
+
+    Raises:
+        MissingPackageError: something is not.
+    """
+    for package, module in CHARTS.items():
+        if find_spec(module) is None:
+            raise MissingPackageError(package, "report", "drawing charts")

@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-BOOTSTRAPS = 1000
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to(self, digits: int) -> str:
-        """The mean and its interval in words, to so many digits."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
-    def __str__(self) -> str:
-        return self.to(3)
-
-    def overlaps(self, other: Estimate) -> bool:
-        return self.low <= other.high and other.low <= self.high
-
-
-def _percentiles(value: float, resampled: Sequence[float] | Floats) -> Estimate:
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
-
-
-def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
-    """Mean over prompts, interval by resampling prompts."""
-    rng = np.random.default_rng(seed)
-    index = rng.integers(len(values), size=(BOOTSTRAPS, len(values)))
-    return _percentiles(values.mean(), values[index].mean(axis=1))
+from sdpack.estimate import BOOTSTRAPS, Estimate, Floats, percentiles
 
 
 class Judging(Protocol):
@@ -118,7 +83,7 @@ def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     resampled = [
         _mmd2(kernels, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(BOOTSTRAPS // 4)
     ]
-    return _percentiles(1000 * _mmd2(kernels, *ones), 1000 * np.array(resampled))
+    return percentiles(1000 * _mmd2(kernels, *ones), 1000 * np.array(resampled))
 
 
 def _cubic(a: Floats, b: Floats) -> Floats:

@@ -19,11 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.artifacts import Ledger, Store, digest
+from sdpack.artifacts import Store, digest
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.race import BROKEN_SCORE
+from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable

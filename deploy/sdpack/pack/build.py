@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sdpack.artifacts import Ledger, Store, cache_folder
+from sdpack.artifacts import Store, cache_folder
 from sdpack.bundle import Manifest, sole_writer
 from sdpack.errors import RefusedError
+from sdpack.ledger import Ledger
 from sdpack.pack.bundling import Bundling
 from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted, fit

@@ -13,7 +13,9 @@ from typing import Any
 from PIL import Image
 
 from sdpack.bundle import (
+    CONTACT_SHEET,
     ENGINES,
+    LEDGER,
     ONNX,
     SAMPLES,
     Engine,
@@ -40,7 +42,7 @@ from sdpack.catalog import TextEncoder
 from sdpack.conditioning import Family
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.errors import SchedulerError
-from sdpack.evaluate.metrics import Estimate
+from sdpack.estimate import Estimate
 from sdpack.evaluate.race import Fate, Outcome, Standing
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.contest import FEWEST_FOR_KID, Contest, Settled
@@ -48,6 +50,7 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
+from sdpack.pack.recording import Recording
 from sdpack.pack.shapes import Piece
 from sdpack.pack.sources import EXPORTERS, SLICED_FILE, SPLIT_FILE, attending, split_of, versions
 from sdpack.pack.workshop import QUANTIZERS, Workshop
@@ -98,7 +101,16 @@ class Bundling:
 
     def write(self) -> Manifest:
         """The bundle in the order's folder; returns its manifest."""
-        return write_bundle(self.order.out, self._manifest(), self._fill)
+        manifest = self._manifest()
+        recording = Recording(self.contest, self.settled, self.footprints)
+        record = recording.record(manifest)
+
+        def fill(folder: Path) -> None:
+            self._fill(folder)
+            recording.write_rows(folder / LEDGER, record)
+            recording.write_contact_sheet(folder / CONTACT_SHEET)
+
+        return write_bundle(self.order.out, manifest, fill)
 
     def _manifest(self) -> Manifest:
         catalog, profile = self.order.located.catalog, self.order.profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from sdpack.artifacts import Artifact, digest, file_sha256
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
-from sdpack.evaluate.metrics import Estimate, Panel, kid, mean_estimate
+from sdpack.estimate import Estimate, mean_estimate
+from sdpack.evaluate.metrics import Panel, kid
 from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Scorer, Studio, Task
@@ -31,6 +32,7 @@ from sdpack.pack.screen import Screen, Screened, references
 from sdpack.pack.sources import attending, files_digest, split_of, stored_bytes, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
+from sdpack.record import DISTANCE, LATENCY
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -170,13 +172,13 @@ class Contest:
             "real": file_sha256(self.workshop.located.path(self._real_images)),
             "cut": [catalog.image_size, catalog.quality.real_columns, len(self.prompts)],
         }
-        known = self.workshop.ledger.find("kid", inputs)
+        known = self.workshop.ledger.find(DISTANCE, inputs)
         if known is None:
             self.say(f"setting {self.fitted[number].mix} beside real pictures")
             pictures = [self.studio.pictures(mix, c) for c in _chunks(range(prompts))]
             drawn = self.panel.features(torch.from_numpy(np.concatenate(pictures)))
             known = asdict(kid(drawn, self._real_features))
-            self.workshop.ledger.record("kid", inputs, known)
+            self.workshop.ledger.record(DISTANCE, inputs, known)
         return Estimate(**known)
 
     @property
@@ -207,7 +209,7 @@ class Contest:
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
         }
-        known = self.workshop.ledger.find("latency", inputs)
+        known = self.workshop.ledger.find(LATENCY, inputs)
         if known is None:
             if self._timed_s > TIMING_S:
                 return None
@@ -221,7 +223,7 @@ class Contest:
                 return None
             self._timed_s += sum(times)
             known = {"seconds": float(np.median(times[1:] or times))}
-            self.workshop.ledger.record("latency", inputs, known)
+            self.workshop.ledger.record(LATENCY, inputs, known)
         return float(known["seconds"])
 
     def tiled_difference(self, number: int) -> int | None:
@@ -264,12 +266,39 @@ class Contest:
         content = digest({"decoder": whole.decoder.content, "tile": tile})
         return replace(whole, parts={**whole.parts, Role.DECODER: Drawer(content, load)})
 
+    @property
+    def drawn(self) -> Collection[Mix]:
+        """The mixes that were scored."""
+        return self._drawn.keys()
+
+    @property
+    def first_round(self) -> list[int]:
+        """The prompts every mix was scored on that was scored at all, as they were drawn."""
+        return _chunks(range(min(self.rules.first, self.rules.most)))[0]
+
+    def first_pictures(self, ensemble: Ensemble, count: int) -> Pictures:
+        """Of the first prompts of the first round.
+
+        Raises:
+            BrokenPictureError: one is not finite, or constant.
+        """
+        return self.studio.pictures(ensemble, self.first_round)[:count]
+
+    def judged_by(self, ensemble: Ensemble) -> str:
+        """One hash of what its scores depend on besides its pictures and prompts."""
+        return self._scorer.content(ensemble)
+
+    @property
+    def few(self) -> int | None:
+        """How many pictures are enough to look at where they are large; else None."""
+        order = self.workshop.order
+        return FEW_SAMPLES if order.height * order.width >= LARGE else None
+
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
         prompts = self.workshop.located.prompts(self.workshop.catalog.quality.samples)
+        prompts = prompts[: self.few]
         order = self.workshop.order
-        if order.height * order.width >= LARGE:
-            prompts = prompts[:FEW_SAMPLES]
         studio = self.studio.on(Task(prompts, order.height, order.width))
         mix = self.ensemble(self.fitted[number].mix)
         return sheet(studio.pictures(mix, list(range(len(prompts)))))
@@ -296,10 +325,11 @@ class Contest:
     def ensemble(self, mix: Mix) -> Ensemble:
         """The parts of a mix, as the studio takes them."""
         parts = {variant.role: self._drawer(variant) for variant in mix.variants}
-        reference = None if self.is_judged else self._reference(mix)
+        reference = None if self.is_judged else self.reference(mix)
         return self._ensemble(mix, parts, reference)
 
-    def _reference(self, mix: Mix) -> Ensemble:
+    def reference(self, mix: Mix) -> Ensemble:
+        """The parts of a mix in fp32."""
         parts = {variant.role: self._drawer_in_fp32(variant) for variant in mix.variants}
         return self._ensemble(mix, parts, None)
 
@@ -364,7 +394,7 @@ class Contest:
         order = self.workshop.order
         store, ledger = self.workshop.store, self.workshop.ledger
         task = Task(prompts, order.height, order.width)
-        return Studio(task, self._scorer, store, ledger, self._drawn_with)
+        return Studio(task, self._scorer, store, ledger, self.drawn_with)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -387,7 +417,7 @@ class Contest:
         return digest({"judge": judge, "tokenizer": files_digest(self._judge_tokenizer)})
 
     @cached_property
-    def _drawn_with(self) -> str:
+    def drawn_with(self) -> str:
         """What else the figures depend on: packages, and this module's ways."""
         tools = versions(("onnxruntime", "numpy", "torch"))
         return json.dumps({"on": self.measured_on, "tools": tools, "revision": REVISION})

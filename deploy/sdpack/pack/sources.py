@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sdpack.artifacts import Artifact, Ledger, Store, digest, file_sha256
+from sdpack.artifacts import Artifact, Store, digest, file_sha256
 from sdpack.catalog import Bridge, Catalog, LocatedCatalog
 from sdpack.engines.onnxruntime import let_go
 from sdpack.errors import CatalogError, SourceError
@@ -19,6 +19,7 @@ from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.tokenizer import convert_tokenizer
+from sdpack.ledger import Ledger
 from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order

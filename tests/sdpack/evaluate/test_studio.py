@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sdpack.artifacts import Ledger, Store
+from sdpack.artifacts import Store
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.scorers import Judged
 from sdpack.evaluate.studio import HELD_BYTES, Drawer, Ensemble, Recipe, Studio, Task
+from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable

@@ -1,5 +1,5 @@
 import numpy as np
-from sdpack.evaluate.metrics import Estimate
+from sdpack.estimate import Estimate
 from sdpack.pack.contest import _chunks, lightest_as_near, sheet
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}

@@ -1,0 +1,62 @@
+"""`sdpack report`: what a build found, as a page of charts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sdpack.cli.output import json_option, print_json, print_lines, print_table
+from sdpack.cli.require import require_charts
+from sdpack.units import format_bytes
+
+EPILOG = """\b
+Examples:
+  sdpack report engines/4gb-gpu                       engines/4gb-gpu/report.html and charts/
+  sdpack report engines/4gb-gpu --out report.html
+  sdpack report ~/.cache/sdpack/ledger.sqlite --build 4gb-gpu
+  sdpack report engines/4gb-gpu --json > points.json
+"""
+
+
+@click.command("report", epilog=EPILOG)
+@click.argument("source", metavar="BUNDLE|LEDGER", type=click.Path(path_type=Path))
+@click.option("--build", "name", help="Of a ledger's builds; default: the last.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The page; default: report.html in the bundle."
+)
+@json_option
+def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> None:
+    """Draw the charts of a build from its ledger, as one page that works offline, and as PNGs."""
+    require_charts()
+    from sdpack.report.build_page import said, write_report
+    from sdpack.report.charts import point_rows
+
+    build, path = write_report(source, out, name)
+    if as_json:
+        print_json(
+            {
+                "build": build.record.name,
+                "metric": build.record.metric,
+                "page": str(path),
+                "mixes": point_rows(build.points)[::-1],
+                "precisions": [asdict(cost) for cost in build.costs],
+            }
+        )
+        return
+    columns = ("part", "precision", "weights", "change", "pictures")
+    rows = [
+        (
+            f"{cost.role.words} {cost.candidate}",
+            cost.precision,
+            format_bytes(cost.weight_bytes),
+            cost.difference.signed(),
+            str(cost.pictures),
+        )
+        for cost in build.costs
+    ]
+    if rows:
+        print_table(columns, rows, "what each precision costs", columns[2:])
+    print_lines(said(build, source if source.is_dir() else None))
+    click.echo(f"{path} holds the charts")

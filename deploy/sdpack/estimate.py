@@ -1,0 +1,50 @@
+"""Means with 95 % bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BOOTSTRAPS = 1000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to(self, digits: int) -> str:
+        """The mean and its interval in words, to so many digits."""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    def signed(self, digits: int = 3) -> str:
+        """A difference in words: "+0.012 [-0.003, +0.027]"."""
+        low, high = (f"{bound:+.{digits}f}" for bound in (self.low, self.high))
+        return f"{self.value:+.{digits}f} [{low}, {high}]"
+
+    def __str__(self) -> str:
+        return self.to(3)
+
+    def overlaps(self, other: Estimate) -> bool:
+        return self.low <= other.high and other.low <= self.high
+
+
+def percentiles(value: float, resampled: Sequence[float] | Floats) -> Estimate:
+    """A value and the middle 95 % of what resampling made of it."""
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Estimate(float(value), float(low), float(high))
+
+
+def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+    """Mean over prompts, interval by resampling prompts."""
+    rng = np.random.default_rng(seed)
+    index = rng.integers(len(values), size=(BOOTSTRAPS, len(values)))
+    return percentiles(values.mean(), values[index].mean(axis=1))

@@ -1,0 +1,191 @@
+"""What was measured, by kind and inputs: the ledger of a cache, and the rows that ship in a bundle.
+
+ledger.sqlite    every measurement ever made with one cache
+ledger.jsonl     in a bundle: the rows its choice rests on; a header, then a row a line
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpack.artifacts import Inputs, digest, explain_io
+from sdpack.errors import StoreError
+
+SCHEMA = 1  # of rows; a ledger without a number is of this one
+SQLITE = b"SQLite format 3\0"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row: what was measured of these inputs, and when."""
+
+    kind: str
+    inputs: dict[str, Any]
+    value: dict[str, Any]
+    made_at: str
+
+
+class Ledger:
+    """Every measurement ever made, by kind and inputs, in an SQLite file.
+
+    One process writes; others may read meanwhile.
+    """
+
+    def __init__(self, path: Path, reading: bool = False) -> None:
+        """Open or create the file.
+
+        Args:
+            reading: it has to be there, and stays as it is.
+
+        Raises:
+            StoreError: it cannot be opened, is no ledger, or is of another schema.
+        """
+        self.path = path
+        with self._explained():
+            if reading:
+                self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._database = sqlite3.connect(path)
+            _check_schema(path, self._database.execute("PRAGMA user_version").fetchone()[0])
+            if reading:
+                return
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS measurement ("
+                "key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, "
+                "value TEXT NOT NULL, made_at TEXT NOT NULL) WITHOUT ROWID"
+            )
+            self._database.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
+        """The value measured for these inputs, or None."""
+        with self._explained():
+            row = self._database.execute(
+                "SELECT value FROM measurement WHERE key = ?", (_key(kind, inputs),)
+            ).fetchone()
+        return None if row is None else dict(json.loads(row[0]))
+
+    def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> None:
+        """Keep a value; one that was there for the same inputs is replaced."""
+        made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
+        with self._explained(), self._database:
+            self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
+
+    def measurements(self, *kinds: str) -> Iterator[Measurement]:
+        """All rows of these kinds, in the order of their keys.
+
+        Raises:
+            StoreError: a row is half-written.
+        """
+        marks = ",".join("?" * len(kinds))
+        with self._explained():
+            rows = self._database.execute(
+                "SELECT key, kind, inputs, value, made_at FROM measurement "
+                f"WHERE kind IN ({marks}) ORDER BY key",
+                kinds,
+            ).fetchall()
+        for key, name, inputs, value, made_at in rows:
+            where = f"{self.path}: row {key[:12]} ({name})"
+            yield Measurement(name, _read(where, inputs), _read(where, value), made_at)
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as cause:
+            raise StoreError(
+                f"{self.path}: {cause}; if it is damaged, move it away and what it held is "
+                "measured again"
+            ) from cause
+        except OSError as cause:
+            raise StoreError(explain_io(cause, self.path)) from cause
+
+
+def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
+    """These rows as a file of their own; the same rows give the same file."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"sdpack_ledger": SCHEMA}) + "\n")
+        for row in rows:
+            file.write(_json(asdict(row)) + "\n")
+
+
+def read_rows(path: Path, kinds: Iterable[str]) -> list[Measurement]:
+    """The rows of these kinds in a ledger, whether a cache's or a bundle's.
+
+    Raises:
+        StoreError: there is no such file, it is no ledger, is of another schema, or a row is
+            half-written.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(SQLITE))
+    except OSError as cause:
+        raise StoreError(f"{path} cannot be read: {cause.strerror}; check the path") from cause
+    if start == SQLITE:
+        ledger = Ledger(path, reading=True)
+        try:
+            return list(ledger.measurements(*kinds))
+        finally:
+            ledger.close()
+    return list(_lines(path, frozenset(kinds)))
+
+
+def _lines(path: Path, kinds: frozenset[str]) -> Iterator[Measurement]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise StoreError(f"{path} is no ledger: {cause}; check the path") from cause
+    header = _read(f"{path}, line 1", lines[0]) if lines else {}
+    if "sdpack_ledger" not in header:
+        raise StoreError(f"{path} is no ledger: its first line names no schema; check the path")
+    _check_schema(path, header["sdpack_ledger"])
+    for number, line in enumerate(lines[1:], 2):
+        where = f"{path}, line {number}"
+        fields = _read(where, line)
+        try:
+            row = Measurement(**fields)
+        except TypeError as cause:
+            raise StoreError(f"{where} is no row of a ledger; {_AGAIN}") from cause
+        if row.kind in kinds:
+            yield row
+
+
+def _check_schema(path: Path, found: object) -> None:
+    if found not in (0, SCHEMA):
+        raise StoreError(
+            f"{path} has schema {found}, this sdpack reads {SCHEMA}; use the sdpack that wrote it, "
+            "or another cache (SDPACK_CACHE)"
+        )
+
+
+_AGAIN = "the file was cut short or changed: copy it again, or delete the row and build again"
+
+
+def _read(where: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as cause:
+        raise StoreError(f"{where} is half-written ({cause}); {_AGAIN}") from cause
+    if not isinstance(found, dict):
+        raise StoreError(f"{where} holds no keys; {_AGAIN}")
+    return found
+
+
+def _key(kind: str, inputs: Inputs) -> str:
+    return digest({"kind": kind, "inputs": inputs})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)

@@ -1,0 +1,165 @@
+"""What a build writes into the ledger about itself: its mixes, and which rows are whose.
+
+Scores, latencies and distances lie in the ledger by the content of what was measured. A build's
+record says which content is which mix, what each takes, and how the race ended for it; with it a
+reader needs nothing but the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from sdpack.artifacts import digest
+from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, Sampling
+from sdpack.document import Document
+from sdpack.placement import Role
+from sdpack.profile import Profile
+
+BUILD = "build"
+LATENCY = "latency"
+DISTANCE = "kid"
+PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
+    "prompts",
+    "seeds",
+    "size",
+    "judge",
+    "measured_on",
+    "recipe",
+)
+"""Keys of what a score was measured of, besides the contents of the parts by role."""
+
+
+class PartFigures(Document):
+    """One part of a mix.
+
+    Attributes:
+        precision: "w4", or "mixed@4.61".
+        weight_bytes: while it is loaded.
+        content: hash of its graph and what it is used with.
+    """
+
+    candidate: str
+    precision: str
+    parameters: NonNegativeInt
+    weight_bytes: NonNegativeInt
+    content: str
+
+    def __str__(self) -> str:
+        return f"{self.candidate}/{self.precision}"
+
+
+class PeakFigures(Document):
+    """The predicted moment a mix takes the most."""
+
+    weights: Mapping[Role, NonNegativeInt]
+    activation_bytes: NonNegativeInt
+    activation_role: Role
+    fixed_bytes: NonNegativeInt
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.weights.values()) + self.activation_bytes + self.fixed_bytes
+
+
+class Entrant(Document):
+    """A mix that was drawn.
+
+    Attributes:
+        recipe, judge: hashes of how it is run, and of what else its scores depend on.
+        placement: in which it fits; of one that does not the fastest.
+        peak: predicted, in that placement.
+        size_bytes: what "smaller" means among equals.
+        fate: see `sdpack.evaluate.race.Fate`; None where it did not race, and was drawn for others
+            to be compared with.
+    """
+
+    mix: str
+    parts: Mapping[Role, PartFigures]
+    recipe: str
+    judge: str
+    placement: PlacementFigures
+    peak: PeakFigures
+    fits: bool
+    size_bytes: int
+    fate: str | None = None
+    lost_to: str | None = None
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """What its pictures depend on besides prompts, noise and size."""
+        return {**{role.value: p.content for role, p in self.parts.items()}, RECIPE: self.recipe}
+
+
+class Screened(Document):
+    """How many mixes were left out before the race, by scores put together from their parts'."""
+
+    left_out: NonNegativeInt
+    error: float
+    checked: NonNegativeInt
+
+
+class Shown(Document):
+    """A row of pictures in the bundle's contact sheet; `mix` is None for one that is no mix."""
+
+    label: str
+    mix: str | None
+
+
+class BuildRecord(Document):
+    """One finished build.
+
+    Attributes:
+        metric: the kind of the rows that hold scores.
+        measured_on: what drew, in words; `drawn_with`, as rows have it.
+        prompts: of the catalog; prompt number i starts from the noise of seed i.
+        fitting: how many mixes fit the budget.
+        winner: its mix.
+        shown: rows of the contact sheet, the pictures of the first `shown_prompts` prompts.
+    """
+
+    version: Literal[1] = Field(1, alias="schema")
+    name: str
+    catalog: str
+    profile: Profile
+    memory: MemoryFigures
+    sampling: Sampling
+    metric: str
+    measured_on: str
+    drawn_with: str
+    prompts: tuple[str, ...] = Field(min_length=1)
+    fitting: PositiveInt
+    screened: Screened | None
+    confidence: float
+    indifference: float
+    winner: str
+    entrants: tuple[Entrant, ...] = Field(min_length=1)
+    shown: tuple[Shown, ...]
+    shown_prompts: NonNegativeInt
+    origins: Mapping[str, Origin]
+    tools: Mapping[str, str]
+    machine: str
+
+    @property
+    def size(self) -> list[int]:
+        """Height and width of the measured pictures, as rows have them."""
+        return [self.sampling.height, self.sampling.width]
+
+    def scored(self, entrant: Entrant) -> str:
+        """One hash of what an entrant's scores depend on besides prompts and noise."""
+        return scored_key(
+            {
+                **entrant.contents,
+                SIZE: self.size,
+                JUDGE: entrant.judge,
+                MEASURED_ON: self.drawn_with,
+            }
+        )
+
+
+def scored_key(inputs: Mapping[str, Any]) -> str:
+    """`BuildRecord.scored` of the inputs of a row."""
+    names = {role.value for role in Role} | {RECIPE, SIZE, JUDGE, MEASURED_ON}
+    return digest({name: inputs[name] for name in inputs if name in names})

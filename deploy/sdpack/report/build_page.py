@@ -1,0 +1,258 @@
+"""The report of one build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from sdpack.bundle import CHARTS, CONTACT_SHEET, MANIFEST, REPORT, VERIFIED, read_manifest
+from sdpack.errors import BundleError
+from sdpack.placement import Role
+from sdpack.report.charts import PRECISION, build_figures
+from sdpack.report.page import (
+    SMALL,
+    Choice,
+    Page,
+    Picture,
+    PictureRow,
+    Table,
+    picture_uri,
+    write_page,
+)
+from sdpack.report.points import Build, Point, read_build
+from sdpack.units import format_bytes
+from sdpack.verdict import verdict
+
+GAP = 4  # between pictures of a contact sheet, in pixels
+
+
+def write_report(
+    source: Path, out: Path | None = None, name: str | None = None
+) -> tuple[Build, Path]:
+    """The report of a bundle, or of a build in a ledger, as HTML with its charts as PNGs beside it.
+
+    Args:
+        out: the HTML file; in a bundle's folder by default, else here.
+
+    Raises:
+        StoreError: there is no ledger, or it holds no such build.
+    """
+    build = read_build(source, name)
+    bundle = source if source.is_dir() else None
+    path = out or ((bundle / REPORT) if bundle else Path(REPORT))
+    charts = path.parent / (CHARTS if path.name == REPORT else f"{path.stem}-{CHARTS}")
+    write_page(report(build, bundle), path, charts)
+    return build, path
+
+
+def report(build: Build, bundle: Path | None) -> Page:
+    """The page of one build.
+
+    Args:
+        bundle: its folder, for the pictures and what `verify` saw; None leaves them out.
+    """
+    record = build.record
+    rows = list(_sheet_rows(build, bundle)) if bundle else []
+    side = max(record.size)
+    return Page(
+        title=f"{record.name}: {record.winner}",
+        subtitle=(
+            f"{record.catalog} for {record.profile.name} ({record.profile.description}), "
+            f"{record.sampling.width}x{record.sampling.height} pixels, {record.sampling.steps} "
+            f"steps; built {build.made_at}"
+        ),
+        said=said(build, bundle),
+        figures=build_figures(build, _measured(bundle)),
+        tables=[_mixes(build), _costs(build), _reproduce(build)],
+        choices=_choices(build.points),
+        sheet=rows,
+        prompts=record.prompts[: record.shown_prompts],
+        sheet_caption=(
+            "Every row draws the same prompts from the same noise; below a picture what it scored "
+            f"({record.metric})."
+        ),
+        small=side <= SMALL,
+    )
+
+
+def said(build: Build, bundle: Path | None = None) -> list[str]:
+    """What was chosen and why."""
+    if bundle is not None and (bundle / MANIFEST).is_file():
+        return verdict(read_manifest(bundle))
+    record, winner = build.record, build.winner
+    lines = [
+        f"{record.winner} won: {record.metric} {winner.own} over {winner.pictures} pictures on "
+        f"{record.measured_on}."
+    ]
+    lines.append(
+        f"Predicted peak {format_bytes(winner.peak_bytes)} of "
+        f"{format_bytes(record.memory.budget_bytes)}, {winner.placement}; {record.fitting:,} mixes "
+        f"fit, {len(build.points)} were drawn."
+    )
+    return lines
+
+
+def _measured(bundle: Path | None) -> dict[str, int]:
+    """What `verify` saw, by where, in bytes, if that is the memory that was predicted."""
+    path = None if bundle is None else bundle / VERIFIED
+    if path is None or not path.is_file():
+        return {}
+    try:
+        seen = json.loads(path.read_text(encoding="utf-8"))
+        if seen["predicted_bytes"] is None:  # other memory than what was predicted
+            return {}
+        return {f"measured ({seen['runtime']})": int(seen["measured_bytes"])}
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise BundleError(
+            f"{path} cannot be read ({cause!r}); run `sdpack verify` again"
+        ) from cause
+
+
+def _choices(points: Sequence[Point]) -> dict[str, Choice]:
+    found: dict[str, Choice] = {}
+    for role in Role:
+        names = {str(p.entrant.parts[role]) for p in points if role in p.entrant.parts}
+        if names:
+            found[role.value] = Choice(role.words, sorted(names))
+    stored = {part.precision.split("@")[0] for p in points for part in p.entrant.parts.values()}
+    found[PRECISION] = Choice("any part in", sorted(stored))
+    return found
+
+
+def _mixes(build: Build) -> Table:
+    roles = [role for role in Role if any(role in p.entrant.parts for p in build.points)]
+    columns = (
+        *(role.words for role in roles),
+        "peak",
+        "run",
+        build.record.metric,
+        "to the winner",
+        "pictures",
+        "KID",
+        "a picture",
+        "in the race",
+    )
+    rows = [_mix_row(build, point, roles) for point in build.points]
+    for entrant in build.record.entrants:
+        why = build.broken(entrant)
+        if why is not None:
+            parts = [str(entrant.parts[role]) if role in entrant.parts else "" for role in roles]
+            peak = format_bytes(entrant.peak.bytes)
+            rows.append([*parts, peak, "", "", "", "", "", "", f"broken: {why}"])
+    first = len(roles)
+    right = frozenset({first, first + 4, first + 6})
+    return Table(f"All {len(rows)} mixes that were drawn", columns, rows, right)
+
+
+def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
+    parts = point.entrant.parts
+    kid = build.distance(point.entrant)
+    return [
+        *(str(parts[role]) if role in parts else "" for role in roles),
+        format_bytes(point.peak_bytes),
+        point.placement if point.entrant.fits else "does not fit",
+        str(point.own),
+        point.difference.signed(),
+        str(point.pictures),
+        "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
+        "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
+        point.entrant.fate or "drawn for comparison",
+    ]
+
+
+def _costs(build: Build) -> Table:
+    rows = [
+        [
+            cost.role.words,
+            cost.candidate,
+            cost.precision,
+            format_bytes(cost.weight_bytes),
+            f"{cost.widest}, {format_bytes(cost.widest_bytes)}",
+            cost.difference.signed(4),
+            str(cost.pictures),
+            cost.within,
+        ]
+        for cost in build.costs
+    ]
+    columns = (
+        "role",
+        "candidate",
+        "precision",
+        "weights",
+        "beside",
+        "change of the score",
+        "pictures",
+        "with",
+    )
+    return Table("What each precision costs, in numbers", columns, rows, frozenset({3, 6}))
+
+
+def _reproduce(build: Build) -> Table:
+    record = build.record
+    memory = record.profile.memory
+    screened = record.screened
+    rows = [
+        ["build", f"{record.name}, {build.made_at}"],
+        ["machine it ran on", record.machine],
+        ["pictures drawn on", record.measured_on],
+        [
+            "profile",
+            f"{record.profile.name}: {record.profile.runtime}, {format_bytes(memory.total)}, "
+            f"reserve {format_bytes(memory.reserve)}",
+        ],
+        ["catalog", record.catalog],
+        ["budget", f"{record.memory.budget_bytes:,} bytes"],
+        [
+            "sampling",
+            f"{record.sampling.steps} steps, guidance {record.sampling.guidance_scale:g}, negative "
+            f"prompt {record.sampling.negative_prompt!r}",
+        ],
+        ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
+        [
+            "race",
+            f"confidence {record.confidence:.0%}, indifference {record.indifference:g}; "
+            f"{record.fitting:,} mixes fit"
+            + (
+                ""
+                if screened is None
+                else f", {screened.left_out:,} left out by a screening that was off by at most "
+                f"{screened.error:.3f} in {screened.checked} checks"
+            ),
+        ],
+        *([tool, version] for tool, version in record.tools.items()),
+        *([name, f"{o.source}, {o.licence}"] for name, o in record.origins.items()),
+        *(
+            [f"{role.words} of the winner", f"SHA-256 {part.content}"]
+            for role, part in build.winner.entrant.parts.items()
+        ),
+        ["how it is run", f"SHA-256 {build.winner.entrant.recipe}"],
+        ["judge", f"SHA-256 {build.winner.entrant.judge}"],
+    ]
+    return Table("To reproduce this", (), rows)
+
+
+def _sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
+    path, record = bundle / CONTACT_SHEET, build.record
+    if not path.is_file():
+        return
+    height, width = record.size
+    with Image.open(path) as whole:
+        for number, shown in enumerate(record.shown):
+            scores = _scores(build, shown.mix)
+            top = GAP + number * (height + GAP)
+            pictures = []
+            for column in range(record.shown_prompts):
+                left = GAP + column * (width + GAP)
+                cut = whole.crop((left, top, left + width, top + height))
+                pictures.append(Picture(picture_uri(cut), scores.get(column)))
+            yield PictureRow(shown.label, shown.mix, pictures)
+
+
+def _scores(build: Build, mix: str | None) -> Mapping[int, float]:
+    for entrant in build.record.entrants:
+        if entrant.mix == mix:
+            return build.scores(entrant)
+    return {}

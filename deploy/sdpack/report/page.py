@@ -1,0 +1,153 @@
+"""Pages of charts, pictures and tables, each one file that works offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from PIL import Image
+
+from sdpack.artifacts import explain_io
+from sdpack.errors import StoreError
+from sdpack.report.charts import Figure
+
+SMALL = 128  # pixels a side of pictures that are enlarged without smoothing
+LOSSY = 256  # from this on pictures are embedded with losses
+PNG_WIDTH = 760
+PNG_SCALE = 2.0
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What can be picked in a filter."""
+
+    words: str
+    of: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, and what it scored; None where that was not measured."""
+
+    uri: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """The pictures of one mix; `mix` is None for what is no mix."""
+
+    label: str
+    mix: str | None
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers; `numbers` are the columns that are set flush right."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: frozenset[int] = frozenset()
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page's content.
+
+    Attributes:
+        said: what was found, in sentences.
+        choices: filters of the charts of mixes, by the name of what they look at.
+        small: whether pictures are so small that they are better enlarged unsmoothed.
+    """
+
+    title: str
+    subtitle: str
+    said: Sequence[str]
+    figures: Sequence[Figure]
+    tables: Sequence[Table]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    sheet: Sequence[PictureRow] = ()
+    prompts: Sequence[str] = ()
+    sheet_caption: str = ""
+    small: bool = False
+
+
+def html(page: Page) -> str:
+    """The page as one file: no request leaves it."""
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True)
+    specs = {figure.name: figure.spec for figure in page.figures}
+    return environment.get_template("page.html").render(
+        page=page,
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        vega=Markup(_library()),
+        specs=Markup(_in_script(specs)),
+    )
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and vega-embed as one script."""
+    bundled = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundled.replace("</script", "<\\/script")
+
+
+def _in_script(value: Any) -> str:
+    """JSON that cannot end the script it stands in."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def png(figure: Figure) -> bytes:
+    """A chart as a picture on white."""
+    spec = {**figure.spec, "width": PNG_WIDTH, "title": figure.title}
+    spec["config"] = {**spec["config"], "background": "white"}
+    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=PNG_SCALE))
+
+
+def write_page(page: Page, path: Path, charts: Path | None) -> None:
+    """The page, and its charts as PNGs in a folder of their own.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if charts is not None:
+            charts.mkdir(exist_ok=True)
+            for figure in page.figures:
+                _write(charts / f"{figure.name}.png", png(figure))
+        _write(path, html(page).encode())
+    except OSError as cause:
+        raise StoreError(explain_io(cause, path)) from cause
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    new = path.with_name(f".{path.name}.unfinished")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+def picture_uri(picture: Image.Image) -> str:
+    """A picture within the page: small ones as they are, large ones with losses nobody sees."""
+    held = io.BytesIO()
+    if max(picture.size) < LOSSY:
+        picture.save(held, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.save(held, "WEBP", quality=85, method=4)
+        kind = "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"

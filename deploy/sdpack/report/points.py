@@ -1,0 +1,336 @@
+"""The numbers a report is drawn from, read off the rows of a ledger.
+
+Mixes of one race are scored on the same prompts from the same noise, the early losers on the first
+of them only. So a mix is placed by its difference from the winner on the prompts both drew:
+
+    quality = the winner's mean + mean(its scores - the winner's)
+
+and its interval is that of the difference, which says more than two means with intervals do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from sdpack.bundle import LEDGER, MANIFEST
+from sdpack.errors import StoreError
+from sdpack.estimate import Estimate, Floats, mean_estimate
+from sdpack.ledger import Measurement, read_rows
+from sdpack.placement import Role
+from sdpack.record import (
+    BUILD,
+    DISTANCE,
+    LATENCY,
+    PROMPTS,
+    SEEDS,
+    BuildRecord,
+    Entrant,
+    scored_key,
+)
+
+Scores = Mapping[int, float]
+"""Score by number of the prompt."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mix in the charts.
+
+    Attributes:
+        quality: the mean, placed by its difference from the winner; of the winner itself there is
+            no difference, and no interval of it.
+        own: the mean over its own pictures, and its interval.
+        difference: from the winner, over the prompts both drew.
+        latency_s: of one picture; None where it was not timed.
+        on_front, on_latency_front: whether no other is both better and smaller, or faster.
+    """
+
+    entrant: Entrant
+    quality: Estimate
+    own: Estimate
+    difference: Estimate
+    pictures: int
+    latency_s: float | None
+    on_front: bool = False
+    on_latency_front: bool = False
+
+    @property
+    def mix(self) -> str:
+        return self.entrant.mix
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.entrant.peak.bytes
+
+    @property
+    def placement(self) -> str:
+        return str(self.entrant.placement.placement())
+
+    @property
+    def weights(self) -> dict[Role, int]:
+        """Bytes of every part, whatever is loaded when."""
+        return {role: part.weight_bytes for role, part in self.entrant.parts.items()}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one precision of one part costs, all else equal.
+
+    Attributes:
+        difference: from the same part stored widest, over the prompts both drew.
+        within: the other parts of the two mixes that were compared.
+    """
+
+    role: Role
+    candidate: str
+    precision: str
+    weight_bytes: int
+    widest: str
+    widest_bytes: int
+    difference: Estimate
+    pictures: int
+    within: str
+
+
+class Build:
+    """One build as a ledger has it.
+
+    Raises:
+        StoreError: the winner's scores are not there.
+    """
+
+    def __init__(self, record: BuildRecord, rows: Iterable[Measurement], made_at: str) -> None:
+        self.record = record
+        self.made_at = made_at
+        self._scores: dict[str, dict[int, float]] = {}
+        self._broken: dict[str, str] = {}
+        self._latencies: dict[str, list[tuple[Mapping[str, object], float]]] = {}
+        self._distances: dict[str, tuple[int, Estimate]] = {}
+        for row in rows:
+            try:
+                self._take(row)
+            except (KeyError, TypeError, ValueError) as cause:
+                raise StoreError(
+                    f"a row of the ledger ({row.kind}, {row.made_at}) is not whole: {cause!r}; "
+                    "delete it and build again"
+                ) from cause
+        if not self._by_content(self._winner):
+            raise StoreError(
+                f"the ledger holds no scores of {record.winner}, the winner of {record.name}; "
+                "build it again"
+            )
+
+    def _take(self, row: Measurement) -> None:
+        key = scored_key(row.inputs)
+        if row.kind == self.record.metric:
+            mine = self._scores.setdefault(key, {})
+            asked = zip(row.inputs[SEEDS], row.inputs[PROMPTS], row.value["scores"], strict=True)
+            for number, prompt, score in asked:
+                if number < len(self._prompts) and self._prompts[number] == prompt:
+                    mine[number] = float(score)
+            if "broken" in row.value:
+                self._broken[key] = str(row.value["broken"])
+        elif row.kind == LATENCY:
+            times = self._latencies.setdefault(key, [])
+            times.append((row.inputs, float(row.value["seconds"])))
+        elif row.kind == DISTANCE:
+            seen = len(row.inputs[SEEDS])
+            if seen >= self._distances.get(key, (0, None))[0]:
+                self._distances[key] = (seen, Estimate(**row.value))
+
+    @property
+    def _prompts(self) -> Sequence[str]:
+        return self.record.prompts
+
+    @cached_property
+    def _winner(self) -> Entrant:
+        return next(e for e in self.record.entrants if e.mix == self.record.winner)
+
+    def scores(self, entrant: Entrant) -> Scores:
+        """Of its pictures; none where it drew a broken one."""
+        return {} if self.broken(entrant) else self._by_content(entrant)
+
+    def _by_content(self, entrant: Entrant) -> Scores:
+        return self._scores.get(self.record.scored(entrant), {})
+
+    def broken(self, entrant: Entrant) -> str | None:
+        """What is wrong with its pictures, if one is broken."""
+        return self._broken.get(self.record.scored(entrant))
+
+    def distance(self, entrant: Entrant) -> tuple[int, Estimate] | None:
+        """KID to real pictures, and over how many of its own; None where it was not measured."""
+        return self._distances.get(self.record.scored(entrant))
+
+    def latency_s(self, entrant: Entrant) -> float | None:
+        """Of one picture where the build ran, everything loaded."""
+        placed = entrant.placement
+        for inputs, seconds in self._latencies.get(self.record.scored(entrant), []):
+            if inputs.get("guidance") == placed.guidance and inputs.get("tile") == placed.tile:
+                return seconds
+        return None
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Every mix that was drawn, the winner first, then the better first."""
+        best = self.scores(self._winner)
+        level = float(np.mean(list(best.values())))
+        found = []
+        for entrant in self.record.entrants:
+            mine = self.scores(entrant)
+            apart = paired(mine, best)
+            if not len(apart):
+                continue
+            own, away = mean_estimate(np.array(list(mine.values()))), mean_estimate(apart)
+            placed = Estimate(level + away.value, level + away.low, level + away.high)
+            seconds = self.latency_s(entrant)
+            found.append(Point(entrant, placed, own, away, len(mine), seconds))
+        found.sort(key=lambda point: (point.entrant is not self._winner, -point.quality.value))
+        return on_fronts(found)
+
+    @property
+    def winner(self) -> Point:
+        return self.points[0]
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        """What each precision of each part costs in quality, where two mixes show it."""
+        found: dict[tuple[Role, str, str], Cost] = {}
+        for role, group in self._alike():
+            widest = max(group, key=lambda entrant: entrant.parts[role].weight_bytes)
+            for entrant in group:
+                cost = self._cost(role, entrant, widest)
+                if cost is None:
+                    continue
+                key = (role, cost.candidate, cost.precision)
+                known = found.get(key)
+                if known is None or _worth(cost) > _worth(known):
+                    found[key] = cost
+        order = list(Role)
+        return sorted(
+            found.values(), key=lambda c: (order.index(c.role), c.candidate, -c.weight_bytes)
+        )
+
+    def _alike(self) -> Iterator[tuple[Role, list[Entrant]]]:
+        """Mixes that differ in nothing but how the part of one role is stored."""
+        groups: dict[tuple[Role, str, str], list[Entrant]] = {}
+        for entrant in self.record.entrants:
+            for role, part in entrant.parts.items():
+                groups.setdefault((role, part.candidate, _others(entrant, role)), []).append(
+                    entrant
+                )
+        for (role, _, _), group in groups.items():
+            if len(group) > 1:
+                yield role, group
+
+    def _cost(self, role: Role, entrant: Entrant, widest: Entrant) -> Cost | None:
+        apart = paired(self.scores(entrant), self.scores(widest))
+        if entrant is widest or not len(apart):
+            return None
+        part, wide = entrant.parts[role], widest.parts[role]
+        return Cost(
+            role,
+            part.candidate,
+            part.precision,
+            part.weight_bytes,
+            wide.precision,
+            wide.weight_bytes,
+            mean_estimate(apart),
+            len(apart),
+            _others(entrant, role),
+        )
+
+
+def _others(entrant: Entrant, role: Role) -> str:
+    return " + ".join(str(part) for other, part in entrant.parts.items() if other is not role)
+
+
+def _worth(cost: Cost) -> tuple[int, int]:
+    """Of two measurements of the same thing, the one to believe: wider base, then more pictures."""
+    return cost.widest_bytes, cost.pictures
+
+
+def paired(one: Scores, other: Scores) -> Floats:
+    """`one` minus `other` on the prompts both have: float64 (N,)."""
+    both = sorted(one.keys() & other.keys())
+    return np.array([one[number] - other[number] for number in both], np.float64)
+
+
+def on_fronts(points: Sequence[Point]) -> list[Point]:
+    """The points, those on the Pareto fronts marked."""
+    small = _front([(point.peak_bytes, point.quality.value) for point in points])
+    timed = [point for point in points if point.latency_s is not None]
+    fast = _front([(float(point.latency_s or 0), point.quality.value) for point in timed])
+    quick = {timed[place].mix for place in fast}
+    return [
+        replace(point, on_front=place in small, on_latency_front=point.mix in quick)
+        for place, point in enumerate(points)
+    ]
+
+
+def _front(points: Sequence[tuple[float, float]]) -> set[int]:
+    """The numbers of (burden, worth) that no other beats in both."""
+    best, front = -np.inf, set()
+    for number in sorted(range(len(points)), key=lambda n: (points[n][0], -points[n][1])):
+        if points[number][1] > best:
+            best = points[number][1]
+            front.add(number)
+    return front
+
+
+def read_build(path: Path, name: str | None = None) -> Build:
+    """A build of a bundle or a ledger.
+
+    Args:
+        name: of the build, where the ledger holds several; the last one by default.
+
+    Raises:
+        StoreError: there is no ledger, it is damaged, of another schema, or holds no such build.
+    """
+    ledger = ledger_of(path)
+    records = builds(ledger)
+    asked = [each for each in records if name in (None, each[0].name)]
+    if not asked:
+        known = ", ".join(sorted({record.name for record, _ in records}))
+        raise StoreError(f"{ledger} holds no build named {name!r}; there are: {known}")
+    record, made_at = max(asked, key=lambda each: each[1])
+    return Build(record, read_rows(ledger, (record.metric, LATENCY, DISTANCE)), made_at)
+
+
+def ledger_of(path: Path) -> Path:
+    """The ledger in a bundle's folder, or the file itself."""
+    if not path.is_dir():
+        return path
+    if not (path / LEDGER).is_file():
+        why = (
+            "it was built by an older sdpack" if (path / MANIFEST).is_file() else "it is no bundle"
+        )
+        raise StoreError(f"{path} holds no {LEDGER}: {why}; give a bundle or a ledger")
+    return path / LEDGER
+
+
+def builds(ledger: Path) -> list[tuple[BuildRecord, str]]:
+    """The finished builds of a ledger, and when each was recorded.
+
+    Raises:
+        StoreError: there are none, or one cannot be understood.
+    """
+    found = []
+    for row in read_rows(ledger, (BUILD,)):
+        try:
+            found.append((BuildRecord.model_validate(row.value), row.made_at))
+        except ValidationError as cause:
+            problem = cause.errors(include_url=False)[0]
+            key = ".".join(str(step) for step in problem["loc"])
+            raise StoreError(
+                f"{ledger}: the record of a build cannot be read: {key}: {problem['msg']}; "
+                "build it again"
+            ) from cause
+    if not found:
+        raise StoreError(f"{ledger} holds no finished build; run `sdpack build` first")
+    return found

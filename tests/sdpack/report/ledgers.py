@@ -1,0 +1,161 @@
+"""Ledgers of builds that never were, with scores that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sdpack.bundle import MemoryFigures, Sampling
+from sdpack.ledger import Ledger
+from sdpack.placement import Role
+from sdpack.profile import find_profile
+from sdpack.record import BUILD, LATENCY, BuildRecord, Entrant
+
+METRIC = "judge similarity"
+DRAWN_WITH = "a test"
+CHUNK = 16
+MIB = 2**20
+ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
+WIDTHS = {"fp16": 4 * MIB, "w8": 2 * MIB, "w4": MIB}
+
+
+def entrant(names: Sequence[str], precisions: Sequence[str], **more: Any) -> Entrant:
+    parts = {
+        role: {
+            "candidate": name,
+            "precision": precision,
+            "parameters": 10,
+            "weight_bytes": WIDTHS[precision] * (number + 1),
+            "content": f"{role}/{name}/{precision}",
+        }
+        for number, (role, name, precision) in enumerate(zip(ROLES, names, precisions, strict=True))
+    }
+    weights = {role: part["weight_bytes"] for role, part in parts.items()}
+    values = {
+        "mix": " + ".join(f"{n}/{p}" for n, p in zip(names, precisions, strict=True)),
+        "parts": parts,
+        "recipe": "a recipe",
+        "judge": "a judge",
+        "placement": {"loading": "resident", "guidance": "batched", "tile": None},
+        "peak": {
+            "weights": weights,
+            "activation_bytes": MIB,
+            "activation_role": Role.DENOISER,
+            "fixed_bytes": 0,
+        },
+        "fits": True,
+        "size_bytes": sum(int(str(size)) for size in weights.values()),
+    }
+    return Entrant.model_validate({**values, **more})
+
+
+def record(entrants: Sequence[Entrant], prompts: int, **more: Any) -> BuildRecord:
+    winner = next(each for each in entrants if each.fate == "won")
+    memory = MemoryFigures.model_validate(
+        {
+            "budget_bytes": 64 * MIB,
+            "predicted_bytes": winner.peak.bytes,
+            "predicted_from": "the graphs",
+            "weights": dict(winner.peak.weights),
+            "activation_bytes": winner.peak.activation_bytes,
+            "activation_role": winner.peak.activation_role,
+            "fixed_bytes": 0,
+        }
+    )
+    sampling = Sampling(
+        steps=4, guidance_scale=2.0, negative_prompt="", height=64, width=64, batch=1
+    )
+    values = {
+        "schema": 1,
+        "name": "test",
+        "catalog": "none",
+        "profile": find_profile("4gb-gpu"),
+        "memory": memory,
+        "sampling": sampling,
+        "metric": METRIC,
+        "measured_on": "nothing",
+        "drawn_with": DRAWN_WITH,
+        "prompts": [f"prompt {number}" for number in range(prompts)],
+        "fitting": len(entrants),
+        "screened": None,
+        "confidence": 0.95,
+        "indifference": 0.01,
+        "winner": winner.mix,
+        "entrants": list(entrants),
+        "shown": [],
+        "shown_prompts": 0,
+        "origins": {},
+        "tools": {"sdpack": "test"},
+        "machine": "test",
+    }
+    return BuildRecord.model_validate({**values, **more})
+
+
+def write_scores(
+    ledger: Ledger, found: BuildRecord, each: Entrant, scores: Sequence[float], **more: Any
+) -> None:
+    """As the studio writes them: a row for every sixteen prompts."""
+    for start in range(0, len(scores), CHUNK):
+        numbers = range(start, min(start + CHUNK, len(scores)))
+        inputs = {
+            **each.contents,
+            "prompts": [found.prompts[number] for number in numbers],
+            "seeds": list(numbers),
+            "size": found.size,
+            "judge": each.judge,
+            "measured_on": found.drawn_with,
+        }
+        value = {"scores": [float(scores[number]) for number in numbers], **more}
+        ledger.record(found.metric, inputs, value)
+
+
+def write_latency(ledger: Ledger, found: BuildRecord, each: Entrant, seconds: float) -> None:
+    inputs = {
+        **each.contents,
+        "prompts": [found.prompts[0]],
+        "seeds": [0],
+        "size": found.size,
+        "judge": each.judge,
+        "measured_on": found.drawn_with,
+        "guidance": "batched",
+        "tile": None,
+    }
+    ledger.record(LATENCY, inputs, {"seconds": seconds})
+
+
+def write_build(ledger: Ledger, found: BuildRecord) -> None:
+    ledger.record(BUILD, {"name": found.name}, found.model_dump(mode="json", by_alias=True))
+
+
+def ledger_of_many(
+    path: Path, candidates: Sequence[str] = ("a", "b"), prompts: int = 32, seed: int = 0
+) -> tuple[BuildRecord, Mapping[str, np.ndarray[Any, Any]]]:
+    """Every mix of these candidates and three precisions; the scores of each by its name.
+
+    The wider a part, the better it draws. The first mix wins.
+    """
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0.3, 0.1, prompts)
+    entrants, scores = [], {}
+    for names in product(candidates, repeat=3):
+        for precisions in product(WIDTHS, repeat=3):
+            fate = "worse" if entrants else "won"
+            each = entrant(names, precisions, fate=fate)
+            entrants.append(each)
+            loss = sum(list(WIDTHS).index(p) for p in precisions) * 0.01
+            loss += 0.02 * sum(name != candidates[0] for name in names)
+            seen = prompts if fate == "won" else prompts // 2
+            scores[each.mix] = (noise - loss + rng.normal(0, 0.01, prompts))[:seen]
+    found = record(entrants, prompts)
+    ledger = Ledger(path)
+    with ledger._database:  # one transaction, or thousands of rows take minutes
+        for number, each in enumerate(entrants):
+            write_scores(ledger, found, each, scores[each.mix])
+            if number < 10:
+                write_latency(ledger, found, each, 0.1 + 0.01 * number)
+        write_build(ledger, found)
+    ledger.close()
+    return found, scores

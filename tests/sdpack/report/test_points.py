@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.errors import StoreError
+from sdpack.estimate import mean_estimate
+from sdpack.ledger import Ledger
+from sdpack.placement import Role
+from sdpack.record import BUILD, BuildRecord
+from sdpack.report.points import _front, builds, paired, read_build
+
+from tests.sdpack.report.ledgers import (
+    entrant,
+    ledger_of_many,
+    record,
+    write_build,
+    write_scores,
+)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> tuple[Path, BuildRecord, dict[str, np.ndarray]]:
+    path = tmp_path / "ledger.sqlite"
+    found, scores = ledger_of_many(path)
+    return path, found, dict(scores)
+
+
+def test_a_mix_is_placed_by_its_difference_on_the_prompts_both_drew(
+    many: tuple[Path, BuildRecord, dict[str, np.ndarray]],
+) -> None:
+    path, found, scores = many
+    build = read_build(path)
+    assert len(build.points) == len(found.entrants) == 8 * 27
+    best = scores[found.winner]
+    assert build.winner.mix == found.winner
+    assert build.winner.own.value == pytest.approx(best.mean())
+    assert build.winner.quality.low == build.winner.quality.value == build.winner.quality.high
+    for point in build.points[1:20]:
+        mine = scores[point.mix]
+        away = mine - best[: len(mine)]
+        assert point.pictures == len(mine) == 16
+        assert point.quality.value == pytest.approx(best.mean() + away.mean())
+        assert point.difference == mean_estimate(away)
+        assert point.own.value == pytest.approx(mine.mean())
+
+
+def test_a_row_that_is_deleted_is_missing_from_the_points(
+    many: tuple[Path, BuildRecord, dict[str, np.ndarray]],
+) -> None:
+    path, found, _ = many
+    loser = found.entrants[5]
+    with sqlite3.connect(path) as database:
+        gone = database.execute(
+            "DELETE FROM measurement WHERE kind = ? AND inputs LIKE ? AND inputs LIKE ? "
+            "AND inputs LIKE ?",
+            (found.metric, *(f'%"{part.content}"%' for part in loser.parts.values())),
+        )
+        assert gone.rowcount == 1
+    mixes = {point.mix for point in read_build(path).points}
+    assert mixes == {each.mix for each in found.entrants} - {loser.mix}
+
+
+def test_without_the_winner_s_scores_there_is_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    write_build(ledger, record([won], 4))
+    ledger.close()
+    with pytest.raises(StoreError, match=r"no scores of a/fp16 .* the winner of test; build it"):
+        read_build(path)
+
+
+def test_a_ledger_without_builds_says_so(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.sqlite").close()
+    with pytest.raises(StoreError, match=r"holds no finished build; run `sdpack build` first"):
+        read_build(tmp_path / "ledger.sqlite")
+
+
+def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    for name in ("one", "two"):
+        found = record([won], 4, name=name)
+        write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
+        write_build(ledger, found)
+    ledger.close()
+    assert read_build(path, "one").record.name == "one"
+    assert {found.name for found, _ in builds(path)} == {"one", "two"}
+    with pytest.raises(StoreError, match="no build named 'three'; there are: one, two"):
+        read_build(path, "three")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [({}, "not whole: KeyError"), ({"scores": [0.1]}, "not whole: ValueError")],
+)
+def test_a_row_that_is_not_whole_is_named(tmp_path: Path, value: object, said: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    found = record([won], 4)
+    write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
+    (row,) = ledger.measurements(found.metric)
+    assert isinstance(value, dict)
+    ledger.record(found.metric, row.inputs, value)
+    write_build(ledger, found)
+    ledger.close()
+    with pytest.raises(StoreError, match=said):
+        read_build(path)
+
+
+def test_a_record_this_version_cannot_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger.record(BUILD, {}, {"schema": 2})
+    ledger.close()
+    with pytest.raises(StoreError, match="record of a build cannot be read: schema"):
+        read_build(path)
+
+
+def test_a_mix_that_drew_a_broken_picture_is_no_point(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won")
+    lost = entrant("aaa", ["w4"] * 3, fate="broken")
+    ledger, found = Ledger(path), record([won, lost], 2)
+    write_scores(ledger, found, won, [0.1, 0.2])
+    write_scores(ledger, found, lost, [-1.0, -1.0], broken="picture 1 is constant")
+    write_build(ledger, found)
+    ledger.close()
+    build = read_build(path)
+    assert [point.mix for point in build.points] == [won.mix]
+    assert build.broken(lost) == "picture 1 is constant"
+
+
+def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won")
+    ledger, found = Ledger(path), record([won], 3)
+    write_scores(ledger, found, won, [0.1, 0.2, 0.3])
+    write_scores(ledger, found, won.model_copy(update={"judge": "another"}), [0.9] * 3)
+    write_scores(ledger, found.model_copy(update={"drawn_with": "else"}), won, [0.9] * 3)
+    other = found.model_copy(update={"prompts": ("another prompt", *found.prompts[1:])})
+    write_scores(ledger, other, won, [0.9])
+    write_build(ledger, found)
+    ledger.close()
+    assert dict(read_build(path).scores(won)) == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
+
+
+def test_what_a_precision_costs_is_paired_with_the_widest(
+    many: tuple[Path, BuildRecord, dict[str, np.ndarray]],
+) -> None:
+    path, _, scores = many
+    costs = read_build(path).costs
+    assert len(costs) == 3 * 2 * 2  # roles, candidates, precisions below the widest
+    cost = next(
+        c for c in costs if (c.role, c.candidate, c.precision) == (Role.DENOISER, "a", "w4")
+    )
+    assert cost.widest == "fp16"
+    encoder, decoder = cost.within.split(" + ")
+    narrow = scores[f"{encoder} + a/w4 + {decoder}"]
+    wide = scores[f"{encoder} + a/fp16 + {decoder}"]
+    shared = min(len(narrow), len(wide))
+    assert cost.pictures == shared
+    assert cost.difference == mean_estimate(narrow[:shared] - wide[:shared])
+
+
+def test_latencies_are_found_by_placement(
+    many: tuple[Path, BuildRecord, dict[str, np.ndarray]],
+) -> None:
+    build = read_build(many[0])
+    timed = {point.mix: point.latency_s for point in build.points if point.latency_s is not None}
+    assert len(timed) == 10
+    assert timed[build.record.winner] == pytest.approx(0.1)
+    tiled = build.record.entrants[0].placement.model_copy(update={"tile": 32})
+    moved = build.record.entrants[0].model_copy(update={"placement": tiled})
+    assert build.latency_s(moved) is None
+
+
+points = st.lists(
+    st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float)), min_size=1, max_size=20
+)
+
+
+@given(points)
+def test_the_front_holds_what_no_other_beats(found: list[tuple[float, float]]) -> None:
+    front = _front(found)
+    for number, (burden, worth) in enumerate(found):
+        beaten = any(b <= burden and w >= worth and (b, w) != (burden, worth) for b, w in found)
+        if number in front:
+            assert not beaten
+        elif not beaten:
+            assert found.index((burden, worth)) in front  # its double is
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.floats(-1, 1)),
+    st.dictionaries(st.integers(0, 9), st.floats(-1, 1)),
+)
+def test_pairs_are_of_the_same_prompts(one: dict[int, float], other: dict[int, float]) -> None:
+    apart = paired(one, other)
+    assert len(apart) == len(one.keys() & other.keys())
+    assert np.allclose(apart, -paired(other, one))
