@@ -15,10 +15,17 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sdpack.artifacts import digest
 from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, Sampling
 from sdpack.document import Document
+from sdpack.errors import StoreError
 from sdpack.placement import Role
 from sdpack.profile import Profile
 
 BUILD = "build"
+STUDY = "study"
+BEST, ENCODER_FIRST, DENOISER_FIRST = "best", "encoder first", "denoiser first"
+LIKE_STABLE_DIFFUSION = "like Stable Diffusion"
+"""Why a mix is in a study; "all fp16" and the like besides."""
+STABLE_DIFFUSION = {"text": 0.12, "denoiser": 0.80, "decoder": 0.08}
+"""Of the 1.07 billion parameters of Stable Diffusion 1.x; all text encoders count as one."""
 LATENCY = "latency"
 DISTANCE = "kid"
 PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
@@ -108,36 +115,29 @@ class Shown(Document):
     mix: str | None
 
 
-class BuildRecord(Document):
-    """One finished build.
+class DrawnRecord(Document):
+    """Mixes that were drawn with the same prompts and noise, and all their scores depend on.
 
     Attributes:
         metric: the kind of the rows that hold scores.
         measured_on: what drew, in words; `drawn_with`, as rows have it.
         prompts: of the catalog; prompt number i starts from the noise of seed i.
-        fitting: how many mixes fit the budget.
-        winner: its mix.
-        shown: rows of the contact sheet, the pictures of the first `shown_prompts` prompts.
+        height, width: of the measured pictures.
     """
 
     version: Literal[1] = Field(1, alias="schema")
     name: str
     catalog: str
     profile: Profile
-    memory: MemoryFigures
-    sampling: Sampling
+    height: PositiveInt
+    width: PositiveInt
     metric: str
     measured_on: str
     drawn_with: str
     prompts: tuple[str, ...] = Field(min_length=1)
-    fitting: PositiveInt
-    screened: Screened | None
     confidence: float
     indifference: float
-    winner: str
     entrants: tuple[Entrant, ...] = Field(min_length=1)
-    shown: tuple[Shown, ...]
-    shown_prompts: NonNegativeInt
     origins: Mapping[str, Origin]
     tools: Mapping[str, str]
     machine: str
@@ -145,7 +145,18 @@ class BuildRecord(Document):
     @property
     def size(self) -> list[int]:
         """Height and width of the measured pictures, as rows have them."""
-        return [self.sampling.height, self.sampling.width]
+        return [self.height, self.width]
+
+    def entrant(self, mix: str) -> Entrant:
+        """The entrant of this name.
+
+        Raises:
+            StoreError: there is none.
+        """
+        for found in self.entrants:
+            if found.mix == mix:
+                return found
+        raise StoreError(f"{self.name} names {mix}, which it did not draw; make it again")
 
     def scored(self, entrant: Entrant) -> str:
         """One hash of what an entrant's scores depend on besides prompts and noise."""
@@ -157,6 +168,60 @@ class BuildRecord(Document):
                 MEASURED_ON: self.drawn_with,
             }
         )
+
+
+class BuildRecord(DrawnRecord):
+    """One finished build.
+
+    Attributes:
+        fitting: how many mixes fit the budget.
+        winner: its mix.
+        shown: rows of the contact sheet, the pictures of the first `shown_prompts` prompts.
+    """
+
+    memory: MemoryFigures
+    sampling: Sampling
+    fitting: PositiveInt
+    screened: Screened | None
+    winner: str
+    shown: tuple[Shown, ...]
+    shown_prompts: NonNegativeInt
+
+
+class Run(Document):
+    """A mix for one budget.
+
+    Attributes:
+        why: how it was picked; see `sdpack.pack.study`.
+    """
+
+    why: str
+    mix: str
+    placement: PlacementFigures
+    peak_bytes: NonNegativeInt
+
+
+class BudgetFigures(Document):
+    """What a study found for one budget.
+
+    Attributes:
+        infeasible: why nothing fits; None where something does.
+        level: the best mix and those level with it.
+        by_encoder: of each text encoder's variants the best mix, where that was asked for.
+    """
+
+    budget_bytes: PositiveInt
+    infeasible: str | None = None
+    fitting: NonNegativeInt = 0
+    runs: tuple[Run, ...] = ()
+    level: tuple[str, ...] = ()
+    by_encoder: tuple[Run, ...] = ()
+
+
+class StudyRecord(DrawnRecord):
+    """One finished study: the same mixes asked about at several budgets."""
+
+    budgets: tuple[BudgetFigures, ...] = Field(min_length=1)
 
 
 def scored_key(inputs: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ COMMANDS = (
     "verify",
     "inspect",
     "report",
+    "study",
+    "compare",
     "export",
     "quantize",
     "profiles",

@@ -50,10 +50,10 @@ from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
-from sdpack.pack.recording import Recording
+from sdpack.pack.recording import TOOLS, Recording
 from sdpack.pack.shapes import Piece
-from sdpack.pack.sources import EXPORTERS, SLICED_FILE, SPLIT_FILE, attending, split_of, versions
-from sdpack.pack.workshop import QUANTIZERS, Workshop
+from sdpack.pack.sources import SLICED_FILE, SPLIT_FILE, attending, split_of, versions
+from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 from sdpack.precision import Runtime
 from sdpack.tiles import HEAD_FILE, TAIL_FILE
@@ -67,7 +67,6 @@ PIPELINES = {
     Family.PIXART: "PixArtSigmaPipeline",
     Family.FLUX: "FluxPipeline",
 }
-TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
 
 @dataclass(frozen=True)

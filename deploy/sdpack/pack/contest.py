@@ -78,6 +78,7 @@ class Contest:
 
     Args:
         possible: every mix that can be built, whether it fits or not.
+        studio: of another contest of the same workshop, whose open parts are used on.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Contest:
         possible: Sequence[Mix],
         fitted: Sequence[Fitted],
         say: Callable[[str], None],
+        studio: Studio | None = None,
     ) -> None:
         self.workshop = workshop
         self.possible = possible
@@ -93,7 +95,7 @@ class Contest:
         self.say = say
         quality = workshop.located.catalog.quality
         self.prompts = workshop.located.prompts(quality.prompts)
-        self.studio = self._studio(self.prompts)
+        self.studio = studio or self._studio(self.prompts)
         rules = workshop.order.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._timed_s = 0.0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ from sdpack.pack.contest import Contest, Settled, sheet
 from sdpack.pack.fit import Fitted, peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.sources import EXPORTERS, versions
+from sdpack.pack.workshop import QUANTIZERS
 from sdpack.placement import Placement
 from sdpack.precision import Precision
 from sdpack.record import (
@@ -28,6 +31,7 @@ from sdpack.record import (
     DISTANCE,
     LATENCY,
     BuildRecord,
+    DrawnRecord,
     Entrant,
     PartFigures,
     PeakFigures,
@@ -39,6 +43,7 @@ from sdpack.record import (
 PICTURES = 8  # of one mix on the contact sheet; fewer of large ones
 UNIFORM = (Precision.FP16, Precision.INT8)
 IN_FP32 = "the same parts in fp32"
+TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
 
 @dataclass(frozen=True)
@@ -58,56 +63,25 @@ class Recording:
         shown = [Shown(label=label, mix=str(mix)) for label, mix in self._beside.items()]
         if self._in_fp32 is not None:
             shown.append(Shown(label=IN_FP32, mix=None))
+        fitted = self.contest.fitted
+        standings = {fitted[s.arm].mix: s for s in self.settled.outcome.standings}
+        roster = Roster(self.contest, self.footprints, standings)
         found = BuildRecord(
-            name=manifest.name,
-            catalog=manifest.catalog,
-            profile=manifest.profile,
+            **roster.fields(manifest.name, self.contest.drawn),
             memory=manifest.memory,
             sampling=manifest.sampling,
-            metric=manifest.evidence.metric,
-            measured_on=manifest.evidence.measured_on,
-            drawn_with=self.contest.drawn_with,
-            prompts=tuple(self.contest.prompts[: self.contest.rules.most]),
-            fitting=len(self.contest.fitted),
+            fitting=len(fitted),
             screened=self._screened(),
-            confidence=self.contest.rules.confidence,
-            indifference=self.contest.rules.indifference,
             winner=str(self._winner.mix),
-            entrants=tuple(self._entrants()),
             shown=tuple(shown),
             shown_prompts=len(self._numbers),
-            origins=self._origins(manifest),
-            tools=manifest.tools,
-            machine=_machine(),
         )
-        ledger = self.contest.workshop.ledger
-        inputs = {
-            "profile": found.profile.model_dump(mode="json"),
-            "catalog": self.contest.workshop.catalog.model_dump(mode="json"),
-            "budget_bytes": found.memory.budget_bytes,
-            "sampling": found.sampling.model_dump(mode="json"),
-            "rules": [found.confidence, found.indifference, len(found.prompts)],
-            "tools": dict(found.tools),
-            "machine": found.machine,
-            "name": found.name,
-        }
-        value = found.model_dump(mode="json", by_alias=True)
-        if ledger.find(BUILD, inputs) != value:
-            ledger.record(BUILD, inputs, value)
+        keep(self.contest, BUILD, found, {"budget_bytes": found.memory.budget_bytes})
         return found
 
     def write_rows(self, path: Path, record: BuildRecord) -> None:
         """The rows of the ledger that a build's record refers to, and the record itself."""
-        write_rows(path, self._rows(record))
-
-    def _rows(self, record: BuildRecord) -> Iterator[Measurement]:
-        own = {record.scored(entrant) for entrant in record.entrants}
-        value = record.model_dump(mode="json", by_alias=True)
-        ledger = self.contest.workshop.ledger
-        yield next(row for row in ledger.measurements(BUILD) if row.value == value)
-        for row in ledger.measurements(record.metric, LATENCY, DISTANCE):
-            if scored_key(row.inputs) in own:
-                yield row
+        write_rows(path, rows_of(self.contest, BUILD, record))
 
     def write_contact_sheet(self, path: Path) -> None:
         """The same prompts and noise through the mixes people ask about, a row of each."""
@@ -183,15 +157,55 @@ class Recording:
             return None
         return reference
 
-    def _entrants(self) -> Iterator[Entrant]:
+    def _screened(self) -> Screened | None:
+        screened = self.settled.screened
+        if screened is None:
+            return None
+        out = len(self.contest.fitted) - len(screened.left)
+        return Screened(left_out=out, error=screened.error, checked=screened.checked)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who was drawn in a contest, as the ledger keeps it.
+
+    Attributes:
+        standings: of those that raced.
+    """
+
+    contest: Contest
+    footprints: Footprints
+    standings: Mapping[Mix, Standing] = field(default_factory=dict)
+
+    def fields(self, name: str, mixes: Iterable[Mix]) -> dict[str, Any]:
+        """The fields of a `DrawnRecord` of these mixes."""
+        workshop, drawn = self.contest.workshop, sorted(mixes, key=str)
+        return {
+            "name": name,
+            "catalog": workshop.catalog.name,
+            "profile": workshop.profile,
+            "height": workshop.order.height,
+            "width": workshop.order.width,
+            "metric": self.contest.metric,
+            "measured_on": self.contest.measured_on,
+            "drawn_with": self.contest.drawn_with,
+            "prompts": tuple(self.contest.prompts[: self.contest.rules.most]),
+            "confidence": self.contest.rules.confidence,
+            "indifference": self.contest.rules.indifference,
+            "entrants": tuple(self._entrants(drawn)),
+            "origins": self._origins(drawn),
+            "tools": versions(TOOLS),
+            "machine": _machine(),
+        }
+
+    def _entrants(self, mixes: Iterable[Mix]) -> Iterator[Entrant]:
         fitted = {each.mix: each for each in self.contest.fitted}
-        standings = {self.contest.fitted[s.arm].mix: s for s in self.settled.outcome.standings}
-        for mix in sorted(self.contest.drawn, key=str):
+        for mix in mixes:
             try:
                 known = fitted.get(mix) or self._too_large(mix)
             except RefusedError:
                 continue
-            yield self._entrant(known, mix in fitted, standings.get(mix))
+            yield self._entrant(known, mix in fitted, self.standings.get(mix))
 
     def _too_large(self, mix: Mix) -> Fitted:
         placement = self.contest.workshop.order.placements[0]
@@ -228,26 +242,52 @@ class Recording:
             content=ensemble.parts[variant.role].content,
         )
 
-    def _screened(self) -> Screened | None:
-        screened = self.settled.screened
-        if screened is None:
-            return None
-        out = len(self.contest.fitted) - len(screened.left)
-        return Screened(left_out=out, error=screened.error, checked=screened.checked)
-
-    def _origins(self, manifest: Manifest) -> Mapping[str, Origin]:
-        """Where the candidates that were drawn come from, by role and name."""
+    def _origins(self, mixes: Iterable[Mix]) -> dict[str, Origin]:
+        """Where the candidates come from, by role and name."""
         catalog = self.contest.workshop.catalog
         found: dict[str, Origin] = {}
-        for mix in self.contest.drawn:
-            for variant in mix.variants:
-                candidate = catalog.candidates(variant.role)[variant.candidate]
-                name = f"{variant.role.words} {variant.candidate}"
-                found[name] = Origin(source=str(candidate.source), licence=candidate.licence)
+        for variant in dict.fromkeys(variant for mix in mixes for variant in mix.variants):
+            candidate = catalog.candidates(variant.role)[variant.candidate]
+            name = f"{variant.role.words} {variant.candidate}"
+            found[name] = Origin(source=str(candidate.source), licence=candidate.licence)
         return dict(sorted(found.items()))
 
 
+def keep(contest: Contest, kind: str, record: DrawnRecord, asked: Mapping[str, Any]) -> None:
+    """Write a record into the ledger, unless it is there already as it is.
+
+    Args:
+        asked: what the record depends on besides what all of its kind do.
+    """
+    ledger, order = contest.workshop.ledger, contest.workshop.order
+    inputs = {
+        "name": record.name,
+        "profile": record.profile.model_dump(mode="json"),
+        "catalog": contest.workshop.catalog.model_dump(mode="json"),
+        "sizes": [list(size) for size in order.sizes],
+        "batch": order.batch,
+        "steps": order.steps,
+        "rules": [record.confidence, record.indifference, len(record.prompts)],
+        "tools": dict(record.tools),
+        "machine": record.machine,
+        **asked,
+    }
+    value = record.model_dump(mode="json", by_alias=True)
+    if ledger.find(kind, inputs) != value:
+        ledger.record(kind, inputs, value)
+
+
+def rows_of(contest: Contest, kind: str, record: DrawnRecord) -> Iterator[Measurement]:
+    """A record that is kept, and the rows of the ledger that it refers to."""
+    own = {record.scored(entrant) for entrant in record.entrants}
+    value = record.model_dump(mode="json", by_alias=True)
+    ledger = contest.workshop.ledger
+    yield next(row for row in ledger.measurements(kind) if row.value == value)
+    for row in ledger.measurements(record.metric, LATENCY, DISTANCE):
+        if scored_key(row.inputs) in own:
+            yield row
+
+
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0))
-    here = f"{platform.machine()} {platform.system()}, {cores} cores"
+    here = f"{platform.machine()} {platform.system()}, {len(os.sched_getaffinity(0))} cores"
     return f"{here}, Python {platform.python_version()}"

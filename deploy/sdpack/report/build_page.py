@@ -55,7 +55,7 @@ def report(build: Build, bundle: Path | None) -> Page:
         bundle: its folder, for the pictures and what `verify` saw; None leaves them out.
     """
     record = build.record
-    rows = list(_sheet_rows(build, bundle)) if bundle else []
+    rows = list(sheet_rows(build, bundle)) if bundle else []
     side = max(record.size)
     return Page(
         title=f"{record.name}: {record.winner}",
@@ -234,7 +234,8 @@ def _reproduce(build: Build) -> Table:
     return Table("To reproduce this", (), rows)
 
 
-def _sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
+def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
+    """The pictures of a bundle's contact sheet, the winner's first; none where it has no sheet."""
     path, record = bundle / CONTACT_SHEET, build.record
     if not path.is_file():
         return

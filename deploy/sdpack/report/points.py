@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -30,10 +31,12 @@ from sdpack.record import (
     PROMPTS,
     SEEDS,
     BuildRecord,
+    DrawnRecord,
     Entrant,
     scored_key,
 )
 
+Record = TypeVar("Record", bound=DrawnRecord)
 Scores = Mapping[int, float]
 """Score by number of the prompt."""
 
@@ -98,15 +101,15 @@ class Cost:
     within: str
 
 
-class Build:
-    """One build as a ledger has it.
+class Drawn:
+    """What a ledger holds of mixes that were drawn for one record.
 
     Raises:
-        StoreError: the winner's scores are not there.
+        StoreError: a row is not whole.
     """
 
-    def __init__(self, record: BuildRecord, rows: Iterable[Measurement], made_at: str) -> None:
-        self.record = record
+    def __init__(self, record: DrawnRecord, rows: Iterable[Measurement], made_at: str) -> None:
+        self.drawn = record
         self.made_at = made_at
         self._scores: dict[str, dict[int, float]] = {}
         self._broken: dict[str, str] = {}
@@ -120,19 +123,15 @@ class Build:
                     f"a row of the ledger ({row.kind}, {row.made_at}) is not whole: {cause!r}; "
                     "delete it and build again"
                 ) from cause
-        if not self._by_content(self._winner):
-            raise StoreError(
-                f"the ledger holds no scores of {record.winner}, the winner of {record.name}; "
-                "build it again"
-            )
 
     def _take(self, row: Measurement) -> None:
         key = scored_key(row.inputs)
-        if row.kind == self.record.metric:
+        if row.kind == self.drawn.metric:
             mine = self._scores.setdefault(key, {})
             asked = zip(row.inputs[SEEDS], row.inputs[PROMPTS], row.value["scores"], strict=True)
+            prompts = self.drawn.prompts
             for number, prompt, score in asked:
-                if number < len(self._prompts) and self._prompts[number] == prompt:
+                if number < len(prompts) and prompts[number] == prompt:
                     mine[number] = float(score)
             if "broken" in row.value:
                 self._broken[key] = str(row.value["broken"])
@@ -144,36 +143,44 @@ class Build:
             if seen >= self._distances.get(key, (0, None))[0]:
                 self._distances[key] = (seen, Estimate(**row.value))
 
-    @property
-    def _prompts(self) -> Sequence[str]:
-        return self.record.prompts
-
-    @cached_property
-    def _winner(self) -> Entrant:
-        return next(e for e in self.record.entrants if e.mix == self.record.winner)
-
     def scores(self, entrant: Entrant) -> Scores:
         """Of its pictures; none where it drew a broken one."""
-        return {} if self.broken(entrant) else self._by_content(entrant)
-
-    def _by_content(self, entrant: Entrant) -> Scores:
-        return self._scores.get(self.record.scored(entrant), {})
+        key = self.drawn.scored(entrant)
+        return {} if key in self._broken else self._scores.get(key, {})
 
     def broken(self, entrant: Entrant) -> str | None:
         """What is wrong with its pictures, if one is broken."""
-        return self._broken.get(self.record.scored(entrant))
+        return self._broken.get(self.drawn.scored(entrant))
 
     def distance(self, entrant: Entrant) -> tuple[int, Estimate] | None:
         """KID to real pictures, and over how many of its own; None where it was not measured."""
-        return self._distances.get(self.record.scored(entrant))
+        return self._distances.get(self.drawn.scored(entrant))
 
     def latency_s(self, entrant: Entrant) -> float | None:
         """Of one picture where the build ran, everything loaded."""
         placed = entrant.placement
-        for inputs, seconds in self._latencies.get(self.record.scored(entrant), []):
+        for inputs, seconds in self._latencies.get(self.drawn.scored(entrant), []):
             if inputs.get("guidance") == placed.guidance and inputs.get("tile") == placed.tile:
                 return seconds
         return None
+
+
+class Build(Drawn):
+    """One build as a ledger has it.
+
+    Raises:
+        StoreError: the winner's scores are not there.
+    """
+
+    def __init__(self, record: BuildRecord, rows: Iterable[Measurement], made_at: str) -> None:
+        super().__init__(record, rows, made_at)
+        self.record = record
+        self._winner = record.entrant(record.winner)
+        if not self.scores(self._winner):
+            raise StoreError(
+                f"the ledger holds no scores of {record.winner}, the winner of {record.name}; "
+                "build it again"
+            )
 
     @cached_property
     def points(self) -> list[Point]:
@@ -293,12 +300,7 @@ def read_build(path: Path, name: str | None = None) -> Build:
         StoreError: there is no ledger, it is damaged, of another schema, or holds no such build.
     """
     ledger = ledger_of(path)
-    records = builds(ledger)
-    asked = [each for each in records if name in (None, each[0].name)]
-    if not asked:
-        known = ", ".join(sorted({record.name for record, _ in records}))
-        raise StoreError(f"{ledger} holds no build named {name!r}; there are: {known}")
-    record, made_at = max(asked, key=lambda each: each[1])
+    record, made_at = chosen(ledger, BuildRecord, BUILD, name)
     return Build(record, read_rows(ledger, (record.metric, LATENCY, DISTANCE)), made_at)
 
 
@@ -314,23 +316,27 @@ def ledger_of(path: Path) -> Path:
     return path / LEDGER
 
 
-def builds(ledger: Path) -> list[tuple[BuildRecord, str]]:
-    """The finished builds of a ledger, and when each was recorded.
+def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tuple[Record, str]:
+    """A ledger's record of this kind and name, or the last of the kind; and when it was written.
 
     Raises:
-        StoreError: there are none, or one cannot be understood.
+        StoreError: there is none, or one cannot be understood.
     """
     found = []
-    for row in read_rows(ledger, (BUILD,)):
+    for row in read_rows(ledger, (kind,)):
         try:
-            found.append((BuildRecord.model_validate(row.value), row.made_at))
+            found.append((model.model_validate(row.value), row.made_at))
         except ValidationError as cause:
             problem = cause.errors(include_url=False)[0]
             key = ".".join(str(step) for step in problem["loc"])
             raise StoreError(
-                f"{ledger}: the record of a build cannot be read: {key}: {problem['msg']}; "
-                "build it again"
+                f"{ledger}: the record of a {kind} cannot be read: {key}: {problem['msg']}; run "
+                f"`sdpack {kind}` again"
             ) from cause
+    asked = [each for each in found if name in (None, each[0].name)]
+    if asked:
+        return max(asked, key=lambda each: each[1])
     if not found:
-        raise StoreError(f"{ledger} holds no finished build; run `sdpack build` first")
-    return found
+        raise StoreError(f"{ledger} holds no finished {kind}; run `sdpack {kind}` first")
+    there = ", ".join(sorted({record.name for record, _ in found}))
+    raise StoreError(f"{ledger} holds no {kind} named {name!r}; there are: {there}")

@@ -75,6 +75,8 @@ def record(entrants: Sequence[Entrant], prompts: int, **more: Any) -> BuildRecor
         "profile": find_profile("4gb-gpu"),
         "memory": memory,
         "sampling": sampling,
+        "height": 64,
+        "width": 64,
         "metric": METRIC,
         "measured_on": "nothing",
         "drawn_with": DRAWN_WITH,

@@ -1,0 +1,57 @@
+"""`sdpack compare`: two bundles side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sdpack.cli.output import json_option, print_json, print_lines, print_table
+from sdpack.cli.require import require_charts
+
+EPILOG = """\b
+Examples:
+  sdpack compare engines/4gb-gpu engines/small           and compare.html
+  sdpack compare engines/4gb-gpu engines/small --json
+"""
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("first", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("second", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("compare.html"),
+    show_default=True,
+    help="The page.",
+)
+@json_option
+def command(first: Path, second: Path, out: Path, as_json: bool) -> None:
+    """Set two bundles side by side: scores paired by prompt, pictures, bytes.
+
+    Nothing is drawn anew: what was measured when they were built is compared, on the prompts both
+    drew from the same noise.
+    """
+    require_charts()
+    from sdpack.report.compare import compare, write_comparison
+
+    found = compare(first, second)
+    write_comparison(found, (first, second), out)
+    names = [build.record.name for build in (found.first, found.second)]
+    if as_json:
+        print_json(
+            {
+                "first": names[0],
+                "second": names[1],
+                "metric": found.first.record.metric,
+                "difference": asdict(found.difference),
+                "prompts": len(found.prompts),
+                "rows": [list(row) for row in found.rows],
+                "page": str(out),
+            }
+        )
+        return
+    print_table(("", *names), found.rows)
+    print_lines([found.verdict, f"{out} holds the pictures"])

@@ -1,0 +1,142 @@
+"""`sdpack study`: the best mix at each of several budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sdpack.cli.catalog import located
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.cli.require import require, require_charts
+from sdpack.errors import InputError, ProfileError
+from sdpack.profile import find_profile
+from sdpack.units import format_bytes, parse_bytes
+
+EPILOG = """\b
+Examples:
+  sdpack study --budgets 8MiB:64MiB:8                  eight budgets, evenly spaced
+  sdpack study --budgets 1GiB,1.5GiB,2GiB --profile 4gb-gpu --catalog sd15
+  sdpack study --budgets 4gb-gpu,8gb-gpu --catalog sd15
+
+Stopped at any moment, the same command goes on where it was; run twice, it draws nothing.
+"""
+MOST = 64  # budgets
+
+
+@click.command("study", epilog=EPILOG)
+@click.option(
+    "--budgets",
+    required=True,
+    help="FIRST:LAST:COUNT, or a list of sizes or profile names, with commas.",
+)
+@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
+@click.option("--catalog", "catalog_name", help="Candidate parts; default: the zoo's.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Pictures of one mix at most.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("study"),
+    show_default=True,
+    help="Folder of the page, charts and points.",
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    budgets: str,
+    profile_name: str,
+    catalog_name: str | None,
+    images: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Find where the bytes should go: the best mix at each budget, beside what was not chosen.
+
+    Every picture is drawn once, however many budgets it serves. Writes study.html with its charts
+    as PNGs, points.csv, points.json and ledger.jsonl.
+    """
+    asked = parse_budgets(budgets)
+    profile = find_profile(profile_name)
+    require(profile.runtime)
+    require_charts()
+    from sdpack.bundle import LEDGER
+    from sdpack.evaluate.race import Rules
+    from sdpack.pack.order import Order
+    from sdpack.pack.study import study
+    from sdpack.report.study_page import PAGE, write_study
+    from sdpack.report.study_points import as_json as machine_words
+    from sdpack.report.study_points import finding
+
+    order = Order(profile, located(catalog_name), out, max(asked), Rules(most=images))
+    with progress(ctx) as say:
+        done = study(order, asked, out / LEDGER, say)
+        say("drawing the charts")
+        found = write_study(out / LEDGER, out)
+    if as_json:
+        print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
+        return
+    columns = ("budget", "which", "mix", "peak", "quality", "to the best", "shares, %")
+    rows = [
+        (
+            format_bytes(p.budget_bytes),
+            p.why,
+            p.mix,
+            format_bytes(p.peak_bytes),
+            str(p.own),
+            p.difference.signed() if p.difference.value or p.difference.high else "",
+            " / ".join(f"{100 * share:.0f}" for share in p.shares.values()),
+        )
+        for p in found.points
+        if not p.by_encoder
+    ]
+    print_table(columns, rows, found.record.metric, ("budget", "peak"))
+    print_lines(finding(found))
+    print_lines(
+        [
+            f"{done.pictures:,} pictures were drawn; every mix in full would take "
+            f"{done.exhaustive:,}. {out / PAGE} holds the charts."
+        ]
+    )
+
+
+def parse_budgets(text: str) -> tuple[int, ...]:
+    """Bytes of "8MiB:64MiB:8", "16MiB,24MiB" or "4gb-gpu,8gb-gpu", ascending.
+
+    Raises:
+        InputError: it is none of these, or more than `MOST`.
+    """
+    if ":" in text:
+        return _evenly(text)
+    return tuple(sorted({_budget(word.strip()) for word in text.split(",")}))
+
+
+def _evenly(text: str) -> tuple[int, ...]:
+    words = text.split(":")
+    if len(words) != 3 or not words[2].strip().isdecimal():
+        raise InputError(f"{text!r} is no range of budgets; write it like 8MiB:64MiB:8")
+    first, last, count = parse_bytes(words[0]), parse_bytes(words[1]), int(words[2])
+    if not 2 <= count <= MOST or first >= last:
+        raise InputError(
+            f"{text!r}: give a smaller budget first, and 2 to {MOST} of them; like 8MiB:64MiB:8"
+        )
+    step = (last - first) / (count - 1)
+    return tuple(sorted({round(first + step * number) for number in range(count)}))
+
+
+def _budget(word: str) -> int:
+    try:
+        return parse_bytes(word)
+    except InputError as no_size:
+        try:
+            return find_profile(word).budget_bytes
+        except ProfileError as no_profile:
+            raise InputError(
+                f"unknown budget {word!r}: neither a size like 24MiB nor a profile ({no_profile})"
+            ) from no_size

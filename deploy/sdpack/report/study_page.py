@@ -1,0 +1,299 @@
+"""The page of a study: where the bytes go as the budget grows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import altair as alt
+
+from sdpack.artifacts import explain_io
+from sdpack.errors import StoreError
+from sdpack.placement import Role
+from sdpack.record import (
+    BEST,
+    DENOISER_FIRST,
+    ENCODER_FIRST,
+    LIKE_STABLE_DIFFUSION,
+    STABLE_DIFFUSION,
+)
+from sdpack.report.charts import MIB, ROLE_COLOURS, Figure, Row, configured
+from sdpack.report.page import Page, Table, write_page
+from sdpack.report.study_points import (
+    GROUPS,
+    StudyPoint,
+    StudyResult,
+    as_csv,
+    as_json,
+    finding,
+    read_study,
+)
+from sdpack.units import format_bytes
+
+PAGE, POINTS, TABLE = "study.html", "points.json", "points.csv"
+WORDS = {"text": "text encoder", "denoiser": "denoiser", "decoder": "decoder"}
+COLOURS = {
+    "text encoder": ROLE_COLOURS[Role.TEXT_ENCODER],
+    "denoiser": ROLE_COLOURS[Role.DENOISER],
+    "decoder": ROLE_COLOURS[Role.DECODER],
+}
+LINES = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#555555", "#8a6d00")
+ORIGINAL = "SD 1.x"
+HEIGHT = 340
+SPREAD = 0.035  # of the budgets' range: how far marks of one budget are set apart
+
+
+def write_study(source: Path, folder: Path, name: str | None = None) -> StudyResult:
+    """A study as a page, its charts as PNGs, its points as CSV and JSON.
+
+    Raises:
+        StoreError: there is no such study, or the folder cannot be written.
+    """
+    found = read_study(source, name)
+    write_page(study_page(found), folder / PAGE, folder / "charts")
+    try:
+        (folder / POINTS).write_text(json.dumps(as_json(found), indent=1) + "\n")
+        (folder / TABLE).write_text(as_csv(found.points))
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+    return found
+
+
+def study_page(study: StudyResult) -> Page:
+    """The page."""
+    record = study.record
+    return Page(
+        title=f"Where the bytes go: {record.catalog}",
+        subtitle=(
+            f"for {record.profile.name} ({record.profile.description}), "
+            f"{record.width}x{record.height} pixels, {record.measured_on}; {study.made_at}"
+        ),
+        said=finding(study),
+        figures=study_figures(study),
+        tables=[_table(study), _reproduce(study)],
+    )
+
+
+def study_figures(study: StudyResult) -> list[Figure]:
+    """The charts."""
+    found = [shares_by_budget(study), quality_by_budget(study), quality_by_share(study)]
+    return [figure for figure in found if figure is not None]
+
+
+def shares_by_budget(study: StudyResult) -> Figure:
+    """The share of the weights each role has in the best mix at each budget."""
+    best = [point for point in study.points if point.why == BEST]
+    budgets = {budget.budget_bytes: budget for budget in study.feasible}
+    rows: list[Row] = []
+    for point in best:
+        low, high = study.level_shares(budgets[point.budget_bytes])
+        rows += _stack(format_bytes(point.budget_bytes), point.shares, point.mix, (low, high))
+    rows += _stack(ORIGINAL, STABLE_DIFFUSION, "Stable Diffusion 1.x, parameters", None)
+    order = [*(format_bytes(point.budget_bytes) for point in best), ORIGINAL]
+    names = list(COLOURS)
+    across = alt.X("budget:N", sort=order, title="Memory budget", axis=alt.Axis(labelAngle=-40))
+    title = "Share of the weights"
+    base = alt.Chart(alt.InlineData(values=rows))
+    bars = base.mark_bar().encode(
+        x=across,
+        y=alt.Y("share:Q", title=title, stack="zero", axis=alt.Axis(format="%")),
+        color=alt.Color(
+            "role:N",
+            scale=alt.Scale(domain=names, range=[COLOURS[name] for name in names]),
+            legend=alt.Legend(title=None, orient="top", columns=3),
+        ),
+        order=alt.Order("place:Q"),
+        tooltip=[
+            alt.Tooltip("budget:N"),
+            alt.Tooltip("role:N"),
+            alt.Tooltip("share:Q", format=".1%"),
+            alt.Tooltip("mix:N"),
+        ],
+    )
+    level = (
+        base.transform_filter("datum.place == 0 && isValid(datum.low)")
+        .mark_rule(strokeWidth=2.5, color="black")
+        .encode(x=across, y=alt.Y("low:Q", title=title), y2="high:Q")
+    )
+    return Figure(
+        "shares",
+        "Who gets the bytes",
+        "The weights of the best mix at each budget. The black line spans the text encoder's share "
+        "in all mixes level with the best: so far the choice is open. Last, for comparison, the "
+        "parameters of Stable Diffusion 1.x; the zoo is small, and drawings are all it learned.",
+        "Stacked bars of the share of weights by role: "
+        + "; ".join(
+            f"{format_bytes(p.budget_bytes)} "
+            + ", ".join(f"{WORDS[g]} {p.shares[g]:.0%}" for g in GROUPS)
+            for p in best
+        ),
+        configured(alt.layer(bars, level, width="container", height=HEIGHT)),
+        rows,
+    )
+
+
+def _stack(
+    budget: str, shares: dict[str, float], mix: str, level: tuple[float, float] | None
+) -> list[Row]:
+    return [
+        {
+            "budget": budget,
+            "role": WORDS[group],
+            "share": shares[group],
+            "place": place,
+            "mix": mix,
+            "low": None if level is None else level[0],
+            "high": None if level is None else level[1],
+        }
+        for place, group in enumerate(GROUPS)
+    ]
+
+
+def quality_by_budget(study: StudyResult) -> Figure:
+    """Quality of the best mix and of what was not chosen, as the budget grows."""
+    points = [point for point in study.points if not point.by_encoder]
+    series = list(dict.fromkeys(point.why for point in points))
+    budgets = sorted({point.budget_bytes for point in points})
+    step = (budgets[-1] - budgets[0]) * SPREAD / max(1, len(series))
+    rows = [
+        _point_row(
+            point,
+            point.budget_bytes + step * (series.index(point.why) - (len(series) - 1) / 2),
+        )
+        for point in points
+    ]
+    return Figure(
+        "quality-budget",
+        "What a budget buys",
+        "The best mix at each budget, mixes stored in one precision throughout, and two ways to "
+        f"spend: “{ENCODER_FIRST}” takes the largest text encoder that fits and what then fits "
+        f"beside it, “{DENOISER_FIRST}” the largest denoiser (Imagen's claim, at a fixed budget, "
+        f"is that the first is better). “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are "
+        "shared out most nearly as there. Bars: 95 % intervals of the difference from the best at "
+        "the same budget; the best's, of its own mean.",
+        f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
+        configured(_lines(rows, series, "budget_mib", "Memory budget (MiB)", study, joined=True)),
+        rows,
+    )
+
+
+def quality_by_share(study: StudyResult) -> Figure | None:
+    """Quality against the text encoder's share of the bytes at some budgets."""
+    points = [point for point in study.points if point.by_encoder]
+    if not points:
+        return None
+    rows = [
+        {**_point_row(point, point.budget_bytes), "why": format_bytes(point.budget_bytes)}
+        for point in sorted(points, key=lambda point: point.shares["text"])
+    ]
+    series = [format_bytes(b) for b in sorted({point.budget_bytes for point in points})]
+    title = "Text encoder's share of the weights"
+    rule = (
+        alt.Chart(alt.InlineData(values=[{"share": STABLE_DIFFUSION["text"]}]))
+        .mark_rule(strokeDash=[6, 4], strokeWidth=1.5)
+        .encode(x="share:Q", color=alt.value("#777"))
+    )
+    return Figure(
+        "quality-share",
+        "How much for the text encoder",
+        "At some budgets, the best mix with each variant of each text encoder. Bars: 95 % "
+        "intervals of the difference from the best mix at that budget. The dashed line is the "
+        "share of the parameters the text encoder has in Stable Diffusion 1.x.",
+        f"Scatter chart of {study.record.metric} by the text encoder's share of the weights.",
+        configured(_lines(rows, series, "text_share", title, study, joined=False, more=[rule])),
+        rows,
+    )
+
+
+def _lines(
+    rows: Sequence[Row],
+    series: Sequence[str],
+    x: str,
+    title: str,
+    study: StudyResult,
+    joined: bool,
+    more: Iterable[alt.Chart] = (),
+) -> alt.LayerChart | alt.FacetChart:
+    colours = alt.Scale(domain=list(series), range=list(LINES[: len(series)]))
+    legend = alt.Legend(title=None, orient="top", columns=2, symbolSize=110)
+    coloured = alt.Color("why:N", scale=colours, legend=legend)
+    metric = study.record.metric.capitalize()
+    axis = alt.Axis(format="%") if x.endswith("share") else alt.Axis()
+    across = alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False, padding=12), axis=axis)
+    up = alt.Y("quality:Q", title=metric, scale=alt.Scale(zero=False))
+    base = alt.Chart(alt.InlineData(values=list(rows)))
+    bars = base.mark_rule(opacity=0.45).encode(
+        x=across, y=alt.Y("low:Q", title=metric), y2="high:Q", color=coloured
+    )
+    marks = base.mark_point(filled=True, size=90, stroke="white", strokeWidth=0.5).encode(
+        x=across,
+        y=up,
+        color=coloured,
+        shape=alt.Shape("why:N", scale=alt.Scale(domain=list(series)), legend=legend),
+        tooltip=[
+            alt.Tooltip("why:N", title="which"),
+            alt.Tooltip("mix:N"),
+            alt.Tooltip("budget:N"),
+            alt.Tooltip("said_quality:N", title=study.record.metric),
+            alt.Tooltip("said_difference:N", title="to the best"),
+            alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
+            alt.Tooltip("text_share:Q", title="text encoder", format=".0%"),
+            alt.Tooltip("pictures:Q"),
+        ],
+    )
+    layers = [bars, marks]
+    if joined:
+        layers.insert(0, base.mark_line(strokeWidth=1.5).encode(x=across, y=up, color=coloured))
+    return alt.layer(*more, *layers, width="container", height=HEIGHT)
+
+
+def _point_row(point: StudyPoint, at_bytes: float) -> Row:
+    return {
+        "why": point.why,
+        "mix": point.mix,
+        "budget": format_bytes(point.budget_bytes),
+        "budget_mib": at_bytes / MIB,
+        "peak_mib": point.peak_bytes / MIB,
+        "quality": point.quality.value,
+        "low": point.quality.low,
+        "high": point.quality.high,
+        "said_quality": str(point.own),
+        "said_difference": point.difference.signed(),
+        "pictures": point.pictures,
+        "text_share": point.shares["text"],
+    }
+
+
+def _table(study: StudyResult) -> Table:
+    columns = ("budget", "which", "mix", "peak", study.record.metric, "to the best", "shares, %")
+    rows = [
+        [
+            format_bytes(p.budget_bytes),
+            f"best with {p.why}" if p.by_encoder else p.why,
+            p.mix,
+            format_bytes(p.peak_bytes),
+            str(p.own),
+            "" if p.why == BEST else p.difference.signed(),
+            " / ".join(f"{100 * p.shares[group]:.0f}" for group in GROUPS),
+        ]
+        for p in study.points
+    ]
+    return Table(f"All {len(rows)} points", columns, rows, frozenset({0, 3}))
+
+
+def _reproduce(study: StudyResult) -> Table:
+    record = study.record
+    rows = [
+        ["study", f"{record.name}, {study.made_at}"],
+        ["machine it ran on", record.machine],
+        ["pictures drawn on", record.measured_on],
+        ["profile", f"{record.profile.name}: {record.profile.runtime}"],
+        ["catalog", record.catalog],
+        ["budgets", ", ".join(f"{b.budget_bytes:,}" for b in record.budgets)],
+        ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
+        ["race", f"confidence {record.confidence:.0%}, indifference {record.indifference:g}"],
+        *([tool, version] for tool, version in record.tools.items()),
+        *([name, f"{o.source}, {o.licence}"] for name, o in record.origins.items()),
+    ]
+    return Table("To reproduce this", (), rows)

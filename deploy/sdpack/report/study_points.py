@@ -1,0 +1,322 @@
+"""A study's numbers, and what they show, read off the rows of a ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdpack.estimate import Estimate, mean_estimate
+from sdpack.ledger import Measurement, read_rows
+from sdpack.record import (
+    BEST,
+    DENOISER_FIRST,
+    DISTANCE,
+    ENCODER_FIRST,
+    LATENCY,
+    LIKE_STABLE_DIFFUSION,
+    STUDY,
+    BudgetFigures,
+    Entrant,
+    Run,
+    StudyRecord,
+)
+from sdpack.report.points import Drawn, chosen, ledger_of, paired
+from sdpack.units import format_bytes
+
+GROUPS = ("text", "denoiser", "decoder")
+COLUMNS = (
+    "budget_bytes",
+    "why",
+    "mix",
+    "placement",
+    "peak_bytes",
+    "pictures",
+    "quality",
+    "quality_low",
+    "quality_high",
+    "difference",
+    "difference_low",
+    "difference_high",
+    *(f"{group}_bytes" for group in GROUPS),
+    *(f"{group}_share" for group in GROUPS),
+)
+
+
+@dataclass(frozen=True)
+class StudyPoint:
+    """One mix at one budget.
+
+    Attributes:
+        why: how it was picked, or the text encoder it is the best for.
+        quality: the best mix's mean and its difference from that; of the best its own mean.
+        difference: from the best mix at the budget, over the prompts both drew.
+        shares: of the weights' bytes: all text encoders, denoiser, decoder.
+    """
+
+    budget_bytes: int
+    why: str
+    mix: str
+    placement: str
+    peak_bytes: int
+    own: Estimate
+    quality: Estimate
+    difference: Estimate
+    pictures: int
+    weights: dict[str, int]
+    shares: dict[str, float]
+    by_encoder: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the numbers say of one question at one budget.
+
+    Attributes:
+        difference: the first mix's score minus the second's; None where both are one mix.
+        verdict: "better", "worse", "not told apart" (at 95 %), or "the same mix".
+    """
+
+    budget_bytes: int
+    first: str
+    second: str
+    difference: Estimate | None
+
+    @property
+    def verdict(self) -> str:
+        if self.difference is None:
+            return "the same mix"
+        if self.difference.low > 0:
+            return "better"
+        return "worse" if self.difference.high < 0 else "not told apart"
+
+
+class StudyResult(Drawn):
+    """One study as a ledger has it."""
+
+    def __init__(self, record: StudyRecord, rows: Iterable[Measurement], made_at: str) -> None:
+        super().__init__(record, rows, made_at)
+        self.record = record
+
+    @property
+    def feasible(self) -> list[BudgetFigures]:
+        return [budget for budget in self.record.budgets if budget.runs]
+
+    @cached_property
+    def points(self) -> list[StudyPoint]:
+        """Every mix at every budget it was picked for."""
+        return [
+            point
+            for budget in self.feasible
+            for run in (*budget.runs, *budget.by_encoder)
+            for point in self._point(budget, run, run in budget.by_encoder)
+        ]
+
+    def _point(self, budget: BudgetFigures, run: Run, by_encoder: bool) -> Iterator[StudyPoint]:
+        best = self.scores(self._of(budget, BEST))
+        mine = self.scores(self.record.entrant(run.mix))
+        apart = paired(mine, best)
+        if not len(apart):
+            return
+        entrant, away = self.record.entrant(run.mix), mean_estimate(apart)
+        own = mean_estimate(np.array(list(mine.values())))
+        level = float(np.mean(list(best.values())))
+        placed = Estimate(level + away.value, level + away.low, level + away.high)
+        weights = grouped(entrant)
+        whole = sum(weights.values())
+        yield StudyPoint(
+            budget.budget_bytes,
+            run.why,
+            run.mix,
+            str(run.placement.placement()),
+            run.peak_bytes,
+            own,
+            own if run.why == BEST else placed,
+            away,
+            len(apart),
+            weights,
+            {group: count / whole for group, count in weights.items()},
+            by_encoder,
+        )
+
+    def _of(self, budget: BudgetFigures, why: str) -> Entrant:
+        return self.record.entrant(next(run.mix for run in budget.runs if run.why == why))
+
+    def level_shares(self, budget: BudgetFigures) -> tuple[float, float]:
+        """The least and the largest share of the text encoder among mixes level with the best."""
+        shares = []
+        for mix in budget.level:
+            weights = grouped(self.record.entrant(mix))
+            shares.append(weights["text"] / sum(weights.values()))
+        return min(shares), max(shares)
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """Every question, at every budget it can be asked at."""
+        pairs = [(ENCODER_FIRST, DENOISER_FIRST), (BEST, LIKE_STABLE_DIFFUSION)]
+        found = []
+        for budget in self.feasible:
+            uniform = [run.why for run in budget.runs if run.why.startswith("all ")]
+            for first, second in (*pairs, *((BEST, why) for why in uniform)):
+                there = {run.why: run.mix for run in budget.runs}
+                if first not in there or second not in there:
+                    continue
+                found.append(self._claim(budget, first, second, there[first], there[second]))
+        return [claim for claim in found if claim is not None]
+
+    def _claim(
+        self, budget: BudgetFigures, first: str, second: str, one: str, other: str
+    ) -> Claim | None:
+        if one == other:
+            return Claim(budget.budget_bytes, first, second, None)
+        mine, theirs = (self.scores(self.record.entrant(mix)) for mix in (one, other))
+        apart = paired(mine, theirs)
+        if not len(apart):
+            return None
+        return Claim(budget.budget_bytes, first, second, mean_estimate(apart))
+
+
+def grouped(entrant: Entrant) -> dict[str, int]:
+    """Bytes of the weights of all text encoders, the denoiser and the decoder."""
+    found = dict.fromkeys(GROUPS, 0)
+    for role, part in entrant.parts.items():
+        found["text" if role.encodes_text else role.value] += part.weight_bytes
+    return found
+
+
+def finding(study: StudyResult) -> list[str]:
+    """What the numbers show, in sentences, and no more than they show."""
+    record, budgets = study.record, study.feasible
+    first, last = budgets[0], budgets[-1]
+    lines = [
+        f"{len(budgets)} budgets from {format_bytes(first.budget_bytes)} to "
+        f"{format_bytes(last.budget_bytes)}, {len(record.prompts)} prompts each, "
+        f"{record.metric}. Whether one mix draws better than another is said at 95 % for each "
+        "comparison by itself, not for all of them together."
+    ]
+    lines += [_verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN)]
+    lines += [_shares(study, first, last)]
+    lines += [_verdicts(study, BEST, LIKE_STABLE_DIFFUSION, _LIKE)]
+    uniform = dict.fromkeys(c.second for c in study.claims if c.second.startswith("all "))
+    lines += [_verdicts(study, BEST, why, "") for why in uniform]
+    missing = [b for b in record.budgets if not b.runs]
+    if missing:
+        said = ", ".join(format_bytes(b.budget_bytes) for b in missing)
+        lines.append(f"Nothing fits into {said}.")
+    return [line for line in lines if line]
+
+
+_IMAGEN = (
+    "Imagen found that growing the text encoder helps more than growing the UNet; at a fixed "
+    "budget that would be the encoder first. "
+)
+_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8. "
+
+
+def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
+    claims = [c for c in study.claims if (c.first, c.second) == (first, second)]
+    if not claims:
+        return ""
+    by_verdict: dict[str, list[str]] = {}
+    for claim in claims:
+        by_verdict.setdefault(claim.verdict, []).append(_said(claim))
+    order = ("better", "worse", "not told apart", "the same mix")
+    told = [f"{name} at {', '.join(by_verdict[name])}" for name in order if name in by_verdict]
+    return f"{before}{_words(first)} against {_words(second)}: {'; '.join(told)}."
+
+
+def _said(claim: Claim) -> str:
+    budget = format_bytes(claim.budget_bytes)
+    return budget if claim.difference is None else f"{budget} ({claim.difference.signed()})"
+
+
+def _words(why: str) -> str:
+    if why == BEST:
+        return "the best mix"
+    return why if why.startswith("all ") else f"“{why}”"
+
+
+def _shares(study: StudyResult, first: BudgetFigures, last: BudgetFigures) -> str:
+    said = []
+    for budget in dict.fromkeys((first.budget_bytes, last.budget_bytes)):
+        figures = next(b for b in study.feasible if b.budget_bytes == budget)
+        best = next(p for p in study.points if p.budget_bytes == budget and p.why == BEST)
+        low, high = study.level_shares(figures)
+        text = f"{format_bytes(budget)}: {_percent(best)}"
+        if high > low:
+            text += f", and mixes level with it give the text encoder {low:.0%} to {high:.0%}"
+        said.append(text)
+    return (
+        "Shares of the weights (text encoder / denoiser / decoder) in the best mix at "
+        + "; at ".join(said)
+        + "."
+    )
+
+
+def _percent(point: StudyPoint) -> str:
+    return " / ".join(f"{point.shares[group]:.0%}" for group in GROUPS)
+
+
+def as_json(study: StudyResult) -> dict[str, Any]:
+    """Every point and claim, for machines."""
+    return {
+        "study": study.record.name,
+        "metric": study.record.metric,
+        "prompts": len(study.record.prompts),
+        "points": [asdict(point) for point in study.points],
+        "claims": [
+            {
+                "budget_bytes": claim.budget_bytes,
+                "first": claim.first,
+                "second": claim.second,
+                "difference": None if claim.difference is None else asdict(claim.difference),
+                "verdict": claim.verdict,
+            }
+            for claim in study.claims
+        ],
+        "infeasible": {
+            str(b.budget_bytes): b.infeasible for b in study.record.budgets if not b.runs
+        },
+        "finding": finding(study),
+    }
+
+
+def as_csv(points: Sequence[StudyPoint]) -> str:
+    """Every point, a line each."""
+    held = io.StringIO()
+    writer = csv.writer(held, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for p in points:
+        numbers = (p.own.value, p.own.low, p.own.high)
+        away = (p.difference.value, p.difference.low, p.difference.high)
+        writer.writerow(
+            [
+                p.budget_bytes,
+                p.why,
+                p.mix,
+                p.placement,
+                p.peak_bytes,
+                p.pictures,
+                *(f"{value:.6f}" for value in (*numbers, *away)),
+                *(p.weights[group] for group in GROUPS),
+                *(f"{p.shares[group]:.4f}" for group in GROUPS),
+            ]
+        )
+    return held.getvalue()
+
+
+def read_study(path: Path, name: str | None = None) -> StudyResult:
+    """A study of a ledger.
+
+    Raises:
+        StoreError: there is no ledger, it is damaged, of another schema, or holds no such study.
+    """
+    ledger = ledger_of(path)
+    record, made_at = chosen(ledger, StudyRecord, STUDY, name)
+    return StudyResult(record, read_rows(ledger, (record.metric, LATENCY, DISTANCE)), made_at)
