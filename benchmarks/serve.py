@@ -238,7 +238,9 @@ def main(bundle: Path | None, clients: str, requests: int, rounds: int) -> None:
     console.print(
         f"{chosen.name}: {manifest.sampling.steps} steps, batch {manifest.sampling.batch}; "
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, onnxruntime "
-        f"{version('onnxruntime')}, {', '.join(PACKAGES[:2])}; medians of {rounds} rounds"
+        f"{version('onnxruntime')}, {', '.join(PACKAGES[:2])}; medians of {rounds} rounds; "
+        f"predicted for the bundle alone {format_bytes(manifest.memory.predicted_bytes)} of "
+        f"{format_bytes(manifest.memory.budget_bytes)}"
     )
 
 

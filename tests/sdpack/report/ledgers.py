@@ -12,7 +12,19 @@ from sdpack.bundle import MemoryFigures, Sampling
 from sdpack.ledger import Ledger
 from sdpack.placement import Role
 from sdpack.profile import find_profile
-from sdpack.record import BUILD, LATENCY, BuildRecord, Entrant
+from sdpack.record import (
+    BEST,
+    BUILD,
+    DENOISER_FIRST,
+    ENCODER_FIRST,
+    LATENCY,
+    LIKE_STABLE_DIFFUSION,
+    STUDY,
+    BuildRecord,
+    DrawnRecord,
+    Entrant,
+    StudyRecord,
+)
 
 METRIC = "judge similarity"
 DRAWN_WITH = "a test"
@@ -52,7 +64,7 @@ def entrant(names: Sequence[str], precisions: Sequence[str], **more: Any) -> Ent
     return Entrant.model_validate({**values, **more})
 
 
-def record(entrants: Sequence[Entrant], prompts: int, **more: Any) -> BuildRecord:
+def record(entrants: Sequence[Entrant], count: int, **more: Any) -> BuildRecord:
     winner = next(each for each in entrants if each.fate == "won")
     memory = MemoryFigures.model_validate(
         {
@@ -80,7 +92,7 @@ def record(entrants: Sequence[Entrant], prompts: int, **more: Any) -> BuildRecor
         "metric": METRIC,
         "measured_on": "nothing",
         "drawn_with": DRAWN_WITH,
-        "prompts": [f"prompt {number}" for number in range(prompts)],
+        "prompts": [f"prompt {number}" for number in range(count)],
         "fitting": len(entrants),
         "screened": None,
         "confidence": 0.95,
@@ -97,7 +109,7 @@ def record(entrants: Sequence[Entrant], prompts: int, **more: Any) -> BuildRecor
 
 
 def write_scores(
-    ledger: Ledger, found: BuildRecord, each: Entrant, scores: Sequence[float], **more: Any
+    ledger: Ledger, found: DrawnRecord, each: Entrant, scores: Sequence[float], **more: Any
 ) -> None:
     """As the studio writes them: a row for every sixteen prompts."""
     for start in range(0, len(scores), CHUNK):
@@ -161,3 +173,80 @@ def ledger_of_many(
         write_build(ledger, found)
     ledger.close()
     return found, scores
+
+
+def ledger_of_study(path: Path, name: str = "study", prompts: int = 32) -> StudyRecord:
+    """Three budgets, of which nothing fits the first.
+
+    At the second the encoder first is better by 0.05, at the third both are one mix. The best mix
+    of the second draws like all in w8, give or take what nobody can tell.
+    """
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0.3, 0.1, prompts)
+    losses = {
+        ("bab", ("w8", "w4", "w8")): 0.0,
+        ("aaa", ("w8", "w8", "w8")): 0.0,
+        ("aba", ("w8", "w8", "w8")): 0.05,
+        ("aaa", ("fp16", "fp16", "fp16")): -0.01,
+        ("bbb", ("fp16", "fp16", "fp16")): -0.02,
+    }
+    entrants = {key: entrant(list(key[0]), key[1]) for key in losses}
+    best, level, denoiser, wide, widest = entrants.values()
+
+    def run(why: str, each: Entrant) -> dict[str, Any]:
+        placement = each.placement.model_dump()
+        return {"why": why, "mix": each.mix, "placement": placement, "peak_bytes": each.peak.bytes}
+
+    budgets = [
+        {"budget_bytes": 8 * MIB, "infeasible": "nothing fits into 8.0 MiB"},
+        {
+            "budget_bytes": 16 * MIB,
+            "fitting": 3,
+            "runs": [
+                run(BEST, best),
+                run("all w8", level),
+                run(ENCODER_FIRST, best),
+                run(DENOISER_FIRST, denoiser),
+                run(LIKE_STABLE_DIFFUSION, denoiser),
+            ],
+            "level": [best.mix, level.mix],
+            "by_encoder": [run("b/w8", best), run("a/w8", level)],
+        },
+        {
+            "budget_bytes": 64 * MIB,
+            "fitting": 5,
+            "runs": [
+                run(BEST, widest),
+                run("all fp16", wide),
+                run(ENCODER_FIRST, widest),
+                run(DENOISER_FIRST, widest),
+            ],
+            "level": [widest.mix],
+            "by_encoder": [run("b/fp16", widest), run("a/fp16", wide)],
+        },
+    ]
+    base = record([best.model_copy(update={"fate": "won"})], prompts, name=name)
+    fields = {
+        key: value
+        for key, value in base.model_dump(mode="json", by_alias=True).items()
+        if key not in BUILD_ONLY
+    }
+    found = StudyRecord.model_validate(
+        {
+            **fields,
+            "profile": base.profile,
+            "entrants": list(entrants.values()),
+            "budgets": budgets,
+        }
+    )
+    ledger = Ledger(path)
+    for key, loss in losses.items():
+        scores = noise - loss + rng.normal(0, 0.004, prompts)
+        write_scores(ledger, found, entrants[key], [float(score) for score in scores])
+    value = found.model_dump(mode="json", by_alias=True)
+    ledger.record(STUDY, {"name": name}, value)
+    ledger.close()
+    return found
+
+
+BUILD_ONLY = BuildRecord.model_fields.keys() - StudyRecord.model_fields.keys()

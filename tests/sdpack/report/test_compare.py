@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from sdpack.cli.main import main as cli
+from sdpack.errors import InputError, StoreError
+from sdpack.estimate import mean_estimate
+from sdpack.ledger import Ledger, write_rows
+from sdpack.record import BUILD
+from sdpack.report.compare import compare, comparison_page
+
+from tests.sdpack.report.ledgers import METRIC, entrant, record, write_build, write_scores
+
+NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
+
+
+def bundle(folder: Path, precision: str, scores: Sequence[float], **more: object) -> Path:
+    """A folder with a ledger and pictures of one mix."""
+    won = entrant("aaa", [precision] * 3, fate="won")
+    shown = [{"label": "the winner", "mix": won.mix}]
+    values = {"name": folder.name, "shown": shown, "shown_prompts": 2, **more}
+    judge = values.pop("judge", None)
+    if judge is not None:
+        won = won.model_copy(update={"judge": judge})
+    found = record([won], len(NOISE), **values)
+    folder.mkdir()
+    ledger = Ledger(folder / "all.sqlite")
+    write_scores(ledger, found, won, scores)
+    write_build(ledger, found)
+    write_rows(folder / "ledger.jsonl", ledger.measurements(BUILD, METRIC))
+    ledger.close()
+    Image.new("RGB", (4 + 2 * 68, 4 + 68), "red").save(folder / "contact.png")
+    return folder
+
+
+def test_scores_are_paired_by_prompt(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    second = bundle(tmp_path / "two", "w4", NOISE[:24] - 0.05)
+    found = compare(first, second)
+    assert found.prompts == tuple(range(24))
+    assert found.difference == mean_estimate(np.full(24, 0.05)) or found.difference.low > 0.0499
+    assert found.verdict.startswith("one draws better than two: +0.050 [+0.050, +0.050] over")
+    assert compare(second, first).verdict.startswith("one draws better than two: -0.050")
+
+
+def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:
+    noise = np.random.default_rng(4).normal(0, 0.05, len(NOISE))
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    second = bundle(tmp_path / "two", "w4", NOISE + noise - noise.mean())
+    assert compare(first, second).verdict.startswith("They cannot be told apart at 95 %")
+
+
+def test_the_page_shows_the_same_prompts(tmp_path: Path) -> None:
+    folders = (
+        bundle(tmp_path / "one", "fp16", NOISE),
+        bundle(tmp_path / "two", "w4", NOISE - 0.05),
+    )
+    page = comparison_page(compare(*folders), folders)
+    assert [row.label for row in page.sheet] == ["one", "two"]
+    assert list(page.prompts) == ["prompt 0", "prompt 1"]
+    assert [p.score for p in page.sheet[1].pictures] == pytest.approx(list(NOISE[:2] - 0.05))
+    (figure,) = page.figures
+    assert len(figure.rows) == len(NOISE)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"metric": "fidelity to fp32"}, "scored by judge similarity and fidelity to fp32"),
+        ({"judge": "another"}, "judged by a judge and another"),
+        ({"height": 128, "width": 128}, r"of size \[64, 64\] and \[128, 128\]"),
+        ({"prompts": [f"else {n}" for n in range(40)]}, "drew no prompt in common"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, more: dict[str, object], said: str
+) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    folder = tmp_path / "two"
+    if "metric" in more:
+        won = entrant("aaa", ["w4"] * 3, fate="won")
+        found = record([won], len(NOISE), name="two", **more)
+        folder.mkdir()
+        ledger = Ledger(folder / "all.sqlite")
+        write_scores(ledger, found, won, NOISE)
+        write_build(ledger, found)
+        write_rows(folder / "ledger.jsonl", ledger.measurements(BUILD, found.metric))
+        ledger.close()
+    else:
+        bundle(folder, "w4", NOISE, **more)
+    with pytest.raises(InputError, match=said):
+        compare(first, folder)
+
+
+def test_a_bundle_of_an_older_sdpack_says_so(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").write_text("{}")
+    with pytest.raises(StoreError, match="built by an older sdpack"):
+        compare(tmp_path / "old", tmp_path / "old")
+
+
+def test_the_command_prints_both(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    second = bundle(tmp_path / "two", "w4", NOISE - 0.05)
+    out = tmp_path / "c.html"
+    words = ["compare", str(first), str(second), "--out", str(out)]
+    ran = CliRunner().invoke(cli, words)
+    assert ran.exit_code == 0
+    assert "one draws better than two" in ran.stdout
+    assert out.is_file()
+    found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+    assert found["prompts"] == len(NOISE)
+    assert found["difference"]["low"] > 0

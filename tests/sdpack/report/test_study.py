@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sdpack.cli.main import main as cli
+from sdpack.cli.study import parse_budgets
+from sdpack.errors import InputError, StoreError
+from sdpack.ledger import Ledger, read_rows
+from sdpack.profile import find_profile
+from sdpack.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
+from sdpack.report.study_page import study_figures, write_study
+from sdpack.report.study_points import finding, read_study
+
+from tests.sdpack.report.ledgers import MIB, ledger_of_study
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.sqlite"
+    ledger_of_study(path)
+    return path
+
+
+def test_points_are_placed_by_their_difference_from_the_best_at_the_budget(ledger: Path) -> None:
+    study = read_study(ledger)
+    points = {(p.budget_bytes // MIB, p.why): p for p in study.points}
+    assert len(points) == 5 + 4 + 4
+    best = points[16, BEST]
+    lost = points[16, DENOISER_FIRST]
+    assert lost.difference.value == pytest.approx(-0.05, abs=0.005)
+    assert lost.quality.value == pytest.approx(best.quality.value + lost.difference.value)
+    assert best.difference.value == best.difference.high == 0
+    assert best.weights == {"text": 2 * MIB, "denoiser": 2 * MIB, "decoder": 6 * MIB}
+    assert best.shares["text"] == pytest.approx(0.2)
+
+
+def test_claims_say_what_holds_and_what_does_not(ledger: Path) -> None:
+    claims = {(c.budget_bytes // MIB, c.first, c.second): c for c in read_study(ledger).claims}
+    assert claims[16, ENCODER_FIRST, DENOISER_FIRST].verdict == "better"
+    assert claims[16, BEST, LIKE_STABLE_DIFFUSION].verdict == "better"
+    assert claims[16, BEST, "all w8"].verdict == "not told apart"
+    assert claims[64, ENCODER_FIRST, DENOISER_FIRST].verdict == "the same mix"
+    assert (64, BEST, LIKE_STABLE_DIFFUSION) not in claims
+
+
+def test_the_finding_repeats_the_claims_and_no_more(ledger: Path) -> None:
+    said = "\n".join(finding(read_study(ledger)))
+    assert "2 budgets from 16.0 MiB to 64.0 MiB, 32 prompts each" in said
+    assert "“encoder first” against “denoiser first”: better at 16.0 MiB (+0.0" in said
+    assert "; the same mix at 64.0 MiB." in said
+    assert "the best mix against all w8: not told apart at 16.0 MiB" in said
+    assert (
+        "16.0 MiB: 20% / 20% / 60%, and mixes level with it give the text encoder 17% to 20%"
+        in said
+    )
+    assert "Nothing fits into 8.0 MiB." in said
+    assert "worse" not in said
+
+
+def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
+    before = read_study(ledger)
+    gone = next(p.mix for p in before.points if p.why == DENOISER_FIRST)
+    content = before.record.entrant(gone).parts
+    with sqlite3.connect(ledger) as database:
+        deleted = database.execute(
+            "DELETE FROM measurement WHERE kind = ? AND inputs LIKE ? AND inputs LIKE ?",
+            (
+                before.record.metric,
+                *(f'%"{part.content}"%' for part in list(content.values())[:2]),
+            ),
+        )
+        assert deleted.rowcount == 2
+    after = read_study(ledger)
+    assert {p.mix for p in before.points} - {p.mix for p in after.points} == {gone}
+    rows = next(f.rows for f in study_figures(after) if f.name == "quality-budget")
+    assert gone not in {row["mix"] for row in rows}
+    assert "“encoder first” against “denoiser first”: the same mix at" in "\n".join(finding(after))
+
+
+def test_charts_hold_the_points(ledger: Path) -> None:
+    study = read_study(ledger)
+    shares, lines, scatter = study_figures(study)
+    stacked = {}
+    for row in shares.rows:
+        stacked[row["budget"]] = stacked.get(row["budget"], 0) + row["share"]
+    assert stacked == {budget: pytest.approx(1) for budget in ("16.0 MiB", "64.0 MiB", "SD 1.x")}
+    assert len(lines.rows) == 9
+    assert len(scatter.rows) == 4
+    for figure in (shares, lines, scatter):
+        held = [row for rows in figure.spec["datasets"].values() for row in rows]
+        assert all(row in held for row in figure.rows)
+
+
+def test_everything_is_written(ledger: Path, tmp_path: Path) -> None:
+    study = write_study(ledger, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names == {
+        "study.html",
+        "points.csv",
+        "points.json",
+        "shares.png",
+        "quality-budget.png",
+        "quality-share.png",
+    }
+    with (tmp_path / "out" / "points.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(study.points)
+    assert float(rows[0]["quality"]) == pytest.approx(study.points[0].own.value, abs=1e-6)
+    found = json.loads((tmp_path / "out" / "points.json").read_text())
+    assert found["infeasible"] == {str(8 * MIB): "nothing fits into 8.0 MiB"}
+    assert found["finding"] == finding(study)
+
+
+def test_without_a_study_it_says_so(tmp_path: Path) -> None:
+    Ledger(tmp_path / "l.sqlite").close()
+    with pytest.raises(StoreError, match=r"no finished study; run `sdpack study` first"):
+        read_study(tmp_path / "l.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("8MiB:64MiB:8", tuple(range(8 * MIB, 65 * MIB, 8 * MIB))),
+        ("24MiB,16MiB,16MiB", (16 * MIB, 24 * MIB)),
+        ("4gb-gpu, 1GiB", (2**30, find_profile("4gb-gpu").budget_bytes)),
+    ],
+)
+def test_budgets_are_understood(text: str, wanted: tuple[int, ...]) -> None:
+    assert parse_budgets(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("much", "unknown budget 'much': neither a size like 24MiB nor a profile"),
+        ("8MiB:64MiB", "no range of budgets; write it like 8MiB:64MiB:8"),
+        ("64MiB:8MiB:8", "give a smaller budget first"),
+        ("8MiB:64MiB:1", "2 to 64 of them"),
+        ("8MiB:64MiB:x", "no range of budgets"),
+        ("", "unknown budget ''"),
+        ("0MiB:1MiB:3", "less than one byte"),
+    ],
+)
+def test_budgets_that_are_none_are_explained(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_budgets(text)
+    ran = CliRunner().invoke(cli, ["study", "--budgets", text])
+    assert ran.exit_code == 2
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_row_for_each_prompt_is_in_the_ledger(ledger: Path) -> None:
+    record = read_study(ledger).record
+    rows = read_rows(ledger, [record.metric])
+    assert len(rows) == 2 * len(record.entrants)
