@@ -125,6 +125,28 @@ def test_a_second_build_makes_nothing_and_gives_the_same_bundle(work: Path, whol
     assert said["files"] == was["files"]
 
 
+def test_a_bundle_carries_what_it_was_chosen_by(work: Path, whole: Path) -> None:
+    manifest = open_bundle(whole)
+    assert {"ledger.jsonl", "contact.png", "samples.png"} < manifest.files.keys()
+    assert not {"report.html", "charts/memory.png"} & manifest.files.keys()
+    assert (whole / "charts" / "memory.png").is_file()
+    moved = work / "moved"
+    shutil.copytree(whole, moved)
+    (moved / "report.html").unlink()
+    told = run(work, "report", str(moved), "--json")
+    assert told.exit_code == 0, told.output
+    (point,) = json.loads(told.stdout)["mixes"]
+    quality = manifest.evidence.quality
+    assert point["quality"] == pytest.approx(quality.value)
+    assert point["pictures"] == quality.pictures
+    assert point["peak_mib"] * 2**20 == manifest.memory.predicted_bytes
+    assert (moved / "report.html").is_file()
+    words = ("compare", str(whole), str(moved), "--out", str(work / "compare.html"), "--json")
+    compared = json.loads(run(work, *words).stdout)
+    assert compared["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert compared["prompts"] == quality.pictures
+
+
 def test_a_race_between_precisions(work: Path) -> None:
     manifest = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "raced")
     evidence = manifest["evidence"]
