@@ -113,7 +113,7 @@ def shares_by_budget(study: StudyResult) -> Figure:
     )
     level = (
         base.transform_filter("datum.place == 0 && isValid(datum.low)")
-        .mark_rule(strokeWidth=2.5, color="black")
+        .mark_rule(strokeWidth=2.5, color="currentColor")
         .encode(x=across, y=alt.Y("low:Q", title=title), y2="high:Q")
     )
     return Figure(
