@@ -66,6 +66,12 @@ _PACKAGES = (
     ("onnx-ir", "onnx_ir", "make precision variants", "build"),
     ("safetensors", "safetensors", "read checkpoints", "build"),
     ("huggingface_hub", "huggingface_hub", "fetch checkpoints from the hub", "build"),
+    ("altair", "altair", "draw charts", "report"),
+    ("vl-convert-python", "vl_convert", "draw charts", "report"),
+    ("Jinja2", "jinja2", "draw charts", "report"),
+    ("fastapi", "fastapi", "serve a bundle", "serve"),
+    ("uvicorn", "uvicorn", "serve a bundle", "serve"),
+    ("prometheus-client", "prometheus_client", "serve a bundle", "serve"),
 )
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from sdpack.detect import packages
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
-
-CHARTS = {"altair": "altair", "jinja2": "jinja2", "vl-convert-python": "vl_convert"}
 
 
 def require(runtime: Runtime) -> None:
@@ -33,6 +29,6 @@ def require_charts() -> None:
     Raises:
         MissingPackageError: something is not.
     """
-    for package, module in CHARTS.items():
-        if find_spec(module) is None:
-            raise MissingPackageError(package, "report", "drawing charts")
+    for package in packages():
+        if package.extra == "report" and not package.here:
+            raise MissingPackageError(package.name, "report", "drawing charts")
