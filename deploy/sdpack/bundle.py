@@ -438,8 +438,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     named = {used for part in manifest.parts.values() for used in part.files}
-    for name in sorted(there | named):
-        if name not in manifest.files and _ships(name):
+    for name in sorted({name for name in there if _ships(name)} | named):
+        if name not in manifest.files:
             raise BundleError(
                 f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or take the "
                 "file away if you put it there"
@@ -448,7 +448,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def _ships(name: str) -> bool:
     """Whether a file has a checksum: not so what is written into a finished bundle later."""
-    return name not in {MANIFEST, VERIFIED, REPORT} and Path(name).parts[0] != CHARTS
+    late = {MANIFEST, VERIFIED, REPORT, unfinished_name(REPORT)}
+    return name not in late and Path(name).parts[0] != CHARTS
+
+
+def unfinished_name(name: str) -> str:
+    """What a file is called while it is written."""
+    return f".{name}.unfinished"
 
 
 def open_bundle(folder: Path) -> Manifest:

@@ -69,6 +69,7 @@ _PACKAGES = (
     ("altair", "altair", "draw charts", "report"),
     ("vl-convert-python", "vl_convert", "draw charts", "report"),
     ("Jinja2", "jinja2", "draw charts", "report"),
+    ("scipy", "scipy", "draw charts", "report"),
     ("fastapi", "fastapi", "serve a bundle", "serve"),
     ("uvicorn", "uvicorn", "serve a bundle", "serve"),
     ("prometheus-client", "prometheus_client", "serve a bundle", "serve"),

@@ -67,18 +67,27 @@ class Ledger:
 
     def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
         """The value measured for these inputs, or None."""
+        row = self.row(kind, inputs)
+        return None if row is None else row.value
+
+    def row(self, kind: str, inputs: Inputs) -> Measurement | None:
+        """The row of these inputs, or None."""
         with self._explained():
             row = self._database.execute(
-                "SELECT value FROM measurement WHERE key = ?", (_key(kind, inputs),)
+                "SELECT value, made_at FROM measurement WHERE key = ?", (_key(kind, inputs),)
             ).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        if row is None:
+            return None
+        value = _read(f"{self.path}: a row of {kind}", row[0])
+        return Measurement(kind, dict(inputs), value, row[1])
 
-    def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> None:
-        """Keep a value; one that was there for the same inputs is replaced."""
+    def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
+        """Keep a value, and return its row; one that was there for the same inputs is replaced."""
         made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
         with self._explained(), self._database:
             self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
+        return Measurement(kind, dict(inputs), dict(value), made_at)
 
     def measurements(self, *kinds: str) -> Iterator[Measurement]:
         """All rows of these kinds, in the order of their keys.
@@ -105,9 +114,14 @@ class Ledger:
         try:
             yield
         except sqlite3.DatabaseError as cause:
+            busy = isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
             raise StoreError(
-                f"{self.path}: {cause}; if it is damaged, move it away and what it held is "
-                "measured again"
+                f"{self.path}: {cause}; "
+                + (
+                    "another sdpack is writing it: wait for that"
+                    if busy
+                    else "if it is damaged, move it away and what it held is measured again"
+                )
             ) from cause
         except OSError as cause:
             raise StoreError(explain_io(cause, self.path)) from cause

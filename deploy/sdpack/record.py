@@ -8,6 +8,7 @@ reader needs nothing but the ledger.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -16,6 +17,7 @@ from sdpack.artifacts import digest
 from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, Sampling
 from sdpack.document import Document
 from sdpack.errors import StoreError
+from sdpack.ledger import Measurement
 from sdpack.placement import Role
 from sdpack.profile import Profile
 
@@ -28,6 +30,8 @@ STABLE_DIFFUSION = {"text": 0.12, "denoiser": 0.80, "decoder": 0.08}
 """Of the 1.07 billion parameters of Stable Diffusion 1.x; all text encoders count as one."""
 LATENCY = "latency"
 DISTANCE = "kid"
+CHUNK = 16  # prompts whose scores are a row; the last of a mix may have fewer
+SCREENED_OUT = "screened out"
 PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
     "prompts",
     "seeds",
@@ -79,8 +83,9 @@ class Entrant(Document):
         placement: in which it fits; of one that does not the fastest.
         peak: predicted, in that placement.
         size_bytes: what "smaller" means among equals.
-        fate: see `sdpack.evaluate.race.Fate`; None where it did not race, and was drawn for others
-            to be compared with.
+        prompts: of the first so many it was scored.
+        fate: see `sdpack.evaluate.race.Fate`, or SCREENED_OUT; None where it was drawn for others
+            to be compared with alone.
     """
 
     mix: str
@@ -91,6 +96,7 @@ class Entrant(Document):
     peak: PeakFigures
     fits: bool
     size_bytes: int
+    prompts: NonNegativeInt
     fate: str | None = None
     lost_to: str | None = None
 
@@ -123,6 +129,8 @@ class DrawnRecord(Document):
         measured_on: what drew, in words; `drawn_with`, as rows have it.
         prompts: of the catalog; prompt number i starts from the noise of seed i.
         height, width: of the measured pictures.
+        real: hash of the real pictures distances are to; None where there are none.
+        platform, cores: of the machine, as rows of latencies have them.
     """
 
     version: Literal[1] = Field(1, alias="schema")
@@ -140,7 +148,10 @@ class DrawnRecord(Document):
     entrants: tuple[Entrant, ...] = Field(min_length=1)
     origins: Mapping[str, Origin]
     tools: Mapping[str, str]
+    real: str | None
     machine: str
+    platform: str
+    cores: PositiveInt
 
     @property
     def size(self) -> list[int]:
@@ -168,6 +179,36 @@ class DrawnRecord(Document):
                 MEASURED_ON: self.drawn_with,
             }
         )
+
+    @cached_property
+    def _seen(self) -> dict[str, int]:
+        return {self.scored(entrant): entrant.prompts for entrant in self.entrants}
+
+    def takes(self, row: Measurement) -> bool:
+        """Whether a row of the ledger is one of those this record rests on.
+
+        Others may be of the same mixes: what later builds saw of them, or other machines.
+
+        Raises:
+            KeyError, TypeError: the row is of no such kind.
+        """
+        key = scored_key(row.inputs)
+        if key not in self._seen:
+            return False
+        seen, numbers = self._seen[key], list(row.inputs[SEEDS])
+        if not numbers or max(numbers) >= len(self.prompts):
+            return False
+        if [self.prompts[number] for number in numbers] != list(row.inputs[PROMPTS]):
+            return False
+        if row.kind == LATENCY:
+            return bool(
+                row.inputs["machine"] == self.platform and row.inputs["cores"] == self.cores
+            )
+        if row.kind == DISTANCE:
+            whole = numbers == list(range(len(numbers))) and len(numbers) <= seen
+            return bool(whole and row.inputs["real"] == self.real)
+        first = numbers[0]
+        return first % CHUNK == 0 and numbers == list(range(first, min(first + CHUNK, seen)))
 
 
 class BuildRecord(DrawnRecord):
@@ -205,9 +246,10 @@ class BudgetFigures(Document):
     """What a study found for one budget.
 
     Attributes:
-        infeasible: why nothing fits; None where something does.
-        level: the best mix and those level with it.
-        by_encoder: of each text encoder's variants the best mix, where that was asked for.
+        infeasible: why there is no mix; None where there is.
+        level: the best mix, and those that raced and are level with it.
+        by_encoder: of each text encoder's variants the most promising mix, at some budgets.
+        broken: mixes that were picked and then drew a broken picture, and why they were picked.
     """
 
     budget_bytes: PositiveInt
@@ -216,6 +258,7 @@ class BudgetFigures(Document):
     runs: tuple[Run, ...] = ()
     level: tuple[str, ...] = ()
     by_encoder: tuple[Run, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 class StudyRecord(DrawnRecord):

@@ -39,7 +39,7 @@ def command(first: Path, second: Path, out: Path, as_json: bool) -> None:
 
     found = compare(first, second)
     write_comparison(found, (first, second), out)
-    names = [build.record.name for build in (found.first, found.second)]
+    names = found.names
     if as_json:
         print_json(
             {
@@ -48,10 +48,12 @@ def command(first: Path, second: Path, out: Path, as_json: bool) -> None:
                 "metric": found.first.record.metric,
                 "difference": asdict(found.difference),
                 "prompts": len(found.prompts),
+                "verdict": found.verdict,
+                "caveat": found.caveat,
                 "rows": [list(row) for row in found.rows],
                 "page": str(out),
             }
         )
         return
     print_table(("", *names), found.rows)
-    print_lines([found.verdict, f"{out} holds the pictures"])
+    print_lines(filter(None, [found.verdict, found.caveat, f"{out} holds the pictures"]))

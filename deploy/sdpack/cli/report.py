@@ -58,5 +58,5 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
     ]
     if rows:
         print_table(columns, rows, "what each precision costs", columns[2:])
-    print_lines(said(build, source if source.is_dir() else None))
+    print_lines(said(build))
     click.echo(f"{path} holds the charts")

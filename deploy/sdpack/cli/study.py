@@ -76,7 +76,7 @@ def command(
 
     order = Order(profile, located(catalog_name), out, max(asked), Rules(most=images))
     with progress(ctx) as say:
-        done = study(order, asked, out / LEDGER, say)
+        done = study(order, asked, say)
         say("drawing the charts")
         found = write_study(out / LEDGER, out)
     if as_json:
@@ -114,7 +114,10 @@ def parse_budgets(text: str) -> tuple[int, ...]:
     """
     if ":" in text:
         return _evenly(text)
-    return tuple(sorted({_budget(word.strip()) for word in text.split(",")}))
+    found = tuple(sorted({_budget(word.strip()) for word in text.split(",")}))
+    if len(found) > MOST:
+        raise InputError(f"{len(found)} budgets are more than a study takes; give at most {MOST}")
+    return found
 
 
 def _evenly(text: str) -> tuple[int, ...]:

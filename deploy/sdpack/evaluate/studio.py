@@ -215,13 +215,16 @@ class Studio:
                 found[i] = self._score(mixes[i], numbers)
         return np.array(found)
 
-    def pictures(self, mix: Ensemble, numbers: Sequence[int]) -> Pictures:
+    def pictures(self, mix: Ensemble, numbers: Sequence[int], count: int | None = None) -> Pictures:
         """uint8 (N, H, W, 3).
+
+        Args:
+            count: of them; all by default.
 
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
         """
-        latents = self.latents(mix, numbers)
+        latents = self.latents(mix, numbers)[:count]
         pipeline = self._pipeline(mix)
         size = self._batch
         batches = [latents[i : i + size] for i in range(0, len(latents), size)]
@@ -229,7 +232,7 @@ class Studio:
 
     def _known(self, mix: Ensemble, numbers: Sequence[int]) -> list[float] | None:
         value = self._ledger.find(self._scorer.metric, self.inputs(mix, numbers))
-        return None if value is None else list(value["scores"])
+        return None if value is None or "scores" not in value else list(value["scores"])
 
     def inputs(self, mix: Ensemble, numbers: Sequence[int]) -> dict[str, Any]:
         """What a figure of a mix on these prompts depends on: its key in the ledger."""

@@ -181,14 +181,40 @@ class Checkpoint:
             pass
         try:
             library = TasksManager.infer_library_from_model(str(self.folder))
-            model = _class(library, self.class_name).from_pretrained(
-                self.folder, torch_dtype=torch.float32, local_files_only=True
-            )
+            kind = _class(library, self.class_name)
+            model = self._mapped(kind) if library == "diffusers" else None
+            if model is None:
+                model = kind.from_pretrained(
+                    self.folder, torch_dtype=torch.float32, local_files_only=True
+                )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         for folder, scale in self.loras:
             merge(model, folder, scale)
         return cast("nn.Module", model).eval()
+
+    def _mapped(self, kind: Any) -> nn.Module | None:
+        """The model on its files' own pages, where a large one is in memory once, not twice.
+
+        None where the files hold something else than the class has: other names, as older versions
+        had them, or other types.
+        """
+        import torch
+        from accelerate import init_empty_weights
+
+        with init_empty_weights(include_buffers=False):
+            model = kind.from_config(kind.load_config(self.folder, local_files_only=True))
+        wanted, found = model.state_dict(), {}
+        for path in self.weight_files:
+            with safe_open(path, "pt") as weights:
+                found.update({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
+        if found.keys() != wanted.keys():
+            return None
+        for name, tensor in found.items():
+            if tensor.dtype != torch.float32 or tensor.shape != wanted[name].shape:
+                return None
+        model.load_state_dict(found, assign=True)
+        return cast("nn.Module", model)
 
 
 def _class(library: str, name: str) -> Any:

@@ -102,11 +102,11 @@ class Bundling:
         """The bundle in the order's folder; returns its manifest."""
         manifest = self._manifest()
         recording = Recording(self.contest, self.settled, self.footprints)
-        record = recording.record(manifest)
+        kept = recording.record(manifest)
 
         def fill(folder: Path) -> None:
             self._fill(folder)
-            recording.write_rows(folder / LEDGER, record)
+            kept.write(folder / LEDGER)
             recording.write_contact_sheet(folder / CONTACT_SHEET)
 
         return write_bundle(self.order.out, manifest, fill)

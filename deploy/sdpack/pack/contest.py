@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from sdpack.pack.screen import Screen, Screened, references
 from sdpack.pack.sources import attending, files_digest, split_of, stored_bytes, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
-from sdpack.record import DISTANCE, LATENCY
+from sdpack.record import CHUNK, DISTANCE, LATENCY
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -50,7 +50,6 @@ LARGE = 256 * 256  # pixels of a picture, of which FEW_SAMPLES are enough to loo
 FEW_SAMPLES = 2
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
 TIMING_S = 60.0  # of timing, after which no further mix is timed
-CHUNK = 16
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
@@ -133,7 +132,8 @@ class Contest:
 
         found = references(self.possible, self._weight, works)
         screen = Screen(mixes, found, frozenset(self.possible), self.scores)
-        most = max(2 * self.rules.first, self.rules.most // SCREENED_SHARE)
+        share = -(-self.rules.most // SCREENED_SHARE // CHUNK) * CHUNK
+        most = max(2 * self.rules.first, share)
         rules = replace(self.rules, most=min(self.rules.most, most))
         screened = screen.run(arms, rules, FINALISTS)
         self.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
@@ -171,7 +171,7 @@ class Contest:
         mix, catalog = self.ensemble(self.fitted[number].mix), self.workshop.catalog
         inputs = {
             **self.studio.inputs(mix, range(prompts)),
-            "real": file_sha256(self.workshop.located.path(self._real_images)),
+            "real": self.real_content,
             "cut": [catalog.image_size, catalog.quality.real_columns, len(self.prompts)],
         }
         known = self.workshop.ledger.find(DISTANCE, inputs)
@@ -223,9 +223,10 @@ class Contest:
                 times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
             except BrokenPictureError:
                 return None
-            self._timed_s += sum(times)
-            known = {"seconds": float(np.median(times[1:] or times))}
+            spent = sum(times)
+            known = {"seconds": float(np.median(times[1:] or times)), "spent": spent}
             self.workshop.ledger.record(LATENCY, inputs, known)
+        self._timed_s += float(known.get("spent", known["seconds"]))
         return float(known["seconds"])
 
     def tiled_difference(self, number: int) -> int | None:
@@ -269,22 +270,21 @@ class Contest:
         return replace(whole, parts={**whole.parts, Role.DECODER: Drawer(content, load)})
 
     @property
-    def drawn(self) -> Collection[Mix]:
-        """The mixes that were scored."""
-        return self._drawn.keys()
+    def drawn(self) -> dict[Mix, int]:
+        """The mixes that were scored, and on how many prompts, the first ones."""
+        return {mix: len(asked) for mix, asked in self._drawn.items()}
 
     @property
     def first_round(self) -> list[int]:
         """The prompts every mix was scored on that was scored at all, as they were drawn."""
         return _chunks(range(min(self.rules.first, self.rules.most)))[0]
 
-    def first_pictures(self, ensemble: Ensemble, count: int) -> Pictures:
-        """Of the first prompts of the first round.
-
-        Raises:
-            BrokenPictureError: one is not finite, or constant.
-        """
-        return self.studio.pictures(ensemble, self.first_round)[:count]
+    @property
+    def real_content(self) -> str | None:
+        """Hash of the real pictures distances are to."""
+        if not self.has_real_pictures:
+            return None
+        return file_sha256(self.workshop.located.path(self._real_images))
 
     def judged_by(self, ensemble: Ensemble) -> str:
         """One hash of what its scores depend on besides its pictures and prompts."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from sdpack.bundle import Manifest, Origin, PlacementFigures
-from sdpack.errors import BrokenPictureError, RefusedError
+from sdpack.errors import BrokenPictureError, EngineError, RefusedError
 from sdpack.evaluate.race import Fate, Standing
 from sdpack.evaluate.studio import Ensemble
-from sdpack.ledger import Measurement, write_rows
+from sdpack.ledger import Ledger, Measurement, write_rows
 from sdpack.pack.contest import Contest, Settled, sheet
 from sdpack.pack.fit import Fitted, peak_of
 from sdpack.pack.footprints import Footprints
@@ -30,6 +31,7 @@ from sdpack.record import (
     BUILD,
     DISTANCE,
     LATENCY,
+    SCREENED_OUT,
     BuildRecord,
     DrawnRecord,
     Entrant,
@@ -37,8 +39,10 @@ from sdpack.record import (
     PeakFigures,
     Screened,
     Shown,
-    scored_key,
 )
+from sdpack.runtime.pipeline import Pictures
+
+Record = TypeVar("Record", bound=DrawnRecord)
 
 PICTURES = 8  # of one mix on the contact sheet; fewer of large ones
 UNIFORM = (Precision.FP16, Precision.INT8)
@@ -54,45 +58,35 @@ class Recording:
     settled: Settled
     footprints: Footprints
 
-    def record(self, manifest: Manifest) -> BuildRecord:
+    def record(self, manifest: Manifest) -> Kept[BuildRecord]:
         """Write the build into the ledger, and return what was written.
 
         Args:
             manifest: of the bundle, which says the same of the winner.
         """
-        shown = [Shown(label=label, mix=str(mix)) for label, mix in self._beside.items()]
-        if self._in_fp32 is not None:
-            shown.append(Shown(label=IN_FP32, mix=None))
-        fitted = self.contest.fitted
-        standings = {fitted[s.arm].mix: s for s in self.settled.outcome.standings}
-        roster = Roster(self.contest, self.footprints, standings)
+        rows = list(self._rows)  # drawing them may score mixes that are then entrants
+        fitted = {each.mix: each for each in self.contest.fitted}
+        standings = {self.contest.fitted[s.arm].mix: s for s in self.settled.outcome.standings}
+        roster = Roster(self.contest, self.footprints, self.contest.drawn, fitted, standings)
         found = BuildRecord(
-            **roster.fields(manifest.name, self.contest.drawn),
+            **roster.fields(manifest.name),
             memory=manifest.memory,
             sampling=manifest.sampling,
             fitting=len(fitted),
             screened=self._screened(),
-            winner=str(self._winner.mix),
-            shown=tuple(shown),
+            winner=roster.names[self._winner.mix],
+            shown=tuple(
+                Shown(label=row.label, mix=None if row.mix is None else roster.names[row.mix])
+                for row in rows
+            ),
             shown_prompts=len(self._numbers),
         )
-        keep(self.contest, BUILD, found, {"budget_bytes": found.memory.budget_bytes})
-        return found
-
-    def write_rows(self, path: Path, record: BuildRecord) -> None:
-        """The rows of the ledger that a build's record refers to, and the record itself."""
-        write_rows(path, rows_of(self.contest, BUILD, record))
+        return keep(self.contest, BUILD, found, {"budget_bytes": found.memory.budget_bytes})
 
     def write_contact_sheet(self, path: Path) -> None:
         """The same prompts and noise through the mixes people ask about, a row of each."""
-        rows = [self._pictures(self.contest.ensemble(mix)) for mix in self._beside.values()]
-        if self._in_fp32 is not None:
-            rows.append(self._pictures(self._in_fp32))
-        pictures = np.concatenate(rows)
+        pictures = np.concatenate([row.pictures for row in self._rows])
         Image.fromarray(sheet(pictures, columns=len(self._numbers))).save(path, optimize=True)
-
-    def _pictures(self, ensemble: Ensemble) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        return self.contest.first_pictures(ensemble, len(self._numbers))
 
     @property
     def _winner(self) -> Fitted:
@@ -104,11 +98,8 @@ class Recording:
         return range(min(len(self.contest.first_round), self.contest.few or PICTURES))
 
     @cached_property
-    def _beside(self) -> dict[str, Mix]:
-        """The mixes on the contact sheet, by what they are, each once.
-
-        Mixes that draw broken pictures are left out.
-        """
+    def _rows(self) -> list[_Row]:
+        """What is on the contact sheet, each mix once; what draws broken pictures is left out."""
         asked = {"the winner": self._winner.mix}
         rivals = [
             s for s in self.settled.outcome.standings if s.fate not in (Fate.WON, Fate.BROKEN)
@@ -120,11 +111,34 @@ class Recording:
             mix = self._uniform(precision)
             if mix is not None:
                 asked[f"the same parts in {precision}"] = mix
-        found: dict[str, Mix] = {}
+        found: dict[Mix, _Row] = {}
         for label, mix in asked.items():
-            if mix not in found.values() and self._draws(mix):
-                found[label] = mix
-        return found
+            pictures = None if mix in found else self._pictures_of(mix)
+            if pictures is not None:
+                found[mix] = _Row(label, mix, pictures)
+        in_fp32 = self._in_fp32()
+        return [*found.values(), *([] if in_fp32 is None else [_Row(IN_FP32, None, in_fp32)])]
+
+    def _pictures_of(self, mix: Mix) -> Pictures | None:
+        """Of a mix; one that was not scored is, where that is cheap."""
+        if mix not in self.contest.drawn and self.contest.few is None:
+            self.contest.scores([mix], self.contest.first_round)
+        scored = mix in self.contest.drawn
+        numbers = self.contest.first_round if scored else list(self._numbers)
+        return self._pictures(self.contest.ensemble(mix), numbers)
+
+    def _in_fp32(self) -> Pictures | None:
+        """Of the winner's parts in fp32; where there is no judge they were drawn already."""
+        judged = self.contest.is_judged
+        numbers = list(self._numbers) if judged else self.contest.first_round
+        return self._pictures(self.contest.reference(self._winner.mix), numbers)
+
+    def _pictures(self, ensemble: Ensemble, numbers: Sequence[int]) -> Pictures | None:
+        try:
+            return self.contest.studio.pictures(ensemble, numbers, len(self._numbers))
+        except (BrokenPictureError, EngineError) as error:
+            self.contest.say(f"not on the contact sheet: {error}")
+            return None
 
     def _uniform(self, precision: Precision) -> Mix | None:
         """The winner's parts in one precision, where they can be built so."""
@@ -139,24 +153,6 @@ class Recording:
             None,
         )
 
-    def _draws(self, mix: Mix) -> bool:
-        self.contest.scores([mix], self.contest.first_round)
-        try:
-            self._pictures(self.contest.ensemble(mix))
-        except BrokenPictureError:
-            return False
-        return True
-
-    @cached_property
-    def _in_fp32(self) -> Ensemble | None:
-        """The winner's parts in fp32; None where they draw broken pictures."""
-        reference = self.contest.reference(self._winner.mix)
-        try:
-            self._pictures(reference)
-        except BrokenPictureError:
-            return None
-        return reference
-
     def _screened(self) -> Screened | None:
         screened = self.settled.screened
         if screened is None:
@@ -166,20 +162,42 @@ class Recording:
 
 
 @dataclass(frozen=True)
+class _Row:
+    """A row of the contact sheet."""
+
+    label: str
+    mix: Mix | None
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
 class Roster:
-    """Who was drawn in a contest, as the ledger keeps it.
+    """Who was drawn, as the ledger keeps it.
 
     Attributes:
+        drawn: the mixes, and on how many prompts each was scored.
+        fitted: how each that fits is run.
         standings: of those that raced.
     """
 
     contest: Contest
     footprints: Footprints
+    drawn: Mapping[Mix, int]
+    fitted: Mapping[Mix, Fitted]
     standings: Mapping[Mix, Standing] = field(default_factory=dict)
 
-    def fields(self, name: str, mixes: Iterable[Mix]) -> dict[str, Any]:
-        """The fields of a `DrawnRecord` of these mixes."""
-        workshop, drawn = self.contest.workshop, sorted(mixes, key=str)
+    @cached_property
+    def names(self) -> dict[Mix, str]:
+        """What each is called; mixed ones that are called the same get a number."""
+        found: dict[Mix, str] = {}
+        for mix in sorted(self.drawn, key=lambda mix: (str(mix), mix)):
+            before = sum(str(other) == str(mix) for other in found)
+            found[mix] = str(mix) if not before else f"{mix} ({before + 1})"
+        return found
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """The fields of a `DrawnRecord`."""
+        workshop = self.contest.workshop
         return {
             "name": name,
             "catalog": workshop.catalog.name,
@@ -192,31 +210,38 @@ class Roster:
             "prompts": tuple(self.contest.prompts[: self.contest.rules.most]),
             "confidence": self.contest.rules.confidence,
             "indifference": self.contest.rules.indifference,
-            "entrants": tuple(self._entrants(drawn)),
-            "origins": self._origins(drawn),
+            "entrants": tuple(self._entrants()),
+            "origins": self._origins(),
             "tools": versions(TOOLS),
+            "real": self.contest.real_content,
             "machine": _machine(),
+            "platform": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
         }
 
-    def _entrants(self, mixes: Iterable[Mix]) -> Iterator[Entrant]:
-        fitted = {each.mix: each for each in self.contest.fitted}
-        for mix in mixes:
+    def _entrants(self) -> Iterator[Entrant]:
+        for mix in self.names:
             try:
-                known = fitted.get(mix) or self._too_large(mix)
-            except RefusedError:
+                known = self.fitted.get(mix) or self._too_large(mix)
+            except RefusedError:  # whole, as it would have to be; nobody fitted it
                 continue
-            yield self._entrant(known, mix in fitted, self.standings.get(mix))
+            yield self._entrant(known)
 
     def _too_large(self, mix: Mix) -> Fitted:
         placement = self.contest.workshop.order.placements[0]
         peak = peak_of(mix, placement, self.footprints.of, self.footprints.fixed_bytes)
         return Fitted(mix, placement, peak, self.footprints.size_bytes(mix) or peak.bytes, 0)
 
-    def _entrant(self, fitted: Fitted, fits: bool, standing: Standing | None) -> Entrant:
-        ensemble, peak = self.contest.ensemble(fitted.mix), fitted.peak
+    def _entrant(self, fitted: Fitted) -> Entrant:
+        mix, peak = fitted.mix, fitted.peak
+        ensemble, standing = self.contest.ensemble(mix), self.standings.get(mix)
+        fate = None if standing is None else standing.fate.value
+        if standing is None and self.standings and mix in self.fitted:
+            fate = SCREENED_OUT
+        lost_to = None if standing is None else self.contest.fitted[standing.to].mix
         return Entrant(
-            mix=str(fitted.mix),
-            parts={v.role: self._part(v, fitted.placement, ensemble) for v in fitted.mix.variants},
+            mix=self.names[mix],
+            parts={v.role: self._part(v, fitted.placement, ensemble) for v in mix.variants},
             recipe=ensemble.recipe.content,
             judge=self.contest.judged_by(ensemble),
             placement=PlacementFigures.of(fitted.placement),
@@ -226,10 +251,11 @@ class Roster:
                 activation_role=peak.role,
                 fixed_bytes=peak.fixed_bytes,
             ),
-            fits=fits,
+            fits=mix in self.fitted,
             size_bytes=fitted.size_bytes,
-            fate=None if standing is None else standing.fate.value,
-            lost_to=None if standing is None else str(self.contest.fitted[standing.to].mix),
+            prompts=self.drawn[mix],
+            fate=fate,
+            lost_to=None if lost_to in (None, mix) else self.names[lost_to],
         )
 
     def _part(self, variant: Variant, placement: Placement, ensemble: Ensemble) -> PartFigures:
@@ -242,18 +268,37 @@ class Roster:
             content=ensemble.parts[variant.role].content,
         )
 
-    def _origins(self, mixes: Iterable[Mix]) -> dict[str, Origin]:
+    def _origins(self) -> dict[str, Origin]:
         """Where the candidates come from, by role and name."""
         catalog = self.contest.workshop.catalog
         found: dict[str, Origin] = {}
-        for variant in dict.fromkeys(variant for mix in mixes for variant in mix.variants):
+        for variant in dict.fromkeys(variant for mix in self.drawn for variant in mix.variants):
             candidate = catalog.candidates(variant.role)[variant.candidate]
             name = f"{variant.role.words} {variant.candidate}"
             found[name] = Origin(source=str(candidate.source), licence=candidate.licence)
         return dict(sorted(found.items()))
 
 
-def keep(contest: Contest, kind: str, record: DrawnRecord, asked: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Kept(Generic[Record]):
+    """A record that is in the ledger, and the rows there that it rests on."""
+
+    record: Record
+    row: Measurement
+    ledger: Ledger
+
+    def write(self, path: Path) -> None:
+        """The record and its rows as a file of their own."""
+        write_rows(path, [self.row, *self._rows()])
+
+    def _rows(self) -> Iterator[Measurement]:
+        for row in self.ledger.measurements(self.record.metric, LATENCY, DISTANCE):
+            with suppress(KeyError, TypeError):  # of no kind this version writes
+                if self.record.takes(row):
+                    yield row
+
+
+def keep(contest: Contest, kind: str, record: Record, asked: Mapping[str, Any]) -> Kept[Record]:
     """Write a record into the ledger, unless it is there already as it is.
 
     Args:
@@ -273,19 +318,10 @@ def keep(contest: Contest, kind: str, record: DrawnRecord, asked: Mapping[str, A
         **asked,
     }
     value = record.model_dump(mode="json", by_alias=True)
-    if ledger.find(kind, inputs) != value:
-        ledger.record(kind, inputs, value)
-
-
-def rows_of(contest: Contest, kind: str, record: DrawnRecord) -> Iterator[Measurement]:
-    """A record that is kept, and the rows of the ledger that it refers to."""
-    own = {record.scored(entrant) for entrant in record.entrants}
-    value = record.model_dump(mode="json", by_alias=True)
-    ledger = contest.workshop.ledger
-    yield next(row for row in ledger.measurements(kind) if row.value == value)
-    for row in ledger.measurements(record.metric, LATENCY, DISTANCE):
-        if scored_key(row.inputs) in own:
-            yield row
+    row = ledger.row(kind, inputs)
+    if row is None or row.value != value:
+        row = ledger.record(kind, inputs, value)
+    return Kept(record, row, ledger)
 
 
 def _machine() -> str:

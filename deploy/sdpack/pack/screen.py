@@ -47,12 +47,14 @@ class Screened:
     Attributes:
         left: the numbers of the mixes that go on.
         foretold: every mix's mean score as it was put together, float64 (mixes,).
+        common: the same over the prompts of the first round, which all of them have.
         error: the farthest a foretold mean was from the drawn one.
         checked: over how many mixes that was measured.
     """
 
     left: list[int]
     foretold: Floats
+    common: Floats
     error: float
     checked: int
 
@@ -101,7 +103,7 @@ class Screen:
         seen = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
         error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
         left, means = Race(arms, self.scores, rules, slack=error).narrow(few)
-        return Screened(left, means, error, len(checked))
+        return Screened(left, means, foretold, error, len(checked))
 
     def _to_check(self, foretold: Floats) -> list[int]:
         """Mixes that are put together, spread evenly from the worst to the best."""

@@ -5,26 +5,28 @@ budgets it serves. Beside the best mix, at each budget these are measured on all
 
     all PRECISION          every part stored alike
     encoder first          the largest text encoder that fits with anything, then the largest
-                           denoiser that fits beside it, then the largest decoder
+                           denoiser that fits beside it, then the largest decoder; by parameters
     denoiser first         the other way round
-    like Stable Diffusion  the mix whose weights are shared out most nearly as in Stable Diffusion
-                           1.x, which has 12 % of its parameters in the text encoder, 80 % in the
-                           UNet and 8 % in the VAE
+    like Stable Diffusion  the mix whose weights are shared out most nearly as the parameters of
+                           Stable Diffusion 1.x: 12 % text encoder, 80 % UNet, 8 % VAE
 
-Where such a rule leaves precisions open, those are taken that promise the best pictures.
+Where such a rule leaves choices open, the mix is taken that promises the best pictures: by its
+difference from the best mix on the prompts both drew, or, of one that was screened out, by what the
+screening put together on the first prompts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from sdpack.bundle import PlacementFigures
-from sdpack.errors import InfeasibleError, InputError
-from sdpack.evaluate.race import BROKEN_SCORE, Fate
-from sdpack.ledger import write_rows
+from sdpack.artifacts import explain_io
+from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures, unfinished_name
+from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
+from sdpack.evaluate.race import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import Say, buildable, fitting, opened
 from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted
@@ -32,7 +34,7 @@ from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import Order, check
 from sdpack.pack.propose import Proposals
-from sdpack.pack.recording import Roster, keep, rows_of
+from sdpack.pack.recording import Roster, keep
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 from sdpack.precision import Precision
@@ -68,23 +70,34 @@ class Studied:
     exhaustive: int
 
 
-def study(order: Order, budgets: Sequence[int], out: Path, say: Say = lambda _: None) -> Studied:
-    """Find the best mix at each budget, keep what was found in the ledger, and write its rows.
+def study(order: Order, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
+    """Find the best mix at each budget, and keep what was found in the ledger and in a file.
 
     Args:
-        order: its budget is the largest.
-        out: the file of rows.
+        order: its budget is the largest; `out` is a folder for the rows, as a file LEDGER.
 
     Raises:
-        InputError: no budget is given.
+        InputError: no budget is given, or the folder is a bundle.
         InfeasibleError: nothing fits even the largest.
         SdpackError: anything else that failed, in one line.
     """
     if not budgets:
         raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
+    _see_that_it_can_be_written(order.out)
     check(order)
     with opened(order, say) as workshop:
-        return Study(workshop, sorted(set(budgets)), out).run()
+        return Study(workshop, sorted(set(budgets))).run()
+
+
+def _see_that_it_can_be_written(folder: Path) -> None:
+    if (folder / MANIFEST).exists():
+        raise InputError(f"{folder} is a bundle; give --out another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / unfinished_name(LEDGER)).write_text("")
+        (folder / unfinished_name(LEDGER)).unlink()
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
 
 
 @dataclass
@@ -97,11 +110,19 @@ class Budget:
 
     @cached_property
     def worth(self) -> Mapping[Mix, float]:
-        """What each mix that fits promises: as it was drawn, or as a screening put it together."""
+        """What each mix promises: how much better than the best mix it draws, or would."""
         fitted, screened = self.contest.fitted, self.settled.screened
+        raced = {fitted[s.arm].mix: s for s in self.settled.outcome.standings}
+        found: dict[Mix, float] = {}
         if screened is not None:
-            return {f.mix: float(w) for f, w in zip(fitted, screened.foretold, strict=True)}
-        return {fitted[s.arm].mix: s.mean for s in self.settled.outcome.standings}
+            level = screened.common[self.settled.outcome.winner]
+            for each, common in zip(fitted, screened.common, strict=True):
+                broken = common <= BROKEN_SCORE
+                found[each.mix] = -math.inf if broken else float(common - level)
+        for mix, standing in raced.items():
+            broken = standing.fate is Fate.BROKEN
+            found[mix] = -math.inf if broken else standing.difference
+        return found
 
     @property
     def best(self) -> Fitted:
@@ -109,15 +130,58 @@ class Budget:
 
     @property
     def level(self) -> list[Mix]:
-        """The best mix and those that could not be told from it, or are as good."""
-        level = (Fate.WON, Fate.TIED, Fate.SAME)
-        found = [s for s in self.settled.outcome.standings if s.fate in level]
+        """The best mix, and those that raced and cannot be told from it, or are as good."""
+        indifference = self.contest.rules.indifference
+
+        def is_level(standing: Standing) -> bool:
+            if standing.fate is Fate.SAME:  # perhaps as another, which was worse
+                return standing.high >= 0 and standing.difference > -indifference
+            return standing.fate in (Fate.WON, Fate.TIED)
+
+        found = [s for s in self.settled.outcome.standings if is_level(s)]
         return [self.contest.fitted[s.arm].mix for s in found]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:
-        """The one that promises most, the smaller of equals."""
-        working = [each for each in fitted if self.worth[each.mix] > BROKEN_SCORE]
+        """The one that promises most, the smaller of equals; none if all draw broken pictures."""
+        working = [each for each in fitted if self.worth[each.mix] > -math.inf]
         return min(working, key=lambda f: (-self.worth[f.mix], f.size_bytes, f.mix), default=None)
+
+
+@dataclass
+class Figures:
+    """What was found for one budget, until mixes have names."""
+
+    budget_bytes: int
+    infeasible: str | None = None
+    fitting: int = 0
+    runs: list[tuple[str, Fitted]] = field(default_factory=list)
+    level: list[Mix] = field(default_factory=list)
+    by_encoder: list[tuple[str, Fitted]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def document(self, names: Mapping[Mix, str]) -> BudgetFigures:
+        """As the ledger keeps it."""
+
+        def runs(found: Iterable[tuple[str, Fitted]]) -> tuple[Run, ...]:
+            return tuple(
+                Run(
+                    why=why,
+                    mix=names[fitted.mix],
+                    placement=PlacementFigures.of(fitted.placement),
+                    peak_bytes=fitted.peak.bytes,
+                )
+                for why, fitted in found
+            )
+
+        return BudgetFigures(
+            budget_bytes=self.budget_bytes,
+            infeasible=self.infeasible,
+            fitting=self.fitting,
+            runs=runs(self.runs),
+            level=tuple(names[mix] for mix in self.level),
+            by_encoder=runs(self.by_encoder),
+            broken=tuple(self.broken),
+        )
 
 
 @dataclass
@@ -126,8 +190,8 @@ class Study:
 
     workshop: Workshop
     budgets: Sequence[int]
-    out: Path
-    _mixes: dict[Mix, None] = field(default_factory=dict, init=False)
+    _drawn: dict[Mix, int] = field(default_factory=dict, init=False)
+    _fitted: dict[Mix, Fitted] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.footprints = Footprints(self.workshop)
@@ -135,30 +199,41 @@ class Study:
     def run(self) -> Studied:
         """All of it."""
         possible = buildable(self.workshop)
-        found: list[BudgetFigures] = []
-        settled: list[Budget] = []
+        found: list[Figures] = []
+        settled: dict[int, Budget] = {}
         last: Contest | None = None
         for number, budget in enumerate(self.budgets, 1):
             self.workshop.say(f"budget {number} of {len(self.budgets)}")
             try:
-                contest = self._contest(possible, budget, last)
-            except InfeasibleError as error:
-                if budget == self.budgets[-1]:
+                last = self._contest(possible, budget, last)
+                one = Budget(budget, last, last.settle())
+                found.append(self._figures(one))
+                settled[budget] = one
+            except (InfeasibleError, BrokenPictureError) as error:
+                if budget == self.budgets[-1] and not settled:
                     raise
-                found.append(BudgetFigures(budget_bytes=budget, infeasible=str(error)))
-                continue
-            settled.append(Budget(budget, contest, contest.settle()))
-            found.append(self._figures(settled[-1]))
-            last = contest
-        found = self._with_encoders(found, settled)
+                found.append(Figures(budget, str(error)))
         assert last is not None
+        for place in _spread(len(settled), FIXED):
+            budget = list(settled)[place]
+            figures = next(each for each in found if each.budget_bytes == budget)
+            self._by_encoder(settled[budget], figures)
+        return self._kept(last, found)
+
+    def _kept(self, last: Contest, found: Sequence[Figures]) -> Studied:
+        order = self.workshop.order
+        roster = Roster(last, self.footprints, self._drawn, self._fitted)
         record = StudyRecord(
-            **Roster(last, self.footprints).fields(self.workshop.order.out.name, self._mixes),
-            budgets=tuple(found),
+            **roster.fields(order.out.resolve().name),
+            budgets=tuple(figures.document(roster.names) for figures in found),
         )
-        keep(last, STUDY, record, {"budgets": list(self.budgets)})
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(self.out, rows_of(last, STUDY, record))
+        kept = keep(last, STUDY, record, {"budgets": list(self.budgets)})
+        path = order.out / LEDGER
+        try:
+            kept.write(order.out / unfinished_name(LEDGER))
+            (order.out / unfinished_name(LEDGER)).replace(path)
+        except OSError as cause:
+            raise StoreError(explain_io(cause, path)) from cause
         return Studied(record, last.studio.drawn, len(last.fitted) * last.rules.most)
 
     def _contest(self, possible: Sequence[Mix], budget: int, last: Contest | None) -> Contest:
@@ -167,31 +242,34 @@ class Study:
         studio = None if last is None else last.studio
         return Contest(self.workshop, [*possible, *mixed], fitted, self.workshop.say, studio)
 
-    def _figures(self, budget: Budget) -> BudgetFigures:
-        runs = [self._run(budget, BEST, budget.best)]
+    def _figures(self, budget: Budget) -> Figures:
+        found = Figures(budget.budget_bytes, fitting=len(budget.contest.fitted))
+        if not self._measured(budget, BEST, budget.best, found):
+            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken picture")
+        found.runs.append((BEST, budget.best))
         for why, pick in self._rules():
             fitted = pick(budget)
-            if fitted is not None:
-                runs.append(self._run(budget, why, fitted))
-        for mix in budget.level:
-            self._mixes[mix] = None
-        return BudgetFigures(
-            budget_bytes=budget.budget_bytes,
-            fitting=len(budget.contest.fitted),
-            runs=tuple(runs),
-            level=tuple(str(mix) for mix in budget.level),
-        )
+            if fitted is not None and self._measured(budget, why, fitted, found):
+                found.runs.append((why, fitted))
+        found.level = budget.level
+        by_mix = {fitted.mix: fitted for fitted in budget.contest.fitted}
+        for mix in found.level:
+            self._note(budget, by_mix[mix])
+        return found
 
-    def _run(self, budget: Budget, why: str, fitted: Fitted) -> Run:
-        """A mix measured on all the prompts."""
-        budget.contest.scores([fitted.mix], range(budget.contest.rules.most))
-        self._mixes[fitted.mix] = None
-        return Run(
-            why=why,
-            mix=str(fitted.mix),
-            placement=PlacementFigures.of(fitted.placement),
-            peak_bytes=fitted.peak.bytes,
-        )
+    def _measured(self, budget: Budget, why: str, fitted: Fitted, found: Figures) -> bool:
+        """Whether a mix, measured on all the prompts, draws no broken picture."""
+        every = range(budget.contest.rules.most)
+        if (budget.contest.scores([fitted.mix], every) <= BROKEN_SCORE).any():
+            found.broken.append(f"{why}: {fitted.mix}")
+            return False
+        self._note(budget, fitted)
+        return True
+
+    def _note(self, budget: Budget, fitted: Fitted) -> None:
+        seen = budget.contest.drawn.get(fitted.mix, 0)
+        self._drawn[fitted.mix] = max(seen, self._drawn.get(fitted.mix, 0))
+        self._fitted.setdefault(fitted.mix, fitted)
 
     def _rules(self) -> Iterator[tuple[str, Pick]]:
         for precision in self.workshop.order.precisions:
@@ -233,31 +311,18 @@ class Study:
     def _weight(self, variant: Variant, fitted: Fitted) -> int:
         return self.footprints.of(variant, fitted.placement).weight_bytes
 
-    def _with_encoders(
-        self, found: Sequence[BudgetFigures], settled: Sequence[Budget]
-    ) -> list[BudgetFigures]:
-        """The same, at some budgets with the best mix of every text encoder's variants."""
-        chosen = {settled[place].budget_bytes for place in _spread(len(settled), FIXED)}
-        by_budget = {budget.budget_bytes: budget for budget in settled}
-        return [
-            each.model_copy(update={"by_encoder": self._by_encoder(by_budget[each.budget_bytes])})
-            if each.budget_bytes in chosen
-            else each
-            for each in found
-        ]
-
-    def _by_encoder(self, budget: Budget) -> tuple[Run, ...]:
+    def _by_encoder(self, budget: Budget, found: Figures) -> None:
+        """Of each variant of the text encoders the most promising mix, measured."""
         groups: dict[tuple[Variant, ...], list[Fitted]] = {}
         for fitted in budget.contest.fitted:
             encoders = _encoders(fitted.mix)
-            if all(v.precision is not Precision.MIXED for v in encoders):
+            if all(variant.precision is not Precision.MIXED for variant in encoders):
                 groups.setdefault(encoders, []).append(fitted)
-        chosen = [budget.promising(group) for _, group in sorted(groups.items())]
-        return tuple(
-            self._run(budget, " + ".join(map(str, _encoders(each.mix))), each)
-            for each in chosen
-            if each is not None
-        )
+        for encoders, group in sorted(groups.items()):
+            chosen = budget.promising(group)
+            why = " + ".join(map(str, encoders))
+            if chosen is not None and self._measured(budget, why, chosen, found):
+                found.by_encoder.append((why, chosen))
 
 
 def _encoders(mix: Mix) -> tuple[Variant, ...]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdpack.bundle import CHARTS, CONTACT_SHEET, MANIFEST, REPORT, VERIFIED, read_manifest
+from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, VERIFIED
 from sdpack.errors import BundleError
 from sdpack.placement import Role
+from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
     SMALL,
@@ -24,7 +25,6 @@ from sdpack.report.page import (
 )
 from sdpack.report.points import Build, Point, read_build
 from sdpack.units import format_bytes
-from sdpack.verdict import verdict
 
 GAP = 4  # between pictures of a contact sheet, in pixels
 
@@ -64,7 +64,7 @@ def report(build: Build, bundle: Path | None) -> Page:
             f"{record.sampling.width}x{record.sampling.height} pixels, {record.sampling.steps} "
             f"steps; built {build.made_at}"
         ),
-        said=said(build, bundle),
+        said=said(build),
         figures=build_figures(build, _measured(bundle)),
         tables=[_mixes(build), _costs(build), _reproduce(build)],
         choices=_choices(build.points),
@@ -78,21 +78,33 @@ def report(build: Build, bundle: Path | None) -> Page:
     )
 
 
-def said(build: Build, bundle: Path | None = None) -> list[str]:
-    """What was chosen and why."""
-    if bundle is not None and (bundle / MANIFEST).is_file():
-        return verdict(read_manifest(bundle))
+def said(build: Build) -> list[str]:
+    """What was chosen and why, in two sentences."""
     record, winner = build.record, build.winner
+    peak, budget = (format_bytes(n) for n in (winner.peak_bytes, record.memory.budget_bytes))
     lines = [
-        f"{record.winner} won: {record.metric} {winner.own} over {winner.pictures} pictures on "
-        f"{record.measured_on}."
+        f"{record.winner} was chosen for {peak} of {budget}: {record.metric} {winner.own} over "
+        f"{winner.pictures} pictures, drawn on {record.measured_on}."
     ]
-    lines.append(
-        f"Predicted peak {format_bytes(winner.peak_bytes)} of "
-        f"{format_bytes(record.memory.budget_bytes)}, {winner.placement}; {record.fitting:,} mixes "
-        f"fit, {len(build.points)} were drawn."
-    )
+    field = f"{record.fitting:,} mixes fit"
+    raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
+    if record.screened is not None:
+        field += f", {len(raced) + 1} of them raced"
+    if raced:
+        rival = max(raced, key=lambda point: point.difference.value)
+        lines.append(f"Of the others, {rival.mix} came nearest: {_rival(rival, winner)}; {field}.")
+    else:
+        lines.append(f"It raced alone; {field}.")
     return lines
+
+
+def _rival(rival: Point, winner: Point) -> str:
+    """How the nearest rival differs, in quality and bytes."""
+    told = f"{rival.difference.signed()} over {rival.pictures} pictures"
+    apart = rival.entrant.size_bytes - winner.entrant.size_bytes
+    if apart == 0:
+        return f"{told}, no smaller"
+    return f"{told}, {format_bytes(abs(apart))} {'larger' if apart > 0 else 'smaller'}"
 
 
 def _measured(bundle: Path | None) -> dict[str, int]:
@@ -130,6 +142,7 @@ def _mixes(build: Build) -> Table:
         "run",
         build.record.metric,
         "to the winner",
+        "of its own pictures",
         "pictures",
         "KID",
         "a picture",
@@ -141,9 +154,9 @@ def _mixes(build: Build) -> Table:
         if why is not None:
             parts = [str(entrant.parts[role]) if role in entrant.parts else "" for role in roles]
             peak = format_bytes(entrant.peak.bytes)
-            rows.append([*parts, peak, "", "", "", "", "", "", f"broken: {why}"])
+            rows.append([*parts, peak, *[""] * 7, f"broken: {why}"])
     first = len(roles)
-    right = frozenset({first, first + 4, first + 6})
+    right = frozenset({first, first + 2, first + 5, first + 7})
     return Table(f"All {len(rows)} mixes that were drawn", columns, rows, right)
 
 
@@ -154,13 +167,22 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         *(str(parts[role]) if role in parts else "" for role in roles),
         format_bytes(point.peak_bytes),
         point.placement if point.entrant.fits else "does not fit",
-        str(point.own),
+        f"{point.quality.value:.3f}",
         point.difference.signed(),
+        str(point.own),
         str(point.pictures),
         "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
         "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
-        point.entrant.fate or "drawn for comparison",
+        _fate(point),
     ]
+
+
+def _fate(point: Point) -> str:
+    """How the race ended for a mix, and against which."""
+    fate, rival = point.entrant.fate, point.entrant.lost_to
+    if fate is None:
+        return "drawn for comparison"
+    return fate if rival is None else f"{fate}: {rival}"
 
 
 def _costs(build: Build) -> Table:
@@ -240,16 +262,25 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
     if not path.is_file():
         return
     height, width = record.size
-    with Image.open(path) as whole:
-        for number, shown in enumerate(record.shown):
-            scores = _scores(build, shown.mix)
-            top = GAP + number * (height + GAP)
-            pictures = []
-            for column in range(record.shown_prompts):
-                left = GAP + column * (width + GAP)
-                cut = whole.crop((left, top, left + width, top + height))
-                pictures.append(Picture(picture_uri(cut), scores.get(column)))
-            yield PictureRow(shown.label, shown.mix, pictures)
+    rows, columns = len(record.shown), record.shown_prompts
+    try:
+        whole = Image.open(path).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as cause:
+        raise BundleError(f"{path} cannot be read ({cause}); copy the bundle again") from cause
+    if whole.size != (GAP + columns * (width + GAP), GAP + rows * (height + GAP)):
+        raise BundleError(
+            f"{path} is {whole.width}x{whole.height}, which does not hold {rows} rows of {columns} "
+            f"pictures of {width}x{height}; copy the bundle again"
+        )
+    for number, shown in enumerate(record.shown):
+        scores = _scores(build, shown.mix)
+        top = GAP + number * (height + GAP)
+        pictures = []
+        for column in range(columns):
+            left = GAP + column * (width + GAP)
+            cut = whole.crop((left, top, left + width, top + height))
+            pictures.append(Picture(picture_uri(cut), scores.get(column)))
+        yield PictureRow(shown.label, shown.mix, pictures)
 
 
 def _scores(build: Build, mix: str | None) -> Mapping[int, float]:

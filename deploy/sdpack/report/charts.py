@@ -13,17 +13,19 @@ from typing import Any
 import altair as alt
 
 from sdpack.placement import Role
+from sdpack.record import SCREENED_OUT
 from sdpack.report.points import Build, Cost, Point
 from sdpack.units import format_bytes
 
 MIB = 2**20
-WON, LEVEL, BEATEN, BESIDE = "the winner", "level with it", "beaten", "drawn for comparison"
+WON, LEVEL, BEATEN, BESIDE = "the winner", "level with it", "beaten", "not in the race"
 OUTCOMES = {
     "won": WON,
     "tied": LEVEL,
     "same": LEVEL,
     "no better": BEATEN,
     "worse": BEATEN,
+    SCREENED_OUT: BESIDE,
     None: BESIDE,
 }
 LOOKS = {
@@ -89,11 +91,13 @@ def _point_row(point: Point) -> Row:
         "quality": point.quality.value,
         "low": point.quality.low,
         "high": point.quality.high,
-        "said_quality": str(point.own),
+        "said_quality": f"{point.quality.value:.3f}",
+        "said_own": str(point.own),
+        "lost_to": point.entrant.lost_to or "",
         "said_difference": point.difference.signed(),
         "pictures": point.pictures,
         "outcome": OUTCOMES.get(point.entrant.fate, BEATEN),
-        "fate": point.entrant.fate or "not in the race",
+        "fate": point.entrant.fate or "drawn for comparison",
         "fits": "yes" if point.entrant.fits else "no",
         "latency_ms": None if seconds is None else 1000 * seconds,
         "on_front": point.on_front,
@@ -164,6 +168,7 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
         *(alt.Tooltip(f"{role.value}:N", title=role.words) for role in roles),
         alt.Tooltip("said_quality:N", title=metric),
         alt.Tooltip("said_difference:N", title="to the winner"),
+        alt.Tooltip("said_own:N", title="of its own pictures"),
         alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
         *(
             [alt.Tooltip("latency_ms:Q", title="a picture (ms)", format=",.0f")]
@@ -172,6 +177,7 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
         ),
         alt.Tooltip("pictures:Q", title="pictures"),
         alt.Tooltip("fate:N", title="in the race"),
+        alt.Tooltip("lost_to:N", title="to, or as"),
         alt.Tooltip("placement:N", title="run"),
         alt.Tooltip("fits:N", title="fits the budget"),
     ]
@@ -332,9 +338,9 @@ def cost_of_precisions(build: Build) -> Figure | None:
     return Figure(
         "precision",
         "What each precision costs",
-        "Each row is a part stored in less than in its widest form, everything else the same: how "
-        "much the score changes, with 95 % intervals over the prompts both drew. Left of the line "
-        "is worse. Few pictures make wide intervals.",
+        "Each row is a part stored in less than the widest form it was drawn in, all else the "
+        "same: how much the score changes, with 95 % intervals over the prompts both drew. Left "
+        "of the line is worse. Few pictures make wide intervals.",
         "Dot chart of the change of the score by part and precision: "
         + "; ".join(f"{row['what']} {row['said']}" for row in rows),
         _layered(drawn, None, height=max(80, 22 * len(rows))),

@@ -8,7 +8,7 @@ from pathlib import Path
 import altair as alt
 
 from sdpack.errors import InputError
-from sdpack.estimate import Estimate, mean_estimate
+from sdpack.estimate import ENOUGH, Estimate, difference_estimate
 from sdpack.placement import Role
 from sdpack.record import PartFigures
 from sdpack.report.build_page import sheet_rows
@@ -17,7 +17,7 @@ from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page
 from sdpack.report.points import Build, paired, read_build
 from sdpack.units import format_bytes
 
-PAGE = "compare.html"
+_BETTER = {"fidelity to fp32": "is nearer to its own fp32 than {}"}  # which is no quality
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,37 @@ class Comparison:
     Attributes:
         difference: the first's score minus the second's, over the prompts both drew.
         prompts: their numbers.
+        names: what the two are called, never the same.
     """
 
     first: Build
     second: Build
+    names: tuple[str, str]
     difference: Estimate
     prompts: tuple[int, ...]
 
     @property
     def verdict(self) -> str:
         """In a sentence."""
-        names = self.first.record.name, self.second.record.name
         told = f"{self.difference.signed()} over the {len(self.prompts)} prompts both drew"
+        if len(self.prompts) < ENOUGH:
+            return f"Too few prompts to tell: {self.first.record.metric} differs by {told}."
+        better = _BETTER.get(self.first.record.metric, "draws better than {}")
         if self.difference.low > 0:
-            return f"{names[0]} draws better than {names[1]}: {told}."
+            return f"{self.names[0]} {better.format(self.names[1])}: {told}."
         if self.difference.high < 0:
-            return f"{names[1]} draws better than {names[0]}: {told}."
+            return f"{self.names[1]} {better.format(self.names[0])}: {told}."
         return f"They cannot be told apart at 95 %: {self.first.record.metric} differs by {told}."
+
+    @property
+    def caveat(self) -> str | None:
+        """What else than the mixes was not the same."""
+        if self.first.record.drawn_with == self.second.record.drawn_with:
+            return None
+        return (
+            "They were not drawn in the same way, which may be part of the difference: "
+            f"{self.first.record.drawn_with} and {self.second.record.drawn_with}."
+        )
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
@@ -91,7 +105,12 @@ def compare(first: Path, second: Path) -> Comparison:
     if not shared:
         raise InputError(f"{pair}: they drew no prompt in common; build both from one catalog")
     apart = paired({number: mine[number] for number in shared}, theirs)
-    return Comparison(one, other, mean_estimate(apart), tuple(shared))
+    names = (one.record.name, other.record.name)
+    if names[0] == names[1]:
+        names = (str(first), str(second))
+    if names[0] == names[1]:
+        names = (f"{first}", f"{second} again")
+    return Comparison(one, other, names, difference_estimate(apart), tuple(shared))
 
 
 def _prompt(build: Build, number: int) -> str:
@@ -114,12 +133,12 @@ def comparison_page(found: Comparison, folders: tuple[Path, Path]) -> Page:
         folders: of the bundles, for their pictures.
     """
     builds = (found.first, found.second)
-    names = [build.record.name for build in builds]
+    names = found.names
     rows = []
-    for build, folder in zip(builds, folders, strict=True):
+    for build, name, folder in zip(builds, names, folders, strict=True):
         own = next(iter(sheet_rows(build, folder)), None)
         if own is not None:
-            rows.append(PictureRow(build.record.name, own.mix, own.pictures))
+            rows.append(PictureRow(name, own.mix, own.pictures))
     shown = min((len(row.pictures) for row in rows), default=0)
     same = [n for n in range(shown) if n in found.prompts]
     rows = [
@@ -130,7 +149,7 @@ def comparison_page(found: Comparison, folders: tuple[Path, Path]) -> Page:
     return Page(
         title=f"{names[0]} and {names[1]}",
         subtitle=f"built {found.first.made_at} and {found.second.made_at}",
-        said=[found.verdict],
+        said=[found.verdict, *([found.caveat] if found.caveat else [])],
         figures=[by_prompt(found)],
         tables=[Table("Side by side", ("", *names), found.rows, open=True)],
         sheet=rows,
@@ -146,7 +165,7 @@ def comparison_page(found: Comparison, folders: tuple[Path, Path]) -> Page:
 def by_prompt(found: Comparison) -> Figure:
     """How much better the first drew each prompt."""
     one, other = (b.scores(b.winner.entrant) for b in (found.first, found.second))
-    names = found.first.record.name, found.second.record.name
+    names = found.names
     rows = [
         {
             "prompt": _prompt(found.first, number),
@@ -169,7 +188,7 @@ def by_prompt(found: Comparison) -> Figure:
             y=alt.Y("difference:Q", title=title),
             color=alt.Color(
                 "better:N",
-                scale=alt.Scale(domain=list(dict.fromkeys(names)), range=["#0072B2", "#D55E00"]),
+                scale=alt.Scale(domain=list(names), range=["#0072B2", "#D55E00"]),
                 legend=alt.Legend(title="drew better", orient="top"),
             ),
             tooltip=[

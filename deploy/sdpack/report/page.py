@@ -17,7 +17,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from sdpack.artifacts import explain_io
-from sdpack.errors import StoreError
+from sdpack.bundle import MANIFEST, REPORT, unfinished_name
+from sdpack.errors import InputError, StoreError
 from sdpack.report.charts import Figure
 
 SMALL = 128  # pixels a side of pictures that are enlarged without smoothing
@@ -121,8 +122,14 @@ def write_page(page: Page, path: Path, charts: Path | None) -> None:
     """The page, and its charts as PNGs in a folder of their own.
 
     Raises:
+        InputError: the page would be a file that does not belong into a bundle.
         StoreError: they cannot be written.
     """
+    if path.name != REPORT and (path.parent / MANIFEST).is_file():
+        raise InputError(
+            f"{path} would be a strange file in a bundle, which would be refused for it; give "
+            "--out another folder"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if charts is not None:
@@ -136,9 +143,12 @@ def write_page(page: Page, path: Path, charts: Path | None) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all."""
-    new = path.with_name(f".{path.name}.unfinished")
-    new.write_bytes(content)
-    new.replace(path)
+    new = path.with_name(unfinished_name(path.name))
+    try:
+        new.write_bytes(content)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def picture_uri(picture: Image.Image) -> str:

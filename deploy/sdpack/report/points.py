@@ -21,14 +21,13 @@ from pydantic import ValidationError
 
 from sdpack.bundle import LEDGER, MANIFEST
 from sdpack.errors import StoreError
-from sdpack.estimate import Estimate, Floats, mean_estimate
+from sdpack.estimate import Estimate, Floats, difference_estimate, mean_estimate
 from sdpack.ledger import Measurement, read_rows
 from sdpack.placement import Role
 from sdpack.record import (
     BUILD,
     DISTANCE,
     LATENCY,
-    PROMPTS,
     SEEDS,
     BuildRecord,
     DrawnRecord,
@@ -51,7 +50,8 @@ class Point:
         own: the mean over its own pictures, and its interval.
         difference: from the winner, over the prompts both drew.
         latency_s: of one picture; None where it was not timed.
-        on_front, on_latency_front: whether no other is both better and smaller, or faster.
+        on_front, on_latency_front: whether it fits, and no other that does is both better and
+            smaller, or faster.
     """
 
     entrant: Entrant
@@ -108,6 +108,8 @@ class Drawn:
         StoreError: a row is not whole.
     """
 
+    made_by = BUILD
+
     def __init__(self, record: DrawnRecord, rows: Iterable[Measurement], made_at: str) -> None:
         self.drawn = record
         self.made_at = made_at
@@ -121,18 +123,17 @@ class Drawn:
             except (KeyError, TypeError, ValueError) as cause:
                 raise StoreError(
                     f"a row of the ledger ({row.kind}, {row.made_at}) is not whole: {cause!r}; "
-                    "delete it and build again"
+                    f"delete it and run `sdpack {self.made_by}` again"
                 ) from cause
 
     def _take(self, row: Measurement) -> None:
+        if not self.drawn.takes(row):
+            return
         key = scored_key(row.inputs)
         if row.kind == self.drawn.metric:
             mine = self._scores.setdefault(key, {})
-            asked = zip(row.inputs[SEEDS], row.inputs[PROMPTS], row.value["scores"], strict=True)
-            prompts = self.drawn.prompts
-            for number, prompt, score in asked:
-                if number < len(prompts) and prompts[number] == prompt:
-                    mine[number] = float(score)
+            for number, score in zip(row.inputs[SEEDS], row.value["scores"], strict=True):
+                mine[int(number)] = float(score)
             if "broken" in row.value:
                 self._broken[key] = str(row.value["broken"])
         elif row.kind == LATENCY:
@@ -193,7 +194,7 @@ class Build(Drawn):
             apart = paired(mine, best)
             if not len(apart):
                 continue
-            own, away = mean_estimate(np.array(list(mine.values()))), mean_estimate(apart)
+            own, away = mean_estimate(np.array(list(mine.values()))), difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
             seconds = self.latency_s(entrant)
             found.append(Point(entrant, placed, own, away, len(mine), seconds))
@@ -247,7 +248,7 @@ class Build(Drawn):
             part.weight_bytes,
             wide.precision,
             wide.weight_bytes,
-            mean_estimate(apart),
+            difference_estimate(apart),
             len(apart),
             _others(entrant, role),
         )
@@ -269,14 +270,15 @@ def paired(one: Scores, other: Scores) -> Floats:
 
 
 def on_fronts(points: Sequence[Point]) -> list[Point]:
-    """The points, those on the Pareto fronts marked."""
-    small = _front([(point.peak_bytes, point.quality.value) for point in points])
-    timed = [point for point in points if point.latency_s is not None]
-    fast = _front([(float(point.latency_s or 0), point.quality.value) for point in timed])
-    quick = {timed[place].mix for place in fast}
+    """The points, those of mixes that fit and are on the Pareto fronts marked."""
+    fit = [point for point in points if point.entrant.fits]
+    timed = [point for point in fit if point.latency_s is not None]
+    small = {fit[place].mix for place in _front([(p.peak_bytes, p.quality.value) for p in fit])}
+    speeds = [(float(point.latency_s or 0), point.quality.value) for point in timed]
+    quick = {timed[place].mix for place in _front(speeds)}
     return [
-        replace(point, on_front=place in small, on_latency_front=point.mix in quick)
-        for place, point in enumerate(points)
+        replace(point, on_front=point.mix in small, on_latency_front=point.mix in quick)
+        for point in points
     ]
 
 
@@ -306,14 +308,16 @@ def read_build(path: Path, name: str | None = None) -> Build:
 
 def ledger_of(path: Path) -> Path:
     """The ledger in a bundle's folder, or the file itself."""
-    if not path.is_dir():
-        return path
-    if not (path / LEDGER).is_file():
-        why = (
-            "it was built by an older sdpack" if (path / MANIFEST).is_file() else "it is no bundle"
-        )
-        raise StoreError(f"{path} holds no {LEDGER}: {why}; give a bundle or a ledger")
-    return path / LEDGER
+    try:
+        if not path.is_dir():
+            return path
+        if (path / LEDGER).is_file():
+            return path / LEDGER
+        old = (path / MANIFEST).is_file()
+    except OSError as cause:
+        raise StoreError(f"{path} cannot be read: {cause.strerror}; check the path") from cause
+    why = "it was built by an older sdpack" if old else "it is no bundle"
+    raise StoreError(f"{path} holds no {LEDGER}: {why}; give a bundle or a ledger")
 
 
 def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tuple[Record, str]:
@@ -322,8 +326,11 @@ def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tu
     Raises:
         StoreError: there is none, or one cannot be understood.
     """
-    found = []
+    found, others = [], set[str]()
     for row in read_rows(ledger, (kind,)):
+        if name is not None and row.value.get("name", name) != name:
+            others.add(str(row.value["name"]))
+            continue
         try:
             found.append((model.model_validate(row.value), row.made_at))
         except ValidationError as cause:
@@ -333,10 +340,9 @@ def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tu
                 f"{ledger}: the record of a {kind} cannot be read: {key}: {problem['msg']}; run "
                 f"`sdpack {kind}` again"
             ) from cause
-    asked = [each for each in found if name in (None, each[0].name)]
-    if asked:
-        return max(asked, key=lambda each: each[1])
-    if not found:
+    if found:
+        return max(found, key=lambda each: each[1])
+    if not others:
         raise StoreError(f"{ledger} holds no finished {kind}; run `sdpack {kind}` first")
-    there = ", ".join(sorted({record.name for record, _ in found}))
+    there = ", ".join(sorted(others))
     raise StoreError(f"{ledger} holds no {kind} named {name!r}; there are: {there}")

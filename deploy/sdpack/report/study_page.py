@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import altair as alt
@@ -38,10 +39,21 @@ COLOURS = {
     "denoiser": ROLE_COLOURS[Role.DENOISER],
     "decoder": ROLE_COLOURS[Role.DECODER],
 }
-LINES = ("#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#555555", "#8a6d00")
+LINES = (
+    "#D55E00",
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#555555",
+    "#8a6d00",
+    "#7b3294",
+    "#1b7837",
+)
 ORIGINAL = "SD 1.x"
 HEIGHT = 340
-SPREAD = 0.035  # of the budgets' range: how far marks of one budget are set apart
+SPREAD = 0.03  # of the budgets' range, and half of their smallest gap: the marks of a budget
 
 
 def write_study(source: Path, folder: Path, name: str | None = None) -> StudyResult:
@@ -85,12 +97,13 @@ def shares_by_budget(study: StudyResult) -> Figure:
     """The share of the weights each role has in the best mix at each budget."""
     best = [point for point in study.points if point.why == BEST]
     budgets = {budget.budget_bytes: budget for budget in study.feasible}
+    said = labels(budgets)
     rows: list[Row] = []
     for point in best:
         low, high = study.level_shares(budgets[point.budget_bytes])
-        rows += _stack(format_bytes(point.budget_bytes), point.shares, point.mix, (low, high))
+        rows += _stack(said[point.budget_bytes], point.shares, point.mix, (low, high))
     rows += _stack(ORIGINAL, STABLE_DIFFUSION, "Stable Diffusion 1.x, parameters", None)
-    order = [*(format_bytes(point.budget_bytes) for point in best), ORIGINAL]
+    order = [*(said[point.budget_bytes] for point in best), ORIGINAL]
     names = list(COLOURS)
     across = alt.X("budget:N", sort=order, title="Memory budget", axis=alt.Axis(labelAngle=-40))
     title = "Share of the weights"
@@ -119,9 +132,9 @@ def shares_by_budget(study: StudyResult) -> Figure:
     return Figure(
         "shares",
         "Who gets the bytes",
-        "The weights of the best mix at each budget. The black line spans the text encoder's share "
-        "in all mixes level with the best: so far the choice is open. Last, for comparison, the "
-        "parameters of Stable Diffusion 1.x; the zoo is small, and drawings are all it learned.",
+        "The weights of the best mix at each budget. The line in a bar spans the text encoder's "
+        "share in the mixes that raced level with the best: so far the choice is open. Last, for "
+        "comparison, the parameters of Stable Diffusion 1.x, its whole VAE as the decoder.",
         "Stacked bars of the share of weights by role: "
         + "; ".join(
             f"{format_bytes(p.budget_bytes)} "
@@ -133,8 +146,17 @@ def shares_by_budget(study: StudyResult) -> Figure:
     )
 
 
+def labels(budgets: Iterable[int]) -> dict[int, str]:
+    """What budgets are called, none the same as another, ascending."""
+    every = sorted(set(budgets))
+    found = {budget: format_bytes(budget) for budget in every}
+    if len(set(found.values())) < len(every):
+        found = {budget: f"{budget:,} B" for budget in every}
+    return found
+
+
 def _stack(
-    budget: str, shares: dict[str, float], mix: str, level: tuple[float, float] | None
+    budget: str, shares: Mapping[str, float], mix: str, level: tuple[float, float] | None
 ) -> list[Row]:
     return [
         {
@@ -155,7 +177,9 @@ def quality_by_budget(study: StudyResult) -> Figure:
     points = [point for point in study.points if not point.by_encoder]
     series = list(dict.fromkeys(point.why for point in points))
     budgets = sorted({point.budget_bytes for point in points})
-    step = (budgets[-1] - budgets[0]) * SPREAD / max(1, len(series))
+    gaps = [later - earlier for earlier, later in pairwise(budgets)]
+    spread = min(2 * SPREAD * (budgets[-1] - budgets[0]), min(gaps, default=0) / 2)
+    step = spread / len(series)
     rows = [
         _point_row(
             point,
@@ -168,10 +192,10 @@ def quality_by_budget(study: StudyResult) -> Figure:
         "What a budget buys",
         "The best mix at each budget, mixes stored in one precision throughout, and two ways to "
         f"spend: “{ENCODER_FIRST}” takes the largest text encoder that fits and what then fits "
-        f"beside it, “{DENOISER_FIRST}” the largest denoiser (Imagen's claim, at a fixed budget, "
-        f"is that the first is better). “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are "
-        "shared out most nearly as there. Bars: 95 % intervals of the difference from the best at "
-        "the same budget; the best's, of its own mean.",
+        f"beside it, “{DENOISER_FIRST}” the largest denoiser; as we read Imagen, the first should "
+        f"be better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are shared out most nearly "
+        "as its parameters. Bars: 95 % intervals of the difference from the best at the same "
+        "budget; the best's, of its own mean. Marks of one budget are set a little apart.",
         f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
         configured(_lines(rows, series, "budget_mib", "Memory budget (MiB)", study, joined=True)),
         rows,
@@ -183,11 +207,12 @@ def quality_by_share(study: StudyResult) -> Figure | None:
     points = [point for point in study.points if point.by_encoder]
     if not points:
         return None
+    said = labels({point.budget_bytes for point in points})
     rows = [
-        {**_point_row(point, point.budget_bytes), "why": format_bytes(point.budget_bytes)}
+        {**_point_row(point, point.budget_bytes), "why": said[point.budget_bytes]}
         for point in sorted(points, key=lambda point: point.shares["text"])
     ]
-    series = [format_bytes(b) for b in sorted({point.budget_bytes for point in points})]
+    series = list(said.values())
     title = "Text encoder's share of the weights"
     rule = (
         alt.Chart(alt.InlineData(values=[{"share": STABLE_DIFFUSION["text"]}]))
@@ -197,8 +222,8 @@ def quality_by_share(study: StudyResult) -> Figure | None:
     return Figure(
         "quality-share",
         "How much for the text encoder",
-        "At some budgets, the best mix with each variant of each text encoder. Bars: 95 % "
-        "intervals of the difference from the best mix at that budget. The dashed line is the "
+        "At some budgets, the most promising mix with each variant of each text encoder. Bars: "
+        "95 % intervals of the difference from the best mix at that budget. The dashed line is the "
         "share of the parameters the text encoder has in Stable Diffusion 1.x.",
         f"Scatter chart of {study.record.metric} by the text encoder's share of the weights.",
         configured(_lines(rows, series, "text_share", title, study, joined=False, more=[rule])),
@@ -270,7 +295,7 @@ def _table(study: StudyResult) -> Table:
     rows = [
         [
             format_bytes(p.budget_bytes),
-            f"best with {p.why}" if p.by_encoder else p.why,
+            f"most promising with {p.why}" if p.by_encoder else p.why,
             p.mix,
             format_bytes(p.peak_bytes),
             str(p.own),

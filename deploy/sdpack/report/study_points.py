@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sdpack.estimate import Estimate, mean_estimate
+from sdpack.errors import StoreError
+from sdpack.estimate import ENOUGH, Estimate, difference_estimate, mean_estimate
 from sdpack.ledger import Measurement, read_rows
 from sdpack.record import (
     BEST,
@@ -31,6 +32,9 @@ from sdpack.report.points import Drawn, chosen, ledger_of, paired
 from sdpack.units import format_bytes
 
 GROUPS = ("text", "denoiser", "decoder")
+BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
+SAME_MIX, TOO_FEW = "the same mix", "too few prompts to tell"
+VERDICTS = (BETTER, WORSE, NOT_TOLD, SAME_MIX, TOO_FEW)
 COLUMNS = (
     "budget_bytes",
     "why",
@@ -80,29 +84,49 @@ class Claim:
 
     Attributes:
         difference: the first mix's score minus the second's; None where both are one mix.
-        verdict: "better", "worse", "not told apart" (at 95 %), or "the same mix".
+        prompts: both drew.
+        verdict: "better", "worse", "not told apart" (at 95 %), "the same mix", or that there are
+            too few prompts to tell.
     """
 
     budget_bytes: int
     first: str
     second: str
     difference: Estimate | None
+    prompts: int
 
     @property
     def verdict(self) -> str:
         if self.difference is None:
-            return "the same mix"
+            return SAME_MIX
+        if self.prompts < ENOUGH:
+            return TOO_FEW
         if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "not told apart"
+            return BETTER
+        return WORSE if self.difference.high < 0 else NOT_TOLD
 
 
 class StudyResult(Drawn):
-    """One study as a ledger has it."""
+    """One study as a ledger has it.
+
+    Raises:
+        StoreError: the scores of a budget's best mix are not there.
+    """
+
+    made_by = STUDY
 
     def __init__(self, record: StudyRecord, rows: Iterable[Measurement], made_at: str) -> None:
         super().__init__(record, rows, made_at)
         self.record = record
+        for budget in self.feasible:
+            best = self._of(budget, BEST)
+            if not self.scores(best):
+                raise StoreError(
+                    f"the ledger holds no scores of {best.mix}, the best mix at "
+                    f"{format_bytes(budget.budget_bytes)}; run `sdpack study` again"
+                )
+        if not self.feasible:
+            raise StoreError(f"{record.name}: nothing fits any of its budgets; give larger ones")
 
     @property
     def feasible(self) -> list[BudgetFigures]:
@@ -124,7 +148,7 @@ class StudyResult(Drawn):
         apart = paired(mine, best)
         if not len(apart):
             return
-        entrant, away = self.record.entrant(run.mix), mean_estimate(apart)
+        entrant, away = self.record.entrant(run.mix), difference_estimate(apart)
         own = mean_estimate(np.array(list(mine.values())))
         level = float(np.mean(list(best.values())))
         placed = Estimate(level + away.value, level + away.low, level + away.high)
@@ -174,12 +198,13 @@ class StudyResult(Drawn):
         self, budget: BudgetFigures, first: str, second: str, one: str, other: str
     ) -> Claim | None:
         if one == other:
-            return Claim(budget.budget_bytes, first, second, None)
+            return Claim(budget.budget_bytes, first, second, None, 0)
         mine, theirs = (self.scores(self.record.entrant(mix)) for mix in (one, other))
         apart = paired(mine, theirs)
         if not len(apart):
             return None
-        return Claim(budget.budget_bytes, first, second, mean_estimate(apart))
+        away = difference_estimate(apart)
+        return Claim(budget.budget_bytes, first, second, away, len(apart))
 
 
 def grouped(entrant: Entrant) -> dict[str, int]:
@@ -197,26 +222,32 @@ def finding(study: StudyResult) -> list[str]:
     lines = [
         f"{len(budgets)} budgets from {format_bytes(first.budget_bytes)} to "
         f"{format_bytes(last.budget_bytes)}, {len(record.prompts)} prompts each, "
-        f"{record.metric}. Whether one mix draws better than another is said at 95 % for each "
-        "comparison by itself, not for all of them together."
+        f"{record.metric}. Better and worse are said at 95 % for each comparison by itself, not "
+        "for all of them together.",
+        "The best mix at a budget is the smallest that raced and was not seen to be worse than the "
+        f"leader by more than {record.indifference:g}; another may draw a little better. It was "
+        "chosen on the very prompts it is compared on here, which flatters it.",
     ]
     lines += [_verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN)]
     lines += [_shares(study, first, last)]
     lines += [_verdicts(study, BEST, LIKE_STABLE_DIFFUSION, _LIKE)]
     uniform = dict.fromkeys(c.second for c in study.claims if c.second.startswith("all "))
     lines += [_verdicts(study, BEST, why, "") for why in uniform]
+    broken = dict.fromkeys(said for budget in budgets for said in budget.broken)
+    if broken:
+        lines.append(f"Picked, and then seen to draw broken pictures: {', '.join(broken)}.")
     missing = [b for b in record.budgets if not b.runs]
     if missing:
         said = ", ".join(format_bytes(b.budget_bytes) for b in missing)
-        lines.append(f"Nothing fits into {said}.")
+        lines.append(f"Nothing that draws fits into {said}.")
     return [line for line in lines if line]
 
 
 _IMAGEN = (
-    "Imagen found that growing the text encoder helps more than growing the UNet; at a fixed "
-    "budget that would be the encoder first. "
+    "Imagen found that growing the text encoder helps more than growing the UNet; our reading of "
+    "that for a fixed budget is the encoder first. "
 )
-_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8. "
+_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8, its whole VAE counted last. "
 
 
 def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
@@ -226,8 +257,7 @@ def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
     by_verdict: dict[str, list[str]] = {}
     for claim in claims:
         by_verdict.setdefault(claim.verdict, []).append(_said(claim))
-    order = ("better", "worse", "not told apart", "the same mix")
-    told = [f"{name} at {', '.join(by_verdict[name])}" for name in order if name in by_verdict]
+    told = [f"{name} at {', '.join(by_verdict[name])}" for name in VERDICTS if name in by_verdict]
     return f"{before}{_words(first)} against {_words(second)}: {'; '.join(told)}."
 
 
@@ -250,7 +280,8 @@ def _shares(study: StudyResult, first: BudgetFigures, last: BudgetFigures) -> st
         low, high = study.level_shares(figures)
         text = f"{format_bytes(budget)}: {_percent(best)}"
         if high > low:
-            text += f", and mixes level with it give the text encoder {low:.0%} to {high:.0%}"
+            text += f", and mixes that raced level with it give the text encoder {low:.0%} to "
+            text += f"{high:.0%}"
         said.append(text)
     return (
         "Shares of the weights (text encoder / denoiser / decoder) in the best mix at "

@@ -15,6 +15,7 @@ from sdpack.profile import find_profile
 from sdpack.record import (
     BEST,
     BUILD,
+    CHUNK,
     DENOISER_FIRST,
     ENCODER_FIRST,
     LATENCY,
@@ -28,8 +29,8 @@ from sdpack.record import (
 
 METRIC = "judge similarity"
 DRAWN_WITH = "a test"
-CHUNK = 16
 MIB = 2**20
+PROMPTS = 32
 ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 WIDTHS = {"fp16": 4 * MIB, "w8": 2 * MIB, "w4": MIB}
 
@@ -60,6 +61,7 @@ def entrant(names: Sequence[str], precisions: Sequence[str], **more: Any) -> Ent
         },
         "fits": True,
         "size_bytes": sum(int(str(size)) for size in weights.values()),
+        "prompts": PROMPTS,
     }
     return Entrant.model_validate({**values, **more})
 
@@ -103,17 +105,25 @@ def record(entrants: Sequence[Entrant], count: int, **more: Any) -> BuildRecord:
         "shown_prompts": 0,
         "origins": {},
         "tools": {"sdpack": "test"},
+        "real": None,
         "machine": "test",
+        "platform": "test",
+        "cores": 2,
     }
     return BuildRecord.model_validate({**values, **more})
 
 
 def write_scores(
-    ledger: Ledger, found: DrawnRecord, each: Entrant, scores: Sequence[float], **more: Any
+    ledger: Ledger,
+    found: DrawnRecord,
+    each: Entrant,
+    scores: Sequence[float],
+    start: int = 0,
+    **more: Any,
 ) -> None:
-    """As the studio writes them: a row for every sixteen prompts."""
-    for start in range(0, len(scores), CHUNK):
-        numbers = range(start, min(start + CHUNK, len(scores)))
+    """As the studio writes them: a row for every sixteen prompts, from `start` on."""
+    for first in range(start, len(scores), CHUNK):
+        numbers = range(first, min(first + CHUNK, len(scores)))
         inputs = {
             **each.contents,
             "prompts": [found.prompts[number] for number in numbers],
@@ -136,6 +146,8 @@ def write_latency(ledger: Ledger, found: BuildRecord, each: Entrant, seconds: fl
         "measured_on": found.drawn_with,
         "guidance": "batched",
         "tile": None,
+        "machine": found.platform,
+        "cores": found.cores,
     }
     ledger.record(LATENCY, inputs, {"seconds": seconds})
 
@@ -145,7 +157,7 @@ def write_build(ledger: Ledger, found: BuildRecord) -> None:
 
 
 def ledger_of_many(
-    path: Path, candidates: Sequence[str] = ("a", "b"), prompts: int = 32, seed: int = 0
+    path: Path, candidates: Sequence[str] = ("a", "b"), prompts: int = PROMPTS, seed: int = 0
 ) -> tuple[BuildRecord, Mapping[str, np.ndarray[Any, Any]]]:
     """Every mix of these candidates and three precisions; the scores of each by its name.
 
@@ -157,11 +169,11 @@ def ledger_of_many(
     for names in product(candidates, repeat=3):
         for precisions in product(WIDTHS, repeat=3):
             fate = "worse" if entrants else "won"
-            each = entrant(names, precisions, fate=fate)
+            seen = prompts if fate == "won" else prompts // 2
+            each = entrant(names, precisions, fate=fate, prompts=seen)
             entrants.append(each)
             loss = sum(list(WIDTHS).index(p) for p in precisions) * 0.01
             loss += 0.02 * sum(name != candidates[0] for name in names)
-            seen = prompts if fate == "won" else prompts // 2
             scores[each.mix] = (noise - loss + rng.normal(0, 0.01, prompts))[:seen]
     found = record(entrants, prompts)
     ledger = Ledger(path)
@@ -175,7 +187,7 @@ def ledger_of_many(
     return found, scores
 
 
-def ledger_of_study(path: Path, name: str = "study", prompts: int = 32) -> StudyRecord:
+def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> StudyRecord:
     """Three budgets, of which nothing fits the first.
 
     At the second the encoder first is better by 0.05, at the third both are one mix. The best mix
@@ -190,7 +202,7 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = 32) -> Study
         ("aaa", ("fp16", "fp16", "fp16")): -0.01,
         ("bbb", ("fp16", "fp16", "fp16")): -0.02,
     }
-    entrants = {key: entrant(list(key[0]), key[1]) for key in losses}
+    entrants = {key: entrant(list(key[0]), key[1], prompts=prompts) for key in losses}
     best, level, denoiser, wide, widest = entrants.values()
 
     def run(why: str, each: Entrant) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from PIL import Image
 from sdpack.cli.main import main as cli
 from sdpack.errors import InputError, StoreError
-from sdpack.estimate import mean_estimate
 from sdpack.ledger import Ledger, write_rows
 from sdpack.record import BUILD
 from sdpack.report.compare import compare, comparison_page
@@ -22,7 +21,7 @@ NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 
 def bundle(folder: Path, precision: str, scores: Sequence[float], **more: object) -> Path:
     """A folder with a ledger and pictures of one mix."""
-    won = entrant("aaa", [precision] * 3, fate="won")
+    won = entrant("aaa", [precision] * 3, fate="won", prompts=len(scores))
     shown = [{"label": "the winner", "mix": won.mix}]
     values = {"name": folder.name, "shown": shown, "shown_prompts": 2, **more}
     judge = values.pop("judge", None)
@@ -44,7 +43,8 @@ def test_scores_are_paired_by_prompt(tmp_path: Path) -> None:
     second = bundle(tmp_path / "two", "w4", NOISE[:24] - 0.05)
     found = compare(first, second)
     assert found.prompts == tuple(range(24))
-    assert found.difference == mean_estimate(np.full(24, 0.05)) or found.difference.low > 0.0499
+    assert found.difference.value == pytest.approx(0.05)
+    assert found.difference.low == pytest.approx(0.05)
     assert found.verdict.startswith("one draws better than two: +0.050 [+0.050, +0.050] over")
     assert compare(second, first).verdict.startswith("one draws better than two: -0.050")
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_refused(
     first = bundle(tmp_path / "one", "fp16", NOISE)
     folder = tmp_path / "two"
     if "metric" in more:
-        won = entrant("aaa", ["w4"] * 3, fate="won")
+        won = entrant("aaa", ["w4"] * 3, fate="won", prompts=len(NOISE))
         found = record([won], len(NOISE), name="two", **more)
         folder.mkdir()
         ledger = Ledger(folder / "all.sqlite")
@@ -117,3 +117,51 @@ def test_the_command_prints_both(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
     assert found["prompts"] == len(NOISE)
     assert found["difference"]["low"] > 0
+
+
+def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE[:1] + 0.1)
+    second = bundle(tmp_path / "two", "w4", NOISE[:1])
+    assert compare(first, second).verdict.startswith("Too few prompts to tell: ")
+
+
+def test_bundles_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+    first = bundle(tmp_path / "a" / "same", "fp16", NOISE)
+    second = bundle(tmp_path / "b" / "same", "w4", NOISE - 0.05)
+    assert compare(first, second).names == (str(first), str(second))
+    assert compare(first, first).names[0] != compare(first, first).names[1]
+
+
+def test_what_was_drawn_in_another_way_is_said(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    second = bundle(tmp_path / "two", "w4", NOISE, drawn_with="another way")
+    caveat = compare(first, second).caveat
+    assert caveat is not None
+    assert "a test and another way" in caveat
+
+
+@pytest.mark.parametrize("damage", [b"", b"no picture", None])
+def test_a_damaged_contact_sheet_is_named(tmp_path: Path, damage: bytes | None) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    if damage is None:
+        Image.new("RGB", (10, 10)).save(first / "contact.png")
+    else:
+        (first / "contact.png").write_bytes(damage)
+    for words in (["report", str(first)], ["compare", str(first), str(first)]):
+        ran = CliRunner().invoke(cli, words)
+        assert ran.exit_code == 1
+        assert "contact.png" in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+
+
+def test_no_page_goes_into_a_bundle_but_its_report(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    (first / "manifest.json").write_text("{}")
+    out = str(first / "other.html")
+    for words in (["report", str(first)], ["compare", str(first), str(first)]):
+        ran = CliRunner().invoke(cli, [*words, "--out", out])
+        assert ran.exit_code == 2
+        assert "strange file in a bundle" in ran.stderr
+    assert CliRunner().invoke(cli, ["report", str(first)]).exit_code == 0

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 from playwright.sync_api import Browser, expect, sync_playwright
 from sdpack.cli.main import main as cli
 from sdpack.ledger import read_rows
@@ -57,17 +59,23 @@ def drawn(build: Build, name: str) -> list[dict[str, Any]]:
 def test_what_is_plotted_is_what_the_ledger_holds(ledger: Path) -> None:
     build = read_build(ledger)
     by_contents = {tuple(sorted(e.contents.items())): e.mix for e in build.record.entrants}
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, dict[int, float]] = {}
     for row in read_rows(ledger, [build.record.metric]):
         mine = {key: row.inputs[key] for key in build.record.entrants[0].contents}
-        scores.setdefault(by_contents[tuple(sorted(mine.items()))], []).extend(row.value["scores"])
+        mix = by_contents[tuple(sorted(mine.items()))]
+        seen = zip(row.inputs["seeds"], row.value["scores"], strict=True)
+        scores.setdefault(mix, {}).update(seen)
     rows = {row["mix"]: row for row in drawn(build, "quality-memory")}
     assert rows.keys() == scores.keys()
-    for entrant in build.record.entrants[:30]:
-        mean = sum(scores[entrant.mix]) / len(scores[entrant.mix])
-        said = float(rows[entrant.mix]["said_quality"].split()[0])
-        assert said == pytest.approx(mean, abs=6e-4)
-        assert rows[entrant.mix]["peak_mib"] == entrant.peak.bytes / 2**20
+    best = scores[build.record.winner]
+    for entrant in build.record.entrants[1:40]:
+        mine, row = scores[entrant.mix], rows[entrant.mix]
+        apart = [mine[number] - best[number] for number in mine]
+        assert row["quality"] == pytest.approx(np.mean(list(best.values())) + np.mean(apart))
+        interval = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+        assert row["high"] - row["low"] == pytest.approx(interval.high - interval.low)
+        assert row["pictures"] == len(mine)
+        assert row["peak_mib"] == entrant.peak.bytes / 2**20
 
 
 def test_a_deleted_row_changes_the_charts(ledger: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import StoreError
-from sdpack.estimate import mean_estimate
+from sdpack.estimate import difference_estimate
 from sdpack.ledger import Ledger
 from sdpack.placement import Role
 from sdpack.record import BUILD, BuildRecord
@@ -19,6 +19,7 @@ from tests.sdpack.report.ledgers import (
     ledger_of_many,
     record,
     write_build,
+    write_latency,
     write_scores,
 )
 
@@ -45,7 +46,7 @@ def test_a_mix_is_placed_by_its_difference_on_the_prompts_both_drew(
         away = mine - best[: len(mine)]
         assert point.pictures == len(mine) == 16
         assert point.quality.value == pytest.approx(best.mean() + away.mean())
-        assert point.difference == mean_estimate(away)
+        assert point.difference == difference_estimate(away)
         assert point.own.value == pytest.approx(mine.mean())
 
 
@@ -82,7 +83,7 @@ def test_a_ledger_without_builds_says_so(tmp_path: Path) -> None:
 
 def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won", prompts=4)
     for name in ("one", "two"):
         found = record([won], 4, name=name)
         write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
@@ -100,7 +101,7 @@ def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
 )
 def test_a_row_that_is_not_whole_is_named(tmp_path: Path, value: object, said: str) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won", prompts=4)
     found = record([won], 4)
     write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
     (row,) = ledger.measurements(found.metric)
@@ -123,8 +124,8 @@ def test_a_record_this_version_cannot_read_is_named(tmp_path: Path) -> None:
 
 def test_a_mix_that_drew_a_broken_picture_is_no_point(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won")
-    lost = entrant("aaa", ["w4"] * 3, fate="broken")
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=2)
+    lost = entrant("aaa", ["w4"] * 3, fate="broken", prompts=2)
     ledger, found = Ledger(path), record([won, lost], 2)
     write_scores(ledger, found, won, [0.1, 0.2])
     write_scores(ledger, found, lost, [-1.0, -1.0], broken="picture 1 is constant")
@@ -137,7 +138,7 @@ def test_a_mix_that_drew_a_broken_picture_is_no_point(tmp_path: Path) -> None:
 
 def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won")
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=3)
     ledger, found = Ledger(path), record([won], 3)
     write_scores(ledger, found, won, [0.1, 0.2, 0.3])
     write_scores(ledger, found, won.model_copy(update={"judge": "another"}), [0.9] * 3)
@@ -147,6 +148,22 @@ def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: 
     write_build(ledger, found)
     ledger.close()
     assert dict(read_build(path).scores(won)) == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
+
+
+def test_what_later_builds_saw_of_a_mix_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=16)
+    ledger, found = Ledger(path), record([won], 48)
+    write_scores(ledger, found, won, [0.5] * 16)
+    write_latency(ledger, found.model_copy(update={"cores": 64}), won, 9.0)
+    write_latency(ledger, found, won, 0.25)
+    write_build(ledger, found)
+    before = read_build(path).winner
+    write_scores(ledger, found, won, [0.9] * 32, start=16)
+    write_scores(ledger, found, won, [0.9] * 48, start=32, broken="one is constant")
+    ledger.close()
+    after = read_build(path).winner
+    assert (after.pictures, after.quality, after.latency_s) == (16, before.quality, 0.25)
 
 
 def test_what_a_precision_costs_is_paired_with_the_widest(
@@ -164,7 +181,7 @@ def test_what_a_precision_costs_is_paired_with_the_widest(
     wide = scores[f"{encoder} + a/fp16 + {decoder}"]
     shared = min(len(narrow), len(wide))
     assert cost.pictures == shared
-    assert cost.difference == mean_estimate(narrow[:shared] - wide[:shared])
+    assert cost.difference == difference_estimate(narrow[:shared] - wide[:shared])
 
 
 def test_latencies_are_found_by_placement(

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from sdpack.cli.main import main as cli
 from sdpack.cli.study import parse_budgets
 from sdpack.errors import InputError, StoreError
-from sdpack.ledger import Ledger, read_rows
+from sdpack.ledger import Ledger
 from sdpack.profile import find_profile
 from sdpack.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
-from sdpack.report.study_page import study_figures, write_study
+from sdpack.report.study_page import labels, study_figures, write_study
 from sdpack.report.study_points import finding, read_study
 
 from tests.sdpack.report.ledgers import MIB, ledger_of_study
@@ -55,11 +55,12 @@ def test_the_finding_repeats_the_claims_and_no_more(ledger: Path) -> None:
     assert "; the same mix at 64.0 MiB." in said
     assert "the best mix against all w8: not told apart at 16.0 MiB" in said
     assert (
-        "16.0 MiB: 20% / 20% / 60%, and mixes level with it give the text encoder 17% to 20%"
+        "16.0 MiB: 20% / 20% / 60%, and mixes that raced level with it give the text encoder"
         in said
     )
-    assert "Nothing fits into 8.0 MiB." in said
-    assert "worse" not in said
+    assert "Nothing that draws fits into 8.0 MiB." in said
+    assert "; worse at" not in said
+    assert ": worse at" not in said
 
 
 def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
@@ -154,7 +155,21 @@ def test_budgets_that_are_none_are_explained(text: str, said: str) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
-def test_a_row_for_each_prompt_is_in_the_ledger(ledger: Path) -> None:
-    record = read_study(ledger).record
-    rows = read_rows(ledger, [record.metric])
-    assert len(rows) == 2 * len(record.entrants)
+def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
+    ledger_of_study(tmp_path / "few.sqlite", prompts=4)
+    study = read_study(tmp_path / "few.sqlite")
+    verdicts = {claim.verdict for claim in study.claims}
+    assert verdicts == {"too few prompts to tell", "the same mix"}
+
+
+def test_without_the_scores_of_a_best_mix_there_is_no_page(ledger: Path) -> None:
+    with sqlite3.connect(ledger) as database:
+        database.execute("DELETE FROM measurement WHERE kind = 'judge similarity'")
+    with pytest.raises(StoreError, match=r"no scores of b/w8 .*, the best mix at 16.0 MiB; run"):
+        read_study(ledger)
+
+
+def test_budgets_that_round_to_the_same_are_kept_apart() -> None:
+    found = labels([8 * MIB, 8 * MIB + 1000, 16 * MIB])
+    assert len(set(found.values())) == 3
+    assert labels([8 * MIB, 16 * MIB]) == {8 * MIB: "8.0 MiB", 16 * MIB: "16.0 MiB"}
