@@ -38,6 +38,7 @@ DENOISERS = (
 )
 DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
+READ_AT_ONCE = 32  # tensors
 HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
 # What hubs call the same weights: whole models of which only the encoder is needed, and the class
 # PixArt's transformers had before they had their own.
@@ -182,7 +183,7 @@ class Checkpoint:
         try:
             library = TasksManager.infer_library_from_model(str(self.folder))
             kind = _class(library, self.class_name)
-            model = self._mapped(kind) if library == "diffusers" else None
+            model = self._read(kind) if library == "diffusers" else None
             if model is None:
                 model = kind.from_pretrained(
                     self.folder, torch_dtype=torch.float32, local_files_only=True
@@ -193,26 +194,28 @@ class Checkpoint:
             merge(model, folder, scale)
         return cast("nn.Module", model).eval()
 
-    def _mapped(self, kind: Any) -> nn.Module | None:
-        """The model on its files' own pages, where a large one is in memory once, not twice.
+    def _read(self, kind: Any) -> nn.Module | None:
+        """The model, its weights read a few at a time: a large one is in memory once.
 
-        None where the files hold something else than the class has: other names, as older versions
-        had them, or other types.
+        What a library maps of a file stays in memory until the file is closed, beside the copy in
+        fp32. None where the files hold something else than the class has, as of older versions.
         """
         import torch
         from accelerate import init_empty_weights
 
         with init_empty_weights(include_buffers=False):
             model = kind.from_config(kind.load_config(self.folder, local_files_only=True))
-        wanted, found = model.state_dict(), {}
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if dict(self.shapes()) != wanted:
+            return None
+        found = {}
         for path in self.weight_files:
             with safe_open(path, "pt") as weights:
-                found.update({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
-        if found.keys() != wanted.keys():
-            return None
-        for name, tensor in found.items():
-            if tensor.dtype != torch.float32 or tensor.shape != wanted[name].shape:
-                return None
+                names = list(weights.keys())
+            for start in range(0, len(names), READ_AT_ONCE):
+                with safe_open(path, "pt") as weights:
+                    for name in names[start : start + READ_AT_ONCE]:
+                        found[name] = weights.get_tensor(name).to(torch.float32, copy=True)
         model.load_state_dict(found, assign=True)
         return cast("nn.Module", model)
 

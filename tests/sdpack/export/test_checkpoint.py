@@ -93,3 +93,38 @@ def test_of_a_language_model_only_its_encoder_counts_and_is_exported(tmp_path: P
     model = whole.load()
     assert isinstance(model, T5EncoderModel)
     assert whole.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_are_read_as_the_class_would_read_them(tmp_path: Path, dtype: torch.dtype) -> None:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    AutoencoderKL(norm_num_groups=8, block_out_channels=(8,)).to(dtype).save_pretrained(tmp_path)
+    wanted = AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.float32).state_dict()
+    model = Checkpoint(tmp_path)._read(AutoencoderKL)
+    assert model is not None
+    assert not model.training or not Checkpoint(tmp_path).load().training
+    found = model.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+def test_weights_of_other_names_are_left_to_the_class(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+    from safetensors.torch import load_file, save_file
+
+    AutoencoderKL(norm_num_groups=8, block_out_channels=(8,)).save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    # As diffusers named the attention's matrices before 0.15.
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = {}
+    for name, tensor in load_file(path).items():
+        for now, before in old.items():
+            name = name.replace(f"attentions.0.{now}.", f"attentions.0.{before}.")
+        weights[name] = tensor
+    save_file(weights, path)
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint._read(AutoencoderKL) is None
+    assert "decoder.mid_block.attentions.0.to_q.weight" in checkpoint.load().state_dict()
