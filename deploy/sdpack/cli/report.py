@@ -17,22 +17,31 @@ Examples:
   sdpack report engines/4gb-gpu --out report.html
   sdpack report ~/.cache/sdpack/ledger.sqlite --build 4gb-gpu
   sdpack report engines/4gb-gpu --json > points.json
+  sdpack report study                                 a study's page, from its ledger
 """
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("source", metavar="BUNDLE|LEDGER", type=click.Path(path_type=Path))
+@click.argument("source", metavar="BUNDLE|LEDGER|STUDY", type=click.Path(path_type=Path))
 @click.option("--build", "name", help="Of a ledger's builds; default: the last.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The page; default: report.html in the bundle."
 )
 @json_option
 def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> None:
-    """Draw the charts of a build from its ledger, as one page that works offline, and as PNGs."""
+    """Draw the charts of a build from its ledger, as one page that works offline, and as PNGs.
+
+    Of a ledger that holds a study and no build, those of the study.
+    """
     require_charts()
+    from sdpack.record import STUDY
     from sdpack.report.build_page import said, write_report
     from sdpack.report.charts import point_rows
+    from sdpack.report.points import kinds
 
+    if name is None and kinds(source) == {STUDY}:
+        _report_study(source, out, as_json)
+        return
     build, path = write_report(source, out, name)
     if as_json:
         print_json(
@@ -60,3 +69,16 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
         print_table(columns, rows, "what each precision costs", columns[2:])
     print_lines(said(build))
     click.echo(f"{path} holds the charts")
+
+
+def _report_study(source: Path, out: Path | None, as_json: bool) -> None:
+    from sdpack.report.study_page import PAGE, write_study
+    from sdpack.report.study_points import as_json as machine_words
+    from sdpack.report.study_points import finding
+
+    page = out or (source if source.is_dir() else Path()) / PAGE
+    found = write_study(source, page)
+    if as_json:
+        print_json({**machine_words(found), "page": str(page)})
+        return
+    print_lines([*finding(found), f"{page} holds the charts"])

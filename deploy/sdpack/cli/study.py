@@ -78,7 +78,7 @@ def command(
     with progress(ctx) as say:
         done = study(order, asked, say)
         say("drawing the charts")
-        found = write_study(out / LEDGER, out)
+        found = write_study(out / LEDGER, out / PAGE)
     if as_json:
         print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return

@@ -147,8 +147,7 @@ class Recording:
             (
                 mix
                 for mix in self.contest.possible
-                if mix.candidates == parts
-                and all(variant.precision is precision for variant in mix.variants)
+                if mix.candidates == parts and self.contest.workshop.is_in(mix, precision)
             ),
             None,
         )

@@ -273,10 +273,14 @@ class Study:
 
     def _rules(self) -> Iterator[tuple[str, Pick]]:
         for precision in self.workshop.order.precisions:
-            yield f"all {precision}", partial(_all_in, precision)
+            yield f"all {precision}", partial(self._all_in, precision)
         yield ENCODER_FIRST, lambda budget: self._first(budget, _ENCODER_FIRST)
         yield DENOISER_FIRST, lambda budget: self._first(budget, _DENOISER_FIRST)
         yield LIKE_STABLE_DIFFUSION, self._like_stable_diffusion
+
+    def _all_in(self, precision: Precision, budget: Budget) -> Fitted | None:
+        every = budget.contest.fitted
+        return budget.promising(f for f in every if self.workshop.is_in(f.mix, precision))
 
     def _first(self, budget: Budget, order: Sequence[Callable[[Role], bool]]) -> Fitted | None:
         """The candidates with the most parameters, group of roles by group."""
@@ -343,14 +347,6 @@ def _is_decoder(role: Role) -> bool:
 
 _ENCODER_FIRST = (_is_encoder, _is_denoiser, _is_decoder)
 _DENOISER_FIRST = (_is_denoiser, _is_encoder, _is_decoder)
-
-
-def _all_in(precision: Precision, budget: Budget) -> Fitted | None:
-    return budget.promising(
-        fitted
-        for fitted in budget.contest.fitted
-        if all(variant.precision is precision for variant in fitted.mix.variants)
-    )
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -27,7 +27,7 @@ from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
 from sdpack.errors import RefusedError
 from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.pack.calibration import Calibration
-from sdpack.pack.mix import Variant
+from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.refusals import Hints, refused_layers
 from sdpack.pack.shapes import Piece
 from sdpack.pack.sources import (
@@ -116,6 +116,25 @@ class Workshop(Sources):
         if variant not in self._made:
             self._made[variant] = self._make(variant)
         return self._made[variant]
+
+    def is_in(self, mix: Mix, precision: Precision) -> bool:
+        """Whether every part of a mix is what this precision makes of it.
+
+        One with nothing to quantize may be called by another precision that makes the same of it.
+        """
+
+        def is_so(variant: Variant) -> bool:
+            if variant.precision is precision:
+                return True
+            if precision not in self.order.precisions or variant.precision is Precision.MIXED:
+                return False
+            try:
+                made = self.made(replace(variant, precision=precision, schemes=(), bits=0.0))
+            except RefusedError:
+                return False
+            return made.artifact.content == self.made(variant).artifact.content
+
+        return all(is_so(variant) for variant in mix.variants)
 
     def drawable(self, variant: Variant) -> Artifact:
         """What this machine draws with in a variant's place: the variant, unless that is bf16.

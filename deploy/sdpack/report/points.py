@@ -29,6 +29,7 @@ from sdpack.record import (
     DISTANCE,
     LATENCY,
     SEEDS,
+    STUDY,
     BuildRecord,
     DrawnRecord,
     Entrant,
@@ -318,6 +319,15 @@ def ledger_of(path: Path) -> Path:
         raise StoreError(f"{path} cannot be read: {cause.strerror}; check the path") from cause
     why = "it was built by an older sdpack" if old else "it is no bundle"
     raise StoreError(f"{path} holds no {LEDGER}: {why}; give a bundle or a ledger")
+
+
+def kinds(path: Path) -> set[str]:
+    """What a bundle or a ledger holds records of: builds, studies, both or neither.
+
+    Raises:
+        StoreError: there is no ledger, it is damaged, or of another schema.
+    """
+    return {row.kind for row in read_rows(ledger_of(path), (BUILD, STUDY))}
 
 
 def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tuple[Record, str]:

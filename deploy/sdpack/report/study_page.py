@@ -10,6 +10,7 @@ from pathlib import Path
 import altair as alt
 
 from sdpack.artifacts import explain_io
+from sdpack.bundle import CHARTS
 from sdpack.errors import StoreError
 from sdpack.placement import Role
 from sdpack.record import (
@@ -56,14 +57,14 @@ HEIGHT = 340
 SPREAD = 0.03  # of the budgets' range, and half of their smallest gap: the marks of a budget
 
 
-def write_study(source: Path, folder: Path, name: str | None = None) -> StudyResult:
-    """A study as a page, its charts as PNGs, its points as CSV and JSON.
+def write_study(source: Path, page: Path) -> StudyResult:
+    """A ledger's last study as a page; beside it its charts as PNGs, its points as CSV and JSON.
 
     Raises:
-        StoreError: there is no such study, or the folder cannot be written.
+        StoreError: there is no study, or the folder cannot be written.
     """
-    found = read_study(source, name)
-    write_page(study_page(found), folder / PAGE, folder / "charts")
+    found, folder = read_study(source), page.parent
+    write_page(study_page(found), page, folder / CHARTS)
     try:
         (folder / POINTS).write_text(json.dumps(as_json(found), indent=1) + "\n")
         (folder / TABLE).write_text(as_csv(found.points))

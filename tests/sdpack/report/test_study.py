@@ -98,7 +98,7 @@ def test_charts_hold_the_points(ledger: Path) -> None:
 
 
 def test_everything_is_written(ledger: Path, tmp_path: Path) -> None:
-    study = write_study(ledger, tmp_path / "out")
+    study = write_study(ledger, tmp_path / "out" / "study.html")
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert names == {
         "study.html",
@@ -173,3 +173,13 @@ def test_budgets_that_round_to_the_same_are_kept_apart() -> None:
     found = labels([8 * MIB, 8 * MIB + 1000, 16 * MIB])
     assert len(set(found.values())) == 3
     assert labels([8 * MIB, 16 * MIB]) == {8 * MIB: "8.0 MiB", 16 * MIB: "16.0 MiB"}
+
+
+def test_a_study_is_drawn_again_from_its_ledger(ledger: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again" / "page.html"
+    ran = CliRunner().invoke(cli, ["report", str(ledger), "--out", str(out), "--json"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert found["finding"] == finding(read_study(ledger))
+    assert out.is_file()
+    assert (out.parent / "charts" / "shares.png").is_file()

@@ -1,0 +1,160 @@
+"""The rules of a study, on a field whose scores are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from sdpack.bundle import LEDGER
+from sdpack.errors import InputError, StoreError
+from sdpack.evaluate.race import Fate, Outcome, Rules, Standing
+from sdpack.memory.predict import Footprint, Peak
+from sdpack.pack.contest import Settled
+from sdpack.pack.fit import Fitted
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.screen import Screened
+from sdpack.pack.study import (
+    _DENOISER_FIRST,
+    _ENCODER_FIRST,
+    Budget,
+    Study,
+    _see_that_it_can_be_written,
+    _spread,
+)
+from sdpack.placement import Placement, Role
+from sdpack.precision import Precision
+
+PARAMETERS = {"small": 10, "large": 40, "vae": 5}
+WIDTH = {Precision.FP16: 2, Precision.W8: 1}
+
+
+def mix(encoder: str, denoiser: str, precision: Precision, encoded: Precision | None = None) -> Mix:
+    return Mix.of(
+        Variant(Role.TEXT_ENCODER, encoder, encoded or precision),
+        Variant(Role.DENOISER, denoiser, precision),
+        Variant(Role.DECODER, "vae", precision),
+    )
+
+
+def weight(variant: Variant, placement: Placement) -> Footprint:
+    return Footprint(PARAMETERS[variant.candidate] * WIDTH[variant.precision], 0)
+
+
+def fitted(of: Mix) -> Fitted:
+    size = sum(weight(variant, Placement()).weight_bytes for variant in of.variants)
+    return Fitted(of, Placement(), Peak(Role.DENOISER, {Role.DENOISER: size}, 0), size, 0)
+
+
+def standing(arm: int, fate: Fate, difference: float, high: float, to: int = 0) -> Standing:
+    return Standing(arm, fate, 16, 0.5, difference, difference - 0.1, high, to)
+
+
+def budget(
+    mixes: Sequence[Mix], standings: Sequence[Standing], common: Sequence[float] | None = None
+) -> Budget:
+    outcome = Outcome(next(s.arm for s in standings if s.fate is Fate.WON), tuple(standings), 0)
+    screened = None
+    if common is not None:
+        means = np.array(common)
+        # Means over other prompts, as a race leaves them: nothing may be picked by these.
+        screened = Screened([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
+    contest = SimpleNamespace(fitted=[fitted(each) for each in mixes], rules=Rules())
+    return Budget(2**20, cast(Any, contest), Settled(outcome, screened, 0))
+
+
+def study() -> Study:
+    def checkpoint(role: Role, candidate: str) -> SimpleNamespace:
+        return SimpleNamespace(parameters=PARAMETERS[candidate])
+
+    def is_in(of: Mix, precision: Precision) -> bool:
+        return all(variant.precision is precision for variant in of.variants)
+
+    made = Study(cast(Any, SimpleNamespace(checkpoint=checkpoint, is_in=is_in)), [])
+    made.footprints = cast(Any, SimpleNamespace(of=weight))
+    return made
+
+
+BIG_ENCODER = mix("large", "small", Precision.W8)
+BIG_ENCODER_WIDE = mix("large", "small", Precision.W8, Precision.FP16)
+BIG_DENOISER = mix("small", "large", Precision.W8)
+SMALL = mix("small", "small", Precision.FP16)
+FIELD = [BIG_ENCODER, BIG_ENCODER_WIDE, BIG_DENOISER, SMALL]
+
+
+def test_a_mix_promises_its_paired_difference_or_what_a_screening_put_together() -> None:
+    raced = [standing(0, Fate.WON, 0.0, 0.0), standing(2, Fate.WORSE, -0.2, -0.1)]
+    found = budget(FIELD, raced, common=[0.5, 0.45, 0.9, -1.0])
+    assert found.worth[BIG_ENCODER] == 0.0
+    assert found.worth[BIG_ENCODER_WIDE] == pytest.approx(-0.05)
+    assert found.worth[BIG_DENOISER] == -0.2  # it raced: what was put together counts no more
+    assert found.worth[SMALL] == -np.inf  # its pictures are broken
+
+
+def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
+    raced = [standing(n, Fate.TIED, 0.0, 0.1) for n in range(3)]
+    raced.append(standing(3, Fate.WON, 0.0, 0.0))
+    raced[0] = standing(0, Fate.WORSE, -0.3, -0.2)
+    found = budget(FIELD, raced)
+    first = study()._first(found, _ENCODER_FIRST)
+    assert first is not None
+    assert first.mix == BIG_ENCODER_WIDE
+    other = study()._first(found, _DENOISER_FIRST)
+    assert other is not None
+    assert other.mix == BIG_DENOISER
+
+
+def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
+    raced = [
+        standing(0, Fate.WORSE, -0.3, -0.2),
+        standing(1, Fate.TIED, 0.2, 0.3),
+        standing(2, Fate.WORSE, -0.1, -0.05),
+        standing(3, Fate.WON, 0.0, 0.0),
+    ]
+    found = budget(FIELD, raced)
+    narrow, wide = study()._all_in(Precision.W8, found), study()._all_in(Precision.FP16, found)
+    assert narrow is not None
+    assert narrow.mix == BIG_DENOISER
+    assert wide is not None
+    assert wide.mix == SMALL
+    assert study()._all_in(Precision.INT8, found) is None
+
+
+def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
+    raced = [standing(n, Fate.TIED, 0.0, 0.1) for n in range(3)]
+    found = budget(FIELD, [*raced, standing(3, Fate.WON, 0.0, 0.0)])
+    chosen = study()._like_stable_diffusion(found)
+    assert chosen is not None
+    assert chosen.mix == BIG_DENOISER  # 18 / 73 / 9 %
+
+
+def test_the_same_as_a_mix_that_was_beaten_is_not_level_with_the_best() -> None:
+    raced = [
+        standing(0, Fate.WON, 0.0, 0.0),
+        standing(1, Fate.SAME, -0.005, 0.004),
+        standing(2, Fate.SAME, -0.05, -0.01, to=3),
+        standing(3, Fate.WORSE, -0.05, -0.01),
+    ]
+    assert budget(FIELD, raced).level == [BIG_ENCODER, BIG_ENCODER_WIDE]
+
+
+@pytest.mark.parametrize(
+    ("count", "places"), [(0, []), (1, [0]), (3, [0, 1, 2]), (8, [0, 4, 7]), (7, [0, 3, 6])]
+)
+def test_some_budgets_are_spread_over_all(count: int, places: list[int]) -> None:
+    assert _spread(count, 3) == places
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="is a bundle; give --out another folder"):
+        _see_that_it_can_be_written(tmp_path / "bundle")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        _see_that_it_can_be_written(tmp_path / "file")
+    _see_that_it_can_be_written(tmp_path / "new" / "study")
+    assert not list((tmp_path / "new" / "study").glob(f"*{LEDGER}*"))
