@@ -121,6 +121,30 @@ def rewritten(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_a_report_may_be_written_into_a_sealed_bundle_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    (folder / "charts").mkdir()
+    for name in ("report.html", ".report.html.unfinished", "charts/memory.png", "verified.json"):
+        (folder / name).write_text("x")
+    assert open_bundle(folder)
+    (folder / "other.html").write_text("x")
+    with pytest.raises(BundleError, match=r"other.html has no checksum"):
+        open_bundle(folder)
+
+
+def test_a_graph_needs_a_checksum_wherever_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    (folder / "charts").mkdir()
+    (folder / "charts" / "model.onnx").write_bytes(b"graph")
+    parts = json.loads((folder / "manifest.json").read_text())["parts"]
+    parts["denoiser"]["graph"] = "charts/model.onnx"
+    rewritten(folder, parts=parts)
+    with pytest.raises(BundleError, match=r"charts/model.onnx has no checksum"):
+        open_bundle(folder)
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", manifest(), fill)
     rewritten(tmp_path / "b", schema=2)

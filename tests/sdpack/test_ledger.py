@@ -75,6 +75,8 @@ def test_a_half_written_row_is_named(tmp_path: Path) -> None:
         database.execute("UPDATE measurement SET value = substr(value, 1, 9)")
     with pytest.raises(StoreError, match=r"row [0-9a-f]{12} \(quality\) is half-written"):
         read_rows(path, ["quality"])
+    with pytest.raises(StoreError, match=r"a row of quality is half-written"):
+        Ledger(path).find("quality", {"mix": "a"})
 
 
 def test_rows_in_a_file_of_their_own_come_back(tmp_path: Path) -> None:
