@@ -317,20 +317,15 @@ class Study:
 
     def _by_encoder(self, budget: Budget, found: Figures) -> None:
         """Of each variant of the text encoders the most promising mix, measured."""
-        groups: dict[tuple[Variant, ...], list[Fitted]] = {}
+        groups: dict[str, list[Fitted]] = {}
         for fitted in budget.contest.fitted:
-            encoders = _encoders(fitted.mix)
+            encoders = [variant for variant in fitted.mix.variants if variant.role.encodes_text]
             if all(variant.precision is not Precision.MIXED for variant in encoders):
-                groups.setdefault(encoders, []).append(fitted)
-        for encoders, group in sorted(groups.items()):
+                groups.setdefault(" + ".join(map(str, encoders)), []).append(fitted)
+        for why, group in sorted(groups.items()):
             chosen = budget.promising(group)
-            why = " + ".join(map(str, encoders))
             if chosen is not None and self._measured(budget, why, chosen, found):
                 found.by_encoder.append((why, chosen))
-
-
-def _encoders(mix: Mix) -> tuple[Variant, ...]:
-    return tuple(variant for variant in mix.variants if variant.role.encodes_text)
 
 
 def _is_encoder(role: Role) -> bool:

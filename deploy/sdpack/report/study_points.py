@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +246,9 @@ def finding(study: StudyResult) -> list[str]:
 
 _IMAGEN = (
     "Imagen found that growing the text encoder helps more than growing the UNet; our reading of "
-    "that for a fixed budget is the encoder first. "
+    "that for a fixed budget is the encoder first: "
 )
-_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8, its whole VAE counted last. "
+_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8, its whole VAE counted last: "
 
 
 def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
@@ -255,15 +256,20 @@ def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
     if not claims:
         return ""
     by_verdict: dict[str, list[str]] = {}
-    for claim in claims:
-        by_verdict.setdefault(claim.verdict, []).append(_said(claim))
+    for verdict, alike in groupby(claims, lambda claim: (claim.verdict, claim.difference)):
+        by_verdict.setdefault(verdict[0], []).append(_said(list(alike)))
     told = [f"{name} at {', '.join(by_verdict[name])}" for name in VERDICTS if name in by_verdict]
-    return f"{before}{_words(first)} against {_words(second)}: {'; '.join(told)}."
+    one = _words(first)
+    one = one if before else one[0].upper() + one[1:]
+    return f"{before}{one} against {_words(second)}: {'; '.join(told)}."
 
 
-def _said(claim: Claim) -> str:
-    budget = format_bytes(claim.budget_bytes)
-    return budget if claim.difference is None else f"{budget} ({claim.difference.signed()})"
+def _said(alike: Sequence[Claim]) -> str:
+    """At which budgets one after the other the same was seen, and what."""
+    budgets = [format_bytes(claim.budget_bytes) for claim in alike]
+    told = budgets[0] if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
+    away = alike[0].difference
+    return told if away is None else f"{told} ({away.signed()})"
 
 
 def _words(why: str) -> str:
