@@ -1,8 +1,8 @@
 """A server under all that clients do, for a while: python -m benchmarks.soak [--minutes 10]
 
 Clients that ask properly, that ask for nonsense, that cancel, that leave in the middle, that send
-or read hardly anything, all at once. The table says how resident memory went (a straight line
-through its last four fifths), what became of every job that was accepted, and that nothing was the
+or read hardly anything, all at once. The table says how resident memory went (straight lines
+through the later parts: finished jobs are kept up to a bound, which fills first), what became of every job that was accepted, and that nothing was the
 server's fault.
 """
 
@@ -53,10 +53,9 @@ class Seen:
     lost: list[str] = field(default_factory=list)
     resident: list[tuple[float, int]] = field(default_factory=list)
 
-    @property
-    def slope(self) -> float:
-        """Bytes a minute, over the last four fifths."""
-        settled = self.resident[len(self.resident) // 5 :]
+    def slope(self, share: float) -> float:
+        """Bytes a minute, over the last part of the time."""
+        settled = self.resident[round(len(self.resident) * (1 - share)) :]
         moments, sizes = np.array(settled, float).T
         return float(np.polyfit(moments / 60, sizes, 1)[0])
 
@@ -201,7 +200,9 @@ def main(bundle: Path | None, minutes: float) -> None:
         ("resident after a fifth of the time", format_bytes(sizes[len(sizes) // 5])),
         ("resident at the end", format_bytes(sizes[-1])),
         ("resident at most", format_bytes(max(sizes))),
-        ("slope a minute", f"{seen.slope / 1024:+.0f} KiB"),
+        ("slope a minute, last four fifths", f"{seen.slope(0.8) / 1024:+.0f} KiB"),
+        ("slope a minute, last half", f"{seen.slope(0.5) / 1024:+.0f} KiB"),
+        ("slope a minute, last quarter", f"{seen.slope(0.25) / 1024:+.0f} KiB"),
         ("exit status", str(running.process.returncode)),
     ):
         table.add_row(name, value)
