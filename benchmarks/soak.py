@@ -2,8 +2,8 @@
 
 Clients that ask properly, that ask for nonsense, that cancel, that leave in the middle, that send
 or read hardly anything, all at once. The table says how resident memory went (straight lines
-through the later parts: finished jobs are kept up to a bound, which fills first), what became of every job that was accepted, and that nothing was the
-server's fault.
+through the later parts; finished jobs are kept up to a bound, which fills first), what became of
+every job that was accepted, and that nothing was the server's fault.
 """
 
 from __future__ import annotations
