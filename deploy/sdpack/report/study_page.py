@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import altair as alt
@@ -196,11 +196,23 @@ def quality_by_budget(study: StudyResult) -> Figure:
         f"beside it, “{DENOISER_FIRST}” the largest denoiser; as we read Imagen, the first should "
         f"be better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are shared out most nearly "
         "as its parameters. Bars: 95 % intervals of the difference from the best at the same "
-        "budget; the best's, of its own mean. Marks of one budget are set a little apart.",
+        f"budget. The best's own means: {_own_means(points)}. Marks of one budget are set a little "
+        "apart.",
         f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
         configured(_lines(rows, series, "budget_mib", "Memory budget (MiB)", study, joined=True)),
         rows,
     )
+
+
+def _own_means(points: Sequence[StudyPoint]) -> str:
+    """Of the best mix at each budget, said once where they are the same."""
+    best = [point for point in points if point.why == BEST]
+    found = []
+    for own, alike in groupby(best, lambda point: point.own):
+        budgets = [format_bytes(point.budget_bytes) for point in alike]
+        where = budgets[0] if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
+        found.append(f"{own} at {where}")
+    return ", ".join(found)
 
 
 def quality_by_share(study: StudyResult) -> Figure | None:
@@ -246,7 +258,8 @@ def _lines(
     coloured = alt.Color("why:N", scale=colours, legend=legend)
     metric = study.record.metric.capitalize()
     axis = alt.Axis(format="%") if x.endswith("share") else alt.Axis()
-    across = alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False, padding=12), axis=axis)
+    scale = alt.Scale(domainMin=0) if x.endswith("share") else alt.Scale(zero=False, padding=12)
+    across = alt.X(f"{x}:Q", title=title, scale=scale, axis=axis)
     up = alt.Y("quality:Q", title=metric, scale=alt.Scale(zero=False))
     base = alt.Chart(alt.InlineData(values=list(rows)))
     bars = base.mark_rule(opacity=0.45).encode(

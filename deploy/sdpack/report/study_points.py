@@ -60,7 +60,7 @@ class StudyPoint:
 
     Attributes:
         why: how it was picked, or the text encoder it is the best for.
-        quality: the best mix's mean and its difference from that; of the best its own mean.
+        quality: the best mix's mean and the difference from that; of the best itself there is none.
         difference: from the best mix at the budget, over the prompts both drew.
         shares: of the weights' bytes: all text encoders, denoiser, decoder.
     """
@@ -162,7 +162,7 @@ class StudyResult(Drawn):
             str(run.placement.placement()),
             run.peak_bytes,
             own,
-            own if run.why == BEST else placed,
+            placed,
             away,
             len(apart),
             weights,
