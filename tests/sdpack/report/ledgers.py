@@ -165,7 +165,8 @@ def ledger_of_many(
     """
     rng = np.random.default_rng(seed)
     noise = rng.normal(0.3, 0.1, prompts)
-    entrants, scores = [], {}
+    entrants: list[Entrant] = []
+    scores: dict[str, np.ndarray[Any, Any]] = {}
     for names in product(candidates, repeat=3):
         for precisions in product(WIDTHS, repeat=3):
             fate = "worse" if entrants else "won"
@@ -179,7 +180,7 @@ def ledger_of_many(
     ledger = Ledger(path)
     with ledger._database:  # one transaction, or thousands of rows take minutes
         for number, each in enumerate(entrants):
-            write_scores(ledger, found, each, scores[each.mix])
+            write_scores(ledger, found, each, list(scores[each.mix]))
             if number < 10:
                 write_latency(ledger, found, each, 0.1 + 0.01 * number)
         write_build(ledger, found)
