@@ -46,7 +46,7 @@ def opened(page: Path, rounds: int) -> Iterator[float]:
 
 @click.command()
 @click.option(
-    "--prompts", default=640, show_default=True, help="Of the winner; half of the others."
+    "--prompts", default=768, show_default=True, help="Of the winner; half of the others."
 )
 @click.option("--rounds", default=5, show_default=True)
 def main(prompts: int, rounds: int) -> None:
