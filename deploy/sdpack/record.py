@@ -84,6 +84,8 @@ class Entrant(Document):
         peak: predicted, in that placement.
         size_bytes: what "smaller" means among equals.
         prompts: of the first so many it was scored.
+        timed: whether one picture of its was.
+        distance_prompts: over how many its distance to real pictures was measured; None for none.
         fate: see `sdpack.evaluate.race.Fate`, or SCREENED_OUT; None where it was drawn for others
             to be compared with alone.
     """
@@ -97,6 +99,8 @@ class Entrant(Document):
     fits: bool
     size_bytes: int
     prompts: NonNegativeInt
+    timed: bool = False
+    distance_prompts: PositiveInt | None = None
     fate: str | None = None
     lost_to: str | None = None
 
@@ -181,8 +185,12 @@ class DrawnRecord(Document):
         )
 
     @cached_property
-    def _seen(self) -> dict[str, int]:
-        return {self.scored(entrant): entrant.prompts for entrant in self.entrants}
+    def _by_content(self) -> dict[str, list[Entrant]]:
+        """Entrants by what their scores depend on; of two names for the same graphs both."""
+        found: dict[str, list[Entrant]] = {}
+        for entrant in self.entrants:
+            found.setdefault(self.scored(entrant), []).append(entrant)
+        return found
 
     def takes(self, row: Measurement) -> bool:
         """Whether a row of the ledger is one of those this record rests on.
@@ -192,21 +200,20 @@ class DrawnRecord(Document):
         Raises:
             KeyError, TypeError: the row is of no such kind.
         """
-        key = scored_key(row.inputs)
-        if key not in self._seen:
-            return False
-        seen, numbers = self._seen[key], list(row.inputs[SEEDS])
+        same = self._by_content.get(scored_key(row.inputs), [])
+        seen = max((entrant.prompts for entrant in same), default=0)
+        numbers = list(row.inputs[SEEDS])
         if not numbers or max(numbers) >= len(self.prompts):
             return False
         if [self.prompts[number] for number in numbers] != list(row.inputs[PROMPTS]):
             return False
         if row.kind == LATENCY:
-            return bool(
-                row.inputs["machine"] == self.platform and row.inputs["cores"] == self.cores
-            )
+            here = row.inputs["machine"] == self.platform and row.inputs["cores"] == self.cores
+            return bool(here and any(entrant.timed for entrant in same))
         if row.kind == DISTANCE:
-            whole = numbers == list(range(len(numbers))) and len(numbers) <= seen
-            return bool(whole and row.inputs["real"] == self.real)
+            whole = numbers == list(range(len(numbers)))
+            asked = any(entrant.distance_prompts == len(numbers) for entrant in same)
+            return bool(whole and asked and row.inputs["real"] == self.real)
         first = numbers[0]
         return first % CHUNK == 0 and numbers == list(range(first, min(first + CHUNK, seen)))
 

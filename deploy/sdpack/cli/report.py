@@ -49,7 +49,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
                 "build": build.record.name,
                 "metric": build.record.metric,
                 "page": str(path),
-                "mixes": point_rows(build.points)[::-1],
+                "mixes": point_rows(build)[::-1],
                 "precisions": [asdict(cost) for cost in build.costs],
             }
         )

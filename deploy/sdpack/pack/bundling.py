@@ -116,7 +116,7 @@ class Bundling:
         sampling = self.order.sampling_of(self.denoiser)
         space = self.workshop.latents(self.winner.mix.decoder.candidate)
         return Manifest(
-            name=self.order.out.name,
+            name=self.order.out.resolve().name,
             catalog=catalog.name,
             profile=profile,
             parts={variant.role: self._part(variant) for variant in self.winner.mix.variants},

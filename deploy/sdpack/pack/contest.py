@@ -75,6 +75,10 @@ class Contest:
     a CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
     quantizes. Those compute 16-bit graphs in fp32; what fp16 cannot hold is in fp32 in the graph.
 
+    Attributes:
+        timed: mixes of which one picture was.
+        distances: mixes whose distance to real pictures was measured, and over how many prompts.
+
     Args:
         possible: every mix that can be built, whether it fits or not.
         studio: of another contest of the same workshop, whose open parts are used on.
@@ -98,6 +102,8 @@ class Contest:
         rules = workshop.order.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._timed_s = 0.0
+        self.timed: set[Mix] = set()
+        self.distances: dict[Mix, int] = {}
         self._drawers: dict[Variant, Drawer] = {}
         self._recipes: dict[str, Recipe] = {}
         self._drawn: dict[Mix, set[int]] = {}
@@ -169,6 +175,7 @@ class Contest:
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID of one fitted mix over the first prompts to all the real pictures."""
         mix, catalog = self.ensemble(self.fitted[number].mix), self.workshop.catalog
+        self.distances[self.fitted[number].mix] = prompts
         inputs = {
             **self.studio.inputs(mix, range(prompts)),
             "real": self.real_content,
@@ -227,6 +234,7 @@ class Contest:
             known = {"seconds": float(np.median(times[1:] or times)), "spent": spent}
             self.workshop.ledger.record(LATENCY, inputs, known)
         self._timed_s += float(known.get("spent", known["seconds"]))
+        self.timed.add(self.fitted[number].mix)
         return float(known["seconds"])
 
     def tiled_difference(self, number: int) -> int | None:

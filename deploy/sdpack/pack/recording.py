@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,7 +67,15 @@ class Recording:
         rows = list(self._rows)  # drawing them may score mixes that are then entrants
         fitted = {each.mix: each for each in self.contest.fitted}
         standings = {self.contest.fitted[s.arm].mix: s for s in self.settled.outcome.standings}
-        roster = Roster(self.contest, self.footprints, self.contest.drawn, fitted, standings)
+        roster = Roster(
+            self.contest,
+            self.footprints,
+            self.contest.drawn,
+            fitted,
+            standings,
+            self.contest.timed,
+            self.contest.distances,
+        )
         found = BuildRecord(
             **roster.fields(manifest.name),
             memory=manifest.memory,
@@ -76,7 +84,7 @@ class Recording:
             screened=self._screened(),
             winner=roster.names[self._winner.mix],
             shown=tuple(
-                Shown(label=row.label, mix=None if row.mix is None else roster.names[row.mix])
+                Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in rows
             ),
             shown_prompts=len(self._numbers),
@@ -122,7 +130,11 @@ class Recording:
     def _pictures_of(self, mix: Mix) -> Pictures | None:
         """Of a mix; one that was not scored is, where that is cheap."""
         if mix not in self.contest.drawn and self.contest.few is None:
-            self.contest.scores([mix], self.contest.first_round)
+            try:
+                self.contest.scores([mix], self.contest.first_round)
+            except EngineError as error:
+                self.contest.say(f"not on the contact sheet: {error}")
+                return None
         scored = mix in self.contest.drawn
         numbers = self.contest.first_round if scored else list(self._numbers)
         return self._pictures(self.contest.ensemble(mix), numbers)
@@ -177,6 +189,7 @@ class Roster:
         drawn: the mixes, and on how many prompts each was scored.
         fitted: how each that fits is run.
         standings: of those that raced.
+        timed, distances: as a contest has them.
     """
 
     contest: Contest
@@ -184,6 +197,8 @@ class Roster:
     drawn: Mapping[Mix, int]
     fitted: Mapping[Mix, Fitted]
     standings: Mapping[Mix, Standing] = field(default_factory=dict)
+    timed: Collection[Mix] = ()
+    distances: Mapping[Mix, int] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> dict[Mix, str]:
@@ -253,6 +268,8 @@ class Roster:
             fits=mix in self.fitted,
             size_bytes=fitted.size_bytes,
             prompts=self.drawn[mix],
+            timed=mix in self.timed,
+            distance_prompts=self.distances.get(mix),
             fate=fate,
             lost_to=None if lost_to in (None, mix) else self.names[lost_to],
         )

@@ -134,7 +134,7 @@ class Budget:
         indifference = self.contest.rules.indifference
 
         def is_level(standing: Standing) -> bool:
-            if standing.fate is Fate.SAME:  # perhaps as another, which was worse
+            if standing.fate in (Fate.SAME, Fate.NO_BETTER):  # than another, which may be worse
                 return standing.high >= 0 and standing.difference > -indifference
             return standing.fate in (Fate.WON, Fate.TIED)
 
@@ -149,7 +149,11 @@ class Budget:
 
 @dataclass
 class Figures:
-    """What was found for one budget, until mixes have names."""
+    """What was found for one budget, until mixes have names.
+
+    Attributes:
+        spoiled: the mixes of `broken`.
+    """
 
     budget_bytes: int
     infeasible: str | None = None
@@ -158,6 +162,7 @@ class Figures:
     level: list[Mix] = field(default_factory=list)
     by_encoder: list[tuple[str, Fitted]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    spoiled: set[str] = field(default_factory=set)
 
     def document(self, names: Mapping[Mix, str]) -> BudgetFigures:
         """As the ledger keeps it."""
@@ -244,15 +249,20 @@ class Study:
 
     def _figures(self, budget: Budget) -> Figures:
         found = Figures(budget.budget_bytes, fitting=len(budget.contest.fitted))
-        if not self._measured(budget, BEST, budget.best, found):
-            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken picture")
-        found.runs.append((BEST, budget.best))
-        for why, pick in self._rules():
-            fitted = pick(budget)
-            if fitted is not None and self._measured(budget, why, fitted, found):
-                found.runs.append((why, fitted))
-        found.level = budget.level
         by_mix = {fitted.mix: fitted for fitted in budget.contest.fitted}
+        level = sorted((by_mix[mix] for mix in budget.level), key=lambda f: (f.size_bytes, f.mix))
+        next_best = [fitted for fitted in level if fitted is not budget.best]
+        for fitted in (budget.best, *next_best):
+            if self._measured(budget, BEST, fitted, found):
+                found.runs.append((BEST, fitted))
+                break
+        else:
+            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken picture")
+        for why, pick in self._rules():
+            picked = pick(budget)
+            if picked is not None and self._measured(budget, why, picked, found):
+                found.runs.append((why, picked))
+        found.level = [fitted.mix for fitted in level if str(fitted.mix) not in found.spoiled]
         for mix in found.level:
             self._note(budget, by_mix[mix])
         return found
@@ -262,6 +272,7 @@ class Study:
         every = range(budget.contest.rules.most)
         if (budget.contest.scores([fitted.mix], every) <= BROKEN_SCORE).any():
             found.broken.append(f"{why}: {fitted.mix}")
+            found.spoiled.add(str(fitted.mix))
             return False
         self._note(budget, fitted)
         return True
@@ -316,12 +327,14 @@ class Study:
         return self.footprints.of(variant, fitted.placement).weight_bytes
 
     def _by_encoder(self, budget: Budget, found: Figures) -> None:
-        """Of each variant of the text encoders the most promising mix, measured."""
+        """Of each variant of each text encoder the most promising mix, measured."""
         groups: dict[str, list[Fitted]] = {}
         for fitted in budget.contest.fitted:
             encoders = [variant for variant in fitted.mix.variants if variant.role.encodes_text]
-            if all(variant.precision is not Precision.MIXED for variant in encoders):
-                groups.setdefault(" + ".join(map(str, encoders)), []).append(fitted)
+            for variant in encoders:
+                if variant.precision is not Precision.MIXED:
+                    which = f"{variant.role.words} " if len(encoders) > 1 else ""
+                    groups.setdefault(f"{which}{variant}", []).append(fitted)
         for why, group in sorted(groups.items()):
             chosen = budget.promising(group)
             if chosen is not None and self._measured(budget, why, chosen, found):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, VERIFIED
 from sdpack.errors import BundleError
+from sdpack.estimate import ENOUGH
 from sdpack.placement import Role
 from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
@@ -86,21 +87,26 @@ def said(build: Build) -> list[str]:
         f"{record.winner} was chosen for {peak} of {budget}: {record.metric} {winner.own} over "
         f"{winner.pictures} pictures, drawn on {record.measured_on}."
     ]
+    fates = [e.fate for e in record.entrants if e.fate not in (None, SCREENED_OUT)]
     field = f"{record.fitting:,} mixes fit"
-    raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
     if record.screened is not None:
-        field += f", {len(raced) + 1} of them raced"
+        field += f", {len(fates)} of them raced"
+    if "broken" in fates:
+        field += f", {fates.count('broken')} drew broken pictures"
+    raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
         lines.append(f"Of the others, {rival.mix} came nearest: {_rival(rival, winner)}; {field}.")
     else:
-        lines.append(f"It raced alone; {field}.")
+        lines.append(f"There is none to compare it with; {field}.")
     return lines
 
 
 def _rival(rival: Point, winner: Point) -> str:
     """How the nearest rival differs, in quality and bytes."""
-    told = f"{rival.difference.signed()} over {rival.pictures} pictures"
+    told = f"{rival.difference.signed()} over {rival.paired} pictures"
+    if rival.paired < ENOUGH:
+        told = f"{rival.difference.value:+.3f} over {rival.paired} pictures, too few to tell"
     apart = rival.entrant.size_bytes - winner.entrant.size_bytes
     if apart == 0:
         return f"{told}, no smaller"
@@ -143,7 +149,7 @@ def _mixes(build: Build) -> Table:
         build.record.metric,
         "to the winner",
         "of its own pictures",
-        "pictures",
+        "pictures, paired of all",
         "KID",
         "a picture",
         "in the race",
@@ -170,7 +176,7 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         f"{point.quality.value:.3f}",
         point.difference.signed(),
         str(point.own),
-        str(point.pictures),
+        f"{point.paired} of {point.pictures}",
         "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
         "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
         _fate(point),

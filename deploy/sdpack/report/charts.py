@@ -74,12 +74,19 @@ class Figure:
         return found
 
 
-def point_rows(points: Sequence[Point]) -> list[Row]:
-    """What the scatter charts draw of each mix; the first point is drawn last, above the others."""
-    return [_point_row(point) for point in reversed(points)]
+def point_rows(build: Build) -> list[Row]:
+    """What the scatter charts draw of each mix; the winner is drawn last, above the others."""
+    return [_point_row(point, build.record.indifference) for point in reversed(build.points)]
 
 
-def _point_row(point: Point) -> Row:
+def _outcome(point: Point, indifference: float) -> str:
+    """Of a mix that is the same as another which was worse, that it was beaten."""
+    found = OUTCOMES.get(point.entrant.fate, BEATEN)
+    below = point.difference.high < 0 or point.difference.value <= -indifference
+    return BEATEN if found is LEVEL and below else found
+
+
+def _point_row(point: Point, indifference: float) -> Row:
     parts = {role.value: str(part) for role, part in point.entrant.parts.items()}
     precisions = {part.precision.split("@")[0] for part in point.entrant.parts.values()}
     seconds = point.latency_s
@@ -96,7 +103,7 @@ def _point_row(point: Point) -> Row:
         "lost_to": point.entrant.lost_to or "",
         "said_difference": point.difference.signed(),
         "pictures": point.pictures,
-        "outcome": OUTCOMES.get(point.entrant.fate, BEATEN),
+        "outcome": _outcome(point, indifference),
         "fate": point.entrant.fate or "drawn for comparison",
         "fits": "yes" if point.entrant.fits else "no",
         "latency_ms": None if seconds is None else 1000 * seconds,
@@ -108,7 +115,7 @@ def _point_row(point: Point) -> Row:
 
 def quality_by_memory(build: Build) -> Figure:
     """Quality against predicted peak memory, for every mix that was drawn."""
-    rows, metric = point_rows(build.points), build.record.metric
+    rows, metric = point_rows(build), build.record.metric
     budget = build.record.memory.budget_bytes
     layers = _scatter(rows, "peak_mib", "Predicted peak memory (MiB)", metric, "on_front")
     largest = max(row["peak_mib"] for row in rows)
@@ -134,7 +141,7 @@ def quality_by_memory(build: Build) -> Figure:
 
 def quality_by_latency(build: Build) -> Figure | None:
     """Quality against seconds for a picture; None where fewer than two mixes were timed."""
-    rows = [row for row in point_rows(build.points) if row["latency_ms"] is not None]
+    rows = [row for row in point_rows(build) if row["latency_ms"] is not None]
     if len(rows) < 2:
         return None
     metric = build.record.metric

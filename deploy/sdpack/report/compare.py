@@ -52,11 +52,13 @@ class Comparison:
     @property
     def caveat(self) -> str | None:
         """What else than the mixes was not the same."""
-        if self.first.record.drawn_with == self.second.record.drawn_with:
+        builds = (self.first, self.second)
+        ways = [f"{_sampling(build)}, {build.record.drawn_with}" for build in builds]
+        if ways[0] == ways[1]:
             return None
         return (
             "They were not drawn in the same way, which may be part of the difference: "
-            f"{self.first.record.drawn_with} and {self.second.record.drawn_with}."
+            f"{ways[0]} and {ways[1]}."
         )
 
     @property
@@ -76,6 +78,7 @@ class Comparison:
             ("KID to real pictures", *(_distance(build) for build in builds)),
             ("one picture where it was built", *(_latency(build) for build in builds)),
             ("drawn on", *(build.record.measured_on for build in builds)),
+            ("drawn in", *(_sampling(build) for build in builds)),
         ]
         return [(row[0], row[1], row[2]) for row in found]
 
@@ -189,7 +192,7 @@ def by_prompt(found: Comparison) -> Figure:
             color=alt.Color(
                 "better:N",
                 scale=alt.Scale(domain=list(names), range=["#0072B2", "#D55E00"]),
-                legend=alt.Legend(title="drew better", orient="top"),
+                legend=alt.Legend(title="scored higher", orient="top"),
             ),
             tooltip=[
                 alt.Tooltip("prompt:N"),
@@ -215,6 +218,11 @@ def by_prompt(found: Comparison) -> Figure:
         configured(alt.layer(band, bars, line, width="container", height=300)),
         rows,
     )
+
+
+def _sampling(build: Build) -> str:
+    sampling = build.record.sampling
+    return f"{sampling.steps} steps, guidance {sampling.guidance_scale:g}"
 
 
 def _part(part: PartFigures | None) -> str:

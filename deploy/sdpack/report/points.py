@@ -49,7 +49,7 @@ class Point:
         quality: the mean, placed by its difference from the winner; of the winner itself there is
             no difference, and no interval of it.
         own: the mean over its own pictures, and its interval.
-        difference: from the winner, over the prompts both drew.
+        difference: from the winner, over the `paired` prompts both drew.
         latency_s: of one picture; None where it was not timed.
         on_front, on_latency_front: whether it fits, and no other that does is both better and
             smaller, or faster.
@@ -60,6 +60,7 @@ class Point:
     own: Estimate
     difference: Estimate
     pictures: int
+    paired: int
     latency_s: float | None
     on_front: bool = False
     on_latency_front: bool = False
@@ -198,7 +199,7 @@ class Build(Drawn):
             own, away = mean_estimate(np.array(list(mine.values()))), difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
             seconds = self.latency_s(entrant)
-            found.append(Point(entrant, placed, own, away, len(mine), seconds))
+            found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds))
         found.sort(key=lambda point: (point.entrant is not self._winner, -point.quality.value))
         return on_fronts(found)
 
@@ -211,8 +212,11 @@ class Build(Drawn):
         """What each precision of each part costs in quality, where two mixes show it."""
         found: dict[tuple[Role, str, str], Cost] = {}
         for role, group in self._alike():
-            widest = max(group, key=lambda entrant: entrant.parts[role].weight_bytes)
-            for entrant in group:
+            scored = [entrant for entrant in group if self.scores(entrant)]
+            if not scored:
+                continue
+            widest = max(scored, key=lambda entrant: entrant.parts[role].weight_bytes)
+            for entrant in scored:
                 cost = self._cost(role, entrant, widest)
                 if cost is None:
                     continue
@@ -336,7 +340,7 @@ def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tu
     Raises:
         StoreError: there is none, or one cannot be understood.
     """
-    found, others = [], set[str]()
+    found, others, unread = [], set[str](), ""
     for row in read_rows(ledger, (kind,)):
         if name is not None and row.value.get("name", name) != name:
             others.add(str(row.value["name"]))
@@ -346,10 +350,11 @@ def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tu
         except ValidationError as cause:
             problem = cause.errors(include_url=False)[0]
             key = ".".join(str(step) for step in problem["loc"])
-            raise StoreError(
-                f"{ledger}: the record of a {kind} cannot be read: {key}: {problem['msg']}; run "
-                f"`sdpack {kind}` again"
-            ) from cause
+            unread = f"{key}: {problem['msg']}"
+    if not found and unread:
+        raise StoreError(
+            f"{ledger}: the record of a {kind} cannot be read: {unread}; run `sdpack {kind}` again"
+        )
     if found:
         return max(found, key=lambda each: each[1])
     if not others:

@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from sdpack.units import format_bytes
 
 GROUPS = ("text", "denoiser", "decoder")
 BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
-SAME_MIX, TOO_FEW = "the same mix", "too few prompts to tell"
+SAME_MIX, TOO_FEW = "both one mix", "too few prompts to tell"
 VERDICTS = (BETTER, WORSE, NOT_TOLD, SAME_MIX, TOO_FEW)
 COLUMNS = (
     "budget_bytes",
@@ -43,9 +42,9 @@ COLUMNS = (
     "placement",
     "peak_bytes",
     "pictures",
-    "quality",
-    "quality_low",
-    "quality_high",
+    "own",
+    "own_low",
+    "own_high",
     "difference",
     "difference_low",
     "difference_high",
@@ -86,8 +85,8 @@ class Claim:
     Attributes:
         difference: the first mix's score minus the second's; None where both are one mix.
         prompts: both drew.
-        verdict: "better", "worse", "not told apart" (at 95 %), "the same mix", or that there are
-            too few prompts to tell.
+        verdict: "better", "worse", "not told apart" (at 95 %), that both are one mix, or that there
+            are too few prompts to tell.
     """
 
     budget_bytes: int
@@ -225,9 +224,10 @@ def finding(study: StudyResult) -> list[str]:
         f"{format_bytes(last.budget_bytes)}, {len(record.prompts)} prompts each, "
         f"{record.metric}. Better and worse are said at 95 % for each comparison by itself, not "
         "for all of them together.",
-        "The best mix at a budget is the smallest that raced and was not seen to be worse than the "
-        f"leader by more than {record.indifference:g}; another may draw a little better. It was "
-        "chosen on the very prompts it is compared on here, which flatters it.",
+        "The best mix at a budget won its race: the smallest of those not told from the leader, "
+        f"nor seen to score less by more than {record.indifference:g}, unless its pictures taken "
+        "together were farther from real ones. It was chosen on the very prompts it is compared "
+        "on here, which flatters it.",
     ]
     lines += [_verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN)]
     lines += [_shares(study, first, last)]
@@ -239,8 +239,14 @@ def finding(study: StudyResult) -> list[str]:
         lines.append(f"Picked, and then seen to draw broken pictures: {', '.join(broken)}.")
     missing = [b for b in record.budgets if not b.runs]
     if missing:
-        said = ", ".join(format_bytes(b.budget_bytes) for b in missing)
-        lines.append(f"Nothing that draws fits into {said}.")
+        none = [b for b in missing if "nothing fits" in (b.infeasible or "")]
+        for budgets, why in (
+            (none, "Nothing fits into"),
+            ([b for b in missing if b not in none], "All that was best draws broken pictures at"),
+        ):
+            if budgets:
+                said = ", ".join(format_bytes(b.budget_bytes) for b in budgets)
+                lines.append(f"{why} {said}.")
     return [line for line in lines if line]
 
 
@@ -256,12 +262,29 @@ def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
     if not claims:
         return ""
     by_verdict: dict[str, list[str]] = {}
-    for verdict, alike in groupby(claims, lambda claim: (claim.verdict, claim.difference)):
-        by_verdict.setdefault(verdict[0], []).append(_said(list(alike)))
+    for alike in _neighbours(study, claims):
+        by_verdict.setdefault(alike[0].verdict, []).append(_said(alike))
     told = [f"{name} at {', '.join(by_verdict[name])}" for name in VERDICTS if name in by_verdict]
     one = _words(first)
     one = one if before else one[0].upper() + one[1:]
     return f"{before}{one} against {_words(second)}: {'; '.join(told)}."
+
+
+def _neighbours(study: StudyResult, claims: Sequence[Claim]) -> list[list[Claim]]:
+    """Claims of which the same was seen at budgets next to each other, together."""
+    places = {budget.budget_bytes: n for n, budget in enumerate(study.record.budgets)}
+    found: list[list[Claim]] = []
+    for claim in claims:
+        before = found[-1][-1] if found else None
+        if (
+            before is not None
+            and (before.verdict, before.difference) == (claim.verdict, claim.difference)
+            and places[claim.budget_bytes] == places[before.budget_bytes] + 1
+        ):
+            found[-1].append(claim)
+        else:
+            found.append([claim])
+    return found
 
 
 def _said(alike: Sequence[Claim]) -> str:

@@ -31,6 +31,7 @@ METRIC = "judge similarity"
 DRAWN_WITH = "a test"
 MIB = 2**20
 PROMPTS = 32
+TIMED = 10
 ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 WIDTHS = {"fp16": 4 * MIB, "w8": 2 * MIB, "w4": MIB}
 
@@ -171,7 +172,8 @@ def ledger_of_many(
         for precisions in product(WIDTHS, repeat=3):
             fate = "worse" if entrants else "won"
             seen = prompts if fate == "won" else prompts // 2
-            each = entrant(names, precisions, fate=fate, prompts=seen)
+            timed = len(entrants) < TIMED
+            each = entrant(names, precisions, fate=fate, prompts=seen, timed=timed)
             entrants.append(each)
             loss = sum(list(WIDTHS).index(p) for p in precisions) * 0.01
             loss += 0.02 * sum(name != candidates[0] for name in names)
@@ -181,7 +183,7 @@ def ledger_of_many(
     with ledger._database:  # one transaction, or thousands of rows take minutes
         for number, each in enumerate(entrants):
             write_scores(ledger, found, each, list(scores[each.mix]))
-            if number < 10:
+            if number < TIMED:
                 write_latency(ledger, found, each, 0.1 + 0.01 * number)
         write_build(ledger, found)
     ledger.close()

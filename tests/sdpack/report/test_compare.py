@@ -139,7 +139,7 @@ def test_what_was_drawn_in_another_way_is_said(tmp_path: Path) -> None:
     second = bundle(tmp_path / "two", "w4", NOISE, drawn_with="another way")
     caveat = compare(first, second).caveat
     assert caveat is not None
-    assert "a test and another way" in caveat
+    assert "guidance 2, a test and 4 steps, guidance 2, another way" in caveat
 
 
 @pytest.mark.parametrize("damage", [b"", b"no picture", None])

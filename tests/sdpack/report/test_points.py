@@ -11,7 +11,7 @@ from sdpack.errors import StoreError
 from sdpack.estimate import difference_estimate
 from sdpack.ledger import Ledger
 from sdpack.placement import Role
-from sdpack.record import BUILD, BuildRecord
+from sdpack.record import BUILD, DISTANCE, BuildRecord
 from sdpack.report.points import _front, paired, read_build
 
 from tests.sdpack.report.ledgers import (
@@ -152,7 +152,7 @@ def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: 
 
 def test_what_later_builds_saw_of_a_mix_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=16)
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=16, timed=True)
     ledger, found = Ledger(path), record([won], 48)
     write_scores(ledger, found, won, [0.5] * 16)
     write_latency(ledger, found.model_copy(update={"cores": 64}), won, 9.0)
@@ -220,3 +220,51 @@ def test_pairs_are_of_the_same_prompts(one: dict[int, float], other: dict[int, f
     apart = paired(one, other)
     assert len(apart) == len(one.keys() & other.keys())
     assert np.allclose(apart, -paired(other, one))
+
+
+def test_of_two_names_for_the_same_graphs_all_prompts_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=32)
+    double = won.model_copy(update={"mix": "z/mixed@16.00", "fate": "same", "prompts": 16})
+    ledger, found = Ledger(path), record([won, double], 32)
+    write_scores(ledger, found, won, [0.5] * 32)
+    write_build(ledger, found)
+    ledger.close()
+    assert read_build(path).winner.pictures == 32
+
+
+def test_latencies_and_distances_of_others_are_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=32, distance_prompts=16)
+    ledger, found = Ledger(path), record([won], 32, real="real")
+    write_scores(ledger, found, won, [0.5] * 32)
+    write_latency(ledger, found, won, 0.25)  # by a build that timed it; this one did not
+    for seen, real, value in ((16, "real", 1.0), (32, "real", 2.0), (16, "other", 3.0)):
+        inputs = {
+            **won.contents,
+            "prompts": list(found.prompts[:seen]),
+            "seeds": list(range(seen)),
+            "size": found.size,
+            "judge": won.judge,
+            "measured_on": found.drawn_with,
+            "real": real,
+        }
+        ledger.record(DISTANCE, inputs, {"value": value, "low": value, "high": value})
+    write_build(ledger, found)
+    ledger.close()
+    build = read_build(path)
+    assert build.winner.latency_s is None
+    distance = build.distance(won)
+    assert distance is not None
+    assert (distance[0], distance[1].value) == (16, 1.0)
+
+
+def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=2)
+    ledger, found = Ledger(path), record([won], 2)
+    write_scores(ledger, found, won, [0.1, 0.2])
+    ledger.record(BUILD, {"of": "another sdpack"}, {"schema": 1, "strange": True})
+    write_build(ledger, found)
+    ledger.close()
+    assert read_build(path).record.name == "test"

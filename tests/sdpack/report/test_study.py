@@ -44,7 +44,7 @@ def test_claims_say_what_holds_and_what_does_not(ledger: Path) -> None:
     assert claims[16, ENCODER_FIRST, DENOISER_FIRST].verdict == "better"
     assert claims[16, BEST, LIKE_STABLE_DIFFUSION].verdict == "better"
     assert claims[16, BEST, "all w8"].verdict == "not told apart"
-    assert claims[64, ENCODER_FIRST, DENOISER_FIRST].verdict == "the same mix"
+    assert claims[64, ENCODER_FIRST, DENOISER_FIRST].verdict == "both one mix"
     assert (64, BEST, LIKE_STABLE_DIFFUSION) not in claims
 
 
@@ -52,13 +52,13 @@ def test_the_finding_repeats_the_claims_and_no_more(ledger: Path) -> None:
     said = "\n".join(finding(read_study(ledger)))
     assert "2 budgets from 16.0 MiB to 64.0 MiB, 32 prompts each" in said
     assert "“encoder first” against “denoiser first”: better at 16.0 MiB (+0.0" in said
-    assert "; the same mix at 64.0 MiB." in said
+    assert "; both one mix at 64.0 MiB." in said
     assert "The best mix against all w8: not told apart at 16.0 MiB" in said
     assert (
         "16.0 MiB: 20% / 20% / 60%, and mixes that raced level with it give the text encoder"
         in said
     )
-    assert "Nothing that draws fits into 8.0 MiB." in said
+    assert "Nothing fits into 8.0 MiB." in said
     assert "; worse at" not in said
     assert ": worse at" not in said
 
@@ -80,7 +80,7 @@ def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
     assert {p.mix for p in before.points} - {p.mix for p in after.points} == {gone}
     rows = next(f.rows for f in study_figures(after) if f.name == "quality-budget")
     assert gone not in {row["mix"] for row in rows}
-    assert "“encoder first” against “denoiser first”: the same mix at" in "\n".join(finding(after))
+    assert "“encoder first” against “denoiser first”: both one mix at" in "\n".join(finding(after))
 
 
 def test_charts_hold_the_points(ledger: Path) -> None:
@@ -111,7 +111,7 @@ def test_everything_is_written(ledger: Path, tmp_path: Path) -> None:
     with (tmp_path / "out" / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(study.points)
-    assert float(rows[0]["quality"]) == pytest.approx(study.points[0].own.value, abs=1e-6)
+    assert float(rows[0]["own"]) == pytest.approx(study.points[0].own.value, abs=1e-6)
     found = json.loads((tmp_path / "out" / "points.json").read_text())
     assert found["infeasible"] == {str(8 * MIB): "nothing fits into 8.0 MiB"}
     assert found["finding"] == finding(study)
@@ -159,7 +159,7 @@ def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
     ledger_of_study(tmp_path / "few.sqlite", prompts=4)
     study = read_study(tmp_path / "few.sqlite")
     verdicts = {claim.verdict for claim in study.claims}
-    assert verdicts == {"too few prompts to tell", "the same mix"}
+    assert verdicts == {"too few prompts to tell", "both one mix"}
 
 
 def test_without_the_scores_of_a_best_mix_there_is_no_page(ledger: Path) -> None:
