@@ -41,8 +41,15 @@ ROLE_COLOURS = {
     Role.DENOISER: "#E69F00",
     Role.DECODER: "#009E73",
 }
-SCRATCH, PROCESS, MEASURED = "scratch", "process", "in all"
-OTHER_COLOURS = {SCRATCH: "#CC79A7", PROCESS: "#999999", MEASURED: "#555555"}
+SCRATCH, PROCESS, MEASURED, BUDGET, RESERVE = "scratch", "process", "in all", "budget", "reserve"
+OTHER_COLOURS = {
+    SCRATCH: "#CC79A7",
+    PROCESS: "#999999",
+    MEASURED: "#555555",
+    BUDGET: "#b8c4cc",
+    RESERVE: "#7d8a93",
+}
+WIDE = 12  # a device with so many times what is taken is not drawn to scale
 ANY = "any"
 PRECISION = "precision"
 HEIGHT = 340
@@ -241,7 +248,8 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
         measured: what was seen, in bytes, by where.
     """
     memory, reserve = build.record.memory, build.record.profile.memory.reserve
-    predicted = "predicted"
+    whole = sum(memory.weights.values()) + memory.activation_bytes + memory.fixed_bytes
+    budget, predicted, device = memory.budget_bytes, "predicted", "device"
     rows = [
         _segment(predicted, f"{role.words} weights", count, ROLE_COLOURS[role])
         for role, count in memory.weights.items()
@@ -252,6 +260,12 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
         rows.append(_segment(predicted, PROCESS, memory.fixed_bytes, OTHER_COLOURS[PROCESS]))
     for where, count in measured.items():
         rows.append(_segment(where, MEASURED, count, OTHER_COLOURS[MEASURED]))
+    seen = [predicted, *measured]
+    drawn = budget + reserve <= WIDE * max(whole, *measured.values(), 0)
+    if drawn:
+        seen.append(device)
+        for kind, count in ((BUDGET, budget), (RESERVE, reserve)):
+            rows.append(_segment(device, kind, count, OTHER_COLOURS[kind]))
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     colours = {row["kind"]: row["colour"] for row in rows}
     bars = (
@@ -259,7 +273,7 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
         .mark_bar(height=34)
         .encode(
             x=alt.X("mib:Q", title="Memory at the peak (MiB)", stack=True),
-            y=alt.Y("bar:N", title=None, sort=[predicted, *measured]),
+            y=alt.Y("bar:N", title=None, sort=seen),
             color=alt.Color(
                 "kind:N",
                 scale=alt.Scale(domain=kinds, range=[colours[kind] for kind in kinds]),
@@ -273,17 +287,11 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
             ],
         )
     )
-    whole = sum(memory.weights.values()) + memory.activation_bytes + memory.fixed_bytes
-    layers = [bars]
-    budget = memory.budget_bytes
-    drawn = budget <= 3 * max(whole, *measured.values(), 0) if measured else budget <= 3 * whole
-    if drawn:
-        layers.append(_rule([{"budget": budget / MIB}], "budget"))
-    where = "the dashed line" if drawn else "far to the right"
+    where = "the lowest bar" if drawn else "far to the right"
     caption = (
         f"The winner takes {format_bytes(whole)} at its peak, {whole / budget:.1%} of the budget "
-        f"of {format_bytes(budget)} ({where}); {format_bytes(reserve)} more of the device are "
-        f"its reserve. Predicted from {memory.predicted_from.value}."
+        f"of {format_bytes(budget)} ({where}); {format_bytes(reserve)} more are kept in reserve. "
+        f"Predicted from {memory.predicted_from.value}."
     )
     return Figure(
         "memory",
@@ -291,7 +299,7 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
         caption,
         "Stacked bar of the memory at the peak: "
         + ", ".join(f"{row['bar']} {row['kind']} {row['said']}" for row in rows),
-        _layered(layers, None, height=60 + 60 * (1 + len(measured))),
+        _layered([bars], None, height=60 * (1 + len(seen))),
         rows,
     )
 
