@@ -5,6 +5,10 @@ const views = [];
 
 async function draw(name) {
   const there = await vegaEmbed(document.getElementById(name), figures[name], options);
+  // Vega shows tooltips to a pointer that moves; a finger only taps.
+  there.view.addEventListener("click", (event, item) => {
+    there.view.tooltip()(null, event, item, item && item.tooltip);
+  });
   views.push(there.view);
 }
 

@@ -175,3 +175,19 @@ def test_bad_input_is_one_line(
     assert ran.exit_code == 1
     assert ran.stderr.startswith("Error: ")
     assert len(ran.stderr.splitlines()) == 1
+
+
+@needs_a_browser
+def test_a_tap_shows_the_mix(browser: Browser, page: Path) -> None:
+    phone = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    tab = phone.new_page()
+    tab.goto(page.as_uri())
+    tab.wait_for_function("document.documentElement.dataset.drawn === '4'")
+    mark = tab.locator("#quality-memory svg path[aria-roledescription='point']").last
+    mark.scroll_into_view_if_needed()
+    mark.tap()
+    tab.wait_for_selector("#vg-tooltip-element.visible")
+    assert "judge similarity" in tab.locator("#vg-tooltip-element").inner_text()
+    phone.close()
