@@ -52,16 +52,23 @@ def finish(build: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def contents(bundle: Path) -> dict[str, Any]:
-    """Every file of a bundle; the manifest without what was timed."""
+    """Every file that ships in a bundle, without what was timed, and when."""
     found: dict[str, Any] = {
         path.relative_to(bundle).as_posix(): path.read_bytes()
         for path in bundle.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "report.html" and path.parent.name != "charts"
     }
     manifest = json.loads(found.pop("manifest.json"))
     for standing in manifest["evidence"]["standings"]:
         assert standing.pop("latency_s") > 0
-    return {**found, "manifest.json": manifest}
+    del manifest["files"]["ledger.jsonl"]
+    rows = [json.loads(line) for line in found.pop("ledger.jsonl").splitlines()[1:]]
+    assert sum(row["kind"] == "latency" for row in rows) > 0
+    seen = [
+        {**row, "made_at": None, "value": {**row["value"], "seconds": None, "spent": None}}
+        for row in rows
+    ]
+    return {**found, "manifest.json": manifest, "ledger.jsonl": seen}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +102,7 @@ def test_a_build_killed_again_and_again_ends_the_same(
     assert killed > KILLS / 2
     assert contents(out) == wanted
     assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
+    assert (out / "report.html").is_file()
 
 
 def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
