@@ -55,6 +55,7 @@ VERIFIED = "verified.json"
 SAMPLES = "samples.png"
 LEDGER = "ledger.jsonl"
 CONTACT_SHEET = "contact.png"
+SHEET_GAP = 4  # pixels of white around each of its pictures
 REPORT = "report.html"
 CHARTS = "charts"
 ONNX = "onnx"

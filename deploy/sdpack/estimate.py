@@ -27,7 +27,9 @@ class Estimate:
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def signed(self, digits: int = 3) -> str:
-        """A difference in words: "+0.012 [-0.003, +0.027]"."""
+        """A difference in words: "+0.012 [-0.003, +0.027]"; without interval where it has none."""
+        if self.low == self.high:
+            return f"{self.value:+.{digits}f}"
         low, high = (f"{bound:+.{digits}f}" for bound in (self.low, self.high))
         return f"{self.value:+.{digits}f} [{low}, {high}]"
 

@@ -30,6 +30,7 @@ STABLE_DIFFUSION = {"text": 0.12, "denoiser": 0.80, "decoder": 0.08}
 """Of the 1.07 billion parameters of Stable Diffusion 1.x; all text encoders count as one."""
 LATENCY = "latency"
 DISTANCE = "kid"
+SIMILARITY, FIDELITY = "judge similarity", "fidelity to fp32"  # kinds of rows with scores
 CHUNK = 16  # prompts whose scores are a row; the last of a mix may have fewer
 SCREENED_OUT = "screened out"
 PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (

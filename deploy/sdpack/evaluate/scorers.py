@@ -10,10 +10,8 @@ from torch import Tensor
 from sdpack.artifacts import digest
 from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
 from sdpack.evaluate.studio import Ensemble, Studio
+from sdpack.record import FIDELITY, SIMILARITY
 from sdpack.runtime.pipeline import Pictures
-
-SIMILARITY = "judge similarity"
-FIDELITY = "fidelity to fp32"
 
 
 class Judged:

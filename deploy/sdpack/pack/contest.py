@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, digest, file_sha256
+from sdpack.bundle import SHEET_GAP
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
@@ -458,7 +459,7 @@ def _chunks(asked: Sequence[int]) -> list[list[int]]:
     return list(found.values())
 
 
-def sheet(pictures: Pictures, columns: int = 5, gap: int = 4) -> Pictures:
+def sheet(pictures: Pictures, columns: int = 5, gap: int = SHEET_GAP) -> Pictures:
     """Pictures side by side on white: uint8 (H, W, 3)."""
     height, width = (size + gap for size in pictures.shape[1:3])
     rows = -(-len(pictures) // columns)

@@ -149,11 +149,7 @@ class Budget:
 
 @dataclass
 class Figures:
-    """What was found for one budget, until mixes have names.
-
-    Attributes:
-        spoiled: the mixes of `broken`.
-    """
+    """What was found for one budget, until mixes have names."""
 
     budget_bytes: int
     infeasible: str | None = None
@@ -161,8 +157,7 @@ class Figures:
     runs: list[tuple[str, Fitted]] = field(default_factory=list)
     level: list[Mix] = field(default_factory=list)
     by_encoder: list[tuple[str, Fitted]] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    spoiled: set[str] = field(default_factory=set)
+    broken: list[tuple[str, Mix]] = field(default_factory=list)
 
     def document(self, names: Mapping[Mix, str]) -> BudgetFigures:
         """As the ledger keeps it."""
@@ -185,7 +180,7 @@ class Figures:
             runs=runs(self.runs),
             level=tuple(names[mix] for mix in self.level),
             by_encoder=runs(self.by_encoder),
-            broken=tuple(self.broken),
+            broken=tuple(f"{why}: {mix}" for why, mix in self.broken),
         )
 
 
@@ -262,7 +257,8 @@ class Study:
             picked = pick(budget)
             if picked is not None and self._measured(budget, why, picked, found):
                 found.runs.append((why, picked))
-        found.level = [fitted.mix for fitted in level if str(fitted.mix) not in found.spoiled]
+        spoiled = {mix for _, mix in found.broken}
+        found.level = [fitted.mix for fitted in level if fitted.mix not in spoiled]
         for mix in found.level:
             self._note(budget, by_mix[mix])
         return found
@@ -271,8 +267,7 @@ class Study:
         """Whether a mix, measured on all the prompts, draws no broken picture."""
         every = range(budget.contest.rules.most)
         if (budget.contest.scores([fitted.mix], every) <= BROKEN_SCORE).any():
-            found.broken.append(f"{why}: {fitted.mix}")
-            found.spoiled.add(str(fitted.mix))
+            found.broken.append((why, fitted.mix))
             return False
         self._note(budget, fitted)
         return True

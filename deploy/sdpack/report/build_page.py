@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, VERIFIED
+from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.errors import BundleError
 from sdpack.estimate import ENOUGH
+from sdpack.evaluate.race import Fate
 from sdpack.placement import Role
 from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
@@ -26,8 +27,6 @@ from sdpack.report.page import (
 )
 from sdpack.report.points import Build, Point, read_build
 from sdpack.units import format_bytes
-
-GAP = 4  # between pictures of a contact sheet, in pixels
 
 
 def write_report(
@@ -91,8 +90,8 @@ def said(build: Build) -> list[str]:
     field = f"{record.fitting:,} mixes fit"
     if record.screened is not None:
         field += f", {len(fates)} of them raced"
-    if "broken" in fates:
-        field += f", {fates.count('broken')} drew broken pictures"
+    if Fate.BROKEN in fates:
+        field += f", {fates.count(Fate.BROKEN)} drew broken pictures"
     raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
@@ -273,17 +272,20 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
         whole = Image.open(path).convert("RGB")
     except (OSError, SyntaxError, ValueError) as cause:
         raise BundleError(f"{path} cannot be read ({cause}); copy the bundle again") from cause
-    if whole.size != (GAP + columns * (width + GAP), GAP + rows * (height + GAP)):
+    if whole.size != (
+        SHEET_GAP + columns * (width + SHEET_GAP),
+        SHEET_GAP + rows * (height + SHEET_GAP),
+    ):
         raise BundleError(
             f"{path} is {whole.width}x{whole.height}, which does not hold {rows} rows of {columns} "
             f"pictures of {width}x{height}; copy the bundle again"
         )
     for number, shown in enumerate(record.shown):
         scores = _scores(build, shown.mix)
-        top = GAP + number * (height + GAP)
+        top = SHEET_GAP + number * (height + SHEET_GAP)
         pictures = []
         for column in range(columns):
-            left = GAP + column * (width + GAP)
+            left = SHEET_GAP + column * (width + SHEET_GAP)
             cut = whole.crop((left, top, left + width, top + height))
             pictures.append(Picture(picture_uri(cut), scores.get(column)))
         yield PictureRow(shown.label, shown.mix, pictures)

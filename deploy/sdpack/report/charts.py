@@ -12,25 +12,28 @@ from typing import Any
 
 import altair as alt
 
+from sdpack.evaluate.race import Fate
 from sdpack.placement import Role
 from sdpack.record import SCREENED_OUT
 from sdpack.report.points import Build, Cost, Point
 from sdpack.units import format_bytes
 
 MIB = 2**20
-WON, LEVEL, BEATEN, BESIDE = "the winner", "level with it", "beaten", "not in the race"
-OUTCOMES = {
-    "won": WON,
-    "tied": LEVEL,
-    "same": LEVEL,
-    "no better": BEATEN,
-    "worse": BEATEN,
+WON, LEVEL, LARGER = "the winner", "level with it", "no better, and larger"
+BEATEN, BESIDE = "beaten", "not in the race"
+OUTCOMES: Mapping[str | None, str] = {
+    Fate.WON: WON,
+    Fate.TIED: LEVEL,
+    Fate.SAME: LEVEL,
+    Fate.NO_BETTER: LARGER,
+    Fate.WORSE: BEATEN,
     SCREENED_OUT: BESIDE,
     None: BESIDE,
 }
 LOOKS = {
     WON: ("#D55E00", "diamond"),
     LEVEL: ("#0072B2", "circle"),
+    LARGER: ("#CC79A7", "square"),
     BEATEN: ("#8a8a8a", "cross"),
     BESIDE: ("#009E73", "triangle-up"),
 }
@@ -88,7 +91,7 @@ def point_rows(build: Build) -> list[Row]:
 
 def _outcome(point: Point, indifference: float) -> str:
     """Of a mix that is the same as another which was worse, that it was beaten."""
-    found = OUTCOMES.get(point.entrant.fate, BEATEN)
+    found = OUTCOMES[point.entrant.fate]
     below = point.difference.high < 0 or point.difference.value <= -indifference
     return BEATEN if found is LEVEL and below else found
 
@@ -355,7 +358,7 @@ def cost_of_precisions(build: Build) -> Figure | None:
         "What each precision costs",
         "Each row is a part stored in less than the widest form it was drawn in, all else the "
         "same: how much the score changes, with 95 % intervals over the prompts both drew. Left "
-        "of the line is worse. Few pictures make wide intervals.",
+        "of the line is worse. Few pictures make wide intervals; of one there is none.",
         "Dot chart of the change of the score by part and precision: "
         + "; ".join(f"{row['what']} {row['said']}" for row in rows),
         _layered(drawn, None, height=max(80, 22 * len(rows))),

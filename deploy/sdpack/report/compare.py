@@ -10,14 +10,14 @@ import altair as alt
 from sdpack.errors import InputError
 from sdpack.estimate import ENOUGH, Estimate, difference_estimate
 from sdpack.placement import Role
-from sdpack.record import PartFigures
+from sdpack.record import FIDELITY, PartFigures
 from sdpack.report.build_page import sheet_rows
 from sdpack.report.charts import Figure, configured
 from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page
 from sdpack.report.points import Build, paired, read_build
 from sdpack.units import format_bytes
 
-_BETTER = {"fidelity to fp32": "is nearer to its own fp32 than {}"}  # which is no quality
+_BETTER = {FIDELITY: "is nearer to its own fp32 than {}"}  # which is no quality
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,6 @@ class Point:
     def placement(self) -> str:
         return str(self.entrant.placement.placement())
 
-    @property
-    def weights(self) -> dict[Role, int]:
-        """Bytes of every part, whatever is loaded when."""
-        return {role: part.weight_bytes for role, part in self.entrant.parts.items()}
-
 
 @dataclass(frozen=True)
 class Cost:

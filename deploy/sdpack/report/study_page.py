@@ -29,6 +29,7 @@ from sdpack.report.study_points import (
     as_csv,
     as_json,
     finding,
+    labels,
     read_study,
 )
 from sdpack.units import format_bytes
@@ -147,15 +148,6 @@ def shares_by_budget(study: StudyResult) -> Figure:
     )
 
 
-def labels(budgets: Iterable[int]) -> dict[int, str]:
-    """What budgets are called, none the same as another, ascending."""
-    every = sorted(set(budgets))
-    found = {budget: format_bytes(budget) for budget in every}
-    if len(set(found.values())) < len(every):
-        found = {budget: f"{budget:,} B" for budget in every}
-    return found
-
-
 def _stack(
     budget: str, shares: Mapping[str, float], mix: str, level: tuple[float, float] | None
 ) -> list[Row]:
@@ -207,9 +199,9 @@ def quality_by_budget(study: StudyResult) -> Figure:
 def _own_means(points: Sequence[StudyPoint]) -> str:
     """Of the best mix at each budget, said once where they are the same."""
     best = [point for point in points if point.why == BEST]
-    found = []
+    said, found = labels(point.budget_bytes for point in points), []
     for own, alike in groupby(best, lambda point: point.own):
-        budgets = [format_bytes(point.budget_bytes) for point in alike]
+        budgets = [said[point.budget_bytes] for point in alike]
         where = budgets[0] if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
         found.append(f"{own} at {where}")
     return ", ".join(found)

@@ -20,6 +20,7 @@ from sdpack.record import (
     DENOISER_FIRST,
     DISTANCE,
     ENCODER_FIRST,
+    FIDELITY,
     LATENCY,
     LIKE_STABLE_DIFFUSION,
     STUDY,
@@ -128,6 +129,11 @@ class StudyResult(Drawn):
         if not self.feasible:
             raise StoreError(f"{record.name}: nothing fits any of its budgets; give larger ones")
 
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """What its budgets are called."""
+        return labels(budget.budget_bytes for budget in self.record.budgets)
+
     @property
     def feasible(self) -> list[BudgetFigures]:
         return [budget for budget in self.record.budgets if budget.runs]
@@ -215,13 +221,22 @@ def grouped(entrant: Entrant) -> dict[str, int]:
     return found
 
 
+def labels(budgets: Iterable[int]) -> dict[int, str]:
+    """What budgets are called, none the same as another, ascending."""
+    every = sorted(set(budgets))
+    found = {budget: format_bytes(budget) for budget in every}
+    if len(set(found.values())) < len(every):
+        found = {budget: f"{budget:,} B" for budget in every}
+    return found
+
+
 def finding(study: StudyResult) -> list[str]:
     """What the numbers show, in sentences, and no more than they show."""
     record, budgets = study.record, study.feasible
-    first, last = budgets[0], budgets[-1]
+    first, last, names = budgets[0], budgets[-1], study.names
     lines = [
-        f"{len(budgets)} budgets from {format_bytes(first.budget_bytes)} to "
-        f"{format_bytes(last.budget_bytes)}, {len(record.prompts)} prompts each, "
+        f"{len(budgets)} budgets from {names[first.budget_bytes]} to "
+        f"{names[last.budget_bytes]}, {len(record.prompts)} prompts each, "
         f"{record.metric}. Better and worse are said at 95 % for each comparison by itself, not "
         "for all of them together.",
         "The best mix at a budget won its race: the smallest of those not told from the leader, "
@@ -229,6 +244,8 @@ def finding(study: StudyResult) -> list[str]:
         "together were farther from real ones. It was chosen on the very prompts it is compared "
         "on here, which flatters it.",
     ]
+    if record.metric == FIDELITY:
+        lines.append("Fidelity is no quality: it tells how near pictures are to those of fp32.")
     lines += [_verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN)]
     lines += [_shares(study, first, last)]
     lines += [_verdicts(study, BEST, LIKE_STABLE_DIFFUSION, _LIKE)]
@@ -240,12 +257,12 @@ def finding(study: StudyResult) -> list[str]:
     missing = [b for b in record.budgets if not b.runs]
     if missing:
         none = [b for b in missing if "nothing fits" in (b.infeasible or "")]
-        for budgets, why in (
+        for group, why in (
             (none, "Nothing fits into"),
             ([b for b in missing if b not in none], "All that was best draws broken pictures at"),
         ):
-            if budgets:
-                said = ", ".join(format_bytes(b.budget_bytes) for b in budgets)
+            if group:
+                said = ", ".join(names[budget.budget_bytes] for budget in group)
                 lines.append(f"{why} {said}.")
     return [line for line in lines if line]
 
@@ -263,7 +280,7 @@ def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
         return ""
     by_verdict: dict[str, list[str]] = {}
     for alike in _neighbours(study, claims):
-        by_verdict.setdefault(alike[0].verdict, []).append(_said(alike))
+        by_verdict.setdefault(alike[0].verdict, []).append(_said(study, alike))
     told = [f"{name} at {', '.join(by_verdict[name])}" for name in VERDICTS if name in by_verdict]
     one = _words(first)
     one = one if before else one[0].upper() + one[1:]
@@ -287,9 +304,9 @@ def _neighbours(study: StudyResult, claims: Sequence[Claim]) -> list[list[Claim]
     return found
 
 
-def _said(alike: Sequence[Claim]) -> str:
+def _said(study: StudyResult, alike: Sequence[Claim]) -> str:
     """At which budgets one after the other the same was seen, and what."""
-    budgets = [format_bytes(claim.budget_bytes) for claim in alike]
+    budgets = [study.names[claim.budget_bytes] for claim in alike]
     told = budgets[0] if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
     away = alike[0].difference
     return told if away is None else f"{told} ({away.signed()})"
@@ -307,7 +324,7 @@ def _shares(study: StudyResult, first: BudgetFigures, last: BudgetFigures) -> st
         figures = next(b for b in study.feasible if b.budget_bytes == budget)
         best = next(p for p in study.points if p.budget_bytes == budget and p.why == BEST)
         low, high = study.level_shares(figures)
-        text = f"{format_bytes(budget)}: {_percent(best)}"
+        text = f"{study.names[budget]}: {_percent(best)}"
         if high > low:
             text += f", and mixes that raced level with it give the text encoder {low:.0%} to "
             text += f"{high:.0%}"
@@ -371,12 +388,12 @@ def as_csv(points: Sequence[StudyPoint]) -> str:
     return held.getvalue()
 
 
-def read_study(path: Path, name: str | None = None) -> StudyResult:
-    """A study of a ledger.
+def read_study(path: Path) -> StudyResult:
+    """The last study of a ledger.
 
     Raises:
-        StoreError: there is no ledger, it is damaged, of another schema, or holds no such study.
+        StoreError: there is no ledger, it is damaged, of another schema, or holds no study.
     """
     ledger = ledger_of(path)
-    record, made_at = chosen(ledger, StudyRecord, STUDY, name)
+    record, made_at = chosen(ledger, StudyRecord, STUDY, None)
     return StudyResult(record, read_rows(ledger, (record.metric, LATENCY, DISTANCE)), made_at)

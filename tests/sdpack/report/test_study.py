@@ -13,8 +13,8 @@ from sdpack.errors import InputError, StoreError
 from sdpack.ledger import Ledger
 from sdpack.profile import find_profile
 from sdpack.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
-from sdpack.report.study_page import labels, study_figures, write_study
-from sdpack.report.study_points import finding, read_study
+from sdpack.report.study_page import study_figures, write_study
+from sdpack.report.study_points import finding, labels, read_study
 
 from tests.sdpack.report.ledgers import MIB, ledger_of_study
 
