@@ -21,6 +21,7 @@ from PIL import Image
 from sdpack.bundle import open_bundle
 from sdpack.cli.inspect import _layers
 from sdpack.cli.main import main
+from sdpack.ledger import read_rows
 from sdpack.placement import Role
 from sdpack.profile import profiles_folder
 from sdpack.runtime.bundle import pipeline, request
@@ -171,6 +172,29 @@ def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(work: Path) -> None
     mixed = [s for s in manifest["evidence"]["standings"] if "mixed" in s["mix"]]
     assert mixed
     assert all(0.95 * budget * 1024 <= s["peak_bytes"] <= budget * 1024 for s in mixed)
+
+
+def test_large_pictures_of_mixes_nobody_scored_are_shown_too(work: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    words = ("--size", "256", "--images", "1")
+    values = yaml.safe_load(profile(work, "4gb-gpu", ["fp16", "w8"]).read_text())
+    device = work / "one-way.yaml"
+    device.write_text(yaml.safe_dump({**values, "loading": ["resident"], "guidance": ["batched"]}))
+    made = ("build", "--profile", str(device), "--catalog", str(work / "catalog"), *words)
+    roomy = run(work, *made, "--out", str(work / "large"), "--json")
+    assert roomy.exit_code == 0, roomy.output
+    every = json.loads(roomy.stdout)["evidence"]["standings"]
+    widest = max(every, key=lambda s: s["peak_bytes"])
+    assert widest["mix"] == "e/fp16 + d/fp16 + v/fp16"
+    budget = f"{(widest['peak_bytes'] - 1) // 1024}KiB"
+    out = work / "narrow"
+    tight = run(work, *made, "--out", str(out), "--memory", budget, "--json")
+    assert tight.exit_code == 0, tight.output
+    drawn = {s["mix"] for s in json.loads(tight.stdout)["evidence"]["standings"]}
+    assert widest["mix"] not in drawn
+    (record,) = (row.value for row in read_rows(out / "ledger.jsonl", ["build"]))
+    assert widest["mix"] in {shown["mix"] for shown in record["shown"]}
+    assert run(work, "report", str(out)).exit_code == 0
 
 
 @pytest.mark.parametrize(
