@@ -72,6 +72,8 @@ def openai_routes(service: Service) -> APIRouter:
         if found is None or not 0 <= number < len(found.pictures):
             raise NotFoundError("there is no such picture, or it was not fetched in time")
         file = found.pictures[number].encoded
+        if file is None and found.status.ended:
+            raise NotFoundError(f"the job of this picture was not finished: {found.status.value}")
         if file is None:
             raise NotFoundError("this picture is not drawn yet")
         found.pictures[number].fetched = True

@@ -244,6 +244,7 @@ class Scheduler:
         if job.status.ended:
             return
         picture.encoded = file
+        job.made += 1
         self._metrics.drawn()
         if job.made == len(job.pictures):
             self._end(job, Status.DONE)

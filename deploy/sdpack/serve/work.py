@@ -92,6 +92,7 @@ class Job:
     Attributes:
         step, steps: of the pictures that are being drawn.
         drawing: how many of its pictures those are.
+        made: how many are drawn.
         ended: when it did, by the monotonic clock.
     """
 
@@ -102,6 +103,7 @@ class Job:
     step: int = 0
     steps: int = 0
     drawing: int = 0
+    made: int = 0
     error: Exception | None = None
     ended: float | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -112,11 +114,6 @@ class Job:
         now = time.monotonic()
         self.pictures = [Picture(self, number, now) for number in range(self.asked.count)]
         self.steps = self.asked.kind.steps
-
-    @property
-    def made(self) -> int:
-        """How many of its pictures are drawn."""
-        return sum(picture.encoded is not None for picture in self.pictures)
 
     @property
     def files(self) -> list[bytes]:
@@ -136,13 +133,19 @@ class Job:
         return min(whole / len(self.pictures), 1.0)
 
     def advance(self, **changes: Any) -> None:
-        """Change what it says, unless it has ended, and tell whoever waits."""
+        """Change what it says, unless it has ended, and tell whoever waits.
+
+        What was drawn of a job that ends before all of it is, is nobody's, and let go.
+        """
         if self.status.ended:
             return
         for name, value in changes.items():
             setattr(self, name, value)
         if self.status.ended:
             self.ended = time.monotonic()
+            if self.status is not Status.DONE:
+                for picture in self.pictures:
+                    picture.encoded = None
         self._changed.set()
         self._changed = asyncio.Event()
 

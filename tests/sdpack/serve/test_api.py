@@ -540,6 +540,30 @@ def test_more_than_is_kept_is_not_begun(painter: FakePainter) -> None:
         assert asking.post("/v1/jobs", json={"prompt": "a"}).status_code == 202
 
 
+def test_what_was_drawn_of_a_cancelled_job_is_let_go(
+    served: tuple[httpx.Client, Server, Service],
+    painter: FakePainter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking, _, service = served
+    draw = painter.draw
+
+    def draw_a_batch_and_wait(*given: Any) -> Any:
+        if painter.batches:
+            painter.go.clear()
+        return draw(*given)
+
+    monkeypatch.setattr(painter, "draw", draw_a_batch_and_wait)
+    path = asking.post("/v1/jobs", json={"prompt": "a", "n": 8}).headers["location"]
+    wait_until(lambda: len(painter.batches) == 2 and asking.get(path).json()["made"] == 4)
+    seen = asking.delete(path).json()
+    assert (seen["status"], seen["made"], seen["data"]) == ("cancelled", 4, [])
+    assert service.jobs.unfetched_bytes == 0
+    answer = asking.get(path.replace("jobs", "images") + "/0")
+    assert answer.status_code == 404
+    assert "cancelled" in error(answer)["message"]
+
+
 def finished_job(asking: httpx.Client) -> str:
     """Where a job is that was drawn."""
     path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
