@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A Triton server for the tests. Its wheel has a client besides, which alone wants an older numpy.
+TRITON := "nvidia-pytriton; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 .PHONY: demo test lint clean
 
@@ -28,6 +30,7 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
 	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,serve,dev]'
+	@$(BIN)/pip install -q -c constraints.txt --no-deps $(TRITON)
 	@touch $@
 
 clean:

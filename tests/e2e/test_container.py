@@ -197,6 +197,8 @@ def test_what_kubernetes_is_told_is_what_the_server_does() -> None:
     assert pod["spec"]["terminationGracePeriodSeconds"] > ending
     labels = pod["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == labels
+    assert found["Service"]["spec"]["sessionAffinity"] == "ClientIP", "jobs are a pod's own"
+    assert "replicas" not in found["Deployment"]["spec"], "it would undo the autoscaler's"
     assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
     (metric,) = found["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == "sdpack_queue_depth"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sdpack.bundle import open_bundle
 from sdpack.runtime.bundle import pipeline, request
+from sdpack.serve.service import OWN_BYTES
 
 PROMPTS = ["noto, pizza", "twemoji, red heart", "noto, cat face", "twemoji, pizza"]
 NO_TORCH = (
@@ -99,6 +100,28 @@ def test_a_picture_is_the_same_whatever_it_is_drawn_with(url: str) -> None:
     assert together(url) > before, "no two were drawn together"
     assert max(np.abs(one - other).max() for one, other in zip(alone, crowded, strict=True)) <= 2
     assert np.abs(alone[0] - alone[1]).max() > 10
+
+
+def test_under_full_load_it_takes_what_was_planned_and_a_servers_own(bundle: Path) -> None:
+    planned = open_bundle(bundle).memory.predicted_bytes
+    with serving(bundle) as (url, process), ThreadPoolExecutor(16) as pool:
+        asked = {"prompt": PROMPTS[0], "n": 4}
+        address = f"{url}/v1/images/generations"
+        answers = [pool.submit(httpx.post, address, json=asked, timeout=120) for _ in range(48)]
+        assert {one.result().status_code for one in answers} == {200}
+        assert together(url) >= 40
+        peak = peak_bytes(process.pid)
+    assert 0.5 * planned < peak <= planned + OWN_BYTES
+
+
+def peak_bytes(pid: int) -> int:
+    """The most a process has had resident."""
+    (line,) = [
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    ]
+    return int(line.split()[1]) * 1024
 
 
 def together(url: str) -> float:

@@ -64,6 +64,12 @@ class Backend(ModuleType):
             return self._values
 
     class TritonError(Exception):
+        INVALID_ARG, INTERNAL = 3, 1
+
+        def __init__(self, message: str, code: int = INTERNAL) -> None:
+            super().__init__(message)
+            self.code = code
+
         def message(self) -> str:
             return str(self)
 
@@ -203,8 +209,28 @@ def test_what_is_wrong_is_an_error_of_its_own_request(model: Any, backend: Backe
         ]
     )
     assert "7 steps" in wrong.error().message()
+    assert wrong.error().code == Backend.TritonError.INVALID_ARG
     assert not right.has_error()
     assert "PROMPT is missing" in none.error().message()
+
+
+def test_a_broken_picture_is_an_error_of_its_own_request(
+    model: Any, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = model.model._pipeline.decode
+
+    def broken(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        decoded: NDArray[np.float32] = decode(latents)
+        decoded[0] = np.nan
+        return decoded
+
+    monkeypatch.setattr(model.model._pipeline, "decode", broken)
+    requests = [asked(backend, PROMPT=b"a", SEED=seed) for seed in (1, 2)]
+    wrong = asked(backend, PROMPT=b"a", GUIDANCE_SCALE=float("nan"))
+    first, second, third = model.execute([*requests, wrong])
+    assert "not finite" in first.error().message()
+    assert not second.has_error()
+    assert "GUIDANCE_SCALE" in third.error().message()
 
 
 def test_a_folder_that_holds_something_is_left_alone(bundle: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import click
@@ -84,6 +87,7 @@ def command(
     threads: int | None,
 ) -> None:
     """Draw pictures for whoever asks over HTTP: OpenAI's images API, jobs, and a page at /."""
+    end_when_told()
     try:
         from sdpack.serve.server import serve
     except ModuleNotFoundError as cause:
@@ -126,6 +130,15 @@ def command(
             click.echo(words, err=True)
 
     serve(bundle, manifest, chosen, settings, (host, port), say)
+
+
+def end_when_told() -> None:
+    """Have SIGTERM end this process, until the server sees to it.
+
+    The first process of a container ignores it otherwise, and there is a bundle to read first.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _is_loopback(host: str) -> bool:

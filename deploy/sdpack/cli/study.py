@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sdpack.cli.catalog import located
+from sdpack.cli.ordering import order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
-from sdpack.cli.require import require, require_charts
 from sdpack.errors import InputError, ProfileError
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -18,6 +18,7 @@ Examples:
   sdpack study --budgets 8MiB:64MiB:8                  eight budgets, evenly spaced
   sdpack study --budgets 1GiB,1.5GiB,2GiB --profile 4gb-gpu --catalog sd15
   sdpack study --budgets 4gb-gpu,8gb-gpu --catalog sd15
+  sdpack study --budgets 1GiB:3GiB:5 --model ~/models/mine --size 512
 
 Stopped at any moment, the same command goes on where it was; run twice, it draws nothing.
 """
@@ -31,14 +32,7 @@ MOST = 64  # budgets
     help="FIRST:LAST:COUNT, or a list of sizes or profile names, with commas.",
 )
 @click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
-@click.option("--catalog", "catalog_name", help="Candidate parts; default: the zoo's.")
-@click.option(
-    "--images",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Pictures of one mix at most.",
-)
+@order_options(images=64)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -50,12 +44,12 @@ MOST = 64  # budgets
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     budgets: str,
     profile_name: str,
-    catalog_name: str | None,
-    images: int,
     out: Path,
     as_json: bool,
+    **of_order: Any,
 ) -> None:
     """Find where the bytes should go: the best mix at each budget, beside what was not chosen.
 
@@ -63,18 +57,13 @@ def command(
     as PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
-    profile = find_profile(profile_name)
-    require(profile.runtime)
-    require_charts()
+    order = order_of(find_profile(profile_name), out, max(asked), **of_order)
     from sdpack.bundle import LEDGER
-    from sdpack.evaluate.race import Rules
-    from sdpack.pack.order import Order
     from sdpack.pack.study import study
     from sdpack.report.study_page import PAGE, write_study
     from sdpack.report.study_points import as_json as machine_words
     from sdpack.report.study_points import finding
 
-    order = Order(profile, located(catalog_name), out, max(asked), Rules(most=images))
     with progress(ctx) as say:
         done = study(order, asked, say)
         say("drawing the charts")

@@ -15,7 +15,7 @@ from sdpack.errors import InputError, SdpackError
 from sdpack.serve.scheduler import BusyError, EndingError
 from sdpack.serve.service import BadRequestError
 from sdpack.serve.shapes import ErrorBody, ErrorData
-from sdpack.serve.work import TimedOutError
+from sdpack.serve.work import GivenUpError, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
 GONE = 499  # the client has left; nobody reads the answer
@@ -63,7 +63,7 @@ def said(error: Exception) -> tuple[int, ErrorData]:
             return 404, _wrong(message, code=error.code)
         case BusyError():
             return 429, ErrorData(message=message, type="rate_limit_error", code="queue_full")
-        case NotReadyError() | EndingError():
+        case NotReadyError() | EndingError() | GivenUpError():
             return 503, ErrorData(message=message, type="server_error", code="unavailable")
         case TimedOutError():
             return 504, ErrorData(message=message, type="server_error", code="timeout")
@@ -121,8 +121,3 @@ def add_answers(app: FastAPI) -> None:
         words = {404: f"there is no {what}", 405: f"{what} is not allowed"}
         message = words.get(error.status_code, str(error.detail))
         return _response(error.status_code, _wrong(message), error.headers)
-
-    @app.exception_handler(Exception)
-    async def _(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(error)

@@ -83,12 +83,13 @@ def application(
     async def life(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(service, ready, failed))
         drawing = asyncio.create_task(service.scheduler.run())
+        drawing.add_done_callback(lambda task: _end(service, task, failed))
         try:
             yield
         finally:
             for task in (loading, drawing):
                 task.cancel()
-                with suppress(asyncio.CancelledError):
+                with suppress(asyncio.CancelledError, SdpackError):
                     await task
             await asyncio.to_thread(service.scheduler.close)
 
@@ -138,6 +139,16 @@ async def _load(service: Service, ready: Callable[[], None], failed: Callable[[]
         return
     service.ready = True
     ready()
+
+
+def _end(service: Service, drawing: asyncio.Task[None], failed: Callable[[], None]) -> None:
+    """What is left to do when nothing is drawn any more."""
+    if drawing.cancelled():
+        return
+    error = drawing.exception()
+    log.error("%s cannot be served any more", service.name, exc_info=error)
+    service.failed = error if isinstance(error, SdpackError) else EngineError(str(error))
+    failed()
 
 
 def _describe(app: FastAPI, service: Service) -> None:

@@ -13,8 +13,25 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 log = logging.getLogger("sdpack.serve")
 HEAD_S = 20.0  # for a request's line and headers to arrive, from when the last was answered
 STALLED_S = 30.0  # without reading a byte of what waits for it
+LEAST_BYTES = 64 * 2**10  # that are read in that time
 UNREAD_BYTES = 256 * 2**20  # that wait for all clients together
-CONNECTIONS = 4096  # beyond which new ones are closed: fewer than there are descriptors
+CONNECTIONS = 4096  # beyond which new ones are closed
+OTHERS = 256  # descriptors that are kept for all else
+
+
+def most_connections() -> int:
+    """How many there can be, once as many descriptors are allowed as this process may have."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + OTHERS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - OTHERS)
 
 
 class Connection(H11Protocol):
@@ -26,6 +43,7 @@ class Connection(H11Protocol):
     head_s: ClassVar[float] = HEAD_S
     stalled_s: ClassVar[float] = STALLED_S
     unread_bytes: ClassVar[int] = UNREAD_BYTES
+    most: ClassVar[int] = CONNECTIONS
     _unread: ClassVar[dict[Connection, None]] = {}  # the longest first
 
     def __init__(self, *given: Any, **more: Any) -> None:
@@ -36,7 +54,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        if len(self.connections) > self.most:
             transport.abort()
             return
         self._expect_a_request()
@@ -66,7 +84,14 @@ class Connection(H11Protocol):
     def _expect_a_request(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
-        self._silence = self.loop.call_later(self.head_s, self.transport.abort)
+        self._silence = self.loop.call_later(self.head_s, self._be_done)
+
+    def _be_done(self) -> None:
+        """Called when nothing was asked for long: whoever still reads the last answer may."""
+        if self._stall is None:
+            self.transport.abort()
+        else:
+            self._expect_a_request()
 
     def pause_writing(self) -> None:
         """Called by the transport when much waits to be read."""
@@ -95,7 +120,7 @@ class Connection(H11Protocol):
         self._stall = self.loop.call_later(self.stalled_s, self._see_progress)
 
     def _see_progress(self) -> None:
-        if self.transport.get_write_buffer_size() >= self._waiting:
+        if self.transport.get_write_buffer_size() > self._waiting - LEAST_BYTES:
             self.transport.abort()
         else:
             self._watch()

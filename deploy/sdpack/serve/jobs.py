@@ -26,12 +26,14 @@ class Jobs:
     @property
     def unfetched(self) -> bool:
         """Whether there are pictures that nobody has seen yet."""
+        self._forget()
         done = (job for job in self._jobs.values() if job.status is Status.DONE)
         return any(not picture.fetched for job in done for picture in job.pictures)
 
     @property
     def unfetched_bytes(self) -> int:
         """Of pictures that nobody has seen yet."""
+        self._forget()
         return sum(
             len(picture.encoded)
             for job in self._jobs.values()
@@ -57,6 +59,7 @@ class Jobs:
             if old or (crowded and not _is_unfetched(job)):
                 del self._jobs[job.id]
                 kept, taken = kept - 1, taken - job.bytes
+                job.let_go()
 
 
 def _is_unfetched(job: Job) -> bool:

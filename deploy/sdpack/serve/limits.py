@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 KIB, MIB = 2**10, 2**20
+MOST_GUIDANCE = 100.0
+KEPT_SHARE = 64  # of the machine's memory, pictures that may be kept for whoever fetches them
+UNREAD_SHARE = 32  # and answers that are not read yet
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,7 @@ class Limits:
     keep_jobs: int = 256
     keep_bytes: int = 64 * MIB
     linger_s: float = 5.0
+
+    def within(self, host_bytes: int) -> Self:
+        """These limits on a machine of so much memory: fewer pictures are kept on a small one."""
+        return replace(self, keep_bytes=min(self.keep_bytes, host_bytes // KEPT_SHARE))

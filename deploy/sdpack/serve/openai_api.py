@@ -104,7 +104,6 @@ def understood(service: Service, asked: PicturesRequest) -> Asked:
         asked.steps,
         asked.guidance_scale,
         asked.negative_prompt,
-        asked.user,
     )
 
 

@@ -52,6 +52,14 @@ class Painter:
             SdpackError: they cannot be loaded, or it is broken.
         """
         self._pipeline.load()
+        self.try_out()
+
+    def try_out(self) -> None:
+        """See that a picture comes out.
+
+        Raises:
+            SdpackError: none does, or it is broken.
+        """
         sampling = self.manifest.sampling
         steps = min((sampling.steps, *sampling.other_steps))
         self._pipeline.draw(request(self.manifest, [WARM_UP], [0], steps=steps))

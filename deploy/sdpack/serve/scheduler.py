@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sdpack.errors import SdpackError
+from sdpack.errors import EngineError, SdpackError
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.painter import AbandonedError, Drawn, Painter
@@ -27,6 +27,8 @@ from sdpack.serve.pictures import encode
 from sdpack.serve.work import Asked, Job, Picture, Status, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
+FAILURES = 3  # batches in a row, after which something else is wrong than what was asked for
+STUCK = 2  # times the longest time of a request
 STEADY = 0.8  # of what is known of the time a picture takes, when another is seen
 
 
@@ -61,6 +63,7 @@ class _Batch:
     """What is being drawn."""
 
     pictures: Sequence[Picture]
+    began: float
 
     @property
     def is_wanted(self) -> bool:
@@ -88,6 +91,7 @@ class Scheduler:
         self._brush = ThreadPoolExecutor(1, "draw")
         self._files = ThreadPoolExecutor(1, "encode")
         self._per_picture_s = 1.0
+        self._failures = 0  # in a row
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         metrics.queue_depth(lambda: self.depth)
 
@@ -95,6 +99,14 @@ class Scheduler:
     def depth(self) -> int:
         """Pictures accepted and not yet drawn."""
         return len(self._waiting) + (len(self._drawing.pictures) if self._drawing else 0)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what is drawn has not come back long after anybody may wait for it."""
+        batch = self._drawing
+        if batch is None or batch.is_wanted:
+            return False
+        return time.monotonic() - batch.began > STUCK * self.limits.timeout_s
 
     def submit(self, asked: Asked) -> Job:
         """Accept a job.
@@ -135,6 +147,8 @@ class Scheduler:
         if status is not Status.DONE:
             reason = "cancelled" if status is Status.CANCELLED else type(error).__name__
             self._metrics.failed(reason, len(job.pictures) - job.made)
+        if error is not None:  # its frames hold the arrays of a whole batch
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         job.advance(status=status, error=error)
         self._timers.pop(job).cancel()
         if status is not Status.DONE:
@@ -150,17 +164,22 @@ class Scheduler:
         await asyncio.get_running_loop().run_in_executor(self._brush, self._painter.load)
 
     async def run(self) -> None:
-        """Draw, until cancelled."""
+        """Draw, until cancelled.
+
+        Raises:
+            SdpackError: nothing can be drawn any more; all that was accepted has failed.
+        """
         while True:
             pictures = await self._next()
             if not pictures:
                 self._idle.set()
                 continue
-            self._drawing = _Batch(pictures)
+            self._drawing = _Batch(pictures, time.monotonic())
             try:
                 await self._draw(self._drawing)
             except Exception as error:  # whatever it is, the next batch is drawn
                 self._fail(pictures, error)
+                await self._doubt()
             self._drawing = None
             if not self._waiting:
                 self._idle.set()
@@ -214,6 +233,7 @@ class Scheduler:
             drawn = await work
         except AbandonedError:
             return
+        self._failures = 0
         took = (time.monotonic() - now) / len(pictures)
         self._per_picture_s = STEADY * self._per_picture_s + (1 - STEADY) * took
         for picture, one in zip(pictures, drawn, strict=True):
@@ -224,6 +244,23 @@ class Scheduler:
         known = error if isinstance(error, SdpackError) else FailedError()
         for picture in pictures:
             self._end(picture.job, Status.FAILED, known)
+
+    async def _doubt(self) -> None:
+        """After some failures in a row, see whether anything can be drawn at all."""
+        self._failures += 1
+        if self._failures < FAILURES:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._brush, self._painter.try_out)
+        except Exception as error:
+            self.ending = True
+            for job in list(self._timers):
+                self._end(job, Status.FAILED, FailedError())
+            self._drawing = None
+            self._idle.set()
+            raise EngineError(f"nothing can be drawn any more: {error}") from error
+        self._failures = 0
 
     def _stepped(self, pictures: Sequence[Picture], made: int, of: int) -> None:
         for job in dict.fromkeys(picture.job for picture in pictures):

@@ -8,6 +8,7 @@ import binascii
 import hmac
 import ipaddress
 import json
+import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdpack.errors import InputError
+from sdpack.serve.answers import answer
 from sdpack.serve.metrics import Metrics
 
+log = logging.getLogger("sdpack.serve")
 PROBES = ("/healthz", "/readyz")
 """What load balancers look at."""
 OPEN_TO_ALL = ("/", *PROBES)
@@ -163,17 +166,29 @@ class Dressed:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def dressed(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 named = {name.lower() for name, _ in headers}
                 more = [*HEADERS, (CSP, NOTHING), (b"cache-control", b"no-store")]
                 headers += [(name, value) for name, value in more if name not in named]
                 message = {**message, "headers": headers}
+                begun = True
                 self._metrics.answered(message["status"])
             await send(message)
 
-        await self._app(scope, receive, dressed if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, dressed)
+        except Exception as error:  # a mistake of ours: told like all errors, and counted
+            log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            if not begun:
+                await answer(error)(scope, receive, dressed)
 
 
 async def refuse(

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -17,8 +18,9 @@ from sdpack.bundle import Manifest
 from sdpack.errors import SdpackError
 from sdpack.precision import Runtime
 from sdpack.serve.app import Settings, application, service_of
-from sdpack.serve.connection import Connection
-from sdpack.serve.service import Service
+from sdpack.serve.connection import UNREAD_BYTES, Connection, most_connections
+from sdpack.serve.limits import UNREAD_SHARE
+from sdpack.serve.service import Service, tightness
 
 log = logging.getLogger("sdpack.serve")
 KEPT_ALIVE_S = 20
@@ -104,6 +106,10 @@ def serve(
         ListenError: the port cannot be had.
     """
     _see_that_it_is_free(*listen)
+    host_bytes = manifest.profile.host_memory
+    settings = replace(settings, limits=settings.limits.within(host_bytes))
+    Connection.unread_bytes = min(UNREAD_BYTES, host_bytes // UNREAD_SHARE)
+    Connection.most = most_connections()
     service = service_of(folder, manifest, runtime, settings)
     server: Server | None = None
 
@@ -119,6 +125,8 @@ def serve(
 
     # What anybody can make a server say with a few bytes is no warning.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    if (tight := tightness(manifest, runtime, settings.batch)) is not None:
+        say(tight)
     app = application(service, settings, ready, failed)
     server = Server(config_of(app, *listen), service, listening)
     server.run()

@@ -8,18 +8,22 @@ from dataclasses import dataclass, field
 
 from sdpack.bundle import Manifest
 from sdpack.errors import InputError, SdpackError
+from sdpack.precision import Runtime
 from sdpack.profile import Size, parse_sizes
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.jobs import Jobs
-from sdpack.serve.limits import Limits
+from sdpack.serve.limits import MOST_GUIDANCE, Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.painter import Painter
 from sdpack.serve.pictures import Format
 from sdpack.serve.scheduler import BusyError, Scheduler
 from sdpack.serve.work import Asked, Job, Kind
+from sdpack.units import format_bytes
 
 RANDOM_SEEDS = 2**32
-MOST_GUIDANCE = 100.0
+OWN_BYTES = 64 * 2**20
+"""What a server takes of a CPU's memory, besides what was planned for its bundle and what its
+clients leave unread."""
 
 
 class BadRequestError(InputError):
@@ -103,7 +107,6 @@ class Service:
         steps: int | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
-        user: str | None = None,
     ) -> Asked:
         """What a request asks for, with the bundle's own settings where it says nothing.
 
@@ -133,7 +136,7 @@ class Service:
         height, width = self._size(size)
         against = sampling.negative_prompt if negative_prompt is None else negative_prompt
         kind = Kind(height, width, steps or sampling.steps, scale, against)
-        return Asked(kind, prompt, first, count, form, user)
+        return Asked(kind, prompt, first, count, form)
 
     def _size(self, text: str | None) -> Size:
         if text is None or text == "auto":
@@ -151,3 +154,21 @@ class Service:
 def size_words(size: Size) -> str:
     """Height and width as clients write them: 768x512, the width first."""
     return f"{size[1]}x{size[0]}"
+
+
+def tightness(manifest: Manifest, runtime: Runtime, batch: int | None = None) -> str | None:
+    """What to say where a CPU's memory was planned for a bundle and has no room for a server.
+
+    Args:
+        batch: the most pictures drawn together; None for the bundle's own.
+    """
+    memory, most = manifest.memory, manifest.sampling.batch
+    if runtime is not manifest.profile.runtime or runtime.on_gpu or (batch or most) < most:
+        return None
+    if memory.predicted_bytes + OWN_BYTES <= memory.budget_bytes:
+        return None
+    taken, budget, own = map(format_bytes, (memory.predicted_bytes, memory.budget_bytes, OWN_BYTES))
+    return (
+        f"{manifest.name} may take {taken} of {budget}, and its server up to {own} more: "
+        "give it a smaller --batch, or build with so much less --memory"
+    )

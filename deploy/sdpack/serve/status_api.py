@@ -25,10 +25,12 @@ def status_routes(service: Service) -> APIRouter:
             page(), media_type="text/html", headers={"content-security-policy": page_policy()}
         )
 
-    @routes.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
+    @routes.get("/healthz", responses={503: {"description": "Stuck: start it anew"}})
+    async def healthz() -> Response:
+        """Whether the process answers, and what draws has not stopped doing so."""
+        if service.scheduler.stuck:
+            return JSONResponse({"status": "stuck"}, 503)
+        return JSONResponse({"status": "ok"})
 
     @routes.get("/readyz", responses={503: {"description": "Not ready, or ending"}})
     async def readyz() -> Response:
@@ -67,7 +69,7 @@ def described(service: Service) -> dict[str, Any]:
         "batch": service.scheduler.batch,
         "formats": [encoding.value for encoding in Encoding],
         "limits": {
-            "pictures": limits.pictures,
+            "pictures": service.most_pictures,
             "prompt": limits.prompt,
             "queue": limits.queue,
             "timeout_s": limits.timeout_s,

@@ -56,8 +56,7 @@ async def drawn(
             service.scheduler.cancel(job)
     files = outcome(job)
     if not keep:
-        for picture in job.pictures:
-            picture.fetched = True
+        job.let_go()
     return job, files
 
 

@@ -15,7 +15,7 @@ from sdpack.serve.pictures import Format
 from sdpack.serve.service import Service
 from sdpack.serve.shapes import WebUiModel, WebUiPictures, WebUiProgress, WebUiRequest
 from sdpack.serve.waiting import drawn
-from sdpack.serve.work import Job
+from sdpack.serve.work import GivenUpError, Job
 
 RANDOM = -1
 
@@ -42,9 +42,14 @@ def webui_routes(service: Service) -> APIRouter:
             asked.cfg_scale,
             asked.negative_prompt,
         )
-        job, files = await drawn(service, request, wanted, under_way)
+        try:
+            job, files = await drawn(service, request, wanted, under_way)
+        except GivenUpError as error:  # by /interrupt
+            if service.scheduler.ending:
+                raise
+            job, files = error.job, []
         images = [base64.b64encode(file).decode() for file in files] if asked.send_images else []
-        info = json.dumps(_info(service, job))
+        info = json.dumps(_info(service, job, len(files)))
         return WebUiPictures(images=images, parameters=asked.model_dump(), info=info)
 
     @routes.get("/sd-models")
@@ -102,15 +107,15 @@ def _content(service: Service) -> str:
     return digest(dict(service.manifest.files))
 
 
-def _info(service: Service, job: Job) -> dict[str, Any]:
-    kind, seeds = job.asked.kind, [picture.seed for picture in job.pictures]
-    count = len(seeds)
+def _info(service: Service, job: Job, count: int) -> dict[str, Any]:
+    """What the web UI says of so many pictures of a job."""
+    kind, seeds = job.asked.kind, [picture.seed for picture in job.pictures[:count]]
     return {
         "prompt": job.asked.prompt,
         "all_prompts": [job.asked.prompt] * count,
         "negative_prompt": kind.negative_prompt,
         "all_negative_prompts": [kind.negative_prompt] * count,
-        "seed": seeds[0],
+        "seed": job.asked.seed,
         "all_seeds": seeds,
         "width": kind.width,
         "height": kind.height,
@@ -121,7 +126,7 @@ def _info(service: Service, job: Job) -> dict[str, Any]:
         "sd_model_name": service.name,
         "sd_model_hash": _content(service)[:10],
         "infotexts": [_words(job, seed) for seed in seeds],
-        "subseed": seeds[0],
+        "subseed": job.asked.seed,
         "all_subseeds": seeds,
         "subseed_strength": 0,
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),

@@ -41,22 +41,25 @@ class Kind:
 
 @dataclass(frozen=True)
 class Asked:
-    """What one job shall show: picture number i of it starts from `seed` + i.
-
-    Attributes:
-        user: whom the client asks for, as it says; kept out of logs.
-    """
+    """What one job shall show: picture number i of it starts from `seed` + i."""
 
     kind: Kind
     prompt: str
     seed: int
     count: int
     format: Format
-    user: str | None = None
 
 
 class TimedOutError(SdpackError):
     """A job took longer than the server allows."""
+
+
+class GivenUpError(SdpackError):
+    """A job was cancelled by somebody else than who waits for it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__("the request was given up before its pictures were drawn; ask again")
+        self.job = job
 
 
 @dataclass(eq=False)
@@ -144,10 +147,14 @@ class Job:
         if self.status.ended:
             self.ended = time.monotonic()
             if self.status is not Status.DONE:
-                for picture in self.pictures:
-                    picture.encoded = None
+                self.let_go()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def let_go(self) -> None:
+        """Free its pictures: it and they refer to each other, and would wait for a collection."""
+        for picture in self.pictures:
+            picture.encoded = None
 
     async def changes(self) -> AsyncIterator[Job]:
         """It, now and after every change, until it has ended."""
@@ -168,8 +175,11 @@ def outcome(job: Job) -> Sequence[bytes]:
     """The pictures of a finished job.
 
     Raises:
+        GivenUpError: it was cancelled.
         Exception: what it failed with.
     """
+    if job.status is Status.CANCELLED:
+        raise GivenUpError(job)
     if job.error is not None:
         raise job.error
     return job.files

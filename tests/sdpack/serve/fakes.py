@@ -60,6 +60,9 @@ class FakePainter:
         self.closed = False
 
     def load(self) -> None:
+        self.try_out()
+
+    def try_out(self) -> None:
         if self.refusal is not None:
             raise self.refusal
 

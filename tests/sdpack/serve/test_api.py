@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -16,13 +17,16 @@ import httpx
 import pytest
 from PIL import Image
 from sdpack.errors import EngineError
+from sdpack.precision import Runtime
 from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
-from sdpack.serve.security import KeyFileError, host_name, read_keys
+from sdpack.serve.metrics import Metrics
+from sdpack.serve.security import Dressed, KeyFileError, host_name, read_keys
 from sdpack.serve.server import Server
-from sdpack.serve.service import Service
+from sdpack.serve.service import OWN_BYTES, Service, tightness
+from sdpack.serve.work import Asked, Job
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakePainter, manifest, serving
 
 GENERATE = "/v1/images/generations"
 KEY = "0123456789abcdef0123"
@@ -270,7 +274,8 @@ def test_the_web_ui_of_automatic1111_sees_progress_and_interrupts(
         assert asking.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
         assert asking.post("/sdapi/v1/interrupt").json() == {}
         painter.go.set()
-        assert drawing.result().json()["images"] == []
+        found = drawing.result().json()
+        assert found["images"] == json.loads(found["info"])["all_seeds"] == []
 
 
 @pytest.mark.parametrize(
@@ -504,6 +509,133 @@ def test_what_it_can_do(asking: httpx.Client) -> None:
     assert can["evidence"]["quality"]["value"] == 0.5
 
 
+def test_a_plan_without_room_for_a_server_is_told() -> None:
+    def said(predicted: int, runtime: Runtime, batch: int | None = None) -> str | None:
+        made = manifest()
+        memory = made.memory.model_copy(
+            update={"predicted_bytes": predicted, "budget_bytes": 2**30}
+        )
+        profile = made.profile.model_copy(update={"runtime": Runtime.ONNXRUNTIME_CPU})
+        built = made.model_copy(update={"memory": memory, "profile": profile})
+        return tightness(built, runtime, batch)
+
+    cpu, tight = Runtime.ONNXRUNTIME_CPU, 2**30 - OWN_BYTES + 1
+    assert said(tight - 1, cpu) is None
+    words = said(tight, cpu)
+    assert words is not None
+    assert "960.0 MiB of 1.00 GiB" in words
+    assert "64.0 MiB more" in words
+    assert said(tight, cpu, 3) is None
+    assert said(tight, Runtime.ONNXRUNTIME_CUDA) is None
+
+
+def test_what_nobody_fetched_in_time_makes_room(painter: FakePainter) -> None:
+    settings = Settings(Limits(keep_bytes=100, keep_s=0.3, wait_s=0))
+    with serving(painter, settings) as (url, _, service), client(url) as asking:
+        asking.post("/v1/jobs", json={"prompt": "a"})
+        wait_until(lambda: service.scheduler.depth == 0)
+        assert asking.post("/v1/jobs", json={"prompt": "a"}).status_code == 429
+        wait_until(lambda: asking.post("/v1/jobs", json={"prompt": "a"}).status_code == 202)
+
+
+def test_what_failed_holds_on_to_nothing(
+    served: tuple[httpx.Client, Server, Service],
+) -> None:
+    asking, _, service = served
+    path = asking.post("/v1/jobs", json={"prompt": "broken"}).headers["location"]
+    wait_until(lambda: asking.get(path).json()["status"] == "failed")
+    found = service.jobs.find(path.rpartition("/")[2])
+    assert found is not None
+    assert found.error is not None
+    assert found.error.__traceback__ is None
+
+
+def test_pictures_that_were_handed_out_are_let_go(
+    served: tuple[httpx.Client, Server, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, _, service = served
+    jobs: list[Job] = []
+    submit = service.scheduler.submit
+
+    def remembered(asked: Asked) -> Job:
+        jobs.append(submit(asked))
+        return jobs[-1]
+
+    monkeypatch.setattr(service.scheduler, "submit", remembered)
+    assert len(asking.post(GENERATE, json={"prompt": "a", "n": 2}).json()["data"]) == 2
+    assert [picture.encoded for picture in jobs[0].pictures] == [None, None]
+
+
+def test_failures_in_a_row_are_no_end_while_anything_can_be_drawn(
+    served: tuple[httpx.Client, Server, Service],
+) -> None:
+    asking, server, _ = served
+    for _ in range(7):
+        assert asking.post(GENERATE, json={"prompt": "fail"}).status_code == 500
+    assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 200
+    assert not server.should_exit
+
+
+def test_a_server_that_can_draw_nothing_any_more_ends(
+    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+) -> None:
+    asking, server, service = served
+    painter.refusal = EngineError("the device is lost")
+    for _ in range(2):
+        assert asking.post(GENERATE, json={"prompt": "fail"}).status_code == 500
+    painter.go.clear()
+    painter.begun.clear()
+    with ThreadPoolExecutor(6) as pool:
+        more = [pool.submit(asking.post, GENERATE, json={"prompt": "fail"}) for _ in range(6)]
+        wait_until(lambda: service.scheduler.depth == 6)
+        painter.go.set()
+        assert {one.result().status_code for one in more} <= {500, 503}
+    wait_until(lambda: server.should_exit)
+    assert "the device is lost" in str(service.failed)
+    assert len(painter.batches) == 3
+    assert service.scheduler.depth == 0
+
+
+def test_an_engine_that_hangs_is_told_to_whoever_watches(painter: FakePainter) -> None:
+    painter.go.clear()
+    settings = Settings(Limits(timeout_s=0.1, wait_s=0))
+    with serving(painter, settings) as (url, _, _), client(url) as asking:
+        assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 504
+        wait_until(lambda: asking.get("/healthz").status_code == 503)
+        painter.go.set()
+        wait_until(lambda: asking.get("/healthz").status_code == 200)
+
+
+def test_a_mistake_of_the_servers_own_is_told_and_counted_like_all() -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    metrics = Metrics(1, 100)
+    app = Dressed(broken, metrics)
+    with httpx.Client(transport=OfApp(app), base_url="http://here") as asking:
+        answer = asking.get("/")
+    assert answer.status_code == 500
+    assert "a mistake" not in answer.text
+    assert error(answer)["type"] == "server_error"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert b'sdpack_responses_total{status="500"} 1.0' in metrics.exposition()
+
+
+class OfApp(httpx.BaseTransport):
+    """An application asked without a network."""
+
+    def __init__(self, app: Any) -> None:
+        self._inner = httpx.ASGITransport(app)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            answer = await self._inner.handle_async_request(request)
+            body = await answer.aread()
+            return httpx.Response(answer.status_code, headers=answer.headers, content=body)
+
+        return asyncio.run(ask())
+
+
 def test_finished_jobs_are_forgotten_where_there_are_too_many(painter: FakePainter) -> None:
     settings = Settings(Limits(keep_jobs=2, wait_s=0))
     with serving(painter, settings) as (url, _, _), client(url) as asking:
@@ -618,5 +750,6 @@ def test_a_second_signal_ends_it_at_once(painter: FakePainter) -> None:
         assert server.should_exit
         wait_until(lambda: service.scheduler.depth <= 4)
         painter.go.set()
-        waiting.exception()
+        if waiting.exception() is None:  # the server may be gone before it can say so
+            assert waiting.result().status_code == 503
     assert painter.steps == [0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sdpack.serve.connection import Connection
+from sdpack.serve.connection import CONNECTIONS, OTHERS, Connection, most_connections
 
 from tests.sdpack.serve.fakes import FakePainter, serving
 from tests.sdpack.serve.test_api import client, wait_until
@@ -65,6 +66,37 @@ def unread(url: str, path: str, count: int) -> list[socket.socket]:
 def test_who_does_not_read_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "stalled_s", 0.3)
     held(lambda: not Connection._unread)
+
+
+def test_who_reads_slowly_is_read_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "head_s", 0.3)
+    with serving(Large()) as (url, _, _), client(url) as asking:
+        asked = {"prompt": "a", "response_format": "url"}
+        (one,) = asking.post("/v1/images/generations", json=asked).json()["data"]
+        (raw,) = unread(url, httpx.URL(one["url"]).path, 1)
+        with raw:
+            raw.settimeout(10)
+            wait_until(lambda: Connection._unread)
+            time.sleep(1)
+            head, _, body = raw.recv(2**16).partition(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+            read = len(body)
+            while read < size:
+                got = len(raw.recv(2**20))
+                assert got, f"cut off after {read} of {size} bytes"
+                read += got
+
+
+def test_there_are_descriptors_for_every_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"now": (1024, 524_288)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, given: limits.update(now=given))
+    assert most_connections() == CONNECTIONS
+    assert limits["now"] == (CONNECTIONS + OTHERS, 524_288)
+    limits["now"] = (1024, 2048)
+    assert most_connections() == 2048 - OTHERS
+    limits["now"] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    assert most_connections() == CONNECTIONS
 
 
 def test_not_more_is_held_for_readers_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from sdpack.bundle import Engine, Manifest, read_manifest
 from sdpack.engines.session import Arrays
-from sdpack.errors import EngineError, PromptError, SdpackError
+from sdpack.errors import EngineError, InputError, PromptError, SdpackError
 from sdpack.precision import Runtime
-from sdpack.profile import parse_sizes
+from sdpack.profile import Size, parse_sizes
 from sdpack.runtime.bundle import pipeline, request
-from sdpack.runtime.pipeline import Request
+from sdpack.runtime.pipeline import Request, to_pictures
+from sdpack.serve.limits import MOST_GUIDANCE
 
 PARTS = "parts.json"
 HELD = "bundle"  # the folder of what is read here
@@ -115,16 +116,23 @@ class Model:
             for start in range(0, len(alike), most):
                 batch = alike[start : start + most]
                 try:
-                    drawn = self._pipeline.draw(_together([asked for _, _, asked in batch]))
+                    decoded = self._decoded(_together([asked for _, _, asked in batch]))
                 except SdpackError as error:
                     answers |= {number: self._failed(error) for number, _, _ in batch}
                     continue
-                for (number, row, _), picture in zip(batch, drawn, strict=True):
-                    pictures[number][row] = picture
+                for place, (number, row, _) in enumerate(batch):
+                    try:
+                        (pictures[number][row],) = to_pictures(decoded[place : place + 1])
+                    except SdpackError as error:
+                        answers[number] = self._failed(error)
         for number, rows_of in pictures.items():
             if number not in answers:
                 answers[number] = self._answer(rows_of)
         return [answers[number] for number in range(len(requests))]
+
+    def _decoded(self, asked: Request) -> NDArray[np.float32]:
+        latents = self._pipeline.denoise(asked, *self._pipeline.texts(asked))
+        return self._pipeline.decode(latents)
 
     def _answer(self, rows: dict[int, NDArray[np.uint8]]) -> Any:
         """Pictures of one request, which have to be of one size."""
@@ -147,6 +155,9 @@ class Model:
         seeds, steps = self._numbers(each, "SEED"), self._numbers(each, "STEPS")
         scales, sizes = self._numbers(each, "GUIDANCE_SCALE"), self._texts(each, "SIZE")
         against = self._texts(each, "NEGATIVE_PROMPT")
+        wrong = [scale for scale in scales if not 0 <= scale <= MOST_GUIDANCE]
+        if wrong:
+            raise PromptError(f"GUIDANCE_SCALE: {wrong[0]} is not 0 to {MOST_GUIDANCE:g}")
         return [
             request(
                 self._manifest,
@@ -154,7 +165,7 @@ class Model:
                 [int(seeds[row]) if seeds else secrets.randbelow(RANDOM_SEEDS)],
                 float(scales[row]) if scales else None,
                 against[row] if against else None,
-                parse_sizes(sizes[row])[0] if sizes else None,
+                _size(sizes[row]) if sizes else None,
                 int(steps[row]) if steps else None,
             )
             for row, prompt in enumerate(prompts)
@@ -171,12 +182,21 @@ class Model:
             raise PromptError(f"{name} is no UTF-8 ({cause})") from cause
 
     def _failed(self, error: SdpackError) -> Any:
-        words = self._backend.TritonError(str(error))
+        kinds = self._backend.TritonError
+        kind = kinds.INVALID_ARG if isinstance(error, InputError) else kinds.INTERNAL
+        words = kinds(str(error), kind)
         return self._backend.InferenceResponse(output_tensors=[], error=words)
 
     def close(self) -> None:
         """Free what is held here."""
         self._pipeline.close()
+
+
+def _size(text: str) -> Size:
+    try:
+        return parse_sizes(text)[0]
+    except InputError as cause:
+        raise PromptError(f"SIZE: {cause}") from cause
 
 
 def _kind(asked: Request) -> tuple[Any, ...]:

@@ -1,0 +1,107 @@
+"""What `build` and `study` are both asked: which parts, and which pictures they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sdpack.catalog import LocatedCatalog
+from sdpack.cli.catalog import catalog_option, located
+from sdpack.cli.require import require, require_charts
+from sdpack.errors import CatalogError
+from sdpack.profile import Profile, parse_batch, parse_sizes
+
+if TYPE_CHECKING:
+    from sdpack.pack.order import Order
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def order_options(images: int) -> Callable[[Command], Command]:
+    """The options that `order_of` takes; `images` is the usual number."""
+    options = (
+        catalog_option,
+        click.option(
+            "--model",
+            help=(
+                "A diffusers folder or hub repository instead of a catalog; its own fp32 is the "
+                "measure."
+            ),
+        ),
+        click.option(
+            "--size",
+            "sizes",
+            help=(
+                "Pictures in pixels, as 512 or 512,768x512 (width x height); the first is the "
+                "default."
+            ),
+        ),
+        click.option(
+            "--batch", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
+        ),
+        click.option(
+            "--steps", type=click.IntRange(min=1), help="Denoising steps; default: the catalog's."
+        ),
+        click.option(
+            "--images",
+            type=click.IntRange(min=1),
+            default=images,
+            show_default=True,
+            help="Pictures of one mix at most.",
+        ),
+    )
+
+    def with_options(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return with_options
+
+
+def order_of(
+    profile: Profile,
+    out: Path,
+    budget: int | None,
+    *,
+    catalog_name: str | None,
+    model: str | None,
+    sizes: str | None,
+    batch: str | None,
+    steps: int | None,
+    images: int,
+) -> Order:
+    """The order these options give, once all it needs is seen to be installed.
+
+    Raises:
+        MissingPackageError: something is not.
+        CatalogError: both a catalog and a model are given, or one is wrong.
+        InputError: sizes or batch cannot be read.
+    """
+    if model is not None and catalog_name is not None:
+        raise CatalogError("give --model or --catalog, not both")
+    require(profile.runtime)
+    require_charts()
+    catalog = located(catalog_name) if model is None else _adopted(model)
+    from sdpack.evaluate.race import Rules
+    from sdpack.pack.order import Order
+
+    return Order(
+        profile,
+        catalog,
+        out,
+        budget,
+        Rules(most=images),
+        parse_sizes(sizes) if sizes else (),
+        parse_batch(batch) if batch else None,
+        steps,
+    )
+
+
+def _adopted(model: str) -> LocatedCatalog:
+    from sdpack.export.adopt import adopt
+
+    return adopt(model)
