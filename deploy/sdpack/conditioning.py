@@ -125,5 +125,9 @@ class Conditioning(Document):
     lowercase: bool = False
 
     def guided(self, guidance_scale: float) -> bool:
-        """Whether every step asks twice; a denoiser that is told the scale does it by itself."""
+        """Whether every step asks twice; a denoiser that is told the scale does it by itself, and a
+        distilled one of Flux does without.
+        """
+        if self.family is Family.FLUX:
+            return False
         return guidance_scale > 1 and not DISTILLED.intersection(self.inputs)

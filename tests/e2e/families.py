@@ -88,7 +88,9 @@ def seeded(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Modul
 
 
 @seeded
-def clip(projected: bool = False, width: int = WIDTH, layers: int = 3) -> torch.nn.Module:
+def clip(
+    projected: bool = False, width: int = WIDTH, layers: int = 3, eos_token_id: int = 519
+) -> torch.nn.Module:
     config = CLIPTextConfig(
         vocab_size=CLIP_VOCABULARY,
         hidden_size=width,
@@ -98,7 +100,7 @@ def clip(projected: bool = False, width: int = WIDTH, layers: int = 3) -> torch.
         max_position_embeddings=CLIP_TOKENS,
         projection_dim=width,
         bos_token_id=518,
-        eos_token_id=519,
+        eos_token_id=eos_token_id,
         pad_token_id=1,
     )
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
@@ -204,7 +206,8 @@ def sd3_transformer() -> torch.nn.Module:
 
 def sd3(with_t5: bool = True) -> Parts:
     return {
-        "text_encoder": clip(projected=True),
+        # As CLIP's first configs say it; what is meant is the largest number of a text.
+        "text_encoder": clip(projected=True, eos_token_id=2),
         "tokenizer": save_clip_tokenizer,
         "text_encoder_2": clip(projected=True, seed=1),
         "tokenizer_2": lambda folder: save_clip_tokenizer(folder, pad_token="!"),
@@ -261,6 +264,7 @@ FAMILIES: Mapping[str, Callable[[], Parts]] = {
     "lcm": lambda: sd(time_cond_proj_dim=8),
     "sdxl": sdxl,
     "sd3": sd3,
+    "sd3, its t5 left out": sd3,
     "sd3 without t5": lambda: sd3(with_t5=False),
     "pixart": pixart,
     "pixart of 1024": lambda: pixart(sample_size=128, interpolation_scale=2),
@@ -273,6 +277,7 @@ PIPELINES = {
     "lcm": diffusers.LatentConsistencyModelPipeline,
     "sdxl": diffusers.StableDiffusionXLPipeline,
     "sd3": diffusers.StableDiffusion3Pipeline,
+    "sd3, its t5 left out": diffusers.StableDiffusion3Pipeline,
     "sd3 without t5": diffusers.StableDiffusion3Pipeline,
     "pixart": diffusers.PixArtSigmaPipeline,
     "pixart of 1024": diffusers.PixArtAlphaPipeline,
@@ -295,7 +300,15 @@ def write_model(folder: Path, family: str, scheduler: Any, **index: Any) -> Path
             named[name] = ["transformers", "CLIPTokenizer"]
             continue
         part.save_pretrained(folder / name)
+        if family == "pixart" and name == "transformer":
+            rename_class(folder / name, "Transformer2DModel")
         library = "transformers" if name.startswith(("text_encoder", "tokenizer")) else "diffusers"
         named[name] = [library, type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(named, indent=1))
     return folder
+
+
+def rename_class(folder: Path, name: str) -> None:
+    """Call a model's class in its config what older versions of diffusers called it."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": name}))

@@ -26,7 +26,7 @@ from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import in_precisions
 from sdpack.pack.order import Order
 from sdpack.pack.workshop import Workshop
-from sdpack.placement import Guidance, Loading, Placement
+from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile, profiles_folder
 from sdpack.runtime.bundle import pipeline, request
@@ -34,7 +34,8 @@ from sdpack.runtime.pipeline import Noise, Pipeline, Request
 
 from tests.e2e import families
 
-PROMPTS = ["a red cat on the mat", "a dog"]
+# The second is longer than any of the encoders reads.
+PROMPTS = ["a red cat on the mat", "a dog, the red cat on a mat and the dog on the red mat, a cat"]
 SEEDS = [3, 4]
 HEIGHT, WIDTH = 48, 64
 STEPS = 3
@@ -56,6 +57,8 @@ DIFFUSION = {
         timestep_spacing="trailing",
         **families.BETAS,
     ),
+    # Its config has neither: Stable Diffusion's pipeline sets steps_offset 1, clip_sample false.
+    "ddim": partial(diffusers.DDIMScheduler, **families.BETAS),
     "euler": partial(diffusers.EulerDiscreteScheduler, **families.BETAS),
     "dpm++ karras": partial(
         diffusers.DPMSolverMultistepScheduler, use_karras_sigmas=True, **families.BETAS
@@ -99,6 +102,7 @@ CASES = [
     Case("sdxl", "unipc", 1.0),
     Case("sd3", "flow", 4.0, negative_prompt="a mat"),
     Case("sd3", "shifting", 4.0),
+    Case("sd3, its t5 left out", "flow", 4.0),
     Case("sd3 without t5", "flow", 4.0),
     Case("pixart", "dpm++ karras", 4.5, negative_prompt="a dog"),
     Case("pixart of 1024", "dpm++ karras", 4.5),
@@ -122,7 +126,9 @@ def made(work: Path) -> Iterator[Any]:
         folder = work / str(len(list(work.iterdir())))
         more = {"force_zeros_for_empty_prompt": False} if case.empties_read else {}
         families.write_model(folder, case.family, SCHEDULERS[case.scheduler](), **more)
-        located = _shorter(adopt(str(folder), Adoption(STEPS, case.guidance_scale)))
+        without = {Role.TEXT_ENCODER_3} if "left out" in case.family else set()
+        adoption = Adoption(STEPS, case.guidance_scale, left_out=frozenset(without))
+        located = _shorter(adopt(str(folder), adoption))
         order = Order(
             find_profile("cpu-2gb"), located, work / "out", asked_sizes=((HEIGHT, WIDTH),)
         )
@@ -177,7 +183,7 @@ def loaded(family: str, folder: Path) -> Any:
     kind = families.PIPELINES[family]
     wanted = inspect.signature(kind.__init__).parameters
     more = {name: value for name, value in absent.items() if name in wanted}
-    if "without t5" in family:
+    if "t5" in family:
         more |= {"text_encoder_3": None, "tokenizer_3": None}
     found = kind.from_pretrained(folder, local_files_only=True, **more)
     found.set_progress_bar_config(disable=True)
@@ -203,7 +209,7 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
         call["guidance_rescale"] = case.guidance_rescale
     if "sd3" in case.family or "flux" in case.family:
         call["max_sequence_length"] = families.T5_TOKENS
-    if case.family == "sd3 without t5":
+    if "t5" in case.family:
         call["max_sequence_length"] = 256
     if "pixart" in case.family:
         call |= {"max_sequence_length": families.T5_TOKENS, "use_resolution_binning": False}
@@ -269,6 +275,32 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
     wanted = reference(
         prompt_embeds=said[0],
         negative_prompt_embeds=said[1],
+        latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        height=HEIGHT,
+        width=WIDTH,
+        output_type="np",
+    ).images
+    assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
+    assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
+
+
+def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
+    case = Case("sdxl", "euler", 4.0, negative_prompt="a mat")
+    folder, plain = made(case)
+    order = replace(plain.order, located=with_clip_skip(plain.located, 1))
+    drawn = drawn_here(case, Workshop(order, plain.store, plain.ledger))
+    reference = loaded("sdxl", folder)
+    said = [
+        reference.encode_prompt(texts, None, None, 1, False, clip_skip=1)
+        for texts in (PROMPTS, [case.negative_prompt] * 2)
+    ]
+    wanted = reference(
+        prompt_embeds=said[0][0],
+        pooled_prompt_embeds=said[0][2],
+        negative_prompt_embeds=said[1][0],
+        negative_pooled_prompt_embeds=said[1][2],
         latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
         num_inference_steps=STEPS,
         guidance_scale=4.0,

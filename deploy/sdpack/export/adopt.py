@@ -20,11 +20,11 @@ from sdpack.catalog import (
     prompts_folder,
 )
 from sdpack.conditioning import Family
-from sdpack.errors import SourceError
+from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.fitting import see_that_parts_fit
-from sdpack.export.source import hub_source, is_hub_id, local_folder
+from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
 from sdpack.placement import TEXT_ENCODERS, Role
 
 INDEX = "model_index.json"
@@ -55,6 +55,7 @@ USUAL: Mapping[Family, Usual] = {
     Family.FLUX: Usual(28, 3.5, 1024, {Role.TEXT_ENCODER_2: 512}),
 }
 DISTILLED_STEPS = 4  # of models that are run without guidance: LCM, Flux schnell
+ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt's first; its second reads 300
 SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
 
 
@@ -90,13 +91,14 @@ class _Model:
         self._name = model
         self._adoption = adoption
         self._whole = _whole(model)
-        self._folder = local_folder(self._whole, Path())
+        self._folder = pipeline_folder(self._whole)
         self._index = _read_index(self._folder / INDEX)
         self._encoders = self._text_encoders()
         self._denoiser_name = self._one_of(DENOISERS)
         self._denoiser = self._checkpoint(self._denoiser_name)
         self._decoder = self._checkpoint("vae")
         self._family = family_of(self._denoiser)
+        self._see_what_is_left_out()
 
     def catalog(self) -> LocatedCatalog:
         see_that_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
@@ -136,6 +138,20 @@ class _Model:
             raise SourceError(f"{self._folder / INDEX}: it names no text encoder")
         return {role: self._checkpoint(role.value) for role in there}
 
+    def _see_what_is_left_out(self) -> None:
+        """Only Stable Diffusion 3 was made to do without one of its text encoders, its T5.
+
+        Raises:
+            CatalogError: something else is to be left out.
+        """
+        can = {Role.TEXT_ENCODER_3} if self._family is Family.SD3 else set()
+        wrong = sorted(role.value for role in self._adoption.left_out - can)
+        if wrong:
+            raise CatalogError(
+                f"{self._name} cannot do without its {wrong[0]}: of all families only Stable "
+                "Diffusion 3 can, without its text_encoder_3"
+            )
+
     def _has(self, component: str) -> bool:
         named = self._index.get(component)
         return isinstance(named, list) and len(named) == 2 and named[0] is not None
@@ -160,7 +176,7 @@ class _Model:
 
     def _text_encoder(self, role: Role) -> TextEncoder:
         suffix = role.value.removeprefix(Role.TEXT_ENCODER.value)
-        usual = SCHNELL_TOKENS if self._is_schnell else USUAL[self._family].tokens
+        usual = self._tokens
         return TextEncoder(
             source=self._source(role.value),
             tokenizer=self._source(f"tokenizer{suffix}"),
@@ -169,6 +185,14 @@ class _Model:
             tokens=usual.get(role),
             parameters=self._encoders[role].parameters,
         )
+
+    @property
+    def _tokens(self) -> Mapping[Role, int]:
+        if self._is_schnell:
+            return SCHNELL_TOKENS
+        if self._index.get("_class_name") == "PixArtAlphaPipeline":
+            return ALPHA_TOKENS
+        return USUAL[self._family].tokens
 
     @property
     def _is_schnell(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+HALF = "fp16"  # what hubs call a copy in half the bytes; taken where there is nothing else
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+HALVES = tuple(name.replace(".", f".{HALF}.", 1) for name in WEIGHTS)
 TEXT_ENCODERS = (
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
@@ -39,6 +41,8 @@ DENOISERS = (
 DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
 READ_AT_ONCE = 32  # tensors
+UNUSED = ("pooler.",)  # tensors that models of the same class may come without
+ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
 HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
 # What hubs call the same weights: whole models of which only the encoder is needed, and the class
 # PixArt's transformers had before they had their own.
@@ -104,10 +108,10 @@ class Checkpoint:
         Raises:
             SourceError: there are none, or a shard is missing.
         """
-        for name in WEIGHTS:
+        for name in (*WEIGHTS, *HALVES):
             if (self.folder / name).is_file():
                 return [self.folder / name]
-            index = self.folder / f"{name}.index.json"
+            index = self.folder / _index_name(name)
             if index.is_file():
                 return self._shards(index)
         pickled = sorted(p.name for p in self.folder.glob("*") if p.suffix in PICKLES)
@@ -153,7 +157,7 @@ class Checkpoint:
         That leaves out an autoencoder's encoder, and what follows a language model's.
         """
         autoencodes = self.class_name.startswith("Autoencoder")
-        spare = ("encoder.", "quant_conv.") if autoencodes else HEADS
+        spare = ENCODING if autoencodes else HEADS
         counted = (shape for name, shape in self.shapes() if not name.startswith(spare))
         return sum(math.prod(shape) for shape in counted)
 
@@ -185,14 +189,37 @@ class Checkpoint:
             kind = _class(library, self.class_name)
             model = self._read(kind) if library == "diffusers" else None
             if model is None:
-                model = kind.from_pretrained(
-                    self.folder, torch_dtype=torch.float32, local_files_only=True
+                model, found = kind.from_pretrained(
+                    self.folder,
+                    torch_dtype=torch.float32,
+                    local_files_only=True,
+                    variant=HALF if f".{HALF}" in self.weight_files[0].name else None,
+                    output_loading_info=True,
                 )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
+                self._see_that_nothing_is_missing(found["missing_keys"])
+        except (OSError, ValueError, RuntimeError, LookupError, AttributeError) as cause:
+            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        except SafetensorError as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         for folder, scale in self.loras:
             merge(model, folder, scale)
         return cast("nn.Module", model).eval()
+
+    def _see_that_nothing_is_missing(self, names: Iterable[str]) -> None:
+        """Libraries fill what a file does not hold with random numbers.
+
+        Raises:
+            SourceError: a tensor that is needed is not there.
+        """
+        autoencodes = self.class_name.startswith("Autoencoder")
+        spare = (*UNUSED, *ENCODING) if autoencodes else UNUSED
+        missing = sorted(name for name in names if not name.startswith(spare))
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise SourceError(
+                f"{self.folder} holds no tensor {missing[0]}{more}, which a {self.class_name} "
+                "needs; restore the checkpoint"
+            )
 
     def _read(self, kind: Any) -> nn.Module | None:
         """The model, its weights read a few at a time: a large one is in memory once.
@@ -218,6 +245,13 @@ class Checkpoint:
                         found[name] = weights.get_tensor(name).to(torch.float32, copy=True)
         model.load_state_dict(found, assign=True)
         return cast("nn.Module", model)
+
+
+def _index_name(weights: str) -> str:
+    """What lists the shards of weights of this name."""
+    if f".{HALF}." in weights:
+        return weights.replace(f".{HALF}.", ".") + f".index.{HALF}.json"
+    return f"{weights}.index.json"
 
 
 def _class(library: str, name: str) -> Any:

@@ -11,6 +11,7 @@ from sdpack.export.families import family_of, latent_channels, pooled_width, sta
 from sdpack.placement import TEXT_ENCODERS, Role
 
 WIDTHS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
+USUAL_CHANNELS = 4  # of latents, where a config does not say
 PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # whose states SD3 fills up with zeros
 
 
@@ -48,8 +49,13 @@ def see_that_parts_fit(
             f"{where}: {denoiser.folder.name} takes pooled texts of width {heard}, its text "
             f"encoders say {sum(said)}; another encoder is needed"
         )
+    if family is Family.SDXL and decoder.config.get("latents_mean") is not None:
+        raise CatalogError(
+            f"{where}: {decoder.folder.name} has latents_mean and latents_std, a scale for each "
+            "channel, which sdpack does not do; take another decoder"
+        )
     drawn = latent_channels(family, denoiser.config)
-    seen = int(decoder.config["latent_channels"])
+    seen = int(decoder.config.get("latent_channels", USUAL_CHANNELS))
     if drawn != seen:
         raise CatalogError(
             f"{where}: {denoiser.folder.name} draws latents of {drawn} channels, "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sdpack.artifacts import digest, explain_io
 from sdpack.errors import SourceError, StoreError
@@ -16,14 +19,19 @@ NAMES = {
 }
 
 
+INDEX = ".index.json"  # after the name of weights in several files: which tensor is in which
+
+
 def convert_pickles(folder: Path) -> list[Path]:
     """Write every pickle of weights under a folder as .safetensors; returns what was written.
+
+    Of weights in several files each becomes one, and their index one that names those.
 
     Raises:
         SourceError: one is damaged, or holds anything but tensors.
         StoreError: the folder cannot be written.
     """
-    return [_converted(path, target) for path, target in sorted(_found(folder))]
+    return [_written(path, target) for path, target in _in_order(folder)]
 
 
 def without_pickles(folder: Path, kept: Path) -> Path:
@@ -44,10 +52,10 @@ def without_pickles(folder: Path, kept: Path) -> Path:
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        pickles = shutil.ignore_patterns(*NAMES)
-        shutil.copytree(folder, unfinished, ignore=pickles)
-        for path, safe in sorted(_found(folder)):
-            _converted(path, unfinished / safe.relative_to(folder))
+        pickled = shutil.ignore_patterns("*pytorch_model*.bin", f"*pytorch_model*.bin{INDEX}")
+        shutil.copytree(folder, unfinished, ignore=pickled)
+        for path, safe in _in_order(folder):
+            _written(path, unfinished / safe.relative_to(folder))
         unfinished.rename(target)
     except OSError as cause:
         raise StoreError(explain_io(cause, target)) from cause
@@ -68,11 +76,55 @@ def _states(folder: Path) -> dict[str, list[int]]:
     }
 
 
+def _in_order(folder: Path) -> list[tuple[Path, Path]]:
+    """Pickles and what they become; indexes last, as what they name is there by then."""
+    return sorted(_found(folder), key=lambda pair: (pair[0].name.endswith(INDEX), pair))
+
+
 def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
     for name, target in NAMES.items():
         for path in folder.rglob(name):
             if not path.with_name(target).exists():
                 yield path, path.with_name(target)
+        for index in folder.rglob(f"{name}{INDEX}"):
+            if index.with_name(f"{target}{INDEX}").exists():
+                continue
+            yield index, index.with_name(f"{target}{INDEX}")
+            for shard in sorted(set(_listed(index)["weight_map"].values())):
+                yield index.with_name(shard), index.with_name(_safe(shard))
+
+
+def _safe(shard: str) -> str:
+    """What a shard of a pickle is called as safetensors."""
+    stem, _, rest = shard.partition("pytorch_model")
+    named = "diffusion_pytorch_model" if stem.endswith("diffusion_") else "model"
+    return f"{named}{rest.removesuffix('.bin')}.safetensors"
+
+
+def _listed(index: Path) -> dict[str, Any]:
+    try:
+        listed = json.loads(index.read_text())
+        names = set(listed["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as cause:
+        raise SourceError(f"{index} cannot be read ({cause!r}); restore it") from cause
+    odd = sorted(name for name in names if Path(name).name != name or "pytorch_model" not in name)
+    if odd:
+        raise SourceError(f"{index} names {odd[0]!r}, which is no shard beside it; restore it")
+    return dict(listed)
+
+
+def _written(path: Path, target: Path) -> Path:
+    if not path.name.endswith(INDEX):
+        return _converted(path, target)
+    listed = _listed(path)
+    listed["weight_map"] = {name: _safe(shard) for name, shard in listed["weight_map"].items()}
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        unfinished.write_text(json.dumps(listed, indent=1) + "\n")
+        unfinished.replace(target)
+    except OSError as cause:
+        raise StoreError(explain_io(cause, target)) from cause
+    return target
 
 
 def _converted(path: Path, target: Path) -> Path:
@@ -80,7 +132,8 @@ def _converted(path: Path, target: Path) -> Path:
     from safetensors.torch import save_file
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(path)  # older ones are no archives, and cannot be mapped
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(

@@ -7,9 +7,10 @@ so whatever a linear scheduler does to them is the row of coefficients it stands
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,13 @@ TOLERANCE = 1e-4
 NONLINEAR_SETTINGS = ("thresholding", "clip_sample")
 
 
-def load_scheduler(folder: Path) -> Any:
-    """The diffusers scheduler of a folder with a scheduler_config.json.
+# What Stable Diffusion's pipeline sets whatever the scheduler's config says.
+AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
+
+
+def load_scheduler(folder: Path, family: Family | None = None) -> Any:
+    """The diffusers scheduler of a folder with a scheduler_config.json, as a family's pipeline
+    runs it.
 
     Raises:
         SourceError: there is none, or diffusers has no such class.
@@ -42,9 +48,19 @@ def load_scheduler(folder: Path) -> Any:
         found = getattr(diffusers, name, None)
         if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
             raise SourceError(f"{path}: diffusers has no scheduler {name!r}; check _class_name")
-        return cast(Any, found).from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+        made = cast(Any, found).from_pretrained(folder)
+        if family is Family.SD:
+            known = _settings(made)
+            own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in known}
+            made = cast(Any, found).from_config(made.config, **own)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as cause:
         raise SourceError(f"{path}: no scheduler's config ({cause!r})") from cause
+    return made
+
+
+def _settings(scheduler: Any) -> Collection[str]:
+    """The keys of a config that a scheduler heeds; others may be in it from another class."""
+    return inspect.signature(type(scheduler).__init__).parameters.keys()
 
 
 @dataclass(frozen=True)
@@ -81,16 +97,17 @@ def run_settings(
     """
     config = scheduler.config
     shifted = family in (Family.FLUX, Family.SD3) and config.get("use_dynamic_shifting")
-    mu = _shift(config, latent_rows[0] * latent_rows[1] // PATCH**2) if shifted else None
+    mu = _shift(config, latent_rows[0] * latent_rows[1] // PATCH**2, family) if shifted else None
     named = family is Family.FLUX and not config.get("use_flow_sigmas")
     sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if named else None
     return RunSettings(sigmas, mu)
 
 
-def _shift(config: Any, tokens: int) -> float:
+def _shift(config: Any, tokens: int, family: Family) -> float:
     """Linear in the number of a picture's tokens, as the scheduler's config has it."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    low = config.get("base_shift", 0.5)
+    high = config.get("max_shift", 1.16 if family is Family.SD3 else 1.15)
     return float(low + (high - low) * (tokens - few) / (many - few))
 
 
@@ -101,7 +118,8 @@ def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN) -> 
         SchedulerError: it is not linear, or draws noise in a way of its own.
     """
     name = type(scheduler).__name__
-    on = [key for key in NONLINEAR_SETTINGS if getattr(scheduler.config, key, False)]
+    heeded = [key for key in NONLINEAR_SETTINGS if key in _settings(scheduler)]
+    on = [key for key in heeded if getattr(scheduler.config, key, False)]
     if on:
         raise SchedulerError(f"{name} with {on[0]} is not linear; set it to false in its config")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from sdpack.export.pickles import without_pickles
 COPIES = ("*.fp16.*", "*.non_ema.*", "*.fp16-*", "*.non_ema-*")  # of weights fetched anyway
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLES = ("*.bin",)
+PIPELINE_INDEX = "model_index.json"
+UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")  # of pipelines
 MODEL_CONFIG = "config.json"  # a tokenizer's and a scheduler's have other names
 
 
@@ -33,12 +36,39 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
     return folder
 
 
+def pipeline_folder(source: Source) -> Path:
+    """The folder of a whole pipeline: its index, and of a hub repository only what that names.
+
+    Raises:
+        SourceError: it cannot be had.
+    """
+    if source.path is not None:
+        return source.path
+    assert source.hub is not None
+    folder = _snapshot(source, [PIPELINE_INDEX])
+    try:
+        index = json.loads((folder / PIPELINE_INDEX).read_text(encoding="utf-8"))
+        named = [name for name, value in index.items() if _is_part(value)]
+    except (OSError, ValueError, AttributeError) as cause:
+        raise SourceError(
+            f"{source} is no pipeline of diffusers: {PIPELINE_INDEX} is not there, "
+            "or no JSON object; list its parts in a catalog"
+        ) from cause
+    wanted = [name for name in named if name not in UNUSED_PARTS]
+    return _snapshot(source, [f"{name}/{pattern}" for name in wanted for pattern in FETCHED])
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and value[0] is not None
+
+
 def _of_hub(source: Source) -> Path:
     folder = _fetched(source) / source.subfolder
+    if not _has_weights(folder, source):
+        folder = _fetched(source, halves=True) / source.subfolder
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
-    kinds = {path.suffix for path in folder.iterdir()}
-    if (folder / MODEL_CONFIG).is_file() and not kinds.intersection(_weights(source)):
+    if not _has_weights(folder, source):
         raise SourceError(
             f"{source} is here without its weights: it was fetched in part, so fetch it again with "
             "a network; or the repository keeps them as a pickle alone, which may run any code "
@@ -47,8 +77,12 @@ def _of_hub(source: Source) -> Path:
     return folder
 
 
-def _weights(source: Source) -> tuple[str, ...]:
-    return (".safetensors", ".bin") if source.allow_pickle else (".safetensors",)
+def _has_weights(folder: Path, source: Source) -> bool:
+    """Whether a folder that has a model's config has its weights, too."""
+    if not (folder / MODEL_CONFIG).is_file():
+        return True
+    wanted = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
+    return not wanted.isdisjoint(path.suffix for path in folder.iterdir())
 
 
 def is_hub_id(text: str) -> bool:
@@ -92,19 +126,28 @@ def _cached_commit(repository: str) -> str | None:
     return snapshots[0].name if len(snapshots) == 1 else None
 
 
-def _fetched(source: Source) -> Path:
+def _fetched(source: Source, halves: bool = False) -> Path:
+    """The snapshot with what a source is made of.
+
+    Args:
+        halves: copies of the weights in fp16, too, for a repository that has nothing else.
+    """
+    prefix = f"{source.subfolder}/" if source.subfolder else ""
+    wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
+    return _snapshot(source, [prefix + pattern for pattern in wanted], halves)
+
+
+def _snapshot(source: Source, patterns: list[str], halves: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
-    prefix = f"{source.subfolder}/" if source.subfolder else ""
     assert source.hub is not None
-    wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
-    nested = [] if prefix else [f"*/{pattern}" for pattern in wanted]
+    spared = [copy for copy in COPIES if not (halves and "fp16" in copy)]
     with _explained(str(source), source.hub):
         found = snapshot_download(
             source.hub,
             revision=source.revision,
-            allow_patterns=[*(prefix + pattern for pattern in wanted), *nested],
-            ignore_patterns=[f"*{pattern}" for pattern in COPIES],
+            allow_patterns=patterns,
+            ignore_patterns=[f"*{pattern}" for pattern in spared],
         )
     return Path(found)
 
@@ -112,16 +155,15 @@ def _fetched(source: Source) -> Path:
 @contextmanager
 def _explained(said: str, repository: str) -> Iterator[None]:
     """What the hub's client raises, as a SourceError that says what to do."""
+    from huggingface_hub import errors
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        IncompleteSnapshotError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    incomplete = getattr(errors, "IncompleteSnapshotError", LocalEntryNotFoundError)
     try:
         yield
     except GatedRepoError as cause:
@@ -135,7 +177,7 @@ def _explained(said: str, repository: str) -> Iterator[None]:
         raise SourceError(
             f"{said}: there is no such repository, or it is private; set HF_TOKEN for a private one"
         ) from cause
-    except IncompleteSnapshotError as cause:
+    except incomplete as cause:
         raise SourceError(
             f"{said} is on this machine only in part, and the rest cannot be fetched (offline, or "
             "no network); fetch it to the end with a network"
@@ -145,6 +187,6 @@ def _explained(said: str, repository: str) -> Iterator[None]:
             f"{said} is not on this machine and cannot be fetched (offline, or no network); "
             "fetch it once with a network"
         ) from cause
-    except (HfHubHTTPError, HFValidationError, OSError) as cause:
+    except Exception as cause:  # the client of the day raises what its HTTP library does
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(f"{said} cannot be fetched: {reason}") from cause

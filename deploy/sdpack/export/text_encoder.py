@@ -23,9 +23,10 @@ CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 class _Encoder(nn.Module):
     """What is asked of an encoder, and nothing that was not asked for."""
 
-    def __init__(self, model: nn.Module, voice: Voice, bridge: Bridge | None) -> None:
+    def __init__(self, model: nn.Module, voice: Voice, bridge: Bridge | None, skip: int) -> None:
         super().__init__()
         self.model = model
+        self.skip = skip
         self.voice = voice
         self.bridge = bridge
 
@@ -37,7 +38,7 @@ class _Encoder(nn.Module):
         )
         found: list[Tensor] = []
         if self.voice.states is not States.NONE:
-            states = said.hidden_states[-2] if hidden else said.last_hidden_state
+            states = said.hidden_states[-2 - self.skip] if hidden else said.last_hidden_state
             found.append(states if self.bridge is None else self.bridge(states))
         if self.voice.pooled:
             found.append(said.text_embeds if "text_embeds" in said else said.pooler_output)
@@ -52,7 +53,8 @@ class TextEncoderPart:
 
     Args:
         tokens: T.
-        clip_skip: so many of the last layers are left out; the model is changed.
+        clip_skip: so many of the last layers have no part in the states; where they have none in
+            a pooled text either they are left out, and the model is changed.
     """
 
     def __init__(
@@ -67,8 +69,11 @@ class TextEncoderPart:
         self._masked = voice.masked
         longest = getattr(self._config, "max_position_embeddings", None)
         self._tokens = int(tokens or longest or CHECKED_TOKENS)
-        _skip_last(model, clip_skip)
-        self.module = _Encoder(model, voice, bridge).eval()
+        _see_that_there_are(model, clip_skip)
+        if not voice.pooled:
+            _skip_last(model, clip_skip)
+        skipped = clip_skip if voice.pooled else 0
+        self.module = _Encoder(model, voice, bridge, skipped).eval()
         named = ((STATES, voice.states is not States.NONE), (POOLED, voice.pooled))
         self.outputs = tuple(name for name, asked in named if asked)
         read = (IDS, ATTENTION_MASK) if voice.masked else (IDS,)
@@ -89,19 +94,29 @@ class TextEncoderPart:
         return made
 
 
-def _skip_last(model: nn.Module, count: int) -> None:
-    """Leave out a CLIP's last layers, their weights with them.
+def _see_that_there_are(model: nn.Module, count: int) -> None:
+    """See that a model is a CLIP with more layers than so many.
 
     Raises:
-        CatalogError: it is no CLIP, or has no more layers than that.
+        CatalogError: it is not.
     """
-    if count == 0:
-        return
-    inner = getattr(model, "text_model", model)
-    encoder = getattr(inner, "encoder", None)
-    found = getattr(encoder, "layers", None)
-    if not isinstance(found, nn.ModuleList) or count >= len(found):
+    if count and count >= len(_layers(model)):
         raise CatalogError(
             f"clip_skip {count}: {type(model).__name__} has no such layers to leave out; lower it"
         )
-    cast(Any, encoder).layers = found[: len(found) - count]
+
+
+def _skip_last(model: nn.Module, count: int) -> None:
+    """Leave out a CLIP's last layers, their weights with them."""
+    if count:
+        found = _layers(model)
+        _encoder(model).layers = found[: len(found) - count]
+
+
+def _encoder(model: nn.Module) -> Any:
+    return getattr(getattr(model, "text_model", model), "encoder", None)
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    found = getattr(_encoder(model), "layers", None)
+    return found if isinstance(found, nn.ModuleList) else nn.ModuleList()

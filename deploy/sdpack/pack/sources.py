@@ -18,6 +18,7 @@ from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
+from sdpack.export.fitting import USUAL_CHANNELS
 from sdpack.export.tokenizer import convert_tokenizer
 from sdpack.ledger import Ledger
 from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
@@ -31,7 +32,7 @@ from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
-from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
 from sdpack.tiles import Split
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
@@ -79,13 +80,15 @@ class Sources:
         return self.order.checkpoint(role, candidate)
 
     def tokenizer_folder(self, encoder: str) -> Path:
-        """Where an encoder's tokenizer.json is: at its source, or made from what lies there.
+        """Where an encoder's tokenizer.json is: at its source, or made from what lies there, as
+        where it is not said what texts are padded with.
 
         Raises:
             SourceError: there is nothing one can be made from.
         """
-        folder = self.order.folder(self.catalog.text_encoders[encoder].tokenizer)
-        if (folder / TOKENIZER_FILE).is_file():
+        candidate = self.catalog.text_encoders[encoder]
+        folder = self.order.folder(candidate.tokenizer)
+        if is_complete(folder, candidate.tokens):
             return folder
         inputs = {
             "tokenizer": files_digest(folder),
@@ -128,6 +131,7 @@ class Sources:
             "scheduler": files_digest(folder),
             "steps": asked,
             "family": family,
+            "set as": "its pipeline does",
             "size": rows,
             "tools": versions(("torch", "diffusers")),
             "revision": REVISION,
@@ -138,7 +142,7 @@ class Sources:
             def build(target: Path) -> None:
                 from sdpack.export.sampler import load_scheduler, run_settings, sampler_table
 
-                scheduler = load_scheduler(folder)
+                scheduler = load_scheduler(folder, family)
                 settings = run_settings(scheduler, family, asked, rows)
                 table = sampler_table(scheduler, asked, settings)
                 (target / TABLE_FILE).write_text(json.dumps(table.to_json()) + "\n")
@@ -158,7 +162,7 @@ class Sources:
         checkpoint = self.checkpoint(Role.DECODER, decoder)
         config, decoder_class = checkpoint.config, checkpoint.class_name
         return Latents(
-            int(config["latent_channels"]),
+            int(config.get("latent_channels", USUAL_CHANNELS)),
             float(config.get("scaling_factor") or SCALING_FACTORS[decoder_class]),
             float(config.get("shift_factor") or 0.0),
             LATENT_PIXEL,

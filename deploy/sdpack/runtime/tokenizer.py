@@ -70,5 +70,20 @@ class PromptTokenizer:
         return [bool(e.overflowing) for e in self._tokenizer.encode_batch(list(prompts))]
 
 
+def is_complete(folder: Path, length: int | None = None) -> bool:
+    """Whether a folder has a tokenizer.json, and says what texts are padded with and how far.
+
+    Args:
+        length: as of `PromptTokenizer`.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        longest = length or int(config["model_max_length"])
+        padded = config.get("pad_token") or config.get("eos_token")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError):
+        return False
+    return bool(padded) and 0 < longest <= LONGEST and (folder / TOKENIZER_FILE).is_file()
+
+
 def _content(token: str | dict[str, str]) -> str:
     return token["content"] if isinstance(token, dict) else token

@@ -18,6 +18,7 @@ from sdpack.errors import CatalogError, SdpackError
 from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
+from sdpack.export.source import local_folder
 from sdpack.pack.order import Order, check
 from sdpack.placement import Role
 from sdpack.profile import find_profile
@@ -72,6 +73,38 @@ def test_a_text_encoder_can_be_left_out(models: Callable[[str], Path]) -> None:
     without = Adoption(left_out=frozenset({Role.TEXT_ENCODER_3}))
     found = adopt(str(models("sd3")), without).catalog
     assert list(found.text_encoders) == ["text-encoder", "text-encoder-2"]
+
+
+@pytest.mark.parametrize(
+    ("family", "role"),
+    [
+        ("flux dev", Role.TEXT_ENCODER_2),
+        ("sd3", Role.TEXT_ENCODER),
+        ("sdxl", Role.TEXT_ENCODER_2),
+    ],
+)
+def test_what_cannot_be_left_out_is_told(
+    models: Callable[[str], Path], family: str, role: Role
+) -> None:
+    with pytest.raises(CatalogError, match=f"cannot do without its {role.value}"):
+        adopt(str(models(family)), Adoption(left_out=frozenset({role})))
+
+
+def test_how_far_each_pixart_reads(models: Callable[[str], Path]) -> None:
+    tokens = {
+        family: adopt(str(models(family))).catalog.text_encoders["text-encoder"].tokens
+        for family in ("pixart", "pixart of 1024")
+    }
+    assert tokens == {"pixart": 300, "pixart of 1024": 120}
+
+
+def test_a_scale_for_each_channel_is_told(models: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models("sdxl"), tmp_path / "m"))
+    path = folder / "vae" / "config.json"
+    more = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    with pytest.raises(CatalogError, match="latents_mean and latents_std"):
+        adopt(str(folder))
 
 
 def unknown_class(folder: Path) -> None:
@@ -171,6 +204,38 @@ def test_a_pickle_is_converted_when_it_is_asked_for(
     assert before
 
 
+def test_pickles_in_several_files_are_converted_with_their_index(
+    models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDPACK_CACHE", str(tmp_path / "own"))
+    folder = Path(shutil.copytree(models("sd"), tmp_path / "m")) / "text_encoder"
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    where = {name: f"pytorch_model-0000{1 + n % 2}-of-00002.bin" for n, name in enumerate(names)}
+    for shard in set(where.values()):
+        kept = {name: weights[name] for name in names if where[name] == shard}
+        torch.save(kept, folder / shard, _use_new_zipfile_serialization="00001" in shard)
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    asked = Source(path=folder, allow_pickle=True)
+    for found in (Checkpoint(local_folder(asked, Path())), Checkpoint(folder)):
+        if found.folder == folder:
+            assert len(convert_pickles(folder.parent)) == 3
+        assert [path.name for path in found.weight_files] == [
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ]
+        loaded = found.load().state_dict()
+        assert all(torch.equal(loaded[name], weights[name]) for name in names)
+    assert convert_pickles(folder.parent) == []
+    assert not list(local_folder(asked, Path()).glob("*.bin*"))
+    (folder / "model.safetensors.index.json").unlink()
+    index.write_text(json.dumps({"weight_map": {"w": "../../pytorch_model.bin"}}))
+    with pytest.raises(SdpackError, match="which is no shard beside it"):
+        convert_pickles(folder)
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": partial(print, "ran")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(SdpackError, match="cannot be read as tensors alone"):
@@ -217,6 +282,47 @@ def test_loras_for_a_text_encoder(models: Callable[[str], Path], tmp_path: Path)
     )
     seen = dict(Checkpoint(folder, ((tmp_path, 2.0),)).load().named_parameters())
     assert torch.allclose(seen[f"{name}.weight"], weight + 4.0, atol=1e-5)
+
+
+def test_loras_find_the_text_encoder_they_are_for(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Of SDXL's two, in the names that most of its files have."""
+    file = {}
+    for number, width in ((1, families.WIDTH), (2, 24)):
+        for layer, up in (("q", number), ("k", 0), ("v", 0), ("out", 0)):
+            name = f"lora_te{number}_text_model_encoder_layers_0_self_attn_{layer}_proj"
+            file[f"{name}.lora_down.weight"] = torch.ones(2, width)
+            file[f"{name}.lora_up.weight"] = up * torch.ones(width, 2)
+            file[f"{name}.alpha"] = torch.tensor(1.0)
+    save_file(file, tmp_path / "lora.safetensors")
+    for number, part in ((1, "text_encoder"), (2, "text_encoder_2")):
+        plain = Checkpoint(models("sdxl") / part).load().state_dict()
+        seen = Checkpoint(models("sdxl") / part, ((tmp_path, 1.0),)).load().state_dict()
+        (name,) = [key for key in seen if key.endswith("layers.0.self_attn.q_proj.weight")]
+        # Each of rank 2 at alpha 1: half of what they are together.
+        assert torch.allclose(seen[name], plain[name] + number, atol=1e-5)
+        others = [key for key in seen if key != name]
+        assert all(torch.equal(seen[key], plain[key]) for key in others)
+
+
+def test_loras_for_a_unet_as_others_name_them(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = "down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+    plain = Checkpoint(models("sd") / "unet").load().state_dict()
+    key = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    width = plain[key].shape[1]
+    save_file(
+        {
+            f"lora_unet_{name}.lora_down.weight": torch.ones(2, width),
+            f"lora_unet_{name}.lora_up.weight": torch.ones(plain[key].shape[0], 2),
+            f"lora_unet_{name}.alpha": torch.tensor(4.0),
+        },
+        tmp_path / "lora.safetensors",
+    )
+    seen = Checkpoint(models("sd") / "unet", ((tmp_path, 1.0),)).load().state_dict()
+    assert torch.allclose(seen[key], plain[key] + 4, atol=1e-5)
 
 
 def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_path: Path) -> None:

@@ -128,3 +128,60 @@ def test_weights_of_other_names_are_left_to_the_class(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint._read(AutoencoderKL) is None
     assert "decoder.mid_block.attentions.0.to_q.weight" in checkpoint.load().state_dict()
+
+
+def bert(folder: Path, heads: bool = False) -> Path:
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=64, num_hidden_layers=2, **sizes)
+    (BertForMaskedLM if heads else BertModel)(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["transformers", "diffusers"])
+def test_a_tensor_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    if kind == "transformers":
+        path, name = bert(tmp_path) / "model.safetensors", "encoder.layer.1.output.dense.weight"
+    else:
+        path = damaged(tmp_path, "none").folder / "diffusion_pytorch_model.safetensors"
+        name = "decoder.layers.0.weight"
+    weights = load_file(path)
+    del weights[name]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(SourceError, match=f"holds no tensor {name}, which"):
+        Checkpoint(path.parent).load()
+
+
+def test_a_language_model_has_no_pooler_and_needs_none(tmp_path: Path) -> None:
+    assert Checkpoint(bert(tmp_path, heads=True)).load()
+
+
+@pytest.mark.parametrize("shard_size", ["5GB", "10KB"])
+def test_a_copy_in_half_the_bytes_is_taken_where_there_is_no_other(
+    tmp_path: Path, shard_size: str
+) -> None:
+    from transformers import BertModel
+
+    whole = bert(tmp_path / "whole")
+    model = BertModel.from_pretrained(whole).half()
+    model.save_pretrained(tmp_path / "half", variant="fp16", max_shard_size=shard_size)
+    wanted = model.float().state_dict()
+    found = Checkpoint(tmp_path / "half")
+    assert (len(found.weight_files) > 1) == (shard_size == "10KB")
+    loaded = found.load().state_dict()
+    assert all(torch.equal(loaded[name], wanted[name]) for name in wanted)
+
+
+def test_a_class_of_another_library_is_told(tmp_path: Path) -> None:
+    checkpoint = damaged(tmp_path, "none")
+    config = checkpoint.folder / "config.json"
+    values = json.loads(config.read_text())
+    del values["_diffusers_version"]
+    config.write_text(json.dumps(values))
+    with pytest.raises(SourceError) as caught:
+        Checkpoint(checkpoint.folder).load()
+    assert "\n" not in str(caught.value)

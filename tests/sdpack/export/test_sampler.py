@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -10,6 +12,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from sdpack.conditioning import Family
 from sdpack.errors import SchedulerError, SourceError
 from sdpack.export.sampler import load_scheduler, sampler_table
 from sdpack.runtime.sampler import SamplerTable, _table, sample
@@ -141,3 +144,22 @@ def test_the_zoo_s_scheduler_loads_by_its_class() -> None:
     scheduler = load_scheduler(catalog.path(source))
     assert type(scheduler).__name__ == "DPMSolverMultistepScheduler"
     assert sampler_table(scheduler, 16).calls == 16
+
+
+def test_a_setting_that_the_class_does_not_heed_is_no_obstacle(tmp_path: Path) -> None:
+    diffusers.EulerDiscreteScheduler(**BETAS).save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clip_sample": True}))
+    assert sampler_table(load_scheduler(tmp_path, Family.SD), 4).steps == 4
+    diffusers.DDIMScheduler(**BETAS, clip_sample=True).save_pretrained(tmp_path)
+    with pytest.raises(SchedulerError, match="clip_sample is not linear"):
+        sampler_table(load_scheduler(tmp_path, Family.SDXL), 4)
+    assert sampler_table(load_scheduler(tmp_path, Family.SD), 4).timesteps[-1] == 1
+
+
+def test_a_setting_that_is_no_choice_is_told(tmp_path: Path) -> None:
+    diffusers.EulerDiscreteScheduler(**BETAS).save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "odd"}))
+    with pytest.raises(SourceError, match="no scheduler's config"):
+        load_scheduler(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import huggingface_hub
@@ -11,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
-from sdpack.export.source import hub_source, local_folder
+from sdpack.export.source import hub_source, local_folder, pipeline_folder
 
 COMMIT = "0123456789" * 4
 
@@ -114,6 +115,67 @@ def test_what_the_hub_refuses_says_what_to_do(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(SourceError, match=said):
         local_folder(source(), Path())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("proxy"), TimeoutError(), OSError("disk full")])
+def test_whatever_the_client_raises_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(SourceError, match=r"owner/name.* cannot be fetched: "):
+        local_folder(source(), Path())
+
+
+def test_of_a_pipeline_only_what_its_index_names_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "image_encoder": [None, None],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    names = [
+        "model_index.json",
+        "v1-5-pruned.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "safety_checker/model.safetensors",
+        "image_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    fetched: list[str] = []
+
+    def download(_: str, revision: str, **patterns: list[str]) -> str:
+        fetched.extend(filter_repo_objects(names, **patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert pipeline_folder(source()) == tmp_path
+    assert fetched == ["model_index.json", *names[2:4]]
+    (tmp_path / "model_index.json").unlink()
+    with pytest.raises(SourceError, match="is no pipeline of diffusers"):
+        pipeline_folder(source())
+
+
+def test_weights_in_half_the_bytes_are_fetched_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors"]
+
+    def download(_: str, revision: str, **patterns: list[str]) -> str:
+        for name in filter_repo_objects(names, **patterns):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    folder = local_folder(source(subfolder="unet"), Path())
+    assert sorted(path.name for path in folder.iterdir()) == [Path(name).name for name in names]
 
 
 def test_only_one_copy_of_the_weights_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
