@@ -98,7 +98,7 @@ class Calibration:
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
             "probing": {**PROBING, "decoded": PROBED_SIDE if self._is_large else 0},
-            "tools": versions((*OBSERVERS, "scipy")),
+            "tools": versions(OBSERVERS),
             "revision": REVISION,
         }
 

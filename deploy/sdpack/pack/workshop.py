@@ -65,7 +65,7 @@ COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were see
 SLICED_SHARE = 0.75  # of the scratch of a graph: slices that take less are worth their time
 PIECES = 1  # of the ways a decoder is cut
 KEPT = "kept"  # a layer in the type its variant computes in
-QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "scipy")
+QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "torch")
 
 T = TypeVar("T")
 

@@ -21,14 +21,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sdpack.quantize.schemes import Scheme
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
 COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to their neighbours
+SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
 ROWS = 64  # scaled at once: they stay in the cache
 SAMPLED_ROWS = 64
 
@@ -76,19 +78,28 @@ class Moment:
         Its rows say how errors are made up for. From the end on, M = R RT with R upper triangular;
         U = R^-1.
         """
-        lower = scipy.linalg.cholesky(
-            self.damped[::-1, ::-1].astype(np.float64),
-            lower=True,
-            overwrite_a=True,
-            check_finite=False,
-        )
-        inverse, _ = scipy.linalg.lapack.dtrtri(lower, lower=1, overwrite_c=True)
-        return np.ascontiguousarray(inverse[::-1, ::-1], dtype=np.float32)
+        # PyTorch's, which does this several times as fast as what numpy and scipy come with.
+        lower = torch.linalg.cholesky(torch.from_numpy(self.damped[::-1, ::-1].astype(np.float64)))
+        return np.ascontiguousarray(_inverse(lower).numpy()[::-1, ::-1], dtype=np.float32)
 
     @cached_property
     def squares(self) -> Floats:
         """E[x²], float32 (columns,)."""
         return np.ascontiguousarray(np.diag(self.matrix))
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """Of a lower triangular matrix, half by half: most of it is products of matrices."""
+    half = len(lower) // 2
+    found = torch.zeros_like(lower)
+    if half < SMALLEST_HALF:
+        whole = torch.eye(len(lower), dtype=lower.dtype)
+        torch.linalg.solve_triangular(lower, whole, upper=False, out=found)
+        return found
+    found[:half, :half] = first = _inverse(lower[:half, :half])
+    found[half:, half:] = second = _inverse(lower[half:, half:])
+    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
+    return found
 
 
 def moment_of(gram: NDArray[np.floating], count: int) -> Moment:

@@ -110,3 +110,13 @@ def test_scales_are_what_fp16_can_hold() -> None:
     made = round_weight(w, parse_scheme("w4:16"), None, np.dtype(np.float16))
     assert made.scales.dtype == np.float16
     assert (made.scales > 0).all()
+
+
+@pytest.mark.parametrize("columns", [1, 7, 600, 1300])
+def test_how_errors_are_made_up_for(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    seen = rng.standard_normal((2 * columns, columns)) * rng.uniform(0.1, 2, columns)
+    moment = moment_of(seen.T @ seen, 2 * columns)
+    root = moment.inverse_root.astype(np.float64)
+    assert np.array_equal(root, np.triu(root))
+    assert np.allclose(root.T @ root @ moment.damped, np.eye(columns), atol=1e-3)
