@@ -44,6 +44,10 @@ class PromptTokenizer:
         number = self._tokenizer.token_to_id(padding)
         if number is None:
             raise BundleError(f"{folder / TOKENIZER_FILE} has no token {padding!r} to pad with")
+        # It keeps every new word of every prompt, up to some megabytes of them.
+        resize = getattr(self._tokenizer.model, "_resize_cache", None)
+        if resize is not None:
+            resize(0)
         self._tokenizer.enable_truncation(self.length)
         self._tokenizer.enable_padding(pad_id=number, pad_token=padding, length=self.length)
 

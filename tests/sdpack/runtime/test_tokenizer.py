@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path, damage: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match="tokenizer"):
         PromptTokenizer(folder)
+
+
+def test_memory_does_not_grow_with_prompts() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    tokenizer = PromptTokenizer(ZOO)
+    tokenizer.ids([f"noto, pizza {n * 0.7919}" for n in range(100)])
+    before = resident_bytes()
+    for number in range(8000):
+        tokenizer.ids([f"noto, pizza {number * 0.6180339887}"])
+    assert resident_bytes() - before < 2**20
