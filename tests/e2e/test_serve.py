@@ -104,7 +104,7 @@ def test_a_picture_is_the_same_whatever_it_is_drawn_with(url: str) -> None:
 
 def test_under_full_load_it_takes_what_was_planned_and_a_servers_own(bundle: Path) -> None:
     planned = open_bundle(bundle).memory.predicted_bytes
-    with serving(bundle) as (url, process), ThreadPoolExecutor(16) as pool:
+    with serving(bundle, "--least-memory") as (url, process), ThreadPoolExecutor(16) as pool:
         asked = {"prompt": PROMPTS[0], "n": 4}
         address = f"{url}/v1/images/generations"
         answers = [pool.submit(httpx.post, address, json=asked, timeout=120) for _ in range(48)]

@@ -42,6 +42,11 @@ Examples:
     show_default=True,
     help="A folder for 1.png, 2.png ..., or a .png for one picture.",
 )
+@click.option(
+    "--least-memory",
+    is_flag=True,
+    help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
+)
 @json_option
 def command(
     bundle: Path,
@@ -53,6 +58,7 @@ def command(
     size: str | None,
     runtime: str | None,
     out: Path,
+    least_memory: bool,
     as_json: bool,
 ) -> None:
     """Draw one picture for each prompt."""
@@ -66,7 +72,7 @@ def command(
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
-    drawer = pipeline(bundle, manifest, chosen)
+    drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
     files = []
     for number, prompt in enumerate(prompts):
         asked = request(

@@ -68,6 +68,11 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
     help="Default: the profile's where this machine has it, else the CPU.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Of the CPU; default: all cores.")
+@click.option(
+    "--least-memory",
+    is_flag=True,
+    help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -85,6 +90,7 @@ def command(
     max_prompt: int,
     runtime: str | None,
     threads: int | None,
+    least_memory: bool,
 ) -> None:
     """Draw pictures for whoever asks over HTTP: OpenAI's images API, jobs, and a page at /."""
     end_when_told()
@@ -119,6 +125,7 @@ def command(
         (host, *allowed_host),
         batch,
         threads,
+        least_memory,
     )
     if not local and api_key_file is None:
         click.echo(f"{host} can be reached from outside, and no --api-key-file is given", err=True)

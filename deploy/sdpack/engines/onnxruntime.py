@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +22,10 @@ PROVIDERS = {
 }
 ERRORS_ONLY = 3
 FLOAT_ACCURACY = "1"
-ARENA_MAX, MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's mallopt
 OWN_PAGES_FROM_BYTES = 128 * 2**10
+MOST_BYTES = 32 * 2**20  # that it takes for MMAP_THRESHOLD
+NEVER = 2**31 - 1
 LARGE_BYTES = 2**28  # of weights
 SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights they share
 
@@ -140,13 +142,25 @@ def steady_memory() -> None:
     """Have glibc give every tensor pages of its own, handed back when it is freed.
 
     Otherwise it keeps large blocks in heaps it grows as it goes, and the peak of one and the same
-    program differs by tens of MiB from run to run. Costs about a tenth of the time. Once set it
-    holds for the process; without glibc nothing happens.
+    program differs by tens of MiB from run to run. Pages that are had anew cost time: a tenth for a
+    large model, half for a small one. Holds for the process; without glibc nothing happens.
     """
+    _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: OWN_PAGES_FROM_BYTES})
+
+
+def keep_memory() -> None:
+    """Have glibc keep what was freed for what is needed next, until it is asked to give it back.
+
+    The contrary of `steady_memory`.
+    """
+    _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: MOST_BYTES, TRIM_THRESHOLD: NEVER})
+
+
+def _tell_glibc(options: Mapping[int, int]) -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(ARENA_MAX, 1)
-        set_option(MMAP_THRESHOLD, OWN_PAGES_FROM_BYTES)
+        for option, value in options.items():
+            set_option(option, value)
 
 
 def give_back_freed_memory() -> None:

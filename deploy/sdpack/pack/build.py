@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sdpack.artifacts import Store, cache_folder
 from sdpack.bundle import Manifest, sole_writer
+from sdpack.engines.onnxruntime import keep_memory
 from sdpack.errors import RefusedError
 from sdpack.ledger import Ledger
 from sdpack.pack.bundling import Bundling
@@ -61,6 +62,7 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
 @contextmanager
 def opened(order: Order, say: Say = lambda _: None) -> Iterator[Workshop]:
     """The workshop of an order, on this user's store and ledger."""
+    keep_memory()  # parts are run again and again; what they took is given back between them
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
         yield Workshop(order, Store(cache_folder() / "store"), ledger, say)

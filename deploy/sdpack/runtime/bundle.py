@@ -19,6 +19,9 @@ from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
+KEPT, KEPT_BESIDES = 2, 32 * 2**20  # times its scratch, and bytes, that may be kept
+WIDER, BESIDES = 3, 512 * 2**20  # times its weights, and bytes, that nobody planned for
+
 
 def pipeline(
     folder: Path,
@@ -26,6 +29,7 @@ def pipeline(
     runtime: Runtime | None = None,
     threads: int | None = None,
     opened: Callable[[Engine], Session] | None = None,
+    thrifty: bool | None = None,
 ) -> Pipeline:
     """The pipeline of an opened bundle.
 
@@ -33,13 +37,16 @@ def pipeline(
         runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
             for bf16 ones, which need a GPU.
         opened: loads a graph, where something else than this process runs it.
+        thrifty: on a CPU, hand back at once what is freed, as the memory plan counts, and be
+            slower; by default where the budget has no room for anything else (`has_room`).
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
-    if not chosen.on_gpu:
-        onnxruntime.steady_memory()
+    if not chosen.on_gpu and opened is None:
+        spare = not has_room(manifest, chosen) if thrifty is None else thrifty
+        (onnxruntime.steady_memory if spare else onnxruntime.keep_memory)()
     session = opened or partial(_session, folder, runtime=chosen, threads=threads)
     loaders = {
         role: partial(_load, folder, manifest, role, chosen, session) for role in manifest.parts
@@ -57,6 +64,20 @@ def pipeline(
         manifest.placement.placement(),
         manifest.conditioning,
     )
+
+
+def has_room(manifest: Manifest, runtime: Runtime) -> bool:
+    """Whether a CPU that keeps what it frees for what comes next stays within a bundle's budget.
+
+    That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
+    another runtime than the profile's: there its weights tell, in case they are wider here.
+    """
+    memory = manifest.memory
+    if runtime is manifest.profile.runtime:
+        most = memory.predicted_bytes + KEPT * memory.activation_bytes + KEPT_BESIDES
+    else:
+        most = WIDER * sum(memory.weights.values()) + BESIDES
+    return most <= memory.budget_bytes
 
 
 def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable]:

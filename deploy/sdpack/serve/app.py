@@ -46,6 +46,7 @@ class Settings:
             for.
         batch: the most pictures drawn together; the bundle's own by default.
         threads: of the CPU.
+        least_memory: a CPU hands back at once what is freed, even where there is room.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -54,6 +55,7 @@ class Settings:
     hosts: Sequence[str] = ()
     batch: int | None = None
     threads: int | None = None
+    least_memory: bool = False
 
 
 def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Settings) -> Service:
@@ -61,7 +63,8 @@ def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Set
     batch = settings.batch or manifest.sampling.batch
     device = used_bytes if runtime.on_gpu else None
     metrics = Metrics(batch, manifest.memory.budget_bytes, device)
-    painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage)
+    thrifty = settings.least_memory or None
+    painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage, thrifty)
     scheduler = Scheduler(painter, batch, settings.limits, metrics)
     return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))
 

@@ -31,6 +31,7 @@ class Painter:
 
     Args:
         timed: told the seconds of each stage of a batch.
+        thrifty: as of `pipeline`.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Painter:
         runtime: Runtime,
         threads: int | None = None,
         timed: Callable[[str, float], None] = lambda *_: None,
+        thrifty: bool | None = None,
     ) -> None:
         self.manifest = manifest
-        self._pipeline = pipeline(folder, manifest, runtime, threads)
+        self._pipeline = pipeline(folder, manifest, runtime, threads, thrifty=thrifty)
         self._timed = timed
 
     def load(self) -> None:
