@@ -66,18 +66,21 @@ def pipeline(
     )
 
 
-def has_room(manifest: Manifest, runtime: Runtime) -> bool:
+def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     """Whether a CPU that keeps what it frees for what comes next stays within a bundle's budget.
 
     That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
     another runtime than the profile's: there its weights tell, in case they are wider here.
+
+    Args:
+        besides: bytes that the process takes for something else.
     """
     memory = manifest.memory
     if runtime is manifest.profile.runtime:
         most = memory.predicted_bytes + KEPT * memory.activation_bytes + KEPT_BESIDES
     else:
         most = WIDER * sum(memory.weights.values()) + BESIDES
-    return most <= memory.budget_bytes
+    return most + besides <= memory.budget_bytes
 
 
 def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable]:

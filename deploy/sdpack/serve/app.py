@@ -18,6 +18,7 @@ from sdpack.bundle import Manifest
 from sdpack.engines.tensorrt_session import used_bytes
 from sdpack.errors import EngineError, SdpackError
 from sdpack.precision import Runtime
+from sdpack.runtime.bundle import has_room
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.answers import add_answers
 from sdpack.serve.jobs import Jobs
@@ -28,7 +29,7 @@ from sdpack.serve.openai_api import openai_routes
 from sdpack.serve.painter import Painter
 from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
-from sdpack.serve.service import Service, size_words
+from sdpack.serve.service import OWN_BYTES, Service, size_words
 from sdpack.serve.status_api import status_routes
 from sdpack.serve.webui_api import webui_routes
 
@@ -63,7 +64,7 @@ def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Set
     batch = settings.batch or manifest.sampling.batch
     device = used_bytes if runtime.on_gpu else None
     metrics = Metrics(batch, manifest.memory.budget_bytes, device)
-    thrifty = settings.least_memory or None
+    thrifty = settings.least_memory or not has_room(manifest, runtime, OWN_BYTES)
     painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage, thrifty)
     scheduler = Scheduler(painter, batch, settings.limits, metrics)
     return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))
