@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import EulerDiscreteScheduler
 from sdpack.ledger import read_rows
 
-from tests.e2e import tiny
+from tests.e2e import families, tiny
 from tests.e2e.test_build import profile
 
 BUDGETS = "1KiB,1GiB,2GiB"
@@ -96,3 +97,23 @@ def test_a_study_goes_on_where_it_was_killed_and_draws_nothing_twice(work: Path)
     assert again["points"] == found["points"]
     rows = read_rows(work / "study" / "ledger.jsonl", ["study", "judge similarity"])
     assert [row.kind for row in rows].count("study") == 1
+
+
+def test_a_model_is_studied_for_where_its_own_bytes_should_go(work: Path) -> None:
+    model = families.write_model(work / "model", "sd", EulerDiscreteScheduler(**families.BETAS))
+    device = str(profile(work, "cpu-2gb", ["fp32", "w8"]))
+    words = [sys.executable, "-m", "sdpack", "study", "--budgets", "1GiB,2GiB", "--json"]
+    words += ["--profile", device, "--model", str(model), "--out", str(work / "own")]
+    asked = ["--size", "64x48", "--steps", "2", "--images", "2"]
+    ran = subprocess.run(
+        [*words, *asked], env=environment(work), capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["metric"] == "fidelity to fp32"
+    assert {p["pictures"] for p in found["points"]} == {2}
+    whole = next(p for p in found["points"] if p["why"] == "all fp32")
+    assert whole["own"]["value"] == pytest.approx(1.0)
+    refused = subprocess.run([*words, "--catalog", "sd15"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "give --model or --catalog, not both" in refused.stderr
