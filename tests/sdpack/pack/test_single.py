@@ -75,7 +75,9 @@ def test_what_is_no_recipe_is_told(words: str) -> None:
 
 
 # Layers of independent numbers: w4 leaves about 1 % of the energy, w8 0.01 %.
-ALLOWED = {"w8": 2e-4, "w4": 0.03, "w4:64": 0.04, "int8": 2e-3, "mixed@5": 0.03}
+# Sums of int8 products are clipped on processors that add them up in 16 bits (AVX2 without VNNI):
+# three times the error there, and none of the recipe's.
+ALLOWED = {"w8": 2e-4, "w4": 0.03, "w4:64": 0.04, "int8": 4e-3, "mixed@5": 0.03}
 
 
 @pytest.mark.parametrize("words", ALLOWED)
@@ -86,6 +88,11 @@ def test_each_recipe_is_small_and_near(graph: Path, batches: Path, words: str) -
     assert result.errors["y2"] < ALLOWED[words]
     assert result.bytes_before == sum(p.stat().st_size for p in graph.parent.glob("model.onnx*"))
     assert result.bytes_after < 0.4 * result.bytes_before
+    if words == "int8":
+        with load(result.out, threads=1, emulate=True) as made, load(graph, threads=1) as whole:
+            batch = dict(np.load(batches / "0.npz"))
+            off = made.run(batch)["y2"] - whole.run(batch)["y2"]
+            assert (off**2).sum() < 1e-3 * (whole.run(batch)["y2"] ** 2).sum()
     seen = batches / "0.npz"
     with load(result.out, threads=1) as made, load(graph, threads=1) as whole:
         batch = dict(np.load(seen))
