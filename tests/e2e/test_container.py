@@ -121,7 +121,7 @@ def test_its_steps_make_a_server_without_torch(bundle: Path, tmp_path: Path) -> 
     assert before.returncode == 1
     assert "nothing answers" in before.stderr
     server = subprocess.Popen(
-        begin, env=environment, cwd=nowhere, stderr=subprocess.PIPE, text=True
+        read_only(begin, tmp_path), env=environment, cwd=nowhere, stderr=subprocess.PIPE, text=True
     )
     try:
         assert server.stderr is not None
@@ -134,6 +134,19 @@ def test_its_steps_make_a_server_without_torch(bundle: Path, tmp_path: Path) -> 
     finally:
         server.kill()
         server.communicate()
+
+
+def read_only(command: list[str], folder: Path) -> list[str]:
+    """A command in a file system that nothing can be written into, as far as this user may."""
+    mount = 'mount --make-rprivate / && mount -o remount,bind,ro / && exec "$@"'
+    within = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    allowed = subprocess.run([*within, "true"], capture_output=True).returncode == 0
+    if not allowed:  # it takes a right that root has, and not in every sandbox
+        return command
+    probe = folder / "written"
+    assert subprocess.run([*within, "touch", probe], capture_output=True).returncode
+    assert not probe.exists()
+    return [*within, *command]
 
 
 def copy(source: Path, target: Path) -> None:

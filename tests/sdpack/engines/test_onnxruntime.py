@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +108,24 @@ def test_only_large_graphs_of_plain_weights_are_not_laid_out_anew(
     assert not plain(tmp_path / "none.onnx")
     with load(whole) as session:
         assert np.allclose(session.run({"x": x})["y"], wanted, atol=1e-5)
+
+
+def test_nobody_is_told_what_is_run(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry, which is on by default, would keep a device's name at home."""
+    graph = saved(linear(np.eye(4, dtype=np.float32)), tmp_path / "graph")
+    home = tmp_path / "home"
+    home.mkdir()
+    spared = ("CI", "ORT_", "XDG_", "GITHUB_", "TF_BUILD")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(spared)}
+    code = (
+        "import pathlib, sys; from sdpack.engines.onnxruntime import load; "
+        "load(pathlib.Path(sys.argv[1])).close()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(graph)],
+        env={**kept, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert list(home.rglob("*")) == []
