@@ -17,8 +17,6 @@ NAMES = {
     "pytorch_model.bin": "model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
-
-
 INDEX = ".index.json"  # after the name of weights in several files: which tensor is in which
 
 

@@ -27,8 +27,6 @@ from sdpack.runtime.sampler import SamplerTable
 
 TOLERANCE = 1e-4
 NONLINEAR_SETTINGS = ("thresholding", "clip_sample")
-
-
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.
 AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
 

@@ -75,9 +75,11 @@ def test_what_is_no_recipe_is_told(words: str) -> None:
 
 
 # Layers of independent numbers: w4 leaves about 1 % of the energy, w8 0.01 %.
-# Sums of int8 products are clipped on processors that add them up in 16 bits (AVX2 without VNNI):
-# three times the error there, and none of the recipe's.
-ALLOWED = {"w8": 2e-4, "w4": 0.03, "w4:64": 0.04, "int8": 4e-3, "mixed@5": 0.03}
+# Kernels clip sums of int8 products on processors that add them up in 16 bits (AVX2 without VNNI):
+# three times the error there, and none of the recipe's, which is held to what it does in floats.
+CPU = Path("/proc/cpuinfo")
+EXACT = not CPU.exists() or "avx2" not in CPU.read_text() or "vnni" in CPU.read_text()
+ALLOWED = {"w8": 2e-4, "w4": 0.03, "w4:64": 0.04, "int8": 2e-3 if EXACT else 4e-3, "mixed@5": 0.03}
 
 
 @pytest.mark.parametrize("words", ALLOWED)
