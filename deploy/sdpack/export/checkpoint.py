@@ -40,6 +40,7 @@ DENOISERS = (
 )
 DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
+BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
 READ_AT_ONCE = 32  # tensors
 UNUSED = ("pooler.",)  # tensors that models of the same class may come without
 ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
@@ -197,9 +198,7 @@ class Checkpoint:
                     output_loading_info=True,
                 )
                 self._see_that_nothing_is_missing(found["missing_keys"])
-        except (OSError, ValueError, RuntimeError, LookupError, AttributeError) as cause:
-            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        except SafetensorError as cause:
+        except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         for folder, scale in self.loras:
             merge(model, folder, scale)

@@ -55,7 +55,11 @@ def pipeline_folder(source: Source) -> Path:
             "or no JSON object; list its parts in a catalog"
         ) from cause
     wanted = [name for name in named if name not in UNUSED_PARTS]
-    return _snapshot(source, [f"{name}/{pattern}" for name in wanted for pattern in FETCHED])
+    patterns = [f"{name}/{pattern}" for name in wanted for pattern in FETCHED]
+    folder = _snapshot(source, patterns)
+    if all(_has_weights(folder / name, source) for name in wanted):
+        return folder
+    return _snapshot(source, patterns, halves=True)
 
 
 def _is_part(value: object) -> bool:

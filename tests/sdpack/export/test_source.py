@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -176,6 +177,10 @@ def test_weights_in_half_the_bytes_are_fetched_where_there_are_no_others(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     folder = local_folder(source(subfolder="unet"), Path())
     assert sorted(path.name for path in folder.iterdir()) == [Path(name).name for name in names]
+    shutil.rmtree(folder)
+    index = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert len(list((pipeline_folder(source()) / "unet").iterdir())) == 2
 
 
 def test_only_one_copy_of_the_weights_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
