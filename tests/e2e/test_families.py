@@ -256,6 +256,20 @@ def with_clip_skip(located: LocatedCatalog, count: int) -> LocatedCatalog:
     return LocatedCatalog(catalog.model_copy(update={"text_encoders": encoders}), located.folder)
 
 
+def drawn_of_texts(reference: Any, **texts: torch.Tensor) -> NDArray[np.float32]:
+    """By diffusers' own pipeline, of texts that were read already."""
+    drawn = reference(
+        **texts,
+        latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        height=HEIGHT,
+        width=WIDTH,
+        output_type="np",
+    )
+    return np.asarray(drawn.images)
+
+
 def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
     """Diffusers skips them for the prompt alone, others for the negative prompt too; as these do
     sdpack, and so diffusers is given both texts as it reads them with the skip.
@@ -272,16 +286,11 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
         reference.encode_prompt(texts, None, 1, False, clip_skip=1)[0]
         for texts in (PROMPTS, [case.negative_prompt] * 2)
     ]
-    wanted = reference(
+    wanted = drawn_of_texts(
+        reference,
         prompt_embeds=said[0],
         negative_prompt_embeds=said[1],
-        latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
-        num_inference_steps=STEPS,
-        guidance_scale=4.0,
-        height=HEIGHT,
-        width=WIDTH,
-        output_type="np",
-    ).images
+    )
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
 
@@ -296,18 +305,13 @@ def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
         reference.encode_prompt(texts, None, None, 1, False, clip_skip=1)
         for texts in (PROMPTS, [case.negative_prompt] * 2)
     ]
-    wanted = reference(
+    wanted = drawn_of_texts(
+        reference,
         prompt_embeds=said[0][0],
         pooled_prompt_embeds=said[0][2],
         negative_prompt_embeds=said[1][0],
         negative_pooled_prompt_embeds=said[1][2],
-        latents=torch.from_numpy(Noise(SEEDS, (4, HEIGHT // 8, WIDTH // 8)).draw()),
-        num_inference_steps=STEPS,
-        guidance_scale=4.0,
-        height=HEIGHT,
-        width=WIDTH,
-        output_type="np",
-    ).images
+    )
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
 
