@@ -20,6 +20,7 @@ from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.observe import Observed
 from sdpack.quantize.rounding import (
+    COUNTED_ROWS,
     Moment,
     Rounded,
     output_error,
@@ -100,13 +101,16 @@ def sampled_errors(
 def relative_error(
     matrix: NDArray[np.float32], made: Rounded, moments: tuple[Moment, ...] | None
 ) -> float:
-    """The energy that rounding adds to a layer's outputs, as a share of what they have."""
+    """The energy that rounding adds to a layer's outputs, as a share of what they have.
+
+    With moments it is that of COUNTED_ROWS of the outputs.
+    """
     off = matrix - made.values
     if moments is None:
         whole = float((matrix.astype(np.float64) ** 2).sum())
         return float((off.astype(np.float64) ** 2).sum()) / whole if whole else 0.0
-    whole = output_error(matrix, moments)
-    return output_error(off, moments) / whole if whole else 0.0
+    whole = output_error(sampled_rows(matrix, COUNTED_ROWS), moments)
+    return output_error(sampled_rows(off, COUNTED_ROWS), moments) / whole if whole else 0.0
 
 
 def _bytes(made: Rounded, number: Number) -> NDArray[np.generic]:

@@ -16,7 +16,9 @@ Without moments every input counts the same, and rounding is to the nearest.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +35,7 @@ COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to th
 SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
 ROWS = 64  # scaled at once: they stay in the cache
 SAMPLED_ROWS = 64
+COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
 
 Floats = NDArray[np.float32]
 
@@ -52,8 +55,13 @@ class Moment:
         """E[x xT], float32 (columns, columns)."""
         columns = (math.isqrt(8 * len(self.lower) + 1) - 1) // 2
         whole = np.zeros((columns, columns), np.float32)
-        whole[np.tril_indices(columns)] = self.lower
-        return whole + np.tril(whole, -1).T
+        start = 0
+        for row in range(columns):
+            whole[row, : row + 1] = self.lower[start : start + row + 1]
+            start += row + 1
+        lower = torch.from_numpy(whole)
+        mirrored: Floats = (lower + lower.tril(-1).T).numpy()
+        return mirrored
 
     @property
     def columns(self) -> int:
@@ -79,8 +87,12 @@ class Moment:
         U = R^-1.
         """
         # PyTorch's, which does this several times as fast as what numpy and scipy come with.
-        lower = torch.linalg.cholesky(torch.from_numpy(self.damped[::-1, ::-1].astype(np.float64)))
-        return np.ascontiguousarray(_inverse(lower).numpy()[::-1, ::-1], dtype=np.float32)
+        given = torch.from_numpy(self.damped).flip(0, 1)
+        lower, failed = torch.linalg.cholesky_ex(given)
+        if failed:
+            lower = torch.linalg.cholesky(given.double())
+        root: Floats = _inverse(lower).flip(0, 1).float().numpy()
+        return root
 
     @cached_property
     def squares(self) -> Floats:
@@ -104,8 +116,8 @@ def _inverse(lower: Tensor) -> Tensor:
 
 def moment_of(gram: NDArray[np.floating], count: int) -> Moment:
     """The moment of `count` inputs whose outer products add up to `gram`."""
-    mean = gram / max(count, 1)
-    return Moment(mean[np.tril_indices(len(mean))].astype(np.float32))
+    mean = (gram / max(count, 1)).astype(np.float32)
+    return Moment(np.concatenate([row[: place + 1] for place, row in enumerate(mean)]))
 
 
 @dataclass(frozen=True)
@@ -157,9 +169,9 @@ def round_weight(
     return Rounded(numbers, scales, scheme.block)
 
 
-def sampled_rows(matrix: Floats) -> Floats:
-    """SAMPLED_ROWS of a weight at even distances: what happens to one has no part in others."""
-    places = np.linspace(0, len(matrix) - 1, min(SAMPLED_ROWS, len(matrix))).round()
+def sampled_rows(matrix: Floats, most: int = SAMPLED_ROWS) -> Floats:
+    """So many rows of a weight at even distances: what happens to one has no part in others."""
+    places = np.linspace(0, len(matrix) - 1, min(most, len(matrix))).round()
     return np.ascontiguousarray(matrix[places.astype(int)])
 
 
@@ -183,12 +195,12 @@ def _scales(
     outputs, summed = matrix.shape
     block = scheme.block or summed
     counted = np.ones(summed, np.float32) if weights is None else weights
-    counted = counted.reshape(1, summed // block, block)
-    chosen = np.empty((outputs, summed // block), scale_type)
-    for first, last in _cut(outputs, ROWS):
-        cut = matrix[first:last].reshape(-1, summed // block, block)
-        chosen[first:last] = _best_scales(cut, scheme, counted, scale_type)
-    return chosen
+    counted = counted.reshape(summed // block, block)
+    blocks = matrix.reshape(outputs, summed // block, block)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        cuts = [blocks[first:last] for first, last in _cut(outputs, ROWS)]
+        found = pool.map(lambda cut: _best_scales(cut, scheme, counted, scale_type), cuts)
+        return np.concatenate(list(found))
 
 
 def _best_scales(
@@ -201,8 +213,11 @@ def _best_scales(
     for share in SHRUNK_TO:
         tried = _storable(whole * share, scale_type)
         step = tried.astype(np.float32)[..., None]
-        off = scheme.number.rounded(cut / step) * step - cut
-        error = np.einsum("abc,abc,zbc->ab", off, off, counted, optimize=False)
+        off = scheme.number.rounded(cut / step)
+        off *= step
+        off -= cut
+        off *= off
+        error = np.einsum("abc,bc->ab", off, counted)
         better = error < best
         best = np.where(better, error, best)
         chosen = np.where(better, tried, chosen)

@@ -45,7 +45,8 @@ class Number(StrEnum):
             clipped = np.clip(values, -self.largest, self.largest)
             return clipped.astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
         lowest = -8.0 if self is Number.INT4 else -self.largest
-        return np.clip(np.rint(values), lowest, self.largest)
+        nearest = np.rint(values)
+        return np.clip(nearest, lowest, self.largest, out=nearest)
 
 
 _DTYPES: Mapping[Number, np.dtype[np.generic]] = {
