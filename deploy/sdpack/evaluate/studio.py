@@ -206,6 +206,9 @@ class Studio:
         """
         found = [self._known(mix, numbers) for mix in mixes]
         missing = [i for i, scores in enumerate(found) if scores is None]
+        for i in missing:
+            # All of them first: a large denoiser is not left open beside a text encoder.
+            self.texts(mixes[i], numbers)
         by_decoder: dict[str, list[int]] = {}
         for i in sorted(missing, key=lambda i: (mixes[i].denoiser.content, i)):
             self.latents(mixes[i], numbers)

@@ -45,9 +45,10 @@ MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of the ways to draw and judge; a change makes earlier figures strangers
 FINALISTS = 24  # mixes that are drawn in full after a screening
+FEW_FINALISTS = 12  # where pictures are LARGE, and one takes a minute on a CPU
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
-LARGE = 256 * 256  # pixels of a picture, of which FEW_SAMPLES are enough to look at
+LARGE = 256 * 256  # pixels of a picture; of such FEW_SAMPLES are enough to look at
 FEW_SAMPLES = 2
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
 TIMING_S = 60.0  # of timing, after which no further mix is timed
@@ -112,7 +113,7 @@ class Contest:
     def settle(self) -> Settled:
         """Screen the mixes if there are many, and race those that are left."""
         arms = [Arm(str(f.mix), f.size_bytes, f.rank) for f in self.fitted]
-        screened = self._screen(arms) if len(arms) > FINALISTS else None
+        screened = self._screen(arms) if len(arms) > self._finalists else None
         field = screened.left if screened else list(range(len(arms)))
 
         def scores(numbers: Sequence[int], asked: Sequence[int]) -> Floats:
@@ -142,7 +143,7 @@ class Contest:
         share = -(-self.rules.most // SCREENED_SHARE // CHUNK) * CHUNK
         most = max(2 * self.rules.first, share)
         rules = replace(self.rules, most=min(self.rules.most, most))
-        screened = screen.run(arms, rules, FINALISTS)
+        screened = screen.run(arms, rules, self._finalists)
         self.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
         return screened
 
@@ -302,8 +303,16 @@ class Contest:
     @property
     def few(self) -> int | None:
         """How many pictures are enough to look at where they are large; else None."""
+        return FEW_SAMPLES if self._is_large else None
+
+    @property
+    def _finalists(self) -> int:
+        return FEW_FINALISTS if self._is_large else FINALISTS
+
+    @property
+    def _is_large(self) -> bool:
         order = self.workshop.order
-        return FEW_SAMPLES if order.height * order.width >= LARGE else None
+        return order.height * order.width >= LARGE
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""

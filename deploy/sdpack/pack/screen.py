@@ -24,8 +24,6 @@ from sdpack.evaluate.race import BROKEN_SCORE, Arm, Race, Rules
 from sdpack.pack.mix import Mix
 from sdpack.placement import Role
 
-CHECKED = 12
-
 Floats = NDArray[np.float64]
 Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
 """Mixes and prompts by number to scores, float64 (mixes, prompts)."""
@@ -96,20 +94,20 @@ class Screen:
         return np.array([_put_together(recipe, scores) for recipe in recipes])
 
     def run(self, arms: Sequence[Arm], rules: Rules, few: int) -> Screened:
-        """Narrow the mixes, whose arms these are, to at most `few`."""
+        """Narrow the mixes, whose arms these are, to at most `few`; half as many are checked."""
         first = range(min(rules.first, rules.most))
         foretold = self.scores(range(len(self.mixes)), first).mean(axis=1)
-        checked = self._to_check(foretold)
+        checked = self._to_check(foretold, few // 2)
         seen = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
         error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
         left, means = Race(arms, self.scores, rules, slack=error).narrow(few)
         return Screened(left, means, foretold, error, len(checked))
 
-    def _to_check(self, foretold: Floats) -> list[int]:
+    def _to_check(self, foretold: Floats, most: int) -> list[int]:
         """Mixes that are put together, spread evenly from the worst to the best."""
         composed = [n for n, recipe in enumerate(self._recipes) if len(recipe) > 1]
         composed.sort(key=lambda n: float(foretold[n]))
-        places = np.linspace(0, len(composed) - 1, min(CHECKED, len(composed))).round()
+        places = np.linspace(0, len(composed) - 1, min(most, len(composed))).round()
         return [composed[int(place)] for place in places]
 
 

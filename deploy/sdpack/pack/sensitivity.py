@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sdpack.onnx_file import MODEL_FILE, read
-from sdpack.pack.mix import Variant
+from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.sources import REVISION, part_words, versions, words
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.precision import Precision, computed_in
@@ -28,6 +28,7 @@ from sdpack.quantize.rounding import SAMPLED_ROWS
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
 from sdpack.quantize.sensitivity import PROBING
 from sdpack.quantize.variant import scale_type, suited_schemes
+from sdpack.runtime.pipeline import Pictures
 
 PROBED = Precision.W4
 PICTURES = 16
@@ -55,6 +56,7 @@ class Sensitivities:
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
+        self._wanted: tuple[Mix, Pictures] | None = None
 
     def costs(
         self, variant: Variant, schemes: Sequence[Scheme]
@@ -138,7 +140,14 @@ class Sensitivities:
 
     def _change(self, probed: Variant, path: Path) -> float:
         """The mean squared change of pictures, in [0, 1] a pixel."""
-        calibration = self.workshop.calibration
-        wanted = calibration.pictures(probed, {}, PICTURES).astype(np.float64)
-        seen = calibration.pictures(probed, {probed.role: path}, PICTURES)
+        wanted = self._in_fp32(probed).astype(np.float64)
+        seen = self.workshop.calibration.pictures(probed, {probed.role: path}, PICTURES)
         return float((((seen - wanted) / 255) ** 2).mean())
+
+    def _in_fp32(self, probed: Variant) -> Pictures:
+        """What the mix a variant is tried in draws; most parts are tried in the same one."""
+        calibration = self.workshop.calibration
+        reference = calibration.reference(probed)
+        if self._wanted is None or self._wanted[0] != reference:
+            self._wanted = reference, calibration.pictures(probed, {}, PICTURES)
+        return self._wanted[1]

@@ -42,7 +42,7 @@ SLICED_FILE = "sliced.onnx"
 SLICES = 8  # of attention that a compiler does not fuse
 SPLIT_FILE = "split.json"
 TABLE_FILE = "sampler.json"
-REVISION = 7  # of the ways things are made here; a change makes earlier artifacts strangers
+REVISION = 8  # of the ways things are made here; a change makes earlier artifacts strangers
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
