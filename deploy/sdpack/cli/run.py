@@ -9,6 +9,7 @@ import click
 from PIL import Image
 
 from sdpack.bundle import open_bundle
+from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.errors import PromptError, StoreError
 from sdpack.precision import Runtime
@@ -30,11 +31,7 @@ Examples:
 @click.option("--negative-prompt", help="What to move away from; default: the bundle's.")
 @click.option("--steps", type=click.IntRange(min=1), help="Default: the bundle's.")
 @click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
-@click.option(
-    "--runtime",
-    type=click.Choice([runtime.value for runtime in Runtime]),
-    help="Default: the profile's where this machine has it, else the CPU.",
-)
+@runtime_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -42,11 +39,7 @@ Examples:
     show_default=True,
     help="A folder for 1.png, 2.png ..., or a .png for one picture.",
 )
-@click.option(
-    "--least-memory",
-    is_flag=True,
-    help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
-)
+@least_memory_option
 @json_option
 def command(
     bundle: Path,

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from sdpack.bundle import open_bundle
+from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
 
@@ -62,17 +63,9 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
 )
 @click.option("--max-pictures", type=click.IntRange(min=1), default=10, help="Of one request.")
 @click.option("--max-prompt", type=click.IntRange(min=1), default=4000, help="Characters.")
-@click.option(
-    "--runtime",
-    type=click.Choice([runtime.value for runtime in Runtime]),
-    help="Default: the profile's where this machine has it, else the CPU.",
-)
+@runtime_option
 @click.option("--threads", type=click.IntRange(min=1), help="Of the CPU; default: all cores.")
-@click.option(
-    "--least-memory",
-    is_flag=True,
-    help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
-)
+@least_memory_option
 @click.pass_context
 def command(
     ctx: click.Context,

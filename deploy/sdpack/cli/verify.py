@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sdpack.bundle import Manifest, open_bundle
+from sdpack.cli.drawing import runtime_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
@@ -22,11 +23,7 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
 
 @click.command("verify", epilog="Example: sdpack verify engines/4gb-gpu")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--runtime",
-    type=click.Choice([runtime.value for runtime in Runtime]),
-    help="Default: the profile's where this machine has it, else the CPU.",
-)
+@runtime_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:

@@ -1,0 +1,32 @@
+"""What commands that draw with a bundle are asked: by what, and in how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from sdpack.precision import Runtime
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def runtime_option(command: Command) -> Command:
+    """`--runtime`, as one of the names there are, or None."""
+    option = click.option(
+        "--runtime",
+        type=click.Choice([runtime.value for runtime in Runtime]),
+        help="Default: the profile's where this machine has it, else the CPU.",
+    )
+    return option(command)
+
+
+def least_memory_option(command: Command) -> Command:
+    """`--least-memory`, a flag."""
+    option = click.option(
+        "--least-memory",
+        is_flag=True,
+        help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
+    )
+    return option(command)
