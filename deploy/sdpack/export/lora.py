@@ -46,6 +46,11 @@ def merge(model: Any, folder: Path, scale: float) -> None:
     prefix = _prefix(model, state)
     if not any(name.startswith(f"{prefix}.") for name in state):
         raise SourceError(f"{path} has no LoRA weights for a {type(model).__name__}")
+    if prefix not in TEXT_ENCODERS and not hasattr(model, "load_lora_adapter"):
+        raise SourceError(
+            f"{path}: diffusers loads no LoRA weights into a {type(model).__name__}; give a "
+            "checkpoint they are merged into"
+        )
     try:
         if prefix in TEXT_ENCODERS:
             Loader.load_lora_into_text_encoder(state, alphas, model, prefix=prefix)

@@ -325,6 +325,63 @@ def test_loras_for_a_unet_as_others_name_them(
     assert torch.allclose(seen[key], plain[key] + 4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["sd3", "flux dev"])
+def test_loras_for_a_transformer(
+    models: Callable[[str], Path], tmp_path: Path, family: str
+) -> None:
+    folder, layer = models(family) / "transformer", "transformer_blocks.0.attn.to_q"
+    plain = Checkpoint(folder).load().state_dict()
+    outputs, inputs = plain[f"{layer}.weight"].shape
+    g = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, inputs, generator=g), torch.randn(outputs, 2, generator=g)
+    save_file(
+        {
+            f"transformer.{layer}.lora_A.weight": down,
+            f"transformer.{layer}.lora_B.weight": up,
+        },
+        tmp_path / "lora.safetensors",
+    )
+    seen = Checkpoint(folder, ((tmp_path, 0.5),)).load().state_dict()
+    assert torch.allclose(
+        seen[f"{layer}.weight"], plain[f"{layer}.weight"] + 0.5 * up @ down, atol=1e-6
+    )
+    assert seen.keys() == plain.keys()
+    assert all(torch.equal(seen[k], plain[k]) for k in plain if k != f"{layer}.weight")
+
+
+def test_loras_for_what_takes_none_are_refused(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = "transformer.transformer_blocks.0.attn1.to_q"
+    file = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.ones(24, 2)}
+    save_file(file, tmp_path / "lora.safetensors")
+    with pytest.raises(SdpackError, match="no LoRA weights into a PixArtTransformer2DModel"):
+        Checkpoint(models("pixart") / "transformer", ((tmp_path, 1.0),)).load()
+
+
+def test_loras_for_flux_as_others_name_them(models: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its queries, keys and values are one layer there."""
+    folder = models("flux dev") / "transformer"
+    plain = Checkpoint(folder).load().state_dict()
+    block = "transformer_blocks.0.attn"
+    outputs, inputs = plain[f"{block}.to_q.weight"].shape
+    g = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, inputs, generator=g), torch.randn(3 * outputs, 2, generator=g)
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    save_file(
+        {
+            f"{name}.lora_down.weight": down,
+            f"{name}.lora_up.weight": up,
+            f"{name}.alpha": torch.tensor(1.0),
+        },
+        tmp_path / "lora.safetensors",
+    )
+    seen = Checkpoint(folder, ((tmp_path, 1.0),)).load().state_dict()
+    for layer, rows in zip(("to_q", "to_k", "to_v"), up.chunk(3), strict=True):
+        key = f"{block}.{layer}.weight"
+        assert torch.allclose(seen[key], plain[key] + rows @ down / 2, atol=1e-6)
+
+
 def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_path: Path) -> None:
     folder = models("sd") / "unet"
     with pytest.raises(SdpackError, match="file of LoRA weights is wanted"):
