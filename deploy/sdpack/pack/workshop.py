@@ -26,6 +26,7 @@ from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
 from sdpack.errors import RefusedError
 from sdpack.onnx_file import MODEL_FILE, read, write
+from sdpack.pack.banks import Banks
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.refusals import Hints, refused_layers
@@ -35,7 +36,6 @@ from sdpack.pack.sources import (
     SLICED_FILE,
     SLICES,
     Sources,
-    part_words,
     split_of,
     versions,
     words,
@@ -45,7 +45,7 @@ from sdpack.pack.sources import (
 )
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
-from sdpack.quantize.bank import Bank, fill, rounder
+from sdpack.quantize.bank import Bank, rounder
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed
@@ -292,7 +292,7 @@ class Workshop(Sources):
         ranges = self.observed(variant).ranges if schemes else {}
         rounded_inputs = {n: ranges[n] for n, s in schemes.items() if s.inputs and n in ranges}
         inputs = {
-            **self._rounding(variant, arithmetic),
+            **self._banks.inputs(variant),
             "schemes": {name: str(scheme) for name, scheme in schemes.items()},
             "ranges": rounded_inputs,
             "computed_in": arithmetic,
@@ -342,38 +342,12 @@ class Workshop(Sources):
         return self.store.make("variant", inputs, build)
 
     def bank(self, variant: Variant, scheme: Scheme) -> Bank:
-        """A variant's layers, each rounded in this scheme as it can have it; rounded once.
+        """A variant's layers, each rounded in this scheme (`Banks.of`)."""
+        return self._banks.of(variant, scheme)
 
-        Those are in it, too, that can have it only with their inputs rounded.
-        """
-        arithmetic = self._computed_in(variant)
-        inputs = {
-            **self._rounding(variant, arithmetic),
-            "number": scheme.number,
-            "block": scheme.block,
-        }
-
-        def build(folder: Path) -> None:
-            stored = replace(scheme, inputs=False)
-            self.say(f"rounding {part_words(variant)} to {stored}")
-            self.make_room(variant)
-            path = self.graph(variant).path(MODEL_FILE)
-            found = layers(read(path))
-            asked = dict.fromkeys((layer.name for layer in found), stored)
-            every = replace(self.abilities, packed_attention=True)
-            chosen = suited_schemes(path, found, asked, every)
-            fill(folder, chosen.values(), self.observed(variant), scale_type(arithmetic))
-
-        return Bank(self.store.make("rounded", inputs, build).folder)
-
-    def _rounding(self, variant: Variant, arithmetic: Precision) -> dict[str, Any]:
-        """What rounded weights depend on besides their schemes."""
-        return {
-            "graph": self.graph(variant).content,
-            "observed": self.calibration.content(variant),
-            "scales": str(scale_type(arithmetic)),
-            "abilities": asdict(self.abilities),
-        }
+    @cached_property
+    def _banks(self) -> Banks:
+        return Banks(self, self.calibration)
 
     def schemes(self, variant: Variant, keep: frozenset[str]) -> dict[str, Scheme]:
         """How a variant's layers should be stored, those to keep left out."""

@@ -7,7 +7,8 @@ weights, and a mixed variant is made of layers of uniform ones.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,10 @@ class Bank:
 
     folder: Path
 
+    @property
+    def is_filled(self) -> bool:
+        return (self.folder / _ERRORS).is_file()
+
     def rounded(self, layer: str) -> Rounded:
         """A layer's weight."""
         with np.load(self.folder / _WEIGHTS) as found:
@@ -60,24 +65,34 @@ class Bank:
 
 
 def fill(
-    folder: Path,
-    chosen: Iterable[tuple[Layer, Scheme]],
+    banks: Mapping[Path, Iterable[tuple[Layer, Scheme]]],
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
-    step: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Round layers and write them into `folder`, one after the other; `step` is told its name."""
-    errors = {}
-    with archive(folder / _WEIGHTS) as put:
+    """Round layers and write them, one after the other.
+
+    What is known of a layer's inputs is read and inverted once for all its schemes.
+
+    Args:
+        banks: folders, and what is to be written into each.
+    """
+    asked: dict[str, list[tuple[Path, Layer, Scheme]]] = {}
+    for folder, chosen in banks.items():
         for layer, scheme in chosen:
-            step(layer.name)
-            moments = observed.moments(layer.name) if observed is not None else None
-            matrix = layer.matrix()
-            made = round_weight(matrix, scheme, moments, scale_type)
-            put(f"{layer.name}/numbers", _bytes(made, scheme.number))
-            put(f"{layer.name}/scales", made.scales)
-            errors[layer.name] = relative_error(matrix, made, moments)
-    (folder / _ERRORS).write_text(json.dumps(errors, indent=1))
+            asked.setdefault(layer.name, []).append((folder, layer, scheme))
+    errors: dict[Path, dict[str, float]] = {folder: {} for folder in banks}
+    with ExitStack() as stack:
+        puts = {folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in banks}
+        for name, uses in asked.items():
+            moments = observed.moments(name) if observed is not None else None
+            for folder, layer, scheme in uses:
+                matrix = layer.matrix()
+                made = round_weight(matrix, scheme, moments, scale_type)
+                puts[folder](f"{name}/numbers", _bytes(made, scheme.number))
+                puts[folder](f"{name}/scales", made.scales)
+                errors[folder][name] = relative_error(matrix, made, moments)
+    for folder, found in errors.items():
+        (folder / _ERRORS).write_text(json.dumps(found, indent=1))
 
 
 def sampled_errors(

@@ -22,7 +22,7 @@ def test_what_is_put_in_comes_out(tmp_path: Path, words: str) -> None:
     x = {"x": RNG.standard_normal((2, 16, 8, 8)).astype(np.float32)}
     seen = observe(path, [x], tmp_path, threads=1)
     (layer,), scheme = layers(model), parse_scheme(words)
-    fill(tmp_path, [(layer, scheme)], seen, FLOAT)
+    fill({tmp_path: [(layer, scheme)]}, seen, FLOAT)
     wanted = rounder(seen, FLOAT)(layer, scheme)
     found = Bank(tmp_path).rounded("conv")
     assert np.array_equal(found.values, wanted.values)
@@ -36,7 +36,7 @@ def test_what_is_put_in_comes_out(tmp_path: Path, words: str) -> None:
 
 def test_a_tables_error_is_that_of_its_rows(tmp_path: Path) -> None:
     (layer,) = layers(embedding(RNG.standard_normal((100, 32)).astype(np.float32)))
-    fill(tmp_path, [(layer, parse_scheme("w4:16"))], None, FLOAT)
+    fill({tmp_path: [(layer, parse_scheme("w4:16"))]}, None, FLOAT)
     off = Bank(tmp_path).rounded("embedding").values - layer.matrix()
     share = (off**2).sum() / (layer.matrix() ** 2).sum()
     assert Bank(tmp_path).errors["embedding"] == pytest.approx(share, rel=1e-4)
@@ -50,6 +50,23 @@ def test_a_few_rows_tell_the_error_of_all(tmp_path: Path, words: str) -> None:
     x = {"x": (RNG.standard_normal((1024, 64)) @ mixing).astype(np.float32)}
     seen = observe(path, [x], tmp_path, threads=1)
     (layer,), scheme = layers(linear(weight)), parse_scheme(words)
-    fill(tmp_path, [(layer, scheme)], seen, FLOAT)
+    fill({tmp_path: [(layer, scheme)]}, seen, FLOAT)
     sampled = sampled_errors(layer, [scheme], seen, FLOAT)
     assert sampled[scheme] == pytest.approx(Bank(tmp_path).errors["linear"], rel=0.15)
+
+
+def test_schemes_rounded_together_come_out_as_alone(tmp_path: Path) -> None:
+    weight = RNG.standard_normal((64, 96)).astype(np.float32)
+    path = saved(linear(weight), tmp_path / "graph")
+    x = {"x": RNG.standard_normal((256, 64)).astype(np.float32)}
+    seen = observe(path, [x], tmp_path, threads=1)
+    (layer,), schemes = layers(linear(weight)), [parse_scheme(w) for w in ("w4:16", "w8")]
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    fill(dict(zip(folders, ([(layer, s)] for s in schemes), strict=False)), seen, FLOAT)
+    for together, alone, scheme in zip(folders, folders[2:], schemes, strict=False):
+        fill({alone: [(layer, scheme)]}, seen, FLOAT)
+        one, other = (Bank(folder).rounded("linear") for folder in (together, alone))
+        assert np.array_equal(one.values, other.values)
+        assert Bank(together).errors == Bank(alone).errors
