@@ -1,8 +1,8 @@
 """Drawing and scoring many mixes, each shared part of the work done once.
 
 Mixes that share a text encoder share its states, mixes that share a denoiser too share its
-latents; both are kept in the store, scores in the ledger, so that a killed run goes on where it
-was and a second run draws nothing.
+latents; both are kept in the store, large pictures too, scores in the ledger, so that a killed run
+goes on where it was and a second run draws nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ Floats = NDArray[np.float32]
 BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
 BATCH_PIXELS = 64 * 64
 SAID = "said.npz"
+PICTURES = "pictures.npy"
+LARGE = 256 * 256  # pixels of a picture that takes a CPU many seconds
 HELD_BYTES = 2 * 2**30  # of parts that are open at once
 
 
@@ -124,6 +126,11 @@ class Task:
     prompts: Sequence[str]
     height: int
     width: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether each picture takes long to draw."""
+        return self.height * self.width >= LARGE
 
     def request(self, numbers: Sequence[int], recipe: Recipe) -> Request:
         return Request(
@@ -228,6 +235,18 @@ class Studio:
             BrokenPictureError: a picture is not finite, or constant.
         """
         latents = self.latents(mix, numbers)[:count]
+        if not self.task.is_large:
+            return self._decoded(mix, latents)
+
+        def decode(folder: Path) -> None:
+            np.save(folder / PICTURES, self._decoded(mix, latents))
+
+        inputs = {**mix.contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
+        made = self._store.make("pictures", {**inputs, "count": len(latents)}, decode)
+        pictures: Pictures = np.load(made.path(PICTURES))
+        return pictures
+
+    def _decoded(self, mix: Ensemble, latents: Floats) -> Pictures:
         pipeline = self._pipeline(mix)
         size = self._batch
         batches = [latents[i : i + size] for i in range(0, len(latents), size)]

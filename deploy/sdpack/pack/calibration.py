@@ -16,6 +16,7 @@ from sdpack.artifacts import Artifact, digest
 from sdpack.catalog import Mixable
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
+from sdpack.evaluate.studio import LARGE
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix, Variant, in_precisions
 from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
@@ -33,7 +34,6 @@ STEPS = 6  # of each picture's, evenly spaced
 PROBED_SIDE = 8  # latent pixels, and of those as many while layers are tried
 DECODED_SIDE = 32  # latent pixels of a large picture that a decoder is calibrated on
 FEW_STEPS = 2  # of each, where pictures are large
-LARGE = 256 * 256  # pixels of a picture
 BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
 BATCH_PIXELS = 64 * 64
 FEWEST_PICTURES = 2

@@ -45,13 +45,12 @@ MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of the ways to draw and judge; a change makes earlier figures strangers
 FINALISTS = 24  # mixes that are drawn in full after a screening
-FEW_FINALISTS = 12  # where pictures are LARGE, and one takes a minute on a CPU
+FEW_FINALISTS = 8  # where pictures are large, and one takes a minute on a CPU
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
-LARGE = 256 * 256  # pixels of a picture; of such FEW_SAMPLES are enough to look at
-FEW_SAMPLES = 2
+FEW_SAMPLES = 2  # of large pictures, that are enough to look at
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
-TIMING_S = 60.0  # of timing, after which no further mix is timed
+TIMING_S = 30.0  # of timing, after which no further mix is timed
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
@@ -303,16 +302,11 @@ class Contest:
     @property
     def few(self) -> int | None:
         """How many pictures are enough to look at where they are large; else None."""
-        return FEW_SAMPLES if self._is_large else None
+        return FEW_SAMPLES if self.studio.task.is_large else None
 
     @property
     def _finalists(self) -> int:
-        return FEW_FINALISTS if self._is_large else FINALISTS
-
-    @property
-    def _is_large(self) -> bool:
-        order = self.workshop.order
-        return order.height * order.width >= LARGE
+        return FEW_FINALISTS if self.studio.task.is_large else FINALISTS
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""

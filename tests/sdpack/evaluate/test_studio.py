@@ -182,3 +182,34 @@ def test_another_task_shares_nothing(tmp_path: Path) -> None:
     other = studio(tmp_path, Task(PROMPTS, 24, 16))
     other.scores([ensemble("a", "a", "a", counts)], range(4))
     assert other.drawn == 4
+
+
+def test_a_large_denoiser_is_opened_once_for_all_text_encoders(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    opened: Counter[str] = Counter()
+
+    def part(role: Role, name: str) -> Session:
+        opened[name] += 1
+        return Part(role, name, 0.7, counts)
+
+    def mix(encoder: str) -> Ensemble:
+        parts = {
+            Role.TEXT_ENCODER: Drawer(
+                encoder, partial(part, Role.TEXT_ENCODER, encoder), TOKENIZER, 1
+            ),
+            Role.DENOISER: Drawer("u", partial(part, Role.DENOISER, "u"), None, HELD_BYTES),
+            Role.DECODER: Drawer("v", partial(part, Role.DECODER, "v"), None, 1),
+        }
+        return Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+
+    studio(tmp_path).scores([mix("a"), mix("b"), mix("c")], [0])
+    assert opened == {"a": 1, "b": 1, "c": 1, "u": 1, "v": 1}
+
+
+@pytest.mark.parametrize(("side", "decoded"), [(128, 2 * 3), (256, 3)])
+def test_large_pictures_are_kept(tmp_path: Path, side: int, decoded: int) -> None:
+    counts: Counter[str] = Counter()
+    drawing, mix = studio(tmp_path, Task(PROMPTS, side, side)), ensemble("a", "a", "a", counts)
+    first, again = (drawing.pictures(mix, range(3)) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert counts["decoder a"] == decoded
