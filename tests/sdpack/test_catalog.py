@@ -249,14 +249,16 @@ def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
     dropped = [m for m in found["sd3"].catalog.mixable() if Role.TEXT_ENCODER_3 not in m.names]
     assert dropped, "T5 can be left out"
     waiting = {name for _, name, _ in found["pixart"].catalog.unused()}
-    assert {"t5-small", "t5-base", "t5-large"} <= waiting, "smaller T5s wait for a bridge"
+    assert {"t5-small", "t5-base", "t5-large", "bert-base"} <= waiting, "these wait for a bridge"
 
 
-def test_the_parameters_of_stable_diffusion_are_those_of_its_classes() -> None:
+def test_parameters_are_those_of_the_classes() -> None:
     torch = pytest.importorskip("torch")
     from diffusers import AutoencoderKL
+    from transformers import BertConfig, BertModel
 
     with torch.device("meta"):
+        bert = BertModel(BertConfig())
         vae = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
@@ -266,6 +268,8 @@ def test_the_parameters_of_stable_diffusion_are_those_of_its_classes() -> None:
     parts = (*vae.decoder.parameters(), *vae.post_quant_conv.parameters())
     decoder = find_catalog("sd15").catalog.decoders["ft-mse"]
     assert decoder.parameters == sum(parameter.numel() for parameter in parts)
+    encoder = find_catalog("pixart").catalog.text_encoders["bert-base"]
+    assert encoder.parameters == sum(parameter.numel() for parameter in bert.parameters())
 
 
 def test_a_catalog_that_is_not_there_says_what_is() -> None:

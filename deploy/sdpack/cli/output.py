@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sdpack.cli.interrupts import heed
+from sdpack.progress import without_count
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -23,18 +24,22 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 def progress(ctx: click.Context) -> Iterator[Callable[[str], None]]:
     """What long work calls with a line on what it does: a spinner, or lines of a log when piped.
 
-    Piped, the lines are only written with -v; -q writes nothing. Each call raises
-    KeyboardInterrupt if there was an interrupt that went unheard.
+    Piped, the lines are only written with -v, and not how far each thing is; -q writes nothing.
+    Each call raises KeyboardInterrupt if there was an interrupt that went unheard.
     """
     settings = ctx.obj or {"quiet": False, "verbose": 0}
     console = Console(stderr=True)
     if not console.is_terminal:
-        said = settings["verbose"] > 0 and not settings["quiet"]
+        wanted = settings["verbose"] > 0 and not settings["quiet"]
+        last = ""
 
         def write(words: str) -> None:
+            nonlocal last
             heed()
-            if said:
-                click.echo(words, err=True)
+            doing = without_count(words)
+            if wanted and (doing == words or doing != last):
+                click.echo(doing, err=True)
+            last = doing
 
         yield write
         return

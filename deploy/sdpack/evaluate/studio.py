@@ -7,10 +7,9 @@ goes on where it was and a second run draws nothing.
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.race import BROKEN_SCORE
 from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
+from sdpack.progress import Step, unheard
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.text import Text, encoded, joined
@@ -206,10 +206,15 @@ class Studio:
         other._sessions = self._sessions
         return other
 
-    def scores(self, mixes: Sequence[Ensemble], numbers: Sequence[int]) -> NDArray[np.float64]:
+    def scores(
+        self, mixes: Sequence[Ensemble], numbers: Sequence[int], step: Step = unheard
+    ) -> NDArray[np.float64]:
         """What every mix is worth on these prompts: float64 (mixes, prompts).
 
         A mix that draws a broken picture scores BROKEN_SCORE on all of these prompts.
+
+        Args:
+            step: told of what there is to denoise and to decode.
         """
         found = [self._known(mix, numbers) for mix in mixes]
         missing = [i for i, scores in enumerate(found) if scores is None]
@@ -217,11 +222,14 @@ class Studio:
             # All of them first: a large denoiser is not left open beside a text encoder.
             self.texts(mixes[i], numbers)
         by_decoder: dict[str, list[int]] = {}
+        done, of = itertools.count(), 2 * len(missing)
         for i in sorted(missing, key=lambda i: (mixes[i].denoiser.content, i)):
+            step(next(done), of)
             self.latents(mixes[i], numbers)
             by_decoder.setdefault(mixes[i].decoder.content, []).append(i)
         for group in by_decoder.values():
             for i in group:
+                step(next(done), of)
                 found[i] = self._score(mixes[i], numbers)
         return np.array(found)
 
@@ -267,17 +275,13 @@ class Studio:
         Args:
             slow_s: a picture that takes longer is the last.
         """
-        pipeline = self._pipeline(mix, placement)
-        with self._sessions.all_open():
-            for role in mix.parts:
-                pipeline.loaders[role]()
-            found = []
-            for _ in range(count):
-                since = time.perf_counter()
-                pipeline.draw(self.task.request([0], mix.recipe))
-                found.append(time.perf_counter() - since)
-                if found[-1] > slow_s:
-                    break
+        found: list[float] = []
+        while len(found) < count and not (found and found[-1] > slow_s):
+            opening: list[float] = []
+            pipeline = self._pipeline(mix, placement, opening)
+            since = time.perf_counter()
+            pipeline.draw(self.task.request([0], mix.recipe))
+            found.append(time.perf_counter() - since - sum(opening))
         return found
 
     def _score(self, mix: Ensemble, numbers: Sequence[int]) -> list[float]:
@@ -354,15 +358,32 @@ class Studio:
         with np.load(self._store.make("states", inputs, encode).path(SAID)) as arrays:
             return Text(**arrays)
 
-    def _pipeline(self, mix: Ensemble, placement: Placement | None = None) -> Pipeline:
+    def _pipeline(
+        self,
+        mix: Ensemble,
+        placement: Placement | None = None,
+        opening: list[float] | None = None,
+    ) -> Pipeline:
+        """What draws with these parts, once.
+
+        Args:
+            opening: gets the seconds it took to open each of them.
+        """
+        times = [] if opening is None else opening
         return Pipeline(
-            {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
+            {role: partial(self._opened, role, part, times) for role, part in mix.parts.items()},
             {r: part.tokenizer for r, part in mix.encoders.items() if part.tokenizer is not None},
             lambda _: mix.recipe.sampler,
             mix.latents,
             placement or Placement(),
             mix.recipe.conditioning,
         )
+
+    def _opened(self, role: Role, part: Drawer, opening: list[float]) -> Session:
+        since = time.perf_counter()
+        session = self._sessions.of(role, part)
+        opening.append(time.perf_counter() - since)
+        return session
 
 
 class _Sessions:
@@ -373,7 +394,6 @@ class _Sessions:
 
     def __init__(self) -> None:
         self._open: dict[Role, tuple[Drawer, Session]] = {}
-        self._most: float = HELD_BYTES
 
     def of(self, role: Role, drawer: Drawer) -> Session:
         """A session of this part; what it has no room beside is closed."""
@@ -382,7 +402,7 @@ class _Sessions:
             return held[1]
         self._close(role)
         for other in list(self._open):
-            if drawer.bytes + sum(there.bytes for there, _ in self._open.values()) > self._most:
+            if drawer.bytes + sum(there.bytes for there, _ in self._open.values()) > HELD_BYTES:
                 self._close(other)
         session = drawer.load()
         self._open[role] = (drawer, session)
@@ -392,12 +412,3 @@ class _Sessions:
         held = self._open.pop(role, None)
         if held is not None:
             held[1].close()
-
-    @contextmanager
-    def all_open(self) -> Iterator[None]:
-        """Parts stay open meanwhile, however large they are."""
-        most, self._most = self._most, math.inf
-        try:
-            yield
-        finally:
-            self._most = most

@@ -13,6 +13,7 @@ from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Variant
 from sdpack.pack.sources import Sources, part_words
 from sdpack.precision import Precision, computed_in
+from sdpack.progress import counted
 from sdpack.quantize.bank import Bank, fill
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Scheme
@@ -94,7 +95,7 @@ class Banks:
 
     def _fill(self, variant: Variant, banks: Mapping[Path, Scheme]) -> None:
         stored = " and ".join(map(str, banks.values()))
-        self.sources.say(f"rounding {part_words(variant)} to {stored}")
+        step = counted(self.sources.say, f"rounding {part_words(variant)} to {stored}")
         self.sources.make_room(variant)
         path = self.sources.graph(variant).path(MODEL_FILE)
         found = layers(read(path))
@@ -103,4 +104,5 @@ class Banks:
             folder: suited_schemes(path, found, {x.name: scheme for x in found}, abilities).values()
             for folder, scheme in banks.items()
         }
-        fill(chosen, self.calibration.observed(variant), scale_type(self._arithmetic(variant)))
+        scales = scale_type(self._arithmetic(variant))
+        fill(chosen, self.calibration.observed(variant), scales, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,8 +20,7 @@ from sdpack.pack.order import Order, check
 from sdpack.pack.propose import Proposals
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
-
-Say = Callable[[str], None]
+from sdpack.progress import Say
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from sdpack.pack.mix import Mix, Variant, in_precisions
 from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
 from sdpack.placement import Role
 from sdpack.precision import Precision
+from sdpack.progress import counted
 from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
@@ -76,10 +77,12 @@ class Calibration:
         }
 
         def build(folder: Any) -> None:
-            self.sources.say(f"calibrating {part_words(variant)}")
+            doing = f"calibrating {part_words(variant)}"
+            self.sources.say(doing)
             batches = self.batches(variant)
             self.sources.make_room(variant)
-            observe(self._watched(source), batches, folder)
+            step = counted(self.sources.say, doing)
+            observe(self._watched(source), batches, folder, step=step)
 
         return self.sources.store.make("activations", inputs, build)
 
@@ -103,10 +106,13 @@ class Calibration:
         }
 
         def build(folder: Path) -> None:
-            self.sources.say(f"finding which layers of {part_words(variant)} matter")
+            doing = f"finding which layers of {part_words(variant)} matter"
+            self.sources.say(doing)
             self.sources.make_room(variant)
+            observed, probed = self.observed(variant), self._probed(variant)
             with self.sources.store.scratch() as scratch:
-                found = found_gains(path, self.observed(variant), self._probed(variant), scratch)
+                step = counted(self.sources.say, doing)
+                found = found_gains(path, observed, probed, scratch, step)
             (folder / GAINS).write_text(json.dumps(found, indent=1))
 
         made = self.sources.store.make("gains", inputs, build)

@@ -33,6 +33,7 @@ from sdpack.pack.screen import Screen, Screened, references
 from sdpack.pack.sources import attending, files_digest, split_of, stored_bytes, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
+from sdpack.progress import counted, within
 from sdpack.record import CHUNK, DISTANCE, LATENCY
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.tiling import load_tiled
@@ -157,11 +158,17 @@ class Contest:
 
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
         """What these mixes are worth on these prompts: float64 (mixes, prompts)."""
-        self.say(f"drawing {len(asked)} prompts with {len(mixes)} mixes")
+        doing = f"drawing {len(asked)} prompts with {len(mixes)} mixes"
+        self.say(doing)
         for mix in mixes:
             self._drawn.setdefault(mix, set()).update(asked)
         ensembles = [self.ensemble(mix) for mix in mixes]
-        return np.concatenate([self.studio.scores(ensembles, c) for c in _chunks(asked)], axis=1)
+        step, chunks = counted(self.say, doing), _chunks(asked)
+        found = [
+            self.studio.scores(ensembles, chunk, within(step, place, len(chunks)))
+            for place, chunk in enumerate(chunks)
+        ]
+        return np.concatenate(found, axis=1)
 
     def quality(self, number: int, prompts: int) -> Estimate:
         """What one fitted mix is worth over the first prompts."""

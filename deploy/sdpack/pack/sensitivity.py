@@ -22,6 +22,7 @@ from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.sources import REVISION, part_words, versions, words
 from sdpack.pack.workshop import QUANTIZERS, Workshop
 from sdpack.precision import Precision, computed_in
+from sdpack.progress import counted
 from sdpack.quantize.bank import sampled_errors
 from sdpack.quantize.layers import layers
 from sdpack.quantize.rounding import SAMPLED_ROWS
@@ -91,9 +92,12 @@ class Sensitivities:
         }
         known = workshop.ledger.find("rounding errors", inputs)
         if known is None:
-            workshop.say(f"seeing what rounding costs the layers of {part_words(variant)}")
+            doing = f"seeing what rounding costs the layers of {part_words(variant)}"
+            step = counted(workshop.say, doing)
             observed, known = workshop.observed(variant), {}
-            for layer in layers(workshop.model(variant)):
+            found = layers(workshop.model(variant))
+            for place, layer in enumerate(found):
+                step(place, len(found))
                 had = {suited(layer, scheme, workshop.abilities) for scheme in schemes} - {None}
                 asked = sorted(scheme for scheme in had if scheme is not None)
                 seen = sampled_errors(layer, asked, observed, scale_type(arithmetic))

@@ -33,6 +33,7 @@ from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.sources import REVISION, versions
 from sdpack.pack.workshop import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
+from sdpack.progress import Say, counted
 from sdpack.quantize.archive import archive
 from sdpack.quantize.bank import rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
@@ -49,7 +50,7 @@ from sdpack.quantize.schemes import (
     parse_scheme,
     suited,
 )
-from sdpack.quantize.sensitivity import PROBES, PROBING, found_gains, spread, uneven
+from sdpack.quantize.sensitivity import PROBING, found_gains, spread, uneven
 from sdpack.quantize.variant import (
     make_variant,
     scale_type,
@@ -58,8 +59,6 @@ from sdpack.quantize.variant import (
 )
 
 CHECKED = 4  # batches the outputs are compared on
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -265,8 +264,9 @@ class _Quantizing:
             return None
 
         def build(folder: Path) -> None:
-            self.say(f"calibrating on {len(batches)} batches")
-            observe(self.task.path, batches, folder)
+            doing = f"calibrating on {len(batches)} batches"
+            self.say(doing)
+            observe(self.task.path, batches, folder, step=counted(self.say, doing))
 
         return self.store.make("activations", self._calibrated_with, build)
 
@@ -342,12 +342,12 @@ class _Quantizing:
 
     def _rounded(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:
         """Rounds layers as they are written."""
-        total = len(schemes)
-        done: dict[str, int] = {}
+        step = counted(self.say, "rounding layers")
+        begun: dict[str, None] = {}
 
         def tell(name: str) -> None:
-            number = done.setdefault(name, len(done) + 1)
-            self.say(f"rounding layer {number} of {total}: {name}")
+            begun[name] = None
+            step(len(begun) - 1, len(schemes))
 
         return rounder(self.observed, scale_type(self.arithmetic), tell)
 
@@ -399,9 +399,9 @@ class _Quantizing:
         def build(folder: Path) -> None:
             assert self.observed is not None
             assert self.batches is not None
-            told = _counted(self.say, "finding which layers matter, probe", PROBES)
+            step = counted(self.say, "finding which layers matter")
             with self.store.scratch() as scratch:
-                found = found_gains(self.task.path, self.observed, self.batches, scratch, told)
+                found = found_gains(self.task.path, self.observed, self.batches, scratch, step)
             (folder / GAINS).write_text(json.dumps(found, indent=1))
 
         assert self._seen is not None
@@ -413,10 +413,10 @@ class _Quantizing:
         """What each scheme would cost each layer."""
 
         def build(folder: Path) -> None:
-            told = _counted(self.say, "seeing what rounding costs layer", len(self.layers))
+            step = counted(self.say, "seeing what rounding costs layers")
             found = {}
-            for layer in self.layers:
-                told(layer.name)
+            for place, layer in enumerate(self.layers):
+                step(place, len(self.layers))
                 had = {suited(layer, scheme, self.abilities) for scheme in MIXABLE}
                 asked = sorted(scheme for scheme in had if scheme is not None)
                 scales = scale_type(self.arithmetic)
@@ -483,11 +483,6 @@ def _refuse_broken(task: Task, name: str, values: NDArray[Any], reference: NDArr
             f"{task.path} as {task.recipe} gives out {name} that is constant; keep some layers "
             "with --keep, or give calibration inputs like those it will see"
         )
-
-
-def _counted(say: Say, words: str, total: int) -> Callable[[str], None]:
-    numbers = iter(range(1, 10**9))
-    return lambda name: say(f"{words} {next(numbers)} of at most {total}: {name}")
 
 
 def _bytes(files: Sequence[Path]) -> int:

@@ -27,7 +27,7 @@ from sdpack.artifacts import explain_io
 from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures, unfinished_name
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
 from sdpack.evaluate.race import BROKEN_SCORE, Fate, Standing
-from sdpack.pack.build import Say, buildable, fitting, opened
+from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest, Settled
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
@@ -38,6 +38,7 @@ from sdpack.pack.recording import Roster, keep
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 from sdpack.precision import Precision
+from sdpack.progress import Say
 from sdpack.record import (
     BEST,
     DENOISER_FIRST,

@@ -45,6 +45,7 @@ from sdpack.pack.sources import (
 )
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
+from sdpack.progress import counted
 from sdpack.quantize.bank import Bank, rounder
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
@@ -170,10 +171,8 @@ class Workshop(Sources):
         new = [v for v in variants if self.ledger.find("refused layers", self._trial(v)) is None]
         whole = [self._variant(variant, frozenset()) for variant in new]
         jobs = [partial(self._try_plan, v, graph) for v, graph in zip(new, whole, strict=True)]
-        self._side_by_side(
-            jobs,
-            lambda n: self.say(f"building engines for {self.profile.sm}: {n} of {len(jobs)}"),
-        )
+        step = counted(self.say, f"building engines for {self.profile.sm}")
+        self._side_by_side(jobs, lambda done: step(done, len(jobs)))
 
     def _make(self, variant: Variant) -> Made:
         islands = self._islands(variant)

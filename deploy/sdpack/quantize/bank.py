@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.progress import Step, unheard
 from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.observe import Observed
@@ -68,8 +69,9 @@ def fill(
     banks: Mapping[Path, Iterable[tuple[Layer, Scheme]]],
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
+    step: Step = unheard,
 ) -> None:
-    """Round layers and write them, one after the other.
+    """Round layers and write them, one after the other; `step` is told of layers.
 
     What is known of a layer's inputs is read and inverted once for all its schemes.
 
@@ -83,7 +85,8 @@ def fill(
     errors: dict[Path, dict[str, float]] = {folder: {} for folder in banks}
     with ExitStack() as stack:
         puts = {folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in banks}
-        for name, uses in asked.items():
+        for place, (name, uses) in enumerate(asked.items()):
+            step(place, len(asked))
             moments = observed.moments(name) if observed is not None else None
             for folder, layer, scheme in uses:
                 matrix = layer.matrix()

@@ -28,6 +28,7 @@ from sdpack.artifacts import digest
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
+from sdpack.progress import Step, unheard
 from sdpack.quantize.archive import archive
 from sdpack.quantize.layers import Kind, Layer, layers
 from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
@@ -100,12 +101,17 @@ def read_observed(folder: Path) -> Observed:
 
 
 def observe(
-    path: Path, batches: Sequence[Inputs], folder: Path, threads: int | None = None
+    path: Path,
+    batches: Sequence[Inputs],
+    folder: Path,
+    threads: int | None = None,
+    step: Step = unheard,
 ) -> Observed:
     """See what flows through the graph at `path`, and write it into `folder`.
 
     Args:
         batches: real inputs of the graph.
+        step: told of layers, once the graph has run.
 
     Raises:
         QuantizationError: there are no batches, or an activation is not finite.
@@ -119,7 +125,7 @@ def observe(
         watched = _expose(path, scratch / path.name)
         kept = _Kept(scratch, len(batches))
         peaks = _watch(watched, scratch / path.name, batches, kept, threads)
-        found = _looked_at(path, watched.layers, kept, folder)
+        found = _looked_at(path, watched.layers, kept, folder, step)
     finally:
         shutil.rmtree(scratch)
     whole = {**found, "peaks": peaks}
@@ -162,14 +168,15 @@ def _watch(
 
 
 def _looked_at(
-    path: Path, found: Sequence[Layer], kept: _Kept, folder: Path
+    path: Path, found: Sequence[Layer], kept: _Kept, folder: Path, step: Step
 ) -> dict[str, dict[str, float]]:
     """Ranges and noise by layer; moments are written into `folder`, a layer at a time."""
     ranges: dict[str, float] = {}
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
     with archive(folder / MOMENTS) as put:
-        for layer in found:
+        for place, layer in enumerate(found):
+            step(place, len(found))
             view = _View(layer)
             for number in range(kept.batches):
                 view.add({name: kept.get(number, name) for name in view.seen_as})

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sdpack.engines.onnxruntime import load
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.precision import Precision
+from sdpack.progress import Step, unheard
 from sdpack.quantize.bank import relative_error
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Inputs, Observed
@@ -53,7 +54,7 @@ def found_gains(
     observed: Observed,
     batches: Sequence[Inputs],
     scratch: Path,
-    step: Callable[[str], None] = lambda _: None,
+    step: Step = unheard,
 ) -> dict[str, float]:
     """`layer_gains` by layers rounded to nearest, which is near enough, and soon done.
 
@@ -99,7 +100,7 @@ def layer_gains(
     probe: Probe,
     batches: Sequence[Inputs],
     scratch: Path,
-    step: Callable[[str], None] = lambda _: None,
+    step: Step = unheard,
     threads: int | None = None,
 ) -> dict[str, float]:
     """For each layer, what share of its outputs' error comes out of its part.
@@ -113,7 +114,7 @@ def layer_gains(
             layers it gives nothing for are left out.
         batches: a few real inputs.
         scratch: a folder for the graph with its weights as inputs.
-        step: told the name of each layer.
+        step: told of layers.
 
     Raises:
         EngineError: the graph does not run.
@@ -131,8 +132,10 @@ def layer_gains(
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
         wanted = outputs({})
+        done = 0
         for group in _groups(found):
-            step(group[0].name)
+            step(done, len(found))
+            done += len(group)
             probed = [(layer, probe(layer)) for layer in group]
             known = [(layer, *made) for layer, made in probed if made is not None]
             rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}

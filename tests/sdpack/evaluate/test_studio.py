@@ -142,7 +142,35 @@ def test_a_large_part_is_not_open_beside_others(tmp_path: Path, large: bool) -> 
     assert len(log) == (5 if large else 0), "all of a studio's tasks share what is open"
     log.clear()
     drawing.times(mix, Placement(), 2, slow_s=100)
-    assert log == [], "what is timed is open all the time"
+    assert log == (["decoder", "text_encoder", "denoiser"] * 2 if large else [])
+
+
+def test_opening_parts_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: clock)
+
+    class Slow(Part):
+        def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            nonlocal clock
+            clock += 1
+            return super().run(inputs)
+
+    def part(role: Role) -> Session:
+        nonlocal clock
+        clock += 100
+        return Slow(role, role.value, 1.0, Counter())
+
+    tokenizers = {Role.TEXT_ENCODER: TOKENIZER}
+    takes = {Role.DENOISER: HELD_BYTES}  # so that it is opened again for every picture
+    parts = {
+        role: Drawer(role.value, partial(part, role), tokenizers.get(role), takes.get(role, 1))
+        for role in ROLES
+    }
+    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+    once = studio(tmp_path).times(mix, Placement(), 1, slow_s=100)[0]
+    assert 3 <= once < 100
+    assert studio(tmp_path).times(mix, Placement(), 3, slow_s=100) == [once] * 3
+    assert studio(tmp_path).times(mix, Placement(), 3, slow_s=once / 2) == [once]
 
 
 def test_a_second_run_draws_nothing(tmp_path: Path) -> None:

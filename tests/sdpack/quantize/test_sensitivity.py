@@ -81,9 +81,13 @@ def test_very_many_layers_are_probed_in_groups(
 ) -> None:
     monkeypatch.setattr(sensitivity, "PROBES", 1)
     path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
-    told: list[str] = []
-    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path, told.append, threads=1)
-    assert told == ["linear0"]
+    told: list[tuple[int, int]] = []
+
+    def step(done: int, of: int) -> None:
+        told.append((done, of))
+
+    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path, step, threads=1)
+    assert told == [(0, 2)]
     assert len(set(gains.values())) == 1
 
 
