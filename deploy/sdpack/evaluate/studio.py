@@ -242,17 +242,16 @@ class Studio:
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
         """
-        latents = self.latents(mix, numbers)[:count]
+        latents = self.latents(mix, numbers)
         if not self.task.is_large:
-            return self._decoded(mix, latents)
+            return self._decoded(mix, latents[:count])
 
         def decode(folder: Path) -> None:
             np.save(folder / PICTURES, self._decoded(mix, latents))
 
         inputs = {**mix.contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
-        made = self._store.make("pictures", {**inputs, "count": len(latents)}, decode)
-        pictures: Pictures = np.load(made.path(PICTURES))
-        return pictures
+        kept: Pictures = np.load(self._store.make("pictures", inputs, decode).path(PICTURES))
+        return kept[:count]
 
     def _decoded(self, mix: Ensemble, latents: Floats) -> Pictures:
         pipeline = self._pipeline(mix)
@@ -276,12 +275,14 @@ class Studio:
             slow_s: a picture that takes longer is the last.
         """
         found: list[float] = []
-        while len(found) < count and not (found and found[-1] > slow_s):
-            opening: list[float] = []
-            pipeline = self._pipeline(mix, placement, opening)
-            since = time.perf_counter()
+        for _ in range(count):
+            pipeline = self._pipeline(mix, placement)
+            since, opening = time.perf_counter(), self._sessions.opening_s
             pipeline.draw(self.task.request([0], mix.recipe))
-            found.append(time.perf_counter() - since - sum(opening))
+            opening = self._sessions.opening_s - opening
+            found.append(time.perf_counter() - since - opening)
+            if found[-1] > slow_s:
+                break
         return found
 
     def _score(self, mix: Ensemble, numbers: Sequence[int]) -> list[float]:
@@ -358,20 +359,10 @@ class Studio:
         with np.load(self._store.make("states", inputs, encode).path(SAID)) as arrays:
             return Text(**arrays)
 
-    def _pipeline(
-        self,
-        mix: Ensemble,
-        placement: Placement | None = None,
-        opening: list[float] | None = None,
-    ) -> Pipeline:
-        """What draws with these parts, once.
-
-        Args:
-            opening: gets the seconds it took to open each of them.
-        """
-        times = [] if opening is None else opening
+    def _pipeline(self, mix: Ensemble, placement: Placement | None = None) -> Pipeline:
+        """What draws with these parts, once: another part may close one that was used."""
         return Pipeline(
-            {role: partial(self._opened, role, part, times) for role, part in mix.parts.items()},
+            {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
             {r: part.tokenizer for r, part in mix.encoders.items() if part.tokenizer is not None},
             lambda _: mix.recipe.sampler,
             mix.latents,
@@ -379,20 +370,18 @@ class Studio:
             mix.recipe.conditioning,
         )
 
-    def _opened(self, role: Role, part: Drawer, opening: list[float]) -> Session:
-        since = time.perf_counter()
-        session = self._sessions.of(role, part)
-        opening.append(time.perf_counter() - since)
-        return session
-
 
 class _Sessions:
     """For each role the part that was used last, left open for its next use.
 
     Large parts are not open beside others: loading one takes twice what it takes once it is open.
+
+    Attributes:
+        opening_s: that was spent on opening parts, and on closing others for them.
     """
 
     def __init__(self) -> None:
+        self.opening_s = 0.0
         self._open: dict[Role, tuple[Drawer, Session]] = {}
 
     def of(self, role: Role, drawer: Drawer) -> Session:
@@ -400,12 +389,14 @@ class _Sessions:
         held = self._open.get(role)
         if held is not None and held[0].content == drawer.content:
             return held[1]
+        since = time.perf_counter()
         self._close(role)
         for other in list(self._open):
             if drawer.bytes + sum(there.bytes for there, _ in self._open.values()) > HELD_BYTES:
                 self._close(other)
         session = drawer.load()
         self._open[role] = (drawer, session)
+        self.opening_s += time.perf_counter() - since
         return session
 
     def _close(self, role: Role) -> None:

@@ -213,7 +213,7 @@ class Contest:
         return self.panel.features(torch.from_numpy(self._real_pictures))
 
     def latency_s(self, number: int) -> float | None:
-        """Seconds for one picture of a fitted mix on this machine, everything loaded.
+        """Seconds for one picture of a fitted mix on this machine, loading not counted.
 
         None where it is not known, and others have taken all the time there is for that.
         """

@@ -88,8 +88,8 @@ def fill(
         for place, (name, uses) in enumerate(asked.items()):
             step(place, len(asked))
             moments = observed.moments(name) if observed is not None else None
-            for folder, layer, scheme in uses:
-                matrix = layer.matrix()
+            matrix = uses[0][1].matrix()
+            for folder, _, scheme in uses:
                 made = round_weight(matrix, scheme, moments, scale_type)
                 puts[folder](f"{name}/numbers", _bytes(made, scheme.number))
                 puts[folder](f"{name}/scales", made.scales)

@@ -234,10 +234,11 @@ def test_a_large_denoiser_is_opened_once_for_all_text_encoders(tmp_path: Path) -
     assert opened == {"a": 1, "b": 1, "c": 1, "u": 1, "v": 1}
 
 
-@pytest.mark.parametrize(("side", "decoded"), [(128, 2 * 3), (256, 3)])
+@pytest.mark.parametrize(("side", "decoded"), [(128, 3 + 3 + 2), (256, 3)])
 def test_large_pictures_are_kept(tmp_path: Path, side: int, decoded: int) -> None:
     counts: Counter[str] = Counter()
     drawing, mix = studio(tmp_path, Task(PROMPTS, side, side)), ensemble("a", "a", "a", counts)
     first, again = (drawing.pictures(mix, range(3)) for _ in range(2))
     assert np.array_equal(first, again)
+    assert np.array_equal(drawing.pictures(mix, range(3), 2), first[:2])
     assert counts["decoder a"] == decoded

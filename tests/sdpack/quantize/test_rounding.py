@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -120,3 +121,12 @@ def test_how_errors_are_made_up_for(columns: int) -> None:
     root = moment.inverse_root.astype(np.float64)
     assert np.array_equal(root, np.triu(root))
     assert np.allclose(root.T @ root @ moment.damped, np.eye(columns), atol=1e-3)
+
+
+def test_moments_that_single_precision_cannot_invert_are_inverted_in_double(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = np.random.default_rng(0).standard_normal((64, 24)).astype(np.float32)
+    usual = moment_of(inputs.T @ inputs, len(inputs)).inverse_root
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda given: (given, torch.tensor(1)))
+    assert np.allclose(moment_of(inputs.T @ inputs, len(inputs)).inverse_root, usual, atol=1e-5)
