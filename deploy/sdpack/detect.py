@@ -142,8 +142,12 @@ def jetson_model(path: Path = JETSON) -> str | None:
     return model if "jetson" in model.lower() else None
 
 
-def detected_profile() -> str:
-    """A profile of this machine, as YAML with comments on what was seen and what assumed."""
+def detected_profile(context_bytes: int = 0) -> str:
+    """A profile of this machine, as YAML with comments on what was seen and what assumed.
+
+    Args:
+        context_bytes: what a CUDA context was seen to take of the GPU; 0: nobody looked.
+    """
     host = memory_bytes()
     jetson = jetson_model()
     if jetson is not None:
@@ -161,10 +165,11 @@ def detected_profile() -> str:
     found = gpus()
     if found:
         gpu = max(found, key=lambda g: g.memory_bytes)
-        reserve = gpu.used_bytes + CONTEXT_BYTES
+        context = context_bytes or CONTEXT_BYTES
         source = (
             f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
-            f"{format_bytes(CONTEXT_BYTES)} for a CUDA context"
+            f"{format_bytes(context)} for a CUDA context, "
+            f"{'as measured here' if context_bytes else 'an estimate without cuda-bindings'}"
         )
         runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
         return _yaml(
@@ -173,7 +178,7 @@ def detected_profile() -> str:
             runtime,
             gpu.compute_capability,
             gpu.memory_bytes,
-            (reserve, source),
+            (gpu.used_bytes + context, source),
             ("200GB/s", "assumed: nvidia-smi does not tell; look it up"),
             host,
         )

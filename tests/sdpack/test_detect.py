@@ -40,6 +40,10 @@ def test_a_gpu_s_profile(line: int, runtime: Runtime, monkeypatch: pytest.Monkey
     assert profile.memory.total == gpu.memory_bytes
     assert profile.memory.reserve >= gpu.used_bytes + 300 * 2**20
     assert profile.description == gpu.name
+    assert "estimate" in profile.memory.reserve_source
+    seen = parsed(detect.detected_profile(523 * 2**20))
+    assert seen.memory.reserve >= gpu.used_bytes + 523 * 2**20
+    assert "523.0 MiB for a CUDA context, as measured here" in seen.memory.reserve_source
 
 
 def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,6 @@ def least_memory_option(command: Command) -> Command:
     option = click.option(
         "--least-memory",
         is_flag=True,
-        help="On a CPU, hand back at once what is freed: slower; by default where memory is short.",
+        help="Hand back at once what is freed: slower; by default where memory is short.",
     )
     return option(command)

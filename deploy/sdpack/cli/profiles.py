@@ -61,4 +61,6 @@ def show(name: str, as_json: bool) -> None:
 @command.command()
 def detect() -> None:
     """Print a profile of this machine; what is assumed and not seen says so."""
-    click.echo(detected_profile(), nl=False)
+    from sdpack.engines.device_memory import context_bytes
+
+    click.echo(detected_profile(context_bytes()), nl=False)

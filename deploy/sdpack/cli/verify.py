@@ -17,7 +17,10 @@ from sdpack.units import format_bytes
 def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
     own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
     if chosen is own:
-        return f"that is the host's memory; predicted are {predicted} of the GPU's"
+        return (
+            f"that is the host's memory; predicted are {predicted} of the GPU's, which cannot be "
+            "looked at without cuda-bindings (pip install 'sdpack[gpu]')"
+        )
     return f"nothing was predicted for {chosen}; this bundle is for {own}"
 
 
@@ -43,7 +46,10 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
     else:
         click.echo(f"{len(manifest.files)} files are as shipped")
         capped = ", under a hard cap of its budget" if seen.capped else ""
-        click.echo(f"one picture on {chosen} took {format_bytes(seen.measured_bytes)}{capped}")
+        took = format_bytes(seen.measured_bytes)
+        if chosen.on_gpu and seen.predicted_bytes is not None:
+            took += f" on the {seen.machine}, and {format_bytes(seen.host_bytes)} of the host's"
+        click.echo(f"one picture on {chosen} took {took}{capped}")
         if seen.predicted_bytes is None:
             click.echo(_incomparable(manifest, chosen))
         else:

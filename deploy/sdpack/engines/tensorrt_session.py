@@ -160,19 +160,6 @@ def load(package: str, path: Path) -> TensorRTSession:
     return TensorRTSession(path, engine, trt, cuda)
 
 
-def used_bytes() -> float:
-    """Of the GPU's memory, in use by all that run there; 0 where CUDA does not say."""
-    try:
-        cuda = importlib.import_module("cuda.bindings.runtime")
-        error, *memory = cuda.cudaMemGetInfo()
-    except (ImportError, RuntimeError):
-        return 0.0
-    if int(error) != 0:
-        return 0.0
-    free, total = memory
-    return float(total - free)
-
-
 def _packages(package: str) -> tuple[Any, Any]:
     try:
         return importlib.import_module(package), importlib.import_module("cuda.bindings.runtime")

@@ -37,17 +37,18 @@ def pipeline(
         runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
             for bf16 ones, which need a GPU.
         opened: loads a graph, where something else than this process runs it.
-        thrifty: on a CPU, hand back at once what is freed, as the memory plan counts, and be
-            slower; by default where the budget has no room for anything else (`has_room`).
+        thrifty: hand back at once what is freed, as the memory plan counts, and be slower; by
+            default where the budget has no room for anything else (`has_room`). TensorRT's scratch
+            is always handed back.
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
+    spare = not has_room(manifest, chosen) if thrifty is None else thrifty
     if not chosen.on_gpu and opened is None:
-        spare = not has_room(manifest, chosen) if thrifty is None else thrifty
         (onnxruntime.steady_memory if spare else onnxruntime.keep_memory)()
-    session = opened or partial(_session, folder, runtime=chosen, threads=threads)
+    session = opened or partial(_session, folder, runtime=chosen, threads=threads, thrifty=spare)
     loaders = {
         role: partial(_load, folder, manifest, role, chosen, session) for role in manifest.parts
     }
@@ -67,7 +68,7 @@ def pipeline(
 
 
 def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
-    """Whether a CPU that keeps what it frees for what comes next stays within a bundle's budget.
+    """Whether one who keeps what is freed for what comes next stays within a bundle's budget.
 
     That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
     another runtime than the profile's: there its weights tell, in case they are wider here.
@@ -132,9 +133,11 @@ def _load(
     return load_tiled(head, tail, part.tiles.split, tile)
 
 
-def _session(folder: Path, engine: Engine, runtime: Runtime, threads: int | None) -> Session:
+def _session(
+    folder: Path, engine: Engine, runtime: Runtime, threads: int | None, thrifty: bool
+) -> Session:
     if runtime in onnxruntime.PROVIDERS:
-        return onnxruntime.load(folder / engine.graph, runtime, threads)
+        return onnxruntime.load(folder / engine.graph, runtime, threads, thrifty=thrifty)
     if engine.plan is None:
         raise BundleError(
             f"{folder}: {engine.graph} has no engine for {runtime}; run `sdpack finish {folder}` "

@@ -15,7 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
 from sdpack.bundle import Manifest
-from sdpack.engines.tensorrt_session import used_bytes
+from sdpack.engines.device_memory import used_bytes
 from sdpack.errors import EngineError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.runtime.bundle import has_room
@@ -47,7 +47,7 @@ class Settings:
             for.
         batch: the most pictures drawn together; the bundle's own by default.
         threads: of the CPU.
-        least_memory: a CPU hands back at once what is freed, even where there is room.
+        least_memory: what is freed is handed back at once, even where there is room.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -64,7 +64,8 @@ def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Set
     batch = settings.batch or manifest.sampling.batch
     device = used_bytes if runtime.on_gpu else None
     metrics = Metrics(batch, manifest.memory.budget_bytes, device)
-    thrifty = settings.least_memory or not has_room(manifest, runtime, OWN_BYTES)
+    own = 0 if runtime.on_gpu else OWN_BYTES  # the plan is of the GPU's memory there
+    thrifty = settings.least_memory or not has_room(manifest, runtime, own)
     painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage, thrifty)
     scheduler = Scheduler(painter, batch, settings.limits, metrics)
     return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -79,6 +81,50 @@ def test_no_silent_fallback_to_the_cpu(tmp_path: Path) -> None:
     path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
     with pytest.raises(EngineError, match="CUDAExecutionProvider is not to be had"):
         load(path, Runtime.ONNXRUNTIME_CUDA)
+
+
+def test_a_gpu_s_arena_takes_what_it_is_asked_and_hands_back_first_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bookkeeping, on a CPU in the GPU's place: its provider has the same options."""
+    import onnxruntime as ort
+
+    asked: list[Any] = []
+    told: list[Any] = []
+
+    class Session:
+        def __init__(self, path: Path, options: Any, providers: Any) -> None:
+            asked.extend(providers)
+            self._inner = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider"]
+
+        def get_outputs(self) -> Any:
+            return self._inner.get_outputs()
+
+        def run(self, names: Any, inputs: Any, options: Any) -> Any:
+            entry = "memory.enable_memory_arena_shrinkage"
+            told.append(None if options is None else options.get_run_config_entry(entry))
+            return self._inner.run(names, inputs)
+
+    package = SimpleNamespace(
+        SessionOptions=ort.SessionOptions,
+        RunOptions=ort.RunOptions,
+        InferenceSession=Session,
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+    )
+    monkeypatch.setattr(onnxruntime, "_package", lambda _: package)
+    path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
+    for thrifty, wanted in ((False, [1, 0, 1, 0, 0]), (True, [1, 1, 1, 1, 1])):
+        told.clear()
+        with load(path, Runtime.ONNXRUNTIME_CUDA, thrifty=thrifty) as session:
+            for rows in (3, 3, 2, 3, 2):
+                session.run({"x": np.ones((rows, 4), np.float32)})
+        assert told == ["gpu:0" if shrunk else None for shrunk in wanted]
+        name, options = asked.pop()
+        assert name == "CUDAExecutionProvider"
+        assert options["arena_extend_strategy"] == "kSameAsRequested"
 
 
 def test_saving_does_not_change_the_graph(tmp_path: Path) -> None:
