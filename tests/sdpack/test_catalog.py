@@ -253,21 +253,62 @@ def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
 
 
 def test_parameters_are_those_of_the_classes() -> None:
+    """What files hold: an autoencoder's decoding half, a transformer with its table of places."""
     torch = pytest.importorskip("torch")
-    from diffusers import AutoencoderKL
+    from diffusers import (
+        AutoencoderKL,
+        AutoencoderTiny,
+        SD3Transformer2DModel,
+        UNet2DConditionModel,
+    )
     from transformers import BertConfig, BertModel
 
+    plain = {
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    wide = {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+    medium = {
+        "sample_size": 128,
+        "num_layers": 24,
+        "num_attention_heads": 24,
+        "caption_projection_dim": 1536,
+        "out_channels": 16,
+    }
+    dual = {"dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"}
+    widths = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768}
     with torch.device("meta"):
         bert = BertModel(BertConfig())
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
-    parts = (*vae.decoder.parameters(), *vae.post_quant_conv.parameters())
-    decoder = find_catalog("sd15").catalog.decoders["ft-mse"]
-    assert decoder.parameters == sum(parameter.numel() for parameter in parts)
+        denoisers = {
+            ("sd15", "sd15"): UNet2DConditionModel(**widths),
+            ("sd15", "lcm-dreamshaper"): UNet2DConditionModel(**widths, time_cond_proj_dim=256),
+            ("sd3", "sd3-medium"): SD3Transformer2DModel(**medium, pos_embed_max_size=192),
+            ("sd3", "sd3.5-medium"): SD3Transformer2DModel(
+                **medium, **dual, pos_embed_max_size=384
+            ),
+        }
+        narrow, broad = AutoencoderKL(**plain), AutoencoderKL(**plain, **wide)
+        tiny, tiny_broad = AutoencoderTiny(), AutoencoderTiny(latent_channels=16)
+    halves = {
+        ("sd15", "ft-mse"): (narrow.decoder, narrow.post_quant_conv),
+        ("sdxl", "sdxl"): (narrow.decoder, narrow.post_quant_conv),
+        ("sd3", "sd3"): (broad.decoder,),
+        ("flux", "flux"): (broad.decoder,),
+        ("sd15", "taesd"): (tiny.decoder,),
+        ("sdxl", "taesdxl"): (tiny.decoder,),
+        ("sd3", "taesd3"): (tiny_broad.decoder,),
+        ("flux", "taef1"): (tiny_broad.decoder,),
+    }
+
+    def held(*modules: Any) -> int:
+        return sum(t.numel() for m in modules for t in (*m.parameters(), *m.buffers()))
+
+    for (name, key), module in denoisers.items():
+        assert find_catalog(name).catalog.denoisers[key].parameters == held(module), key
+    for (name, key), modules in halves.items():
+        assert find_catalog(name).catalog.decoders[key].parameters == held(*modules), key
     encoder = find_catalog("pixart").catalog.text_encoders["bert-base"]
     assert encoder.parameters == sum(parameter.numel() for parameter in bert.parameters())
 
