@@ -337,7 +337,7 @@ def test_a_catalog_with_damaged_files_is_not_whole(work: Path, tmp_path: Path, d
         next(hurt.glob("*.safetensors")).write_bytes(b"short")
     else:
         hurt.write_bytes(b"")
-    result = run(work, "catalog", "check", "--catalog", str(tmp_path / "catalog"))
+    result = run(work, "catalog", "check", str(tmp_path / "catalog"))
     assert result.exit_code in (1, 2)
     assert damage in result.output
     assert "Traceback" not in result.output

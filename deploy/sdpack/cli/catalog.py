@@ -27,6 +27,9 @@ catalog_option = click.option(
 )
 
 
+named = click.argument("catalog_name", metavar="[NAME]", required=False)
+
+
 def located(name: str | None) -> LocatedCatalog:
     """The catalog of that name or at that path, or the zoo's."""
     return default_catalog() if name is None else find_catalog(name)
@@ -37,9 +40,9 @@ def located(name: str | None) -> LocatedCatalog:
     epilog="""\b
 Examples:
   sdpack catalog ls                             the built-in catalogs
-  sdpack catalog show --catalog sdxl            the candidates of one
+  sdpack catalog show sdxl                      the candidates of one
   sdpack catalog from ~/models/mine --out mine  a catalog of a diffusers folder
-  sdpack catalog check --catalog mine
+  sdpack catalog check mine
 """,
 )
 def command() -> None:
@@ -70,10 +73,10 @@ def ls(as_json: bool) -> None:
 
 
 @command.command()
-@catalog_option
+@named
 @json_option
 def show(catalog_name: str | None, as_json: bool) -> None:
-    """List the candidates by role."""
+    """List the candidates of the catalog of that name, file or folder by role; default: the zoo."""
     found = located(catalog_name)
     if as_json:
         print_json(found.catalog.model_dump(mode="json", by_alias=True))
@@ -169,10 +172,13 @@ def convert(folder: Path, as_json: bool) -> None:
 
 
 @command.command()
-@catalog_option
+@named
 @json_option
 def check(catalog_name: str | None, as_json: bool) -> None:
-    """Check that everything the catalog names on this machine is there, whole and of use."""
+    """Check that everything a catalog names on this machine is there, whole and of use.
+
+    NAME is a built-in catalog's, a catalog file or its folder; default: the zoo.
+    """
     found = located(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.pack.order import check_catalog

@@ -64,6 +64,7 @@ def test_the_detected_profile_is_one(tmp_path: Path) -> None:
 
 def test_the_zoo_is_the_default_catalog() -> None:
     assert "18 ways" in run("catalog", "show").output
+    assert read_json("catalog", "show", "sdxl")["name"] == "sdxl"
     assert read_json("catalog", "check") == {
         "name": "zoo",
         "prompts": {"prompts": 384, "calibration": 256, "samples": 20},
@@ -74,7 +75,7 @@ def test_the_zoo_is_the_default_catalog() -> None:
 def test_a_catalog_with_missing_files_fails_the_check(tmp_path: Path) -> None:
     zoo = Path(__file__).parents[3] / "zoo" / "catalog.yaml"
     (tmp_path / "catalog.yaml").write_text(zoo.read_text())
-    result = run("catalog", "check", "--catalog", str(tmp_path))
+    result = run("catalog", "check", str(tmp_path))
     assert result.exit_code == 2
     assert "denoisers.s" in result.output
     assert "is missing" in result.output
@@ -85,7 +86,7 @@ def test_a_catalog_with_missing_files_fails_the_check(tmp_path: Path) -> None:
     [
         ("profiles", "show", "4gb-gp"),
         ("profiles", "show", "nowhere.yaml"),
-        ("catalog", "show", "--catalog", "nowhere.yaml"),
+        ("catalog", "show", "nowhere.yaml"),
         ("nothing",),
         ("cache", "gc", "--unused-for", "-1"),
     ],
