@@ -173,12 +173,13 @@ class Proposals:
         return room
 
     def _narrowest(self, variant: Variant) -> Variant:
-        own = [
-            mix.variant(variant.role)
+        part = (variant.role, variant.candidate, variant.partner)
+        own = {
+            other
             for mix in self.possible
-            if mix.variant(variant.role).candidate == variant.candidate
-            and mix.variant(variant.role).partner == variant.partner
-        ]
+            for other in mix.variants
+            if (other.role, other.candidate, other.partner) == part
+        }
         return min(own, key=lambda v: (stored_bytes(self.workshop.made(v).artifact), v))
 
 

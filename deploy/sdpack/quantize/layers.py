@@ -36,6 +36,7 @@ ATTENDING = frozenset({"Attention", "Einsum", "MatMul", "MultiHeadAttention"})
 RESHAPING = frozenset(
     {"Add", "Cast", "Div", "Mul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
+MOVING = ("Einsum", 1)  # of one input, as transformers put their patches together
 
 Floats = NDArray[np.float32]
 
@@ -145,12 +146,13 @@ def _feeds_attention(node: ir.Node) -> bool:
     left = list(node.outputs)
     while left:
         for use in left.pop().uses():
-            if use.node.op_type in ATTENDING:
-                other = use.node.inputs[1 - use.idx] if use.idx < 2 else None
+            inputs = use.node.inputs
+            if use.node.op_type in RESHAPING or (use.node.op_type, len(inputs)) == MOVING:
+                left += use.node.outputs
+            elif use.node.op_type in ATTENDING:
+                other = inputs[1 - use.idx] if use.idx < 2 else None
                 if other is None or other.const_value is None:
                     return True
-            elif use.node.op_type in RESHAPING:
-                left += use.node.outputs
     return False
 
 

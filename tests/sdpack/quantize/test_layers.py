@@ -86,3 +86,17 @@ def test_queries_and_keys_feed_an_attention_and_its_output_does_not() -> None:
         "key": True,
         "out": False,
     }
+
+
+def test_what_only_moves_a_product_is_no_attention() -> None:
+    """An Einsum of one input, as transformers put the patches of a picture together."""
+    model = linear(floats(64, 64))
+    (last,) = model.graph
+    moved = ir.node("Einsum", last.outputs, name="moved")
+    model.graph.append(moved)
+    (layer,) = layers(model)
+    assert not layer.feeds_attention
+    other = ir.node("Einsum", [moved.outputs[0], model.graph.inputs[0]], name="scores")
+    model.graph.append(other)
+    (layer,) = layers(model)
+    assert layer.feeds_attention
