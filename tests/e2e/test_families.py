@@ -111,6 +111,9 @@ CASES = [
 ]
 
 
+USUAL = {"sd": "euler", "sdxl": "euler", "sd3": "flow", "pixart": "dpm++ karras"}
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("families")
@@ -364,6 +367,24 @@ def test_a_model_becomes_a_bundle_for_the_sizes_that_were_asked_for(work: Path) 
     refused = run(work, "run", str(work / "bundle"), "a cat", "--size", "96")
     assert refused.exit_code == 2
     assert "was built for pictures of 64x64, 64x48 pixels, not 96x96" in refused.output
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "pixart"])
+def test_a_family_is_narrowed_to_its_end(family: str, work: Path) -> None:
+    """Calibrated, rounded, measured and drawn, by the command line; Flux is above."""
+    folder = families.write_model(work / f"narrow-{family}", family, SCHEDULERS[USUAL[family]]())
+    profile = work / "narrow.yaml"
+    text = (profiles_folder() / "cpu-2gb.yaml").read_text()
+    profile.write_text(text.replace("runtime:", "precisions: [w8]\nruntime:"))
+    out = work / f"narrowed-{family}"
+    words = ("--profile", str(profile), "--model", str(folder), "--out", str(out), "--json")
+    asked = ("--size", "64", "--steps", "2", "--images", "1")
+    runner = CliRunner(env={"SDPACK_CACHE": str(work)})  # where its graphs are already
+    built = runner.invoke(main, ["build", *words, *asked])
+    assert built.exit_code == 0, built.output
+    manifest = open_bundle(out)
+    assert {part.precision for part in manifest.parts.values()} == {Precision.W8}
+    assert manifest.evidence.standings[0].quality.value > 0.7, "fidelity to fp32"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
-from sdpack.errors import EngineError
+from sdpack.errors import EngineError, GraphError
 from sdpack.memory.predict import Footprint
 from sdpack.precision import Runtime
 from sdpack.runtime.tiling import TiledDecoder
@@ -34,9 +34,16 @@ RUNS = 2
 ROUNDS = 2  # of tiles; the later ones take what the second does
 SHAPES = "shapes"
 PAGE_BYTES = 4096
+FLOAT = "FLOAT"
+NUMPY = {  # by ONNX's names
+    "BOOL": np.bool_,
+    "FLOAT16": np.float16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of each input by name; inputs named "...ids" are int64, the others float32."""
+"""Of each input by name."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,14 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
     Raises:
         EngineError: the graph does not load or run.
     """
-    return _probe({"graph": str(graph), SHAPES: shapes, "threads": threads})
+    from sdpack.onnx_file import read  # not in the process that is measured
+
+    try:
+        types = {value.name: str(value.dtype) for value in read(graph).graph.inputs}
+    except GraphError as cause:
+        raise EngineError(f"{graph} cannot be measured: {cause}") from cause
+    whole = {"graph": str(graph), SHAPES: shapes, "types": types, "threads": threads}
+    return _probe(whole)
 
 
 def probe_tiled(
@@ -111,7 +125,11 @@ def _measure(request: Mapping[str, Any]) -> Probe:
     _warm_up(request["threads"])
     if "graph" not in request:
         return Probe(_resident(), _resident(), _peak(), _resident())
-    inputs = {name: _input(name, tuple(shape)) for name, shape in request[SHAPES].items()}
+    types = request.get("types", {})
+    inputs = {
+        name: _input(tuple(shape), types.get(name, FLOAT))
+        for name, shape in request[SHAPES].items()
+    }
     before = _resident()
     _reset_peak()
     session = _session(request)
@@ -154,11 +172,11 @@ SMALLEST = bytes.fromhex(
 )
 
 
-def _input(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _input(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     rng = np.random.default_rng(0)
-    if name.endswith("ids"):
-        return rng.integers(0, 2, shape)
-    return rng.standard_normal(shape, np.float32)
+    if dtype == FLOAT:
+        return rng.standard_normal(shape, np.float32)
+    return rng.integers(0, 2, shape).astype(NUMPY[dtype])
 
 
 def _resident() -> int:

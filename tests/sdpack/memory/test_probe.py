@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from sdpack.errors import EngineError
+from sdpack.export.graph import OPSET
 from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, process_bytes
 
@@ -38,6 +40,21 @@ def test_a_graph_that_does_not_run_is_told(tmp_path: Path) -> None:
         probe(path, {"x": (1, 5)})
     with pytest.raises(EngineError, match="cannot be measured"):
         probe(tmp_path / "none.onnx", {"x": (1, 4)})
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16", "INT64", "INT32", "BOOL"])
+def test_inputs_are_what_the_graph_reads_whatever_they_are_called(
+    dtype: str, tmp_path: Path
+) -> None:
+    """Stable Diffusion XL's time_ids are float32, and a mask of PixArt's is int64."""
+    given = ir.Value(
+        name="time_ids", type=ir.TensorType(ir.DataType[dtype]), shape=ir.Shape(["N", 4])
+    )
+    made = ir.Value(name="y", type=given.type, shape=given.shape)
+    node = ir.node("Identity", [given], outputs=[made])
+    graph = ir.Graph([given], [made], nodes=[node], opset_imports={"": OPSET}, name="test")
+    path = saved(ir.Model(graph, ir_version=10), tmp_path)
+    assert probe(path, {"time_ids": (3, 4)}, threads=1).before > 0
 
 
 def test_a_footprint_is_never_negative() -> None:
