@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,20 @@ class Package:
     @property
     def here(self) -> bool:
         """Whether it can be imported, whatever it is called in the package index."""
-        return importlib.util.find_spec(self.module) is not None
+        return _is_here(self.module)
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package it would be in
+        return False
 
 
 _PACKAGES = (
     ("onnxruntime", "onnxruntime", "run on the CPU", "cpu"),
     ("onnxruntime-gpu", "onnxruntime", "run on an NVIDIA GPU (in place of onnxruntime)", "gpu"),
+    ("cuda-bindings", "cuda.bindings", "run TensorRT engines, see a GPU's memory", "gpu"),
     ("tensorrt_rtx_cu13", "tensorrt_rtx", "build and run TensorRT-RTX engines", "tensorrt"),
     ("tensorrt", "tensorrt", "finish and run classic TensorRT engines", ""),
     ("torch", "torch", "export checkpoints", "build"),
@@ -85,7 +94,7 @@ def packages() -> list[Package]:
 
 
 def _version(name: str, module: str) -> str | None:
-    if importlib.util.find_spec(module) is None:
+    if not _is_here(module):
         return None
     try:
         return importlib.metadata.version(name)
@@ -142,11 +151,12 @@ def jetson_model(path: Path = JETSON) -> str | None:
     return model if "jetson" in model.lower() else None
 
 
-def detected_profile(context_bytes: int = 0) -> str:
+def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
     """A profile of this machine, as YAML with comments on what was seen and what assumed.
 
     Args:
-        context_bytes: what a CUDA context was seen to take of the GPU; 0: nobody looked.
+        context_bytes: tells what a CUDA context takes of the GPU, or 0 where nobody can look;
+            called after what is in use was read, as to look takes a context.
     """
     host = memory_bytes()
     jetson = jetson_model()
@@ -165,11 +175,12 @@ def detected_profile(context_bytes: int = 0) -> str:
     found = gpus()
     if found:
         gpu = max(found, key=lambda g: g.memory_bytes)
-        context = context_bytes or CONTEXT_BYTES
+        seen = context_bytes()
+        context = seen or CONTEXT_BYTES
         source = (
             f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
             f"{format_bytes(context)} for a CUDA context, "
-            f"{'as measured here' if context_bytes else 'an estimate without cuda-bindings'}"
+            f"{'as measured here' if seen else 'an estimate'}"
         )
         runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
         return _yaml(

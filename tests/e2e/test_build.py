@@ -242,10 +242,11 @@ def test_a_bundle_for_a_device_that_builds_its_own_engines(work: Path, runtime: 
     for role, part in manifest["parts"].items():
         graph = onnx.load(work / runtime / part["graph"]).graph
         assert part["plan"] is None
-        own = CUDA_SESSION_BYTES if runtime == "onnxruntime-cuda" else 0
-        assert memory["weights"][role] == own + sum(
+        assert memory["weights"][role] == sum(
             onnx.numpy_helper.to_array(weight).nbytes for weight in graph.initializer
         )
+    sessions = CUDA_SESSION_BYTES * len(manifest["parts"]) if "cuda" in runtime else 0
+    assert memory["fixed_bytes"] == sessions
     drawn = run(work, "run", str(work / runtime), PROMPTS[0], "--out", str(work / "drawn"))
     assert drawn.exit_code == 0
     finished = run(work, "finish", str(work / runtime))

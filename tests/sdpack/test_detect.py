@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,19 @@ def test_a_gpu_s_profile(line: int, runtime: Runtime, monkeypatch: pytest.Monkey
     assert profile.memory.reserve >= gpu.used_bytes + 300 * 2**20
     assert profile.description == gpu.name
     assert "estimate" in profile.memory.reserve_source
-    seen = parsed(detect.detected_profile(523 * 2**20))
+    looked: list[int] = []
+
+    def listed() -> list[detect.Gpu]:
+        context = sum(looked)  # nvidia-smi counts our own, once there is one
+        return [replace(gpu, used_bytes=gpu.used_bytes + context)]
+
+    def context_bytes() -> int:
+        looked.append(523 * 2**20)
+        return 523 * 2**20
+
+    monkeypatch.setattr(detect, "gpus", listed)
+    seen = parsed(detect.detected_profile(context_bytes))
+    assert seen.memory.reserve < gpu.used_bytes + 524 * 2**20, "counted once"
     assert seen.memory.reserve >= gpu.used_bytes + 523 * 2**20
     assert "523.0 MiB for a CUDA context, as measured here" in seen.memory.reserve_source
 

@@ -63,4 +63,4 @@ def detect() -> None:
     """Print a profile of this machine; what is assumed and not seen says so."""
     from sdpack.engines.device_memory import context_bytes
 
-    click.echo(detected_profile(context_bytes()), nl=False)
+    click.echo(detected_profile(context_bytes), nl=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -40,6 +41,7 @@ Examples:
     help="A folder for 1.png, 2.png ..., or a .png for one picture.",
 )
 @least_memory_option
+@click.option("--device-peak", is_flag=True, hidden=True)
 @json_option
 def command(
     bundle: Path,
@@ -52,6 +54,7 @@ def command(
     runtime: str | None,
     out: Path,
     least_memory: bool,
+    device_peak: bool,
     as_json: bool,
 ) -> None:
     """Draw one picture for each prompt."""
@@ -59,32 +62,42 @@ def command(
         raise PromptError(f"the guidance scale {guidance_scale} is no number; 1 is none, 3 is some")
     if out.suffix == ".png" and len(prompts) > 1:
         raise PromptError(f"{out} is one file and there are {len(prompts)} prompts; give a folder")
+    from sdpack.engines.device_memory import DEVICE_PEAK, DeviceMeter
     from sdpack.runtime.bundle import pipeline, request
     from sdpack.runtime.choose import chosen_runtime
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
-    drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
     files = []
-    for number, prompt in enumerate(prompts):
-        asked = request(
-            manifest, [prompt], [seed + number], guidance_scale, negative_prompt, asked_size, steps
-        )
-        (picture,) = drawer.draw(asked)
-        path = out if out.suffix == ".png" else out / f"{number + 1}.png"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
-        except OSError as cause:
-            reason = cause.strerror or cause
-            raise StoreError(f"{path} cannot be written ({reason}); choose --out") from cause
-        files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
-        if any(tokenizer.cut([prompt])[0] for tokenizer in drawer.tokenizers.values()):
-            click.echo(f"{prompt!r} is too long: its end was not read", err=True)
-    drawer.close()
+    with DeviceMeter() if device_peak and chosen.on_gpu else nullcontext() as device:
+        drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
+        for number, prompt in enumerate(prompts):
+            (picture,) = drawer.draw(
+                request(
+                    manifest,
+                    [prompt],
+                    [seed + number],
+                    guidance_scale,
+                    negative_prompt,
+                    asked_size,
+                    steps,
+                )
+            )
+            path = out if out.suffix == ".png" else out / f"{number + 1}.png"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+            except OSError as cause:
+                reason = cause.strerror or cause
+                raise StoreError(f"{path} cannot be written ({reason}); choose --out") from cause
+            files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
+            if any(tokenizer.cut([prompt])[0] for tokenizer in drawer.tokenizers.values()):
+                click.echo(f"{prompt!r} is too long: its end was not read", err=True)
+        drawer.close()
     if as_json:
-        print_json({"runtime": chosen.value, "pictures": files})
+        measured = {} if device is None else {DEVICE_PEAK: device.peak_bytes}
+        print_json({"runtime": chosen.value, "pictures": files, **measured})
         return
     for drawn in files:
         click.echo(f"{drawn['file']}: {drawn['prompt']} (seed {drawn['seed']}, {chosen})")

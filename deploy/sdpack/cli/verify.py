@@ -16,12 +16,16 @@ from sdpack.units import format_bytes
 
 def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
     own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
-    if chosen is own:
+    if chosen is not own:
+        return f"nothing was predicted for {chosen}; this bundle is for {own}"
+    if manifest.profile.memory.unified:
         return (
-            f"that is the host's memory; predicted are {predicted} of the GPU's, which cannot be "
-            "looked at without cuda-bindings (pip install 'sdpack[gpu]')"
+            f"predicted are {predicted} of the memory that CPU and GPU share, not the host's part"
         )
-    return f"nothing was predicted for {chosen}; this bundle is for {own}"
+    return (
+        f"that is the host's memory; predicted are {predicted} of the GPU's, and nobody could look "
+        "at that: cuda-bindings is missing, or the driver is too old for it; see `sdpack doctor`"
+    )
 
 
 @click.command("verify", epilog="Example: sdpack verify engines/4gb-gpu")
@@ -47,8 +51,8 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
         click.echo(f"{len(manifest.files)} files are as shipped")
         capped = ", under a hard cap of its budget" if seen.capped else ""
         took = format_bytes(seen.measured_bytes)
-        if chosen.on_gpu and seen.predicted_bytes is not None:
-            took += f" on the {seen.machine}, and {format_bytes(seen.host_bytes)} of the host's"
+        if seen.of_gpu:
+            took += f" of the GPU's memory and {format_bytes(seen.host_bytes)} of the host's"
         click.echo(f"one picture on {chosen} took {took}{capped}")
         if seen.predicted_bytes is None:
             click.echo(_incomparable(manifest, chosen))

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Self
 
 EVERY_S = 0.001
+TIMEOUT_S = 60
+DEVICE_PEAK = "device_peak_bytes"  # of what `sdpack run --json --device-peak` tells
 LOOK = f"from {__name__} import used_bytes; used_bytes()"
 
 
@@ -64,9 +66,12 @@ class DeviceMeter:
 
 
 def context_bytes() -> int:
-    """What a process takes of the GPU's memory that does nothing there but look; 0 without CUDA."""
+    """What a process takes of the GPU's memory that does nothing there but look; 0: not known."""
     if used_bytes() == 0:
         return 0
     with DeviceMeter() as device:
-        subprocess.run([sys.executable, "-c", LOOK], check=True)
-    return device.peak_bytes
+        try:
+            done = subprocess.run([sys.executable, "-c", LOOK], timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return 0
+    return device.peak_bytes if done.returncode == 0 else 0

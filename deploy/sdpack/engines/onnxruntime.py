@@ -31,7 +31,7 @@ MOST_BYTES = 32 * 2**20  # that it takes for MMAP_THRESHOLD
 NEVER = 2**31 - 1
 LARGE_BYTES = 2**28  # of weights
 SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights they share
-# By default a GPU's arena grows to the next power of two (it held 3.3 GiB of weights in 4.1), and
+# By default a GPU's arena grows to the next power of two (it held 3.2 GiB of weights in 4.1), and
 # every way to convolve is tried in the first run: it takes up to twice as long for later ones that
 # are no faster.
 ON_CUDA = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -56,6 +56,8 @@ class OrtSession:
             values = self._session.run(names, dict(inputs), options)
         except Exception as cause:  # onnxruntime raises a class a status code, and ValueError
             raise EngineError(f"{self.path} failed to run: {_first_line(cause)}") from cause
+        if self._arena is not None:
+            self._arena.ran(inputs)
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
@@ -79,8 +81,9 @@ class Arena:
     """When a GPU's arena hands back what a run has freed.
 
     The first run of a shape takes its tensors one by one, the next ones take one block for all of
-    them: had the first not handed back what it took, both would be held. On an H200 the decoder of
-    Stable Diffusion 1 took 1.8 GiB so, 2.8 with nothing handed back and 4.2 by default.
+    them: had the first not handed back what it took, both would be held, and blocks of other
+    shapes besides. On an H200 the decoder of Stable Diffusion 1 took 1.8 GiB so, 2.8 with nothing
+    handed back and 4.2 by default.
 
     Args:
         thrifty: hand it back after every run, so that the next part finds it. Taking it anew took
@@ -90,14 +93,18 @@ class Arena:
     def __init__(self, shrink: Any, thrifty: bool) -> None:
         self._shrink = shrink
         self._thrifty = thrifty
-        self._seen: set[tuple[tuple[int, ...], ...]] = set()
+        self._last: tuple[tuple[int, ...], ...] | None = None
 
     def options(self, inputs: Arrays) -> Any:
         """What a run with these inputs is to be told; None: nothing."""
-        shapes = tuple(inputs[name].shape for name in sorted(inputs))
-        known = shapes in self._seen
-        self._seen.add(shapes)
-        return None if known and not self._thrifty else self._shrink
+        return None if self._shapes(inputs) == self._last and not self._thrifty else self._shrink
+
+    def ran(self, inputs: Arrays) -> None:
+        """Say that a run with these inputs came to its end."""
+        self._last = self._shapes(inputs)
+
+    def _shapes(self, inputs: Arrays) -> tuple[tuple[int, ...], ...]:
+        return tuple(inputs[name].shape for name in sorted(inputs))
 
 
 def load(

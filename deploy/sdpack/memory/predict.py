@@ -23,15 +23,13 @@ class Footprint:
         weight_bytes: while it is loaded.
         activation_bytes: more, while it runs.
         residue_bytes: what does not come back when it is let go, as heaps have it.
+        session_bytes: what its runtime's libraries take for themselves while it is loaded.
     """
 
     weight_bytes: int
     activation_bytes: int
     residue_bytes: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weight_bytes + self.activation_bytes
+    session_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Peak:
         role: the part that runs then.
         weights: of each part loaded then.
         activation_bytes: of the part that runs.
-        fixed_bytes: what the process takes whatever the mix, and what parts before have left.
+        fixed_bytes: what the process takes whatever the mix, what the loaded parts' sessions do,
+            and what parts before have left.
     """
 
     role: Role
@@ -73,9 +72,11 @@ def predicted_peak(parts: Mapping[Role, Footprint], loading: Loading, fixed_byte
     if loading is Loading.RESIDENT:
         role = max(parts, key=lambda r: parts[r].activation_bytes)
         weights = {r: footprint.weight_bytes for r, footprint in parts.items()}
-        return Peak(role, weights, parts[role].activation_bytes, fixed_bytes)
+        sessions = sum(footprint.session_bytes for footprint in parts.values())
+        return Peak(role, weights, parts[role].activation_bytes, fixed_bytes + sessions)
     peaks, left = [], fixed_bytes
     for role, part in parts.items():
-        peaks.append(Peak(role, {role: part.weight_bytes}, part.activation_bytes, left))
+        besides = left + part.session_bytes
+        peaks.append(Peak(role, {role: part.weight_bytes}, part.activation_bytes, besides))
         left += part.residue_bytes
     return max(peaks, key=lambda peak: peak.bytes)

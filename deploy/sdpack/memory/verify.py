@@ -6,14 +6,13 @@ import json
 import platform
 import sys
 import tempfile
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sdpack.artifacts import explain_io
 from sdpack.bundle import VERIFIED, Manifest
 from sdpack.detect import gpus, memory_bytes
-from sdpack.engines.device_memory import DeviceMeter, context_bytes, used_bytes
+from sdpack.engines.device_memory import DEVICE_PEAK
 from sdpack.errors import StoreError
 from sdpack.memory.meter import meter
 from sdpack.precision import Runtime
@@ -27,16 +26,19 @@ class Verified:
 
     Attributes:
         measured_bytes: the most that drawing one picture took of the memory that was planned: a
-            GPU's, less what any program takes there; or the host's.
+            GPU's, without the CUDA context, which the reserve holds; or the host's.
+        of_gpu: whether that is a GPU's.
         host_bytes: peak resident host memory of a process that draws one picture.
         capped: whether a hard cap of the bundle's budget was in force.
         predicted_bytes: what was predicted; None where the two cannot be compared: the runtime is
-            not the profile's own, or nobody can look at the GPU's memory.
+            not the profile's own, or CUDA does not tell what of a GPU's memory is in use. Where
+            CPU and GPU share one memory, what CUDA tells is not the GPU's alone.
     """
 
     machine: str
     runtime: str
     measured_bytes: int
+    of_gpu: bool
     host_bytes: int
     capped: bool
     predicted_bytes: int | None
@@ -52,29 +54,32 @@ class Verified:
 def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
     """Draw one picture in a process of its own, write down what it took, and return it.
 
-    On its own runtime the process is held to the bundle's budget, if that is a CPU's.
+    On its own runtime the process is held to the bundle's budget, if that is a CPU's. On a GPU it
+    looks itself at what is in use there: nothing else may begin or end on it meanwhile.
 
     Raises:
         MeterError: it failed, or took more than the budget.
         StoreError: the bundle's folder cannot be written.
     """
     own = runtime is manifest.profile.runtime
-    cap = manifest.memory.budget_bytes if own and not runtime.on_gpu else memory_bytes()
-    looked_at = runtime.on_gpu and used_bytes() > 0
+    on_cpu = not runtime.on_gpu
+    cap = manifest.memory.budget_bytes if own and on_cpu else memory_bytes()
     with tempfile.TemporaryDirectory() as out:
         words = ["run", str(folder), PROMPT, "--runtime", runtime.value, "--out", out, "--json"]
         words += ["--least-memory"]  # as was planned
-        command = [sys.executable, "-m", "sdpack", *words]
-        with DeviceMeter() if looked_at else nullcontext() as device:
-            seen = meter(command, cap)
-    measured = seen.peak_bytes if device is None else device.peak_bytes - context_bytes()
-    comparable = own and (looked_at or not runtime.on_gpu)
+        words += [] if on_cpu else ["--device-peak"]
+        seen = meter([sys.executable, "-m", "sdpack", *words], cap)
+    device = 0
+    if not on_cpu and not manifest.profile.memory.unified:
+        device = int(json.loads(seen.output)[DEVICE_PEAK])
+    comparable = own and (on_cpu or device > 0)
     found = Verified(
-        gpus()[0].name if looked_at and gpus() else f"{platform.machine()} {platform.system()}",
+        _machine(device > 0),
         runtime.value,
-        measured,
+        device or seen.peak_bytes,
+        device > 0,
         seen.peak_bytes,
-        seen.capped and own and not runtime.on_gpu,
+        seen.capped and own and on_cpu,
         manifest.memory.predicted_bytes if comparable else None,
     )
     try:
@@ -82,3 +87,9 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
     return found
+
+
+def _machine(of_gpu: bool) -> str:
+    """The GPU's name, if there is but one, or what the machine is."""
+    found = gpus() if of_gpu else []
+    return found[0].name if len(found) == 1 else f"{platform.machine()} {platform.system()}"

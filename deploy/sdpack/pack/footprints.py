@@ -34,10 +34,10 @@ from sdpack.placement import Placement
 from sdpack.precision import Runtime
 from sdpack.tiles import LATENTS
 
-# What parts in ONNX Runtime took of an H200 beyond their weights (docs/gpu.md): 165 MiB each on
-# average where tensors are small, cuBLAS's and cuDNN's own; and at 512 x 512 pixels up to 4.3 times
-# the tensors that are alive at once in a UNet, 3.0 times in a decoder, as they lie in one block,
-# less tightly, and convolutions need scratch.
+# What parts in ONNX Runtime took of an H200 beyond their weights (docs/gpu.md): three in one
+# process 496 MiB where tensors are small, cuBLAS's and cuDNN's own; and at 512 x 512 pixels up to
+# 4.3 times the tensors that are alive at once in a UNet, 3.0 times in a decoder, as they lie in one
+# block, less tightly, and convolutions need scratch.
 CUDA_SESSION_BYTES = 165 * 2**20
 CUDA_TIMES_LIVE = 4
 REVISION = 5  # of this module's ways to measure; a change makes earlier figures strangers
@@ -171,15 +171,17 @@ class Footprints:
         found = graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
         if self.workshop.profile.runtime is not Runtime.ONNXRUNTIME_CUDA:
             return found
-        return Footprint(
-            found.weight_bytes + CUDA_SESSION_BYTES, CUDA_TIMES_LIVE * found.activation_bytes
-        )
+        live = CUDA_TIMES_LIVE * found.activation_bytes
+        return Footprint(found.weight_bytes, live, session_bytes=CUDA_SESSION_BYTES)
 
 
 def one_after_the_other(footprints: Sequence[Footprint]) -> Footprint:
     """Of pieces that are loaded together, and run one at a time."""
-    weights = sum(footprint.weight_bytes for footprint in footprints)
-    return Footprint(weights, max(footprint.activation_bytes for footprint in footprints))
+    return Footprint(
+        sum(footprint.weight_bytes for footprint in footprints),
+        max(footprint.activation_bytes for footprint in footprints),
+        session_bytes=sum(footprint.session_bytes for footprint in footprints),
+    )
 
 
 def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:

@@ -163,11 +163,12 @@ class Proposals:
         besides = {role: part.weight_bytes - stored[role] for role, part in taken.items()}
         if placement.loading is Loading.RESIDENT:
             scratch = max(footprint.activation_bytes for footprint in taken.values())
-            left = self.budget_bytes - fixed - scratch - sum(besides.values())
+            sessions = sum(footprint.session_bytes for footprint in taken.values())
+            left = self.budget_bytes - fixed - sessions - scratch - sum(besides.values())
             return dict.fromkeys(taken, left)
         room, residue = {}, fixed
         for role, part in taken.items():
-            used = besides[role] + part.activation_bytes + residue
+            used = besides[role] + part.activation_bytes + part.session_bytes + residue
             room[role] = self.budget_bytes - used
             residue += part.residue_bytes
         return room

@@ -150,7 +150,8 @@ def _feeds_attention(node: ir.Node) -> bool:
             if use.node.op_type in RESHAPING or (use.node.op_type, len(inputs)) == MOVING:
                 left += use.node.outputs
             elif use.node.op_type in ATTENDING:
-                other = inputs[1 - use.idx] if use.idx < 2 else None
+                paired = use.idx < 2 <= len(inputs)  # some attentions take all three packed in one
+                other = inputs[1 - use.idx] if paired else None
                 if other is None or other.const_value is None:
                     return True
     return False

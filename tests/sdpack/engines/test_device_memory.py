@@ -31,7 +31,7 @@ class Gpu:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     found = Gpu()
-    monkeypatch.setattr(device_memory.importlib, "import_module", lambda _: found)
+    monkeypatch.setattr(device_memory, "importlib", SimpleNamespace(import_module=lambda _: found))
     return found
 
 
@@ -54,17 +54,26 @@ def test_the_most_in_use_is_told_without_our_own_context(gpu: Gpu) -> None:
     assert gpu.looks == looks, "nobody looks any more"
 
 
+@pytest.mark.parametrize("outcome", [0, -11, None])
 def test_a_context_is_what_a_process_takes_that_does_nothing(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+    outcome: int | None, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(command: list[str], check: bool) -> None:
-        assert check
+    """Where it comes to its end: it may crash, and it may hang."""
+
+    def run(command: list[str], timeout: float) -> SimpleNamespace:
         gpu.used += 300
         seen_by(gpu, 3)
         gpu.used -= 300
+        if outcome is None:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return SimpleNamespace(returncode=outcome)
 
-    monkeypatch.setattr(device_memory.subprocess, "run", run)
-    assert context_bytes() == 300
+    monkeypatch.setattr(
+        device_memory,
+        "subprocess",
+        SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired),
+    )
+    assert context_bytes() == (300 if outcome == 0 else 0)
 
 
 def missing(_: str) -> Any:
@@ -83,8 +92,8 @@ def failing(_: str) -> Any:
 def test_without_cuda_nothing_is_in_use(
     module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_memory.importlib, "import_module", module)
-    monkeypatch.setattr(device_memory.subprocess, "run", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(device_memory, "importlib", SimpleNamespace(import_module=module))
+    monkeypatch.setattr(device_memory, "subprocess", None)  # nothing is started
     assert used_bytes() == 0
     assert context_bytes() == 0
 

@@ -2,68 +2,61 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sdpack.detect import Gpu
+from sdpack.engines.device_memory import DEVICE_PEAK
 from sdpack.memory import verify as module
 from sdpack.memory.meter import Metered
 from sdpack.memory.verify import verify
 from sdpack.precision import Runtime
 
 MIB = 2**20
-HOST, DEVICE, CONTEXT, PREDICTED = 900 * MIB, 1500 * MIB, 500 * MIB, 970 * MIB
+HOST, PREDICTED = 900 * MIB, 970 * MIB
 
 
-class Meter:
-    peak_bytes = DEVICE
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-
-def manifest_for(runtime: Runtime) -> Any:
+def manifest_for(runtime: Runtime, unified: bool) -> Any:
     return SimpleNamespace(
-        profile=SimpleNamespace(runtime=runtime),
+        profile=SimpleNamespace(runtime=runtime, memory=SimpleNamespace(unified=unified)),
         memory=SimpleNamespace(budget_bytes=2**31, predicted_bytes=PREDICTED),
     )
 
 
+@pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize("looked", [True, False])
 @pytest.mark.parametrize("built_for", [Runtime.ONNXRUNTIME_CUDA, Runtime.TENSORRT_RTX])
+@pytest.mark.parametrize("device", [1000 * MIB, 1100 * MIB])
 def test_a_picture_on_a_gpu(
-    built_for: Runtime, looked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: int,
+    built_for: Runtime,
+    looked: bool,
+    unified: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commands = []
 
     def meter(command: list[str], cap: int) -> Metered:
         commands.append(command)
         assert cap > 2**31, "a GPU's budget does not cap the host"
-        return Metered(HOST, True, "")
+        return Metered(HOST, True, json.dumps({DEVICE_PEAK: device if looked else 0}))
 
     monkeypatch.setattr(module, "meter", meter)
-    monkeypatch.setattr(module, "DeviceMeter", Meter)
-    monkeypatch.setattr(module, "used_bytes", lambda: float(looked))
-    monkeypatch.setattr(module, "context_bytes", lambda: CONTEXT)
     monkeypatch.setattr(module, "memory_bytes", lambda: 2**40)
     monkeypatch.setattr(module, "gpus", lambda: [Gpu("NVIDIA H200", 2**37, 0, "9.0", "580")])
-    seen = verify(tmp_path, manifest_for(built_for), Runtime.ONNXRUNTIME_CUDA)
-    own = built_for is Runtime.ONNXRUNTIME_CUDA
+    seen = verify(tmp_path, manifest_for(built_for, unified), Runtime.ONNXRUNTIME_CUDA)
+    of_gpu = looked and not unified
+    compared = of_gpu and built_for is Runtime.ONNXRUNTIME_CUDA
+    assert seen.of_gpu is of_gpu
     assert seen.host_bytes == HOST
     assert not seen.capped
-    assert seen.measured_bytes == (DEVICE - CONTEXT if looked else HOST)
-    assert seen.predicted_bytes == (PREDICTED if looked and own else None)
-    assert seen.within is (True if looked and own else None)  # 1000 of 970 MiB, 3 % more
-    assert (seen.machine == "NVIDIA H200") is looked
-    assert "--least-memory" in commands[0]
+    assert seen.measured_bytes == (device if of_gpu else HOST)
+    assert seen.predicted_bytes == (PREDICTED if compared else None)
+    assert seen.within is ((device == 1000 * MIB) if compared else None)  # 3 % or 13 % more
+    assert (seen.machine == "NVIDIA H200") is of_gpu
+    assert {"--least-memory", "--device-peak"} <= set(commands[0])
     assert (tmp_path / "verified.json").is_file()

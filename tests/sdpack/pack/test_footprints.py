@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -7,14 +9,20 @@ import pytest
 from sdpack.errors import RefusedError
 from sdpack.memory.liveness import passed_bytes
 from sdpack.memory.predict import Footprint
-from sdpack.pack.footprints import Footprints, graph_footprint, one_after_the_other
+from sdpack.pack.footprints import (
+    CUDA_SESSION_BYTES,
+    CUDA_TIMES_LIVE,
+    Footprints,
+    graph_footprint,
+    one_after_the_other,
+)
 from sdpack.pack.mix import Variant
 from sdpack.pack.shapes import Piece
 from sdpack.placement import Placement, Role
-from sdpack.precision import Precision
+from sdpack.precision import Precision, Runtime
 from sdpack.profile import find_profile
 
-from tests.sdpack.graphs import convolution, linear
+from tests.sdpack.graphs import convolution, linear, saved
 
 if TYPE_CHECKING:
     from sdpack.pack.workshop import Workshop
@@ -46,6 +54,29 @@ def test_inputs_and_outputs_are_counted_at_their_largest() -> None:
 
 def test_pieces_of_a_part_are_loaded_together_and_run_in_turn() -> None:
     assert one_after_the_other([Footprint(3, 10), Footprint(4, 7)]) == Footprint(7, 10)
+    own = [Footprint(3, 10, session_bytes=2), Footprint(4, 7, session_bytes=2)]
+    assert one_after_the_other(own) == Footprint(7, 10, session_bytes=4)
+
+
+@pytest.mark.parametrize("runtime", [Runtime.TENSORRT, Runtime.ONNXRUNTIME_CUDA])
+def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    weight = RNG.standard_normal((64, 32)).astype(np.float32)
+    path = saved(linear(weight), tmp_path)
+    workshop = SimpleNamespace(
+        profile=SimpleNamespace(runtime=runtime),
+        pieces=lambda *_: [Piece("model.onnx", {}, {"x": (8, 64)})],
+        made=lambda _: SimpleNamespace(artifact=SimpleNamespace(path=lambda _: path)),
+    )
+    variant = Variant(Role.TEXT_ENCODER, "e", Precision.FP16)
+    found = Footprints(cast("Workshop", workshop)).of(variant, Placement())
+    live = 4 * 8 * (64 + 32)
+    assert found == (
+        Footprint(weight.nbytes, live)
+        if runtime is Runtime.TENSORRT
+        else Footprint(weight.nbytes, CUDA_TIMES_LIVE * live, session_bytes=CUDA_SESSION_BYTES)
+    )
 
 
 class Refusing:

@@ -100,3 +100,12 @@ def test_what_only_moves_a_product_is_no_attention() -> None:
     model.graph.append(other)
     (layer,) = layers(model)
     assert layer.feeds_attention
+
+
+def test_what_an_attention_takes_packed_feeds_it() -> None:
+    model = linear(floats(64, 64))
+    (last,) = model.graph
+    packed = ir.node("MultiHeadAttention", last.outputs, domain="com.microsoft", name="attention")
+    model.graph.append(packed)
+    (layer,) = layers(model)
+    assert layer.feeds_attention

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sdpack.precision import Runtime
+from sdpack.runtime import bundle as module
 from sdpack.runtime.bundle import has_room
 
 from tests.sdpack.test_bundle import manifest
@@ -39,3 +42,34 @@ def test_memory_is_kept_where_there_is_room(
         }
     )
     assert has_room(built, CPU, besides * MIB) is room
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget"), [(True, 10_000), (False, 1), (None, 1), (None, 10_000)]
+)
+def test_a_gpu_s_sessions_are_told_whether_to_be_thrifty(
+    asked: bool | None, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was asked for, or else where the budget has no room."""
+    made = manifest()
+    figures = {"budget_bytes": budget * MIB, "predicted_bytes": 100 * MIB}
+    built = made.model_copy(
+        update={
+            "memory": made.memory.model_copy(update={**figures, "activation_bytes": 20 * MIB}),
+            "profile": made.profile.model_copy(update={"runtime": Runtime.ONNXRUNTIME_CUDA}),
+        }
+    )
+    told: list[bool] = []
+
+    def load(path: Path, runtime: Runtime, threads: int | None, thrifty: bool) -> None:
+        assert runtime is Runtime.ONNXRUNTIME_CUDA
+        told.append(thrifty)
+
+    monkeypatch.setattr(module.onnxruntime, "load", load)
+    monkeypatch.setattr(module.onnxruntime, "steady_memory", lambda: pytest.fail("of the host"))
+    monkeypatch.setattr(module.onnxruntime, "keep_memory", lambda: pytest.fail("of the host"))
+    monkeypatch.setattr(module, "PromptTokenizer", lambda *_: None)
+    drawer = module.pipeline(Path("bundle"), built, thrifty=asked)
+    for role in built.parts:
+        drawer.loaders[role]()
+    assert told == [budget == 1 if asked is None else asked] * len(built.parts)

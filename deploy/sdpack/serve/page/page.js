@@ -73,7 +73,8 @@ function describe(can) {
     const row = document.createElement("tr");
     row.append(
       cell(role.replaceAll("_", " ")), cell(part.candidate), cell(part.precision),
-      cell(part.parameters.toLocaleString("en"), true), cell(bytes(can.memory.weights[role]), true),
+      cell(part.parameters.toLocaleString("en"), true),
+      cell(role in can.memory.weights ? bytes(can.memory.weights[role]) : "when its turn comes", true),
       cell(part.licence),
     );
     return row;
