@@ -83,6 +83,7 @@ def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) 
         budget_bytes,
         footprints.fixed_bytes,
         footprints.size_bytes,
+        footprints.least_bytes,
     )
 
 

@@ -51,6 +51,7 @@ def fit(
     budget_bytes: int,
     fixed_bytes: int = 0,
     size: Callable[[Mix], int | None] = lambda _: None,
+    least: Callable[[Variant], int] = lambda _: 0,
 ) -> list[Fitted]:
     """Every mix that fits, in the first of `placements` in which it does.
 
@@ -58,13 +59,20 @@ def fit(
 
     Args:
         size: what "smaller" means among equals; None for the peak in the fastest placement.
+        least: bytes a variant takes at least, whatever the placement. The footprints of a mix with
+            a part that cannot fit even alone, which can mean to compile it, are asked for only
+            where nothing else fits either, to say what would.
 
     Raises:
         InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
     """
+    every = list(mixes)
+    hopeless = {mix for mix in every if max(map(least, mix.variants)) > budget_bytes}
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
-    for mix in mixes:
+    for mix in sorted(every, key=hopeless.__contains__):
+        if mix in hopeless and fitting:
+            break
         weight = size(mix)
         for rank, placement in enumerate(placements):
             try:

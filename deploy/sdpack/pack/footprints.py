@@ -40,6 +40,7 @@ from sdpack.tiles import LATENTS
 # block, less tightly, and convolutions need scratch.
 CUDA_SESSION_BYTES = 165 * 2**20
 CUDA_TIMES_LIVE = 4
+LEAST_SHARE = 0.9  # of a file is on the device at least; of SDXL's parts engines held 99.6 %
 REVISION = 5  # of this module's ways to measure; a change makes earlier figures strangers
 
 
@@ -81,6 +82,15 @@ class Footprints:
         if isinstance(found, RefusedError):
             raise found
         return found
+
+    def least_bytes(self, variant: Variant) -> int:
+        """What a variant takes at least while it is loaded: on a GPU nearly what its file holds.
+
+        On a CPU only what is read of a file counts, such as a few rows of a table.
+        """
+        if self.foresight is Foresight.PROBE:
+            return 0
+        return int(LEAST_SHARE * stored_bytes(self.workshop.made(variant).artifact))
 
     def size_bytes(self, mix: Mix) -> int | None:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from sdpack.bundle import NEEDED
 from sdpack.errors import InfeasibleError, RefusedError
 from sdpack.memory.predict import Footprint
-from sdpack.pack.fit import fit
+from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.mix import Mix, Variant
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
@@ -102,6 +103,33 @@ def test_a_larger_budget_never_loses_a_mix(
             return set()
 
     assert fitting(budget) <= fitting(budget + more)
+
+
+@given(instances(), st.integers(0, 3000))
+def test_what_cannot_fit_is_not_asked_for_and_nothing_else_changes(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int
+) -> None:
+    mixes, footprints = instance
+    asked: set[Variant] = set()
+
+    def least(variant: Variant) -> int:
+        return min(footprints[variant, placement].weight_bytes for placement in PLACEMENTS)
+
+    def of(variant: Variant, placement: Placement) -> Footprint:
+        asked.add(variant)
+        return footprints[variant, placement]
+
+    def found(of: Any, **more: Any) -> list[Fitted] | int:
+        try:
+            return fit(mixes, PLACEMENTS, of, budget, **more)
+        except InfeasibleError as refusal:
+            return refusal.smallest_bytes
+
+    wanted = found(lambda v, p: footprints[v, p])
+    assert found(of, least=least) == wanted
+    if not isinstance(wanted, int):
+        hopeful = [m for m in mixes if all(least(v) <= budget for v in m.variants)]
+        assert asked == {variant for mix in hopeful for variant in mix.variants}
 
 
 def test_a_placement_the_compiler_refuses_is_left_out() -> None:
