@@ -263,6 +263,21 @@ def test_one_picture_is_enough_to_build(work: Path) -> None:
     assert evidence["kid"] is None
 
 
+@pytest.mark.usefixtures("whole")
+def test_nothing_is_observed_where_nothing_is_rounded(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibration takes minutes for a large model, and fp32 needs none."""
+    exported = Path("cache", "store", "graph")
+    shutil.copytree(work / exported, tmp_path / exported)
+    monkeypatch.setattr("sdpack.pack.calibration.observe", lambda *_, **__: pytest.fail("observed"))
+    words = ("--profile", str(profile(tmp_path, "cpu-2gb", ["fp32"])), "--images", "1")
+    places = ("--catalog", str(work / "catalog"), "--out", str(tmp_path / "out"))
+    runner = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")})
+    built = runner.invoke(main, ["build", *places, *words, "--json"])
+    assert built.exit_code == 0, built.output
+
+
 def test_inspect_and_verify(work: Path, whole: Path) -> None:
     shown = run(work, "inspect", str(whole))
     assert shown.exit_code == 0

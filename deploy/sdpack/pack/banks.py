@@ -40,11 +40,15 @@ class Banks:
             self._make_all(variant, missing, {})
         return Bank(self._make(variant, stored, (), {}).folder)
 
-    def inputs(self, variant: Variant) -> dict[str, Any]:
-        """What rounded weights depend on besides their schemes."""
+    def inputs(self, variant: Variant, rounded: bool = True) -> dict[str, Any]:
+        """What rounded weights depend on besides their schemes.
+
+        Args:
+            rounded: whether there are any; without, nothing has to be observed.
+        """
         return {
             "graph": self.sources.graph(variant).content,
-            "observed": self.calibration.content(variant),
+            "observed": self.calibration.content(variant) if rounded else None,
             "scales": str(scale_type(self._arithmetic(variant))),
             "abilities": asdict(ABILITIES[self.sources.profile.runtime]),
         }

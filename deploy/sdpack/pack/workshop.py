@@ -291,7 +291,7 @@ class Workshop(Sources):
         ranges = self.observed(variant).ranges if schemes else {}
         rounded_inputs = {n: ranges[n] for n, s in schemes.items() if s.inputs and n in ranges}
         inputs = {
-            **self._banks.inputs(variant),
+            **self._banks.inputs(variant, rounded=bool(schemes)),
             "schemes": {name: str(scheme) for name, scheme in schemes.items()},
             "ranges": rounded_inputs,
             "computed_in": arithmetic,
