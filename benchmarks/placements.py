@@ -126,7 +126,7 @@ def main(name: str, precision: str, steps: int) -> None:
 
 
 def wanted(found: dict[Placement, int]) -> set[Placement]:
-    """The placements that a build would choose in `ALLOWED` times their peak: no faster one fits."""
+    """Those a build chooses in `ALLOWED` times their peak, as no faster one fits there."""
     places = list(found)
     return {
         place
