@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -68,22 +69,20 @@ def command(
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
+    asked = partial(
+        request,
+        manifest,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        size=asked_size,
+        steps=steps,
+    )
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
     files = []
     with DeviceMeter() if device_peak and chosen.on_gpu else nullcontext() as device:
         drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
         for number, prompt in enumerate(prompts):
-            (picture,) = drawer.draw(
-                request(
-                    manifest,
-                    [prompt],
-                    [seed + number],
-                    guidance_scale,
-                    negative_prompt,
-                    asked_size,
-                    steps,
-                )
-            )
+            (picture,) = drawer.draw(asked([prompt], [seed + number]))
             path = out if out.suffix == ".png" else out / f"{number + 1}.png"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import importlib
 import subprocess
 import sys
 import threading
-from types import TracebackType
 from typing import Self
 
 EVERY_S = 0.001
@@ -55,12 +54,7 @@ class DeviceMeter:
         self._looking.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._looking.join()
 

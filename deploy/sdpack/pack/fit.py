@@ -67,7 +67,9 @@ def fit(
         InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
     """
     every = list(mixes)
-    hopeless = {mix for mix in every if max(map(least, mix.variants)) > budget_bytes}
+    variants = {variant for mix in every for variant in mix.variants}
+    too_large = {variant for variant in variants if least(variant) > budget_bytes}
+    hopeless = {mix for mix in every if not too_large.isdisjoint(mix.variants)}
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
     for mix in sorted(every, key=hopeless.__contains__):
