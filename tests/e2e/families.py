@@ -165,16 +165,16 @@ def sd_tiny_decoder() -> Parts:
 
 
 def sdxl(**settings: Any) -> Parts:
-    xl = unet(
-        cross_attention_dim=WIDTH + 24,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24 + 6 * 8,
-        transformer_layers_per_block=(1, 2),
-        use_linear_projection=True,
-        attention_head_dim=(2, 4),
-        **settings,
-    )
+    values: dict[str, Any] = {
+        "cross_attention_dim": WIDTH + 24,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 24 + 6 * 8,
+        "transformer_layers_per_block": (1, 2),
+        "use_linear_projection": True,
+        "attention_head_dim": (2, 4),
+    }
+    xl = unet(**{**values, **settings})
     return {
         "text_encoder": clip(),
         "tokenizer": save_clip_tokenizer,
@@ -183,6 +183,21 @@ def sdxl(**settings: Any) -> Parts:
         "unet": xl,
         "vae": kl(),
     }
+
+
+def sdxl_distilled() -> Parts:
+    """As SSD-1B and Vega are: no attention in the middle, other layers going up than going down."""
+    return sdxl(
+        layers_per_block=2,
+        transformer_layers_per_block=(1, (2, 1)),
+        reverse_transformer_layers_per_block=((1, 2, 3), 1),
+        mid_block_type="UNetMidBlock2D",
+    )
+
+
+def sdxl_without_middle() -> Parts:
+    """As KOALA-700M is."""
+    return sdxl(mid_block_type=None)
 
 
 @seeded
@@ -263,6 +278,8 @@ FAMILIES: Mapping[str, Callable[[], Parts]] = {
     "sd, tiny decoder": sd_tiny_decoder,
     "lcm": lambda: sd(time_cond_proj_dim=8),
     "sdxl": sdxl,
+    "sdxl, distilled": sdxl_distilled,
+    "sdxl without a middle": sdxl_without_middle,
     "sd3": sd3,
     "sd3, its t5 left out": sd3,
     "sd3 without t5": lambda: sd3(with_t5=False),
@@ -276,6 +293,8 @@ PIPELINES = {
     "sd, tiny decoder": diffusers.StableDiffusionPipeline,
     "lcm": diffusers.LatentConsistencyModelPipeline,
     "sdxl": diffusers.StableDiffusionXLPipeline,
+    "sdxl, distilled": diffusers.StableDiffusionXLPipeline,
+    "sdxl without a middle": diffusers.StableDiffusionXLPipeline,
     "sd3": diffusers.StableDiffusion3Pipeline,
     "sd3, its t5 left out": diffusers.StableDiffusion3Pipeline,
     "sd3 without t5": diffusers.StableDiffusion3Pipeline,

@@ -100,6 +100,8 @@ CASES = [
     Case("sdxl", "euler", 5.0, empties_read=True),
     Case("sdxl", "dpm++ karras", 4.0, guidance_rescale=0.5),
     Case("sdxl", "unipc", 1.0),
+    Case("sdxl, distilled", "euler", 5.0),
+    Case("sdxl without a middle", "euler", 3.5),
     Case("sd3", "flow", 4.0, negative_prompt="a mat"),
     Case("sd3", "shifting", 4.0),
     Case("sd3, its t5 left out", "flow", 4.0),

@@ -258,6 +258,7 @@ def test_parameters_are_those_of_the_classes() -> None:
     from diffusers import (
         AutoencoderKL,
         AutoencoderTiny,
+        PixArtTransformer2DModel,
         SD3Transformer2DModel,
         UNet2DConditionModel,
     )
@@ -279,11 +280,60 @@ def test_parameters_are_those_of_the_classes() -> None:
     }
     dual = {"dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm"}
     widths = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768}
+    short = {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+        "layers_per_block": 1,
+        "mid_block_type": None,
+        "cross_attention_dim": 768,
+    }
+    broad_unet = {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (5, 10, 20),
+        "use_linear_projection": True,
+        "cross_attention_dim": 2048,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }
+    # What is left of SDXL's transformer layers, going down and going up.
+    distilled: dict[str, dict[str, Any]] = {
+        "sdxl": {"transformer_layers_per_block": (1, 2, 10)},
+        "ssd-1b": {
+            "transformer_layers_per_block": (1, (2, 2), (4, 4)),
+            "reverse_transformer_layers_per_block": ((4, 4, 10), (2, 1, 1), 1),
+            "mid_block_type": "UNetMidBlock2D",
+        },
+        "vega": {
+            "transformer_layers_per_block": (1, (1, 1), (2, 2)),
+            "reverse_transformer_layers_per_block": ((2, 2, 2), (1, 1, 1), 1),
+            "mid_block_type": "UNetMidBlock2D",
+        },
+        "koala-700m": {
+            "transformer_layers_per_block": (1, 2, 5),
+            "layers_per_block": 1,
+            "mid_block_type": None,
+        },
+        "koala-1b": {"transformer_layers_per_block": (1, 2, 6), "layers_per_block": 1},
+    }
     with torch.device("meta"):
         bert = BertModel(BertConfig())
         denoisers = {
             ("sd15", "sd15"): UNet2DConditionModel(**widths),
+            ("sd15", "tiny-sd"): UNet2DConditionModel(**short),
+            ("sd15", "bk-sdm-tiny"): UNet2DConditionModel(**short),
             ("sd15", "lcm-dreamshaper"): UNet2DConditionModel(**widths, time_cond_proj_dim=256),
+            **{
+                ("sdxl", name): UNet2DConditionModel(**broad_unet, **layers)
+                for name, layers in distilled.items()
+            },
+            **{
+                ("pixart", name): PixArtTransformer2DModel(sample_size=64, caption_channels=4096)
+                for name in ("sigma-512", "alpha-512")
+            },
             ("sd3", "sd3-medium"): SD3Transformer2DModel(**medium, pos_embed_max_size=192),
             ("sd3", "sd3.5-medium"): SD3Transformer2DModel(
                 **medium, **dual, pos_embed_max_size=384
@@ -303,7 +353,7 @@ def test_parameters_are_those_of_the_classes() -> None:
     }
 
     def held(*modules: Any) -> int:
-        return sum(t.numel() for m in modules for t in (*m.parameters(), *m.buffers()))
+        return sum(tensor.numel() for module in modules for tensor in module.state_dict().values())
 
     for (name, key), module in denoisers.items():
         assert find_catalog(name).catalog.denoisers[key].parameters == held(module), key
