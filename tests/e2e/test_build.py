@@ -162,14 +162,18 @@ def test_a_race_between_precisions(work: Path) -> None:
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
 
 
-def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "precisions"), [("4gb-gpu", ["fp16", "w8", "w4"]), ("gtx-1650-4gb", ["fp16", "w8"])]
+)
+def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(
+    work: Path, device: str, precisions: list[str]
+) -> None:
     pytest.importorskip("tensorrt_rtx")
-    precisions = ["fp16", "w8", "w4"]
-    every = build(work, "4gb-gpu", precisions, "roomy")["evidence"]["standings"]
+    every = build(work, device, precisions, "roomy")["evidence"]["standings"]
     assert not any("mixed" in s["mix"] for s in every)
     peaks = sorted(s["peak_bytes"] for s in every)
     budget = (peaks[0] + peaks[-1]) // 2 // 1024
-    manifest = build(work, "4gb-gpu", precisions, "tight", "--memory", f"{budget}KiB")
+    manifest = build(work, device, precisions, "tight", "--memory", f"{budget}KiB")
     mixed = [s for s in manifest["evidence"]["standings"] if "mixed" in s["mix"]]
     assert mixed
     assert all(0.95 * budget * 1024 <= s["peak_bytes"] <= budget * 1024 for s in mixed)
@@ -267,7 +271,7 @@ def test_one_picture_is_enough_to_build(work: Path) -> None:
 def test_nothing_is_observed_where_nothing_is_rounded(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calibration takes minutes for a large model, and fp32 needs none."""
+    """Calibration takes minutes for a large model, and fp32 needs none, however tight it is."""
     exported = Path("cache", "store", "graph")
     shutil.copytree(work / exported, tmp_path / exported)
     monkeypatch.setattr("sdpack.pack.calibration.observe", lambda *_, **__: pytest.fail("observed"))
@@ -276,6 +280,10 @@ def test_nothing_is_observed_where_nothing_is_rounded(
     runner = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")})
     built = runner.invoke(main, ["build", *places, *words, "--json"])
     assert built.exit_code == 0, built.output
+    budget = f"{(json.loads(built.stdout)['memory']['predicted_bytes'] - 1) // 1024}KiB"
+    tight = runner.invoke(main, ["build", *places, *words, "--memory", budget, "--json"])
+    assert tight.exit_code == 0, tight.output
+    assert json.loads(tight.stdout)["placement"] != json.loads(built.stdout)["placement"]
 
 
 def test_inspect_and_verify(work: Path, whole: Path) -> None:

@@ -21,6 +21,13 @@ class Choices:
         self.sensitivities = Sensitivities(workshop)
         self._listed_for: dict[Variant, list[Choice]] = {}
 
+    @property
+    def offered(self) -> list[Scheme]:
+        """What a layer may be stored in besides as it is computed; the order's precisions tell."""
+        allowed = self.workshop.order.precisions
+        has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
+        return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
+
     def of_mix(self, mix: Mix) -> list[Choice]:
         """The layers of all its parts."""
         return [choice for variant in mix.variants for choice in self.of(variant)]
@@ -75,18 +82,13 @@ class Choices:
         arithmetic = computed_in(runtime, Precision.MIXED)
         wide = weight_bits(arithmetic) // 8
         refused = self._refused(mixed)
-        costs = self.sensitivities.costs(mixed, self._offered())
+        costs = self.sensitivities.costs(mixed, self.offered)
         for layer in layers(self.workshop.model(mixed)):
             options = [Option(KEPT, layer.size * wide, 0.0)]
             if layer.name not in refused:
                 for scheme, (had, cost) in costs.get(layer.name, {}).items():
                     options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
             yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
-
-    def _offered(self) -> list[Scheme]:
-        allowed = self.workshop.order.precisions
-        has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
-        return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
 
     def _refused(self, mixed: Variant) -> frozenset[str]:
         """Layers the compiler would not take in one of the uniform variants."""

@@ -46,7 +46,12 @@ class Proposals:
         self.choices = Choices(self.workshop)
 
     def mixes(self) -> Iterator[Mix]:
-        """The mixed mixes worth a race: each fills the budget, or nearly."""
+        """The mixed mixes worth a race: each fills the budget, or nearly.
+
+        None where the order stores no layer in less: nothing is probed then.
+        """
+        if not self.choices.offered:
+            return
         found = 0
         for widest in self._widest():
             mix = self._proposed(widest)

@@ -31,7 +31,7 @@ from sdpack.quantize.sensitivity import PROBING
 from sdpack.quantize.variant import scale_type, suited_schemes
 from sdpack.runtime.pipeline import Pictures
 
-PROBED = Precision.W4
+PROBED = (Precision.W4, Precision.W8)
 PICTURES = 16
 
 
@@ -106,8 +106,13 @@ class Sensitivities:
         return dict(known)
 
     def of(self, variant: Variant) -> Sensitivity:
-        """What is known of the layers of a variant's candidate."""
-        probed = Variant(variant.role, variant.candidate, PROBED, variant.partner)
+        """What is known of the layers of a variant's candidate.
+
+        It is tried in the narrowest precision of the order's that stores weights in less: others
+        a device may not have.
+        """
+        precision = next(each for each in PROBED if each in self.workshop.order.precisions)
+        probed = Variant(variant.role, variant.candidate, precision, variant.partner)
         made = self.workshop.made(probed)
         inputs = {
             "graph": self.workshop.graph(probed).content,
@@ -126,7 +131,7 @@ class Sensitivities:
 
     def _measure(self, probed: Variant) -> dict[str, Any]:
         say = self.workshop.say
-        bank = self.workshop.bank(probed, UNIFORM[PROBED])
+        bank = self.workshop.bank(probed, UNIFORM[probed.precision])
         path = self.workshop.graph(probed).path(MODEL_FILE)
         gains = self.workshop.calibration.gains(probed)
         made = self.workshop.made(probed)

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from sdpack.placement import Role
 from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 from sdpack.serve.page import page, page_policy
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakePainter, manifest, serving
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -75,6 +76,19 @@ def test_drawn_by_keyboard_alone(size: tuple[int, int]) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
         tab.click("#again")
         assert tab.input_value("#seed") == "8"
+
+
+@needs_a_browser
+def test_a_part_that_is_loaded_in_its_turn_has_no_bytes_at_the_peak() -> None:
+    painter = FakePainter()
+    whole = painter.manifest.memory.model_dump()
+    largest = {Role.DENOISER: whole["weights"][Role.DENOISER]}
+    painter.manifest = manifest(memory={**whole, "weights": largest})
+    with serving(painter) as (url, _, _), opened(url) as tab:
+        tab.wait_for_selector("#draw:not([disabled])")
+        told = tab.locator("#mix tr td:nth-child(5)").all_text_contents()
+        assert told[0] == told[2] == "when its turn comes"
+        assert told[1].endswith("iB")
 
 
 @needs_a_browser
