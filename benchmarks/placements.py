@@ -28,7 +28,7 @@ from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import mixes
 from sdpack.pack.order import Order
-from sdpack.placement import Placement
+from sdpack.placement import Loading, Placement
 from sdpack.profile import find_profile, profiles_folder
 from sdpack.units import format_bytes
 
@@ -39,11 +39,14 @@ LIMIT_S = 3600
 ALLOWED = 1.05  # of the predicted peak is what a process may take
 
 
-def narrowed(folder: Path, precision: str) -> Path:
-    """The profile of a CPU with 8 GB, with one precision."""
+def narrowed(folder: Path, precision: str, loading: str | None) -> Path:
+    """The profile of a CPU with 8 GB, with one precision and perhaps one way to load parts."""
     path = folder / f"placements-{precision}.yaml"
     text = (profiles_folder() / "cpu-8gb.yaml").read_text()
-    path.write_text(text.replace("runtime:", f"precisions: [{precision}]\nruntime:"))
+    asked = f"precisions: [{precision}]\n"
+    if loading is not None:
+        asked += f"loading: [{loading}]\n"
+    path.write_text(text.replace("runtime:", f"{asked}runtime:"))
     return path
 
 
@@ -62,15 +65,16 @@ def peaks(order: Order, console: Console) -> tuple[str, dict[Placement, int]]:
 @click.command()
 @click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
 @click.option("--precision", default="fp32", show_default=True)
+@click.option("--loading", type=click.Choice([way.value for way in Loading]), help="This alone.")
 @click.option("--steps", default=4, show_default=True)
-def main(name: str, precision: str, steps: int) -> None:
+def main(name: str, precision: str, loading: str | None, steps: int) -> None:
     """Print one table."""
     console = Console(width=140)
     model = random_model(name, cache_folder() / "benchmarks" / f"random-{name}")
     cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
     cache.mkdir(parents=True, exist_ok=True)
     os.environ[CACHE_VARIABLE] = str(cache)
-    profile = narrowed(cache, precision)
+    profile = narrowed(cache, precision, loading)
     out = cache / "bundles" / "placements"
     order = Order(find_profile(str(profile)), adopt(str(model)), out, steps=steps)
     only, found = peaks(order, console)

@@ -106,8 +106,9 @@ def in_precisions(parts: Mixable, precisions: Sequence[Precision]) -> Mix:
 def placements(profile: Profile, latent_side: int) -> list[Placement]:
     """The profile's placements, the fastest first.
 
-    Guidance in two halves costs some speed, tiles cost more, loading parts for every picture the
-    most.
+    Guidance in two halves costs some speed. On a GPU tiles cost more, and loading parts for every
+    picture the most. On a CPU a picture is decoded for longer than parts take to load, and tiles
+    decode it several times over: there they come last (`benchmarks.placements`).
 
     Args:
         latent_side: the longer side of a picture's latents; tiles are at most half of it.
@@ -117,11 +118,14 @@ def placements(profile: Profile, latent_side: int) -> list[Placement]:
     while side >= SMALLEST_TILE:
         tiles.append(side)
         side //= 2
+    loadings = [loading for loading in Loading if loading in profile.loading]
+    if profile.runtime.on_gpu:
+        ways = [(loading, tile) for loading in loadings for tile in tiles]
+    else:
+        ways = [(loading, tile) for tile in tiles for loading in loadings]
     return [
         Placement(loading, guidance, tile)
-        for loading in Loading
-        if loading in profile.loading
-        for tile in tiles
+        for loading, tile in ways
         for guidance in Guidance
         if guidance in profile.guidance
     ]

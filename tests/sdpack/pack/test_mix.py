@@ -22,6 +22,17 @@ def test_placements_go_from_fast_to_slow() -> None:
     assert found[1] == Placement(Loading.RESIDENT, Guidance.SEQUENTIAL)
     assert found[-1] == Placement(Loading.PHASED, Guidance.SEQUENTIAL, 32)
     assert {p.tile for p in found} == {None, 64, 32}
+    loadings = [p.loading for p in found]
+    assert loadings == sorted(loadings, key=list(Loading).index)
+
+
+def test_a_cpu_loads_parts_before_it_decodes_in_tiles() -> None:
+    cpu = placements(find_profile("cpu-2gb"), 64)
+    gpu = placements(find_profile("4gb-gpu"), 64)
+    whole = [p for p in cpu if p.tile is None]
+    assert cpu[: len(whole)] == whole
+    assert (cpu[0], cpu[-1], set(cpu)) == (gpu[0], gpu[-1], set(gpu))
+    assert {p.loading for p in whole} == set(Loading)
 
 
 def test_a_profile_narrows_them() -> None:
