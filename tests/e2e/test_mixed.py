@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sdpack.pack.workshop import KEPT, Workshop
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
+from sdpack.quantize.bank import Rounder, rounder
 from sdpack.quantize.sensitivity import uneven
 
 from tests.e2e import tiny
@@ -59,6 +61,30 @@ def test_uniform_variants_take_what_the_allocator_thinks(workshop: Workshop) -> 
         foretold = taken[Precision.FP32] - taken[narrow]
         # A node and two names for each layer.
         assert files[Precision.FP32] - files[narrow] == pytest.approx(foretold, rel=0.2)
+
+
+def test_choices_that_are_shared_are_those_of_uniform_variants(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is rounded anew for them."""
+    wide = uniform(Precision.FP32)
+    every, shared = Choices(workshop).of_mix(wide), Choices(workshop, shared=True).of_mix(wide)
+    assert [choice.name for choice in shared] == [choice.name for choice in every]
+    names = {option.name for choice in shared for option in choice.options}
+    assert names == {KEPT, "w8", "w4:32"}
+    assert {"w4:64", "w4:128"} <= {option.name for choice in every for option in choice.options}
+    anew: list[str] = []
+
+    def spied(*given: Any) -> Rounder:
+        make = rounder(*given)
+        return lambda layer, had: anew.append(layer.name) or make(layer, had)
+
+    monkeypatch.setattr("sdpack.pack.workshop.rounder", spied)
+    least = sum(min(option.bytes for option in choice.options) for choice in shared)
+    for choices, limit, is_anew in ((shared, 2 * least, False), (every, least - 1, True)):
+        mix = Choices(workshop).mix(wide, choices, allocate(choices, [Limit(ROLES, limit)]))
+        assert file_bytes(workshop, mix) > 0
+        assert bool(anew) is is_anew
 
 
 def test_a_mixed_mix_is_what_was_allocated(workshop: Workshop) -> None:

@@ -16,7 +16,6 @@ from sdpack.artifacts import Artifact, digest
 from sdpack.catalog import Mixable
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
-from sdpack.evaluate.studio import LARGE
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix, Variant, in_precisions
 from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
@@ -92,7 +91,7 @@ class Calibration:
         The scores of all pairs of a large picture's tokens are too many to look at; what computes
         attention as one operator holds them in fp32.
         """
-        return attending(graph) if self._is_large else graph.path(MODEL_FILE)
+        return attending(graph) if self.sources.order.is_large else graph.path(MODEL_FILE)
 
     def gains(self, variant: Variant) -> dict[str, float]:
         """What share of its layers' errors comes out of a variant's part (`found_gains`)."""
@@ -100,7 +99,7 @@ class Calibration:
         inputs = {
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
-            "probing": {**PROBING, "decoded": PROBED_SIDE if self._is_large else 0},
+            "probing": {**PROBING, "decoded": PROBED_SIDE if self.sources.order.is_large else 0},
             "tools": versions(OBSERVERS),
             "revision": REVISION,
         }
@@ -124,7 +123,7 @@ class Calibration:
         A decoder enlarges what it is given: of a large picture a few latent pixels are enough.
         """
         batches = self.batches(variant)
-        if variant.role is Role.DECODER and self._is_large:
+        if variant.role is Role.DECODER and self.sources.order.is_large:
             return [middle_of(batch, PROBED_SIDE) for batch in batches]
         return batches
 
@@ -231,12 +230,12 @@ class Calibration:
         """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
         all of a large picture takes gigabytes.
         """
-        return dict(middle_of(given, DECODED_SIDE)) if self._is_large else given
+        return dict(middle_of(given, DECODED_SIDE)) if self.sources.order.is_large else given
 
     def _thinned(self, given: Arrays, place: int) -> Arrays:
         """Of a large picture one row: by turns the half without guidance, and that with it."""
         rows = len(given["sample"])
-        if not self._is_large or rows == 1:
+        if not self.sources.order.is_large or rows == 1:
             return given
         row = place % 2 * (rows // 2)
         return {
@@ -246,11 +245,7 @@ class Calibration:
 
     @property
     def _steps(self) -> int:
-        return FEW_STEPS if self._is_large else STEPS
-
-    @property
-    def _is_large(self) -> bool:
-        return self.sources.order.height * self.sources.order.width >= LARGE
+        return FEW_STEPS if self.sources.order.is_large else STEPS
 
     @property
     def _pictures(self) -> int:

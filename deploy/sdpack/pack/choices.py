@@ -10,14 +10,19 @@ from sdpack.pack.sensitivity import Sensitivities
 from sdpack.pack.workshop import KEPT, Workshop
 from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import MIXABLE, Number, Scheme
+from sdpack.quantize.schemes import MIXABLE, UNIFORM, Number, Scheme
 
 
 class Choices:
-    """The allocator's choices for the parts of one order, each part's listed once."""
+    """The allocator's choices for the parts of one order, each part's listed once.
 
-    def __init__(self, workshop: Workshop) -> None:
+    Attributes:
+        shared: none but the schemes of uniform variants, whose layers are rounded already.
+    """
+
+    def __init__(self, workshop: Workshop, shared: bool = False) -> None:
         self.workshop = workshop
+        self.shared = shared
         self.sensitivities = Sensitivities(workshop)
         self._listed_for: dict[Variant, list[Choice]] = {}
 
@@ -87,7 +92,8 @@ class Choices:
             options = [Option(KEPT, layer.size * wide, 0.0)]
             if layer.name not in refused:
                 for scheme, (had, cost) in costs.get(layer.name, {}).items():
-                    options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
+                    if not self.shared or scheme in UNIFORM.values():
+                        options.append(Option(str(scheme), had.bytes_of(layer, wide), cost))
             yield Choice(f"{mixed.role.value}/{layer.name}", mixed.role.value, tuple(options))
 
     def _refused(self, mixed: Variant) -> frozenset[str]:

@@ -14,6 +14,7 @@ from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source
 from sdpack.conditioning import Conditioning, Voice, voice
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
+from sdpack.evaluate.studio import LARGE
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step
 from sdpack.export.fitting import see_that_parts_fit
@@ -72,6 +73,11 @@ class Order:
     @property
     def width(self) -> int:
         return self.sizes[0][1]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a CPU takes many seconds for a measured picture."""
+        return self.height * self.width >= LARGE
 
     @property
     def latent_sizes(self) -> tuple[Size, ...]:
