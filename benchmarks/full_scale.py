@@ -103,7 +103,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
     for line in process.stderr:
         if line.strip():
             said.append((line.strip(), time.perf_counter()))
-            print(f"{time.perf_counter() - started:7.0f} s  {line.strip()[:150]}", flush=True)
+            print(f"{time.perf_counter() - started:7.0f} s  {line.strip()}", flush=True)
     assert process.stdout is not None
     output = process.stdout.read()
     status = process.wait()
@@ -183,7 +183,7 @@ def placements_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
 
 @click.command()
 @click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
-@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
+@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True, help="Or a file.")
 @click.option("--memory", help="As of `sdpack build`.")
 @click.option("--images", default=1, show_default=True)
 @click.option("--steps", default=2, show_default=True)
@@ -204,7 +204,7 @@ def main(
     cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
     if not keep:
         shutil.rmtree(cache, ignore_errors=True)
-    out = cache / "bundles" / f"{profile_name}-{memory or 'all'}"
+    out = cache / "bundles" / f"{Path(profile_name).stem}-{memory or 'all'}"
     command = [sys.executable, "-m", "sdpack", "-v", "build", "--profile", profile_name]
     command += ["--model", str(model), "--out", str(out), "--images", str(images)]
     command += ["--steps", str(steps), "--json", *(["--memory", memory] if memory else [])]
