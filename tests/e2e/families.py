@@ -188,9 +188,8 @@ def sdxl(**settings: Any) -> Parts:
 def sdxl_distilled() -> Parts:
     """As SSD-1B and Vega are: no attention in the middle, other layers going up than going down."""
     return sdxl(
-        layers_per_block=2,
-        transformer_layers_per_block=(1, (2, 1)),
-        reverse_transformer_layers_per_block=((1, 2, 3), 1),
+        transformer_layers_per_block=(1, (2,)),
+        reverse_transformer_layers_per_block=((1, 2), 1),
         mid_block_type="UNetMidBlock2D",
     )
 
