@@ -40,6 +40,11 @@ LARGE = 256 * 256  # pixels of a picture that takes a CPU many seconds
 HELD_BYTES = 2 * 2**30  # of parts that are open at once
 
 
+def is_large(height: int, width: int) -> bool:
+    """Whether a picture of so many pixels takes a CPU many seconds."""
+    return height * width >= LARGE
+
+
 @dataclass(frozen=True)
 class Drawer:
     """A part as the studio knows it.
@@ -130,7 +135,7 @@ class Task:
     @property
     def is_large(self) -> bool:
         """Whether each picture takes long to draw."""
-        return self.height * self.width >= LARGE
+        return is_large(self.height, self.width)
 
     def request(self, numbers: Sequence[int], recipe: Recipe) -> Request:
         return Request(

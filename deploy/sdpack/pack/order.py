@@ -14,7 +14,7 @@ from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source
 from sdpack.conditioning import Conditioning, Voice, voice
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.race import Rules
-from sdpack.evaluate.studio import LARGE
+from sdpack.evaluate.studio import is_large
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step
 from sdpack.export.fitting import see_that_parts_fit
@@ -77,7 +77,7 @@ class Order:
     @property
     def is_large(self) -> bool:
         """Whether a CPU takes many seconds for a measured picture."""
-        return self.height * self.width >= LARGE
+        return is_large(self.height, self.width)
 
     @property
     def latent_sizes(self) -> tuple[Size, ...]:

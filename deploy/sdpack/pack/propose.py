@@ -7,8 +7,8 @@ raced against everything else.
 
 Uniform variants have four bits in blocks of 32. Wider blocks take less, and every layer that has
 them is rounded for one mix: minutes of a large model, for each try. Of large pictures they are left
-out where there is room: at the zoo's largest parts the harm foretold then is 1 to 4 % higher from
-15 % of the way from w4 to fp32 on, at a tenth 24 %, at a fiftieth 2.3 times.
+out where there is room: at the zoo's largest parts the harm foretold is then at most 4 % higher
+from 15 % of the way from w4 to fp32 on, 24 % higher at a tenth, 2.3 times as high at a fiftieth.
 """
 
 from __future__ import annotations
