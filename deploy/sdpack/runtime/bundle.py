@@ -11,7 +11,7 @@ from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError, PromptError
-from sdpack.placement import Role
+from sdpack.placement import Loading, Role
 from sdpack.precision import Precision, Runtime
 from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
@@ -71,7 +71,8 @@ def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     """Whether one who keeps what is freed for what comes next stays within a bundle's budget.
 
     That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
-    another runtime than the profile's: there its weights tell, in case they are wider here.
+    another runtime than the profile's: there the weights of what is loaded together tell, in case
+    they are wider here.
 
     Args:
         besides: bytes that the process takes for something else.
@@ -80,7 +81,9 @@ def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     if runtime is manifest.profile.runtime:
         most = memory.predicted_bytes + KEPT * memory.activation_bytes + KEPT_BESIDES
     else:
-        most = WIDER * sum(memory.weights.values()) + BESIDES
+        weights = manifest.evidence.standings[0].weights.values()
+        phased = manifest.placement.loading is Loading.PHASED
+        most = WIDER * (max(weights) if phased else sum(weights)) + BESIDES
     return most + besides <= memory.budget_bytes
 
 

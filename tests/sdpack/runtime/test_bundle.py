@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sdpack.placement import Loading, Role
 from sdpack.precision import Runtime
 from sdpack.runtime import bundle as module
 from sdpack.runtime.bundle import has_room
@@ -14,30 +15,35 @@ CPU, GPU = Runtime.ONNXRUNTIME_CPU, Runtime.TENSORRT_RTX
 
 
 @pytest.mark.parametrize(
-    ("planned_for", "budget", "besides", "room"),
+    ("planned_for", "loading", "budget", "besides", "room"),
     [
-        (CPU, 100 + 2 * 20 + 32, 0, True),
-        (CPU, 100 + 2 * 20 + 31, 0, False),
-        (CPU, 100 + 2 * 20 + 32, 1, False),
-        (GPU, 3 * 30 + 512, 0, True),
-        (GPU, 3 * 30 + 511, 0, False),
+        (CPU, Loading.RESIDENT, 100 + 2 * 20 + 32, 0, True),
+        (CPU, Loading.PHASED, 100 + 2 * 20 + 31, 0, False),
+        (CPU, Loading.RESIDENT, 100 + 2 * 20 + 32, 1, False),
+        (GPU, Loading.RESIDENT, 3 * (10 + 20 + 30) + 512, 0, True),
+        (GPU, Loading.RESIDENT, 3 * (10 + 20 + 30) + 511, 0, False),
+        (GPU, Loading.PHASED, 3 * 30 + 512, 0, True),
+        (GPU, Loading.PHASED, 3 * 30 + 511, 0, False),
     ],
 )
 def test_memory_is_kept_where_there_is_room(
-    planned_for: Runtime, budget: int, besides: int, room: bool
+    planned_for: Runtime, loading: Loading, budget: int, besides: int, room: bool
 ) -> None:
     made = manifest()
-    weights = dict.fromkeys(made.parts, 10 * MIB)
-    assert len(weights) == 3
+    weights = {role: MIB * size for role, size in zip(made.parts, (10, 30, 20), strict=True)}
+    winner, *others = made.evidence.standings
     figures = {
         "budget_bytes": budget * MIB,
         "predicted_bytes": 100 * MIB,
         "activation_bytes": 20 * MIB,
-        "weights": weights,
+        "weights": {Role.DECODER: 20 * MIB},  # what is loaded at the peak, in phases
     }
+    standings = (winner.model_copy(update={"weights": weights}), *others)
     built = made.model_copy(
         update={
             "memory": made.memory.model_copy(update=figures),
+            "evidence": made.evidence.model_copy(update={"standings": standings}),
+            "placement": made.placement.model_copy(update={"loading": loading}),
             "profile": made.profile.model_copy(update={"runtime": planned_for}),
         }
     )
