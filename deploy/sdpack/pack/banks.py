@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,26 @@ from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Variant
 from sdpack.pack.sources import Sources, part_words
 from sdpack.precision import Precision, computed_in
-from sdpack.progress import counted
+from sdpack.progress import counted, within
 from sdpack.quantize.bank import Bank, fill
-from sdpack.quantize.layers import layers
+from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Scheme
 from sdpack.quantize.variant import scale_type, suited_schemes
+
+SHELF = 64_000_000  # numbers rounded before they are kept: half a minute on two cores
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Layers of a part that are rounded and kept together; an interruption costs one shelf.
+
+    Attributes:
+        place: of how many (`of`).
+    """
+
+    names: tuple[str, ...]
+    place: int
+    of: int
 
 
 @dataclass
@@ -26,6 +41,8 @@ class Banks:
 
     sources: Sources
     calibration: Calibration
+    _known: dict[str, tuple[Shelf, ...]] = field(default_factory=dict, init=False)
+    _read: tuple[str, list[Layer]] | None = field(default=None, init=False)
 
     def of(self, variant: Variant, scheme: Scheme) -> Bank:
         """A variant's layers, each in this scheme as it can have it.
@@ -35,10 +52,14 @@ class Banks:
         """
         stored = replace(scheme, inputs=False)
         together = sorted({stored, *self._asked_for(variant)})
-        missing = [s for s in together if self._find(variant, s) is None]
-        if stored in missing:
-            self._make_all(variant, missing, {})
-        return Bank(self._make(variant, stored, (), {}).folder)
+        folders = []
+        for shelf in self._shelves(variant):
+            missing = [s for s in together if self._find(variant, shelf, s) is None]
+            if stored in missing:
+                self._make_all(variant, shelf, missing, {})
+            folders.append(self._make(variant, shelf, stored, (), {}).folder)
+        self._read = None
+        return Bank(tuple(folders))
 
     def inputs(self, variant: Variant, rounded: bool = True) -> dict[str, Any]:
         """What rounded weights depend on besides their schemes.
@@ -65,48 +86,83 @@ class Banks:
             if precision in UNIFORM and computed_in(runtime, precision) is arithmetic
         }
 
-    def _key(self, variant: Variant, scheme: Scheme) -> dict[str, Any]:
-        return {**self.inputs(variant), "number": scheme.number, "block": scheme.block}
+    def _shelves(self, variant: Variant) -> tuple[Shelf, ...]:
+        graph = self.sources.graph(variant)
+        if graph.content not in self._known:
+            found = shelved(self._layers(variant), SHELF)
+            shelves = (Shelf(names, place, len(found)) for place, names in enumerate(found))
+            self._known[graph.content] = tuple(shelves)
+        return self._known[graph.content]
 
-    def _find(self, variant: Variant, scheme: Scheme) -> Artifact | None:
-        return self.sources.store.find("rounded", self._key(variant, scheme))
+    def _layers(self, variant: Variant) -> list[Layer]:
+        """A graph's layers, read once for all shelves: that of SDXL's UNet takes two seconds."""
+        graph = self.sources.graph(variant)
+        if self._read is None or self._read[0] != graph.content:
+            self._read = graph.content, layers(read(graph.path(MODEL_FILE)))
+        return self._read[1]
+
+    def _key(self, variant: Variant, shelf: Shelf, scheme: Scheme) -> dict[str, Any]:
+        inputs = {**self.inputs(variant), "number": scheme.number, "block": scheme.block}
+        return {**inputs, "layers": shelf.names}
+
+    def _find(self, variant: Variant, shelf: Shelf, scheme: Scheme) -> Artifact | None:
+        return self.sources.store.find("rounded", self._key(variant, shelf, scheme))
 
     def _make_all(
-        self, variant: Variant, left: Sequence[Scheme], begun: Mapping[Path, Scheme]
+        self,
+        variant: Variant,
+        shelf: Shelf,
+        left: Sequence[Scheme],
+        begun: Mapping[Path, Scheme],
     ) -> None:
-        """Fill the banks that are begun, and those left to begin, in one pass.
+        """Fill the banks that are begun, and those left to begin, in one pass over a shelf.
 
         They are begun in one order by every process, so that none waits for another in a ring.
         """
         if left:
-            self._make(variant, left[0], left[1:], begun)
+            self._make(variant, shelf, left[0], left[1:], begun)
         else:
-            self._fill(variant, begun)
+            self._fill(variant, shelf, begun)
 
     def _make(
         self,
         variant: Variant,
+        shelf: Shelf,
         scheme: Scheme,
         left: Sequence[Scheme],
         begun: Mapping[Path, Scheme],
     ) -> Artifact:
         def build(folder: Path) -> None:
-            self._make_all(variant, left, {**begun, folder: scheme})
-            if not Bank(folder).is_filled:  # another process has made one of those left
-                self._fill(variant, {folder: scheme})
+            self._make_all(variant, shelf, left, {**begun, folder: scheme})
+            if not Bank((folder,)).is_filled:  # another process has made one of those left
+                self._fill(variant, shelf, {folder: scheme})
 
-        return self.sources.store.make("rounded", self._key(variant, scheme), build)
+        return self.sources.store.make("rounded", self._key(variant, shelf, scheme), build)
 
-    def _fill(self, variant: Variant, banks: Mapping[Path, Scheme]) -> None:
+    def _fill(self, variant: Variant, shelf: Shelf, banks: Mapping[Path, Scheme]) -> None:
         stored = " and ".join(map(str, banks.values()))
         step = counted(self.sources.say, f"rounding {part_words(variant)} to {stored}")
         self.sources.make_room(variant)
         path = self.sources.graph(variant).path(MODEL_FILE)
-        found = layers(read(path))
+        found = [layer for layer in self._layers(variant) if layer.name in shelf.names]
         abilities = replace(ABILITIES[self.sources.profile.runtime], packed_attention=True)
         chosen = {
             folder: suited_schemes(path, found, {x.name: scheme for x in found}, abilities).values()
             for folder, scheme in banks.items()
         }
         scales = scale_type(self._arithmetic(variant))
-        fill(chosen, self.calibration.observed(variant), scales, step)
+        observed = self.calibration.observed(variant)
+        fill(chosen, observed, scales, within(step, shelf.place, shelf.of))
+
+
+def shelved(found: Sequence[Layer], most: int) -> list[tuple[str, ...]]:
+    """The layers' names in runs of at most `most` numbers; a layer of more than that is alone."""
+    runs: list[tuple[str, ...]] = []
+    held = most
+    for layer in found:
+        if held + layer.size > most:
+            runs.append(())
+            held = 0
+        runs[-1] = (*runs[-1], layer.name)
+        held += layer.size
+    return runs

@@ -39,17 +39,17 @@ _WEIGHTS = "weights.npz"
 
 @dataclass(frozen=True)
 class Bank:
-    """What `fill` wrote."""
+    """What `fill` wrote, in one folder or in several."""
 
-    folder: Path
+    folders: tuple[Path, ...]
 
     @property
     def is_filled(self) -> bool:
-        return (self.folder / _ERRORS).is_file()
+        return all((folder / _ERRORS).is_file() for folder in self.folders)
 
     def rounded(self, layer: str) -> Rounded:
         """A layer's weight."""
-        with np.load(self.folder / _WEIGHTS) as found:
+        with np.load(self._holding[layer] / _WEIGHTS) as found:
             stored, scales = found[f"{layer}/numbers"], found[f"{layer}/scales"]
         if stored.dtype == np.uint8:
             stored = stored.view(ml_dtypes.float8_e4m3fn)
@@ -62,7 +62,16 @@ class Bank:
 
         Of a table, that of the rows themselves.
         """
-        return dict(json.loads((self.folder / _ERRORS).read_text()))
+        return {name: error for found in self._errors.values() for name, error in found.items()}
+
+    @cached_property
+    def _errors(self) -> dict[Path, dict[str, float]]:
+        return {folder: json.loads((folder / _ERRORS).read_text()) for folder in self.folders}
+
+    @cached_property
+    def _holding(self) -> dict[str, Path]:
+        """The folder of each layer."""
+        return {name: folder for folder, found in self._errors.items() for name in found}
 
 
 def fill(

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sdpack.artifacts import Store
 from sdpack.onnx_file import MODEL_FILE
-from sdpack.pack.banks import Banks
+from sdpack.pack import banks as module
+from sdpack.pack.banks import Banks, shelved
 from sdpack.pack.mix import Variant
 from sdpack.placement import Role
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.observe import observe
 from sdpack.quantize.schemes import UNIFORM
 
-from tests.sdpack.graphs import linear, saved
+from tests.sdpack.graphs import chain, linear, saved
 
 RNG = np.random.default_rng(0)
 W4, W8 = UNIFORM[Precision.W4], UNIFORM[Precision.W8]
 PART = Variant(Role.DECODER, "d", Precision.W4)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> tuple[Banks, list[str]]:
-    """Banks of a part of one layer, for an order of fp16, int8, w8 and w4; and what they say."""
-    path = saved(linear(RNG.standard_normal((64, 96)).astype(np.float32)), tmp_path / "graph")
+def banks_of(tmp_path: Path, model: ir.Model) -> tuple[Banks, list[str]]:
+    """Banks of a part, for an order of fp16, int8, w8 and w4; and what they say."""
+    path = saved(model, tmp_path / "graph")
     (tmp_path / "seen").mkdir()
     x = {"x": RNG.standard_normal((256, 64)).astype(np.float32)}
     seen = observe(path, [x], tmp_path / "seen", threads=1)
@@ -46,6 +50,12 @@ def made(tmp_path: Path) -> tuple[Banks, list[str]]:
     return Banks(sources, calibration), said
 
 
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Banks, list[str]]:
+    """Those of a part of one layer."""
+    return banks_of(tmp_path, linear(RNG.standard_normal((64, 96)).astype(np.float32)))
+
+
 def test_all_an_order_asks_for_is_rounded_in_one_pass(made: tuple[Banks, list[str]]) -> None:
     banks, said = made
     narrow, wide = banks.of(PART, W4), banks.of(PART, W8)
@@ -58,14 +68,15 @@ def test_what_another_process_has_made_meanwhile_is_taken(
     made: tuple[Banks, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     banks, said = made
-    wide = banks._make(PART, W8, (), {}).content
+    (shelf,) = banks._shelves(PART)
+    wide = banks._make(PART, shelf, W8, (), {}).content
     monkeypatch.setattr(Banks, "_find", lambda *_: None)  # as it was when the pass began
     assert banks.of(PART, W4).errors["linear"] > 0
     assert said == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
-    assert banks._make(PART, W8, (), {}).content == wide
+    assert banks._make(PART, shelf, W8, (), {}).content == wide
 
 
-def test_a_pass_that_is_stopped_leaves_nothing(made: tuple[Banks, list[str]]) -> None:
+def test_a_pass_that_is_stopped_leaves_no_half_of_a_shelf(made: tuple[Banks, list[str]]) -> None:
     banks, said = made
 
     def stop(_: str) -> None:
@@ -78,3 +89,40 @@ def test_a_pass_that_is_stopped_leaves_nothing(made: tuple[Banks, list[str]]) ->
     banks.sources.say = said.append
     assert banks.of(PART, W4).is_filled
     assert banks.of(PART, W8).is_filled
+
+
+def test_a_pass_that_is_stopped_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = [RNG.standard_normal(shape).astype(np.float32) for shape in ((64, 96), (96, 32))]
+    monkeypatch.setattr(module, "SHELF", 64 * 96)
+    banks, said = banks_of(tmp_path, chain(weights))
+
+    def stop_at_half(words: str) -> None:
+        said.append(words)
+        if words.endswith("50 %"):
+            raise KeyboardInterrupt
+
+    banks.sources.say = stop_at_half
+    with pytest.raises(KeyboardInterrupt):
+        banks.of(PART, W4)
+    first = f"rounding decoder d to {W4} and {W8}: "
+    assert said == [first + "0 %", first + "50 %"]
+    banks.sources.say = said.append
+    narrow = banks.of(PART, W4)
+    assert said == [first + "0 %", first + "50 %", first + "50 %"]
+    assert len(narrow.folders) == 2
+    assert list(narrow.errors) == ["linear0", "linear1"]
+    for number, weight in enumerate(weights):
+        off = narrow.rounded(f"linear{number}").values - weight.T
+        assert 0 < np.abs(off).max() < 1
+
+
+@given(st.lists(st.integers(1, 100)), st.integers(1, 200))
+def test_shelves_hold_every_layer_in_order_and_are_full(sizes: list[int], most: int) -> None:
+    found: Any = [SimpleNamespace(name=str(n), size=size) for n, size in enumerate(sizes)]
+    runs = shelved(found, most)
+    assert [name for run in runs for name in run] == [layer.name for layer in found]
+    held = [[sizes[int(name)] for name in run] for run in runs]
+    assert all(sum(run) <= most or len(run) == 1 for run in held)
+    assert all(sum(one) + other[0] > most for one, other in pairwise(held))
