@@ -282,6 +282,7 @@ class Evidence(Document):
     Attributes:
         tiled_difference: levels of 255 by which a picture decoded in tiles differed from the same
             decoded at once; None where nothing is decoded in tiles.
+        standings: of every mix that raced, the winner's first.
     """
 
     metric: str
@@ -293,6 +294,10 @@ class Evidence(Document):
     pictures: int
     screening: Screening | None = None
     standings: tuple[StandingFigures, ...] = Field(min_length=1)
+
+    @property
+    def winner(self) -> StandingFigures:
+        return self.standings[0]
 
 
 class Sampling(Document):

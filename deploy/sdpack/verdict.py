@@ -48,7 +48,7 @@ def _row(standing: StandingFigures, roles: Sequence[Role]) -> tuple[str, ...]:
 def verdict(manifest: Manifest) -> list[str]:
     """Why the winner won: a sentence or two a line."""
     evidence = manifest.evidence
-    winner, *others = evidence.standings
+    winner, others = evidence.winner, evidence.standings[1:]
     lines = [
         f"{winner.mix} won: {evidence.metric} {_interval(evidence.quality)} over "
         f"{evidence.quality.pictures} pictures on {evidence.measured_on}."

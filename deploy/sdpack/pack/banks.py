@@ -28,11 +28,13 @@ class Shelf:
 
     Attributes:
         place: of how many (`of`).
+        inputs: what its rounded weights depend on besides their scheme.
     """
 
     names: tuple[str, ...]
     place: int
     of: int
+    inputs: Mapping[str, Any]
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Banks:
 
     sources: Sources
     calibration: Calibration
-    _known: dict[str, tuple[Shelf, ...]] = field(default_factory=dict, init=False)
+    _runs: dict[str, list[tuple[str, ...]]] = field(default_factory=dict, init=False)
     _read: tuple[str, list[Layer]] | None = field(default=None, init=False)
 
     def of(self, variant: Variant, scheme: Scheme) -> Bank:
@@ -52,14 +54,19 @@ class Banks:
         """
         stored = replace(scheme, inputs=False)
         together = sorted({stored, *self._asked_for(variant)})
-        folders = []
-        for shelf in self._shelves(variant):
-            missing = [s for s in together if self._find(variant, shelf, s) is None]
-            if stored in missing:
-                self._make_all(variant, shelf, missing, {})
-            folders.append(self._make(variant, shelf, stored, (), {}).folder)
-        self._read = None
+        try:
+            folders = [self._folder(variant, s, stored, together) for s in self._shelves(variant)]
+        finally:
+            self._read = None  # what was read of its weights can be let go
         return Bank(tuple(folders))
+
+    def _folder(
+        self, variant: Variant, shelf: Shelf, stored: Scheme, together: Sequence[Scheme]
+    ) -> Path:
+        missing = [scheme for scheme in together if self._find(shelf, scheme) is None]
+        if stored in missing:
+            self._make_all(variant, shelf, missing, {})
+        return self._make(variant, shelf, stored, (), {}).folder
 
     def inputs(self, variant: Variant, rounded: bool = True) -> dict[str, Any]:
         """What rounded weights depend on besides their schemes.
@@ -86,13 +93,15 @@ class Banks:
             if precision in UNIFORM and computed_in(runtime, precision) is arithmetic
         }
 
-    def _shelves(self, variant: Variant) -> tuple[Shelf, ...]:
-        graph = self.sources.graph(variant)
-        if graph.content not in self._known:
-            found = shelved(self._layers(variant), SHELF)
-            shelves = (Shelf(names, place, len(found)) for place, names in enumerate(found))
-            self._known[graph.content] = tuple(shelves)
-        return self._known[graph.content]
+    def _shelves(self, variant: Variant) -> list[Shelf]:
+        graph, inputs = self.sources.graph(variant).content, self.inputs(variant)
+        if graph not in self._runs:
+            self._runs[graph] = shelved(self._layers(variant), SHELF)
+        runs = self._runs[graph]
+        return [
+            Shelf(names, place, len(runs), {**inputs, "layers": names})
+            for place, names in enumerate(runs)
+        ]
 
     def _layers(self, variant: Variant) -> list[Layer]:
         """A graph's layers, read once for all shelves: that of SDXL's UNet takes two seconds."""
@@ -101,12 +110,12 @@ class Banks:
             self._read = graph.content, layers(read(graph.path(MODEL_FILE)))
         return self._read[1]
 
-    def _key(self, variant: Variant, shelf: Shelf, scheme: Scheme) -> dict[str, Any]:
-        inputs = {**self.inputs(variant), "number": scheme.number, "block": scheme.block}
-        return {**inputs, "layers": shelf.names}
+    @staticmethod
+    def _key(shelf: Shelf, scheme: Scheme) -> dict[str, Any]:
+        return {**shelf.inputs, "number": scheme.number, "block": scheme.block}
 
-    def _find(self, variant: Variant, shelf: Shelf, scheme: Scheme) -> Artifact | None:
-        return self.sources.store.find("rounded", self._key(variant, shelf, scheme))
+    def _find(self, shelf: Shelf, scheme: Scheme) -> Artifact | None:
+        return self.sources.store.find("rounded", self._key(shelf, scheme))
 
     def _make_all(
         self,
@@ -137,7 +146,7 @@ class Banks:
             if not Bank((folder,)).is_filled:  # another process has made one of those left
                 self._fill(variant, shelf, {folder: scheme})
 
-        return self.sources.store.make("rounded", self._key(variant, shelf, scheme), build)
+        return self.sources.store.make("rounded", self._key(shelf, scheme), build)
 
     def _fill(self, variant: Variant, shelf: Shelf, banks: Mapping[Path, Scheme]) -> None:
         stored = " and ".join(map(str, banks.values()))

@@ -85,22 +85,10 @@ class Proposals:
         for mixes in sets.values():
             ordered = sorted(mixes, key=lambda mix: (self._weight(mix), mix))
             least = min(self._peak_or_more(ordered[0], placement) for placement in placements)
-            if least * NARROWER <= self.budget_bytes and self._is_too_wide(ordered[-1]):
+            too_wide = self._peak_or_more(ordered[-1], placements[0]) > self.budget_bytes
+            if too_wide and least * NARROWER <= self.budget_bytes:
                 tight.append((ordered[-1], least))
         return sorted(tight, key=lambda found: (-self._parameters(found[0]), str(found[0])))
-
-    def _is_too_wide(self, mix: Mix) -> bool:
-        """Whether a mix does not fit in the fastest placement.
-
-        A part of SDXL that is larger than the device takes minutes and 15 GiB to compile: files
-        tell first.
-        """
-        fastest = self.workshop.order.placements[0]
-        at_least = [self.footprints.least_bytes(variant) for variant in mix.variants]
-        together = sum(at_least) if fastest.loading is Loading.RESIDENT else max(at_least)
-        if together > self.budget_bytes:
-            return True
-        return self._peak_or_more(mix, fastest) > self.budget_bytes
 
     def _weight(self, mix: Mix) -> int:
         return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)

@@ -81,9 +81,9 @@ def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     if runtime is manifest.profile.runtime:
         most = memory.predicted_bytes + KEPT * memory.activation_bytes + KEPT_BESIDES
     else:
-        weights = manifest.evidence.standings[0].weights.values()
+        weights = manifest.evidence.winner.weights.values()
         phased = manifest.placement.loading is Loading.PHASED
-        most = WIDER * (max(weights) if phased else sum(weights)) + BESIDES
+        most = WIDER * (max(weights, default=0) if phased else sum(weights)) + BESIDES
     return most + besides <= memory.budget_bytes
 
 

@@ -112,10 +112,31 @@ def test_a_pass_that_is_stopped_goes_on_where_it_was(
     narrow = banks.of(PART, W4)
     assert said == [first + "0 %", first + "50 %", first + "50 %"]
     assert len(narrow.folders) == 2
+    assert banks._read is None
+    monkeypatch.setattr(module, "read", lambda _: pytest.fail("all of it is kept"))
+    assert banks.of(PART, W4) == narrow
+    assert len(banks.of(PART, W8).folders) == 2
     assert list(narrow.errors) == ["linear0", "linear1"]
     for number, weight in enumerate(weights):
         off = narrow.rounded(f"linear{number}").values - weight.T
         assert 0 < np.abs(off).max() < 1
+
+
+def test_a_scheme_that_is_kept_is_not_rounded_again_with_another(
+    made: tuple[Banks, list[str]],
+) -> None:
+    """As a process leaves them that is killed between the two."""
+    banks, said = made
+    (shelf,) = banks._shelves(PART)
+    banks._make(PART, shelf, W8, (), {})
+    assert banks.of(PART, W4).is_filled
+    assert said == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
+
+
+def test_a_graph_without_layers_has_an_empty_bank(tmp_path: Path) -> None:
+    banks, said = banks_of(tmp_path, linear(np.ones((64, 1), np.float32)))
+    assert banks.of(PART, W4).errors == {}
+    assert said == []
 
 
 @given(st.lists(st.integers(1, 100)), st.integers(1, 200))
