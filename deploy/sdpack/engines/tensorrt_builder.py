@@ -100,6 +100,7 @@ def build(
     Raises:
         RefusedError: the graph does not parse or does not build; carries the builder's last words.
         EngineError: the builder could not work: it was killed, took too long, or is not installed.
+        KeyboardInterrupt: Ctrl-C reached the builder, if not this thread.
     """
     ranges = {name: asdict(given) for name, given in inputs.items()}
     source = folder / SOURCE
@@ -119,6 +120,8 @@ def build(
         raise EngineError(f"{onnx}: {package} took longer than {TIMEOUT_S} s") from cause
     finally:
         source.unlink()
+    if done.returncode == -signal.SIGINT:
+        raise KeyboardInterrupt
     if done.returncode != 0 or not (folder / FACTS_FILE).exists():
         kind = RefusedError if done.returncode in REFUSALS else EngineError
         raise kind(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
@@ -225,6 +228,13 @@ def _at_fixed_addresses() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def _end_at_ctrl_c() -> None:
+    """Python would hear of it only once the compiler is done, two minutes later for SDXL's UNet."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not told to ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 if __name__ == "__main__":
     _at_fixed_addresses()
+    _end_at_ctrl_c()
     _build_here(_Request(**json.load(sys.stdin)), Path())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,38 @@ def test_a_builder_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(tensorrt_builder.subprocess, "run", lambda *_, **__: died)
     with pytest.raises(EngineError, match="ended with status -11"):
         build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, {}, "SM86")
+
+
+def test_ctrl_c_that_only_the_builder_got_stops_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = subprocess.CompletedProcess([sys.executable], -signal.SIGINT, "", "")
+    monkeypatch.setattr(tensorrt_builder.subprocess, "run", lambda *_, **__: died)
+    with pytest.raises(KeyboardInterrupt):
+        build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, RANGE)
+
+
+@pytest.mark.parametrize(("handler", "ended"), [("default_int_handler", True), ("SIG_IGN", False)])
+def test_ctrl_c_ends_the_builder_at_once(handler: str, ended: bool) -> None:
+    """Not when Python gets to it; and not where it is to be ignored, as under `nohup`."""
+    code = f"""
+import signal
+from sdpack.engines.tensorrt_builder import _end_at_ctrl_c
+
+signal.signal(signal.SIGINT, signal.{handler})
+_end_at_ctrl_c()
+print("ready", flush=True)
+input()
+print("done")
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    builder = subprocess.Popen([sys.executable, "-c", code], **pipes, text=True)
+    assert builder.stdout is not None
+    assert builder.stdout.readline() == "ready\n"
+    builder.send_signal(signal.SIGINT)
+    rest, said = builder.communicate("\n", timeout=60)
+    wanted = (-signal.SIGINT, "", "") if ended else (0, "done\n", "")
+    assert (builder.returncode, rest, said) == wanted
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
