@@ -19,11 +19,12 @@ from rich.table import Table
 from sdpack.catalog import default_catalog, read_catalog
 from sdpack.errors import InfeasibleError
 from sdpack.estimate import mean_estimate
-from sdpack.evaluate.race import Rules
+from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.order import Order
+from sdpack.pack.selection import Selection
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
@@ -61,7 +62,7 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 table.add_row(budget, f"none; {format_bytes(error.smallest_bytes)} is the least")
                 continue
             contest = Contest(workshop, possible, fitted, lambda words: console.log(words))
-            winner = fitted[contest.settle().outcome.winner]
+            winner = fitted[Selection(contest).run().outcome.winner]
             scores = contest.scores([winner.mix], range(prompts))[0]
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores

@@ -17,11 +17,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 from sdpack.catalog import default_catalog, read_catalog
-from sdpack.evaluate.race import Rules, interval
+from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.contest import Contest
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.order import Order
+from sdpack.pack.selection import Selection
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
@@ -46,8 +48,8 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
         for budget in budgets.split(","):
             fitted = fitting(footprints, possible, parse_bytes(budget))
             contest = Contest(workshop, possible, fitted, lambda words: console.log(words))
-            settled = contest.settle()
-            outcome = settled.outcome
+            selected = Selection(contest).run()
+            outcome = selected.outcome
             scores = contest.scores([f.mix for f in fitted], range(prompts))
             best = int(scores.mean(axis=1).argmax())
             apart = interval(scores[outcome.winner] - scores[best], 0.05)
@@ -57,8 +59,8 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 str(fitted[outcome.winner].mix),
                 str(fitted[best].mix),
                 f"{apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}]",
-                f"{settled.pictures:,} of {scores.size:,}",
-                f"{settled.pictures / scores.size:.0%}",
+                f"{selected.pictures:,} of {scores.size:,}",
+                f"{selected.pictures / scores.size:.0%}",
             )
     console.print(table)
     console.print(

@@ -45,6 +45,7 @@ from sdpack.artifacts import explain_io, file_sha256
 from sdpack.conditioning import Conditioning
 from sdpack.document import Document
 from sdpack.errors import BundleError, StoreError
+from sdpack.evidence import Evidence
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import Profile, Size, format_size
@@ -214,15 +215,6 @@ class Part(Document):
         return self.model_copy(update={"tiles": tiles})
 
 
-class Estimated(Document):
-    """A mean and its 95 % interval over so many pictures."""
-
-    value: float
-    low: float
-    high: float
-    pictures: PositiveInt
-
-
 class MemoryFigures(Document):
     """Peak memory in bytes: predicted at build time, measured where `verify` ran."""
 
@@ -233,71 +225,6 @@ class MemoryFigures(Document):
     activation_bytes: NonNegativeInt
     activation_role: Role
     fixed_bytes: NonNegativeInt
-
-
-class StandingFigures(Document):
-    """How one mix of the race came out.
-
-    Attributes:
-        size_bytes: of equals the smaller won: its peak in the fastest placement, or its files
-            where peaks are measured.
-        weights: of every part, whatever is loaded when.
-        fate: "won", "tied", "same", "no better" or "worse", than what `lost_to` names, or
-            "broken", if a picture of its was.
-        difference, low, high: its score minus the winner's, and the interval at the race's
-            confidence (None: not bounded).
-        latency_s: of one picture where the bundle was built; None where it was not measured.
-    """
-
-    mix: str
-    placement: str
-    peak_bytes: int
-    size_bytes: int
-    weights: Mapping[Role, int]
-    fate: str
-    lost_to: str
-    quality: Estimated
-    difference: float
-    low: float | None
-    high: float | None
-    latency_s: float | None
-
-
-class Screening(Document):
-    """Who was left out before the race, by scores put together from those of the parts.
-
-    Attributes:
-        error: the farthest such a mean was from the drawn one, over `checked` mixes.
-        foretold: of each mix left out, the mean put together.
-    """
-
-    error: float
-    checked: int
-    foretold: Mapping[str, float]
-
-
-class Evidence(Document):
-    """Why this mix: what was measured, on what, and how the others did.
-
-    Attributes:
-        tiled_difference: levels of 255 by which a picture decoded in tiles differed from the same
-            decoded at once; None where nothing is decoded in tiles.
-        standings: of every mix that raced, the winner's first.
-    """
-
-    metric: str
-    measured_on: str
-    quality: Estimated
-    kid: Estimated | None
-    tiled_difference: NonNegativeInt | None = None
-    mixes: int
-    pictures: int
-    screening: Screening | None = None
-    standings: tuple[StandingFigures, ...] = Field(min_length=1)
-
-    @property
-    def winner(self) -> StandingFigures:
-        return self.standings[0]
 
 
 class Sampling(Document):
@@ -361,9 +288,12 @@ class Finished(Document):
 
 
 class Manifest(Document):
-    """What a bundle says of itself; the same inputs give the same manifest."""
+    """What a bundle says of itself; the same inputs give the same manifest.
 
-    version: Literal[1] = Field(1, alias="schema")
+    Schema 2 records the rule of the choice in `evidence`; bundles of schema 1 are read, too.
+    """
+
+    version: Literal[1, 2] = Field(2, alias="schema")
     name: str
     catalog: str
     profile: Profile

@@ -87,7 +87,7 @@ class Entrant(Document):
         prompts: of the first so many it was scored.
         timed: whether one picture of its was.
         distance_prompts: over how many its distance to real pictures was measured; None for none.
-        fate: see `sdpack.evaluate.race.Fate`, or SCREENED_OUT; None where it was drawn for others
+        fate: see `sdpack.evaluate.rules.Fate`, or SCREENED_OUT; None where it was drawn for others
             to be compared with alone.
     """
 
@@ -136,9 +136,10 @@ class DrawnRecord(Document):
         height, width: of the measured pictures.
         real: hash of the real pictures distances are to; None where there are none.
         platform, cores: of the machine, as rows of latencies have them.
+        prefer: what decided among mixes that were shown equal; None in records of schema 1.
     """
 
-    version: Literal[1] = Field(1, alias="schema")
+    version: Literal[1, 2] = Field(2, alias="schema")
     name: str
     catalog: str
     profile: Profile
@@ -150,6 +151,7 @@ class DrawnRecord(Document):
     prompts: tuple[str, ...] = Field(min_length=1)
     confidence: float
     indifference: float
+    prefer: str | None = None
     entrants: tuple[Entrant, ...] = Field(min_length=1)
     origins: Mapping[str, Origin]
     tools: Mapping[str, str]
@@ -225,6 +227,7 @@ class BuildRecord(DrawnRecord):
     Attributes:
         fitting: how many mixes fit the budget.
         winner: its mix.
+        basis: what the winner's place rests on, as in a manifest; None in records of schema 1.
         shown: rows of the contact sheet, the pictures of the first `shown_prompts` prompts.
     """
 
@@ -233,6 +236,7 @@ class BuildRecord(DrawnRecord):
     fitting: PositiveInt
     screened: Screened | None
     winner: str
+    basis: str | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpack.bundle import Estimated, Evidence, Manifest, StandingFigures
+from sdpack.bundle import Manifest
+from sdpack.evidence import Estimated, Evidence, StandingFigures
 from sdpack.placement import Role
 from sdpack.units import format_bytes
 
-MEASURED = ("peak", "quality", "to winner", "latency", "images", "fate")
+MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "fate")
 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
@@ -37,8 +38,8 @@ def _row(standing: StandingFigures, roles: Sequence[Role]) -> tuple[str, ...]:
             for role in roles
         ),
         _mebibytes(standing.peak_bytes),
-        _interval(standing.quality),
-        "" if standing.fate == "won" else _plus_or_minus(standing),
+        f"{standing.quality.value:.3f}",
+        "" if standing.fate == "won" else _difference(standing),
         "" if latency is None else f"{1000 * latency:.0f} ms",
         str(standing.quality.pictures),
         standing.fate,
@@ -50,11 +51,11 @@ def verdict(manifest: Manifest) -> list[str]:
     evidence = manifest.evidence
     winner, others = evidence.winner, evidence.standings[1:]
     lines = [
-        f"{winner.mix} won: {evidence.metric} {_interval(evidence.quality)} over "
-        f"{evidence.quality.pictures} pictures on {evidence.measured_on}."
+        f"{winner.mix} won: {evidence.metric} {evidence.quality.value:.3f} over "
+        f"{evidence.quality.pictures} pictures on {evidence.measured_on} "
+        f"(95 % interval of this mean: {_bounds(evidence.quality)})."
     ]
-    lines += _comparison(winner, others)
-    lines += [_field(evidence), _shares(winner)]
+    lines += [*_rule(evidence), *_comparison(winner, others), _field(evidence), _shares(winner)]
     memory = manifest.memory
     lines.append(
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
@@ -63,30 +64,42 @@ def verdict(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
-    better = [
-        s for s in others if s.difference > 0 and s.quality.pictures == winner.quality.pictures
-    ]
-    if better:
-        best = max(better, key=lambda s: s.difference)
-        spared = best.size_bytes - winner.size_bytes
-        if spared > 0:
-            gain = f"it is {format_bytes(spared)} smaller"
-        elif spared == 0:
-            gain = "it is no larger and the faster"
-        else:
-            gain = "the smaller one's pictures, taken together, are farther from real ones (KID)"
+def _rule(evidence: Evidence) -> list[str]:
+    """What the winner's place rests on; unknown in older bundles."""
+    rule = evidence.rule
+    if rule is None:
+        return []
+    if rule.basis == "best":
+        return ["No other mix has a better mean over the pictures both drew."]
+    smaller = "faster" if rule.prefer == "speed" else "smaller"
+    if rule.basis == "shown equal":
         return [
-            f"Its nearest rival {best.mix} drew better by {_difference(best)}, which is as good as "
-            f"a tie; {gain}."
+            f"It is {smaller}, and was shown equal to every mix with a better mean: the whole "
+            f"interval within {rule.indifference:g}."
         ]
-    worse = [s for s in others if s.high is not None and s.high < 0]
-    lines = []
-    if others:
-        next_best = max(others, key=lambda s: s.difference)
-        lines.append(f"The next best, {next_best.mix}, drew {_difference(next_best)}.")
+    return [
+        f"--prefer {rule.prefer} took it though a comparison with a better mean is still open: no "
+        f"mix was seen to draw better by {rule.indifference:g}, and none was shown to be better."
+    ]
+
+
+def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
+    """How the nearest rival came out, by the interval that decided the race."""
+    working = [s for s in others if s.fate != "broken"]
+    if not working:
+        return []
+    rival = max(working, key=lambda s: s.difference)
+    line = (
+        f"The nearest rival, {rival.mix}, differs by {_difference(rival)} over "
+        f"{min(rival.quality.pictures, winner.quality.pictures)} pictures"
+    )
+    spared = rival.size_bytes - winner.size_bytes
+    if spared:
+        line += f", and is {format_bytes(abs(spared))} {'larger' if spared > 0 else 'smaller'}"
+    worse = [s for s in working if s.high is not None and s.high < 0]
+    lines = [f"{line}."]
     if worse:
-        lines.append(f"{len(worse)} of {len(others)} others are worse beyond chance.")
+        lines.append(f"{len(worse)} of {len(others)} others were shown to be worse.")
     return lines
 
 
@@ -106,20 +119,14 @@ def _mebibytes(count: int) -> str:
     return f"{count / 2**20:,.1f}"
 
 
-def _plus_or_minus(standing: StandingFigures) -> str:
-    if standing.high is None:
-        return f"{standing.difference:+.3f}"
-    return f"{standing.difference:+.3f} ±{standing.high - standing.difference:.3f}"
-
-
 def _shares(winner: StandingFigures) -> str:
     whole = sum(winner.weights.values())
     shares = (f"{role.words} {count / whole:.0%}" for role, count in winner.weights.items())
     return f"Its weights are shared out so: {', '.join(shares)}."
 
 
-def _interval(estimate: Estimated) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+def _bounds(estimate: Estimated) -> str:
+    return f"{estimate.low:.3f} to {estimate.high:.3f}"
 
 
 def _difference(standing: StandingFigures) -> str:

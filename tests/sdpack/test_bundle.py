@@ -147,7 +147,7 @@ def test_a_graph_needs_a_checksum_wherever_it_is(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", manifest(), fill)
-    rewritten(tmp_path / "b", schema=2)
+    rewritten(tmp_path / "b", schema=3)
     with pytest.raises(BundleError, match="schema"):
         read_manifest(tmp_path / "b")
 

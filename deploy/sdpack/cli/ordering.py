@@ -52,6 +52,16 @@ def order_options(images: int) -> Callable[[Command], Command]:
             show_default=True,
             help="Pictures of one mix at most.",
         ),
+        click.option(
+            "--prefer",
+            type=click.Choice(["quality", "speed", "memory"]),
+            default="quality",
+            show_default=True,
+            help=(
+                "What decides among mixes shown equal to the best. speed and memory also take a "
+                "comparison that is still open, within the indifference."
+            ),
+        ),
     )
 
     def with_options(command: Command) -> Command:
@@ -73,6 +83,7 @@ def order_of(
     batch: str | None,
     steps: int | None,
     images: int,
+    prefer: str,
 ) -> Order:
     """The order these options give, once all it needs is seen to be installed.
 
@@ -86,7 +97,7 @@ def order_of(
     require(profile.runtime)
     require_charts()
     catalog = located(catalog_name) if model is None else _adopted(model)
-    from sdpack.evaluate.race import Rules
+    from sdpack.evaluate.rules import Preference, Rules
     from sdpack.pack.order import Order
 
     return Order(
@@ -94,7 +105,7 @@ def order_of(
         catalog,
         out,
         budget,
-        Rules(most=images),
+        Rules(most=images, prefer=Preference(prefer)),
         parse_sizes(sizes) if sizes else (),
         parse_batch(batch) if batch else None,
         steps,

@@ -22,7 +22,7 @@ from sdpack.artifacts import Store, digest
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError
-from sdpack.evaluate.race import BROKEN_SCORE
+from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
 from sdpack.progress import Step, unheard

@@ -12,12 +12,13 @@ from sdpack.engines.onnxruntime import keep_memory
 from sdpack.errors import RefusedError
 from sdpack.ledger import Ledger
 from sdpack.pack.bundling import Bundling
-from sdpack.pack.contest import Contest, Settled
+from sdpack.pack.contest import Contest
 from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant, mixes
 from sdpack.pack.order import Order, check
 from sdpack.pack.propose import Proposals
+from sdpack.pack.selection import Selection, SelectionResult
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 from sdpack.progress import Say
@@ -28,12 +29,12 @@ class Result:
     """A finished build: the race's outcome over the mixes that fit, and the bundle."""
 
     fitted: tuple[Fitted, ...]
-    settled: Settled
+    selected: SelectionResult
     manifest: Manifest
 
     @property
     def winner(self) -> Fitted:
-        return self.fitted[self.settled.outcome.winner]
+        return self.fitted[self.selected.outcome.winner]
 
 
 def build(order: Order, say: Say = lambda _: None) -> Result:
@@ -53,9 +54,9 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
         mixed = list(Proposals(footprints, possible, order.budget).mixes())
         fitted = fitting(footprints, [*possible, *mixed], order.budget)
         contest = Contest(workshop, [*possible, *mixed], fitted, say)
-        settled = contest.settle()
-        manifest = Bundling(contest, settled, footprints).write()
-        return Result(tuple(fitted), settled, manifest)
+        selected = Selection(contest).run()
+        manifest = Bundling(contest, selected, footprints).write()
+        return Result(tuple(fitted), selected, manifest)
 
 
 @contextmanager

@@ -19,8 +19,6 @@ from sdpack.bundle import (
     ONNX,
     SAMPLES,
     Engine,
-    Estimated,
-    Evidence,
     InputSizes,
     LatentSpace,
     Manifest,
@@ -29,8 +27,6 @@ from sdpack.bundle import (
     Part,
     PlacementFigures,
     Sampling,
-    Screening,
-    StandingFigures,
     Tiles,
     plan_name,
     portable_name,
@@ -43,14 +39,16 @@ from sdpack.conditioning import Family
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.errors import SchedulerError
 from sdpack.estimate import Estimate
-from sdpack.evaluate.race import Fate, Outcome, Standing
+from sdpack.evaluate.rules import Fate, Outcome, Standing
+from sdpack.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
 from sdpack.onnx_file import MODEL_FILE
-from sdpack.pack.contest import FEWEST_FOR_KID, Contest, Settled
+from sdpack.pack.contest import FEWEST_FOR_KID, Contest
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.recording import TOOLS, Recording
+from sdpack.pack.selection import SelectionResult
 from sdpack.pack.shapes import Piece
 from sdpack.pack.sources import SLICED_FILE, SPLIT_FILE, attending, split_of, versions
 from sdpack.pack.workshop import Workshop
@@ -74,7 +72,7 @@ class Bundling:
     """Writes the winner of a finished race."""
 
     contest: Contest
-    settled: Settled
+    selected: SelectionResult
     footprints: Footprints
 
     @property
@@ -87,7 +85,7 @@ class Bundling:
 
     @property
     def outcome(self) -> Outcome:
-        return self.settled.outcome
+        return self.selected.outcome
 
     @property
     def winner(self) -> Fitted:
@@ -101,7 +99,7 @@ class Bundling:
     def write(self) -> Manifest:
         """The bundle in the order's folder; returns its manifest."""
         manifest = self._manifest()
-        recording = Recording(self.contest, self.settled, self.footprints)
+        recording = Recording(self.contest, self.selected, self.footprints)
         kept = recording.record(manifest)
 
         def fill(folder: Path) -> None:
@@ -210,11 +208,22 @@ class Bundling:
             kid=self._distance(number, seen) if self._has_distance(seen) else None,
             tiled_difference=self.contest.tiled_difference(number),
             mixes=len(self.contest.fitted),
-            pictures=self.settled.pictures,
+            pictures=self.selected.pictures,
+            rule=self._rule(),
             screening=self._screening(),
             standings=tuple(
                 self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
             ),
+        )
+
+    def _rule(self) -> SelectionRule:
+        rules = self.contest.rules
+        return SelectionRule(
+            prefer=rules.prefer.value,
+            basis=self.outcome.basis.value,
+            confidence=rules.confidence,
+            indifference=rules.indifference,
+            prompts=rules.most,
         )
 
     def _has_distance(self, seen: int) -> bool:
@@ -224,7 +233,7 @@ class Bundling:
         return _estimated(self.contest.distance(number, seen), seen)
 
     def _screening(self) -> Screening | None:
-        screened = self.settled.screened
+        screened = self.selected.screened
         if screened is None:
             return None
         left = set(screened.left)

@@ -1,4 +1,4 @@
-"""The mixes that fit, drawn and judged: the race of one build."""
+"""The mixes of one build, drawn and judged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,13 @@ from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.estimate import Estimate, mean_estimate
 from sdpack.evaluate.metrics import Panel, kid
-from sdpack.evaluate.race import BROKEN_SCORE, Arm, Outcome, Race
 from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Scorer, Studio, Task
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import real_pictures
-from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.sources import attending, files_digest, split_of, stored_bytes, versions
+from sdpack.pack.sources import attending, files_digest, split_of, versions
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Loading, Role
 from sdpack.progress import counted, within
@@ -45,9 +43,6 @@ Floats = NDArray[np.float64]
 MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of the ways to draw and judge; a change makes earlier figures strangers
-FINALISTS = 24  # mixes that are drawn in full after a screening
-FEW_FINALISTS = 8  # where pictures are large, and one takes a minute on a CPU
-SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 TIMED_PICTURES = 3
 FEW_SAMPLES = 2  # of large pictures, that are enough to look at
 SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
@@ -55,23 +50,8 @@ TIMING_S = 30.0  # of timing, after which no further mix is timed
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
-@dataclass(frozen=True)
-class Settled:
-    """What a contest came to.
-
-    Attributes:
-        outcome: of the race; its arms are numbers of fitted mixes.
-        screened: who was left out before it; None if nobody was.
-        pictures: how many were drawn in all.
-    """
-
-    outcome: Outcome
-    screened: Screened | None
-    pictures: int
-
-
 class Contest:
-    """Scores mixes on the catalog's prompts, and finds the best of them.
+    """Scores mixes on the catalog's prompts.
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
     a CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
@@ -110,52 +90,6 @@ class Contest:
         self._recipes: dict[str, Recipe] = {}
         self._drawn: dict[Mix, set[int]] = {}
 
-    def settle(self) -> Settled:
-        """Screen the mixes if there are many, and race those that are left."""
-        arms = [Arm(str(f.mix), f.size_bytes, f.rank) for f in self.fitted]
-        screened = self._screen(arms) if len(arms) > self._finalists else None
-        field = screened.left if screened else list(range(len(arms)))
-
-        def scores(numbers: Sequence[int], asked: Sequence[int]) -> Floats:
-            return self.scores([self.fitted[field[n]].mix for n in numbers], asked)
-
-        def guard(leader: int, level: Sequence[int]) -> int:
-            chosen = self._guard(field[leader], [field[arm] for arm in level])
-            return field.index(chosen)
-
-        outcome = Race([arms[n] for n in field], scores, self.rules).run(guard)
-        standings = [replace(s, arm=field[s.arm], to=field[s.to]) for s in outcome.standings]
-        whole = replace(outcome, winner=field[outcome.winner], standings=tuple(standings))
-        return Settled(whole, screened, sum(len(asked) for asked in self._drawn.values()))
-
-    def _screen(self, arms: Sequence[Arm]) -> Screened:
-        mixes = [f.mix for f in self.fitted]
-
-        def works(mix: Mix) -> bool:
-            return bool(
-                (
-                    self.scores([mix], range(min(self.rules.first, self.rules.most))) > BROKEN_SCORE
-                ).any()
-            )
-
-        found = references(self.possible, self._weight, works)
-        screen = Screen(mixes, found, frozenset(self.possible), self.scores)
-        share = -(-self.rules.most // SCREENED_SHARE // CHUNK) * CHUNK
-        most = max(2 * self.rules.first, share)
-        rules = replace(self.rules, most=min(self.rules.most, most))
-        screened = screen.run(arms, rules, self._finalists)
-        self.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
-        return screened
-
-    def _weight(self, mix: Mix) -> int:
-        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
-
-    def _guard(self, leader: int, level: Sequence[int]) -> int:
-        seen = min(len(self._drawn[self.fitted[number].mix]) for number in level)
-        if len(level) == 1 or seen < FEWEST_FOR_KID or not self.has_real_pictures:
-            return level[0]
-        return lightest_as_near(leader, level, lambda number: self.distance(number, seen))
-
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
         """What these mixes are worth on these prompts: float64 (mixes, prompts)."""
         doing = f"drawing {len(asked)} prompts with {len(mixes)} mixes"
@@ -172,9 +106,12 @@ class Contest:
 
     def quality(self, number: int, prompts: int) -> Estimate:
         """What one fitted mix is worth over the first prompts."""
-        mix = self.ensemble(self.fitted[number].mix)
-        asked = _chunks(range(prompts))
-        return mean_estimate(np.concatenate([self.studio.scores([mix], c)[0] for c in asked]))
+        return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
+
+    def scores_of(self, mix: Mix, prompts: int) -> Floats:
+        """Scores of a mix that was drawn, over the first prompts: float64 (prompts,)."""
+        drawn, asked = self.ensemble(mix), _chunks(range(prompts))
+        return np.concatenate([self.studio.scores([drawn], c)[0] for c in asked])
 
     @property
     def has_real_pictures(self) -> bool:
@@ -212,10 +149,11 @@ class Contest:
     def _real_features(self) -> torch.Tensor:
         return self.panel.features(torch.from_numpy(self._real_pictures))
 
-    def latency_s(self, number: int) -> float | None:
+    def latency_s(self, number: int, always: bool = False) -> float | None:
         """Seconds for one picture of a fitted mix on this machine, loading not counted.
 
-        None where it is not known, and others have taken all the time there is for that.
+        None where the picture is broken; and, unless it is `always` wanted, where it is not known
+        and others have taken all the time there is for that.
         """
         placement = self.fitted[number].placement
         mix = self.ensemble(self.fitted[number].mix)
@@ -228,7 +166,7 @@ class Contest:
         }
         known = self.workshop.ledger.find(LATENCY, inputs)
         if known is None:
-            if self._timed_s > TIMING_S:
+            if self._timed_s > TIMING_S and not always:
                 return None
             self.say(f"timing {self.fitted[number].mix}")
             resident = replace(placement, loading=Loading.RESIDENT)
@@ -310,10 +248,6 @@ class Contest:
     def few(self) -> int | None:
         """How many pictures are enough to look at where they are large; else None."""
         return FEW_SAMPLES if self.studio.task.is_large else None
-
-    @property
-    def _finalists(self) -> int:
-        return FEW_FINALISTS if self.studio.task.is_large else FINALISTS
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
@@ -447,16 +381,6 @@ class Contest:
     def measured_on(self) -> str:
         """What draws."""
         return EMULATED_ON if self.workshop.profile.runtime.on_gpu else MEASURED_ON
-
-
-def lightest_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:
-    """The first of `level`, lightest first, whose KID is not clearly above the leader's.
-
-    A mix may please the judge picture by picture and still draw one thing all the time; that shows
-    in the distance of its pictures, taken together, from real ones.
-    """
-    best = distance(leader)
-    return next(n for n in level if n == leader or distance(n).low <= best.high)
 
 
 def _chunks(asked: Sequence[int]) -> list[list[int]]:

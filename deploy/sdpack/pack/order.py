@@ -13,7 +13,7 @@ from PIL import Image
 from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source, TextEncoder
 from sdpack.conditioning import Conditioning, Voice, voice
 from sdpack.errors import CatalogError, InfeasibleError
-from sdpack.evaluate.race import Rules
+from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.studio import is_large
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step

@@ -16,13 +16,14 @@ from PIL import Image
 
 from sdpack.bundle import Manifest, Origin, PlacementFigures
 from sdpack.errors import BrokenPictureError, EngineError, RefusedError
-from sdpack.evaluate.race import Fate, Standing
+from sdpack.evaluate.rules import Fate, Standing
 from sdpack.evaluate.studio import Ensemble
 from sdpack.ledger import Ledger, Measurement, write_rows
-from sdpack.pack.contest import Contest, Settled, sheet
+from sdpack.pack.contest import Contest, sheet
 from sdpack.pack.fit import Fitted, peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.selection import SelectionResult
 from sdpack.pack.sources import EXPORTERS, versions
 from sdpack.pack.workshop import QUANTIZERS
 from sdpack.placement import Placement
@@ -55,7 +56,7 @@ class Recording:
     """Keeps what a contest came to."""
 
     contest: Contest
-    settled: Settled
+    selected: SelectionResult
     footprints: Footprints
 
     def record(self, manifest: Manifest) -> Kept[BuildRecord]:
@@ -66,7 +67,7 @@ class Recording:
         """
         rows = list(self._rows)  # drawing them may score mixes that are then entrants
         fitted = {each.mix: each for each in self.contest.fitted}
-        standings = {self.contest.fitted[s.arm].mix: s for s in self.settled.outcome.standings}
+        standings = {self.contest.fitted[s.arm].mix: s for s in self.selected.outcome.standings}
         roster = Roster(
             self.contest,
             self.footprints,
@@ -83,6 +84,7 @@ class Recording:
             fitting=len(fitted),
             screened=self._screened(),
             winner=roster.names[self._winner.mix],
+            basis=self.selected.outcome.basis.value,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in rows
@@ -98,7 +100,7 @@ class Recording:
 
     @property
     def _winner(self) -> Fitted:
-        return self.contest.fitted[self.settled.outcome.winner]
+        return self.contest.fitted[self.selected.outcome.winner]
 
     @cached_property
     def _numbers(self) -> range:
@@ -110,7 +112,7 @@ class Recording:
         """What is on the contact sheet, each mix once; what draws broken pictures is left out."""
         asked = {"the winner": self._winner.mix}
         rivals = [
-            s for s in self.settled.outcome.standings if s.fate not in (Fate.WON, Fate.BROKEN)
+            s for s in self.selected.outcome.standings if s.fate not in (Fate.WON, Fate.BROKEN)
         ]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
@@ -165,7 +167,7 @@ class Recording:
         )
 
     def _screened(self) -> Screened | None:
-        screened = self.settled.screened
+        screened = self.selected.screened
         if screened is None:
             return None
         out = len(self.contest.fitted) - len(screened.left)
@@ -224,6 +226,7 @@ class Roster:
             "prompts": tuple(self.contest.prompts[: self.contest.rules.most]),
             "confidence": self.contest.rules.confidence,
             "indifference": self.contest.rules.indifference,
+            "prefer": self.contest.rules.prefer.value,
             "entrants": tuple(self._entrants()),
             "origins": self._origins(),
             "tools": versions(TOOLS),
@@ -328,7 +331,7 @@ def keep(contest: Contest, kind: str, record: Record, asked: Mapping[str, Any]) 
         "sizes": [list(size) for size in order.sizes],
         "batch": order.batch,
         "steps": order.steps,
-        "rules": [record.confidence, record.indifference, len(record.prompts)],
+        "rules": [record.confidence, record.indifference, len(record.prompts), record.prefer],
         "tools": dict(record.tools),
         "machine": record.machine,
         **asked,

@@ -20,7 +20,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.evaluate.race import BROKEN_SCORE, Arm, Race, Rules
+from sdpack.evaluate.race import Race
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Rules
 from sdpack.pack.mix import Mix
 from sdpack.placement import Role
 
@@ -100,7 +101,8 @@ class Screen:
         checked = self._to_check(foretold, few // 2)
         seen = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
         error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
-        left, means = Race(arms, self.scores, rules, slack=error).narrow(few)
+        preferred = few // 2 if rules.prefer.takes_open else few // 4
+        left, means = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
         return Screened(left, means, foretold, error, len(checked))
 
     def _to_check(self, foretold: Floats, most: int) -> list[int]:

@@ -26,15 +26,16 @@ from pathlib import Path
 from sdpack.artifacts import explain_io
 from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures, unfinished_name
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
-from sdpack.evaluate.race import BROKEN_SCORE, Fate, Standing
+from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.contest import Contest, Settled
+from sdpack.pack.contest import Contest
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.order import Order, check
 from sdpack.pack.propose import Proposals
 from sdpack.pack.recording import Roster, keep
+from sdpack.pack.selection import Selection, SelectionResult
 from sdpack.pack.workshop import Workshop
 from sdpack.placement import Role
 from sdpack.precision import Precision
@@ -107,16 +108,16 @@ class Budget:
 
     budget_bytes: int
     contest: Contest
-    settled: Settled
+    selected: SelectionResult
 
     @cached_property
     def worth(self) -> Mapping[Mix, float]:
         """What each mix promises: how much better than the best mix it draws, or would."""
-        fitted, screened = self.contest.fitted, self.settled.screened
-        raced = {fitted[s.arm].mix: s for s in self.settled.outcome.standings}
+        fitted, screened = self.contest.fitted, self.selected.screened
+        raced = {fitted[s.arm].mix: s for s in self.selected.outcome.standings}
         found: dict[Mix, float] = {}
         if screened is not None:
-            level = screened.common[self.settled.outcome.winner]
+            level = screened.common[self.selected.outcome.winner]
             for each, common in zip(fitted, screened.common, strict=True):
                 broken = common <= BROKEN_SCORE
                 found[each.mix] = -math.inf if broken else float(common - level)
@@ -127,7 +128,7 @@ class Budget:
 
     @property
     def best(self) -> Fitted:
-        return self.contest.fitted[self.settled.outcome.winner]
+        return self.contest.fitted[self.selected.outcome.winner]
 
     @property
     def level(self) -> list[Mix]:
@@ -137,9 +138,9 @@ class Budget:
         def is_level(standing: Standing) -> bool:
             if standing.fate in (Fate.SAME, Fate.NO_BETTER):  # than another, which may be worse
                 return standing.high >= 0 and standing.difference > -indifference
-            return standing.fate in (Fate.WON, Fate.TIED)
+            return standing.fate in (Fate.WON, Fate.OPEN)
 
-        found = [s for s in self.settled.outcome.standings if is_level(s)]
+        found = [s for s in self.selected.outcome.standings if is_level(s)]
         return [self.contest.fitted[s.arm].mix for s in found]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:
@@ -207,7 +208,7 @@ class Study:
             self.workshop.say(f"budget {number} of {len(self.budgets)}")
             try:
                 last = self._contest(possible, budget, last)
-                one = Budget(budget, last, last.settle())
+                one = Budget(budget, last, Selection(last).run())
                 found.append(self._figures(one))
                 settled[budget] = one
             except (InfeasibleError, BrokenPictureError) as error:

@@ -11,7 +11,7 @@ from PIL import Image
 from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.errors import BundleError
 from sdpack.estimate import ENOUGH
-from sdpack.evaluate.race import Fate
+from sdpack.evaluate.rules import Fate
 from sdpack.placement import Role
 from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
@@ -78,14 +78,29 @@ def report(build: Build, bundle: Path | None) -> Page:
     )
 
 
+BASES = {
+    "best": "No mix that raced has a better mean over the pictures both drew.",
+    "shown equal": (
+        "It was shown equal to every mix with a better mean: the whole interval of the difference "
+        "is within {near:g}. Of such mixes --prefer {prefer} decides."
+    ),
+    "open": (
+        "A comparison with a mix of a better mean is still open, within {near:g}; "
+        "--prefer {prefer} takes that."
+    ),
+}
+
+
 def said(build: Build) -> list[str]:
-    """What was chosen and why, in two sentences."""
+    """What was chosen and why, in a few sentences."""
     record, winner = build.record, build.winner
     peak, budget = (format_bytes(n) for n in (winner.peak_bytes, record.memory.budget_bytes))
     lines = [
-        f"{record.winner} was chosen for {peak} of {budget}: {record.metric} {winner.own} over "
-        f"{winner.pictures} pictures, drawn on {record.measured_on}."
+        f"{record.winner} was chosen for {peak} of {budget}: {record.metric} "
+        f"{winner.own.value:.3f} over {winner.pictures} pictures, drawn on {record.measured_on}."
     ]
+    if record.basis is not None and record.prefer is not None:
+        lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
     fates = [e.fate for e in record.entrants if e.fate not in (None, SCREENED_OUT)]
     field = f"{record.fitting:,} mixes fit"
     if record.screened is not None:
@@ -147,7 +162,8 @@ def _mixes(build: Build) -> Table:
         "run",
         build.record.metric,
         "to the winner",
-        "of its own pictures",
+        "interval",
+        "of its own pictures, 95 %",
         "pictures, paired of all",
         "KID",
         "a picture",
@@ -159,9 +175,9 @@ def _mixes(build: Build) -> Table:
         if why is not None:
             parts = [str(entrant.parts[role]) if role in entrant.parts else "" for role in roles]
             peak = format_bytes(entrant.peak.bytes)
-            rows.append([*parts, peak, *[""] * 7, f"broken: {why}"])
+            rows.append([*parts, peak, *[""] * 8, f"broken: {why}"])
     first = len(roles)
-    right = frozenset({first, first + 2, first + 5, first + 7})
+    right = frozenset({first, first + 2, first + 6, first + 8})
     return Table(f"All {len(rows)} mixes that were drawn", columns, rows, right)
 
 
@@ -174,6 +190,7 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         point.placement if point.entrant.fits else "does not fit",
         f"{point.quality.value:.3f}",
         point.difference.signed(),
+        "of the race" if point.raced else "95 %",
         str(point.own),
         f"{point.paired} of {point.pictures}",
         "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
@@ -210,7 +227,7 @@ def _costs(build: Build) -> Table:
         "precision",
         "weights",
         "beside",
-        "change of the score",
+        "change of the score, 95 %",
         "pictures",
         "with",
     )
@@ -240,7 +257,8 @@ def _reproduce(build: Build) -> Table:
         ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
         [
             "race",
-            f"confidence {record.confidence:.0%}, indifference {record.indifference:g}; "
+            f"confidence {record.confidence:.0%} for all mixes and rounds together, indifference "
+            f"{record.indifference:g}, prefer {record.prefer or 'the smaller'}; "
             f"{record.fitting:,} mixes fit"
             + (
                 ""

@@ -12,18 +12,19 @@ from typing import Any
 
 import altair as alt
 
-from sdpack.evaluate.race import Fate
+from sdpack.evaluate.rules import Fate
 from sdpack.placement import Role
 from sdpack.record import SCREENED_OUT
 from sdpack.report.points import Build, Cost, Point
 from sdpack.units import format_bytes
 
 MIB = 2**20
-WON, LEVEL, LARGER = "the winner", "level with it", "no better, and larger"
+WON, LEVEL, LARGER = "the winner", "not told from it", "no better, and not preferred"
 BEATEN, BESIDE = "beaten", "not in the race"
 OUTCOMES: Mapping[str | None, str] = {
     Fate.WON: WON,
-    Fate.TIED: LEVEL,
+    Fate.OPEN: LEVEL,
+    "tied": LEVEL,  # as records before schema 2 say it
     Fate.SAME: LEVEL,
     Fate.NO_BETTER: LARGER,
     Fate.WORSE: BEATEN,
@@ -111,7 +112,7 @@ def _point_row(point: Point, indifference: float) -> Row:
         "said_quality": f"{point.quality.value:.3f}",
         "said_own": str(point.own),
         "lost_to": point.entrant.lost_to or "",
-        "said_difference": point.difference.signed(),
+        "said_difference": f"{point.difference.signed()} ({'race' if point.raced else '95 %'})",
         "pictures": point.pictures,
         "outcome": _outcome(point, indifference),
         "fate": point.entrant.fate or "drawn for comparison",
@@ -135,8 +136,10 @@ def quality_by_memory(build: Build) -> Figure:
         said += ", the dashed line"
     caption = (
         f"Each mark is a mix whose pictures were judged. {_FRONT} {said}. A mix that left the race "
-        "early is placed by its difference from the winner on the prompts both drew; bars are 95 % "
-        f"intervals of that difference. The winner's own mean is {build.winner.own}."
+        "early is placed by its difference from the winner on the prompts both drew. Bars are "
+        "intervals of that difference: of a mix that raced the one that decided the race (at "
+        f"{build.record.confidence:.0%} for all of them together), of others at 95 %. The winner's "
+        f"own mean is {build.winner.own} (95 %)."
     )
     return Figure(
         "quality-memory",

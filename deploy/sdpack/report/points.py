@@ -5,7 +5,9 @@ of them only. So a mix is placed by its difference from the winner on the prompt
 
     quality = the winner's mean + mean(its scores - the winner's)
 
-and its interval is that of the difference, which says more than two means with intervals do.
+and its interval is that of the difference, which says more than two means with intervals do. Of a
+mix that raced it is the interval that decided the race, computed from the same scores by the same
+rule; of one that was drawn for other reasons it is a 95 % interval (Student's t).
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from pydantic import ValidationError
 from sdpack.bundle import LEDGER, MANIFEST
 from sdpack.errors import StoreError
 from sdpack.estimate import Estimate, Floats, difference_estimate, mean_estimate
+from sdpack.evaluate.confidence import interval
 from sdpack.ledger import Measurement, read_rows
 from sdpack.placement import Role
 from sdpack.record import (
     BUILD,
     DISTANCE,
     LATENCY,
+    SCREENED_OUT,
     SEEDS,
     STUDY,
     BuildRecord,
@@ -50,6 +54,7 @@ class Point:
             no difference, and no interval of it.
         own: the mean over its own pictures, and its interval.
         difference: from the winner, over the `paired` prompts both drew.
+        raced: whether the interval of the difference is the race's; otherwise it is one of 95 %.
         latency_s: of one picture; None where it was not timed.
         on_front, on_latency_front: whether it fits, and no other that does is both better and
             smaller, or faster.
@@ -62,6 +67,7 @@ class Point:
     pictures: int
     paired: int
     latency_s: float | None
+    raced: bool = False
     on_front: bool = False
     on_latency_front: bool = False
 
@@ -191,12 +197,23 @@ class Build(Drawn):
             apart = paired(mine, best)
             if not len(apart):
                 continue
-            own, away = mean_estimate(np.array(list(mine.values()))), difference_estimate(apart)
+            own, raced = mean_estimate(np.array(list(mine.values()))), self._raced(entrant)
+            away = self._of_the_race(apart) if raced else difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
             seconds = self.latency_s(entrant)
-            found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds))
+            found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds, raced))
         found.sort(key=lambda point: (point.entrant is not self._winner, -point.quality.value))
         return on_fronts(found)
+
+    def _raced(self, entrant: Entrant) -> bool:
+        return entrant.fate not in (None, SCREENED_OUT)
+
+    def _of_the_race(self, apart: Floats) -> Estimate:
+        """The race's own estimate of differences from the winner; of one there is no interval."""
+        racers = sum(map(self._raced, self.record.entrants))
+        alpha = (1 - self.record.confidence) / max(1, racers - 1)
+        mean, low, high = interval(apart, alpha)
+        return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
 
     @property
     def winner(self) -> Point:

@@ -230,6 +230,23 @@ def labels(budgets: Iterable[int]) -> dict[int, str]:
     return found
 
 
+def _rule(record: StudyRecord) -> str:
+    """How the best mix at a budget was chosen."""
+    if record.prefer is None:  # schema 1
+        return (
+            "The best mix at a budget won its race: the smallest of those not told from the "
+            f"leader, nor seen to score less by more than {record.indifference:g}, unless its "
+            "pictures taken together were farther from real ones."
+        )
+    rule = (
+        "The best mix at a budget won its race: it has the best mean, or it was shown equal to "
+        f"every mix with a better one (the whole interval within {record.indifference:g})"
+    )
+    if record.prefer != "quality":
+        rule += f", or, as --prefer {record.prefer} allows, not told from it"
+    return f"{rule}, unless its pictures taken together were farther from real ones."
+
+
 def finding(study: StudyResult) -> list[str]:
     """What the numbers show, in sentences, and no more than they show."""
     record, budgets = study.record, study.feasible
@@ -239,10 +256,8 @@ def finding(study: StudyResult) -> list[str]:
         f"{names[last.budget_bytes]}, {len(record.prompts)} prompts each, "
         f"{record.metric}. Better and worse are said at 95 % for each comparison by itself, not "
         "for all of them together.",
-        "The best mix at a budget won its race: the smallest of those not told from the leader, "
-        f"nor seen to score less by more than {record.indifference:g}, unless its pictures taken "
-        "together were farther from real ones. It was chosen on the very prompts it is compared "
-        "on here, which flatters it.",
+        f"{_rule(record)} It was chosen on the very prompts it is compared on here, which flatters "
+        "it.",
     ]
     if record.metric == FIDELITY:
         lines.append("Fidelity is no quality: it tells how near pictures are to those of fp32.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sdpack.catalog import default_catalog
-from sdpack.evaluate.race import Arm, Rules
+from sdpack.evaluate.rules import Arm, Rules
 from sdpack.evaluate.studio import BROKEN_SCORE
 from sdpack.pack.mix import Mix, mixes
 from sdpack.pack.screen import Screen, references
@@ -60,7 +60,7 @@ def screen(studio: Studio) -> Screen:
     return Screen(EVERY, found, frozenset(EVERY), studio)
 
 
-ARMS = [Arm(str(mix), weight(mix)) for mix in EVERY]
+ARMS = [Arm(str(mix), (weight(mix),)) for mix in EVERY]
 
 
 def test_scores_that_add_up_are_foretold_exactly_from_a_fraction_of_the_pictures() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from sdpack.bundle import LEDGER
 from sdpack.errors import InputError, StoreError
-from sdpack.evaluate.race import Fate, Outcome, Rules, Standing
+from sdpack.evaluate.rules import Fate, Outcome, Rules, Standing
 from sdpack.memory.predict import Footprint, Peak
-from sdpack.pack.contest import Settled
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.screen import Screened
+from sdpack.pack.selection import SelectionResult
 from sdpack.pack.study import (
     _DENOISER_FIRST,
     _ENCODER_FIRST,
@@ -63,7 +63,7 @@ def budget(
         # Means over other prompts, as a race leaves them: nothing may be picked by these.
         screened = Screened([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
     contest = SimpleNamespace(fitted=[fitted(each) for each in mixes], rules=Rules())
-    return Budget(2**20, cast(Any, contest), Settled(outcome, screened, 0))
+    return Budget(2**20, cast(Any, contest), SelectionResult(outcome, screened, 0))
 
 
 def study() -> Study:
@@ -95,7 +95,7 @@ def test_a_mix_promises_its_paired_difference_or_what_a_screening_put_together()
 
 
 def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
-    raced = [standing(n, Fate.TIED, 0.0, 0.1) for n in range(3)]
+    raced = [standing(n, Fate.OPEN, 0.0, 0.1) for n in range(3)]
     raced.append(standing(3, Fate.WON, 0.0, 0.0))
     raced[0] = standing(0, Fate.WORSE, -0.3, -0.2)
     found = budget(FIELD, raced)
@@ -110,7 +110,7 @@ def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
 def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
     raced = [
         standing(0, Fate.WORSE, -0.3, -0.2),
-        standing(1, Fate.TIED, 0.2, 0.3),
+        standing(1, Fate.OPEN, 0.2, 0.3),
         standing(2, Fate.WORSE, -0.1, -0.05),
         standing(3, Fate.WON, 0.0, 0.0),
     ]
@@ -124,7 +124,7 @@ def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
 
 
 def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
-    raced = [standing(n, Fate.TIED, 0.0, 0.1) for n in range(3)]
+    raced = [standing(n, Fate.OPEN, 0.0, 0.1) for n in range(3)]
     found = budget(FIELD, [*raced, standing(3, Fate.WON, 0.0, 0.0)])
     chosen = study()._like_stable_diffusion(found)
     assert chosen is not None

@@ -1,0 +1,97 @@
+"""Scores of many mixes on the same prompts, and what they say of any two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdpack.evaluate.confidence import half_width, interval
+from sdpack.evaluate.rules import BROKEN_SCORE, Rules
+
+Floats = NDArray[np.float64]
+Pairs = NDArray[np.bool_]
+
+
+class Comparisons:
+    """Scores as they come in, prompt after prompt, and the comparisons they allow.
+
+    Args:
+        count: of mixes, which are named by number.
+        slack: how far the mean of a mix's scores may be off; it widens every interval.
+    """
+
+    def __init__(self, count: int, rules: Rules, slack: float = 0.0) -> None:
+        self.rules = rules
+        self.seen = np.zeros(count, int)
+        self._slack = slack
+        self._scores = np.full((count, rules.most), np.nan)
+        self._alpha = (1 - rules.confidence) / max(1, count - 1)
+
+    def add(self, mixes: Sequence[int], scores: Floats) -> list[int]:
+        """Take in the next scores of mixes that saw equally many prompts: (mixes, prompts).
+
+        Returns:
+            those of the mixes that have a broken picture among these.
+        """
+        numbers = list(mixes)
+        start = int(self.seen[numbers[0]])
+        stop = start + scores.shape[1]
+        self._scores[numbers, start:stop] = scores
+        self.seen[numbers] = stop
+        lowest = scores.min(axis=1)
+        return [mix for mix, score in zip(numbers, lowest, strict=True) if score <= BROKEN_SCORE]
+
+    def mean(self, mix: int) -> float:
+        """Of a mix's scores so far; of none NaN."""
+        seen = self.seen[mix]
+        return float(self._scores[mix, :seen].mean()) if seen else float("nan")
+
+    def difference(self, one: int, other: int) -> tuple[float, float, float]:
+        """Mean and interval of `one` minus `other` over the prompts both were scored on."""
+        seen = int(min(self.seen[one], self.seen[other]))
+        apart = interval(self._scores[one, :seen] - self._scores[other, :seen], self._alpha)
+        return apart[0], apart[1] - self._slack, apart[2] + self._slack
+
+    def shown_equal(self, one: int, other: int) -> bool:
+        """Whether all of the interval is within the indifference, and zero is in it."""
+        if min(self.seen[one], self.seen[other]) < self.rules.enough:
+            return False
+        _, low, high = self.difference(one, other)
+        return -self.rules.indifference < low <= 0 <= high < self.rules.indifference
+
+    def is_open(self, one: int, other: int) -> bool:
+        """Whether `one` was neither shown worse than `other` nor seen so by the indifference."""
+        difference, _, high = self.difference(one, other)
+        return high >= 0 and difference > -self.rules.indifference
+
+    def is_above(self, one: int, other: int) -> bool:
+        """Whether `one` has the better mean and `other` was not shown equal to it."""
+        return self.difference(one, other)[0] > 0 and not self.shown_equal(one, other)
+
+    def stands_against(self, one: int, other: int) -> bool:
+        """Whether `one` keeps `other` from winning."""
+        open_will_do = self.rules.prefer.takes_open and self.is_open(other, one)
+        return self.is_above(one, other) and not open_will_do
+
+    def equal_pairs(self, mixes: Sequence[int]) -> Pairs:
+        """`shown_equal` of every two mixes, which saw equally many prompts: (mixes, mixes)."""
+        if len(mixes) < 2 or self.seen[list(mixes)].min() < self.rules.enough:
+            return np.zeros((len(mixes), len(mixes)), bool)
+        scores = self._scores_of(mixes)
+        together = np.cov(scores)
+        alone = np.diag(together)
+        spread = np.sqrt(np.maximum(alone[:, None] + alone[None, :] - 2 * together, 0))
+        apart = np.abs(scores.mean(1)[:, None] - scores.mean(1)[None, :])
+        half = spread * half_width(scores.shape[1], self._alpha) + self._slack
+        return np.asarray((apart <= half) & (apart + half < self.rules.indifference))
+
+    def above_pairs(self, mixes: Sequence[int]) -> Pairs:
+        """`is_above` of every two mixes, which saw equally many prompts: (mixes, mixes)."""
+        means = self._scores_of(mixes).mean(axis=1)
+        return np.asarray((means[:, None] > means[None, :]) & ~self.equal_pairs(mixes))
+
+    def _scores_of(self, mixes: Sequence[int]) -> Floats:
+        numbers = list(mixes)
+        return np.asarray(self._scores[numbers, : int(self.seen[numbers].min())])
