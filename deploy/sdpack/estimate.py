@@ -36,6 +36,9 @@ class Estimate:
     def __str__(self) -> str:
         return self.to(3)
 
+    def __neg__(self) -> Estimate:
+        return Estimate(-self.value, -self.high, -self.low)
+
     def overlaps(self, other: Estimate) -> bool:
         return self.low <= other.high and other.low <= self.high
 

@@ -18,9 +18,14 @@ def columns(manifest: Manifest) -> tuple[str, ...]:
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
-    """Rows of `columns`: the winner and the next best; weights by role and peak in MiB."""
+    """Rows of `columns`: the winner and the next best; weights by role and peak in MiB.
+
+    A mix that left early saw the first prompts alone, so its quality is the winner's mean and its
+    difference from the winner over the prompts both drew.
+    """
     roles = _roles(manifest)
-    return [_row(standing, roles) for standing in manifest.evidence.standings[:count]]
+    level = manifest.evidence.winner.quality.value
+    return [_row(standing, roles, level) for standing in manifest.evidence.standings[:count]]
 
 
 def _roles(manifest: Manifest) -> list[Role]:
@@ -28,7 +33,7 @@ def _roles(manifest: Manifest) -> list[Role]:
     return [role for role in Role if any(role in s.weights for s in manifest.evidence.standings)]
 
 
-def _row(standing: StandingFigures, roles: Sequence[Role]) -> tuple[str, ...]:
+def _row(standing: StandingFigures, roles: Sequence[Role], level: float) -> tuple[str, ...]:
     latency = standing.latency_s
     own = [role for role in Role if role in standing.weights]
     variants = dict(zip(own, standing.mix.split(" + "), strict=True))
@@ -38,7 +43,7 @@ def _row(standing: StandingFigures, roles: Sequence[Role]) -> tuple[str, ...]:
             for role in roles
         ),
         _mebibytes(standing.peak_bytes),
-        f"{standing.quality.value:.3f}",
+        f"{level + standing.difference:.3f}",
         "" if standing.fate == "won" else _difference(standing),
         "" if latency is None else f"{1000 * latency:.0f} ms",
         str(standing.quality.pictures),

@@ -48,17 +48,18 @@ def evidence(**more: Any) -> Evidence:
 
 def test_a_row_tells_bytes_by_role_quality_and_latency() -> None:
     roles = list(WINNER.weights)
-    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles)
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, 0.5)
     assert row[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "20.0")
     assert "0.500" in row
     assert "123 ms" in row
     worse = WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"})
-    assert "-0.100 [-0.150, -0.050]" in _row(worse, roles)
+    assert "0.400" in _row(worse, roles, 0.5)
+    assert "-0.100 [-0.150, -0.050]" in _row(worse, roles, 0.5)
 
 
 def test_a_mix_that_does_without_an_encoder_leaves_its_column_empty() -> None:
     roles = [Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.DENOISER, Role.DECODER]
-    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles)
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, 0.5)
     assert row[:4] == ("a/w4   1.0", "-", "b/fp16   8.0", "c/w8   3.0")
 
 

@@ -14,6 +14,7 @@ EPILOG = """\b
 Examples:
   sdpack compare engines/4gb-gpu engines/small           and compare.html
   sdpack compare engines/4gb-gpu engines/small --json
+  sdpack compare engines/4gb-gpu engines/small --brief   what changed, and what it costs
 """
 
 
@@ -27,8 +28,9 @@ Examples:
     show_default=True,
     help="The page.",
 )
+@click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
-def command(first: Path, second: Path, out: Path, as_json: bool) -> None:
+def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
     """Set two bundles side by side: scores paired by prompt, pictures, bytes.
 
     Nothing is drawn anew: what was measured when they were built is compared, on the prompts both
@@ -38,6 +40,9 @@ def command(first: Path, second: Path, out: Path, as_json: bool) -> None:
     from sdpack.report.compare import compare, write_comparison
 
     found = compare(first, second)
+    if brief:
+        click.echo(found.summary)
+        return
     write_comparison(found, (first, second), out)
     names = found.names
     if as_json:

@@ -39,7 +39,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In a sentence."""
-        told = f"{self.difference.signed()} over the {len(self.prompts)} prompts both drew"
+        told = f"{_told(self.difference)} over the {len(self.prompts)} prompts both drew"
         if len(self.prompts) < ENOUGH:
             return f"Too few prompts to tell: {self.first.record.metric} differs by {told}."
         better = _BETTER.get(self.first.record.metric, "draws better than {}")
@@ -48,6 +48,25 @@ class Comparison:
         if self.difference.high < 0:
             return f"{self.names[1]} {better.format(self.names[0])}: {told}."
         return f"They cannot be told apart at 95 %: {self.first.record.metric} differs by {told}."
+
+    @property
+    def summary(self) -> str:
+        """One line on what the second has in place of the first's, and what that costs."""
+        one, other = (build.winner for build in (self.first, self.second))
+        changes = [
+            f"{role.words} {_name(one.entrant.parts.get(role))} -> "
+            f"{_name(other.entrant.parts.get(role))}"
+            for role in Role
+            if _name(one.entrant.parts.get(role)) != _name(other.entrant.parts.get(role))
+        ]
+        if one.placement != other.placement:
+            changes.append(f"{one.placement} -> {other.placement}")
+        return (
+            f"{self.names[0]} -> {self.names[1]}: {', '.join(changes) or 'the same mix'}; "
+            f"predicted peak {format_bytes(one.peak_bytes)} -> {format_bytes(other.peak_bytes)}; "
+            f"{self.first.record.metric} {_told(-self.difference)} over {len(self.prompts)} "
+            "prompts."
+        )
 
     @property
     def caveat(self) -> str | None:
@@ -223,6 +242,15 @@ def by_prompt(found: Comparison) -> Figure:
 def _sampling(build: Build) -> str:
     sampling = build.record.sampling
     return f"{sampling.steps} steps, guidance {sampling.guidance_scale:g}"
+
+
+def _told(difference: Estimate) -> str:
+    """A difference, its interval named for what it is."""
+    return f"{difference.signed()} (95 % interval)"
+
+
+def _name(part: PartFigures | None) -> str:
+    return "none" if part is None else str(part)
 
 
 def _part(part: PartFigures | None) -> str:

@@ -45,8 +45,25 @@ def test_scores_are_paired_by_prompt(tmp_path: Path) -> None:
     assert found.prompts == tuple(range(24))
     assert found.difference.value == pytest.approx(0.05)
     assert found.difference.low == pytest.approx(0.05)
-    assert found.verdict.startswith("one draws better than two: +0.050 [+0.050, +0.050] over")
+    assert found.verdict.startswith(
+        "one draws better than two: +0.050 [+0.050, +0.050] (95 % interval) over"
+    )
     assert compare(second, first).verdict.startswith("one draws better than two: -0.050")
+
+
+def test_one_line_says_what_changed_and_what_it_costs(tmp_path: Path) -> None:
+    first = bundle(tmp_path / "one", "fp16", NOISE)
+    second = bundle(tmp_path / "two", "w4", NOISE - 0.05)
+    run = CliRunner().invoke(cli, ["compare", str(first), str(second), "--brief"])
+    assert run.exit_code == 0
+    assert run.output.startswith(
+        "one -> two: text encoder a/fp16 -> a/w4, denoiser a/fp16 -> a/w4, decoder a/fp16 -> a/w4; "
+        "predicted peak "
+    )
+    cost = "-0.050 [-0.050, -0.050] (95 % interval) over 40 prompts."
+    assert run.output.rstrip().endswith(f"{METRIC} {cost}")
+    assert run.output.count("\n") == 1
+    assert compare(first, first).summary.startswith(f"{first} -> {first} again: the same mix; ")
 
 
 def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:
