@@ -160,6 +160,13 @@ def test_a_race_between_precisions(work: Path) -> None:
     assert all(s["latency_s"] > 0 for s in standings[:10])
     sizes = {s["mix"]: s["size_bytes"] for s in standings}
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
+    assert (evidence["rule"]["prefer"], evidence["rule"]["prompts"]) == ("quality", 8)
+    assert all(s["high"] >= 0 for s in standings)
+    basis = evidence["rule"]["basis"]
+    assert basis == "shown equal" or all(s["difference"] <= 0 for s in standings)
+    small = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "small", "--prefer", "memory")
+    assert small["evidence"]["rule"]["prefer"] == "memory"
+    assert sizes[small["evidence"]["standings"][0]["mix"]] <= sizes[standings[0]["mix"]]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def command(
     if as_json:
         print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return
-    columns = ("budget", "which", "mix", "peak", "quality", "to the best", "shares, %")
+    columns = ("budget", "which", "mix", "peak", "quality, 95 %", "to the best, 95 %", "shares, %")
     rows = [
         (
             format_bytes(p.budget_bytes),

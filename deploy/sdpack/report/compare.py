@@ -64,9 +64,14 @@ class Comparison:
         return (
             f"{self.names[0]} -> {self.names[1]}: {', '.join(changes) or 'the same mix'}; "
             f"predicted peak {format_bytes(one.peak_bytes)} -> {format_bytes(other.peak_bytes)}; "
-            f"{self.first.record.metric} {_told(-self.difference)} over {len(self.prompts)} "
-            "prompts."
+            f"{self.first.record.metric} {self._change} over {len(self.prompts)} prompts."
         )
+
+    @property
+    def _change(self) -> str:
+        """Of the score, from the first to the second."""
+        none = self.difference.low == self.difference.value == self.difference.high == 0
+        return "unchanged" if none else _told(-self.difference)
 
     @property
     def caveat(self) -> str | None:

@@ -1,15 +1,5 @@
 import numpy as np
-from sdpack.estimate import Estimate
-from sdpack.pack.contest import _chunks, lightest_as_near, sheet
-
-KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
-
-
-def test_a_tie_does_not_go_to_pictures_far_from_real_ones() -> None:
-    assert lightest_as_near(0, [1, 2, 0], KID.__getitem__) == 2
-    assert lightest_as_near(0, [2, 1, 0], KID.__getitem__) == 2
-    assert lightest_as_near(0, [1, 0], KID.__getitem__) == 0
-    assert lightest_as_near(1, [0, 1], KID.__getitem__) == 0
+from sdpack.pack.contest import _chunks, sheet
 
 
 def test_prompts_are_cut_at_the_same_places_whoever_asks() -> None:

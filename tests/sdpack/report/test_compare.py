@@ -63,7 +63,9 @@ def test_one_line_says_what_changed_and_what_it_costs(tmp_path: Path) -> None:
     cost = "-0.050 [-0.050, -0.050] (95 % interval) over 40 prompts."
     assert run.output.rstrip().endswith(f"{METRIC} {cost}")
     assert run.output.count("\n") == 1
-    assert compare(first, first).summary.startswith(f"{first} -> {first} again: the same mix; ")
+    same = compare(first, first).summary
+    assert same.startswith(f"{first} -> {first} again: the same mix; ")
+    assert same.endswith(f"{METRIC} unchanged over 40 prompts.")
 
 
 def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:
