@@ -70,11 +70,27 @@ def test_the_dockerfile_pleases_its_linter() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_stage_begins_with_a_base_pinned_by_digest() -> None:
+def defaults() -> dict[str, str]:
+    """The default of each argument that stands before the first stage."""
+    head = DOCKERFILE.read_text().partition("\nFROM ")[0]
+    return dict(re.findall(r"^ARG (\w+)=(\S+)$", head, re.MULTILINE))
+
+
+def test_it_builds_with_no_argument_and_on_a_pinned_base() -> None:
     text = DOCKERFILE.read_text()
-    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert bases == ["${BASE}@${BASE_DIGEST}"] * 2
-    assert re.search(r"^ARG BASE_DIGEST$", text, re.MULTILINE)
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE}"] * 2
+    name, _, tag = defaults()["BASE"].partition(":")
+    assert name
+    assert tag not in ("", "latest")
+    without = re.findall(r"^ARG (\w+)$", text, re.MULTILINE)
+    assert without == [], "an argument without a default has to be given"
+
+
+def test_compose_and_the_docs_take_the_default_base_of_the_dockerfile() -> None:
+    (service,) = yaml.safe_load(COMPOSE.read_text())["services"].values()
+    base = defaults()["BASE"]
+    assert service["build"]["args"] == {"BASE": f"${{BASE:-{base}}}"}
+    assert f"--build-arg BASE={base}@sha256:..." in (ROOT / "docs" / "container.md").read_text()
 
 
 def test_its_steps_make_a_server_without_torch(bundle: Path, tmp_path: Path) -> None:
