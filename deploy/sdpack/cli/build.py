@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.profile import find_profile
@@ -25,16 +26,12 @@ Examples:
   sdpack build --profile 4gb-gpu --model ~/models/mine
 """,
 )
-@click.option(
-    "--profile", "profile_name", required=True, help="A device profile: its name or a file."
-)
+@profile_option()
 @order_options(images=384)
 @click.option(
     "--memory", help="What the pipeline may take at its peak, as 24MiB; default: the profile's."
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The bundle; default: engines/PROFILE."
-)
+@out_option("Folder of the bundle; default: engines/PROFILE.")
 @json_option
 @click.pass_context
 def command(

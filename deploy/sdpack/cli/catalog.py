@@ -13,6 +13,7 @@ from sdpack.catalog import (
     find_catalog,
     write_catalog,
 )
+from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.require import require
 from sdpack.errors import StoreError
@@ -103,12 +104,7 @@ def show(catalog_name: str | None, as_json: bool) -> None:
 
 @command.command("from")
 @click.argument("model")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The catalog's folder, or a .yaml file.",
-)
+@out_option("Folder of the catalog, or a .yaml file.", required=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Default: what the family usually takes.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: likewise.")
 @click.option("--image-size", type=click.IntRange(min=8), help="Side of a picture in pixels.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
 
@@ -21,13 +22,7 @@ Examples:
 @click.command("compare", epilog=EPILOG)
 @click.argument("first", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.argument("second", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("compare.html"),
-    show_default=True,
-    help="The page.",
-)
+@out_option("HTML page to write.", Path("compare.html"))
 @click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:

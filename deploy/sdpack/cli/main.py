@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from importlib.metadata import PackageNotFoundError, version
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from sdpack.cli.interrupts import remembered
+from sdpack.cli.version import version_option
 from sdpack.errors import FAILED, USAGE, SdpackError
 
 COMMANDS = (
@@ -55,6 +56,14 @@ class LazyGroup(click.Group):
         found: click.Command = importlib.import_module(f"sdpack.cli.{cmd_name}").command
         return found
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        if near and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with remembered():
@@ -92,15 +101,8 @@ class Stopped(click.ClickException):
         super().__init__("stopped; the same command goes on from here")
 
 
-def _version() -> str:
-    try:
-        return version("sdpack")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="sdpack")
+@version_option
 @click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
 @click.pass_context

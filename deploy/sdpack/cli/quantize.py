@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, progress
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
@@ -42,9 +43,7 @@ where they change the outputs least).
     help="What is to run it: that decides the form, and on GPUs arithmetic in fp16.",
 )
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Layers to leave alone; repeatable.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The graph to write; default: beside MODEL."
-)
+@out_option("ONNX file to write; default: beside MODEL, as MODEL.PRECISION.onnx.")
 @json_option
 @click.pass_context
 def command(

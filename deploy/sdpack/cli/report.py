@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
 from sdpack.units import format_bytes
@@ -24,9 +25,7 @@ Examples:
 @click.command("report", epilog=EPILOG)
 @click.argument("source", metavar="BUNDLE|LEDGER|STUDY", type=click.Path(path_type=Path))
 @click.option("--build", "name", help="Of a ledger's builds; default: the last.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The page; default: report.html in the bundle."
-)
+@out_option("HTML page to write; default: report.html in the bundle.")
 @json_option
 def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> None:
     """Draw the charts of a build from its ledger, as one page that works offline, and as PNGs.

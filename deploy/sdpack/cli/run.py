@@ -12,6 +12,7 @@ from PIL import Image
 
 from sdpack.bundle import open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
+from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.errors import PromptError, StoreError
 from sdpack.precision import Runtime
@@ -34,13 +35,7 @@ Examples:
 @click.option("--steps", type=click.IntRange(min=1), help="Default: the bundle's.")
 @click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
 @runtime_option
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    show_default=True,
-    help="A folder for 1.png, 2.png ..., or a .png for one picture.",
-)
+@out_option("A folder for 1.png, 2.png ..., or a .png for one picture.", Path())
 @least_memory_option
 @click.option("--device-peak", is_flag=True, hidden=True)
 @json_option

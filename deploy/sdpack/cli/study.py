@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.errors import InputError, ProfileError
@@ -31,15 +32,9 @@ MOST = 64  # budgets
     required=True,
     help="FIRST:LAST:COUNT, or a list of sizes or profile names, with commas.",
 )
-@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True)
+@profile_option(default="4gb-gpu")
 @order_options(images=64)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("study"),
-    show_default=True,
-    help="Folder of the page, charts and points.",
-)
+@out_option("Folder of the page, the charts and the points.", Path("study"))
 @json_option
 @click.pass_context
 def command(

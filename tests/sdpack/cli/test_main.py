@@ -88,6 +88,7 @@ def test_a_catalog_with_missing_files_fails_the_check(tmp_path: Path) -> None:
         ("profiles", "show", "nowhere.yaml"),
         ("catalog", "show", "nowhere.yaml"),
         ("nothing",),
+        ("bild",),
         ("cache", "gc", "--unused-for", "-1"),
     ],
 )
@@ -96,6 +97,24 @@ def test_wrong_usage_is_one_line_and_exit_code_2(words: tuple[str, ...]) -> None
     assert result.exit_code == 2
     assert "Traceback" not in result.output
     assert result.output.strip().splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("bild",), "build"),
+        (("catalog", "chek"), "check"),
+        (("build", "--profil", "x"), "--profile"),
+        (("run", "b", "p", "--sed", "1"), "--seed"),
+        (("quantize", "m.onnx", "--precison", "w4"), "--precision"),
+    ],
+)
+def test_what_is_misspelt_is_answered_with_what_was_meant(
+    words: tuple[str, ...], meant: str
+) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert f"Did you mean '{meant}'?" in result.stderr
 
 
 def test_an_interrupt_anywhere_exits_with_130(tmp_path: Path) -> None:
