@@ -114,7 +114,8 @@ def test_what_is_misspelt_is_answered_with_what_was_meant(
 ) -> None:
     result = run(*words)
     assert result.exit_code == 2
-    assert f"Did you mean '{meant}'?" in result.stderr
+    assert "Did you mean" in result.stderr
+    assert f"'{meant}'" in result.stderr
 
 
 def test_an_interrupt_anywhere_exits_with_130(tmp_path: Path) -> None:
