@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import onnx
@@ -18,6 +19,16 @@ from sdpack.errors import GraphError
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 EXTERNAL_FROM_BYTES = 1024
+MAKE_SEQUENCES = frozenset(
+    {
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+        "SequenceMap",
+        "SplitToSequence",
+    }
+)
 
 
 def read(path: Path) -> ir.Model:
@@ -55,7 +66,25 @@ def _completed(model: ir.Model) -> ir.Model:
         model = RemoveInitializersFromInputsPass()(model).model
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         model = ShapeInferencePass(strict_mode=False)(model).model
+        _restore_containers(model)
     return model
+
+
+def _restore_containers(model: ir.Model) -> None:
+    """Give sequences and optionals their types: shape inference makes tensors of them."""
+    for node in model.graph.all_nodes():
+        given = node.inputs[0] if node.inputs else None
+        for value in node.outputs:
+            if not isinstance(value.type, ir.TensorType):
+                continue
+            if node.op_type in MAKE_SEQUENCES:
+                value.type, value.shape = ir.SequenceType(value.type), None
+            elif node.op_type == "Optional" and given is not None and given.type is not None:
+                value.type, value.shape = ir.OptionalType(deepcopy(given.type)), None
+            elif node.op_type == "Identity" and isinstance(
+                given and given.type, ir.SequenceType | ir.OptionalType
+            ):
+                value.type, value.shape = deepcopy(given.type), None
 
 
 def files_of(path: Path) -> list[Path]:

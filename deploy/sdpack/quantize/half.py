@@ -15,14 +15,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
+from sdpack.quantize.half_support import float_inputs, stays_wide
 
 LARGEST_HALF = 65504.0
 HEADROOM = 2
-WITHOUT_HALF = frozenset(
-    {"Range", "RandomNormal", "RandomUniform", "NonMaxSuppression", "RoiAlign"}
-)
 ANGLES = frozenset({"Sin", "Cos"})
-FLOAT_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}  # that are fp32 whatever the type of the rest
 
 
 def to_half(
@@ -56,7 +53,7 @@ class _Narrowing:
     def __init__(self, model: ir.Model, dtype: ir.DataType, islands: Set[str]) -> None:
         self.model = model
         self.dtype = dtype
-        self.wide = {n for n in model.graph if n.name in islands or n.op_type in WITHOUT_HALF}
+        self.wide = {n for n in model.graph if n.name in islands or stays_wide(model, n, dtype)}
         self.wide |= _angles(model)
         self.narrowed: dict[ir.Value, ir.Value] = {}
         self.widened: dict[ir.Value, ir.Value] = {}
@@ -67,7 +64,7 @@ class _Narrowing:
         floats = {v for n in nodes for v in n.outputs if v.dtype is ir.DataType.FLOAT}
         produced = {value: node for node in nodes for value in node.outputs}
         for node in nodes:
-            fixed = FLOAT_INPUTS.get(node.op_type, ())
+            fixed = float_inputs(self.model, node, self.dtype)
             for place, value in enumerate(node.inputs):
                 if value is None:
                     continue
@@ -236,6 +233,9 @@ def _retype(node: ir.Node, dtype: ir.DataType) -> None:
             if tensor.dtype is ir.DataType.FLOAT:
                 values = _to_type(tensor.numpy(), dtype)
                 node.attributes[name] = ir.AttrTensor(name, ir.tensor(values))
+    if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
+        zero = _to_type(np.zeros(1, np.float32), dtype)  # what it makes by default is fp32
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(zero))
     for name in ("value_float", "value_floats"):
         attribute = node.attributes.pop(name, None)
         if attribute is not None:

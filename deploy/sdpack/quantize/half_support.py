@@ -1,0 +1,114 @@
+"""Which nodes, and which of their inputs, cannot be 16-bit, as their operators' ONNX schemas say."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import onnx.defs
+import onnx_ir as ir
+
+# Operators whose attribute of this name says which type they make. They stay in fp32 whole: some
+# have kernels for nothing else, and what they make (random numbers, windows) is worth its digits.
+MAKES_TYPE = ("dtype", "output_datatype")
+WITHOUT_HALF = frozenset({"Range", "RoiAlign"})  # whatever their schemas say
+STASHED = frozenset({"LayerNormalization"})  # its statistics are fp32 whatever its input is
+FLOAT_INPUTS = {"Resize": frozenset({1, 2}), "Upsample": frozenset({1})}
+_TYPES = {ir.DataType.FLOAT16: "tensor(float16)", ir.DataType.BFLOAT16: "tensor(bfloat16)"}
+_FLOAT = "tensor(float)"
+
+
+def stays_wide(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> bool:
+    """Whether a node has to compute in fp32 in a graph of this 16-bit type.
+
+    It has to where its operator has no form in the type, chooses its output type by an attribute,
+    or takes or makes sequences or optionals of fp32 tensors, which no Cast converts.
+    """
+    if node.op_type in WITHOUT_HALF or any(_is_container(v) for v in (*node.inputs, *node.outputs)):
+        return True
+    schema = _schema_of(model, node, dtype)
+    if schema is None:
+        return False
+    if any(name in schema.attributes for name in MAKES_TYPE):
+        return True
+    outputs = _used_outputs(schema, node)
+    made = set(outputs.values())
+    if node.op_type in STASHED and max(outputs, default=0) > 0:
+        return True
+    if any(_is_float_alone(schema, schema_type, dtype) for schema_type in made):
+        return True
+    taken = {_formal(schema.inputs, place).type_str for place in _float_inputs(schema, node)}
+    return any(_is_float_alone(schema, t, dtype) and t in made for t in taken)
+
+
+def float_inputs(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> frozenset[int]:
+    """Places of the inputs that are fp32 though the node computes in this 16-bit type."""
+    fixed = FLOAT_INPUTS.get(node.op_type, frozenset())
+    schema = _schema_of(model, node, dtype)
+    if schema is None:
+        return fixed
+    return fixed | {
+        place
+        for place in _float_inputs(schema, node)
+        if _is_float_alone(schema, _formal(schema.inputs, place).type_str, dtype)
+    }
+
+
+def _is_container(value: ir.Value | None) -> bool:
+    contained = value is not None and isinstance(value.type, (ir.SequenceType, ir.OptionalType))
+    return contained and value is not None and value.dtype is ir.DataType.FLOAT
+
+
+def _schema_of(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> onnx.defs.OpSchema | None:
+    """The schema that says which types a node takes; None: ONNX has none of that operator.
+
+    For bf16 it is the newest: operators took that type late, compilers take it in any opset.
+    """
+    opset = model.graph.opset_imports.get(node.domain, 0)
+    newest = dtype is ir.DataType.BFLOAT16
+    return _schema(node.op_type, 0 if newest else opset, node.domain)
+
+
+@cache
+def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
+    try:
+        if opset == 0:
+            return onnx.defs.get_schema(op_type, domain=domain)
+        return onnx.defs.get_schema(op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _formal(
+    formals: list[onnx.defs.OpSchema.FormalParameter], place: int
+) -> onnx.defs.OpSchema.FormalParameter:
+    """The formal parameter of a place; the last one may be given several times."""
+    return formals[min(place, len(formals) - 1)]
+
+
+def _float_inputs(schema: onnx.defs.OpSchema, node: ir.Node) -> list[int]:
+    if not schema.inputs:
+        return []
+    return [
+        place
+        for place, value in enumerate(node.inputs)
+        if value is not None and value.dtype is ir.DataType.FLOAT
+    ]
+
+
+def _used_outputs(schema: onnx.defs.OpSchema, node: ir.Node) -> dict[int, str]:
+    """Places and types, as the schema has them, of the fp32 outputs that something takes."""
+    return {
+        place: _formal(schema.outputs, place).type_str
+        for place, value in enumerate(node.outputs)
+        if value.dtype is ir.DataType.FLOAT and (value.uses() or value.is_graph_output())
+    }
+
+
+def _is_float_alone(schema: onnx.defs.OpSchema, schema_type: str, dtype: ir.DataType) -> bool:
+    """Whether a type of the schema's allows fp32 and not the 16-bit type."""
+    allowed = {schema_type}
+    for constraint in schema.type_constraints:
+        if constraint.type_param_str == schema_type:
+            allowed = set(constraint.allowed_type_strs)
+    return _FLOAT in allowed and _TYPES[dtype] not in allowed
