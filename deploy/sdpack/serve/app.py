@@ -27,6 +27,7 @@ from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.openai_api import openai_routes
 from sdpack.serve.painter import Painter
+from sdpack.serve.request_model import values_of
 from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
 from sdpack.serve.service import OWN_BYTES, Service, size_words
@@ -179,14 +180,16 @@ def _describe(app: FastAPI, service: Service) -> None:
 def _narrow(schemas: dict[str, Any], service: Service) -> None:
     """Say in the schemas of requests what this bundle and this server take."""
     texts, most = service.limits.prompt, service.most_pictures
+
+    def narrow(name: str, field: str, **restrictions: Any) -> None:
+        values_of(schemas[name]["properties"][field]).update(restrictions)
+
     for name in ("PicturesRequest", "GenerationRequest"):
-        fields = schemas[name]["properties"]
-        fields["n"]["anyOf"][0]["maximum"] = most
-        fields["prompt"]["maxLength"] = fields["negative_prompt"]["anyOf"][0]["maxLength"] = texts
-        fields["seed"]["anyOf"][0]["maximum"] = LARGEST_SEED - most
-        fields["model"]["anyOf"][0]["enum"] = [service.name]
-        fields["size"]["anyOf"][0]["enum"] = ["auto", *map(size_words, service.sizes)]
-        fields["steps"]["anyOf"][0]["enum"] = service.steps
-    fields = schemas["WebUiRequest"]["properties"]
-    fields["prompt"]["maxLength"] = fields["negative_prompt"]["anyOf"][0]["maxLength"] = texts
-    fields["steps"]["anyOf"][0]["enum"] = service.steps
+        narrow(name, "n", maximum=most)
+        narrow(name, "seed", maximum=LARGEST_SEED - most)
+        narrow(name, "model", enum=[service.name])
+        narrow(name, "size", enum=["auto", *map(size_words, service.sizes)])
+    for name in ("PicturesRequest", "GenerationRequest", "WebUiRequest"):
+        narrow(name, "prompt", maxLength=texts)
+        narrow(name, "negative_prompt", maxLength=texts)
+        narrow(name, "steps", enum=service.steps)

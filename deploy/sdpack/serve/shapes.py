@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sdpack.serve.pictures import Encoding
+from sdpack.serve.request_model import RequestModel
 
 MOST = 10_000  # of anything that is counted
 
@@ -24,7 +25,7 @@ Text = Annotated[str, AfterValidator(_is_text)]
 Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)]
 
 
-class PicturesRequest(BaseModel):
+class PicturesRequest(RequestModel):
     """What to draw, as OpenAI's images API has it, and what of a diffusion model more."""
 
     model_config = ConfigDict(extra="forbid")
@@ -120,7 +121,7 @@ class JobData(BaseModel):
     data: list[PictureData] = []
 
 
-class WebUiRequest(BaseModel):
+class WebUiRequest(RequestModel):
     """What AUTOMATIC1111's web UI is asked for; what this server does not know is passed over."""
 
     model_config = ConfigDict(extra="ignore")

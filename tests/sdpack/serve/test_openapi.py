@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from collections import Counter
@@ -12,6 +13,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sdpack.serve.app import Settings
 from sdpack.serve.connection import Connection
@@ -39,7 +41,10 @@ OPERATIONS = (
     ("GET", "/metrics"),
     ("GET", "/capabilities"),
 )
+EXAMPLES = int(os.environ.get("SDPACK_FUZZ_EXAMPLES", "40"))  # requests of each operation
+DRAWING = ("/v1/images/generations", "/v1/jobs", "/sdapi/v1/txt2img")
 MALFORMED, CLIENTS = 10_000, 16
+ROOMY = Settings(Limits(wait_s=0, queue=10_000, keep_s=1.0, keep_bytes=2**40))
 
 
 def test_every_operation_is_listed() -> None:
@@ -58,7 +63,7 @@ def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, pat
         operation = schema[path][method]
 
         @given(operation.as_strategy())
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
         def test(case: Any) -> None:
             answer = case.call()
             assert answer.status_code < 500
@@ -67,6 +72,37 @@ def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, pat
             case.validate_response(answer, excluded_checks=excused)
 
         test()
+
+
+@pytest.mark.parametrize("path", DRAWING)
+def test_null_in_any_optional_field_is_answered_as_if_it_were_absent(path: str) -> None:
+    with serving(FakePainter(), ROOMY) as (url, _, _), httpx.Client(base_url=url) as asking:
+        while asking.get("/readyz").status_code != 200:
+            pass
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+        operation = schema[path]["POST"]
+        optional = optional_fields(asking.get("/openapi.json").json(), path)
+        assert {"seed", "steps", "negative_prompt"} <= optional
+
+        @given(operation.as_strategy(), st.sets(st.sampled_from(sorted(optional))))
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        def test(case: Any, nulls: set[str]) -> None:
+            given = {name: value for name, value in case.body.items() if name not in nulls}
+            absent = asking.post(path, json=given)
+            null = asking.post(path, json={**given, **dict.fromkeys(nulls)})
+            every = asking.post(path, json={**dict.fromkeys(optional), **given})
+            assert absent.status_code == null.status_code == every.status_code
+            assert absent.status_code < 500
+
+        test()
+
+
+def optional_fields(document: dict[str, Any], path: str) -> set[str]:
+    """Names of what a request to a path may leave out."""
+    content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    name = content["schema"]["$ref"].rpartition("/")[2]
+    request = document["components"]["schemas"][name]
+    return set(request["properties"]) - set(request.get("required", ()))
 
 
 def test_malformed_requests_are_refused_or_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
