@@ -47,6 +47,11 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
     "repeatable.",
 )
 @click.option(
+    "--model-alias",
+    multiple=True,
+    help="A model name to accept besides the bundle's, such as dall-e-3; repeatable.",
+)
+@click.option(
     "--batch",
     type=click.IntRange(min=1),
     help="Most pictures drawn together; default: the bundle's.",
@@ -75,6 +80,7 @@ def command(
     api_key_file: Path | None,
     cors_origin: tuple[str, ...],
     allowed_host: tuple[str, ...],
+    model_alias: tuple[str, ...],
     batch: int | None,
     queue: int,
     wait_ms: float,
@@ -116,6 +122,7 @@ def command(
         read_keys(api_key_file) if api_key_file else (),
         cors_origin,
         (host, *allowed_host),
+        model_alias,
         batch,
         threads,
         least_memory,

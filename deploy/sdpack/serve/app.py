@@ -46,6 +46,7 @@ class Settings:
         origins: web origins whose pages may ask the server; none but its own by default.
         hosts: names the server goes by besides its addresses and localhost, where no key is asked
             for.
+        aliases: model names that are accepted besides the bundle's own.
         batch: the most pictures drawn together; the bundle's own by default.
         threads: of the CPU.
         least_memory: what is freed is handed back at once, even where there is room.
@@ -55,6 +56,7 @@ class Settings:
     keys: Sequence[str] = ()
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    aliases: Sequence[str] = ()
     batch: int | None = None
     threads: int | None = None
     least_memory: bool = False
@@ -69,7 +71,15 @@ def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Set
     thrifty = settings.least_memory or not has_room(manifest, runtime, own)
     painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage, thrifty)
     scheduler = Scheduler(painter, batch, settings.limits, metrics)
-    return Service(manifest, painter, settings.limits, metrics, scheduler, Jobs(settings.limits))
+    return Service(
+        manifest,
+        painter,
+        settings.limits,
+        metrics,
+        scheduler,
+        Jobs(settings.limits),
+        settings.aliases,
+    )
 
 
 def application(
@@ -187,7 +197,7 @@ def _narrow(schemas: dict[str, Any], service: Service) -> None:
     for name in ("PicturesRequest", "GenerationRequest"):
         narrow(name, "n", maximum=most)
         narrow(name, "seed", maximum=LARGEST_SEED - most)
-        narrow(name, "model", enum=[service.name])
+        narrow(name, "model", enum=list(service.names))
         narrow(name, "size", enum=["auto", *map(size_words, service.sizes)])
     for name in ("PicturesRequest", "GenerationRequest", "WebUiRequest"):
         narrow(name, "prompt", maxLength=texts)

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from sdpack.serve.answers import ERRORS, NotFoundError
-from sdpack.serve.pictures import Format
-from sdpack.serve.service import Service, size_words
+from sdpack.serve.pictures import Encoding, Format
+from sdpack.serve.service import BadRequestError, Service, size_words
 from sdpack.serve.shapes import (
     Generation,
     GenerationRequest,
@@ -52,14 +52,14 @@ def openai_routes(service: Service) -> APIRouter:
 
     @routes.get("/v1/models")
     async def models() -> ModelList:
-        """The one model there is."""
-        return ModelList(data=[_model(service)])
+        """The one model there is, under each of its names."""
+        return ModelList(data=[_model(service, name) for name in service.names])
 
-    @routes.get("/v1/models/{name}", responses={404: ERRORS[404]})
+    @routes.get("/v1/models/{name:path}", responses={404: ERRORS[404]})
     async def model(name: str) -> ModelData:
-        """A model by its name."""
+        """The model by one of its names."""
         see_that_it_is_served(service, name)
-        return _model(service)
+        return _model(service, name)
 
     @routes.get(
         PICTURES,
@@ -90,11 +90,15 @@ def understood(service: Service, asked: PicturesRequest) -> Asked:
     """A request as a job.
 
     Raises:
-        BadRequestError: it cannot be drawn.
+        BadRequestError: it cannot be drawn, or not in that format.
         NotFoundError: it names another model.
     """
     if asked.model is not None:
         see_that_it_is_served(service, asked.model)
+    if asked.output_format is Encoding.PNG and asked.output_compression not in (None, 100):
+        raise BadRequestError(
+            "output_compression", "png is lossless and takes only 100; use jpeg or webp"
+        )
     return service.asked(
         asked.prompt,
         1 if asked.n is None else asked.n,
@@ -108,15 +112,19 @@ def understood(service: Service, asked: PicturesRequest) -> Asked:
 
 
 def see_that_it_is_served(service: Service, name: str) -> None:
-    """Raises NotFoundError for another model than the bundle."""
-    if name != service.name:
+    """Raises NotFoundError for a name that is neither the bundle's nor one of its aliases."""
+    if name not in service.names:
+        shown = name[:80]
+        known = ", ".join(map(repr, service.names))
         raise NotFoundError(
-            f"there is no model {name[:80]!r} here, only {service.name!r}", "model_not_found"
+            f"there is no model {shown!r} here, only {known}; leave `model` out, or start the "
+            "server with --model-alias to accept another name",
+            "model_not_found",
         )
 
 
-def _model(service: Service) -> ModelData:
-    return ModelData(id=service.name, created=int(service.started))
+def _model(service: Service, name: str) -> ModelData:
+    return ModelData(id=name, created=int(service.started))
 
 
 def picture_data(request: Request, job: Job, number: int) -> PictureData:

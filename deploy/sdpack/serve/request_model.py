@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 NULL = {"type": "null"}
 ANNOTATIONS = ("title", "description", "default", "deprecated", "examples")
@@ -46,6 +53,18 @@ class RequestModel(BaseModel):
             name: field if name in required else nullable(field) for name, field in fields.items()
         }
         return schema
+
+
+def or_say(reason: str) -> WrapValidator:
+    """A validator that gives its own reason for what a field's type refuses."""
+
+    def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as cause:
+            raise PydanticCustomError("unsupported", "{reason}", {"reason": reason}) from cause
+
+    return WrapValidator(check)
 
 
 def nullable(field: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sdpack.bundle import Manifest
@@ -43,6 +44,7 @@ class Service:
     """A bundle, whoever draws it, and what is known of its work.
 
     Attributes:
+        aliases: model names that are accepted besides the bundle's own.
         failed: why it will never be ready.
     """
 
@@ -52,6 +54,7 @@ class Service:
     metrics: Metrics
     scheduler: Scheduler
     jobs: Jobs
+    aliases: Sequence[str] = ()
     ready: bool = False
     failed: SdpackError | None = None
     started: float = field(default_factory=time.time)
@@ -60,6 +63,11 @@ class Service:
     def name(self) -> str:
         """Of the model, as clients call it."""
         return self.manifest.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the model that clients may give, the bundle's own first."""
+        return tuple(dict.fromkeys((self.name, *self.aliases)))
 
     @property
     def sizes(self) -> tuple[Size, ...]:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sdpack.serve.pictures import Encoding
-from sdpack.serve.request_model import RequestModel
+from sdpack.serve.request_model import RequestModel, or_say
 
 MOST = 10_000  # of anything that is counted
+UNUSED = "Accepted for OpenAI's clients; it changes nothing."
 
 
 def _is_text(text: str) -> str:
@@ -31,14 +32,14 @@ class PicturesRequest(RequestModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: Annotated[Text, Field(min_length=1, description="What to draw.")]
-    model: Text | None = Field(None, description="The bundle's name; see /v1/models.")
+    model: Text | None = Field(None, description="The bundle's name or an alias; see /v1/models.")
     n: int | None = Field(1, ge=1, le=MOST, description="Pictures; number i starts from seed + i.")
     size: Text | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
     output_compression: int | None = Field(
-        None, ge=0, le=100, description="The quality of a lossy format."
+        None, ge=0, le=100, description="Quality of jpeg and webp; png takes only 100."
     )
-    user: Text | None = Field(None, description="Taken and not used.")
+    user: Text | None = Field(None, description=UNUSED)
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: a random one.")
     steps: int | None = Field(None, ge=1, le=MOST, description="One of /capabilities.")
     guidance_scale: Guidance | None = None
@@ -46,14 +47,37 @@ class PicturesRequest(RequestModel):
 
 
 class GenerationRequest(PicturesRequest):
-    """As OpenAI's images API has it; what only its own models know is taken and not used."""
+    """As OpenAI's images API has it, with the fields that only its own models know.
+
+    Those that ask for a result this server cannot give are refused; those that are only a
+    preference are accepted, and their descriptions say that they change nothing.
+    """
 
     response_format: Literal["b64_json", "url"] = "b64_json"
-    quality: Text | None = Field(None, description="Taken and not used.")
-    style: Text | None = Field(None, description="Taken and not used.")
-    background: Text | None = Field(None, description="Taken and not used.")
-    moderation: Text | None = Field(None, description="Taken and not used.")
-    stream: Literal[False] | None = Field(None, description="Pictures come when they are whole.")
+    background: Annotated[
+        Literal["auto", "opaque"], or_say("pictures here are opaque; use opaque or auto")
+    ] = Field("auto", description="Pictures are opaque; transparent is refused.")
+    stream: Annotated[
+        Literal[False],
+        or_say("pictures are sent whole; leave it out, or follow a job's steps at /v1/jobs"),
+    ] = Field(False, description="Pictures are sent whole; see /v1/jobs for progress.")
+    partial_images: Annotated[
+        Literal[0], or_say("pictures are sent whole; leave it out, or use 0")
+    ] = Field(0, description="Pictures are sent whole.")
+    frame_count: Annotated[None, or_say("there are no animations; leave it out")] = None
+    frame_duration_ms: Annotated[None, or_say("there are no animations; leave it out")] = None
+    svg: Annotated[None, or_say("there are no vector graphics; leave it out")] = None
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
+        Field(None, description=f"{UNUSED} Ask for `steps` instead.")
+    )
+    style: Literal["vivid", "natural"] | None = Field(
+        None, description=f"{UNUSED} Describe the style in the prompt."
+    )
+    complexity: Literal["low", "medium", "high"] | None = Field(None, description=UNUSED)
+    moderation: Literal["low", "auto"] | None = Field(
+        None, description=f"{UNUSED} Nothing is filtered."
+    )
+    safety_identifier: Text | None = Field(None, description=UNUSED)
 
 
 class PictureData(BaseModel):
@@ -70,6 +94,7 @@ class Generation(BaseModel):
     created: int
     data: list[PictureData]
     output_format: Encoding
+    background: Literal["opaque"] = "opaque"
     size: str
 
 

@@ -85,13 +85,20 @@ class FakePainter:
             return BrokenPictureError("a picture is one flat colour")
         picture = np.full((kind.height, kind.width, 3), seed % 256, np.uint8)
         picture[0] = 255
+        if prompt == "noise":
+            return np.random.default_rng(seed).integers(0, 256, picture.shape, np.uint8)
         return picture
 
     def close(self) -> None:
         self.closed = True
 
 
-def service(painter: FakePainter, limits: Limits | None = None, batch: int = 4) -> Service:
+def service(
+    painter: FakePainter,
+    limits: Limits | None = None,
+    batch: int = 4,
+    aliases: Sequence[str] = (),
+) -> Service:
     chosen = limits or Limits(wait_s=0.0)
     metrics = Metrics(batch, 100)
     scheduler = Scheduler(painter, batch, chosen, metrics)  # type: ignore[arg-type]
@@ -102,6 +109,7 @@ def service(painter: FakePainter, limits: Limits | None = None, batch: int = 4) 
         metrics,
         scheduler,
         Jobs(chosen),
+        aliases,
     )
 
 
@@ -117,7 +125,7 @@ def serving(
 ) -> Iterator[tuple[str, Server, Service]]:
     """A real server on a port of this machine: where it is, itself, and what it serves."""
     given = settings or Settings(Limits(wait_s=0.0))
-    served = service(painter, given.limits)
+    served = service(painter, given.limits, aliases=given.aliases)
     ended: list[Server] = []
 
     def failed() -> None:
