@@ -87,6 +87,30 @@ def answer(error: Exception) -> JSONResponse:
     return _response(status, data, headers)
 
 
+def _wrong_body(request: Request) -> str:
+    """Why a request's body was not read as the fields of a JSON object."""
+    if request.headers.get("content-length") == "0" or not _has_body(request):
+        return "the request has no body; send a JSON object and Content-Type: application/json"
+    given = request.headers.get("content-type")
+    if given is None:
+        return "send Content-Type: application/json; the request has no content type"
+    if not _is_json(given):
+        return f"send Content-Type: application/json, not {given[:80]!r}"
+    return 'the request must be a JSON object, such as {"prompt": "a red heart"}'
+
+
+def _has_body(request: Request) -> bool:
+    return "content-length" in request.headers or "transfer-encoding" in request.headers
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether a body of this media type is read as JSON (RFC 6839 for the suffix)."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )
+
+
 def _response(
     status: int, data: ErrorData, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
@@ -106,9 +130,13 @@ def add_answers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> JSONResponse:
         problem = error.errors()[0]
+        if tuple(problem["loc"]) == ("body",):
+            return _response(400, _wrong(_wrong_body(request)))
         steps = [str(step) for step in problem["loc"] if step not in ("body", "query", "path")]
         if problem["type"] == "json_invalid":
-            return _response(400, _wrong(f"the request is no JSON: {problem['ctx']['error']}"))
+            return _response(
+                400, _wrong(f"the request is not valid JSON: {problem['ctx']['error']}")
+            )
         name = ".".join(steps)[:80]
         told = str(problem["msg"]).encode(errors="replace").decode()
         shown = name.encode(errors="replace").decode()

@@ -151,6 +151,32 @@ def test_a_body_that_is_no_request_is_refused(asking: httpx.Client, body: bytes)
     assert error(answer)["message"]
 
 
+@pytest.mark.parametrize("path", [GENERATE, "/v1/jobs", "/sdapi/v1/txt2img", "/sdapi/v1/options"])
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        (b'{"prompt": "a"}', None, "send Content-Type: application/json"),
+        (
+            b'{"prompt": "a"}',
+            "application/x-www-form-urlencoded",
+            "send Content-Type: application/json, not 'application/x-www-form-urlencoded'",
+        ),
+        (b"", None, "the request has no body"),
+        (b"", "application/json", "the request has no body"),
+        (b"[]", "application/json", "must be a JSON object"),
+        (b"3", "application/vnd.api+json; charset=utf-8", "must be a JSON object"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_told_what_to_send(
+    asking: httpx.Client, path: str, body: bytes, kind: str | None, said: str
+) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    answer = asking.post(path, content=body, headers=headers)
+    assert answer.status_code == 400
+    assert said in error(answer)["message"]
+    assert "dictionary" not in answer.text
+
+
 def test_another_model_is_not_here(asking: httpx.Client) -> None:
     answer = asking.post(GENERATE, json={"prompt": "a cat", "model": "dall-e-3"})
     assert answer.status_code == 404
