@@ -404,6 +404,15 @@ def open_bundle(folder: Path) -> Manifest:
     return manifest
 
 
+def bundle_files(folder: Path) -> list[Path]:
+    """What is read of a bundle: what ships, and what `verify` wrote; of another path itself."""
+    try:
+        manifest = read_manifest(folder)
+    except BundleError:
+        return [folder]
+    return [folder / name for name in (MANIFEST, VERIFIED, *manifest.files)]
+
+
 def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
     """Write a bundle whole: `fill` gets an empty folder; checksums and manifest come last.
 

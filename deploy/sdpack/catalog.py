@@ -399,6 +399,11 @@ class LocatedCatalog:
             if path is not None:
                 yield f"quality.{key}", self.path(path)
 
+    def files(self) -> list[Path]:
+        """What is read of it on this machine: its own file, and every path it names."""
+        own = [self.folder / CATALOG_FILE] if (self.folder / CATALOG_FILE).is_file() else []
+        return [*own, *(path for _, path in self.local_files())]
+
     def sources(self) -> Iterator[tuple[str, Source]]:
         """Every source the catalog names, with the key that names it."""
         catalog = self.catalog
@@ -507,13 +512,18 @@ def find_catalog(name: str) -> LocatedCatalog:
     raise CatalogError(f"no catalog {name!r}{meant} Known: {known}, or a .yaml file or its folder")
 
 
+def catalog_file(path: Path) -> Path:
+    """The file a catalog is written to, by a folder or a file."""
+    return path if path.suffix in (".yaml", ".yml") else path / CATALOG_FILE
+
+
 def write_catalog(catalog: Catalog, path: Path) -> Path:
     """Write a catalog whose paths are absolute, into a folder or a .yaml file; returns the file.
 
     Raises:
         OSError: it cannot be written.
     """
-    file = path if path.suffix in (".yaml", ".yml") else path / CATALOG_FILE
+    file = catalog_file(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     values = catalog.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     text = yaml.safe_dump({"schema": catalog.version, **values}, sort_keys=False, width=100)

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.ordering import order_of, order_options
+from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 from sdpack.verdict import best_mixes, columns, verdict
@@ -51,6 +52,7 @@ def command(
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(profile_name)
     order = order_of(profile, out or Path("engines") / profile.name, budget, **asked)
+    check_spared(files_read(order, profile_name, asked["catalog_name"]), [order.out])
     from sdpack.pack.order import check
 
     check(order)

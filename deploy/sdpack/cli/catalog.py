@@ -9,6 +9,7 @@ import click
 from sdpack.catalog import (
     LocatedCatalog,
     builtin_catalogs,
+    catalog_file,
     default_catalog,
     find_catalog,
     write_catalog,
@@ -17,6 +18,7 @@ from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.require import require
 from sdpack.errors import StoreError
+from sdpack.overwrite import check_spared
 from sdpack.placement import TEXT_ENCODERS, Role
 from sdpack.precision import Runtime
 from sdpack.units import format_count
@@ -134,6 +136,7 @@ def from_model(
     from sdpack.export.adopt import Adoption, adopt
 
     roles = frozenset(Role(role) for role in left_out)
+    check_spared([Path(model)], [catalog_file(out)])
     found = adopt(model, Adoption(steps, guidance_scale, image_size, roles))
     try:
         path = write_catalog(found.catalog, out)

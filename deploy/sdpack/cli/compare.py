@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
+from sdpack.overwrite import check_spared
 
 EPILOG = """\b
 Examples:
@@ -34,6 +36,7 @@ def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) ->
     require_charts()
     from sdpack.report.compare import compare, write_comparison
 
+    check_spared([*bundle_files(first), *bundle_files(second)], [] if brief else [out])
     found = compare(first, second)
     if brief:
         click.echo(found.summary)

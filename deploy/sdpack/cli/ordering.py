@@ -116,3 +116,13 @@ def _adopted(model: str) -> LocatedCatalog:
     from sdpack.export.adopt import adopt
 
     return adopt(model)
+
+
+def files_read(order: Order, profile_name: str, catalog_name: str | None) -> list[Path]:
+    """What a build or a study reads that a user may have given: none of it is to be overwritten.
+
+    Args:
+        profile_name, catalog_name: as they were given; names that are no files are left out.
+    """
+    given = [Path(name) for name in (profile_name, catalog_name) if name]
+    return [*order.located.files(), *(path for path in given if path.is_file())]

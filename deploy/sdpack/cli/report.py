@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
+from sdpack.overwrite import check_spared
 from sdpack.units import format_bytes
 
 EPILOG = """\b
@@ -33,6 +35,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
     Of a ledger that holds a study and no build, those of the study.
     """
     require_charts()
+    check_spared(bundle_files(source), [] if out is None else [out])
     from sdpack.record import STUDY
     from sdpack.report.build_page import said, write_report
     from sdpack.report.charts import point_rows

@@ -10,11 +10,12 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from sdpack.bundle import open_bundle
+from sdpack.bundle import bundle_files, open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.errors import PromptError, StoreError
+from sdpack.overwrite import check_spared
 from sdpack.precision import Runtime
 from sdpack.profile import Size, parse_sizes
 
@@ -64,6 +65,7 @@ def command(
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
+    check_spared(bundle_files(bundle), _files(out, len(prompts)))
     asked = partial(
         request,
         manifest,
@@ -78,7 +80,7 @@ def command(
         drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
         for number, prompt in enumerate(prompts):
             (picture,) = drawer.draw(asked([prompt], [seed + number]))
-            path = out if out.suffix == ".png" else out / f"{number + 1}.png"
+            path = _files(out, len(prompts))[number]
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(path)
@@ -104,3 +106,10 @@ def _one_size(text: str | None) -> Size | None:
     if len(sizes) > 1:
         raise PromptError(f"--size {text} names {len(sizes)} sizes; give one")
     return sizes[0]
+
+
+def _files(out: Path, count: int) -> list[Path]:
+    """Where the pictures go: the one file, or numbered ones in a folder."""
+    if out.suffix == ".png":
+        return [out]
+    return [out / f"{number}.png" for number in range(1, count + 1)]

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.ordering import order_of, order_options
+from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.errors import InputError, ProfileError
+from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
@@ -24,6 +25,7 @@ Examples:
 Stopped at any moment, the same command goes on where it was; run twice, it draws nothing.
 """
 MOST = 64  # budgets
+WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
 
 
 @click.command("study", epilog=EPILOG)
@@ -53,6 +55,8 @@ def command(
     """
     asked = parse_budgets(budgets)
     order = order_of(find_profile(profile_name), out, max(asked), **of_order)
+    written = [out / name for name in WRITTEN]
+    check_spared(files_read(order, profile_name, of_order["catalog_name"]), written)
     from sdpack.bundle import LEDGER
     from sdpack.pack.study import study
     from sdpack.report.study_page import PAGE, write_study

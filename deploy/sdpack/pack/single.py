@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from sdpack.artifacts import Artifact, Store, digest, explain_io, file_sha256
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import InfeasibleError, InputError, QuantizationError, StoreError
 from sdpack.onnx_file import files_of, read, write
+from sdpack.overwrite import check_spared
 from sdpack.pack.allocate import Choice, Limit, Option, allocate
 from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.sources import REVISION, versions
@@ -180,6 +182,7 @@ def _check(task: Task) -> None:
         raise InputError(f"{recipe} needs real inputs of the graph; give --calibration FILE.npz")
     if task.out.resolve() == task.path.resolve():
         raise InputError(f"{task.out} is the graph itself; choose another --out")
+    check_spared([*files_of(task.path), *task.calibration], [task.out, Path(f"{task.out}.data")])
     if not task.out.parent.is_dir():
         raise InputError(f"{task.out.parent} is no folder; make it, or choose another --out")
 
@@ -254,7 +257,8 @@ class _Quantizing:
     @cached_property
     def _content(self) -> str:
         self.say(f"reading {self.task.path}")
-        return digest({p.name: file_sha256(p) for p in files_of(self.task.path)})
+        path = self.task.path
+        return digest({os.path.relpath(p, path.parent): file_sha256(p) for p in files_of(path)})
 
     @cached_property
     def _seen(self) -> Artifact | None:

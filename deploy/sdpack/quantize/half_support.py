@@ -1,7 +1,8 @@
-"""Which nodes, and which of their inputs, cannot be 16-bit, as their operators' ONNX schemas say."""
+"""Which nodes, and which of their inputs, cannot be 16-bit, as the ONNX schemas say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import onnx
@@ -80,7 +81,7 @@ def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
 
 
 def _formal(
-    formals: list[onnx.defs.OpSchema.FormalParameter], place: int
+    formals: Sequence[onnx.defs.OpSchema.FormalParameter], place: int
 ) -> onnx.defs.OpSchema.FormalParameter:
     """The formal parameter of a place; the last one may be given several times."""
     return formals[min(place, len(formals) - 1)]
