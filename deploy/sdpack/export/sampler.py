@@ -10,7 +10,8 @@ import copy
 import inspect
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,24 @@ from torch import Tensor
 
 from sdpack.conditioning import Family
 from sdpack.errors import SchedulerError, SourceError
+from sdpack.export.instead import NONLINEAR, UnusableError, way_out
 from sdpack.runtime.sampler import SamplerTable
 
 TOLERANCE = 1e-4
-NONLINEAR_SETTINGS = ("thresholding", "clip_sample")
+CONFIG = "scheduler_config.json"
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.
 AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
+# What schedulers of diffusers raise at settings or numbers of steps they cannot do.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def load_scheduler(folder: Path, family: Family | None = None) -> Any:
@@ -40,7 +53,7 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
     """
     import diffusers
 
-    path = folder / "scheduler_config.json"
+    path = folder / CONFIG
     try:
         name = json.loads(path.read_text())["_class_name"]
         found = getattr(diffusers, name, None)
@@ -51,14 +64,36 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
             known = _settings(made)
             own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in known}
             made = cast(Any, found).from_config(made.config, **own)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as cause:
+    except (OSError, *FAILURES) as cause:
         raise SourceError(f"{path}: no scheduler's config ({cause!r})") from cause
     return made
 
 
-def _settings(scheduler: Any) -> Collection[str]:
-    """The keys of a config that a scheduler heeds; others may be in it from another class."""
-    return inspect.signature(type(scheduler).__init__).parameters.keys()
+def scheduler_table(
+    folder: Path, family: Family, steps: int, latent_rows: tuple[int, int], patch: int
+) -> SamplerTable:
+    """The table of the scheduler in a folder, run as diffusers' pipeline of a family runs it.
+
+    Args:
+        latent_rows: height and width of a picture's latents.
+        patch: side in latent pixels of a denoiser's token.
+
+    Raises:
+        SourceError: the folder holds no scheduler.
+        SchedulerError: the scheduler is not linear, or cannot do so many steps.
+    """
+    scheduler = load_scheduler(folder, family)
+    settings = run_settings(scheduler, family, steps, latent_rows, patch)
+    try:
+        return sampler_table(scheduler, steps, settings)
+    except SchedulerError as error:
+        raise SchedulerError(f"{folder / CONFIG}: {error}") from error
+
+
+def _settings(scheduler: Any) -> Mapping[str, Any]:
+    """The keys of a config that a scheduler heeds, and its class's defaults."""
+    signature = inspect.signature(type(scheduler).__init__)
+    return {name: parameter.default for name, parameter in signature.parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -82,20 +117,21 @@ class RunSettings:
 
 
 PLAIN = RunSettings()
-PATCH = 2  # latent pixels a side of a token of those transformers whose schedule knows the size
 
 
 def run_settings(
-    scheduler: Any, family: Family, steps: int, latent_rows: tuple[int, int]
+    scheduler: Any, family: Family, steps: int, latent_rows: tuple[int, int], patch: int
 ) -> RunSettings:
     """How diffusers' pipeline of a family sets its scheduler's timesteps.
 
     Args:
         latent_rows: height and width of a picture's latents.
+        patch: side in latent pixels of a denoiser's token.
     """
     config = scheduler.config
     shifted = family in (Family.FLUX, Family.SD3) and config.get("use_dynamic_shifting")
-    mu = _shift(config, latent_rows[0] * latent_rows[1] // PATCH**2, family) if shifted else None
+    tokens = (latent_rows[0] // patch) * (latent_rows[1] // patch)
+    mu = _shift(config, tokens, family) if shifted else None
     named = family is Family.FLUX and not config.get("use_flow_sigmas")
     sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if named else None
     return RunSettings(sigmas, mu)
@@ -113,29 +149,74 @@ def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN) -> 
     """The table of a diffusers scheduler at `steps` steps; the scheduler itself is left as it was.
 
     Raises:
-        SchedulerError: it is not linear, or draws noise in a way of its own.
+        SchedulerError: it is not linear, cannot do so many steps, or draws noise in a way of its
+            own; says which setting or scheduler to take instead, if one of those tried works.
+    """
+    try:
+        return _checked_table(scheduler, steps, settings)
+    except UnusableError as error:
+        name = type(scheduler).__name__
+
+        def works(other: Any, count: int = steps) -> bool:
+            again = RunSettings(settings.sigmas if count == steps else None, settings.mu)
+            try:
+                _checked_table(other, count, again)
+            except UnusableError:
+                return False
+            return True
+
+        instead = way_out(scheduler, _settings(scheduler), steps, works)
+        about = f" with {instead.setting}" if instead.setting else ""
+        raise SchedulerError(f"{name}{about} {error}; {instead.advice}") from error
+
+
+def _checked_table(scheduler: Any, steps: int, settings: RunSettings) -> SamplerTable:
+    """The table, once it is seen to be what the scheduler does.
+
+    Raises:
+        UnusableError: it is not.
     """
     name = type(scheduler).__name__
-    heeded = [key for key in NONLINEAR_SETTINGS if key in _settings(scheduler)]
-    on = [key for key in heeded if getattr(scheduler.config, key, False)]
+    if "Inverse" in name:
+        raise UnusableError("turns pictures into noise")
+    heeded = _settings(scheduler)
+    on = [key for key in NONLINEAR if key in heeded and getattr(scheduler.config, key, False)]
     if on:
-        raise SchedulerError(f"{name} with {on[0]} is not linear; set it to false in its config")
+        raise UnusableError("is not linear in what the denoiser predicts")
     try:
-        table = _table(scheduler, name, steps, settings)
-        worst = _disagreement(scheduler, table, settings)
-    except (ValueError, TypeError, RuntimeError, NotImplementedError, IndexError) as cause:
-        raise SchedulerError(f"{name} cannot be run at {steps} steps: {cause}") from cause
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = _table(scheduler, name, steps, settings)
+            numbers = (table.timesteps, table.inputs, table.samples)
+            if not all(np.isfinite(array).all() for array in numbers):
+                raise UnusableError(f"at {steps} steps gives numbers that are not finite")
+            worst = _disagreement(scheduler, table, settings)
+    except FAILURES as cause:
+        raise UnusableError(f"cannot be run at {steps} steps ({_words(cause)})") from cause
     if not worst < TOLERANCE:
-        raise SchedulerError(
-            f"{name} at {steps} steps is not linear, or draws noise of its own (its table is off "
-            f"by {worst:.1e}); choose another scheduler, for instance DPMSolverMultistepScheduler"
+        raise UnusableError(
+            f"at {steps} steps is not linear, or draws noise of its own (its table is off by "
+            f"{worst:.1e})"
         )
     return table
 
 
+def _words(cause: Exception) -> str:
+    lines = str(cause).splitlines()
+    return f"{type(cause).__name__}: {lines[0]}" if lines else type(cause).__name__
+
+
 def _prepared(scheduler: Any, steps: int, settings: RunSettings) -> tuple[Any, list[Any]]:
+    """A copy of a scheduler that is set to begin, and its timesteps.
+
+    It is told where it begins, as the pipelines of SDXL and Flux do. Otherwise it looks its first
+    timestep up, and where noise levels are so close that two share a timestep it skips one of them
+    and runs out of levels: on a cosine schedule with Karras's noise levels, for instance.
+    """
     fresh = copy.deepcopy(scheduler)
     fresh.set_timesteps(**settings.given(steps))
+    if hasattr(fresh, "set_begin_index"):
+        fresh.set_begin_index(0)
     return fresh, list(fresh.timesteps)
 
 
@@ -179,13 +260,18 @@ def _run(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Every model input and every sample of one run."""
     latents = start * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    # Those that take `eta` get 0, as pipelines give it; TCD's own default is another.
+    takes_eta = "eta" in inspect.signature(scheduler.step).parameters
+    more = {"eta": 0.0} if takes_eta else {}
     inputs, samples = [], []
     with _noise_from(draw):
         for k, timestep in enumerate(timesteps):
             given = latents
             if hasattr(scheduler, "scale_model_input"):
                 given = scheduler.scale_model_input(latents, timestep)
-            latents = scheduler.step(model(k, given), timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(model(k, given), timestep, latents, return_dict=False, **more)[
+                0
+            ]
             inputs.append(given)
             samples.append(latents)
     return inputs, samples
@@ -204,12 +290,12 @@ def _disagreement(scheduler: Any, table: SamplerTable, settings: RunSettings) ->
     inputs, samples = _run(
         fresh, timesteps, basis[0], lambda k, _: basis[1 + k], lambda: next(rest)
     )
-    worst = 0.0
+    errors: list[float] = []
     for rows, seen in ((table.inputs, inputs), (table.samples, samples)):
         for row, true in zip(torch.from_numpy(rows), seen, strict=True):
             error = (torch.tensordot(row, basis, 1) - true).abs().max()
-            worst = max(worst, float(error / true.abs().max().clamp_min(1)))
-    return worst
+            errors.append(float(error / true.abs().max().clamp_min(1)))
+    return float(np.max(errors))  # NaN if one is, which Python's max may pass over
 
 
 @contextmanager

@@ -88,6 +88,8 @@ def _table(values: dict[str, Any]) -> SamplerTable:
     shape = (len(timesteps), 1 + len(timesteps) + draws)
     if inputs.shape != shape or samples.shape != shape:
         raise ValueError(f"coefficients of shape {inputs.shape} and {samples.shape}, not {shape}")
+    if not all(np.isfinite(array).all() for array in (timesteps, inputs, samples)):
+        raise ValueError("some of its numbers are not finite")
     return SamplerTable(
         str(values["scheduler"]), int(values["steps"]), timesteps, inputs, samples, draws
     )

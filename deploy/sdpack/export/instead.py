@@ -1,0 +1,120 @@
+"""What to take instead of a scheduler that cannot be written as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdpack.errors import SdpackError
+
+# What makes a scheduler treat large numbers otherwise than small ones.
+NONLINEAR = ("thresholding", "clip_sample", "clip_denoised")
+FIRST: Mapping[str, Any] = {
+    **dict.fromkeys(NONLINEAR, False),
+    "rescale_betas_zero_snr": False,
+    "skip_prk_steps": True,
+}
+LAST: Mapping[str, Any] = {"final_sigmas_type": "sigma_min"}
+# What follows from the denoiser: it was trained so, and another choice draws other pictures.
+OF_THE_DENOISER = frozenset(
+    {
+        "beta_end",
+        "beta_schedule",
+        "beta_start",
+        "num_train_timesteps",
+        "prediction_type",
+        "trained_betas",
+    }
+)
+MORE: Mapping[str, str] = {
+    "rescale_betas_zero_snr": (
+        ', or prediction_type to "v_prediction" if the denoiser was trained so, which a schedule '
+        "that ends in pure noise needs"
+    ),
+    "thresholding": ", which was made for pixels and not for latents",
+}
+OTHERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
+FLOW_OTHERS = ("FlowMatchEulerDiscreteScheduler",)
+MORE_STEPS = 4  # than were asked for, at most
+
+
+class UnusableError(SdpackError):
+    """A scheduler cannot be written as a table; the message follows its name."""
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What to take.
+
+    Attributes:
+        advice: in words.
+        setting: of the scheduler's config, that has to change; "" where it is not one alone.
+    """
+
+    advice: str
+    setting: str = ""
+
+
+def way_out(
+    scheduler: Any,
+    defaults: Mapping[str, Any],
+    steps: int,
+    works: Callable[..., bool],
+) -> Instead:
+    """The first change that was seen to work: of one setting, of the steps, of the scheduler.
+
+    Args:
+        scheduler: of diffusers, that cannot be used as it is.
+        defaults: of the settings its class heeds.
+        steps: that were asked for.
+        works: whether a scheduler can be used; at other steps, if a second argument says so.
+    """
+    for key, value in _changes(scheduler.config, defaults):
+        other = _changed(type(scheduler), scheduler.config, {key: value})
+        if other is not None and works(other):
+            advice = f"set {key} to {json.dumps(value)} in its config{MORE.get(key, '')}"
+            return Instead(advice, f"{key} {_said(scheduler.config[key])}")
+    for count in range(steps + 1, steps + 1 + MORE_STEPS):
+        if works(scheduler, count):
+            return Instead(f"it can do {count} steps")
+    for kind in _others(defaults):
+        other = _changed(kind, scheduler.config, dict.fromkeys(NONLINEAR, False))
+        if other is not None and works(other):
+            return Instead(f"choose another scheduler, for instance {kind.__name__}")
+    return Instead("choose another scheduler")
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+def _changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings, each with a value it does not have: the usual culprits, then all back to what is
+    usual in the class.
+    """
+    usual = {
+        key: value
+        for key, value in defaults.items()
+        if key not in FIRST and key not in OF_THE_DENOISER
+    }
+    for changes in (FIRST, usual, LAST):
+        for key, value in changes.items():
+            if key in defaults and key in config and config[key] != value:
+                yield key, value
+
+
+def _changed(kind: Any, config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """A scheduler of this class with some settings changed; None where the class refuses them."""
+    try:
+        return kind.from_config(config, **changes)
+    except (ValueError, TypeError, RuntimeError, ImportError):
+        return None
+
+
+def _others(defaults: Mapping[str, Any]) -> list[Any]:
+    import diffusers
+
+    names = OTHERS if "beta_schedule" in defaults else FLOW_OTHERS
+    return [getattr(diffusers, name) for name in names]
