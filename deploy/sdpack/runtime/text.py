@@ -98,10 +98,16 @@ def encoder_inputs(
     Raises:
         PromptError: a prompt is no text.
     """
-    read = [prompt.lower().strip() for prompt in prompts] if conditioning.lowercase else prompts
-    ids, mask = tokenizer.tokens(read)
+    ids, mask = tokenizer.tokens(readable(prompts, conditioning))
     masked = voice(conditioning.family, role).masked
     return {IDS: ids, ATTENTION_MASK: mask} if masked else {IDS: ids}
+
+
+def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
+    """Prompts as they are tokenized: in lower case where the denoiser was trained with that."""
+    if conditioning.lowercase:
+        return [prompt.lower().strip() for prompt in prompts]
+    return list(prompts)
 
 
 def joined(conditioning: Conditioning, said: Mapping[Role, Text]) -> Text:

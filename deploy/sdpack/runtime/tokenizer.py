@@ -73,6 +73,14 @@ class PromptTokenizer:
         """Whether each prompt is too long to be read to its end."""
         return [bool(e.overflowing) for e in self._tokenizer.encode_batch(list(prompts))]
 
+    def read(self, prompt: str) -> str:
+        """The part of a prompt that its tokens stand for: all of it, unless it was cut."""
+        (encoded,) = self._tokenizer.encode_batch([prompt])
+        if not encoded.overflowing:
+            return prompt
+        places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
+        return prompt[: max((end for (_, end), special in places if not special), default=0)]
+
 
 def is_complete(folder: Path, length: int | None = None) -> bool:
     """Whether a folder has a tokenizer.json, and says what texts are padded with and how far.

@@ -79,6 +79,7 @@ def _data(request: Request, job: Job) -> JobData:
         n=len(job.pictures),
         seed=job.asked.seed,
         error=None if job.error is None else said(job.error)[1],
+        warnings=list(job.asked.warnings),
         data=pictures,
     )
 

@@ -42,12 +42,15 @@ def openai_routes(service: Service) -> APIRouter:
                 picture_data(request, job, number)
                 if later
                 else PictureData(
-                    b64_json=base64.b64encode(file).decode(), seed=job.pictures[number].seed
+                    b64_json=base64.b64encode(file).decode(),
+                    revised_prompt=job.asked.read,
+                    seed=job.pictures[number].seed,
                 )
                 for number, file in enumerate(files)
             ],
             output_format=job.asked.format.encoding,
             size=size_words((kind.height, kind.width)),
+            warnings=list(job.asked.warnings),
         )
 
     @routes.get("/v1/models")
@@ -131,4 +134,4 @@ def picture_data(request: Request, job: Job, number: int) -> PictureData:
     """Where a picture is, for as long as it is kept."""
     path = PICTURES.format(job=job.id, number=number)
     url = str(request.base_url).rstrip("/") + path
-    return PictureData(url=url, seed=job.pictures[number].seed)
+    return PictureData(url=url, revised_prompt=job.asked.read, seed=job.pictures[number].seed)

@@ -14,6 +14,7 @@ from sdpack.errors import BrokenPictureError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Request, to_pictures
+from sdpack.runtime.truncation import Truncation, truncations
 from sdpack.serve.work import Kind
 
 WARM_UP = "a red heart"
@@ -27,7 +28,7 @@ class AbandonedError(SdpackError):
 
 
 class Painter:
-    """Draws batches from a bundle; all its methods are for one thread.
+    """Draws batches from a bundle; all its methods but `truncations` are for one thread.
 
     Args:
         timed: told the seconds of each stage of a batch.
@@ -103,6 +104,10 @@ class Painter:
             (kind.height, kind.width),
             kind.steps,
         )
+
+    def truncations(self, prompt: str) -> list[Truncation]:
+        """The text encoders that will not read a prompt to its end; for any thread."""
+        return truncations(self._pipeline.tokenizers, self._pipeline.conditioning, prompt)
 
     def _done(self, stage: str, since: float) -> float:
         now = time.perf_counter()

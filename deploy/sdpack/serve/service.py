@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sdpack.bundle import Manifest
 from sdpack.errors import InputError, SdpackError
@@ -144,7 +144,20 @@ class Service:
         height, width = self._size(size)
         against = sampling.negative_prompt if negative_prompt is None else negative_prompt
         kind = Kind(height, width, steps or sampling.steps, scale, against)
-        return Asked(kind, prompt, first, count, form)
+        return self._with_warnings(Asked(kind, prompt, first, count, form))
+
+    def _with_warnings(self, asked: Asked) -> Asked:
+        """The same, saying which of its texts are longer than what text encoders read."""
+        kind, conditioning = asked.kind, self.manifest.conditioning
+        texts = {"prompt": asked.prompt}
+        if conditioning.guided(kind.guidance_scale):
+            texts["negative_prompt"] = kind.negative_prompt
+        found = {name: self.painter.truncations(text) for name, text in texts.items()}
+        warnings = tuple(f"{name}: {each}" for name, of_text in found.items() for each in of_text)
+        shortened = [each.read for each in found["prompt"]]
+        encoders = sum(role.encodes_text for role in self.manifest.parts)
+        read = max(shortened, key=len) if shortened and len(shortened) == encoders else None
+        return replace(asked, read=read, warnings=warnings)
 
     def _size(self, text: str | None) -> Size:
         if text is None or text == "auto":

@@ -11,6 +11,7 @@ from sdpack.serve.request_model import RequestModel, or_say
 
 MOST = 10_000  # of anything that is counted
 UNUSED = "Accepted for OpenAI's clients; it changes nothing."
+WARNINGS = "Of a prompt or negative prompt that is longer than what a text encoder reads."
 
 
 def _is_text(text: str) -> str:
@@ -85,6 +86,9 @@ class PictureData(BaseModel):
 
     b64_json: str | None = None
     url: str | None = None
+    revised_prompt: str | None = Field(
+        None, description="The part of the prompt that was read, where that is not all of it."
+    )
     seed: int
 
 
@@ -96,6 +100,7 @@ class Generation(BaseModel):
     output_format: Encoding
     background: Literal["opaque"] = "opaque"
     size: str
+    warnings: list[str] = Field([], description=WARNINGS)
 
 
 class ModelData(BaseModel):
@@ -143,6 +148,7 @@ class JobData(BaseModel):
     n: int
     seed: int
     error: ErrorData | None = None
+    warnings: list[str] = Field([], description=WARNINGS)
     data: list[PictureData] = []
 
 

@@ -130,6 +130,7 @@ def _info(service: Service, job: Job, count: int) -> dict[str, Any]:
         "all_subseeds": seeds,
         "subseed_strength": 0,
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
+        "comments": "\n".join(job.asked.warnings),
     }
 
 

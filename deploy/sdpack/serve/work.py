@@ -41,13 +41,20 @@ class Kind:
 
 @dataclass(frozen=True)
 class Asked:
-    """What one job shall show: picture number i of it starts from `seed` + i."""
+    """What one job shall show: picture number i of it starts from `seed` + i.
+
+    Attributes:
+        read: the part of the prompt that is read, where no text encoder reads all of it.
+        warnings: what the client should know about its request.
+    """
 
     kind: Kind
     prompt: str
     seed: int
     count: int
     format: Format
+    read: str | None = None
+    warnings: Sequence[str] = ()
 
 
 class TimedOutError(SdpackError):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sdpack.bundle import Manifest
 from sdpack.errors import BrokenPictureError
+from sdpack.placement import Role
+from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import Limits
@@ -33,6 +35,7 @@ SAMPLING = {
     "sizes": [[64, 64], [64, 96]],
     "batch": 4,
 }
+READ = 300  # characters of a prompt
 KIND = Kind(64, 64, STEPS, 3.0, "")
 
 
@@ -79,6 +82,11 @@ class FakePainter:
         if "fail" in prompts:
             raise RuntimeError("a kernel of another's making")
         return [self._picture(kind, p, s) for p, s in zip(prompts, seeds, strict=True)]
+
+    def truncations(self, prompt: str) -> list[Truncation]:
+        """Of one text encoder that reads so many characters."""
+        part = prompt[:READ]
+        return [] if part == prompt else [Truncation(Role.TEXT_ENCODER, 77, part)]
 
     def _picture(self, kind: Kind, prompt: str, seed: int) -> Drawn:
         if prompt == "broken":

@@ -187,7 +187,7 @@ async function show(job, wanted) {
   }
   at("empty").hidden = true;
   at("again").disabled = false;
-  say(job.n > 1 ? `${job.n} pictures drawn` : "drawn");
+  say([job.n > 1 ? `${job.n} pictures drawn` : "drawn", ...job.warnings].join("; "));
 }
 
 function busy(is) {
