@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import click
-from PIL import Image
 
 from sdpack.bundle import bundle_files, open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
-from sdpack.errors import PromptError, StoreError
+from sdpack.errors import PromptError
 from sdpack.overwrite import check_spared
 from sdpack.precision import Runtime
 from sdpack.profile import Size, parse_sizes
@@ -26,6 +25,7 @@ from sdpack.profile import Size, parse_sizes
 Examples:
   sdpack run engines/4gb-gpu "noto, pizza"
   sdpack run engines/4gb-gpu "noto, pizza" "twemoji, cat face" --seed 7 --out drawn
+  sdpack run engines/4gb-gpu "noto, pizza" --out pizza.webp
 """,
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -36,7 +36,11 @@ Examples:
 @click.option("--steps", type=click.IntRange(min=1), help="Default: the bundle's.")
 @click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
 @runtime_option
-@out_option("A folder for 1.png, 2.png ..., or a .png for one picture.", Path())
+@out_option(
+    "A folder for 1.png, 2.png ...; or a file: .png, .jpg, .jpeg or .webp. Several pictures for one "
+    "file name are numbered: pizza-1.jpg, pizza-2.jpg.",
+    Path(),
+)
 @least_memory_option
 @click.option("--device-peak", is_flag=True, hidden=True)
 @json_option
@@ -57,15 +61,19 @@ def command(
     """Draw one picture for each prompt."""
     if guidance_scale is not None and not math.isfinite(guidance_scale):
         raise PromptError(f"the guidance scale {guidance_scale} is no number; 1 is none, 3 is some")
-    if out.suffix == ".png" and len(prompts) > 1:
-        raise PromptError(f"{out} is one file and there are {len(prompts)} prompts; give a folder")
+    from sdpack.cli.picture_files import format_of, picture_paths, write_picture
     from sdpack.engines.device_memory import DEVICE_PEAK, DeviceMeter
     from sdpack.runtime.bundle import pipeline, request
     from sdpack.runtime.choose import chosen_runtime
+    from sdpack.runtime.infotext import GenerationParameters
+    from sdpack.runtime.pictures import encode
+    from sdpack.runtime.sampler_label import sampler_label
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
-    check_spared(bundle_files(bundle), _files(out, len(prompts)))
+    read = bundle_files(bundle)
+    paths = picture_paths(out, len(prompts))
+    sampler = sampler_label(bundle)
     asked = partial(
         request,
         manifest,
@@ -79,14 +87,14 @@ def command(
     with DeviceMeter() if device_peak and chosen.on_gpu else nullcontext() as device:
         drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
         for number, prompt in enumerate(prompts):
-            (picture,) = drawer.draw(asked([prompt], [seed + number]))
-            path = _files(out, len(prompts))[number]
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(path)
-            except OSError as cause:
-                reason = cause.strerror or cause
-                raise StoreError(f"{path} cannot be written ({reason}); choose --out") from cause
+            path = next(paths)
+            check_spared(read, [path])
+            drawn = asked([prompt], [seed + number])
+            (picture,) = drawer.draw(drawn)
+            made = GenerationParameters.of(drawn, 0, manifest, sampler)
+            if path.exists():
+                click.echo(f"{path} was there and is replaced", err=True)
+            write_picture(path, encode(picture, format_of(path), made))
             files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
             if any(tokenizer.cut([prompt])[0] for tokenizer in drawer.tokenizers.values()):
                 click.echo(f"{prompt!r} is too long: its end was not read", err=True)
@@ -95,8 +103,8 @@ def command(
         measured = {} if device is None else {DEVICE_PEAK: device.peak_bytes}
         print_json({"runtime": chosen.value, "pictures": files, **measured})
         return
-    for drawn in files:
-        click.echo(f"{drawn['file']}: {drawn['prompt']} (seed {drawn['seed']}, {chosen})")
+    for one in files:
+        click.echo(f"{one['file']}: {one['prompt']} (seed {one['seed']}, {chosen})")
 
 
 def _one_size(text: str | None) -> Size | None:

@@ -32,6 +32,7 @@ from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
 from sdpack.serve.service import OWN_BYTES, Service, size_words
 from sdpack.serve.status_api import status_routes
+from sdpack.serve.webui_about import PNG_INFO, PNG_INFO_BYTES
 from sdpack.serve.webui_api import webui_routes
 
 log = logging.getLogger("sdpack.serve")
@@ -124,7 +125,12 @@ def application(
     _describe(app, service)
     limits = settings.limits
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, most_bytes=limits.body_bytes, read_s=limits.read_s)
+    app.add_middleware(
+        BodyLimit,
+        most_bytes=limits.body_bytes,
+        read_s=limits.read_s,
+        larger={PNG_INFO: PNG_INFO_BYTES},
+    )
     app.add_middleware(Guard, keys=list(settings.keys))
     if settings.origins:
         app.add_middleware(

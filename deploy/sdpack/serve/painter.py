@@ -13,9 +13,11 @@ from sdpack.bundle import Manifest
 from sdpack.errors import BrokenPictureError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.infotext import GenerationParameters, model_hash
 from sdpack.runtime.pipeline import Request, to_pictures
+from sdpack.runtime.sampler_label import sampler_label
 from sdpack.runtime.truncation import Truncation, truncations
-from sdpack.serve.work import Kind
+from sdpack.serve.work import Asked, Kind
 
 WARM_UP = "a red heart"
 
@@ -33,6 +35,9 @@ class Painter:
     Args:
         timed: told the seconds of each stage of a batch.
         thrifty: as of `pipeline`.
+
+    Attributes:
+        sampler: what the web UI calls the bundle's sampler.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Painter:
         thrifty: bool | None = None,
     ) -> None:
         self.manifest = manifest
+        self.sampler = sampler_label(folder)
         self._pipeline = pipeline(folder, manifest, runtime, threads, thrifty=thrifty)
         self._timed = timed
 
@@ -126,3 +132,20 @@ def _checked(decoded: NDArray[np.float32]) -> Drawn:
         return error
     found: NDArray[np.uint8] = pictures[0]
     return found
+
+
+def parameters_of(painter: Painter, asked: Asked, seed: int) -> GenerationParameters:
+    """How the picture of a job that starts from a seed is made."""
+    kind = asked.kind
+    return GenerationParameters(
+        prompt=asked.prompt,
+        negative_prompt=kind.negative_prompt,
+        seed=seed,
+        steps=kind.steps,
+        guidance_scale=kind.guidance_scale,
+        width=kind.width,
+        height=kind.height,
+        model=painter.manifest.name,
+        model_hash=model_hash(painter.manifest),
+        sampler=painter.sampler,
+    )

@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sdpack.errors import EngineError, SdpackError
+from sdpack.runtime.pictures import encode
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
-from sdpack.serve.painter import AbandonedError, Drawn, Painter
-from sdpack.serve.pictures import encode
+from sdpack.serve.painter import AbandonedError, Drawn, Painter, parameters_of
 from sdpack.serve.work import Asked, Job, Picture, Status, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
@@ -275,8 +275,8 @@ class Scheduler:
             return
         since, asked = time.monotonic(), job.asked
         loop = asyncio.get_running_loop()
-        says = says_of(asked, picture.seed)
-        file = await loop.run_in_executor(self._files, encode, drawn, asked.format, says)
+        made = parameters_of(self._painter, asked, picture.seed)
+        file = await loop.run_in_executor(self._files, encode, drawn, asked.format, made)
         self._metrics.stage("write", time.monotonic() - since)
         if job.status.ended:
             return
@@ -304,16 +304,3 @@ class Scheduler:
         self._brush.submit(self._painter.close)
         self._brush.shutdown()
         self._files.shutdown()
-
-
-def says_of(asked: Asked, seed: int) -> dict[str, object]:
-    """How a picture was made, in words of its file."""
-    kind = asked.kind
-    return {
-        "prompt": asked.prompt,
-        "negative_prompt": kind.negative_prompt,
-        "seed": seed,
-        "steps": kind.steps,
-        "guidance_scale": kind.guidance_scale,
-        "size": f"{kind.width}x{kind.height}",
-    }

@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -112,29 +112,58 @@ def _digest(key: bytes) -> bytes:
 
 
 class BodyLimit:
-    """Refuses requests that are too large, or take too long to arrive."""
+    """Refuses requests that are too large, or take too long to arrive.
 
-    def __init__(self, app: ASGIApp, most_bytes: int, read_s: float) -> None:
+    Args:
+        larger: paths that take more, and how many bytes; one such request is answered at a time, so
+            that a server of little memory holds no more than one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        most_bytes: int,
+        read_s: float,
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._most = most_bytes
         self._read_s = read_s
+        self._larger = larger or {}
+        self._one_is_larger = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._most:
-            await self._too_large(send)
+        declared_bytes = int(declared) if declared.isdigit() else 0
+        if declared_bytes <= self._most:
+            await self._answer(scope, receive, send, self._most)
             return
+        most = self._larger.get(scope["path"], self._most)
+        if declared_bytes > most:
+            await self._too_large(send, most)
+        elif self._one_is_larger:
+            words = "another large request is being answered"
+            again = [(b"retry-after", b"1")]
+            await refuse(send, 503, words, "server_error", "unavailable", again)
+        else:
+            self._one_is_larger = True
+            try:
+                await self._answer(scope, receive, send, most)
+            finally:
+                self._one_is_larger = False
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         try:
             async with asyncio.timeout(self._read_s):
-                messages = await self._read(receive)
+                messages = await self._read(receive, most)
         except TimeoutError:
             await refuse(send, 408, f"the request took longer than {self._read_s:g} s to arrive")
             return
         if messages is None:
-            await self._too_large(send)
+            await self._too_large(send, most)
             return
 
         async def again() -> Message:
@@ -142,20 +171,20 @@ class BodyLimit:
 
         await self._app(scope, again, send)
 
-    async def _read(self, receive: Receive) -> list[Message] | None:
+    async def _read(self, receive: Receive, most: int) -> list[Message] | None:
         """The whole request; None if it is too large."""
         messages, taken = [], 0
         while True:
             message = await receive()
             messages.append(message)
             taken += len(message.get("body", b""))
-            if taken > self._most:
+            if taken > most:
                 return None
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return messages
 
-    async def _too_large(self, send: Send) -> None:
-        await refuse(send, 413, f"the request is larger than {self._most} bytes")
+    async def _too_large(self, send: Send, most: int) -> None:
+        await refuse(send, 413, f"the request is larger than {most} bytes")
 
 
 class Dressed:

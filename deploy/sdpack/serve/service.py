@@ -11,12 +11,12 @@ from sdpack.bundle import Manifest
 from sdpack.errors import InputError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.profile import Size, parse_sizes
+from sdpack.runtime.pictures import Format
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import MOST_GUIDANCE, Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.painter import Painter
-from sdpack.serve.pictures import Format
 from sdpack.serve.scheduler import BusyError, Scheduler
 from sdpack.serve.work import Asked, Job, Kind
 from sdpack.units import format_bytes

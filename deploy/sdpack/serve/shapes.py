@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sdpack.serve.pictures import Encoding
+from sdpack.runtime.pictures import Encoding
 from sdpack.serve.request_model import RequestModel, or_say
 
 MOST = 10_000  # of anything that is counted
@@ -153,9 +153,9 @@ class JobData(BaseModel):
 
 
 class WebUiRequest(RequestModel):
-    """What AUTOMATIC1111's web UI is asked for; what this server does not know is passed over."""
+    """What AUTOMATIC1111's web UI is asked for; `webui_settings` looks at all other fields."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
     prompt: Text = ""
     negative_prompt: Text | None = None
@@ -197,3 +197,23 @@ class WebUiProgress(BaseModel):
     state: dict[str, Any]
     current_image: str | None = None
     textinfo: str | None = None
+
+
+class WebUiPngInfoRequest(BaseModel):
+    """A picture whose file shall tell how it was made."""
+
+    image: str = Field(description="A PNG, JPEG or WebP file in base64, or as a data URL.")
+
+
+class WebUiPngInfo(BaseModel):
+    """What a picture's file says.
+
+    Attributes:
+        info: the web UI's text; "" where there is none.
+        items: other texts of the file, by their keys.
+        parameters: what `info` says, by the web UI's keys.
+    """
+
+    info: str
+    items: dict[str, str]
+    parameters: dict[str, str]

@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from sdpack.runtime.pictures import Encoding
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.metrics import CONTENT_TYPE
 from sdpack.serve.page import page, page_policy
-from sdpack.serve.pictures import Encoding
 from sdpack.serve.service import Service, size_words
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from sdpack.errors import SdpackError
-from sdpack.serve.pictures import Format
+from sdpack.runtime.pictures import Format
 
 
 class Status(StrEnum):

@@ -11,6 +11,7 @@ import numpy as np
 from sdpack.bundle import Manifest
 from sdpack.errors import BrokenPictureError
 from sdpack.placement import Role
+from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
 from sdpack.serve.jobs import Jobs
@@ -54,6 +55,7 @@ class FakePainter:
 
     def __init__(self) -> None:
         self.manifest = manifest()
+        self.sampler = SamplerLabel("DPM++ 2M", "Karras", "DPMSolverMultistepScheduler")
         self.batches: list[list[str]] = []
         self.steps: list[int] = []
         self.begun = threading.Event()
@@ -122,7 +124,7 @@ def service(
 
 
 def asked(prompt: str = "a cat", count: int = 1, seed: int = 0, kind: Kind = KIND) -> Asked:
-    from sdpack.serve.pictures import Format
+    from sdpack.runtime.pictures import Format
 
     return Asked(kind, prompt, seed, count, Format())
 

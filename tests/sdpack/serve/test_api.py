@@ -85,7 +85,7 @@ def test_pictures_as_openai_has_them(asking: httpx.Client) -> None:
     pictures = [decoded(one["b64_json"]) for one in found["data"]]
     assert [picture.size for picture in pictures] == [(96, 64)] * 2
     assert [picture.getpixel((0, 9)) for picture in pictures] == [(5, 5, 5), (6, 6, 6)]
-    assert json.loads(pictures[1].info["parameters"])["seed"] == 6
+    assert json.loads(pictures[1].info["sdpack"])["seed"] == 6
 
 
 @pytest.mark.parametrize(("name", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
@@ -284,7 +284,7 @@ def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, painter: Fak
     assert painter.steps[-1] == 8
     (model,) = asking.get("/sdapi/v1/sd-models").json()
     assert model["model_name"] == "fake"
-    assert asking.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == "fake"
+    assert asking.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == model["title"]
     assert asking.post("/sdapi/v1/txt2img", json={"steps": 3}).status_code == 400
 
 

@@ -1,0 +1,78 @@
+"""Where `sdpack run` writes its pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from sdpack.errors import PromptError, StoreError
+from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
+
+FOLDER_SUFFIX = ".png"  # of the pictures in a folder
+
+
+def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
+    """The file of each picture; folders are made.
+
+    One picture has the name it was given. Several get numbers, as do those in a folder: 1.png,
+    2.png, or pizza-1.jpg, pizza-2.jpg. Numbers go on after those that are there, so that what was
+    drawn before is kept.
+
+    Raises:
+        PromptError: the suffix is not of a format that can be written.
+        StoreError: a folder cannot be made or read.
+    """
+    is_folder = out.is_dir() or not out.suffix
+    if not is_folder and encoding_of(out) is None:
+        raise PromptError(
+            f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
+            "choose one of these, or make that folder first to have them written there"
+        )
+    folder = out if is_folder else out.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_folder and pictures == 1:
+            return iter([out])
+        stem, suffix = ("", FOLDER_SUFFIX) if is_folder else (f"{out.stem}-", out.suffix)
+        first = 1 + max(_numbers(folder, stem, suffix), default=0)
+    except OSError as cause:
+        raise unwritable(out, cause) from cause
+    return (folder / f"{stem}{number}{suffix}" for number in count(first))
+
+
+def _numbers(folder: Path, stem: str, suffix: str) -> Iterator[int]:
+    """Those of a folder's files that are named so; file systems may ignore case."""
+    name = re.compile(rf"{re.escape(stem)}([0-9]{{1,18}}){re.escape(suffix)}", re.IGNORECASE)
+    for path in folder.iterdir():
+        found = name.fullmatch(path.name)
+        if found is not None:
+            yield int(found[1])
+
+
+def format_of(path: Path) -> Format:
+    """How a picture is written into a file that `picture_paths` named."""
+    encoding = encoding_of(path)
+    assert encoding is not None
+    return Format(encoding)
+
+
+def write_picture(path: Path, file: bytes) -> None:
+    """Write a picture's file, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(file)
+        part.replace(path)
+    except OSError as cause:
+        part.unlink(missing_ok=True)
+        raise unwritable(path, cause) from cause
+
+
+def unwritable(path: Path, cause: OSError) -> StoreError:
+    """A file or folder that cannot be written, in words."""
+    return StoreError(f"{path} cannot be written ({cause.strerror or cause}); choose --out")

@@ -1,0 +1,132 @@
+"""What AUTOMATIC1111's web UI API says of itself: the model, the sampler, and what there is not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter
+
+from sdpack.detect import memory_bytes
+from sdpack.errors import SdpackError
+from sdpack.runtime.infotext import parse_infotext
+from sdpack.runtime.pictures import PARAMETERS, read_texts
+from sdpack.serve.answers import ERRORS
+from sdpack.serve.metrics import resident_bytes
+from sdpack.serve.service import BadRequestError, Service
+from sdpack.serve.shapes import Text, WebUiModel, WebUiPngInfo, WebUiPngInfoRequest
+from sdpack.serve.webui_settings import check_settings, model_of, options_of
+
+PREFIX = "/sdapi/v1"
+PNG_INFO = f"{PREFIX}/png-info"
+PNG_INFO_BYTES = 8 * 2**20  # of a request with a picture in base64
+
+NOTHING: dict[str, tuple[str, Any]] = {
+    "/embeddings": ("Embeddings that prompts can name: none.", {"loaded": {}, "skipped": {}}),
+    "/extensions": ("Extensions: none.", []),
+    "/face-restorers": ("Face restoration: none.", []),
+    "/hypernetworks": ("Hypernetworks: none.", []),
+    "/latent-upscale-modes": ("Ways to enlarge latents: none.", []),
+    "/loras": ("LoRAs that prompts can name: none; a bundle's are part of its weights.", []),
+    "/prompt-styles": ("Styles: none.", []),
+    "/realesrgan-models": ("Models that enlarge pictures: none.", []),
+    "/script-info": ("Scripts and their arguments: none.", []),
+    "/scripts": ("Scripts: none.", {"txt2img": [], "img2img": []}),
+    "/sd-modules": ("Text encoders and decoders to choose from: none.", []),
+    "/sd-vae": ("Decoders to choose from: none.", []),
+    "/upscalers": ("Models that enlarge pictures: none.", []),
+}
+"""What each route says that has nothing to say."""
+REFRESHED = ("checkpoints", "embeddings", "loras", "vae")
+
+
+def about_routes(service: Service) -> APIRouter:
+    """The routes under /sdapi/v1 that draw nothing."""
+    routes = APIRouter(prefix=PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
+    _add_constants(routes)
+
+    @routes.get("/sd-models")
+    async def models() -> list[WebUiModel]:
+        """The one model there is."""
+        return [model_of(service)]
+
+    @routes.get("/samplers")
+    async def samplers() -> list[dict[str, Any]]:
+        """The one sampler there is."""
+        sampler = service.painter.sampler
+        return [{"name": sampler.name, "aliases": [sampler.scheduler], "options": {}}]
+
+    @routes.get("/schedulers")
+    async def schedulers() -> list[dict[str, Any]]:
+        """How the sampler's noise levels are spaced."""
+        label = service.painter.sampler.schedule
+        named = {"name": label.lower(), "label": label, "aliases": None}
+        return [{**named, "default_rho": -1, "need_inner_model": False}]
+
+    @routes.get("/options")
+    async def options() -> dict[str, Any]:
+        """The settings front ends look at; the title of the model is one of them."""
+        return options_of(service)
+
+    @routes.post("/options", responses={status: ERRORS[status] for status in (400, 404, 413)})
+    async def set_options(wanted: dict[Text, Any]) -> None:
+        """Settings that are as they are; others are refused, as there is nothing to choose from."""
+        check_settings(service, wanted)
+
+    @routes.get("/memory")
+    async def memory() -> dict[str, Any]:
+        """Bytes of the machine's memory, and of it the server's; /metrics has a GPU's."""
+        return {"ram": _ram(), "cuda": {"error": "not reported here; see /metrics"}}
+
+    return routes
+
+
+def _add_constants(routes: APIRouter) -> None:
+    """The routes whose answer is the same for every bundle."""
+    for path, (words, value) in {
+        **NOTHING,
+        "/cmd-flags": ("How the web UI would have been started.", {"api": True, "nowebui": True}),
+    }.items():
+        routes.add_api_route(path, _always(value), description=words, name=path.strip("/"))
+    for what in REFRESHED:
+        routes.add_api_route(
+            f"/refresh-{what}",
+            _always(None),
+            methods=["POST"],
+            name=f"refresh-{what}",
+            description="Nothing: what is served does not change.",
+        )
+
+    @routes.post("/png-info", responses={status: ERRORS[status] for status in (400, 413, 503)})
+    def png_info(asked: WebUiPngInfoRequest) -> WebUiPngInfo:
+        """How a picture was made, of what its file says."""
+        texts = read_texts(_file(asked.image))
+        info = texts.pop(PARAMETERS, "")
+        parameters = parse_infotext(info) if info else {}
+        return WebUiPngInfo(info=info, items=texts, parameters=parameters)
+
+
+def _always(value: Any) -> Callable[[], Any]:
+    async def answer() -> Any:
+        return value
+
+    return answer
+
+
+def _file(text: str) -> bytes:
+    """A file in base64, maybe as a data URL."""
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError) as cause:
+        raise BadRequestError("image", f"is not base64 ({cause})") from cause
+
+
+def _ram() -> dict[str, Any]:
+    try:
+        total, used = memory_bytes(), resident_bytes()
+    except SdpackError as error:
+        return {"error": str(error)}
+    return {"free": total - used, "used": used, "total": total}

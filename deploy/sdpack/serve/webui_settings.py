@@ -1,0 +1,232 @@
+"""What can be asked of AUTOMATIC1111's web UI and is not done here.
+
+Clients of the web UI send most of its fields with every request, whether their user set them or
+not. Each is accepted at a value that leaves the picture as it is. Another value is refused, as a
+picture that was drawn without it would pass for one that was drawn with it. A field the web UI does
+not have is passed over, as the web UI does; a setting it does not have is refused, as there too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdpack.runtime.infotext import SHORT_HASH, model_hash
+from sdpack.runtime.sampler_label import SamplerLabel
+from sdpack.serve.answers import NotFoundError
+from sdpack.serve.service import BadRequestError, Service
+from sdpack.serve.shapes import WebUiModel
+
+Accepts = Callable[[Any], bool]
+
+SENT_UNASKED = ("automatic", "euler", "euler a")
+"""Samplers that clients name where their user chose none: the default of the web UI's API, and that
+of its client library. The answer names the sampler that was used."""
+SAME_SCHEDULE = ("automatic", "use same scheduler")
+EXTRA_NETWORK = re.compile(r"<(lora|lyco|hypernet):[^<>]+>")
+ENABLED = ("enabled", "enable", "is_enabled")
+SHOWN = 40  # characters of a value in a message
+
+
+def _off(value: Any) -> bool:
+    return not value
+
+
+def _none(value: Any) -> bool:
+    return not value or (isinstance(value, str) and value.lower() in ("none", "automatic"))
+
+
+def _at_most_zero(value: Any) -> bool:
+    return not value or (isinstance(value, int | float) and value <= 0)
+
+
+def _one_of(*values: Any) -> Accepts:
+    return lambda value: value is None or value in values
+
+
+FIELDS: Mapping[str, tuple[Accepts, str]] = {
+    "clip_skip": (_one_of(0, 1), "the text encoder's layers are fixed in the bundle"),
+    "controlnet_units": (lambda value: _units_off(value), "this server has no ControlNet"),
+    "enable_hr": (_off, "this server has no second pass in a higher resolution"),
+    "eta": (_one_of(0, 1), "the bundle's sampler is fixed"),
+    "infotext": (_off, "send its values in fields of their own; /sdapi/v1/png-info parses it"),
+    "init_images": (_off, "this server draws from text alone"),
+    "mask": (_off, "this server draws from text alone"),
+    "refiner_checkpoint": (_none, "this server has no refiner"),
+    "restore_faces": (_off, "this server has no face restoration"),
+    "s_churn": (_off, "the bundle's sampler is fixed"),
+    "s_min_uncond": (_off, "the bundle's sampler is fixed"),
+    "s_noise": (_one_of(1), "the bundle's sampler is fixed"),
+    "script_name": (_none, "this server has no scripts"),
+    "seed_resize_from_h": (_at_most_zero, "noise of another size cannot be resized here"),
+    "seed_resize_from_w": (_at_most_zero, "noise of another size cannot be resized here"),
+    "styles": (_off, "this server has no styles; write their words into the prompt"),
+    "subseed_strength": (_off, "noise of two seeds cannot be mixed here"),
+    "tiling": (_off, "this server cannot draw pictures that tile"),
+    "token_merging_ratio": (_off, "the bundle's graphs are fixed"),
+}
+"""Of a request: which values leave the picture as it is, and why no other is accepted."""
+
+SETTINGS: Mapping[str, tuple[Any, Accepts]] = {
+    "CLIP_stop_at_last_layers": (1, _one_of(1)),
+    "emphasis": ("None", _one_of("None")),  # parentheses and weights in prompts are plain text
+    "eta_noise_seed_delta": (0, _off),
+    "face_restoration": (False, _off),
+    "k_sched_type": ("Automatic", _none),
+    "s_churn": (0, _off),
+    "s_min_uncond": (0, _off),
+    "s_noise": (1, _one_of(1)),
+    "samples_format": ("png", _one_of("png")),
+    "sd_hypernetwork": ("None", _none),
+    "sd_unet": ("Automatic", _none),
+    "sd_vae": ("Automatic", _none),
+    "tiling": (False, _off),
+    "token_merging_ratio": (0, _off),
+}
+"""What each setting is, and which values are the same."""
+
+ABOUT_FILES = (
+    "directories_",
+    "grid_",
+    "live_preview",
+    "outdir_",
+    "return_grid",
+    "samples_filename_",
+    "samples_save",
+    "save_",
+    "sd_checkpoint_cache",
+    "sd_checkpoints_",
+    "sd_vae_checkpoint_cache",
+    "show_",
+)
+"""How settings begin that say where pictures are saved or shown, or what is cached."""
+
+
+def model_of(service: Service) -> WebUiModel:
+    """The one model there is; its title is what `sd_model_checkpoint` says."""
+    content = model_hash(service.manifest)
+    short = content[:SHORT_HASH]
+    return WebUiModel(
+        title=f"{service.name} [{short}]",
+        model_name=service.name,
+        hash=short,
+        sha256=content,
+        filename=service.name,
+    )
+
+
+def options_of(service: Service) -> dict[str, Any]:
+    """The settings, as they are."""
+    model = model_of(service)
+    own = {"sd_model_checkpoint": model.title, "sd_checkpoint_hash": model.sha256}
+    return own | {name: value for name, (value, _) in SETTINGS.items()}
+
+
+def check_request(service: Service, texts: tuple[str | None, ...], fields: Any) -> None:
+    """See that nothing is asked for that would have changed the picture and is not done.
+
+    Args:
+        texts: the prompt and the negative prompt.
+        fields: all others, by their names in the web UI's API.
+
+    Raises:
+        BadRequestError: something is.
+        NotFoundError: another model is.
+    """
+    given: Mapping[str, Any] = fields or {}
+    for name, text in zip(("prompt", "negative_prompt"), texts, strict=True):
+        network = EXTRA_NETWORK.search(text or "")
+        if network is not None:
+            what = f"{network[0][:SHOWN]} cannot be added to a bundle; build one with it"
+            raise BadRequestError(name, what)
+    for name, (accepts, why) in FIELDS.items():
+        value = given.get(name)
+        if not accepts(value):
+            raise BadRequestError(name, f"{_shown(value)} is not supported: {why}")
+    _check_scripts(given.get("alwayson_scripts"))
+    _check_sampler(service.painter.sampler, given)
+    settings = given.get("override_settings")
+    if settings:
+        check_settings(service, settings, "override_settings")
+
+
+def check_settings(service: Service, settings: Any, inside: str | None = None) -> None:
+    """See that settings are what they are already: a server has one model, and keeps no settings.
+
+    Args:
+        inside: the field of a request they are in.
+
+    Raises:
+        BadRequestError: one is not.
+        NotFoundError: another model is asked for.
+    """
+    if not isinstance(settings, Mapping):
+        raise BadRequestError(inside or "options", "settings are an object of names and values")
+    for name, value in settings.items():
+        field = f"{inside}.{name[:SHOWN]}" if inside else name[:SHOWN]
+        if name in ("sd_model_checkpoint", "sd_checkpoint_hash"):
+            _check_model(service, field, value)
+        elif name in SETTINGS:
+            current, accepts = SETTINGS[name]
+            if not accepts(value):
+                raise BadRequestError(field, f"{_shown(value)} is not supported, only {current!r}")
+        elif not name.startswith(ABOUT_FILES):
+            known = ", ".join(options_of(service))
+            raise BadRequestError(field, f"there is no such setting here; there are {known}")
+
+
+def _check_model(service: Service, field: str, name: Any) -> None:
+    model = model_of(service)
+    names = (model.title, model.model_name, model.hash, model.sha256)
+    if name and name not in names:
+        raise NotFoundError(
+            f"{field}: there is no model {_shown(name)} here, only {model.title!r}",
+            "model_not_found",
+        )
+
+
+def _check_sampler(sampler: SamplerLabel, given: Mapping[str, Any]) -> None:
+    field = "sampler_name" if given.get("sampler_name") else "sampler_index"
+    own = (sampler.name, sampler.scheduler, f"{sampler.name} {sampler.schedule}")
+    known = (*(name.lower() for name in own), *SENT_UNASKED)
+    for name, names, mine in (
+        (field, known, sampler.name),
+        ("scheduler", (sampler.schedule.lower(), *SAME_SCHEDULE), sampler.schedule),
+    ):
+        value = given.get(name)
+        if value and str(value).lower() not in names:
+            raise BadRequestError(
+                name, f"{_shown(value)} is not supported: the bundle was built with {mine!r}"
+            )
+
+
+def _check_scripts(scripts: Any) -> None:
+    if not scripts:
+        return
+    if not isinstance(scripts, Mapping):
+        raise BadRequestError("alwayson_scripts", "is an object of scripts by their names")
+    for name, script in scripts.items():
+        given = script.get("args") if isinstance(script, Mapping) else script
+        if not _units_off(given):
+            raise BadRequestError(
+                "alwayson_scripts", f"{_shown(name)} is not supported: this server has no scripts"
+            )
+
+
+def _units_off(given: Any) -> bool:
+    """Whether what a script is given leaves it off.
+
+    The first argument of most scripts is whether they are on. ControlNet takes a list of units, and
+    each says so itself.
+    """
+    units = given if isinstance(given, list) else [given]
+    return units[:1] == [False] or all(
+        not unit or (isinstance(unit, Mapping) and False in map(unit.get, ENABLED))
+        for unit in units
+    )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value).encode(errors="replace").decode()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
