@@ -24,14 +24,14 @@ def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
         PromptError: the suffix is not of a format that can be written.
         StoreError: a folder cannot be made or read.
     """
-    is_folder = out.is_dir() or not out.suffix
-    if not is_folder and encoding_of(out) is None:
-        raise PromptError(
-            f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
-            "choose one of these, or make that folder first to have them written there"
-        )
-    folder = out if is_folder else out.parent
     try:
+        is_folder = out.is_dir() or not out.suffix
+        if not is_folder and encoding_of(out) is None:
+            raise PromptError(
+                f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
+                "choose one of these, or make that folder first to have them written there"
+            )
+        folder = out if is_folder else out.parent
         folder.mkdir(parents=True, exist_ok=True)
         if not is_folder and pictures == 1:
             return iter([out])

@@ -148,7 +148,9 @@ def _values(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if set(value) & set(",:\n") else value
+    """As the web UI quotes; and where readers would trim a value, or take it for a quoted one."""
+    plain = value == value.strip() and not value.startswith('"') and not set(value) & set(",:\n")
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _unquoted(value: str) -> str:

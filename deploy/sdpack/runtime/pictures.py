@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from sdpack.errors import InputError
@@ -110,8 +110,10 @@ def read_texts(file: bytes) -> dict[str, str]:
         with Image.open(io.BytesIO(file), formats=[one.value.upper() for one in Encoding]) as image:
             found = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
             return found | _exif_texts(image.getexif().get_ifd(ExifTags.IFD.Exif))
+    except UnidentifiedImageError as cause:
+        raise PictureFileError("not a PNG, JPEG or WebP file") from cause
     except Exception as cause:  # Pillow raises whatever a damaged file makes its parsers raise
-        raise PictureFileError(f"not a readable PNG, JPEG or WebP file ({cause})") from cause
+        raise PictureFileError(f"the picture file is damaged ({cause})") from cause
 
 
 def _exif_texts(exif: Mapping[int, object]) -> dict[str, str]:

@@ -210,7 +210,8 @@ def _check_scripts(scripts: Any) -> None:
         given = script.get("args") if isinstance(script, Mapping) else script
         if not _units_off(given):
             raise BadRequestError(
-                "alwayson_scripts", f"{_shown(name)} is not supported: this server has no scripts"
+                "alwayson_scripts",
+                f"{_shown(name)} is not supported: this server has no scripts or extensions",
             )
 
 
