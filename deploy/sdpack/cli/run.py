@@ -114,10 +114,3 @@ def _one_size(text: str | None) -> Size | None:
     if len(sizes) > 1:
         raise PromptError(f"--size {text} names {len(sizes)} sizes; give one")
     return sizes[0]
-
-
-def _files(out: Path, count: int) -> list[Path]:
-    """Where the pictures go: the one file, or numbered ones in a folder."""
-    if out.suffix == ".png":
-        return [out]
-    return [out / f"{number}.png" for number in range(1, count + 1)]

@@ -17,7 +17,7 @@ from sdpack.errors import CatalogError, SourceError
 from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.export.families import family_of
+from sdpack.export.families import family_of, latent_step
 from sdpack.export.fitting import USUAL_CHANNELS
 from sdpack.export.tokenizer import convert_tokenizer
 from sdpack.ledger import Ledger
@@ -43,6 +43,7 @@ SLICES = 8  # of attention that a compiler does not fuse
 SPLIT_FILE = "split.json"
 TABLE_FILE = "sampler.json"
 REVISION = 8  # of the ways things are made here; a change makes earlier artifacts strangers
+TABLES_REVISION = 2  # of the ways tables of samplers are made, besides
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
@@ -125,25 +126,26 @@ class Sources:
         rows = latents or self.order.latent_rows
         sampling = self.order.sampling_of(denoiser)
         asked = steps or sampling.steps
-        family = family_of(self.checkpoint(Role.DENOISER, denoiser))
+        checkpoint = self.checkpoint(Role.DENOISER, denoiser)
+        family = family_of(checkpoint)
+        patch = latent_step(family, checkpoint.config)
         folder = self.order.folder(sampling.scheduler)
         inputs = {
             "scheduler": files_digest(folder),
             "steps": asked,
             "family": family,
             "size": rows,
+            "patch": patch,
             "tools": versions(("torch", "diffusers")),
-            "revision": REVISION,
+            "revision": [REVISION, TABLES_REVISION],
         }
         key = digest(inputs)
         if key not in self._samplers:
 
             def build(target: Path) -> None:
-                from sdpack.export.sampler import load_scheduler, run_settings, sampler_table
+                from sdpack.export.sampler import scheduler_table
 
-                scheduler = load_scheduler(folder, family)
-                settings = run_settings(scheduler, family, asked, rows)
-                table = sampler_table(scheduler, asked, settings)
+                table = scheduler_table(folder, family, asked, rows, patch)
                 (target / TABLE_FILE).write_text(json.dumps(table.to_json()) + "\n")
 
             self._samplers[key] = read_sampler(

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from sdpack.runtime.pictures import Format
+from sdpack.runtime.pictures import Encoding, Format
 from sdpack.serve.answers import ERRORS, NotFoundError
 from sdpack.serve.service import BadRequestError, Service, size_words
 from sdpack.serve.shapes import (

@@ -75,8 +75,8 @@ def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, pat
         def test(case: Any) -> None:
             answer = case.call()
             assert answer.status_code < 500
-            # Some of what is right is more than a schema can say: that width and height go together,
-            # or a quality and a lossy format; what settings are, and whether base64 is a picture.
+            # More than a schema can say: that width and height go together, or a quality and a
+            # lossy format; what settings are, and whether base64 is a picture.
             together = path.endswith(PARTLY_TOLD) or b'"output_compression"' in answer.content
             excused = [positive_data_acceptance] if together else []
             case.validate_response(answer, excluded_checks=excused)
