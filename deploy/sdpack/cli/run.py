@@ -37,8 +37,8 @@ Examples:
 @click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
 @runtime_option
 @out_option(
-    "A folder for 1.png, 2.png ...; or a file: .png, .jpg, .jpeg or .webp. Several pictures for one "
-    "file name are numbered: pizza-1.jpg, pizza-2.jpg.",
+    "A folder for 1.png, 2.png ...; or a file: .png, .jpg, .jpeg or .webp. Several pictures for "
+    "one file name are numbered: pizza-1.jpg, pizza-2.jpg.",
     Path(),
 )
 @least_memory_option

@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 from sdpack.placement import Role
+from sdpack.runtime.pictures import Format
 from sdpack.runtime.truncation import Truncation
-from sdpack.serve.pictures import Format
 
 from tests.sdpack.serve.fakes import READ, FakePainter, service, serving
 
