@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
-from sdpack.export.lora import lora_file, merge
+from sdpack.export.adapter_file import adapter_content
+from sdpack.export.lora import check_fits, merge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,7 @@ DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
 BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
 READ_AT_ONCE = 32  # tensors
+MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
 UNUSED = ("pooler.",)  # tensors that models of the same class may come without
 ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
 HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
@@ -62,7 +64,7 @@ class Checkpoint:
     """A transformers or diffusers folder with its config and safetensors files.
 
     Attributes:
-        loras: folders of low-rank weights that are merged into it, each with its scale.
+        loras: files or folders of low-rank weights that are merged into it, each with its scale.
     """
 
     folder: Path
@@ -169,8 +171,8 @@ class Checkpoint:
         own = {path.name: file_sha256(path) for path in files}
         if not self.loras:
             return digest(own)
-        merged = [[file_sha256(lora_file(folder)), scale] for folder, scale in self.loras]
-        return digest({"own": own, "merged": merged})
+        merged = [[adapter_content(source), scale] for source, scale in self.loras]
+        return digest({"own": own, "merged": merged, "revision": MERGE_REVISION})
 
     def load(self) -> nn.Module:
         """The model in fp32, low-rank weights merged into it, ready to run.
@@ -200,9 +202,38 @@ class Checkpoint:
                 self._see_that_nothing_is_missing(found["missing_keys"])
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        for folder, scale in self.loras:
-            merge(model, folder, scale)
+        for source, scale in self.loras:
+            merge(model, source, scale)
         return cast("nn.Module", model).eval()
+
+    def adapted_components(self) -> list[frozenset[str]]:
+        """Of each of its LoRAs the components that are for it, once it is seen that they fit.
+
+        Raises:
+            SourceError: one is damaged, of another kind, or has weights this model has no layer
+                for.
+        """
+        if not self.loras:
+            return []
+        model = self._empty()
+        return [check_fits(model, source) for source, _ in self.loras]
+
+    def _empty(self) -> nn.Module:
+        """The model as its config has it, its weights on no device."""
+        from accelerate import init_empty_weights
+        from optimum.exporters.tasks import TasksManager
+
+        try:
+            library = TasksManager.infer_library_from_model(str(self.folder))
+            kind = _class(library, self.class_name)
+            with init_empty_weights():
+                if library == "diffusers":
+                    made = kind.from_config(kind.load_config(self.folder, local_files_only=True))
+                else:
+                    made = kind(kind.config_class.from_pretrained(self.folder))
+        except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError, TypeError) as cause:
+            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        return cast("nn.Module", made)
 
     def _see_that_nothing_is_missing(self, names: Iterable[str]) -> None:
         """Libraries fill what a file does not hold with random numbers.

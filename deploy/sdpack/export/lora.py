@@ -1,118 +1,323 @@
-"""Low-rank weights (LoRA, Hu et al. 2021) merged into a model before it is exported."""
+"""Low-rank weights merged into a model before it is exported.
+
+    V = W + scale * alpha / rank * up @ down        LoRA (Hu et al. 2021)
+    W' = V, or with DoRA (Liu et al. 2024) magnitude * V / |V|
+
+|V| is a norm for each output, or in some files of LyCORIS for each input.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from sdpack.errors import SourceError
+from sdpack.export.adapter_file import (
+    ANY,
+    DENOISER,
+    AdapterFile,
+    AdapterLayer,
+    Piece,
+    named,
+    read_adapter,
+)
+from sdpack.export.adapter_layers import LayerFinder
 
-# As files of LoRA weights name the models they are for.
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 UNET, TRANSFORMER = "unet", "transformer"
-QUERIES = (".q_proj.", ".q.", ".to_q_lora.")  # parts of the names of layers that make them
-INNERMOST = ("hidden_size", "d_model")  # keys of a text encoder's width
+# Layers that read a text encoder's states, by how their names end in either way to write them.
+READERS = ("q_proj", "to_q", "fc1", "SelfAttention.q", "SelfAttention_q", "wi_0", "query", "q_lin")
+WIDTHS = ("hidden_size", "d_model")  # keys of a text encoder's width
+# Ways to begin PEFT's training that change the weights the adapter counts from.
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def lora_file(folder: Path) -> Path:
-    """The one file of low-rank weights in a folder.
+@dataclass(frozen=True)
+class _Change:
+    """What one layer of a file does to one weight of a model.
 
-    Raises:
-        SourceError: there is none, or more than one.
+    Attributes:
+        module: whose weight, and bias, it changes.
+        keys: of the file.
+        scale: of `up @ down`, without the catalog's.
     """
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
-        named = ", ".join(path.name for path in found) or "none"
-        raise SourceError(f"{folder}: one .safetensors file of LoRA weights is wanted, not {named}")
-    return found[0]
+
+    module: str
+    keys: tuple[str, ...]
+    down: Tensor
+    up: Tensor
+    scale: float
+    mid: Tensor | None = None
+    bias: Tensor | None = None
+    magnitude: Tensor | None = None
 
 
-def merge(model: Any, folder: Path, scale: float) -> None:
+def merge(model: nn.Module, source: Path, scale: float) -> None:
     """Add low-rank weights, so many times, to those of a model of diffusers or transformers.
 
     Raises:
-        SourceError: they are damaged, or belong to another model.
+        SourceError: they are damaged or belong to another model, or one of their keys is not used.
     """
-    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin as Loader
+    import torch
 
-    path = lora_file(folder)
-    try:
-        state, alphas = _read(path, model)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as cause:
-        raise SourceError(f"{path} holds no LoRA weights: {_first_line(cause)}") from cause
-    prefix = _prefix(model, state)
-    if not any(name.startswith(f"{prefix}.") for name in state):
-        raise SourceError(f"{path} has no LoRA weights for a {type(model).__name__}")
-    if prefix not in TEXT_ENCODERS and not hasattr(model, "load_lora_adapter"):
-        raise SourceError(
-            f"{path}: diffusers loads no LoRA weights into a {type(model).__name__}; give a "
-            "checkpoint they are merged into"
-        )
-    try:
-        if prefix in TEXT_ENCODERS:
-            Loader.load_lora_into_text_encoder(state, alphas, model, prefix=prefix)
-        else:
-            model.load_lora_adapter(state, network_alphas=alphas, prefix=prefix)
-        merged = _merge_layers(model, scale)
-    except (ValueError, RuntimeError, LookupError) as cause:
-        raise SourceError(
-            f"{path} does not fit {type(model).__name__}: {_first_line(cause)}"
-        ) from cause
-    if merged == 0:
-        raise SourceError(f"{path} fits no layer of the {type(model).__name__}")
+    file = read_adapter(source)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for change in _changes(file, model):
+            weight = weights[f"{change.module}.weight"]
+            merged = _merged(weight, change, scale, file.path)
+            if not bool(torch.isfinite(merged).all()):
+                raise SourceError(
+                    f"{file.path}: merged, {named(change.keys)} makes numbers of "
+                    f"{change.module}.weight that are not finite; the file is damaged, or its "
+                    "scale is too large"
+                )
+            weight.copy_(merged)
+            if change.bias is not None:
+                weights[f"{change.module}.bias"].add_(scale * change.scale * change.bias)
 
 
-def _read(path: Path, model: Any) -> Any:
-    """Low-rank weights by diffusers' names, whoever wrote them, and their scales or None."""
-    from diffusers import loaders
+def check_fits(model: nn.Module, source: Path) -> frozenset[str]:
+    """See that low-rank weights can be merged into a model, whose own weights may be on no device.
 
-    kind = type(model).__name__
-    if kind.startswith("Flux"):
-        return loaders.FluxLoraLoaderMixin.lora_state_dict(str(path), return_alphas=True)
-    if kind.startswith("SD3"):
-        return loaders.SD3LoraLoaderMixin.lora_state_dict(str(path)), None
-    config = model.config if hasattr(model, "down_blocks") else None
-    return loaders.StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(path), unet_config=config)
+    Returns:
+        Those of the file's components that are for this model.
+
+    Raises:
+        SourceError: as `merge`.
+    """
+    file = read_adapter(source)
+    for _ in _changes(file, model):
+        pass
+    return _components(file, model)
 
 
-def _prefix(model: Any, state: Mapping[str, Any]) -> str:
-    """Under which name a file keeps the weights for a model.
+def _components(file: AdapterFile, model: nn.Module) -> frozenset[str]:
+    """The components of a file that are a model's, as named there.
 
     Of several text encoders it is the one as wide as the model.
     """
+    there = file.components
     if not hasattr(model, "get_input_embeddings"):
-        return UNET if hasattr(model, "down_blocks") else TRANSFORMER
-    width = next((getattr(model.config, key) for key in INNERMOST if hasattr(model.config, key)), 0)
-    return next((p for p in TEXT_ENCODERS if _reads(p, state) == width), TEXT_ENCODERS[0])
+        name = UNET if hasattr(model, "down_blocks") else TRANSFORMER
+        return frozenset(there) & {name, DENOISER, ANY}
+    config: Any = model.config
+    width = next((getattr(config, key) for key in WIDTHS if hasattr(config, key)), 0)
+    texts = [name for name in TEXT_ENCODERS if name in there]
+    wide = [name for name in texts if _width(file, name) == width]
+    chosen = wide or [name for name in texts if _width(file, name) is None]
+    return frozenset(chosen[:1]) | (frozenset(there) & {ANY})
 
 
-def _reads(prefix: str, state: Mapping[str, Any]) -> int:
-    """How many numbers the layers that make queries take, of the model of that name; 0 for none."""
-    made = (
-        tensor.shape[-1]
-        for name, tensor in state.items()
-        if name.startswith(f"{prefix}.")
-        and any(query in name for query in QUERIES)
-        and ("lora_A" in name or "down" in name)
+def _width(file: AdapterFile, component: str) -> int | None:
+    """How many numbers the model of a component takes for each token; None if nothing tells."""
+    for layer in file.layers:
+        if layer.component == component and layer.name.endswith(READERS):
+            with safe_open(file.path, "np") as weights:
+                return int(weights.get_slice(layer.keys[Piece.DOWN]).get_shape()[1])
+    return None
+
+
+def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
+    """What a file does to a model, layer by layer.
+
+    Raises:
+        SourceError: it has nothing for the model, or a layer that the model has not.
+    """
+    kind, mine = type(model).__name__, _components(file, model)
+    if not mine:
+        raise SourceError(
+            f"{file.path} has no LoRA weights for a {kind}: it has them for "
+            f"{', '.join(file.components)} ({named(file.keys(file.components))})"
+        )
+    finder = LayerFinder(model)
+    strange: list[str] = []
+    seen: dict[str, str] = {}
+    for layer in file.layers:
+        if layer.component not in mine:
+            continue
+        tensors = _tensors(file.path, layer)
+        placed = finder.places(layer, tensors)
+        if not placed:
+            strange.extend(layer.keys.values())
+        for module, down, up in placed:
+            if module in seen:
+                raise SourceError(
+                    f"{file.path}: {layer.name} and {seen[module]} are both for {module}"
+                )
+            seen[module] = layer.name
+            change = _change(file, layer, tensors, module, (down, up, len(placed) > 1))
+            _see_that_it_fits(file.path, change, finder)
+            yield change
+    if strange:
+        raise SourceError(
+            f"{file.path} does not fit: a {kind} has no layer for {named(strange)}; give the "
+            "model it was trained for"
+        )
+
+
+def _tensors(path: Path, layer: AdapterLayer) -> dict[Piece, Tensor]:
+    try:
+        with safe_open(path, "pt") as weights:
+            return {piece: weights.get_tensor(key).float() for piece, key in layer.keys.items()}
+    except (OSError, SafetensorError) as cause:
+        raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
+
+
+def _change(
+    file: AdapterFile,
+    layer: AdapterLayer,
+    tensors: Mapping[Piece, Tensor],
+    module: str,
+    placed: tuple[Tensor, Tensor, bool],
+) -> _Change:
+    import torch
+
+    down, up, is_split = placed
+    more = {Piece.MID, Piece.BIAS, Piece.MAGNITUDE, Piece.DORA_SCALE} & tensors.keys()
+    if more and (is_split or not torch.equal(up, tensors[Piece.UP])):
+        raise SourceError(
+            f"{file.path}: {named(layer.keys[piece] for piece in sorted(more))} is of a layer "
+            f"that is divided among several of the model's ({module}), which sdpack does not do; "
+            "merge the file with the program it was trained with"
+        )
+    scale = _scale(file, layer, tensors, module)
+    return _Change(
+        module,
+        tuple(layer.keys.values()),
+        down,
+        up,
+        scale,
+        tensors.get(Piece.MID),
+        tensors.get(Piece.BIAS),
+        _magnitude(file.path, layer, tensors, down),
     )
-    return next(iter(made), 0)
 
 
-def _merge_layers(model: Any, scale: float) -> int:
-    """Merge what was loaded into the layers it goes with; returns how many they are."""
-    from diffusers.utils.peft_utils import recurse_remove_peft_layers
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def _scale(
+    file: AdapterFile, layer: AdapterLayer, tensors: Mapping[Piece, Tensor], module: str
+) -> float:
+    """alpha / rank, or as PEFT's settings have it; 1 where neither is told."""
+    rank = tensors[Piece.DOWN].shape[0]
+    settings = file.settings(layer.component)
+    if Piece.ALPHA in tensors:
+        if settings:
+            raise SourceError(
+                f"{file.path} has {layer.keys[Piece.ALPHA]} and PEFT's settings, which may say "
+                "different scales; take one of them away"
+            )
+        return float(tensors[Piece.ALPHA]) / rank
+    if not settings:
+        return 1.0
+    return _peft_scale(file.path, settings, module, rank)
 
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.scale_layer(scale)
-        layer.merge()
-    recurse_remove_peft_layers(model)
-    return len(layers)
+
+def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int) -> float:
+    from peft.utils.other import get_pattern_key
+
+    begun = settings.get("init_lora_weights")
+    wrong = {
+        "peft_type": str(settings.get("peft_type") or "LORA") != "LORA",
+        "fan_in_fan_out": bool(settings.get("fan_in_fan_out")),
+        "layer_replication": bool(settings.get("layer_replication")),
+        "init_lora_weights": isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE),
+    }
+    for key, is_wrong in wrong.items():
+        if is_wrong:
+            raise SourceError(
+                f"{path}: its setting {key} is {settings[key]!r}, which sdpack does not merge; "
+                "merge the file with PEFT and give the checkpoint"
+            )
+    patterns = settings.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(patterns, module), settings.get("lora_alpha"))
+    if not isinstance(alpha, int | float):
+        raise SourceError(f"{path}: its setting lora_alpha is {alpha!r}, not a number; restore it")
+    return float(alpha / (rank**0.5 if settings.get("use_rslora") else rank))
 
 
-def _first_line(cause: Exception) -> str:
-    return (str(cause) or type(cause).__name__).splitlines()[0]
+def _magnitude(
+    path: Path, layer: AdapterLayer, tensors: Mapping[Piece, Tensor], down: Tensor
+) -> Tensor | None:
+    """DoRA's magnitudes with as many axes as the weight, one of them longer than 1.
+
+    PEFT keeps (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS keeps (out, 1) and
+    (out, 1, 1, 1), or with norms of the inputs, its default once, (1, in) and (1, in, 1, 1).
+    """
+    outputs, axes = tensors[Piece.UP].shape[0], (1,) * (down.ndim - 1)
+    if Piece.MAGNITUDE in tensors:
+        found, inputs = tensors[Piece.MAGNITUDE], 0
+    elif Piece.DORA_SCALE in tensors:
+        found, inputs = tensors[Piece.DORA_SCALE], down.shape[1]
+    else:
+        return None
+    is_peft = Piece.MAGNITUDE in tensors
+    if found.numel() == outputs and (is_peft or found.shape[0] == outputs):
+        return found.reshape(outputs, *axes)
+    if found.ndim > 1 and found.shape[:2] == (1, inputs) and found.numel() == inputs:
+        return found.reshape(1, inputs, *axes[1:])
+    key = layer.keys[Piece.MAGNITUDE if is_peft else Piece.DORA_SCALE]
+    raise SourceError(
+        f"{path}: {key} is of shape {tuple(found.shape)}, and its layer has {outputs} outputs and "
+        f"{down.shape[1]} inputs; restore the file"
+    )
+
+
+def _see_that_it_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
+    """See that a change has the shape of the weight it is for.
+
+    Raises:
+        SourceError: it has not, or it has a bias where the model has none.
+    """
+    up, down, mid = change.up, change.down, change.mid
+    shape = finder.shapes[change.module]
+    rank = up.shape[1] if up.ndim > 1 else 0
+    kernel = tuple((down if mid is None else mid).shape[2:])
+    made = (up.shape[0], *down.shape[1:2], *kernel)
+    inner = mid is None or tuple(mid.shape[:2]) == (rank, down.shape[0])
+    flat = all(side == 1 for side in (*up.shape[2:], *(down.shape[2:] if mid is not None else ())))
+    fits = _without_ones(made) == _without_ones(shape) and inner and flat
+    if not fits or (mid is None and rank != down.shape[0]):
+        raise SourceError(
+            f"{path} does not fit: {named(change.keys)} are for a weight of shape {made}, and "
+            f"{change.module}.weight has {shape}; give the model it was trained for"
+        )
+    if change.bias is not None and change.module not in finder.biases:
+        raise SourceError(
+            f"{path} does not fit: {named(change.keys)} change a bias, and {change.module} has "
+            "none; give the model it was trained for"
+        )
+
+
+def _without_ones(shape: Iterable[int]) -> tuple[int, ...]:
+    """A shape without the sides of a kernel that is one pixel: a matrix is such a convolution."""
+    sides = tuple(shape)
+    return sides[:2] if all(side == 1 for side in sides[2:]) else sides
+
+
+def _merged(weight: Tensor, change: _Change, scale: float, path: Path) -> Tensor:
+    import torch
+
+    up = change.up.flatten(1)
+    if change.mid is None:
+        product = up @ change.down.flatten(1)
+    else:
+        product = torch.einsum("or,rskl,si->oikl", up, change.mid, change.down.flatten(1))
+    merged = weight + scale * change.scale * product.reshape(weight.shape)
+    if change.magnitude is None:
+        return merged
+    magnitude = change.magnitude.reshape(*change.magnitude.shape[:2], *(1,) * (weight.ndim - 2))
+    summed = tuple(axis for axis in range(weight.ndim) if magnitude.shape[axis] == 1)
+    norm: Tensor = torch.linalg.vector_norm(merged, dim=summed, keepdim=True)
+    if bool((norm == 0).any()):
+        raise SourceError(
+            f"{path}: {change.module}.weight merged with {named(change.keys)} is zero along an "
+            "axis that DoRA divides by; the file or the checkpoint is damaged"
+        )
+    return magnitude * merged / norm

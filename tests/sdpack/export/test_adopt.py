@@ -349,14 +349,18 @@ def test_loras_for_a_transformer(
     assert all(torch.equal(seen[k], plain[k]) for k in plain if k != f"{layer}.weight")
 
 
-def test_loras_for_what_takes_none_are_refused(
+def test_loras_for_a_class_without_a_loader_in_diffusers(
     models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    name = "transformer.transformer_blocks.0.attn1.to_q"
-    file = {f"{name}.lora_A.weight": torch.ones(2, 24), f"{name}.lora_B.weight": torch.ones(24, 2)}
+    folder, layer = models("pixart") / "transformer", "transformer_blocks.0.attn1.to_q"
+    file = {
+        f"transformer.{layer}.lora_A.weight": torch.ones(2, 24),
+        f"transformer.{layer}.lora_B.weight": torch.ones(24, 2),
+    }
     save_file(file, tmp_path / "lora.safetensors")
-    with pytest.raises(SdpackError, match="no LoRA weights into a PixArtTransformer2DModel"):
-        Checkpoint(models("pixart") / "transformer", ((tmp_path, 1.0),)).load()
+    plain = Checkpoint(folder).load().state_dict()
+    seen = Checkpoint(folder, ((tmp_path, 1.0),)).load().state_dict()
+    assert torch.allclose(seen[f"{layer}.weight"], plain[f"{layer}.weight"] + 2, atol=1e-5)
 
 
 def test_loras_for_flux_as_others_name_them(models: Callable[[str], Path], tmp_path: Path) -> None:
@@ -386,6 +390,10 @@ def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_p
     folder = models("sd") / "unet"
     with pytest.raises(SdpackError, match="file of LoRA weights is wanted"):
         _ = Checkpoint(folder, ((tmp_path, 1.0),)).content
-    save_file({"transformer.x.lora_A.weight": torch.ones(2, 3)}, tmp_path / "l.safetensors")
+    file = {
+        "transformer.x.lora_A.weight": torch.ones(2, 3),
+        "transformer.x.lora_B.weight": torch.ones(3, 2),
+    }
+    save_file(file, tmp_path / "l.safetensors")
     with pytest.raises(SdpackError, match="has no LoRA weights for a UNet2DConditionModel"):
         Checkpoint(folder, ((tmp_path, 1.0),)).load()

@@ -1,0 +1,287 @@
+"""Files of low-rank weights, as layers, whichever program wrote them; nothing is loaded.
+
+LoRA (Hu et al. 2021) as kohya's scripts, LyCORIS, diffusers and PEFT name it, with the magnitudes
+of DoRA (Liu et al. 2024), LyCORIS's middle convolutions and PEFT's biases. Any other key is
+refused: with a part of the file left out, pictures would differ from those it was trained for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from sdpack.artifacts import digest, file_sha256
+from sdpack.errors import SourceError
+
+SUFFIX = ".safetensors"
+PEFT_CONFIG = "adapter_config.json"
+DIFFUSERS_CONFIG = "lora_adapter_metadata"  # in a file's header, from diffusers 0.34 on
+NAMED = 4  # keys in a message
+
+
+class Piece(StrEnum):
+    """What one tensor is to the layer it belongs to.
+
+    MAGNITUDE has PEFT's axes, which are those of the outputs; DORA_SCALE has LyCORIS's, which are
+    told from its shape.
+    """
+
+    DOWN = "down"
+    UP = "up"
+    MID = "mid"
+    ALPHA = "alpha"
+    BIAS = "bias"
+    MAGNITUDE = "magnitude"
+    DORA_SCALE = "dora_scale"
+
+
+_SPELLINGS: tuple[tuple[re.Pattern[str], Piece], ...] = tuple(
+    (re.compile(f"(?P<layer>.+){pattern}"), piece)
+    for pattern, piece in (
+        (r"(?<=_lora[12])\.down\.weight", Piece.DOWN),
+        (r"(?<=_lora[12])\.up\.weight", Piece.UP),
+        (r"(\.lora_down|\.lora_A(\.default)?|[._]lora\.down|\.lora_linear_layer\.down)\.weight",
+         Piece.DOWN),
+        (r"(\.lora_up|\.lora_B(\.default)?|[._]lora\.up|\.lora_linear_layer\.up)\.weight",
+         Piece.UP),
+        (r"\.lora_mid\.weight", Piece.MID),
+        (r"([._]lora|\.lora_linear_layer)?\.alpha", Piece.ALPHA),
+        (r"\.lora_B(\.default)?\.bias", Piece.BIAS),
+        (r"\.lora_magnitude_vector(\.default)?(\.weight)?", Piece.MAGNITUDE),
+        (r"\.dora_scale", Piece.DORA_SCALE),
+    )
+)  # fmt: skip
+
+# What else is kept in such files, by what its keys contain; the first that matches names them.
+_KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (r"\.hada_[wt]", "LoHa weights"),
+        (r"\.lokr_[wt]", "LoKr weights"),
+        (r"\.b?oft_|\.oft_blocks|\.oft_diag|\.rescale$", "OFT weights"),
+        (r"\.[ab][12]\.weight$|\.bm\.weight$", "GLoRA weights"),
+        (r"\.on_input$|\.ia3_l", "IA3 weights"),
+        (r"vera_lambda|vera_[AB]", "VeRA weights"),
+        (r"lora_embedding_[AB]", "LoRA weights of a table of embeddings"),
+        (r"^bundle_emb\.|^emb_params$|^clip_[lg]$|string_to_param", "textual inversion embeddings"),
+        (r"^lora_controlnet$|(query|key)_norm\.scale$", "weights of a control LoRA"),
+        (r"\.diff(_b)?$|\.set_weight$", "differences of whole weights"),
+        (r"\.[wb]_norm$|norm\d?\.(weight|bias)$", "weights of normalization layers"),
+        (r"modules_to_save", "whole layers trained beside the LoRA"),
+        (r"\.scalar$", "LyCORIS's learned scales"),
+    )
+)
+_UNKNOWN = "keys that are no part of a LoRA"
+
+# How a layer's name begins, and the component it then belongs to; ANY is whatever lists the file.
+ANY, DENOISER = "", "denoiser"
+_COMPONENTS: tuple[tuple[str, str], ...] = (
+    ("lora_unet_", DENOISER),
+    ("lora_transformer_", DENOISER),
+    ("diffusion_model.", DENOISER),
+    ("lora_te_", "text_encoder"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
+    ("lora_te3_", "text_encoder_3"),
+    ("unet.", "unet"),
+    ("transformer.", "transformer"),
+    ("text_encoder.", "text_encoder"),
+    ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoder_3.", "text_encoder_3"),
+    ("base_model.model.", ANY),
+    ("lycoris_", ANY),
+)
+
+
+@dataclass(frozen=True)
+class AdapterLayer:
+    """The tensors of one layer.
+
+    Attributes:
+        name: how their keys begin.
+        keys: in the file, by what they are.
+    """
+
+    name: str
+    keys: Mapping[Piece, str]
+
+    @property
+    def component(self) -> str:
+        """The model it is for: ANY, DENOISER or a component of a pipeline by diffusers' name."""
+        return self._begins[1]
+
+    @property
+    def path(self) -> str:
+        """Its name without what tells the component."""
+        return self.name.removeprefix(self._begins[0])
+
+    @property
+    def _begins(self) -> tuple[str, str]:
+        return next((pair for pair in _COMPONENTS if self.name.startswith(pair[0])), ("", ANY))
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A file of low-rank weights that holds nothing else.
+
+    Attributes:
+        config: of PEFT's LoraConfig, under the names of components where one file has several.
+    """
+
+    path: Path
+    layers: tuple[AdapterLayer, ...]
+    config: Mapping[str, Any] | None = None
+
+    def settings(self, component: str) -> Mapping[str, Any] | None:
+        """PEFT's settings for one component; None where the file has none."""
+        if self.config is None or component == ANY:
+            return self.config
+        start = f"{component}."
+        return {k.removeprefix(start): v for k, v in self.config.items() if k.startswith(start)}
+
+    @property
+    def components(self) -> list[str]:
+        """Those it has weights for, in its order."""
+        return list(dict.fromkeys(layer.component for layer in self.layers))
+
+    def keys(self, components: Iterable[str]) -> list[str]:
+        """All keys of some components."""
+        wanted = set(components)
+        return [
+            key for layer in self.layers if layer.component in wanted for key in layer.keys.values()
+        ]
+
+
+def adapter_path(source: Path) -> Path:
+    """The file of low-rank weights that a catalog names: a file, or the only one in a folder.
+
+    Raises:
+        SourceError: there is none, or more than one.
+    """
+    if source.is_file():
+        return source
+    found = sorted(source.glob(f"*{SUFFIX}"))
+    if len(found) != 1:
+        named = ", ".join(path.name for path in found) or "none"
+        raise SourceError(f"{source}: one .safetensors file of LoRA weights is wanted, not {named}")
+    return found[0]
+
+
+def adapter_content(source: Path) -> str:
+    """One hash of what is merged: the weights, and PEFT's settings beside them."""
+    path = adapter_path(source)
+    settings = _peft_config(path)
+    return digest(
+        {
+            "weights": file_sha256(path),
+            "settings": file_sha256(settings) if settings.is_file() else None,
+        }
+    )
+
+
+def read_adapter(source: Path) -> AdapterFile:
+    """The layers of a file of low-rank weights, from its header.
+
+    Raises:
+        SourceError: it is damaged, a layer is not whole, or a key is no part of a LoRA; says which.
+    """
+    path = adapter_path(source)
+    try:
+        with safe_open(path, "np") as weights:
+            keys, header = list(weights.keys()), weights.metadata() or {}
+    except (OSError, SafetensorError) as cause:
+        raise SourceError(f"{path} cannot be read as safetensors ({cause}); restore it") from cause
+    found: dict[str, dict[Piece, str]] = {}
+    strange = []
+    for key in keys:
+        name, piece = _split(key)
+        if piece is None:
+            strange.append(key)
+        else:
+            found.setdefault(name, {})[piece] = key
+    _refuse_strange(path, strange)
+    layers = tuple(AdapterLayer(name, pieces) for name, pieces in found.items())
+    _refuse_halves(path, layers)
+    if not layers:
+        raise SourceError(f"{path} holds no LoRA weights; give another file")
+    return AdapterFile(path, layers, _settings(path, header))
+
+
+def layers_of(keys: Iterable[str]) -> list[AdapterLayer]:
+    """Layers of keys that are known to be those of a LoRA."""
+    found: dict[str, dict[Piece, str]] = {}
+    for key in keys:
+        name, piece = _split(key)
+        if piece is not None:
+            found.setdefault(name, {})[piece] = key
+    return [AdapterLayer(name, pieces) for name, pieces in found.items()]
+
+
+def named(keys: Iterable[str]) -> str:
+    """The first few keys, and how many more there are."""
+    every = list(keys)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + more
+
+
+def _split(key: str) -> tuple[str, Piece | None]:
+    """A key's layer, and what it is to it; None where it is no part of a LoRA."""
+    for pattern, piece in _SPELLINGS:
+        match = pattern.fullmatch(key)
+        if match is not None:
+            return match["layer"], piece
+    return key, None
+
+
+def _refuse_strange(path: Path, keys: list[str]) -> None:
+    if not keys:
+        return
+    kinds: dict[str, list[str]] = {}
+    is_ia3 = any(key.endswith(".on_input") for key in keys)
+    for key in keys:
+        kind = next((kind for pattern, kind in _KINDS if pattern.search(key)), _UNKNOWN)
+        if is_ia3 and kind == _UNKNOWN and key.endswith(".weight"):
+            kind = "IA3 weights"
+        kinds.setdefault(kind, []).append(key)
+    said = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
+    raise SourceError(
+        f"{path} holds {said}; sdpack merges LoRA and DoRA alone: merge this file into the "
+        "checkpoint with the program it was trained with, and give that checkpoint"
+    )
+
+
+def _refuse_halves(path: Path, layers: Iterable[AdapterLayer]) -> None:
+    for layer in layers:
+        lacking = {Piece.DOWN, Piece.UP} - layer.keys.keys()
+        if lacking:
+            raise SourceError(
+                f"{path} holds {named(layer.keys.values())} without the layer's "
+                f"{' and '.join(sorted(lacking))} weights; restore the file"
+            )
+
+
+def _peft_config(path: Path) -> Path:
+    return path.parent / PEFT_CONFIG
+
+
+def _settings(path: Path, header: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """PEFT's settings: in the file as diffusers writes them, or beside it as PEFT does."""
+    beside = _peft_config(path)
+    try:
+        if DIFFUSERS_CONFIG in header:
+            return dict(json.loads(header[DIFFUSERS_CONFIG]))
+        if beside.is_file():
+            return dict(json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise SourceError(
+            f"{path}: its settings ({DIFFUSERS_CONFIG} or {PEFT_CONFIG}) cannot be read "
+            f"({cause}); restore them"
+        ) from cause
+    return None
