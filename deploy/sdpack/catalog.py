@@ -98,10 +98,16 @@ class Candidate(Document):
 
 
 class Lora(Document):
-    """Low-rank weights (Hu et al. 2021) that are merged into a checkpoint before it is exported."""
+    """Low-rank weights (Hu et al. 2021) that are merged into a checkpoint before it is exported.
+
+    Attributes:
+        scale: of what they add to the weights; with DoRA before the magnitudes are restored.
+        partial: the weights the file has for other models are left out on purpose.
+    """
 
     source: Source
     scale: float = 1.0
+    partial: bool = False
     licence: str = Field(min_length=1)
 
 

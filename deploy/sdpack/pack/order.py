@@ -21,6 +21,7 @@ from sdpack.export.fitting import see_that_parts_fit
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
+from sdpack.pack.loras import check_loras
 from sdpack.pack.mix import Variant, mixes, placements
 from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
@@ -165,11 +166,14 @@ def check(order: Order) -> None:
     """Refuse what can be seen to fail before anything is loaded, exported or built.
 
     Raises:
-        CatalogError: a file the catalog names is missing, or a size cannot be drawn.
+        CatalogError: a file the catalog names is missing, a size cannot be drawn, or a LoRA has
+            weights that no candidate takes.
+        SourceError: a checkpoint or a LoRA is damaged, or a LoRA does not fit.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
     """
     check_catalog(order.located)
     _refuse_strangers(order)
+    check_loras(order.located.catalog, order.checkpoint, order.folder)
     _refuse_sizes(order)
     _refuse_hopeless(order)
 
