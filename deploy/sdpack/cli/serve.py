@@ -14,6 +14,7 @@ from sdpack.bundle import open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
+from sdpack.serve.addresses import TRUSTED, parse_origin, parse_proxies, parse_root_path
 
 
 @click.command(
@@ -39,12 +40,32 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
     type=click.Path(path_type=Path),
     help="Keys, one a line; clients send one as `Authorization: Bearer KEY`.",
 )
-@click.option("--cors-origin", multiple=True, help="A web origin whose pages may ask; repeatable.")
+@click.option(
+    "--cors-origin",
+    multiple=True,
+    callback=lambda _ctx, _option, given: tuple(map(parse_origin, given)),
+    help="A web origin whose pages may ask, such as https://app.example; repeatable.",
+)
 @click.option(
     "--allowed-host",
     multiple=True,
     help="A name it goes by besides localhost and addresses, where no key is asked for; "
     "repeatable.",
+)
+@click.option(
+    "--root-path",
+    default="",
+    callback=lambda _ctx, _option, given: parse_root_path(given),
+    help="Path prefix clients ask under, where a reverse proxy adds one and does not send "
+    "X-Forwarded-Prefix.",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    envvar=["SDPACK_FORWARDED_ALLOW_IPS", "FORWARDED_ALLOW_IPS"],
+    default=",".join(TRUSTED),
+    callback=lambda _ctx, _option, given: parse_proxies(given),
+    help="Addresses and networks of reverse proxies whose X-Forwarded headers are believed, "
+    "separated by commas; * for any.",
 )
 @click.option(
     "--model-alias",
@@ -80,6 +101,8 @@ def command(
     api_key_file: Path | None,
     cors_origin: tuple[str, ...],
     allowed_host: tuple[str, ...],
+    root_path: str,
+    forwarded_allow_ips: tuple[str, ...],
     model_alias: tuple[str, ...],
     batch: int | None,
     queue: int,
@@ -119,13 +142,15 @@ def command(
             wait_s=wait_ms / 1000,
             timeout_s=timeout,
         ),
-        read_keys(api_key_file) if api_key_file else (),
-        cors_origin,
-        (host, *allowed_host),
-        model_alias,
-        batch,
-        threads,
-        least_memory,
+        keys=read_keys(api_key_file) if api_key_file else (),
+        origins=cors_origin,
+        proxies=forwarded_allow_ips,
+        root_path=root_path,
+        hosts=(host, *allowed_host),
+        aliases=model_alias,
+        batch=batch,
+        threads=threads,
+        least_memory=least_memory,
     )
     if not local and api_key_file is None:
         click.echo(f"{host} can be reached from outside, and no --api-key-file is given", err=True)

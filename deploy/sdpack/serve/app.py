@@ -20,7 +20,9 @@ from sdpack.errors import EngineError, SdpackError
 from sdpack.precision import Runtime
 from sdpack.runtime.bundle import has_room
 from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.addresses import TRUSTED
 from sdpack.serve.answers import add_answers
+from sdpack.serve.forwarded import Forwarded
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.jobs_api import job_routes
 from sdpack.serve.limits import Limits
@@ -45,6 +47,8 @@ class Settings:
     Attributes:
         keys: that let a client in; none lets everybody in.
         origins: web origins whose pages may ask the server; none but its own by default.
+        proxies: addresses and networks of reverse proxies, whose X-Forwarded headers are believed.
+        root_path: the path prefix clients ask under, where no proxy names it.
         hosts: names the server goes by besides its addresses and localhost, where no key is asked
             for.
         aliases: model names that are accepted besides the bundle's own.
@@ -57,6 +61,8 @@ class Settings:
     keys: Sequence[str] = ()
     origins: Sequence[str] = ()
     hosts: Sequence[str] = ()
+    proxies: Sequence[str] = TRUSTED
+    root_path: str = ""
     aliases: Sequence[str] = ()
     batch: int | None = None
     threads: int | None = None
@@ -120,8 +126,9 @@ def application(
     )
     service.metrics.ready(lambda: service.ready and not service.scheduler.ending)
     add_answers(app)
-    for routes in (openai_routes, job_routes, webui_routes, status_routes):
+    for routes in (job_routes, webui_routes, status_routes):
         app.include_router(routes(service))
+    app.include_router(openai_routes(service, embeddable=bool(settings.origins)))
     _describe(app, service)
     limits = settings.limits
     # The last one added is the outermost.
@@ -131,19 +138,23 @@ def application(
         read_s=limits.read_s,
         larger={PNG_INFO: PNG_INFO_BYTES},
     )
-    app.add_middleware(Guard, keys=list(settings.keys))
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-api-key"],
-        )
+    app.add_middleware(Guard, keys=list(settings.keys), open_pictures=bool(settings.origins))
     app.add_middleware(OwnPages, origins=list(settings.origins))
     app.add_middleware(Crowd, most=limits.requests)
     if not settings.keys:
         app.add_middleware(KnownHosts, names=list(settings.hosts))
+    if settings.origins:
+        # Outside of what refuses requests, so that pages can read why.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],  # OpenAI's client alone sends a dozen of its own
+            expose_headers=["location", "retry-after"],
+            allow_private_network=True,
+        )
     app.add_middleware(Dressed, metrics=service.metrics)
+    app.add_middleware(Forwarded, trusted=settings.proxies, root_path=settings.root_path)
     return app
 
 

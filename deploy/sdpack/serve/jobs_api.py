@@ -33,7 +33,7 @@ def job_routes(service: Service) -> APIRouter:
         """Have pictures drawn, and answer at once."""
         ready(service)
         job = service.submit(understood(service, asked))
-        response.headers["location"] = f"/v1/jobs/{job.id}"
+        response.headers["location"] = f"{request.scope['root_path']}/v1/jobs/{job.id}"
         return _data(request, job)
 
     @routes.get(

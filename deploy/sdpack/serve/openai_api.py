@@ -25,8 +25,15 @@ from sdpack.serve.work import Asked, Job
 PICTURES = "/v1/images/{job}/{number}"
 
 
-def openai_routes(service: Service) -> APIRouter:
-    """The routes under /v1 that OpenAI's clients use."""
+def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
+    """The routes under /v1 that OpenAI's clients use.
+
+    Args:
+        embeddable: pages of other origins may show pictures by their URLs. A browser does not say
+            which page an `<img>` is on, so the header that allows it is the same for all; who
+            does not know a job's random name cannot show its pictures.
+    """
+    policy = {"cross-origin-resource-policy": "cross-origin"} if embeddable else {}
     routes = APIRouter(tags=["OpenAI"], responses=_but(404))
 
     @routes.post("/v1/images/generations", responses={404: ERRORS[404]})
@@ -80,7 +87,7 @@ def openai_routes(service: Service) -> APIRouter:
         if file is None:
             raise NotFoundError("this picture is not drawn yet")
         found.pictures[number].fetched = True
-        return Response(file, media_type=found.asked.format.encoding.media_type)
+        return Response(file, media_type=found.asked.format.encoding.media_type, headers=policy)
 
     return routes
 

@@ -9,6 +9,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sdpack.errors import InputError
+from sdpack.serve.addresses import DEFAULT_PORTS
 from sdpack.serve.answers import answer
+from sdpack.serve.forwarded import ARRIVED_HOST, route_path
 from sdpack.serve.metrics import Metrics
 
 log = logging.getLogger("sdpack.serve")
@@ -24,6 +27,7 @@ PROBES = ("/healthz", "/readyz")
 """What load balancers look at."""
 OPEN_TO_ALL = ("/", *PROBES)
 """Paths that need no key: a page that asks for one besides."""
+PICTURE = re.compile(r"/v1/images/[A-Za-z0-9_-]+/[0-9]+")
 LEAST_KEY = 16  # characters
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -66,10 +70,15 @@ class Guard:
 
     Keys are compared by their digests, all of them each time, so that how long it takes says
     nothing of them.
+
+    Args:
+        open_pictures: a picture's URL needs no key. A browser sends none for an `<img>`; the random
+            name of its job, 144 bits, is the secret then.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_pictures: bool = False) -> None:
         self._app = app
+        self._open_pictures = open_pictures
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,9 +95,15 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refuses(self, scope: Scope) -> bool:
-        if not self._digests or scope["path"] in OPEN_TO_ALL:
+        if not self._digests or route_path(scope) in OPEN_TO_ALL:
             return False
         if scope["method"] == "OPTIONS":
+            return False
+        if (
+            self._open_pictures
+            and scope["method"] == "GET"
+            and PICTURE.fullmatch(route_path(scope))
+        ):
             return False
         given = _digest(_given(dict(scope["headers"])))
         known = [hmac.compare_digest(given, digest) for digest in self._digests]
@@ -244,6 +259,8 @@ class KnownHosts:
 
     Else a page anywhere could have its own name point at this machine, and read what the server
     says to the browser it is opened in. What load balancers look at is answered under any name.
+    Where a proxy names the host that clients ask, both that and the proxy's own Host have to be
+    known: a page of another name can send the header, too.
     """
 
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
@@ -251,9 +268,10 @@ class KnownHosts:
         self._names = frozenset((*(name.lower() for name in names), "localhost"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in PROBES:
-            name = host_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1"))
-            if name not in self._names and not _is_address(name):
+        if scope["type"] == "http" and route_path(scope) not in PROBES:
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            names = {host_name(host), host_name(scope.get(ARRIVED_HOST, host))}
+            if not all(name in self._names or _is_address(name) for name in names):
                 await refuse(
                     send,
                     421,
@@ -287,16 +305,23 @@ class OwnPages:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             headers = dict(scope["headers"])
             origin = headers.get(b"origin", b"").decode("latin-1")
-            own = headers.get(b"host", b"").decode("latin-1")
-            if origin and origin not in self._origins and origin.partition("//")[2] != own:
+            if origin and origin not in self._origins and not _is_own(origin, headers):
                 await refuse(
                     send,
                     403,
-                    "pages of other origins may not ask; start it with --cors-origin to let one",
+                    "pages of other origins may not ask; start the server with --cors-origin to "
+                    "let one, or have a reverse proxy in front send X-Forwarded-Host",
                     code="unknown_origin",
                 )
                 return
         await self._app(scope, receive, send)
+
+
+def _is_own(origin: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether an origin is the host that was asked."""
+    scheme, _, authority = origin.partition("://")
+    host = headers.get(b"host", b"").decode("latin-1")
+    return authority == host.removesuffix(f":{DEFAULT_PORTS.get(scheme)}")
 
 
 class Crowd:
@@ -308,7 +333,7 @@ class Crowd:
         self._here = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or route_path(scope) in PROBES:
             await self._app(scope, receive, send)
             return
         if self._here >= self._most:

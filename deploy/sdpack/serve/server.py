@@ -156,6 +156,7 @@ def config_of(app: FastAPI, host: str, port: int) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the application reads them itself, see forwarded.py
         backlog=BACKLOG,
         timeout_keep_alive=KEPT_ALIVE_S,
         h11_max_incomplete_event_size=HEAD_BYTES,

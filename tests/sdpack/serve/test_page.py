@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -14,41 +11,10 @@ from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 from sdpack.serve.page import page, page_policy
 
+from tests.sdpack.serve.browser import DESKTOP, PHONE, needs_a_browser, opened
 from tests.sdpack.serve.fakes import FakePainter, manifest, serving
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "0123456789abcdef0123"
-DESKTOP, PHONE = (1280, 900), (390, 844)
-needs_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-
-
-@contextmanager
-def opened(
-    url: str, size: tuple[int, int] = DESKTOP, excused: str | None = None
-) -> Iterator[sync_api.Page]:
-    """The page, that may say nothing to its console nor ask anybody else.
-
-    Args:
-        excused: a status; a browser writes every answer that is an error to its console.
-    """
-    said: list[str] = []
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        tab.set_default_timeout(20_000)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda asked: _is_own(asked.url, url, said))
-        tab.goto(url)
-        yield tab
-        browser.close()
-    assert [words for words in said if excused is None or excused not in words] == []
-
-
-def _is_own(asked: str, url: str, said: list[str]) -> None:
-    if not asked.startswith((url, "blob:", "data:")):
-        said.append(asked)
 
 
 @needs_a_browser

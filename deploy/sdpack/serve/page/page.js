@@ -2,6 +2,7 @@
 
 const at = (name) => document.getElementById(name);
 const KEY = "sdpack-key", KEPT = 60;
+const ROOT = location.pathname.replace(/\/+$/, "");  // the prefix a proxy serves this page under
 let running = null, last = null;
 
 function headers(more) {
@@ -11,7 +12,7 @@ function headers(more) {
 
 // Fetches from this server; asks for a key where one is needed, and then tries again.
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: headers(options.headers) });
+  const answer = await fetch(ROOT + path, { ...options, headers: headers(options.headers) });
   if (answer.status === 401) {
     await askForKey();
     return ask(path, options);
@@ -85,7 +86,7 @@ async function connect() {
   at("draw").disabled = true;
   describe(await (await ask("/capabilities")).json());
   for (;;) {
-    const answer = await fetch("/readyz");
+    const answer = await fetch(`${ROOT}/readyz`);
     const { status, reason } = await answer.json();
     at("state").textContent = status === "loading" ? "loading the engines …" : reason ?? status;
     at("state").classList.toggle("bad", status === "failed");
@@ -157,8 +158,8 @@ async function draw() {
 }
 
 async function show(job, wanted) {
-  for (const picture of job.data) {
-    const file = await (await ask(new URL(picture.url).pathname)).blob();
+  for (const [number, picture] of job.data.entries()) {
+    const file = await (await ask(`/v1/images/${job.id}/${number}`)).blob();
     const image = new Image();
     image.src = URL.createObjectURL(file);
     image.alt = wanted.prompt;
@@ -209,7 +210,7 @@ at("stop").addEventListener("click", () => {
   if (running) ask(`/v1/jobs/${running}`, { method: "DELETE" }).catch((error) => say(error.message, true));
 });
 addEventListener("pagehide", () => {
-  if (running) fetch(`/v1/jobs/${running}`, { method: "DELETE", keepalive: true, headers: headers() });
+  if (running) fetch(`${ROOT}/v1/jobs/${running}`, { method: "DELETE", keepalive: true, headers: headers() });
 });
 at("again").addEventListener("click", () => { at("seed").value = last; });
 connect().catch((error) => {

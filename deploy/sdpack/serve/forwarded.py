@@ -1,0 +1,73 @@
+"""What a reverse proxy in front says of the request it passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from sdpack.serve.addresses import HOST, PREFIX, TRUSTED
+
+ARRIVED_HOST = "sdpack.host"
+"""In a scope: the Host header as it arrived, where a proxy named another one."""
+
+
+class Forwarded(ProxyHeadersMiddleware):
+    """Puts what a trusted proxy says in the place of what its own connection shows.
+
+    Uvicorn's part reads X-Forwarded-For and X-Forwarded-Proto. This adds X-Forwarded-Host, the
+    host clients ask, and X-Forwarded-Prefix, the path that comes before this server's own paths
+    and that the proxy has taken off. What does not look like a host or a path is passed over.
+
+    Args:
+        trusted: addresses and networks of proxies; other clients' headers are ignored.
+        root_path: the prefix where no proxy names one. Requests may arrive with or without it.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[str] = TRUSTED, root_path: str = "") -> None:
+        super().__init__(app, list(trusted))  # type: ignore[arg-type]
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if scope["type"] == "http":
+            scope = self._understood(scope)
+        await super().__call__(scope, receive, send)  # type: ignore[arg-type]
+
+    def _understood(self, scope: Scope) -> Scope:
+        root_path, headers, more = self._root_path, scope["headers"], dict[str, Any]()
+        client = scope.get("client")
+        if client and client[0] in self.trusted_hosts:
+            root_path = _prefix(_value(headers, b"x-forwarded-prefix")) or root_path
+            host = _value(headers, b"x-forwarded-host").partition(",")[0].strip()
+            if HOST.fullmatch(host):
+                more[ARRIVED_HOST] = _value(headers, b"host")
+                others = [(name, value) for name, value in headers if name != b"host"]
+                headers = [(b"host", host.encode("latin-1")), *others]
+        path = _within(root_path, scope["path"])
+        return {**scope, **more, "headers": headers, "root_path": root_path, "path": path}
+
+
+def route_path(scope: Scope) -> str:
+    """A request's path without the prefix it is served under."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
+
+
+def _within(root_path: str, path: str) -> str:
+    """A path with the prefix before it, once; the prefix alone stands for its root."""
+    if path == root_path:
+        return f"{root_path}/" if root_path else path
+    return path if path.startswith(f"{root_path}/") else root_path + path
+
+
+def _prefix(text: str) -> str | None:
+    """The prefix that one proxy names, or several, the outermost first."""
+    named = "".join(part.strip().rstrip("/") for part in text.split(","))
+    return named if PREFIX.fullmatch(named) else None
+
+
+def _value(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str:
+    """A header's value; that of several, joined by commas as RFC 9110 reads them."""
+    return ", ".join(value.decode("latin-1") for name, value in headers if name == wanted)
