@@ -1,4 +1,4 @@
-"""Bytes as people write them."""
+"""Bytes, counts and times as people write them."""
 
 from __future__ import annotations
 
@@ -60,3 +60,14 @@ def format_count(count: int) -> str:
             return f"{size:.1f}{unit}" if unit else str(count)
         size /= 1000
     return f"{size:.2f} G"
+
+
+def format_duration(seconds: float) -> str:
+    """ "34 s", "9 min 23 s", "2 h 05 min": whole seconds, or whole minutes from an hour on."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"

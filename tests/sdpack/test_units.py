@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sdpack.errors import InputError
-from sdpack.units import BYTES_PER, format_bytes, parse_bytes
+from sdpack.units import BYTES_PER, format_bytes, format_duration, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_any_text_is_a_size_or_a_clear_refusal(text: str) -> None:
     else:
         said = repr(text)
     assert repr(text) in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (563.4, "9 min 23 s"),
+        (3599.6, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_a_duration_as_people_write_it(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
-from sdpack.units import format_bytes, parse_bytes
+from sdpack.units import format_bytes, format_duration, parse_bytes
 from sdpack.verdict import best_mixes, columns, verdict
 
 
@@ -49,6 +50,7 @@ def command(
     Stopped at any moment, the same command goes on where it was; run twice, the second run makes
     nothing anew.
     """
+    began = time.monotonic()
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(profile_name)
     order = order_of(profile, out or Path("engines") / profile.name, budget, **asked)
@@ -72,4 +74,6 @@ def command(
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
-    click.echo(f"{order.out} holds the bundle; look at {page} and {order.out / 'samples.png'}")
+    took = format_duration(time.monotonic() - began)
+    look = f"look at {page} and {order.out / 'samples.png'}"
+    click.echo(f"{order.out} holds the bundle, made in {took}; {look}")

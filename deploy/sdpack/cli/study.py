@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sdpack.cli.output import json_option, print_json, print_lines, print_table,
 from sdpack.errors import InputError, ProfileError
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
-from sdpack.units import format_bytes, parse_bytes
+from sdpack.units import format_bytes, format_duration, parse_bytes
 
 EPILOG = """\b
 Examples:
@@ -53,6 +54,7 @@ def command(
     Every picture is drawn once, however many budgets it serves. Writes study.html with its charts
     as PNGs, points.csv, points.json and ledger.jsonl.
     """
+    began = time.monotonic()
     asked = parse_budgets(budgets)
     order = order_of(find_profile(profile_name), out, max(asked), **of_order)
     written = [out / name for name in WRITTEN]
@@ -89,7 +91,8 @@ def command(
     print_lines(
         [
             f"{done.pictures:,} pictures were drawn; every mix in full would take "
-            f"{done.exhaustive:,}. {out / PAGE} holds the charts."
+            f"{done.exhaustive:,}. {out / PAGE} holds the charts, made in "
+            f"{format_duration(time.monotonic() - began)}."
         ]
     )
 
