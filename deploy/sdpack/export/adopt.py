@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -258,5 +261,15 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _catalog_name(model: str) -> str:
-    last = Path(model.rstrip("/")).name.strip(".-") or "model"
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in last)
+    """A valid name for the catalog of a model whose folder may have any name.
+
+    Accents are dropped, other letters and signs become dashes. Of a name without Latin letters and
+    digits nothing is left; it gets a few digits of its hash, so that two such models differ.
+    """
+    last = Path(model.rstrip("/")).name
+    plain = unicodedata.normalize("NFKD", last)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", kept).strip("._-")
+    if name or not last.strip("._-"):
+        return name or "model"
+    return f"model-{sha256(last.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

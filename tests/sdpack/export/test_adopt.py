@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from sdpack.catalog import LocatedCatalog, Source, read_catalog, write_catalog
+from sdpack.catalog import LocatedCatalog, Source, _name, read_catalog, write_catalog
 from sdpack.errors import CatalogError, SdpackError
-from sdpack.export.adopt import Adoption, adopt
+from sdpack.export.adopt import Adoption, _catalog_name, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
 from sdpack.export.source import local_folder
@@ -397,3 +399,30 @@ def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_p
     save_file(file, tmp_path / "l.safetensors")
     with pytest.raises(SdpackError, match="has no LoRA weights for a UNet2DConditionModel"):
         Checkpoint(folder, ((tmp_path, 1.0),)).load()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("models/mine", "mine"),
+        ("owner/sd-1.5", "sd-1.5"),
+        ("(v2) mine", "v2-mine"),
+        ("ünïcödé", "unicode"),
+        ("photo 写实 v3", "photo-v3"),
+        ("-._", "model"),
+        (".", "model"),
+        ("写实", "model-93294b65"),
+    ],
+)
+def test_a_folder_of_any_name_makes_a_catalog(folder: str, name: str) -> None:
+    assert _name(_catalog_name(folder)) == name
+
+
+@given(st.text(max_size=40))
+def test_every_name_of_a_folder_gives_a_valid_name(folder: str) -> None:
+    name = _catalog_name(folder)
+    assert _name(name) == name
+
+
+def test_folders_without_latin_letters_do_not_share_a_name() -> None:
+    assert _catalog_name("写实") != _catalog_name("动漫")
