@@ -32,6 +32,7 @@ from sdpack.placement import TEXT_ENCODERS, Role
 
 INDEX = "model_index.json"
 DENOISERS = ("unet", "transformer")
+SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 UNKNOWN_LICENCE = "not stated; see where it comes from"
 STATES, LATENTS = "states", "latents"
 
@@ -238,11 +239,30 @@ def _whole(model: str) -> Source:
     path = Path(model).expanduser()
     if path.is_dir():
         return Source(path=path.resolve())
+    if path.suffix.lower() in SINGLE_FILES:
+        raise SourceError(_of_a_single_file(path))
     if not is_hub_id(model):
         raise SourceError(
-            f"{model}: there is no such folder, and it is no hub repository (OWNER/NAME)"
+            f"{model}: there is no folder {path.absolute()}, and it is not the name of a hub "
+            "repository (OWNER/NAME); give the folder of a diffusers pipeline"
         )
-    return hub_source(model)
+    try:
+        return hub_source(model)
+    except SourceError as cause:
+        raise SourceError(
+            f"{cause}; as there is no folder {path.absolute()}, {model} was looked for on the hub"
+        ) from cause
+
+
+def _of_a_single_file(path: Path) -> str:
+    """Why a checkpoint in one file is not taken, and what to do with it."""
+    there = "" if path.is_file() else f" (and there is no file {path.absolute()})"
+    return (
+        f"{path} is named like a checkpoint in a single file{there}; sdpack takes folders of a "
+        "diffusers pipeline: convert it with diffusers, "
+        f"`StableDiffusionPipeline.from_single_file({str(path)!r}).save_pretrained('mine')` or the "
+        "pipeline class it was made for, and give --model mine"
+    )
 
 
 def _read_index(path: Path) -> dict[str, Any]:

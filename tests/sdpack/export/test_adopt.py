@@ -188,7 +188,7 @@ def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
 
 
 def test_a_name_that_is_nothing() -> None:
-    with pytest.raises(SdpackError, match="no such folder, and it is no hub repository"):
+    with pytest.raises(SdpackError, match="there is no folder .*not the name of a hub repository"):
         adopt("nowhere/at/all")
 
 
@@ -426,3 +426,27 @@ def test_every_name_of_a_folder_gives_a_valid_name(folder: str) -> None:
 
 def test_folders_without_latin_letters_do_not_share_a_name() -> None:
     assert _catalog_name("写实") != _catalog_name("动漫")
+
+
+@pytest.mark.parametrize("name", ["file_8.safetensors", "models/Old.CKPT"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_checkpoint_in_a_single_file_is_told_how_to_be_converted(
+    name: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(SdpackError, match=r"from_single_file\(.*save_pretrained") as caught:
+        adopt(name)
+    assert ("there is no file" in str(caught.value)) is not there
+
+
+def test_a_mistyped_folder_is_said_to_have_been_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SdpackError) as caught:
+        adopt("models/mien")
+    assert f"there is no folder {tmp_path / 'models' / 'mien'}" in str(caught.value)
