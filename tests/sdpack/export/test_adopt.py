@@ -188,7 +188,7 @@ def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
 
 
 def test_a_name_that_is_nothing() -> None:
-    with pytest.raises(SdpackError, match="there is no folder .*not the name of a hub repository"):
+    with pytest.raises(SdpackError, match=r"there is no folder .*not the name of a hub repository"):
         adopt("nowhere/at/all")
 
 
