@@ -405,11 +405,16 @@ def open_bundle(folder: Path) -> Manifest:
 
 
 def bundle_files(folder: Path) -> list[Path]:
-    """What is read of a bundle: what ships, and what `verify` wrote; of another path itself."""
+    """What is read of a bundle: what ships, and what `verify` wrote.
+
+    Of a folder that is not one, a study's for instance, its ledger; of a ledger's file that file.
+    """
+    if not folder.is_dir():
+        return [folder]
     try:
         manifest = read_manifest(folder)
     except BundleError:
-        return [folder]
+        return [folder / MANIFEST, folder / LEDGER, folder / CONTACT_SHEET]
     return [folder / name for name in (MANIFEST, VERIFIED, *manifest.files)]
 
 

@@ -76,11 +76,11 @@ def _rule(evidence: Evidence) -> list[str]:
         return []
     if rule.basis == "best":
         return ["No other mix has a better mean over the pictures both drew."]
-    smaller = "faster" if rule.prefer == "speed" else "smaller"
+    preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
         return [
-            f"It is {smaller}, and was shown equal to every mix with a better mean: the whole "
-            f"interval within {rule.indifference:g}."
+            f"It was shown equal to every mix with a better mean, the whole interval within "
+            f"{rule.indifference:g}; of equals, {preferred} is taken."
         ]
     return [
         f"--prefer {rule.prefer} took it though a comparison with a better mean is still open: no "

@@ -162,7 +162,14 @@ def test_a_race_between_precisions(work: Path) -> None:
     sizes = {s["mix"]: s["size_bytes"] for s in standings}
     assert sizes[standings[0]["mix"]] <= sizes["e/fp32 + d/fp32 + v/fp32"]
     assert (evidence["rule"]["prefer"], evidence["rule"]["prompts"]) == ("quality", 8)
-    assert all(s["high"] >= 0 for s in standings)
+    assert all(s["low"] <= 0 for s in standings)  # none was shown to draw better
+    told = json.loads(run(work, "report", str(work / "raced"), "--json").stdout)["mixes"]
+    intervals = {
+        row["mix"]: (row["low"] - row["quality"], row["high"] - row["quality"]) for row in told
+    }
+    for each in standings[1:]:  # the report prints the interval that decided the race
+        bounds = (each["low"] - each["difference"], each["high"] - each["difference"])
+        assert intervals[each["mix"]] == pytest.approx(bounds)
     basis = evidence["rule"]["basis"]
     assert basis == "shown equal" or all(s["difference"] <= 0 for s in standings)
     small = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "small", "--prefer", "memory")

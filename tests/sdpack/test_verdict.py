@@ -80,8 +80,16 @@ def test_the_nearest_rival_is_told_with_the_interval_that_decided_the_race() -> 
     ("prefer", "basis", "words"),
     [
         ("quality", "best", "No other mix has a better mean"),
-        ("quality", "shown equal", "It is smaller, and was shown equal to every mix with a better"),
-        ("speed", "shown equal", "It is faster, and was shown equal"),
+        (
+            "quality",
+            "shown equal",
+            "It was shown equal to every mix with a better mean, the whole interval",
+        ),
+        (
+            "speed",
+            "shown equal",
+            "It was shown equal to every mix with a better mean, the whole interval",
+        ),
         ("memory", "open", "--prefer memory took it though a comparison with a better mean is"),
     ],
 )

@@ -58,8 +58,9 @@ def order_options(images: int) -> Callable[[Command], Command]:
             default="quality",
             show_default=True,
             help=(
-                "What decides among mixes shown equal to the best. speed and memory also take a "
-                "comparison that is still open, within the indifference."
+                "What decides among mixes shown equal to the best; speed is measured on this "
+                "machine. speed and memory also take a comparison that is still open, within the "
+                "indifference."
             ),
         ),
     )

@@ -26,7 +26,7 @@ DIFFUSERS_CONFIG = "lora_adapter_metadata"  # in a file's header, from diffusers
 NAMED = 4  # keys in a message
 
 
-class Piece(StrEnum):
+class AdapterTensor(StrEnum):
     """What one tensor is to the layer it belongs to.
 
     MAGNITUDE has PEFT's axes, which are those of the outputs; DORA_SCALE has LyCORIS's, which are
@@ -42,20 +42,20 @@ class Piece(StrEnum):
     DORA_SCALE = "dora_scale"
 
 
-_SPELLINGS: tuple[tuple[re.Pattern[str], Piece], ...] = tuple(
+_SPELLINGS: tuple[tuple[re.Pattern[str], AdapterTensor], ...] = tuple(
     (re.compile(f"(?P<layer>.+){pattern}"), piece)
     for pattern, piece in (
-        (r"(?<=_lora[12])\.down\.weight", Piece.DOWN),
-        (r"(?<=_lora[12])\.up\.weight", Piece.UP),
+        (r"(?<=_lora[12])\.down\.weight", AdapterTensor.DOWN),
+        (r"(?<=_lora[12])\.up\.weight", AdapterTensor.UP),
         (r"(\.lora_down|\.lora_A(\.default)?|[._]lora\.down|\.lora_linear_layer\.down)\.weight",
-         Piece.DOWN),
+         AdapterTensor.DOWN),
         (r"(\.lora_up|\.lora_B(\.default)?|[._]lora\.up|\.lora_linear_layer\.up)\.weight",
-         Piece.UP),
-        (r"\.lora_mid\.weight", Piece.MID),
-        (r"([._]lora|\.lora_linear_layer)?\.alpha", Piece.ALPHA),
-        (r"\.lora_B(\.default)?\.bias", Piece.BIAS),
-        (r"\.lora_magnitude_vector(\.default)?(\.weight)?", Piece.MAGNITUDE),
-        (r"\.dora_scale", Piece.DORA_SCALE),
+         AdapterTensor.UP),
+        (r"\.lora_mid\.weight", AdapterTensor.MID),
+        (r"([._]lora|\.lora_linear_layer)?\.alpha", AdapterTensor.ALPHA),
+        (r"\.lora_B(\.default)?\.bias", AdapterTensor.BIAS),
+        (r"\.lora_magnitude_vector(\.default)?(\.weight)?", AdapterTensor.MAGNITUDE),
+        (r"\.dora_scale", AdapterTensor.DORA_SCALE),
     )
 )  # fmt: skip
 
@@ -110,7 +110,7 @@ class AdapterLayer:
     """
 
     name: str
-    keys: Mapping[Piece, str]
+    keys: Mapping[AdapterTensor, str]
 
     @property
     def component(self) -> str:
@@ -198,7 +198,7 @@ def read_adapter(source: Path) -> AdapterFile:
             keys, header = list(weights.keys()), weights.metadata() or {}
     except (OSError, SafetensorError) as cause:
         raise SourceError(f"{path} cannot be read as safetensors ({cause}); restore it") from cause
-    found: dict[str, dict[Piece, str]] = {}
+    found: dict[str, dict[AdapterTensor, str]] = {}
     strange = []
     for key in keys:
         name, piece = _split(key)
@@ -216,7 +216,7 @@ def read_adapter(source: Path) -> AdapterFile:
 
 def layers_of(keys: Iterable[str]) -> list[AdapterLayer]:
     """Layers of keys that are known to be those of a LoRA."""
-    found: dict[str, dict[Piece, str]] = {}
+    found: dict[str, dict[AdapterTensor, str]] = {}
     for key in keys:
         name, piece = _split(key)
         if piece is not None:
@@ -231,7 +231,7 @@ def named(keys: Iterable[str]) -> str:
     return ", ".join(every[:NAMED]) + more
 
 
-def _split(key: str) -> tuple[str, Piece | None]:
+def _split(key: str) -> tuple[str, AdapterTensor | None]:
     """A key's layer, and what it is to it; None where it is no part of a LoRA."""
     for pattern, piece in _SPELLINGS:
         match = pattern.fullmatch(key)
@@ -259,7 +259,7 @@ def _refuse_strange(path: Path, keys: list[str]) -> None:
 
 def _refuse_halves(path: Path, layers: Iterable[AdapterLayer]) -> None:
     for layer in layers:
-        lacking = {Piece.DOWN, Piece.UP} - layer.keys.keys()
+        lacking = {AdapterTensor.DOWN, AdapterTensor.UP} - layer.keys.keys()
         if lacking:
             raise SourceError(
                 f"{path} holds {named(layer.keys.values())} without the layer's "

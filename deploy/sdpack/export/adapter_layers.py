@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sdpack.export.adapter_file import AdapterLayer, Piece, layers_of
+from sdpack.export.adapter_file import AdapterLayer, AdapterTensor, layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,13 +38,13 @@ class LayerFinder:
         self._modules = {name: name for name in self.shapes}
         self._modules |= {name.replace(".", "_"): name for name in self.shapes}
 
-    def places(self, layer: AdapterLayer, tensors: Mapping[Piece, Tensor]) -> Placed:
+    def places(self, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor]) -> Placed:
         """Module, down and up weights; several where the file has layers of the model as one.
 
         Names are looked up in the model; those it has not are asked of diffusers, which knows
         other programs' names of the same layers.
         """
-        down, up = tensors[Piece.DOWN], tensors[Piece.UP]
+        down, up = tensors[AdapterTensor.DOWN], tensors[AdapterTensor.UP]
         module = self._find(layer.path)
         if module is not None:
             return [(module, down, up)]
@@ -52,9 +52,12 @@ class LayerFinder:
         found: Placed = []
         for other in layers_of(converted):
             module = self._find(other.path)
-            if module is None or not {Piece.DOWN, Piece.UP} <= other.keys.keys():
+            if module is None or not {AdapterTensor.DOWN, AdapterTensor.UP} <= other.keys.keys():
                 return []
-            pair = (converted[other.keys[Piece.DOWN]], converted[other.keys[Piece.UP]])
+            pair = (
+                converted[other.keys[AdapterTensor.DOWN]],
+                converted[other.keys[AdapterTensor.UP]],
+            )
             found.append((module, *pair))
         return found
 
@@ -65,7 +68,7 @@ class LayerFinder:
         """The layer by diffusers' names; empty where diffusers does not know it either."""
         from diffusers import loaders
 
-        state = {layer.keys[Piece.DOWN]: down, layer.keys[Piece.UP]: up}
+        state = {layer.keys[AdapterTensor.DOWN]: down, layer.keys[AdapterTensor.UP]: up}
         with _quiet():
             try:
                 if self._kind.startswith("Flux"):

@@ -21,7 +21,7 @@ from sdpack.export.adapter_file import (
     DENOISER,
     AdapterFile,
     AdapterLayer,
-    Piece,
+    AdapterTensor,
     named,
     read_adapter,
 )
@@ -121,7 +121,7 @@ def _width(file: AdapterFile, component: str) -> int | None:
     for layer in file.layers:
         if layer.component == component and layer.name.endswith(READERS):
             with safe_open(file.path, "np") as weights:
-                return int(weights.get_slice(layer.keys[Piece.DOWN]).get_shape()[1])
+                return int(weights.get_slice(layer.keys[AdapterTensor.DOWN]).get_shape()[1])
     return None
 
 
@@ -163,7 +163,7 @@ def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
         )
 
 
-def _tensors(path: Path, layer: AdapterLayer) -> dict[Piece, Tensor]:
+def _tensors(path: Path, layer: AdapterLayer) -> dict[AdapterTensor, Tensor]:
     try:
         with safe_open(path, "pt") as weights:
             return {piece: weights.get_tensor(key).float() for piece, key in layer.keys.items()}
@@ -174,15 +174,20 @@ def _tensors(path: Path, layer: AdapterLayer) -> dict[Piece, Tensor]:
 def _change(
     file: AdapterFile,
     layer: AdapterLayer,
-    tensors: Mapping[Piece, Tensor],
+    tensors: Mapping[AdapterTensor, Tensor],
     module: str,
     placed: tuple[Tensor, Tensor, bool],
 ) -> _Change:
     import torch
 
     down, up, is_split = placed
-    more = {Piece.MID, Piece.BIAS, Piece.MAGNITUDE, Piece.DORA_SCALE} & tensors.keys()
-    if more and (is_split or not torch.equal(up, tensors[Piece.UP])):
+    more = {
+        AdapterTensor.MID,
+        AdapterTensor.BIAS,
+        AdapterTensor.MAGNITUDE,
+        AdapterTensor.DORA_SCALE,
+    } & tensors.keys()
+    if more and (is_split or not torch.equal(up, tensors[AdapterTensor.UP])):
         raise SourceError(
             f"{file.path}: {named(layer.keys[piece] for piece in sorted(more))} is of a layer "
             f"that is divided among several of the model's ({module}), which sdpack does not do; "
@@ -195,25 +200,25 @@ def _change(
         down,
         up,
         scale,
-        tensors.get(Piece.MID),
-        tensors.get(Piece.BIAS),
+        tensors.get(AdapterTensor.MID),
+        tensors.get(AdapterTensor.BIAS),
         _magnitude(file.path, layer, tensors, down),
     )
 
 
 def _scale(
-    file: AdapterFile, layer: AdapterLayer, tensors: Mapping[Piece, Tensor], module: str
+    file: AdapterFile, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], module: str
 ) -> float:
     """alpha / rank, or as PEFT's settings have it; 1 where neither is told."""
-    rank = tensors[Piece.DOWN].shape[0]
+    rank = tensors[AdapterTensor.DOWN].shape[0]
     settings = file.settings(layer.component)
-    if Piece.ALPHA in tensors:
+    if AdapterTensor.ALPHA in tensors:
         if settings:
             raise SourceError(
-                f"{file.path} has {layer.keys[Piece.ALPHA]} and PEFT's settings, which may say "
-                "different scales; take one of them away"
+                f"{file.path} has {layer.keys[AdapterTensor.ALPHA]} and PEFT's settings, which may "
+                "say different scales; take one of them away"
             )
-        return float(tensors[Piece.ALPHA]) / rank
+        return float(tensors[AdapterTensor.ALPHA]) / rank
     if not settings:
         return 1.0
     return _peft_scale(file.path, settings, module, rank)
@@ -243,26 +248,26 @@ def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int)
 
 
 def _magnitude(
-    path: Path, layer: AdapterLayer, tensors: Mapping[Piece, Tensor], down: Tensor
+    path: Path, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], down: Tensor
 ) -> Tensor | None:
     """DoRA's magnitudes with as many axes as the weight, one of them longer than 1.
 
     PEFT keeps (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS keeps (out, 1) and
     (out, 1, 1, 1), or with norms of the inputs, its default once, (1, in) and (1, in, 1, 1).
     """
-    outputs, axes = tensors[Piece.UP].shape[0], (1,) * (down.ndim - 1)
-    if Piece.MAGNITUDE in tensors:
-        found, inputs = tensors[Piece.MAGNITUDE], 0
-    elif Piece.DORA_SCALE in tensors:
-        found, inputs = tensors[Piece.DORA_SCALE], down.shape[1]
+    outputs, axes = tensors[AdapterTensor.UP].shape[0], (1,) * (down.ndim - 1)
+    if AdapterTensor.MAGNITUDE in tensors:
+        found, inputs = tensors[AdapterTensor.MAGNITUDE], 0
+    elif AdapterTensor.DORA_SCALE in tensors:
+        found, inputs = tensors[AdapterTensor.DORA_SCALE], down.shape[1]
     else:
         return None
-    is_peft = Piece.MAGNITUDE in tensors
+    is_peft = AdapterTensor.MAGNITUDE in tensors
     if found.numel() == outputs and (is_peft or found.shape[0] == outputs):
         return found.reshape(outputs, *axes)
     if found.ndim > 1 and found.shape[:2] == (1, inputs) and found.numel() == inputs:
         return found.reshape(1, inputs, *axes[1:])
-    key = layer.keys[Piece.MAGNITUDE if is_peft else Piece.DORA_SCALE]
+    key = layer.keys[AdapterTensor.MAGNITUDE if is_peft else AdapterTensor.DORA_SCALE]
     raise SourceError(
         f"{path}: {key} is of shape {tuple(found.shape)}, and its layer has {outputs} outputs and "
         f"{down.shape[1]} inputs; restore the file"

@@ -156,7 +156,7 @@ class BodyLimit:
         if declared_bytes <= self._most:
             await self._answer(scope, receive, send, self._most)
             return
-        most = self._larger.get(scope["path"], self._most)
+        most = self._larger.get(route_path(scope), self._most)
         if declared_bytes > most:
             await self._too_large(send, most)
         elif self._one_is_larger:

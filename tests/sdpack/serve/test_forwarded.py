@@ -199,3 +199,10 @@ def test_the_page_draws_under_a_prefix_it_was_not_told_of(slash: str) -> None:
         tab.click("#draw")
         tab.wait_for_selector("#gallery img")
         assert "its end is not read" in (tab.text_content("#said") or "")
+
+
+def test_a_large_picture_is_read_under_a_prefix_too() -> None:
+    """The path that takes larger requests is known without the prefix."""
+    with client(root_path="/sd") as asking:
+        answer = asking.post("/sd/sdapi/v1/png-info", json={"image": "A" * 2**19})
+        assert answer.status_code == 400, answer.text  # it is no picture, and not too large
