@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from sdpack.errors import SourceError
 from sdpack.evaluate.metrics import Panel
+from sdpack.export.finite import check_finite
 
 MODEL_TYPE = "clip"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -60,7 +61,7 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
     """The judge in a folder, a CLIP or the zoo's, with its tokenizer.
 
     Raises:
-        SourceError: a file is missing, damaged, or of another kind.
+        SourceError: a file is missing, damaged, of another kind, or holds NaN or infinity.
     """
     import transformers
 
@@ -69,11 +70,13 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
         if kind == MODEL_TYPE:
             model = transformers.CLIPModel.from_pretrained(judge, local_files_only=True)
             reads = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+            check_finite(model, str(judge))
             return Panel(ClipJudge(model), reads)
         from sdpack.evaluate.judge import Judge
 
         own: Judge = Judge.from_pretrained(judge)
         own.float().eval()
+        check_finite(own, str(judge))
         return Panel(own, transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer))
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]

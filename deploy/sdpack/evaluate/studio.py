@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from sdpack.artifacts import Store, digest
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
-from sdpack.errors import BrokenPictureError
+from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.evaluate.rules import BROKEN_SCORE
+from sdpack.finite import broken_words
 from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
 from sdpack.progress import Step, unheard
@@ -295,11 +296,24 @@ class Studio:
         value: dict[str, Any] = {}
         try:
             pictures = self.pictures(mix, numbers)
-            value = {"scores": list(self._scorer.score(mix, pictures, numbers, self))}
+            value = {"scores": self._finite(self._scorer.score(mix, pictures, numbers, self))}
         except BrokenPictureError as error:
             value = {"scores": [BROKEN_SCORE] * len(numbers), "broken": str(error)}
         self._ledger.record(self._scorer.metric, self.inputs(mix, numbers), value)
         return list(value["scores"])
+
+    def _finite(self, scores: Sequence[float]) -> list[float]:
+        """The scores of whole pictures; a NaN among them would lose and win every comparison.
+
+        Raises:
+            EngineError: one is not a finite number.
+        """
+        if not np.isfinite(scores).all():
+            raise EngineError(
+                f"{self._scorer.metric} of whole pictures is {broken_words(np.asarray(scores))}; "
+                "check the judge's files, or choose another judge"
+            )
+        return list(scores)
 
     def latents(self, mix: Ensemble, numbers: Sequence[int]) -> Floats:
         """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser."""

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdpack.errors import SourceError
+from sdpack.export.finite import check_finite
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -33,7 +34,7 @@ def load_bridge(folder: Path) -> Bridge:
     """The bridge in a folder, in fp32.
 
     Raises:
-        SourceError: a file is missing or damaged.
+        SourceError: a file is missing or damaged, or holds NaN or infinity.
     """
     try:
         config = json.loads((folder / CONFIG).read_text())
@@ -42,6 +43,7 @@ def load_bridge(folder: Path) -> Bridge:
         bridge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
         raise SourceError(f"{folder} holds no bridge: {cause}; restore its files") from cause
+    check_finite(bridge, str(folder))
     return bridge.eval()
 
 

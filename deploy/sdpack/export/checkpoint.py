@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
+from sdpack.export.finite import check_finite
 from sdpack.export.lora import check_fits, merge
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ class Checkpoint:
         """The model in fp32, low-rank weights merged into it, ready to run.
 
         Raises:
-            SourceError: the weights are damaged or do not belong to the class.
+            SourceError: the weights are damaged, hold NaN or infinity, or do not belong to the
+                class.
         """
         import torch
         import transformers
@@ -202,8 +204,10 @@ class Checkpoint:
                 self._see_that_nothing_is_missing(found["missing_keys"])
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        check_finite(model, str(self.folder), self._spare)
         for source, scale in self.loras:
             merge(model, source, scale)
+            check_finite(model, f"{self.folder} with {source} merged into it", self._spare)
         return cast("nn.Module", model).eval()
 
     def adapted_components(self) -> list[frozenset[str]]:
@@ -235,15 +239,18 @@ class Checkpoint:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         return cast("nn.Module", made)
 
+    @property
+    def _spare(self) -> tuple[str, ...]:
+        """What the names of tensors begin with that are not needed."""
+        return (*UNUSED, *ENCODING) if self.class_name.startswith("Autoencoder") else UNUSED
+
     def _see_that_nothing_is_missing(self, names: Iterable[str]) -> None:
         """Libraries fill what a file does not hold with random numbers.
 
         Raises:
             SourceError: a tensor that is needed is not there.
         """
-        autoencodes = self.class_name.startswith("Autoencoder")
-        spare = (*UNUSED, *ENCODING) if autoencodes else UNUSED
-        missing = sorted(name for name in names if not name.startswith(spare))
+        missing = sorted(name for name in names if not name.startswith(self._spare))
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise SourceError(

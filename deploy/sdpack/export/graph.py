@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sdpack.engines.onnxruntime import let_go, load
 from sdpack.errors import ExportError, GraphError
+from sdpack.finite import broken_words
 from sdpack.onnx_file import MODEL_FILE, write
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
@@ -183,6 +184,12 @@ def _error(answer: _Answer, path: Path) -> float:
 def _difference(path: Path, seen: NDArray[Any], wanted: NDArray[Any]) -> float:
     if seen.shape != wanted.shape:
         raise ExportError(f"{path}: output of shape {seen.shape}, PyTorch gives {wanted.shape}")
+    for words, values in (("PyTorch gives", wanted), ("the graph gives", seen)):
+        if not np.isfinite(values).all():  # a NaN would pass every comparison
+            raise ExportError(
+                f"{path}: {words} an output with {broken_words(values)} on random inputs; check "
+                "the checkpoint's weights"
+            )
     return float(np.abs(seen - wanted).max() / (np.abs(wanted).max() or 1.0))
 
 

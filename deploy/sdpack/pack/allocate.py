@@ -9,6 +9,7 @@ costs.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from sdpack.errors import InfeasibleError
+from sdpack.errors import InfeasibleError, QuantizationError
 from sdpack.units import format_bytes
 
 SECONDS = 8.0
@@ -107,8 +108,10 @@ def allocate(choices: Sequence[Choice], limits: Sequence[Limit]) -> Allocation:
 
     Raises:
         InfeasibleError: even the smallest options exceed a limit; says by how much.
+        QuantizationError: a cost is not a finite number.
         ValueError: a part has two limits.
     """
+    _refuse_broken(choices)
     parts = [part for limit in limits for part in limit.parts]
     if len(parts) != len(set(parts)):
         raise ValueError("a part has two limits")
@@ -128,6 +131,17 @@ def allocate(choices: Sequence[Choice], limits: Sequence[Limit]) -> Allocation:
     return Allocation(
         chosen, sum(option.bytes for option in chosen), cost, gap if gap > GAP else 0.0
     )
+
+
+def _refuse_broken(choices: Sequence[Choice]) -> None:
+    """A NaN would pass every comparison of costs."""
+    for choice in choices:
+        for option in choice.options:
+            if not math.isfinite(option.cost):
+                raise QuantizationError(
+                    f"{choice.name} in {option.name} costs {option.cost}, which is not a finite "
+                    "number; check the calibration inputs, or keep the layer as it is"
+                )
 
 
 def _refuse_infeasible(own: Sequence[Choice], limit: Limit) -> None:

@@ -26,12 +26,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.artifacts import Artifact, Store, digest, explain_io, file_sha256
-from sdpack.engines.onnxruntime import load
 from sdpack.errors import InfeasibleError, InputError, QuantizationError, StoreError
 from sdpack.onnx_file import files_of, read, write
 from sdpack.overwrite import check_spared
 from sdpack.pack.allocate import Choice, Limit, Option, allocate
 from sdpack.pack.calibration import GAINS, OBSERVERS
+from sdpack.pack.output_check import Written, check_wanted, outputs_of
 from sdpack.pack.sources import REVISION, versions
 from sdpack.pack.workshop import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
@@ -39,7 +39,8 @@ from sdpack.progress import Say, counted
 from sdpack.quantize.archive import archive
 from sdpack.quantize.bank import rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
-from sdpack.quantize.half import beyond_half, widened
+from sdpack.quantize.finite import check_weights
+from sdpack.quantize.half import beyond_half
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed, observe, read_observed
 from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
@@ -196,6 +197,8 @@ class _Quantizing:
     def run(self) -> Result:
         task, path = self.task, self.task.path
         before = files_of(path)
+        self.say(f"reading {path}")
+        check_weights(path, self.model)
         found = self.layers
         if self.batches is not None:
             _ = self.wanted  # before anything else: it takes the most memory
@@ -231,6 +234,20 @@ class _Quantizing:
             tuple(sorted(self.islands)),
             errors,
         )
+
+    def _errors(self, target: Path) -> dict[str, float]:
+        """How far the made graph is off on some of the calibration inputs; without any, it is
+        loaded all the same.
+        """
+        task = self.task
+        made = Written(target, task.path, str(task.recipe), self.arithmetic, task.runtime)
+        if self.batches is None:
+            self.say("loading what was made")
+            made.check_runs()
+            return {}
+        wanted = self.wanted
+        self.say("comparing outputs")
+        return made.errors(wanted, spread(self.batches, CHECKED))
 
     @cached_property
     def model(self) -> ir.Model:
@@ -296,7 +313,7 @@ class _Quantizing:
         def build(folder: Path) -> None:
             assert self.batches is not None
             self.say("seeing what the graph gives out")
-            outputs = _outputs(self.task.path, spread(self.batches, CHECKED), emulate=False)
+            outputs = outputs_of(self.task.path, spread(self.batches, CHECKED), emulate=False)
             with archive(folder / "outputs.npz") as put:
                 for name, values in outputs.items():
                     for number, value in enumerate(values):
@@ -307,6 +324,7 @@ class _Quantizing:
         with np.load(made.path("outputs.npz")) as stored:
             for key in stored.files:
                 found.setdefault(key.partition("/")[2], []).append(stored[key])
+        check_wanted(self.task.path, found)
         return found
 
     @cached_property
@@ -432,61 +450,6 @@ class _Quantizing:
         inputs = {**self._inputs(), "schemes": schemes, "rows": SAMPLED_ROWS}
         made = self.store.make("errors alone", inputs, build)
         return dict(json.loads(made.path("errors.json").read_text()))
-
-    def _errors(self, made: Path) -> dict[str, float]:
-        """How far the made graph's outputs are off on some of the calibration inputs.
-
-        Raises:
-            QuantizationError: one is not finite, or constant.
-        """
-        if self.batches is None:
-            return {}
-        wanted = self.wanted
-        self.say("comparing outputs")
-        runnable = made
-        if self.arithmetic is Precision.BF16:
-            runnable = made.with_name(f"fp32-{made.name}")
-            wide = read(made)
-            widened(wide)
-            write(wide, runnable)
-        batches = spread(self.batches, CHECKED)
-        seen = _outputs(runnable, batches, emulate=self.task.runtime.on_gpu)
-        errors = {}
-        for name, references in wanted.items():
-            off = whole = 0.0
-            for values, reference in zip(seen[name], references, strict=True):
-                _refuse_broken(self.task, name, values, reference)
-                exact = reference.astype(np.float64)
-                off += float(((values.astype(np.float64) - exact) ** 2).sum())
-                whole += float((exact**2).sum())
-            errors[name] = off / whole if whole else 0.0
-        return errors
-
-
-def _outputs(
-    path: Path, batches: Sequence[Mapping[str, NDArray[Any]]], emulate: bool
-) -> dict[str, list[NDArray[Any]]]:
-    """Of each floating-point output, what it is on each batch."""
-    found: dict[str, list[NDArray[Any]]] = {}
-    with load(path, emulate=emulate) as session:
-        for batch in batches:
-            for name, values in session.run(batch).items():
-                if np.issubdtype(values.dtype, np.floating):
-                    found.setdefault(name, []).append(values)
-    return found
-
-
-def _refuse_broken(task: Task, name: str, values: NDArray[Any], reference: NDArray[Any]) -> None:
-    if not np.isfinite(values).all():
-        raise QuantizationError(
-            f"{task.path} as {task.recipe} gives out {name} that is not finite; keep the layers "
-            "it overflows in with --keep"
-        )
-    if values.size > 1 and np.ptp(values) == 0 and np.ptp(reference) > 0:
-        raise QuantizationError(
-            f"{task.path} as {task.recipe} gives out {name} that is constant; keep some layers "
-            "with --keep, or give calibration inputs like those it will see"
-        )
 
 
 def _bytes(files: Sequence[Path]) -> int:

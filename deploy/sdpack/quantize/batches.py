@@ -68,6 +68,11 @@ class Batches(Sequence[Arrays]):
         wanted = self.wanted[name]
         if not np.can_cast(values.dtype, wanted, "same_kind"):
             raise InputError(f"{path}: {name} is {values.dtype}, and the graph takes {wanted}")
+        if np.issubdtype(values.dtype, np.inexact) and np.isnan(values).any():
+            raise InputError(
+                f"{path}: {name} holds {int(np.isnan(values).sum()):,} NaN of {values.size:,} "
+                "numbers; save inputs the graph has really been given"
+            )
         return np.ascontiguousarray(values.astype(wanted, copy=False))
 
 

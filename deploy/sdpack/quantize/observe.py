@@ -292,7 +292,8 @@ class _View:
     def _count_moments(self, rows: NDArray[np.float32]) -> None:
         for number, (start, stop) in enumerate(_runs(self.layer)):
             part = rows[:, start:stop]
-            gram = (part.T @ part).astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                gram = (part.T @ part).astype(np.float64)
             if number == len(self._grams):
                 self._grams.append(gram)
             else:
@@ -300,7 +301,9 @@ class _View:
         self.rows += len(rows)
 
     def moments(self) -> list[Moment]:
-        """Over everything seen."""
+        """Over everything seen; none where inputs are so large that their squares overflow."""
+        if not all(np.isfinite(gram.diagonal()).all() for gram in self._grams):
+            return []
         return [moment_of(gram, self.rows) for gram in self._grams]
 
     def range(self) -> float:
@@ -316,10 +319,8 @@ class _View:
         error = best_threshold(self.counts, self.largest)[1]
         rows = sampled_rows(self.layer.matrix())
         squares = float((rows.astype(np.float64) ** 2).sum())
-        if self._grams:
-            energy = output_error(rows, tuple(self.moments()))
-        else:
-            energy = squares * mean_square(self.counts)
+        moments = tuple(self.moments())
+        energy = output_error(rows, moments) if moments else squares * mean_square(self.counts)
         return error * squares / energy if 0 < energy < math.inf else 0.0
 
     def refuse_infinite(self, path: Path) -> None:

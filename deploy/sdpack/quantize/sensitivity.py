@@ -15,6 +15,7 @@ int8 inputs are too much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.engines.onnxruntime import load
+from sdpack.errors import QuantizationError
+from sdpack.finite import broken_words
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.precision import Precision
 from sdpack.progress import Step, unheard
@@ -106,7 +109,7 @@ def layer_gains(
     """For each layer, what share of its outputs' error comes out of its part.
 
     Layers whose rounding changes nothing, or is lost in the noise, have the least gain that was
-    seen: they may not count as free.
+    seen: they may not count as free. Layers whose rounding makes outputs NaN or infinite have none.
 
     Args:
         path: of the part's fp32 graph.
@@ -118,6 +121,7 @@ def layer_gains(
 
     Raises:
         EngineError: the graph does not run.
+        QuantizationError: an output is not finite on a batch.
     """
     found = layers(read(path))
     weights = {str(x.weight.name): _value(x) for x in found}
@@ -132,6 +136,7 @@ def layer_gains(
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
         wanted = outputs({})
+        _refuse_broken(path, wanted)
         done = 0
         for group in _groups(found):
             step(done, len(found))
@@ -142,9 +147,20 @@ def layer_gains(
             harm = relative_energy(outputs(rounded), wanted) if known else 0.0
             error = sum(error for _, _, error in known)
             gain = harm / error if error > 0 else 0.0
-            gains |= {layer.name: gain for layer, _, _ in known}
+            if math.isfinite(gain):
+                gains |= {layer.name: gain for layer, _, _ in known}
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
     return {name: gain or least for name, gain in gains.items()}
+
+
+def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
+    for outputs in wanted:
+        for name, values in outputs.items():
+            if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+                raise QuantizationError(
+                    f"{path} gives out {name} that is not finite on the calibration inputs "
+                    f"({broken_words(values)}); check the inputs, and where the graph came from"
+                )
 
 
 def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:

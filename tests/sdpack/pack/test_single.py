@@ -10,7 +10,8 @@ import pytest
 from sdpack.artifacts import Store
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import GraphError, InfeasibleError, InputError, QuantizationError
-from sdpack.onnx_file import read
+from sdpack.onnx_file import read, write
+from sdpack.pack import single
 from sdpack.pack.single import Result, Task, default_out, parse_recipe, quantize
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.schemes import parse_scheme
@@ -263,6 +264,69 @@ def test_inputs_that_overflow_are_refused(graph: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.full((8, 64), 3e38, np.float32))
     with pytest.raises(QuantizationError, match="is not finite on the calibration inputs"):
         done(asked(graph, "w8", tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("words", ["w8", "fp16", "int8", "mixed@6"])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_weight_with_nan_is_named_whatever_is_made(
+    tmp_path: Path, batches: Path, words: str, calibrated: bool
+) -> None:
+    weight = WEIGHTS[1].copy()
+    weight[3, :32] = np.nan
+    graph = saved(chain([WEIGHTS[0], weight, WEIGHTS[2]]), tmp_path / "graph")
+    calibration = [batches] if calibrated or words in ("int8", "mixed@6") else []
+    task = asked(graph, words, *calibration, runtime="tensorrt-rtx")
+    with pytest.raises(GraphError, match=r"the weight w1 holds 32 NaN of 12,288"):
+        done(task)
+    assert not task.out.exists()
+
+
+def test_calibration_inputs_with_nan_are_named(graph: Path, tmp_path: Path) -> None:
+    x = np.ones((8, 64), np.float32)
+    x[0, :3] = np.nan
+    np.savez(tmp_path / "x.npz", x=x)
+    with pytest.raises(InputError, match=r"x\.npz: x holds 3 NaN of 512 numbers"):
+        done(asked(graph, "w8", tmp_path / "x.npz"))
+
+
+def test_a_graph_that_gives_out_nan_is_not_said_to_be_exact(tmp_path: Path) -> None:
+    """The logarithm of what is below zero, behind the only layer."""
+    model = linear(WEIGHTS[0])
+    (last,) = model.graph
+    log = ir.node("Log", [last.outputs[0]], name="log")
+    log.outputs[0].name, log.outputs[0].type = "z", last.outputs[0].type
+    log.outputs[0].shape = last.outputs[0].shape
+    model.graph.append(log)
+    model.graph.outputs[0] = log.outputs[0]
+    graph = saved(model, tmp_path / "graph")
+    np.savez(tmp_path / "x.npz", x=RNG.standard_normal((8, 64)).astype(np.float32))
+    for words in ("w8", "mixed@6"):
+        with pytest.raises(QuantizationError, match=r"gives out z that is not finite on the cal"):
+            done(asked(graph, words, tmp_path / "x.npz"))
+
+
+def test_inputs_whose_squares_overflow_are_calibrated_on_all_the_same(
+    graph: Path, tmp_path: Path
+) -> None:
+    """1e25 squared is beyond fp32; the outputs are not."""
+    np.savez(tmp_path / "x.npz", x=RNG.standard_normal((8, 64)).astype(np.float32) * 1e25)
+    for words in ("w8", "mixed@6"):
+        assert 0 < done(asked(graph, words, tmp_path / "x.npz")).errors["y2"] < 0.1
+
+
+def test_what_cannot_be_loaded_is_not_written(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(model: ir.Model, path: Path) -> None:
+        model.graph.outputs[0].dtype = ir.DataType.FLOAT16
+        write(model, path)
+
+    monkeypatch.setattr(single, "write", spoiled)
+    task = asked(graph, "w8")
+    with pytest.raises(QuantizationError, match="as w8 makes a graph that ONNX Runtime refuses"):
+        done(task)
+    assert sorted(path.name for path in graph.parent.iterdir()) == [
+        graph.name,
+        f"{graph.name}.data",
+    ]
 
 
 def test_a_table_is_stored_in_eight_bits_on_a_cpu(tmp_path: Path) -> None:

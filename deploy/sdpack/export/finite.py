@@ -1,0 +1,34 @@
+"""Weights of a module that are not numbers: found before anything is exported from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdpack.errors import SourceError
+from sdpack.finite import counted_words
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def check_finite(module: nn.Module, where: str, spare: tuple[str, ...] = ()) -> None:
+    """See that no tensor of a module holds NaN or infinity.
+
+    Args:
+        where: what the message begins with, such as the checkpoint's folder.
+        spare: what the names of tensors begin with that are not needed.
+
+    Raises:
+        SourceError: one does; it is named, with how many NaN and infinite numbers it holds.
+    """
+    broken = []
+    for name, tensor in module.state_dict().items():
+        if name.startswith(spare) or not tensor.is_floating_point() or tensor.isfinite().all():
+            continue
+        nan, infinite = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+        broken.append(f"{name} holds {counted_words(nan, infinite, tensor.numel())}")
+    if broken:
+        more = f" (and {len(broken) - 1} more tensors hold some)" if len(broken) > 1 else ""
+        raise SourceError(
+            f"{where}: the tensor {broken[0]}{more}; download the weights again, or choose others"
+        )

@@ -1,0 +1,62 @@
+"""Weights that are not numbers: found before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.errors import GraphError
+from sdpack.finite import broken_words
+from sdpack.quantize.layers import layers
+
+FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+)
+
+
+def check_weights(path: Path, model: ir.Model) -> None:
+    """See that no weight of a graph holds NaN or infinity.
+
+    Attention masks may hold negative infinity beside zeros, and bounds may be infinite.
+
+    Raises:
+        GraphError: one does; it is named, with how many NaN and infinite numbers it holds.
+    """
+    multiplied = {str(layer.weight.name) for layer in layers(model)}
+    for name, tensor in _tensors(model):
+        if tensor.dtype not in FLOATS:
+            continue
+        values = tensor.numpy()
+        if np.isfinite(values).all() or (name not in multiplied and _is_mask(values)):
+            continue
+        raise GraphError(
+            f"{path}: the weight {name} holds {broken_words(values)}; restore the file, or export "
+            "the model again from a checkpoint without them"
+        )
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every stored tensor by name, those in branches, loops and attributes included."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if attribute.type is ir.AttributeType.TENSOR:
+                yield str(node.outputs[0].name), attribute.as_tensor()
+
+
+def _is_mask(values: NDArray[Any]) -> bool:
+    """Whether infinities are meant: as bounds, or negative ones beside a single other number."""
+    if np.isnan(values).any():
+        return False
+    finite = values[np.isfinite(values)]
+    if finite.size and np.isposinf(values).any():
+        return False
+    return finite.size == 0 or bool((finite == finite[0]).all())
