@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -61,7 +62,9 @@ def command(
     Without calibration, weights are rounded to nearest.
     """
     from sdpack.artifacts import Store, cache_folder
-    from sdpack.pack.single import Task, default_out, parse_recipe, quantize
+    from sdpack.pack.recipe import parse_recipe
+    from sdpack.pack.single import Task, default_out, quantize
+    from sdpack.quantize.leftovers import listed_words
 
     recipe = parse_recipe(words)
     target = out or default_out(model, recipe)
@@ -78,6 +81,7 @@ def command(
                 "bytes_before": result.bytes_before,
                 "bytes_after": result.bytes_after,
                 "layers": dict(result.layers),
+                "unquantized": [asdict(weight) for weight in result.unquantized],
                 "islands": list(result.islands),
                 "output_error_db": decibels,
                 "calibrated": bool(calibration),
@@ -89,6 +93,10 @@ def command(
     if result.layers:
         stored = ", ".join(f"{count} {scheme}" for scheme, count in result.layers.items())
         lines.append(f"layers: {stored}")
+    if result.unquantized:
+        numbers = sum(weight.numbers for weight in result.unquantized)
+        words = "in fp32" if recipe.changes_arithmetic_alone else "not quantized"
+        lines.append(listed_words(f"{words} ({numbers:,} numbers): ", result.unquantized))
     if result.islands:
         shown = ", ".join(result.islands[:3]) + (" ..." if len(result.islands) > 3 else "")
         lines.append(f"{len(result.islands)} nodes compute in fp32 for their range: {shown}")
@@ -104,5 +112,5 @@ def command(
 
 
 def _decibels(error: float) -> float | None:
-    """Of the error's energy to the output's; None: there is no error."""
+    """Of the error's energy to the output's, which is finite; None: there is no error."""
     return 10 * math.log10(error) if error > 0 else None

@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from sdpack.overwrite import check_spared
 from sdpack.pack.allocate import Choice, Limit, Option, allocate
 from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.output_check import Written, check_wanted, outputs_of
+from sdpack.pack.recipe import Recipe
 from sdpack.pack.sources import REVISION, versions
 from sdpack.pack.workshop import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
@@ -40,8 +41,10 @@ from sdpack.quantize.archive import archive
 from sdpack.quantize.bank import rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
 from sdpack.quantize.finite import check_weights
+from sdpack.quantize.folding import stored_bytes
 from sdpack.quantize.half import beyond_half
 from sdpack.quantize.layers import Layer, layers
+from sdpack.quantize.leftovers import Unquantized, leftovers, listed_words
 from sdpack.quantize.observe import Observed, observe, read_observed
 from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
 from sdpack.quantize.schemes import (
@@ -50,7 +53,6 @@ from sdpack.quantize.schemes import (
     UNIFORM,
     Abilities,
     Scheme,
-    parse_scheme,
     suited,
 )
 from sdpack.quantize.sensitivity import PROBING, found_gains, spread, uneven
@@ -62,52 +64,6 @@ from sdpack.quantize.variant import (
 )
 
 CHECKED = 4  # batches the outputs are compared on
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What to make of a graph.
-
-    Attributes:
-        scheme: of every layer; None where only the arithmetic changes, and where layers differ.
-        bits: of `mixed`: how many each number of a layer may take, its share of scales counted in.
-    """
-
-    precision: Precision
-    scheme: Scheme | None = None
-    bits: float = 0.0
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether it cannot be had without calibration inputs."""
-        return self.precision is Precision.MIXED or (self.scheme is not None and self.scheme.inputs)
-
-    def __str__(self) -> str:
-        if self.precision is Precision.MIXED:
-            return f"mixed@{self.bits:g}"
-        usual = UNIFORM.get(self.precision) == self.scheme
-        return self.precision.value if usual else str(self.scheme)
-
-
-def parse_recipe(words: str) -> Recipe:
-    """ "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64" or "mixed@4.5".
-
-    Raises:
-        InputError: it is none of these.
-    """
-    if words in (Precision.FP16, Precision.BF16):
-        return Recipe(Precision(words))
-    mixed = re.fullmatch(r"mixed@(\d+(?:\.\d+)?)", words)
-    if mixed is not None and float(mixed[1]) > 0:
-        return Recipe(Precision.MIXED, bits=float(mixed[1]))
-    try:
-        scheme = parse_scheme(words)
-    except QuantizationError as cause:
-        raise InputError(
-            f"{words!r} is no precision; choose fp16, bf16, int8, fp8, w8, w4, w4:64, w4:128 or "
-            "bits a number as mixed@4.5"
-        ) from cause
-    return Recipe(Precision(str(replace(scheme, block=0))), scheme)
 
 
 @dataclass(frozen=True)
@@ -134,7 +90,9 @@ class Result:
 
     Attributes:
         bytes_before, bytes_after: of the graph's files.
-        layers: how many are stored in each scheme, those in none as KEPT.
+        layers: how many weights are stored in each scheme, those in none as KEPT; where only the
+            arithmetic changes, how many layers are in its type.
+        unquantized: the weights that are KEPT, largest first.
         islands: nodes that compute in fp32 for their range.
         errors: by output, the energy of its change as a share of its own; none uncalibrated.
     """
@@ -145,6 +103,7 @@ class Result:
     layers: Mapping[str, int]
     islands: tuple[str, ...]
     errors: Mapping[str, float]
+    unquantized: tuple[Unquantized, ...] = ()
 
 
 def default_out(path: Path, recipe: Recipe) -> Path:
@@ -202,10 +161,11 @@ class _Quantizing:
         found = self.layers
         if self.batches is not None:
             _ = self.wanted  # before anything else: it takes the most memory
-        if not found and self.task.recipe.precision not in (Precision.FP16, Precision.BF16):
+        if not found and not self.task.recipe.changes_arithmetic_alone:
             raise QuantizationError(
-                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has an "
-                "fp32 weight of its own of 1,024 numbers or more"
+                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has a "
+                "weight of its own of 1,024 numbers or more"
+                + listed_words("; its weights are ", leftovers(self.model, found))
             )
         schemes = self._schemes()
         had = suited_schemes(path, found, schemes, self.abilities)
@@ -225,15 +185,41 @@ class _Quantizing:
             errors = self._errors(target)
             after = files_of(target)
             bytes_after = _bytes(after)
-        stored = (str(had[x.name][1]) if x.name in had else KEPT for x in found)
+        kept = self._unquantized(had)
+        counts = Counter(str(scheme) for _, scheme in had.values())
+        if task.recipe.changes_arithmetic_alone:
+            counts[str(self.arithmetic)] = len(found) - len(kept)
+        counts[KEPT] = len(kept)
         return Result(
             task.out,
             _bytes(before),
             bytes_after,
-            dict(sorted(Counter(stored).items())),
+            {word: count for word, count in sorted(counts.items()) if count},
             tuple(sorted(self.islands)),
             errors,
+            tuple(kept),
         )
+
+    def _unquantized(self, had: Mapping[str, tuple[Layer, Scheme]]) -> list[Unquantized]:
+        """What keeps its numbers; where only the arithmetic changes, what stays in fp32."""
+        arithmetic_alone = self.task.recipe.changes_arithmetic_alone
+        found = [] if arithmetic_alone else leftovers(self.model, self.layers)
+        for layer in self.layers:
+            if arithmetic_alone and not self.islands.issuperset(str(n.name) for n in layer.nodes):
+                continue
+            if layer.name not in had:
+                why = self._why_kept(layer)
+                found.append(Unquantized(str(layer.weight.name), layer.size, why))
+        return sorted(found, key=lambda weight: (-weight.numbers, weight.name))
+
+    def _why_kept(self, layer: Layer) -> str:
+        if self.task.recipe.changes_arithmetic_alone:
+            return f"{layer.name} computes in fp32 for its range"
+        if layer.name in self.kept:
+            return f"{layer.name}, as --keep asks"
+        if layer.feeds_attention and not self.abilities.packed_attention:
+            return f"{layer.name} feeds an attention"
+        return f"{layer.name} changes the outputs most"
 
     def _errors(self, target: Path) -> dict[str, float]:
         """How far the made graph is off on some of the calibration inputs; without any, it is
@@ -392,7 +378,8 @@ class _Quantizing:
         by_name = {str(scheme): scheme for scheme in MIXABLE}
         choices = []
         for layer in self.layers:
-            options = [Option(KEPT, layer.size * wide, 0.0)]
+            kept = layer.size * min(wide, stored_bytes(layer.weight))
+            options = [Option(KEPT, kept, 0.0)]
             for name, scheme in by_name.items():
                 had = suited(layer, scheme, self.abilities)
                 if had is None or layer.name in self.kept or layer.name not in gains:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -17,8 +16,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
+from sdpack.quantize.folding import fold_weights
+from sdpack.quantize.uses import SMALLEST_WEIGHT, Kind, use_of
 
-SMALLEST_WEIGHT = 1024  # numbers; below that a scale costs more than it saves
 QUANTIZED = frozenset(
     {
         "DequantizeLinear",
@@ -39,14 +39,6 @@ RESHAPING = frozenset(
 MOVING = ("Einsum", 1)  # of one input, as transformers put their patches together
 
 Floats = NDArray[np.float32]
-
-
-class Kind(StrEnum):
-    """What a layer does with its weight."""
-
-    MATRIX = "matrix"
-    CONVOLUTION = "convolution"
-    TABLE = "table"
 
 
 @dataclass(frozen=True)
@@ -113,13 +105,15 @@ def layers(model: ir.Model) -> list[Layer]:
     """The layers of a graph whose weights are worth quantizing.
 
     Left out: weights under SMALLEST_WEIGHT numbers, and those that are used in two different ways.
-    Nodes without a name of their own get one.
+    Weights behind a Cast, Transpose or Identity are put in their place (`fold_weights`). Nodes
+    without a name of their own get one.
 
     Raises:
         QuantizationError: the graph is quantized already.
     """
     _refuse_quantized(model)
     _name_nodes(model)
+    fold_weights(model)
     return list(_found(model))
 
 
@@ -130,7 +124,8 @@ def _found(model: ir.Model) -> Iterator[Layer]:
             if value is None or value in seen or not _worthwhile(value):
                 continue
             seen.add(value)
-            uses = [_use(u.node, u.idx) for u in value.uses()]
+            rank = len(value.const_value.shape) if value.const_value is not None else 0
+            uses = [use_of(u.node, u.idx, rank) for u in value.uses()]
             if uses[0] is not None and len(set(uses)) == 1:
                 order = {user: place for place, user in enumerate(model.graph)}
                 users = {u.node for u in value.uses()}
@@ -167,24 +162,6 @@ def _worthwhile(value: ir.Value) -> bool:
         and tensor.dtype is ir.DataType.FLOAT
         and tensor.size >= SMALLEST_WEIGHT
     )
-
-
-def _use(node: ir.Node, place: int) -> tuple[Kind, int] | None:
-    """How a node uses the weight that is its input number `place`."""
-    value = node.inputs[place]
-    assert value is not None
-    assert value.const_value is not None
-    rank = value.const_value.shape.rank()
-    match node.op_type, place:
-        case "Conv", 1:
-            return Kind.CONVOLUTION, 0
-        case "MatMul", 1 if rank == 2:
-            return Kind.MATRIX, 1
-        case "Gemm", 1 if node.attributes.get_int("transA", 0) == 0:
-            return Kind.MATRIX, 0 if node.attributes.get_int("transB", 0) == 1 else 1
-        case "Gather", 0 if rank == 2 and node.attributes.get_int("axis", 0) == 0:
-            return Kind.TABLE, 0
-    return None
 
 
 def _refuse_quantized(model: ir.Model) -> None:

@@ -20,9 +20,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import Kind, Layer
+from sdpack.quantize.layers import Layer
 from sdpack.quantize.rounding import Rounded
 from sdpack.quantize.schemes import Abilities, Number, Scheme
+from sdpack.quantize.uses import Kind
 
 Make = Callable[[], Rounded]
 # The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.

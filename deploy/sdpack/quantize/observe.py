@@ -30,8 +30,9 @@ from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.progress import Step, unheard
 from sdpack.quantize.archive import archive
-from sdpack.quantize.layers import Kind, Layer, layers
+from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
+from sdpack.quantize.uses import Kind
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution

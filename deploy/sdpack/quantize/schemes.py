@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.layers import Kind, Layer
+from sdpack.quantize.layers import Layer
+from sdpack.quantize.uses import Kind
 
 BLOCKS = (32, 64, 128)
 SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits

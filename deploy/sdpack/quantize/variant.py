@@ -14,6 +14,7 @@ from sdpack.errors import QuantizationError
 from sdpack.onnx_file import read
 from sdpack.precision import Precision
 from sdpack.quantize.bank import Rounder
+from sdpack.quantize.folding import keep_narrow
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.lowering import require_opset, round_inputs, store
@@ -64,11 +65,15 @@ def make_variant(
             does not have, or rounds inputs whose ranges were not observed.
     """
     model = read(path)
-    chosen = suited_schemes(path, layers(model), schemes, abilities)
+    found = layers(model)
+    chosen = suited_schemes(path, found, schemes, abilities)
     require_opset(model, [scheme for _, scheme in chosen.values()])
     round_inputs(model, chosen, ranges or {})
     for layer, scheme in chosen.values():
         store(model, layer, scheme, partial(rounded, layer, scheme), abilities)
+    for layer in found:
+        if layer.name not in chosen:
+            keep_narrow(model, layer.weight)
     if computed_in in HALVES:
         to_half(model, islands, HALVES[computed_in])
     model.graph.sort()

@@ -12,7 +12,8 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import GraphError, InfeasibleError, InputError, QuantizationError
 from sdpack.onnx_file import read, write
 from sdpack.pack import single
-from sdpack.pack.single import Result, Task, default_out, parse_recipe, quantize
+from sdpack.pack.recipe import parse_recipe
+from sdpack.pack.single import Result, Task, default_out, quantize
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.schemes import parse_scheme
 

@@ -4,7 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import Kind, layers
+from sdpack.quantize.layers import layers
+from sdpack.quantize.uses import Kind
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, two_readers
 

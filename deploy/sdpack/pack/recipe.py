@@ -1,0 +1,61 @@
+"""What to make of one ONNX graph, in words: "w4", "mixed@4.5"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from sdpack.errors import InputError, QuantizationError
+from sdpack.precision import Precision
+from sdpack.quantize.schemes import UNIFORM, Scheme, parse_scheme
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to make of a graph.
+
+    Attributes:
+        scheme: of every layer; None where only the arithmetic changes, and where layers differ.
+        bits: of `mixed`: how many each number of a layer may take, its share of scales counted in.
+    """
+
+    precision: Precision
+    scheme: Scheme | None = None
+    bits: float = 0.0
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it cannot be had without calibration inputs."""
+        return self.precision is Precision.MIXED or (self.scheme is not None and self.scheme.inputs)
+
+    @property
+    def changes_arithmetic_alone(self) -> bool:
+        """Whether layers are stored as they are computed, in 16 bits."""
+        return self.precision in (Precision.FP16, Precision.BF16)
+
+    def __str__(self) -> str:
+        if self.precision is Precision.MIXED:
+            return f"mixed@{self.bits:g}"
+        usual = UNIFORM.get(self.precision) == self.scheme
+        return self.precision.value if usual else str(self.scheme)
+
+
+def parse_recipe(words: str) -> Recipe:
+    """ "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64" or "mixed@4.5".
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if words in (Precision.FP16, Precision.BF16):
+        return Recipe(Precision(words))
+    mixed = re.fullmatch(r"mixed@(\d+(?:\.\d+)?)", words)
+    if mixed is not None and float(mixed[1]) > 0:
+        return Recipe(Precision.MIXED, bits=float(mixed[1]))
+    try:
+        scheme = parse_scheme(words)
+    except QuantizationError as cause:
+        raise InputError(
+            f"{words!r} is no precision; choose fp16, bf16, int8, fp8, w8, w4, w4:64, w4:128 or "
+            "bits a number as mixed@4.5"
+        ) from cause
+    return Recipe(Precision(str(replace(scheme, block=0))), scheme)

@@ -1,0 +1,193 @@
+"""Weights behind a Cast, Transpose or Identity, put where they are multiplied.
+
+Exporters write a linear layer's weight as it is stored and a Transpose behind it, a checkpoint in
+fp16 with a Cast behind every weight. A layer's weight is then what the last of these nodes makes;
+here it becomes an initializer of its own, made from the stored one when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdpack.quantize.uses import SMALLEST_WEIGHT, Kind, use_of
+
+MOVES = frozenset({"Cast", "Identity", "Transpose"})
+FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
+)
+_ORIGIN = "sdpack.origin"
+
+
+@dataclass(frozen=True)
+class End:
+    """One use of a stored weight, at the end of the nodes that lead there.
+
+    Attributes:
+        order: the weight's axes in the order in which the node gets them.
+        casts: the types it is converted to on the way, where they change.
+    """
+
+    node: ir.Node
+    place: int
+    value: ir.Value
+    order: tuple[int, ...]
+    casts: tuple[ir.DataType, ...]
+
+    @property
+    def use(self) -> tuple[Kind, int] | None:
+        """How the node uses the weight, and which of its stored axes is that of outputs."""
+        found = use_of(self.node, self.place, len(self.order))
+        return None if found is None else (found[0], self.order[found[1]])
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a folded weight is made from."""
+
+    tensor: ir.TensorProtocol
+    order: tuple[int, ...]
+    casts: tuple[ir.DataType, ...]
+
+    def values(self) -> NDArray[np.generic]:
+        found: NDArray[np.generic] = self.tensor.numpy()
+        for dtype in self.casts:
+            found = found.astype(dtype.numpy())
+        return np.ascontiguousarray(found.transpose(self.order))
+
+
+def ends_of(weight: ir.Value) -> list[End]:
+    """Every use of a stored weight, those behind Cast, Transpose and Identity included."""
+    rank = len(weight.shape) if weight.shape is not None else 0
+    return list(_ends(weight, tuple(range(rank)), (), weight.dtype))
+
+
+def _ends(
+    value: ir.Value,
+    order: tuple[int, ...],
+    casts: tuple[ir.DataType, ...],
+    dtype: ir.DataType | None,
+) -> Iterator[End]:
+    for use in value.uses():
+        node = use.node
+        moved = node.outputs[0] if node.op_type in MOVES and node.domain == "" else None
+        if moved is None or moved.is_graph_output():
+            yield End(node, use.idx, value, order, casts)
+        elif node.op_type == "Transpose":
+            axes = node.attributes.get_ints("perm", None) or range(len(order))[::-1]
+            yield from _ends(moved, tuple(order[axis] for axis in axes), casts, dtype)
+        elif node.op_type == "Cast":
+            to = ir.DataType(node.attributes.get_int("to", 0))
+            yield from _ends(moved, order, casts if to is dtype else (*casts, to), to)
+        else:
+            yield from _ends(moved, order, casts, dtype)
+
+
+def fold_weights(model: ir.Model) -> None:
+    """Make initializers of what layers multiply by, in place.
+
+    A weight is folded where all that uses it uses it in one way: several layers behind different
+    nodes then share one initializer. Gemm takes the order of axes that MatMul needs.
+    """
+    for weight in list(model.graph.initializers.values()):
+        tensor = weight.const_value
+        if tensor is None or tensor.dtype not in FLOATS or tensor.size < SMALLEST_WEIGHT:
+            continue
+        if weight.is_graph_input() or weight.is_graph_output():
+            continue
+        ends = ends_of(weight)
+        if any(end.value is not weight for end in ends) and _agree(model, ends):
+            _fold(model, weight, ends)
+
+
+def _agree(model: ir.Model, ends: list[End]) -> bool:
+    """Whether one initializer can serve all these uses."""
+    first = ends[0]
+    if first.use is None or any(end.node.graph is not model.graph for end in ends):
+        return False
+    if any((end.use, end.casts) != (first.use, first.casts) for end in ends):
+        return False
+    if any(end.value.dtype is not ir.DataType.FLOAT for end in ends):
+        return False
+    orders = {end.order for end in ends if end.node.op_type != "Gemm"}
+    return len(orders) < 2 and not any(cast not in FLOATS for cast in first.casts)
+
+
+def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
+    order = next((end.order for end in ends if end.node.op_type != "Gemm"), ends[0].order)
+    tensor, name, chain = weight.const_value, str(weight.name), _chain(weight)
+    assert tensor is not None
+    origin = Origin(tensor, order, ends[0].casts)
+    del model.graph.initializers[name]
+    folded = _lazy(name, origin)
+    for end in ends:
+        end.node.replace_input_with(end.place, folded)
+        if end.order != order:  # a Gemm, of a matrix
+            turned = 1 - end.node.attributes.get_int("transB", 0)
+            end.node.attributes["transB"] = ir.AttrInt64("transB", turned)
+    model.graph.remove(chain, safe=True)
+    model.graph.register_initializer(folded)
+
+
+def _chain(value: ir.Value) -> list[ir.Node]:
+    """The nodes that move a weight, each after those that it takes from."""
+    found = []
+    for use in value.uses():
+        if use.node.op_type in MOVES:
+            found += [use.node, *_chain(use.node.outputs[0])]
+    return found
+
+
+def _lazy(name: str, origin: Origin) -> ir.Value:
+    dtype = ir.DataType.FLOAT
+    sizes = origin.tensor.shape.numpy()
+    shape = ir.Shape([sizes[axis] for axis in origin.order])
+    tensor = ir.LazyTensor(lambda: ir.tensor(origin.values()), dtype, shape, name=name)
+    made = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
+    made.meta[_ORIGIN] = origin
+    return made
+
+
+def stored_bytes(weight: ir.Value) -> int:
+    """Bytes a number of a layer's weight takes in the file it was read from."""
+    origin: Origin | None = weight.meta.get(_ORIGIN)
+    tensor = weight.const_value if origin is None else origin.tensor
+    assert tensor is not None
+    return int(tensor.dtype.itemsize)
+
+
+def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
+    """Store a folded weight in the 16 bits it had, with a Cast behind it; in place.
+
+    What is not quantized would otherwise take twice the bytes. Others are left as they are.
+    """
+    origin: Origin | None = weight.meta.get(_ORIGIN)
+    if origin is None or origin.tensor.dtype.itemsize >= ir.DataType.FLOAT.itemsize:
+        return
+    name, source = str(weight.name), origin.tensor
+    shape = ir.Shape([source.shape.numpy()[axis] for axis in origin.order])
+
+    def make() -> ir.TensorProtocol:
+        return ir.tensor(np.ascontiguousarray(source.numpy().transpose(origin.order)))
+
+    stored = ir.Value(
+        name=name,
+        type=ir.TensorType(source.dtype),
+        shape=shape,
+        const_value=ir.LazyTensor(make, source.dtype, shape, name=name),
+    )
+    first = min((use.node for use in weight.uses()), key=list(model.graph).index)
+    value = stored
+    for number, dtype in enumerate(origin.casts):
+        node = ir.node("Cast", [value], {"to": dtype}, name=f"{name}_cast_{number}")
+        value = node.outputs[0]
+        value.name, value.type = f"{name}_cast_{number}", ir.TensorType(dtype)
+        value.shape = shape
+        model.graph.insert_before(first, node)
+    del model.graph.initializers[name]
+    weight.replace_all_uses_with(value)
+    model.graph.register_initializer(stored)

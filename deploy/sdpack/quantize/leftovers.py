@@ -1,0 +1,96 @@
+"""Weights that are no layer's, and why: what stays as it is however a graph is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from sdpack.quantize.folding import FLOATS, ends_of
+from sdpack.quantize.layers import Layer
+from sdpack.quantize.uses import SMALLEST_WEIGHT
+
+
+@dataclass(frozen=True)
+class Unquantized:
+    """A weight that keeps the numbers it has.
+
+    Attributes:
+        numbers: how many it holds.
+        why: what uses it, or who wanted it kept.
+    """
+
+    name: str
+    numbers: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})"
+
+
+def listed_words(before: str, weights: Sequence[Unquantized], most: int = 3) -> str:
+    """The first of the weights, and how many more there are; nothing where there are none."""
+    if not weights:
+        return ""
+    more = f" and {len(weights) - most} more" if len(weights) > most else ""
+    return before + ", ".join(map(str, weights[:most])) + more
+
+
+def leftovers(model: ir.Model, found: Sequence[Layer]) -> list[Unquantized]:
+    """The weights of a graph that are no layer's, largest first.
+
+    Args:
+        found: the graph's layers (`layers`).
+    """
+    own = {layer.weight for layer in found}
+    inner = _inner_nodes(model)
+    left = [
+        Unquantized(str(value.name), tensor.size, _why(value, inner))
+        for value, tensor in _stored(model)
+        if value not in own
+    ]
+    return sorted(left, key=lambda weight: (-weight.numbers, weight.name))
+
+
+def _stored(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Initializers and constants large enough to be quantized, those of branches included."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and _is_large(value.const_value):
+                yield value, value.const_value
+    for node in model.graph.all_nodes():
+        attribute = node.attributes.get("value") if node.op_type == "Constant" else None
+        if attribute is not None and attribute.type is ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            if _is_large(tensor):
+                yield node.outputs[0], tensor
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype in FLOATS and tensor.size >= SMALLEST_WEIGHT
+
+
+def _inner_nodes(model: ir.Model) -> dict[ir.Node, str]:
+    """The nodes in branches and loops, each with the operator of the main graph it belongs to."""
+    found: dict[ir.Node, str] = {}
+    for node in model.graph:
+        for attribute in node.attributes.values():
+            graphs = [attribute.value] if attribute.type is ir.AttributeType.GRAPH else []
+            if attribute.type is ir.AttributeType.GRAPHS:
+                graphs = list(attribute.value)
+            found |= {each: node.op_type for graph in graphs for each in graph.all_nodes()}
+    return found
+
+
+def _why(value: ir.Value, inner: dict[ir.Node, str]) -> str:
+    if value.is_graph_output():
+        return "an output of the graph"
+    nodes = [end.node for end in ends_of(value)]
+    owners = sorted({inner[node] for node in nodes if node in inner})
+    if owners:
+        return f"in the body of {' and '.join(owners)}"
+    ops = sorted({node.op_type for node in nodes})
+    if not ops:
+        return "used by nothing"
+    return f"used by {' and '.join(ops)}"
