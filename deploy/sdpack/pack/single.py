@@ -46,6 +46,7 @@ from sdpack.quantize.half import beyond_half
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.leftovers import Unquantized, leftovers, listed_words
 from sdpack.quantize.observe import Observed, observe, read_observed
+from sdpack.quantize.opset import require_observable, require_opset
 from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
 from sdpack.quantize.schemes import (
     ABILITIES,
@@ -159,6 +160,7 @@ class _Quantizing:
         self.say(f"reading {path}")
         check_weights(path, self.model)
         found = self.layers
+        self._check_opset()
         if self.batches is not None:
             _ = self.wanted  # before anything else: it takes the most memory
         if not found and not self.task.recipe.changes_arithmetic_alone:
@@ -199,6 +201,17 @@ class _Quantizing:
             errors,
             tuple(kept),
         )
+
+    def _check_opset(self) -> None:
+        """See that the opset will do, before anything takes long."""
+        scheme = self.task.recipe.scheme
+        asked = set(MIXABLE) if self.task.recipe.precision is Precision.MIXED else set()
+        if scheme is not None:
+            had = {suited(layer, scheme, self.abilities) for layer in self.layers}
+            asked = {each for each in had if each is not None}
+        require_opset(self.model, asked)
+        if self.batches is not None:
+            require_observable(self.model)
 
     def _unquantized(self, had: Mapping[str, tuple[Layer, Scheme]]) -> list[Unquantized]:
         """What keeps its numbers; where only the arithmetic changes, what stays in fp32."""

@@ -26,8 +26,6 @@ from sdpack.quantize.schemes import Abilities, Number, Scheme
 from sdpack.quantize.uses import Kind
 
 Make = Callable[[], Rounded]
-# The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.
-CHANNELS_SINCE, FLOAT8_SINCE, BLOCKS_SINCE = 13, 19, 21
 
 
 @dataclass
@@ -45,26 +43,6 @@ class _Once:
         self._read = frozenset() if self._made is None else self._read
         found: NDArray[np.generic] = getattr(made, what)
         return found
-
-
-def require_opset(model: ir.Model, schemes: Sequence[Scheme]) -> None:
-    """See that the graph's opset has what these schemes need.
-
-    Raises:
-        QuantizationError: it is too old.
-    """
-    opset = model.graph.opset_imports.get("", 1)
-    for scheme in schemes:
-        needed = CHANNELS_SINCE
-        if scheme.block or scheme.number is Number.INT4:
-            needed = BLOCKS_SINCE
-        elif scheme.number is Number.FP8:
-            needed = FLOAT8_SINCE
-        if opset < needed:
-            raise QuantizationError(
-                f"{scheme} needs opset {needed} and the graph has {opset}; export it anew with "
-                f"opset_version={needed}, or convert it with onnx.version_converter"
-            )
 
 
 def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: Abilities) -> None:

@@ -4,9 +4,7 @@
     ranges    of each layer's input: what int8 scales by
     extent    the largest magnitude anywhere: what fp16 must hold
 
-The range of a tensor is the clipping threshold that makes the mean squared error of its int8
-rounding smallest over everything seen: an outlier beyond it is clipped if that costs less than
-the coarser steps it would ask for.
+The range of a tensor is its clipping threshold (`clipping`).
 """
 
 from __future__ import annotations
@@ -30,8 +28,11 @@ from sdpack.errors import QuantizationError
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.progress import Step, unheard
 from sdpack.quantize.archive import archive
+from sdpack.quantize.clipping import Counts, best_threshold, bins, histogram, mean_square
 from sdpack.quantize.layers import Layer, layers
+from sdpack.quantize.opset import require_observable
 from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
+from sdpack.quantize.scratch import told_of
 from sdpack.quantize.uses import Kind
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
@@ -39,14 +40,9 @@ RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
 ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
 MOMENTS = "moments.npz"
 SCRATCH = "seen"
-OCTAVES = (-60, 60)
-BINS_AN_OCTAVE = 32
-STEPS = 127  # of int8, a side
-CANDIDATES = 128
 LIMITS = {"sdpack_masked_from": 1e30, "sdpack_nothing": 0.0}
 
 Inputs = Mapping[str, NDArray[Any]]
-Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,8 @@ def observe(
         step: told of layers, once the graph has run.
 
     Raises:
-        QuantizationError: there are no batches, or an activation is not finite.
+        QuantizationError: there are no batches, an activation is not finite, or the graph's opset
+            is too old.
         EngineError: the graph does not run on them.
     """
     if not batches:
@@ -125,7 +122,8 @@ def observe(
     try:
         watched = _expose(path, scratch / path.name)
         kept = _Kept(scratch, len(batches))
-        peaks = _watch(watched, scratch / path.name, batches, kept, threads)
+        with told_of(path, scratch / path.name):
+            peaks = _watch(watched, scratch / path.name, batches, kept, threads)
         found = _looked_at(path, watched.layers, kept, folder, step)
     finally:
         shutil.rmtree(scratch)
@@ -219,6 +217,7 @@ class _Exposed:
 def _expose(path: Path, target: Path) -> _Exposed:
     """Write the graph with each layer's input, and each node's largest magnitude, as outputs."""
     model = read(path)
+    require_observable(model)
     watched = [layer for layer in layers(model) if layer.kind is not Kind.TABLE]
     made_by = _expose_magnitudes(model)
     outputs = set(model.graph.outputs)
@@ -260,7 +259,7 @@ class _View:
     """What is seen of one layer's inputs."""
 
     layer: Layer
-    counts: Counts = field(default_factory=lambda: np.zeros(_bins()))
+    counts: Counts = field(default_factory=lambda: np.zeros(bins()))
     largest: float = 0.0
     rows: int = 0
     finite: bool = True
@@ -371,43 +370,3 @@ def _sample(count: int) -> NDArray[np.intp]:
 
 def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(node.attributes.get_ints(name, default) or default)
-
-
-def _bins() -> int:
-    return (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE
-
-
-def histogram(values: NDArray[Any]) -> Counts:
-    """How many magnitudes fall into each of bins of equal ratio; zeros are in the first."""
-    magnitudes = np.abs(np.ravel(values)).astype(np.float32)
-    lowest = np.float32(2.0 ** OCTAVES[0])
-    octave = np.log2(np.maximum(magnitudes, lowest)) - OCTAVES[0]
-    places = np.minimum((octave * BINS_AN_OCTAVE).astype(np.int64), _bins() - 1)
-    return np.bincount(places, minlength=_bins()).astype(np.float64)
-
-
-def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> tuple[float, float]:
-    """The clipping threshold in (0, largest] with the least expected squared error, and that.
-
-    Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;
-    beyond it, a number costs the square of what is cut off.
-    """
-    if largest == 0 or not counts.any():
-        return 1.0, 0.0
-    centres = np.minimum(_centres(), largest)
-    thresholds = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
-    beyond = np.maximum(0, centres[None, :] - thresholds[:, None]) ** 2
-    rounding = (thresholds / levels) ** 2 / 12
-    errors = beyond @ counts / counts.sum() + rounding
-    best = int(errors.argmin())
-    return float(thresholds[best]), float(errors[best])
-
-
-def mean_square(counts: Counts) -> float:
-    """Of the numbers counted."""
-    return float(_centres() ** 2 @ counts / counts.sum()) if counts.any() else 0.0
-
-
-def _centres() -> Counts:
-    found: Counts = 2.0 ** (OCTAVES[0] + (np.arange(_bins()) + 0.5) / BINS_AN_OCTAVE)
-    return found

@@ -34,6 +34,7 @@ from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Inputs, Observed
 from sdpack.quantize.rounding import Rounded, round_weight
 from sdpack.quantize.schemes import UNIFORM, Abilities, suited
+from sdpack.quantize.scratch import told_of
 
 Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
@@ -130,7 +131,7 @@ def layer_gains(
     data = f"{target.name}.data"
     ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
     gains: dict[str, float] = {}
-    with load(target, threads=threads) as session:
+    with told_of(path, target), load(target, threads=threads) as session:
 
         def outputs(changed: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
             return [session.run({**weights, **changed, **batch}) for batch in batches]

@@ -17,7 +17,8 @@ from sdpack.quantize.bank import Rounder
 from sdpack.quantize.folding import keep_narrow
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.lowering import require_opset, round_inputs, store
+from sdpack.quantize.lowering import round_inputs, store
+from sdpack.quantize.opset import require_opset
 from sdpack.quantize.schemes import UNIFORM, Abilities, Scheme, suited
 
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from sdpack.artifacts import Store
 from sdpack.engines.onnxruntime import load
-from sdpack.errors import GraphError, InfeasibleError, InputError, QuantizationError
+from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, QuantizationError
 from sdpack.onnx_file import read, write
 from sdpack.pack import single
 from sdpack.pack.recipe import parse_recipe
@@ -221,6 +223,133 @@ def test_an_old_opset_is_refused_where_it_matters(tmp_path: Path) -> None:
     assert done(asked(graph, "w8")).layers == {"w8": 3}
 
 
+@pytest.mark.parametrize(
+    ("words", "needed"), [("w8", "w8 needs opset 13"), ("fp16", "calibration needs opset 9")]
+)
+def test_an_old_opset_is_told_before_calibration_with_a_way_out(
+    tmp_path: Path, batches: Path, words: str, needed: str
+) -> None:
+    graph = old(tmp_path / "graph", opset=8)
+    said: list[str] = []
+    runtime = "tensorrt-rtx"
+    with pytest.raises(QuantizationError, match=f"{needed} and the graph has 8; export") as caught:
+        done(asked(graph, words, batches, runtime=runtime), said)
+    assert not any("calibrating" in line for line in said)
+    assert "/store" not in str(caught.value)
+    assert done(asked(graph, "fp16", runtime=runtime)).layers == {"fp16": 3}
+    # What the message says to run.
+    code = str(caught.value).partition('python -c "')[2].rstrip('"')
+    newer = graph.with_name("newer.onnx")
+    code = code.replace("OLD.onnx", str(graph)).replace("NEW.onnx", str(newer))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert done(asked(newer, "w4", batches)).errors["y2"] < ALLOWED["w4"]
+
+
+def old(folder: Path, opset: int) -> Path:
+    """A chain as it was written before initializers could be other than inputs."""
+    model = chain(WEIGHTS)
+    model.graph.opset_imports[""] = opset
+    return saved(model, folder)
+
+
+def test_what_onnx_runtime_says_of_calibration_names_the_users_graph(
+    graph: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.ones((8, 32), np.float32))  # the graph takes 64 numbers
+    for words in ("w8", "fp16"):
+        with pytest.raises(EngineError) as caught:
+            done(asked(graph, words, tmp_path / "x.npz", runtime="tensorrt-rtx"))
+        assert str(caught.value).startswith(f"{graph} failed to run")
+        assert "store" not in str(caught.value)
+
+
+def test_weights_cast_from_fp16_are_calibrated_and_quantized(tmp_path: Path, batches: Path) -> None:
+    model = chain(WEIGHTS)
+    first = next(iter(model.graph))
+    for name, weight in list(model.graph.initializers.items()):
+        del model.graph.initializers[name]
+        half = ir.tensor(weight.const_value.numpy().astype(np.float16), name=f"{name}_half")
+        stored = ir.Value(name=half.name, const_value=half, type=ir.TensorType(half.dtype))
+        model.graph.register_initializer(stored)
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
+        cast.outputs[0].name = f"{name}_float"
+        model.graph.insert_before(first, cast)
+        weight.replace_all_uses_with(cast.outputs[0])
+    graph = saved(model, tmp_path / "graph")
+    result = done(asked(graph, "w4", batches))
+    assert result.layers == {"w4:32": 3}
+    assert result.unquantized == ()
+    assert 0 < result.errors["y2"] < ALLOWED["w4"]
+    assert result.bytes_after < 0.6 * result.bytes_before
+    kept = done(replace(asked(graph, "w4", batches), keep=("linear1",)))
+    data = kept.out.with_name(f"{kept.out.name}.data").stat().st_size
+    # Two layers in 4 bits with an fp32 scale for every 32, the kept one in 16 bits; page-aligned.
+    assert data < 5 / 8 * (WEIGHTS[0].size + WEIGHTS[2].size) + 2 * WEIGHTS[1].size + 5 * 4096
+    assert [(w.name, w.numbers) for w in kept.unquantized] == [("w1_half", WEIGHTS[1].size)]
+    assert done(asked(graph, "mixed@6", batches)).errors["y2"] < 0.03
+
+
+def test_what_is_not_quantized_is_counted_and_named(tmp_path: Path) -> None:
+    """A ConvTranspose, a table that is also a matrix, a branch, and a layer that is to be kept."""
+    path = everything_else(tmp_path / "graph")
+    result = done(replace(asked(path, "w8"), keep=("second",)))
+    assert result.layers == {"kept": 5, "w8": 1}
+    assert {(w.name, w.why) for w in result.unquantized} == {
+        ("up", "used by ConvTranspose"),
+        ("tied", "used by Gather and MatMul"),
+        ("inner", "in the body of If"),
+        ("outer", "in the body of If"),
+        ("own2", "second, as --keep asks"),
+    }
+    assert [w.numbers for w in result.unquantized] == sorted(
+        (w.numbers for w in result.unquantized), reverse=True
+    )
+
+
+def everything_else(folder: Path) -> Path:
+    def stored(name: str, *shape: int) -> onnx.TensorProto:
+        return onnx.numpy_helper.from_array(RNG.standard_normal(shape).astype(np.float32), name)
+
+    node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    info = onnx.helper.make_tensor_value_info
+    inner = onnx.helper.make_graph(
+        [node("MatMul", ["b", "inner"], ["then"])],
+        "then",
+        [],
+        [info("then", floats, ["N", 64])],
+        [stored("inner", 64, 64)],
+    )
+    outer = onnx.helper.make_graph(
+        [node("MatMul", ["b", "outer"], ["else"])], "else", [], [info("else", floats, ["N", 64])]
+    )
+    nodes = [
+        node("MatMul", ["x", "own"], ["a"], name="first"),
+        node("MatMul", ["a", "own2"], ["b"], name="second"),
+        node("If", ["c"], ["i"], then_branch=inner, else_branch=outer),
+        node("Transpose", ["tied"], ["turned"], perm=[1, 0]),
+        node("MatMul", ["i", "turned"], ["scores"]),
+        node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+        node("Gather", ["tied", "best"], ["rows"]),
+        node("Reshape", ["rows", "as picture"], ["p"]),
+        node("ConvTranspose", ["p", "up"], ["y"], strides=[2, 2]),
+    ]
+    weights = [
+        stored("own", 64, 48),
+        stored("own2", 48, 64),
+        stored("outer", 64, 64),
+        stored("tied", 100, 64),
+        stored("up", 16, 32, 2, 2),
+        onnx.numpy_helper.from_array(np.array([-1, 16, 2, 2]), "as picture"),
+    ]
+    inputs = [info("x", floats, ["N", 64]), info("c", onnx.TensorProto.BOOL, [])]
+    outputs = [info("y", floats, ["N", 32, 4, 4])]
+    graph = onnx.helper.make_graph(nodes, "test", inputs, outputs, weights)
+    folder.mkdir(parents=True)
+    opsets = [onnx.helper.make_opsetid("", 21)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
 def test_a_weight_two_layers_share_is_stored_once(tmp_path: Path) -> None:
     graph = saved(two_readers(WEIGHTS[0]), tmp_path / "graph")
     result = done(asked(graph, "w4"))
@@ -248,6 +377,18 @@ def test_missing_and_cut_off_weights_are_told(graph: Path) -> None:
 def test_what_has_nothing_to_quantize_is_told(tmp_path: Path) -> None:
     graph = saved(linear(np.ones((4, 4), np.float32)), tmp_path / "graph")
     with pytest.raises(QuantizationError, match="nothing to quantize"):
+        done(asked(graph, "w4"))
+
+
+def test_what_a_graph_has_besides_layers_is_named_where_there_is_nothing_to_quantize(
+    tmp_path: Path,
+) -> None:
+    model = linear(np.ones((4, 512), np.float32))
+    (last,) = model.graph
+    last.replace_input_with(0, last.inputs[1])
+    last.replace_input_with(1, model.graph.inputs[0])
+    graph = saved(model, tmp_path / "graph")
+    with pytest.raises(QuantizationError, match=r"its weights are w \(used by MatMul\)"):
         done(asked(graph, "w4"))
 
 

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import QuantizationError
 from sdpack.onnx_file import read
+from sdpack.quantize.clipping import best_threshold, histogram
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import (
     Extent,
-    best_threshold,
-    histogram,
     observe,
     read_observed,
     rows_of,

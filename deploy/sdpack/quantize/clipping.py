@@ -1,0 +1,60 @@
+"""Where to clip a tensor before it is rounded to int8.
+
+The clipping threshold makes the mean squared error of the rounding smallest over everything seen:
+an outlier beyond it is clipped if that costs less than the coarser steps it would ask for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+OCTAVES = (-60, 60)
+BINS_AN_OCTAVE = 32
+STEPS = 127  # of int8, a side
+CANDIDATES = 128
+
+Counts = NDArray[np.float64]
+
+
+def bins() -> int:
+    """How many bins `histogram` has."""
+    return (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE
+
+
+def histogram(values: NDArray[Any]) -> Counts:
+    """How many magnitudes fall into each of bins of equal ratio; zeros are in the first."""
+    magnitudes = np.abs(np.ravel(values)).astype(np.float32)
+    lowest = np.float32(2.0 ** OCTAVES[0])
+    octave = np.log2(np.maximum(magnitudes, lowest)) - OCTAVES[0]
+    places = np.minimum((octave * BINS_AN_OCTAVE).astype(np.int64), bins() - 1)
+    return np.bincount(places, minlength=bins()).astype(np.float64)
+
+
+def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> tuple[float, float]:
+    """The clipping threshold in (0, largest] with the least expected squared error, and that.
+
+    Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;
+    beyond it, a number costs the square of what is cut off.
+    """
+    if largest == 0 or not counts.any():
+        return 1.0, 0.0
+    centres = np.minimum(_centres(), largest)
+    thresholds = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
+    beyond = np.maximum(0, centres[None, :] - thresholds[:, None]) ** 2
+    rounding = (thresholds / levels) ** 2 / 12
+    errors = beyond @ counts / counts.sum() + rounding
+    best = int(errors.argmin())
+    return float(thresholds[best]), float(errors[best])
+
+
+def mean_square(counts: Counts) -> float:
+    """Of the numbers counted."""
+    return float(_centres() ** 2 @ counts / counts.sum()) if counts.any() else 0.0
+
+
+def _centres() -> Counts:
+    found: Counts = 2.0 ** (OCTAVES[0] + (np.arange(bins()) + 0.5) / BINS_AN_OCTAVE)
+    return found

@@ -1,0 +1,50 @@
+"""Which opset a graph needs for what is asked, and how to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from sdpack.errors import QuantizationError
+from sdpack.quantize.schemes import Number, Scheme
+
+# The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.
+CHANNELS_SINCE, FLOAT8_SINCE, BLOCKS_SINCE = 13, 19, 21
+OBSERVED_SINCE = 9  # the first with Where, which leaves masks out of what is observed
+
+
+def require_opset(model: ir.Model, schemes: Iterable[Scheme]) -> None:
+    """See that the graph's opset has what these schemes need.
+
+    Raises:
+        QuantizationError: it is too old.
+    """
+    for scheme in sorted(schemes, reverse=True):
+        needed = CHANNELS_SINCE
+        if scheme.block or scheme.number is Number.INT4:
+            needed = BLOCKS_SINCE
+        elif scheme.number is Number.FP8:
+            needed = FLOAT8_SINCE
+        _require(model, str(scheme), needed)
+
+
+def require_observable(model: ir.Model) -> None:
+    """See that calibration can add its nodes to the graph.
+
+    Raises:
+        QuantizationError: its opset is too old.
+    """
+    _require(model, "calibration", OBSERVED_SINCE)
+
+
+def _require(model: ir.Model, what: str, needed: int) -> None:
+    opset = model.graph.opset_imports.get("", 1)
+    if opset < needed:
+        raise QuantizationError(
+            f"{what} needs opset {needed} and the graph has {opset}; export the model again with "
+            f"opset_version={max(needed, BLOCKS_SINCE)}, or convert the graph: python -c "
+            '"import onnx, onnx.version_converter as c; '
+            f"onnx.save(c.convert_version(onnx.load('OLD.onnx'), {max(needed, BLOCKS_SINCE)}), "
+            "'NEW.onnx')\""
+        )
