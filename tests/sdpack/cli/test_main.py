@@ -173,6 +173,11 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     assert found["layers"] == {"w4:32": 1}
     assert found["output_error_db"]["y"] < -15
     assert found["bytes_after"] == sum(p.stat().st_size for p in tmp_path.glob("small.onnx*"))
+    kept = run(*words, "--keep", "linear")
+    assert "layers: 1 kept" in kept.output
+    assert "not quantized (3,072 numbers): w (linear, as --keep asks)" in kept.output
+    left = read_json(*words, "--keep", "linear")["unquantized"]
+    assert left == [{"name": "w", "numbers": 3072, "why": "linear, as --keep asks"}]
     for wrong in ("w5", "mixed@1"):
         result = run(*words[:3], wrong, "--calibration", str(batch))
         assert result.exit_code == 2
