@@ -10,7 +10,7 @@ Say = Callable[[str], None]
 Step = Callable[[int, int], None]
 """Told how many things are done, of how many."""
 
-_HOW_FAR = re.compile(r": \d+ %$")
+_HOW_FAR = re.compile(r": (\d+) %$")
 
 
 def counted(say: Say, doing: str) -> Step:
@@ -26,6 +26,12 @@ def within(step: Step, place: int, of: int) -> Step:
 def without_count(words: str) -> str:
     """What is being done, however far it is."""
     return _HOW_FAR.sub("", words)
+
+
+def percent_done(words: str) -> int | None:
+    """How far the words say it is; None where they do not."""
+    match = _HOW_FAR.search(words)
+    return int(match.group(1)) if match else None
 
 
 def unheard(done: int, of: int) -> None:

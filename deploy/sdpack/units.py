@@ -1,7 +1,8 @@
-"""Bytes, counts and times as people write them."""
+"""Bytes, counts and durations as people write them."""
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -63,11 +64,21 @@ def format_count(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """ "34 s", "9 min 23 s", "2 h 05 min": whole seconds, or whole minutes from an hour on."""
+    """ "0.8 s", "12 s", "3 min 12 s", "1 h 5 min": two units at most."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def format_estimate(seconds: float) -> str:
+    """ "20 s", "4 min", "1 h 20 min": no finer than an estimate is; at least 10 s."""
+    if seconds <= 50:
+        return f"{max(math.ceil(seconds / 10), 1) * 10} s"
+    minutes = max(round(seconds / 60), 1)
+    return format_duration(60 * (minutes if minutes < 60 else 10 * round(minutes / 10)))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sdpack.progress import counted, within, without_count
+from sdpack.progress import counted, percent_done, within, without_count
 
 
 def test_what_is_said_of_how_far_it_is() -> None:
@@ -11,6 +11,7 @@ def test_what_is_said_of_how_far_it_is() -> None:
             within(step, place, 2)(done, 2)
     assert said == [f"rounding: all of it: {share} %" for share in (0, 25, 50, 75)]
     assert {without_count(words) for words in said} == {"rounding: all of it"}
+    assert [percent_done(words) for words in said] == [0, 25, 50, 75]
 
 
 def test_nothing_to_do_is_no_error() -> None:
@@ -21,3 +22,4 @@ def test_nothing_to_do_is_no_error() -> None:
 
 def test_other_numbers_are_no_count() -> None:
     assert without_count("drawing 16 prompts with 3 mixes") == "drawing 16 prompts with 3 mixes"
+    assert percent_done("drawing 16 prompts with 3 mixes") is None

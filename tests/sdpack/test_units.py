@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sdpack.errors import InputError
-from sdpack.units import BYTES_PER, format_bytes, format_duration, parse_bytes
+from sdpack.units import BYTES_PER, format_bytes, format_duration, format_estimate, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,32 @@ def test_what_is_printed_is_close_to_what_was_meant(count: int) -> None:
     assert abs(parse_bytes(format_bytes(count)) - count) <= 0.051 * max(count, 1)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (0.84, "0.8 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (192, "3 min 12 s"),
+        (3599.6, "1 h"),
+        (3900, "1 h 5 min"),
+        (7199, "2 h"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "10 s"), (41, "50 s"), (51, "1 min"), (170, "3 min"), (3570, "1 h"), (4900, "1 h 20 min")],
+)
+def test_an_estimate_is_rounded(seconds: float, words: str) -> None:
+    assert format_estimate(seconds) == words
+
+
 @given(st.text(max_size=12))
 def test_any_text_is_a_size_or_a_clear_refusal(text: str) -> None:
     try:
@@ -41,18 +67,3 @@ def test_any_text_is_a_size_or_a_clear_refusal(text: str) -> None:
     else:
         said = repr(text)
     assert repr(text) in said
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.2, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (563.4, "9 min 23 s"),
-        (3599.6, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_a_duration_as_people_write_it(seconds: float, words: str) -> None:
-    assert format_duration(seconds) == words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import click
 
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import files_read, order_of, order_options
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
-from sdpack.units import format_bytes, format_duration, parse_bytes
+from sdpack.units import format_bytes, parse_bytes
 from sdpack.verdict import best_mixes, columns, verdict
 
 
@@ -36,6 +35,7 @@ Examples:
 @out_option("Folder of the bundle; default: engines/PROFILE.")
 @json_option
 @click.pass_context
+@timed
 def command(
     ctx: click.Context,
     /,
@@ -50,7 +50,6 @@ def command(
     Stopped at any moment, the same command goes on where it was; run twice, the second run makes
     nothing anew.
     """
-    began = time.monotonic()
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(profile_name)
     order = order_of(profile, out or Path("engines") / profile.name, budget, **asked)
@@ -74,6 +73,4 @@ def command(
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
-    took = format_duration(time.monotonic() - began)
-    look = f"look at {page} and {order.out / 'samples.png'}"
-    click.echo(f"{order.out} holds the bundle, made in {took}; {look}")
+    click.echo(f"{order.out} holds the bundle; look at {page} and {order.out / 'samples.png'}")

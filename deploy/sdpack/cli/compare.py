@@ -9,7 +9,7 @@ import click
 
 from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_lines, print_table
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, timed
 from sdpack.cli.require import require_charts
 from sdpack.overwrite import check_spared
 
@@ -27,6 +27,7 @@ Examples:
 @out_option("HTML page to write.", Path("compare.html"))
 @click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
+@timed
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
     """Set two bundles side by side: scores paired by prompt, pictures, bytes.
 

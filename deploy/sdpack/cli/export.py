@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from sdpack.bundle import open_bundle
-from sdpack.cli.output import json_option, print_json
+from sdpack.cli.output import json_option, print_json, timed
 from sdpack.errors import MissingPackageError
 
 
@@ -32,6 +32,7 @@ Examples:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
+@timed
 def triton(bundle: Path, folder: Path, as_json: bool) -> None:
     """Write a model repository of NVIDIA's Triton Inference Server."""
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sdpack.cli.output import json_option, print_json, progress
+from sdpack.cli.output import json_option, print_json, progress, timed
 from sdpack.units import format_bytes
 
 
@@ -14,6 +14,7 @@ from sdpack.units import format_bytes
 @click.argument("bundle", type=click.Path(path_type=Path))
 @json_option
 @click.pass_context
+@timed
 def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     """Build a bundle's missing engines for the GPU of this machine.
 

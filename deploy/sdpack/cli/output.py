@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import wraps
+from typing import Any, ParamSpec
 
 import click
 from rich import box
@@ -15,43 +19,88 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sdpack.cli.interrupts import heed
-from sdpack.progress import without_count
+from sdpack.cli.progress_log import LOG_EVERY_S, Paces, ProgressLog
+from sdpack.progress import Say
+from sdpack.units import format_duration
+
+P = ParamSpec("P")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 @contextmanager
-def progress(ctx: click.Context) -> Iterator[Callable[[str], None]]:
-    """What long work calls with a line on what it does: a spinner, or lines of a log when piped.
+def progress(ctx: click.Context) -> Iterator[Say]:
+    """What long work calls with a line on what it does; it is shown on standard error.
 
-    Piped, the lines are only written with -v, and not how far each thing is; -q writes nothing.
-    Each call raises KeyboardInterrupt if there was an interrupt that went unheard.
+    On a terminal that is a line that changes, in a log one when a stage begins and every half a
+    minute; -q writes nothing. Each call raises KeyboardInterrupt if there was an interrupt that
+    went unheard.
     """
-    settings = ctx.obj or {"quiet": False, "verbose": 0}
+    quiet = _is_quiet(ctx)
     console = Console(stderr=True)
-    if not console.is_terminal:
-        wanted = settings["verbose"] > 0 and not settings["quiet"]
-        last = ""
+    shown = _changing_line(console, quiet) if console.is_terminal else _lines(quiet)
+    with shown as show:
 
-        def write(words: str) -> None:
-            nonlocal last
+        def say(words: str) -> None:
             heed()
-            doing = without_count(words)
-            if wanted and (doing == words or doing != last):
-                click.echo(doing, err=True)
-            last = doing
+            show(words)
 
-        yield write
-        return
+        yield say
+
+
+@contextmanager
+def _changing_line(console: Console, quiet: bool) -> Iterator[Say]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=settings["quiet"]) as bar:
+    paces = Paces()
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         task = bar.add_task("looking at what there is")
 
         def show(words: str) -> None:
-            heed()
-            bar.update(task, description=escape(words))
+            now = time.monotonic()
+            paces.see(words, now)
+            bar.update(task, description=escape(paces.with_estimate(words, now)))
 
         yield show
+
+
+@contextmanager
+def _lines(quiet: bool) -> Iterator[Say]:
+    if quiet:
+        yield lambda _: None
+        return
+    log = ProgressLog(lambda line: click.echo(line, err=True))
+    ended = threading.Event()
+
+    def remind() -> None:
+        with suppress(OSError, ValueError):  # nobody reads on: the next stage's line will tell
+            while not ended.wait(LOG_EVERY_S / 10):
+                log.remind()
+
+    reminder = threading.Thread(target=remind, name="progress", daemon=True)
+    reminder.start()
+    try:
+        yield log.say
+    finally:
+        ended.set()
+        reminder.join()
+
+
+def timed(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that says on standard error how long it took, once it has succeeded."""
+
+    @wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        began = time.monotonic()
+        command(*args, **kwargs)
+        if not _is_quiet(click.get_current_context()):
+            sys.stdout.flush()  # in a log of both, this comes last
+            click.echo(f"done in {format_duration(time.monotonic() - began)}", err=True)
+
+    return call
+
+
+def _is_quiet(ctx: click.Context) -> bool:
+    return bool((ctx.obj or {}).get("quiet"))
 
 
 def print_json(value: Any) -> None:

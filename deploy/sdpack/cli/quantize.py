@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_lines, progress
+from sdpack.cli.output import json_option, print_json, print_lines, progress, timed
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
 
@@ -47,6 +47,7 @@ where they change the outputs least).
 @out_option("ONNX file to write; default: beside MODEL, as MODEL.PRECISION.onnx.")
 @json_option
 @click.pass_context
+@timed
 def command(
     ctx: click.Context,
     model: Path,

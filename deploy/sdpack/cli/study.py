@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import click
 
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import files_read, order_of, order_options
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
 from sdpack.errors import InputError, ProfileError
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
-from sdpack.units import format_bytes, format_duration, parse_bytes
+from sdpack.units import format_bytes, parse_bytes
 
 EPILOG = """\b
 Examples:
@@ -40,6 +39,7 @@ WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
 @out_option("Folder of the page, the charts and the points.", Path("study"))
 @json_option
 @click.pass_context
+@timed
 def command(
     ctx: click.Context,
     /,
@@ -54,7 +54,6 @@ def command(
     Every picture is drawn once, however many budgets it serves. Writes study.html with its charts
     as PNGs, points.csv, points.json and ledger.jsonl.
     """
-    began = time.monotonic()
     asked = parse_budgets(budgets)
     order = order_of(find_profile(profile_name), out, max(asked), **of_order)
     written = [out / name for name in WRITTEN]
@@ -91,8 +90,7 @@ def command(
     print_lines(
         [
             f"{done.pictures:,} pictures were drawn; every mix in full would take "
-            f"{done.exhaustive:,}. {out / PAGE} holds the charts, made in "
-            f"{format_duration(time.monotonic() - began)}."
+            f"{done.exhaustive:,}. {out / PAGE} holds the charts."
         ]
     )
 

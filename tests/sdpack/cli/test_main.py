@@ -27,7 +27,7 @@ def run(*words: str) -> Result:
 def read_json(*words: str) -> Any:
     result = run(*words, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -169,6 +169,7 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     assert blind.exit_code == 0
     assert "layers: 1 w4:32" in blind.output
     assert "no calibration inputs were given" in blind.output
+    assert blind.output.splitlines()[-1].startswith("done in ")
     found = read_json(*words, "--calibration", str(batch))
     assert found["layers"] == {"w4:32": 1}
     assert found["output_error_db"]["y"] < -15
@@ -181,4 +182,4 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     for wrong in ("w5", "mixed@1"):
         result = run(*words[:3], wrong, "--calibration", str(batch))
         assert result.exit_code == 2
-        assert result.output.startswith("Error: ")
+        assert result.output.splitlines()[-1].startswith("Error: ")
