@@ -31,10 +31,13 @@ lint: $(READY)
 
 # torch first and alone: any other request for it would pull its CUDA packages.
 $(READY): constraints.txt pyproject.toml
-	@echo "setting up $(VENV) ..."
+	@echo "setting up $(VENV), once (minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
+	@echo "  1 of 3: installing PyTorch ..."
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
+	@echo "  2 of 3: installing sdpack and what it builds, draws, serves and is tested with ..."
 	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,serve,dev]'
+	@echo "  3 of 3: installing a Triton server for the tests ..."
 	@$(BIN)/pip install -q -c constraints.txt --no-deps $(TRITON)
 	@touch $@
 

@@ -101,7 +101,8 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
     said = [("starting", started)]
     assert process.stderr is not None
     for line in process.stderr:
-        if line.strip():
+        goes_on = any(line.startswith(f"{stage}: ") for stage, _ in said)  # and how far it is
+        if line.strip() and not goes_on:
             said.append((line.strip(), time.perf_counter()))
             print(f"{time.perf_counter() - started:7.0f} s  {line.strip()}", flush=True)
     assert process.stdout is not None
