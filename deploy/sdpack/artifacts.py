@@ -239,4 +239,8 @@ def explain_io(cause: OSError, folder: Path) -> str:
         return f"{where}: no space left; free some, for instance with `sdpack cache gc`"
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: not writable; choose another folder"
+    if cause.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{where}: a file is where a folder has to be; choose another path"
+    if cause.errno == errno.EISDIR:
+        return f"{where}: a folder is where a file has to be; choose another path"
     return f"{where}: {cause.strerror or cause}; check the disk"

@@ -10,6 +10,8 @@ import click
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
+from sdpack.cli.values import TEXT
+from sdpack.errors import InputError
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -21,7 +23,7 @@ from sdpack.verdict import best_mixes, columns, verdict
     epilog="""\b
 Examples:
   sdpack build --profile 4gb-gpu
-  sdpack build --profile 8gb-gpu --memory 24MiB --out engines/small
+  sdpack build -p 8gb-gpu --memory 24MiB -o engines/small
   sdpack build --profile mine.yaml --catalog mine/catalog.yaml --json
   sdpack build --profile 8gb-gpu --catalog sd15 --size 512,768x512 --batch 4
   sdpack build --profile 4gb-gpu --model ~/models/mine
@@ -30,7 +32,9 @@ Examples:
 @profile_option()
 @order_options(images=384)
 @click.option(
-    "--memory", help="What the pipeline may take at its peak, as 24MiB; default: the profile's."
+    "--memory",
+    type=TEXT,
+    help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
 )
 @out_option("Folder of the bundle; default: engines/PROFILE.")
 @json_option
@@ -47,11 +51,15 @@ def command(
 ) -> None:
     """Build the bundle of the best mix of parts that fits a device.
 
-    Stopped at any moment, the same command goes on where it was; run twice, the second run makes
-    nothing anew.
+    Builds resume after an interruption; a repeated build reuses everything.
     """
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(profile_name)
+    if budget is not None and budget > profile.memory.total:
+        raise InputError(
+            f"--memory {memory} is more than the {format_bytes(profile.memory.total)} of "
+            f"{profile.name}; give less, or another profile"
+        )
     order = order_of(profile, out or Path("engines") / profile.name, budget, **asked)
     check_spared(files_read(order, profile_name, asked["catalog_name"]), [order.out])
     from sdpack.pack.order import check

@@ -8,6 +8,7 @@ import click
 
 from sdpack.artifacts import Store, cache_folder
 from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.cli.values import Finite
 from sdpack.units import format_bytes
 
 STORE = "store"
@@ -23,13 +24,13 @@ Examples:
 """,
 )
 def command() -> None:
-    """Look at or clean up what earlier builds left for the next ones."""
+    """List or remove the artifacts that builds keep for later builds."""
 
 
-@command.command()
+@command.command(epilog="Example: sdpack cache ls --json")
 @json_option
 def ls(as_json: bool) -> None:
-    """List what is kept, by kind."""
+    """List how many artifacts of each kind are kept, and their size."""
     folder = cache_folder() / STORE
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -45,18 +46,24 @@ def ls(as_json: bool) -> None:
     print_table(("kind", "artifacts", "size"), [*rows, total], str(folder), ("artifacts", "size"))
 
 
-@command.command()
+@command.command(
+    epilog="""\b
+Examples:
+  sdpack cache gc                       what was not used for 30 days
+  sdpack cache gc --unused-for 0        everything
+""",
+)
 @click.option(
     "--unused-for",
     "days",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     default=30,
     show_default=True,
-    help="Days without being asked for; 0 removes everything.",
+    help="Days an artifact was not used for; 0 removes everything.",
 )
 @json_option
 def gc(days: float, as_json: bool) -> None:
-    """Remove what was not used for some time; measurements stay."""
+    """Remove artifacts that were not used for some time; measurements stay."""
     freed = Store(cache_folder() / STORE).collect(days * SECONDS_A_DAY)
     if as_json:
         print_json({"freed_bytes": freed})

@@ -17,6 +17,7 @@ from sdpack.catalog import (
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.require import require
+from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
 from sdpack.errors import StoreError
 from sdpack.overwrite import check_spared
 from sdpack.placement import TEXT_ENCODERS, Role
@@ -26,11 +27,12 @@ from sdpack.units import format_count
 catalog_option = click.option(
     "--catalog",
     "catalog_name",
-    help="A built-in catalog's name, a catalog file or its folder; default: the zoo.",
+    type=TEXT,
+    help="Candidate parts: a built-in catalog's name, a YAML file or its folder; default: the zoo.",
 )
 
 
-named = click.argument("catalog_name", metavar="[NAME]", required=False)
+named = click.argument("catalog_name", metavar="[NAME]", type=TEXT, required=False)
 
 
 def located(name: str | None) -> LocatedCatalog:
@@ -44,7 +46,7 @@ def located(name: str | None) -> LocatedCatalog:
 Examples:
   sdpack catalog ls                             the built-in catalogs
   sdpack catalog show sdxl                      the candidates of one
-  sdpack catalog from ~/models/mine --out mine  a catalog of a diffusers folder
+  sdpack catalog from ~/models/mine -o mine     a catalog of a diffusers folder
   sdpack catalog check mine
 """,
 )
@@ -52,7 +54,7 @@ def command() -> None:
     """List, show, make or check catalogs of candidate parts."""
 
 
-@command.command()
+@command.command(epilog="Example: sdpack catalog ls --json")
 @json_option
 def ls(as_json: bool) -> None:
     """List the built-in catalogs."""
@@ -75,11 +77,14 @@ def ls(as_json: bool) -> None:
     print_table(columns, rows, "built-in catalogs", columns[1:5])
 
 
-@command.command()
+@command.command(epilog="Example: sdpack catalog show sdxl")
 @named
 @json_option
 def show(catalog_name: str | None, as_json: bool) -> None:
-    """List the candidates of the catalog of that name, file or folder by role; default: the zoo."""
+    """List the candidates of a catalog by role.
+
+    NAME is a built-in catalog's, a YAML file or its folder; default: the zoo.
+    """
     found = located(catalog_name)
     if as_json:
         print_json(found.catalog.model_dump(mode="json", by_alias=True))
@@ -104,18 +109,35 @@ def show(catalog_name: str | None, as_json: bool) -> None:
         click.echo(f"{group}.{unused} is not offered: {why}")
 
 
-@command.command("from")
-@click.argument("model")
+@command.command(
+    "from",
+    epilog="""\b
+Examples:
+  sdpack catalog from ~/models/mine -o mine
+  sdpack catalog from owner/name -o mine.yaml --steps 30 --guidance-scale 5
+""",
+)
+@click.argument("model", type=TEXT)
 @out_option("Folder of the catalog, or a .yaml file.", required=True)
-@click.option("--steps", type=click.IntRange(min=1), help="Default: what the family usually takes.")
-@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: likewise.")
-@click.option("--image-size", type=click.IntRange(min=8), help="Side of a picture in pixels.")
+@click.option(
+    "--steps", type=STEPS, help="Denoising steps; default: what the model's family usually takes."
+)
+@click.option(
+    "--guidance-scale",
+    type=Finite(min=0),
+    help="Guidance scale, 1 disables guidance; default: what the family usually takes.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(min=8),
+    help="Side of a picture in pixels; default: what the model was trained for.",
+)
 @click.option(
     "--without",
     "left_out",
     type=click.Choice([role.value for role in TEXT_ENCODERS]),
     multiple=True,
-    help="A text encoder to leave out, as Stable Diffusion 3's text_encoder_3.",
+    help="Text encoder to leave out, such as text_encoder_3 of Stable Diffusion 3; repeatable.",
 )
 @json_option
 def from_model(
@@ -148,14 +170,14 @@ def from_model(
     click.echo(f"{path} lists the parts of {model}; build with --catalog {path}")
 
 
-@command.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@command.command(epilog="Example: sdpack catalog convert ~/models/mine")
+@click.argument("folder", type=FilePath(exists=True, file_okay=False))
 @json_option
 def convert(folder: Path, as_json: bool) -> None:
-    """Write the pickled weights in FOLDER, and in folders in it, as .safetensors beside them.
+    """Write pickled weights as .safetensors files beside them, in FOLDER and all folders in it.
 
-    Reading a pickle is safe only from a source you trust: what is read here is restricted to
-    tensors, and refused otherwise.
+    A pickle can run code when it is read. Only tensors are read here, and a file with anything
+    else is refused; still, convert files only from a source you trust.
     """
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.pickles import convert_pickles
@@ -170,13 +192,13 @@ def convert(folder: Path, as_json: bool) -> None:
         click.echo(f"{folder} holds no pickled weights that have no .safetensors beside them")
 
 
-@command.command()
+@command.command(epilog="Example: sdpack catalog check mine/catalog.yaml")
 @named
 @json_option
 def check(catalog_name: str | None, as_json: bool) -> None:
-    """Check that everything a catalog names on this machine is there, whole and of use.
+    """Check that every local file a catalog names exists, is undamaged and can be used.
 
-    NAME is a built-in catalog's, a catalog file or its folder; default: the zoo.
+    NAME is a built-in catalog's, a YAML file or its folder; default: the zoo.
     """
     found = located(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)

@@ -11,6 +11,7 @@ from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, timed
 from sdpack.cli.require import require_charts
+from sdpack.cli.values import PATH
 from sdpack.overwrite import check_spared
 
 EPILOG = """\b
@@ -22,17 +23,17 @@ Examples:
 
 
 @click.command("compare", epilog=EPILOG)
-@click.argument("first", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.argument("second", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("first", metavar="BUNDLE", type=PATH)
+@click.argument("second", metavar="BUNDLE", type=PATH)
 @out_option("HTML page to write.", Path("compare.html"))
 @click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
 @timed
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
-    """Set two bundles side by side: scores paired by prompt, pictures, bytes.
+    """Compare two bundles: scores paired by prompt, pictures, bytes.
 
-    Nothing is drawn anew: what was measured when they were built is compared, on the prompts both
-    drew from the same noise.
+    Nothing is drawn again: it compares what was measured when the two were built, on the prompts
+    that both drew from the same noise.
     """
     require_charts()
     from sdpack.report.compare import compare, write_comparison

@@ -15,7 +15,7 @@ from sdpack.units import format_bytes
 @click.command("doctor", epilog="Example: sdpack doctor --json")
 @json_option
 def command(as_json: bool) -> None:
-    """Say what this machine can do, what is missing, and how to get it."""
+    """Show what this machine can do, what is missing, and how to install it."""
     found, cards, memory = packages(), gpus(), memory_bytes()
     if as_json:
         print_json(

@@ -17,7 +17,7 @@ def runtime_option(command: Command) -> Command:
     option = click.option(
         "--runtime",
         type=click.Choice([runtime.value for runtime in Runtime]),
-        help="Default: the profile's where this machine has it, else the CPU.",
+        help="Runtime that draws; default: the profile's if this machine has it, else the CPU.",
     )
     return option(command)
 
@@ -27,6 +27,6 @@ def least_memory_option(command: Command) -> Command:
     option = click.option(
         "--least-memory",
         is_flag=True,
-        help="Hand back at once what is freed: slower; by default where memory is short.",
+        help="Release memory immediately (slower); default if memory is short.",
     )
     return option(command)

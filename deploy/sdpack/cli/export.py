@@ -8,6 +8,7 @@ import click
 
 from sdpack.bundle import open_bundle
 from sdpack.cli.output import json_option, print_json, timed
+from sdpack.cli.values import PATH
 from sdpack.errors import MissingPackageError
 
 
@@ -19,7 +20,7 @@ Examples:
 """,
 )
 def command() -> None:
-    """Write a bundle in the form another server takes."""
+    """Write a bundle in the format of another server."""
 
 
 @command.command(
@@ -29,12 +30,12 @@ Examples:
   tritonserver --model-repository models        with `pip install sdpack` in its Python
 """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
+@click.argument("folder", type=PATH)
 @json_option
 @timed
 def triton(bundle: Path, folder: Path, as_json: bool) -> None:
-    """Write a model repository of NVIDIA's Triton Inference Server."""
+    """Write BUNDLE into FOLDER as a model repository for NVIDIA's Triton Inference Server."""
     try:
         from sdpack.serve.triton.repository import export_repository
     except ModuleNotFoundError as cause:

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from sdpack.cli.output import json_option, print_json, progress, timed
+from sdpack.cli.values import PATH
 from sdpack.units import format_bytes
 
 
 @click.command("finish", epilog="Example, on the device: sdpack finish bundles/jetson")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @json_option
 @click.pass_context
 @timed
@@ -19,7 +20,7 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     """Build a bundle's missing engines for the GPU of this machine.
 
     Engines of classic TensorRT (Jetson, data-centre GPUs) fit only the GPU they were built on.
-    A bundle that lacks none is left as it is.
+    A bundle that has all its engines is left as it is.
     """
     from sdpack.bundle import read_manifest
     from sdpack.runtime.finish import finish, unfinished

@@ -8,16 +8,17 @@ import click
 
 from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
+from sdpack.cli.values import PATH
 from sdpack.placement import Role
 from sdpack.units import format_bytes
 from sdpack.verdict import verdict
 
 
 @click.command("inspect", epilog="Example: sdpack inspect engines/4gb-gpu")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @json_option
 def command(bundle: Path, as_json: bool) -> None:
-    """Check a bundle's files and say what it is, what it takes and why it was chosen."""
+    """Check a bundle's files and show its parts, its memory and why it was chosen."""
     manifest = open_bundle(bundle)
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -56,6 +58,16 @@ class LazyGroup(click.Group):
         found: click.Command = importlib.import_module(f"sdpack.cli.{cmd_name}").command
         return found
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # a full disk behind `> file`; click deals with closed pipes
+            logging.getLogger(__name__).debug("", exc_info=True)
+            _drop_output()
+            where = f" ({error.filename})" if error.filename else ""
+            click.echo(f"Error: {error.strerror or error}{where}; check the disk", err=True)
+            sys.exit(FAILED)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -75,6 +87,14 @@ class LazyGroup(click.Group):
             # whatever it then exits with, until another exec() ends well.
             exec("")
             raise Stopped from None
+
+
+def _drop_output() -> None:
+    """Have Python not write at its end what could not be written before."""
+    with suppress(OSError, ValueError, AttributeError):  # it is no file in tests
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Failed(click.ClickException):
@@ -103,8 +123,8 @@ class Stopped(click.ClickException):
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
-@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice logs everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
 @click.pass_context
 def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
     """Text-to-image pipelines that fit a device, chosen by measured picture quality."""

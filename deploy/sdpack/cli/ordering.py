@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,8 @@ import click
 from sdpack.catalog import LocatedCatalog
 from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.require import require, require_charts
-from sdpack.errors import CatalogError
+from sdpack.cli.values import STEPS, TEXT
+from sdpack.errors import CatalogError, InputError
 from sdpack.profile import Profile, parse_batch, parse_sizes
 
 if TYPE_CHECKING:
@@ -26,31 +28,33 @@ def order_options(images: int) -> Callable[[Command], Command]:
         catalog_option,
         click.option(
             "--model",
+            type=TEXT,
             help=(
-                "A diffusers folder or hub repository instead of a catalog; its own fp32 is the "
-                "measure."
+                "Diffusers folder or hub repository to build instead of a catalog; its variants "
+                "are compared with its own fp32."
             ),
         ),
         click.option(
             "--size",
             "sizes",
+            type=TEXT,
             help=(
-                "Pictures in pixels, as 512 or 512,768x512 (width x height); the first is the "
-                "default."
+                "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
+                "is what the bundle draws by default. Default: the catalog's, within the profile's."
             ),
         ),
         click.option(
-            "--batch", help="Pictures drawn at once, as 4 or 1-4; default: the profile's."
+            "--batch",
+            type=TEXT,
+            help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
         ),
-        click.option(
-            "--steps", type=click.IntRange(min=1), help="Denoising steps; default: the catalog's."
-        ),
+        click.option("--steps", type=STEPS, help="Denoising steps; default: the catalog's."),
         click.option(
             "--images",
             type=click.IntRange(min=1),
             default=images,
             show_default=True,
-            help="Pictures of one mix at most.",
+            help="Pictures drawn with each mix, at most.",
         ),
         click.option(
             "--prefer",
@@ -91,10 +95,11 @@ def order_of(
     Raises:
         MissingPackageError: something is not.
         CatalogError: both a catalog and a model are given, or one is wrong.
-        InputError: sizes or batch cannot be read.
+        InputError: sizes or batch cannot be read, or nothing can be written into `out`.
     """
     if model is not None and catalog_name is not None:
         raise CatalogError("give --model or --catalog, not both")
+    check_writable(out)
     require(profile.runtime)
     require_charts()
     catalog = located(catalog_name) if model is None else _adopted(model)
@@ -111,6 +116,20 @@ def order_of(
         parse_batch(batch) if batch else None,
         steps,
     )
+
+
+def check_writable(folder: Path) -> None:
+    """See that a folder can be written before hours of work go into it.
+
+    Raises:
+        InputError: a file is in its place or above it, or it is read-only.
+    """
+    place = folder.absolute()
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise InputError(f"{folder} cannot be written: {there} is not a folder; choose --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: {there} is read-only; choose --out")
 
 
 def _adopted(model: str) -> LocatedCatalog:

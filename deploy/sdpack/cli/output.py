@@ -25,7 +25,7 @@ from sdpack.units import format_duration
 
 P = ParamSpec("P")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.cli.values import TEXT
 from sdpack.detect import detected_profile
 from sdpack.profile import Profile, find_profile, profile_path, shipped_profiles
 from sdpack.units import format_bytes
@@ -46,11 +47,11 @@ def _row(profile: Profile) -> tuple[str, ...]:
     )
 
 
-@command.command()
-@click.argument("name")
+@command.command(epilog="Example: sdpack profiles show 4gb-gpu > mine.yaml")
+@click.argument("name", type=TEXT)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Print a profile, shipped or your own file, after checking it."""
+    """Check a profile, shipped or in your own file, and print it."""
     profile = find_profile(name)
     if as_json:
         print_json(profile.model_dump(mode="json", by_alias=True))
@@ -58,9 +59,9 @@ def show(name: str, as_json: bool) -> None:
     click.echo(profile_path(name).read_text(), nl=False)
 
 
-@command.command()
+@command.command(epilog="Example: sdpack profiles detect > mine.yaml")
 def detect() -> None:
-    """Print a profile of this machine; what is assumed and not seen says so."""
+    """Print a profile of this machine, with comments on what was measured or assumed."""
     from sdpack.engines.device_memory import context_bytes
 
     click.echo(detected_profile(context_bytes), nl=False)

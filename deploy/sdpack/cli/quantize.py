@@ -10,6 +10,7 @@ import click
 
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, progress, timed
+from sdpack.cli.values import PATH, TEXT, FilePath
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
 
@@ -23,27 +24,35 @@ Examples:
   sdpack quantize vae.onnx --precision fp16 --runtime tensorrt-rtx --calibration latents.npz
 \b
 Precisions: fp16, bf16; int8, fp8 (weights and their inputs); w8, w4, w4:64, w4:128 (weights,
-int4 in blocks of 32 or as given); mixed@BITS (w8 and w4 layer by layer, so many bits a number,
-where they change the outputs least).
+int4 in blocks of 32 or as given); mixed@BITS (w8 or w4 layer by layer, BITS per weight on
+average, chosen for the least output error).
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--precision", "words", required=True, help="What to make; see below.")
+@click.argument("model", type=PATH)
+@click.option(
+    "--precision", "words", type=TEXT, required=True, help="Precision to make; see below."
+)
 @click.option(
     "--calibration",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True),
+    type=FilePath(exists=True),
     metavar="FILE.npz|FOLDER",
-    help="Real inputs, each file one batch of arrays named as the graph's inputs; repeatable.",
+    help="Real inputs: a batch per file, its arrays named like the graph's inputs; repeatable.",
 )
 @click.option(
     "--runtime",
     type=click.Choice([runtime.value for runtime in Runtime]),
     default=Runtime.ONNXRUNTIME_CPU.value,
     show_default=True,
-    help="What is to run it: that decides the form, and on GPUs arithmetic in fp16.",
+    help="Target runtime: decides graph form and compute type.",
 )
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Layers to leave alone; repeatable.")
+@click.option(
+    "--keep",
+    multiple=True,
+    type=TEXT,
+    metavar="PATTERN",
+    help="Names of layers to leave unquantized, with * and ? as in file names; repeatable.",
+)
 @out_option("ONNX file to write; default: beside MODEL, as MODEL.PRECISION.onnx.")
 @json_option
 @click.pass_context
@@ -58,9 +67,10 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Quantize an ONNX file, its rounding driven by what flows through it on real inputs.
+    """Quantize an ONNX file.
 
-    Without calibration, weights are rounded to nearest.
+    With calibration inputs, rounding minimizes each layer's output error; without them, weights
+    are rounded to nearest.
     """
     from sdpack.artifacts import Store, cache_folder
     from sdpack.pack.recipe import parse_recipe
@@ -106,8 +116,8 @@ def command(
         lines.append(f"{name} is off {off} on the calibration inputs")
     if not calibration:
         lines.append(
-            "no calibration inputs were given: weights are rounded to nearest, nobody has seen "
-            "what that does to the outputs, nor whether fp16 holds them"
+            "no calibration inputs were given: weights are rounded to nearest, output error was "
+            "not measured, nor whether fp16 can hold the values"
         )
     print_lines(lines)
 

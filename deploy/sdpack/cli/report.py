@@ -11,6 +11,7 @@ from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
+from sdpack.cli.values import PATH, TEXT
 from sdpack.overwrite import check_spared
 from sdpack.units import format_bytes
 
@@ -25,14 +26,19 @@ Examples:
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("source", metavar="BUNDLE|LEDGER|STUDY", type=click.Path(path_type=Path))
-@click.option("--build", "name", help="Of a ledger's builds; default: the last.")
+@click.argument("source", metavar="BUNDLE|LEDGER|STUDY", type=PATH)
+@click.option(
+    "--build",
+    "name",
+    type=TEXT,
+    help="Name of the build, of several in a ledger; default: the last.",
+)
 @out_option("HTML page to write; default: report.html in the bundle.")
 @json_option
 def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> None:
-    """Draw the charts of a build from its ledger, as one page that works offline, and as PNGs.
+    """Draw the charts of a build from its ledger, as one page that works offline and as PNGs.
 
-    Of a ledger that holds a study and no build, those of the study.
+    A ledger that holds a study and no build gives the charts of the study.
     """
     require_charts()
     check_spared(bundle_files(source), [] if out is None else [out])

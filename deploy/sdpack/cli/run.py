@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from sdpack.bundle import bundle_files, open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
+from sdpack.cli.values import PATH, STEPS, TEXT, Finite
 from sdpack.errors import PromptError
 from sdpack.overwrite import check_spared
 from sdpack.precision import Runtime
@@ -24,17 +24,31 @@ from sdpack.profile import Size, parse_sizes
     epilog="""\b
 Examples:
   sdpack run engines/4gb-gpu "noto, pizza"
-  sdpack run engines/4gb-gpu "noto, pizza" "twemoji, cat face" --seed 7 --out drawn
-  sdpack run engines/4gb-gpu "noto, pizza" --out pizza.webp
+  sdpack run engines/4gb-gpu "noto, pizza" "twemoji, cat face" --seed 7 -o drawn
+  sdpack run engines/4gb-gpu "noto, pizza" -o pizza.webp
 """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.argument("prompts", nargs=-1, required=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the first; then one more.")
-@click.option("--guidance-scale", type=click.FloatRange(min=0), help="Default: the bundle's.")
-@click.option("--negative-prompt", help="What to move away from; default: the bundle's.")
-@click.option("--steps", type=click.IntRange(min=1), help="Default: the bundle's.")
-@click.option("--size", help="In pixels, as 512 or 768x512 (width x height); default: its own.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of the first image; incremented for each prompt.",
+)
+@click.option(
+    "--guidance-scale",
+    type=Finite(min=0),
+    help="Guidance scale, 1 disables guidance; default: the bundle's.",
+)
+@click.option("--negative-prompt", help="What the pictures should not show; default: the bundle's.")
+@click.option("--steps", type=STEPS, help="Denoising steps; default: the bundle's.")
+@click.option(
+    "--size",
+    type=TEXT,
+    help="Picture size in pixels, such as 512 or 768x512 (width x height); default: the bundle's.",
+)
 @runtime_option
 @out_option(
     "A folder for 1.png, 2.png ...; or a file: .png, .jpg, .jpeg or .webp. Several pictures for "
@@ -59,8 +73,6 @@ def command(
     as_json: bool,
 ) -> None:
     """Draw one picture for each prompt."""
-    if guidance_scale is not None and not math.isfinite(guidance_scale):
-        raise PromptError(f"the guidance scale {guidance_scale} is no number; 1 is none, 3 is some")
     from sdpack.cli.picture_files import format_of, picture_paths, write_picture
     from sdpack.engines.device_memory import DEVICE_PEAK, DeviceMeter
     from sdpack.runtime.bundle import pipeline, request

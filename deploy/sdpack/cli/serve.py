@@ -12,6 +12,7 @@ import click
 
 from sdpack.bundle import open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
+from sdpack.cli.values import PATH, TEXT, Finite
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
 from sdpack.serve.addresses import TRUSTED, parse_origin, parse_proxies, parse_root_path
@@ -29,28 +30,32 @@ Examples:
 
 Each option can be given as an environment variable: SDPACK_PORT, SDPACK_API_KEY_FILE ...
 
-SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at once.
+On SIGTERM or Ctrl-C the server accepts nothing new, finishes what it has accepted, and ends. A
+second one ends it at once.
 """,
 )
-@click.argument("bundle", type=click.Path(path_type=Path), envvar="SDPACK_BUNDLE")
-@click.option("--host", default="127.0.0.1", help="Address to listen at; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8188)
+@click.argument("bundle", type=PATH, envvar="SDPACK_BUNDLE")
+@click.option(
+    "--host", type=TEXT, default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8188, help="Port to listen on; 0 for any free."
+)
 @click.option(
     "--api-key-file",
-    type=click.Path(path_type=Path),
-    help="Keys, one a line; clients send one as `Authorization: Bearer KEY`.",
+    type=PATH,
+    help="File of API keys, one per line; clients send one as `Authorization: Bearer KEY`.",
 )
 @click.option(
     "--cors-origin",
     multiple=True,
     callback=lambda _ctx, _option, given: tuple(map(parse_origin, given)),
-    help="A web origin whose pages may ask, such as https://app.example; repeatable.",
+    help="Web origin whose pages may call the server, such as https://app.example; repeatable.",
 )
 @click.option(
     "--allowed-host",
     multiple=True,
-    help="A name it goes by besides localhost and addresses, where no key is asked for; "
-    "repeatable.",
+    help="Additional Host header to accept when no API key is set; repeatable.",
 )
 @click.option(
     "--root-path",
@@ -75,22 +80,31 @@ SIGTERM and Ctrl-C: nothing new is accepted, what was is finished; twice: at onc
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Most pictures drawn together; default: the bundle's.",
+    help="Pictures drawn together, at most; default: the bundle's.",
 )
-@click.option("--queue", type=click.IntRange(min=1), default=64, help="Pictures that may wait.")
+@click.option(
+    "--queue", type=click.IntRange(min=1), default=64, help="Pictures that may wait, at most."
+)
 @click.option(
     "--wait-ms",
-    type=click.FloatRange(0, 10_000),
+    type=Finite(0, 10_000),
     default=10.0,
-    help="How long a batch waits to fill.",
+    help="Milliseconds a batch waits to fill.",
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=300.0, help="Seconds a request may take."
+    "--timeout", type=Finite(0.1, 86_400), default=300.0, help="Seconds a request may take."
 )
-@click.option("--max-pictures", type=click.IntRange(min=1), default=10, help="Of one request.")
-@click.option("--max-prompt", type=click.IntRange(min=1), default=4000, help="Characters.")
+@click.option(
+    "--max-pictures", type=click.IntRange(min=1), default=10, help="Pictures per request, at most."
+)
+@click.option(
+    "--max-prompt",
+    type=click.IntRange(min=1),
+    default=4000,
+    help="Characters per prompt, at most.",
+)
 @runtime_option
-@click.option("--threads", type=click.IntRange(min=1), help="Of the CPU; default: all cores.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; default: all cores.")
 @least_memory_option
 @click.pass_context
 def command(
@@ -114,7 +128,7 @@ def command(
     threads: int | None,
     least_memory: bool,
 ) -> None:
-    """Draw pictures for whoever asks over HTTP: OpenAI's images API, jobs, and a page at /."""
+    """Draw pictures over HTTP: OpenAI's images API, jobs with progress, and a page at /."""
     end_when_told()
     try:
         from sdpack.serve.server import serve

@@ -10,6 +10,7 @@ import click
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
+from sdpack.cli.values import TEXT
 from sdpack.errors import InputError, ProfileError
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
@@ -22,7 +23,7 @@ Examples:
   sdpack study --budgets 4gb-gpu,8gb-gpu --catalog sd15
   sdpack study --budgets 1GiB:3GiB:5 --model ~/models/mine --size 512
 
-Stopped at any moment, the same command goes on where it was; run twice, it draws nothing.
+Studies resume after an interruption; a repeated study draws nothing.
 """
 MOST = 64  # budgets
 WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
@@ -31,8 +32,9 @@ WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
 @click.command("study", epilog=EPILOG)
 @click.option(
     "--budgets",
+    type=TEXT,
     required=True,
-    help="FIRST:LAST:COUNT, or a list of sizes or profile names, with commas.",
+    help="Memory budgets: FIRST:LAST:COUNT, or sizes or profile names separated by commas.",
 )
 @profile_option(default="4gb-gpu")
 @order_options(images=64)
@@ -49,10 +51,10 @@ def command(
     as_json: bool,
     **of_order: Any,
 ) -> None:
-    """Find where the bytes should go: the best mix at each budget, beside what was not chosen.
+    """Find the best mix at each of several memory budgets, and compare it with the others.
 
-    Every picture is drawn once, however many budgets it serves. Writes study.html with its charts
-    as PNGs, points.csv, points.json and ledger.jsonl.
+    Every picture is drawn once, however many budgets use it. Writes study.html with its charts as
+    PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
     order = order_of(find_profile(profile_name), out, max(asked), **of_order)

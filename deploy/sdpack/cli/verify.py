@@ -10,6 +10,7 @@ import click
 from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.drawing import runtime_option
 from sdpack.cli.output import json_option, print_json
+from sdpack.cli.values import PATH
 from sdpack.precision import Runtime
 from sdpack.units import format_bytes
 
@@ -29,14 +30,14 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
 
 
 @click.command("verify", epilog="Example: sdpack verify engines/4gb-gpu")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @runtime_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:
-    """Check every file, draw a picture, and set the memory it took beside the prediction.
+    """Check every file, draw a picture, and compare its memory with the prediction.
 
-    What was seen is written to verified.json in the bundle. Exit code 1 if the peak is more than
+    The result is written to verified.json in the bundle. Exit code 1 if the peak is more than
     5 % above its prediction.
     """
     from sdpack.memory.verify import verify
