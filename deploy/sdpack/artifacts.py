@@ -234,7 +234,7 @@ def link(source: Path, target: Path) -> None:
 
 def explain_io(cause: OSError, folder: Path) -> str:
     """One line for a failed write: what happened, where, and what to do."""
-    where = cause.filename or folder
+    where = cause.filename2 or cause.filename or folder  # of a copy, what was to be written
     if cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}: no space left; free some, for instance with `sdpack cache gc`"
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

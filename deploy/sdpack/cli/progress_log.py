@@ -96,7 +96,6 @@ class ProgressLog:
         self._write, self._clock = write, clock
         self._lock = threading.Lock()
         self._paces = Paces()
-        self._last_line = ""
         self._now_doing = ""
         self._began: dict[str, float] = {}
         self._told: dict[str, float] = {}
@@ -106,8 +105,9 @@ class ProgressLog:
         with self._lock:
             now, stage = self._clock(), without_count(words)
             begins = self._paces.see(words, now)
+            goes_on = stage != words and stage == without_count(self._now_doing)
             self._now_doing = words
-            if begins and (stage == words or stage != self._last_line):
+            if begins and not goes_on:
                 self._began[stage] = now
                 self._tell(stage, stage, now)
             elif now - self._told[stage] >= LOG_EVERY_S:
@@ -125,6 +125,5 @@ class ProgressLog:
             self._tell(stage, self._paces.with_estimate(words, now), now)
 
     def _tell(self, stage: str, line: str, now: float) -> None:
-        self._last_line = line
         self._told[stage] = now
         self._write(line)

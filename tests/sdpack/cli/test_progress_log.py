@@ -44,6 +44,20 @@ def test_a_stage_that_was_named_before_it_is_counted_begins_once() -> None:
     assert [line for _, line in timed.lines] == ["draw", "round", "draw"]
 
 
+def test_a_stage_that_is_counted_late_begins_once() -> None:
+    timed = Timed()
+    timed.say(0, "calibrating")
+    timed.remind(31)
+    timed.say(35, "calibrating: 10 %")
+    timed.say(45, "calibrating: 20 %")
+    timed.say(62, "calibrating: 37 %")
+    assert timed.lines == [
+        (0, "calibrating"),
+        (31, "calibrating: 31 s so far"),
+        (62, "calibrating: 37 %, about 1 min left"),  # 27 % in 27 s
+    ]
+
+
 def test_what_is_said_without_a_count_is_always_written() -> None:
     timed = Timed()
     for _ in range(2):
