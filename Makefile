@@ -8,12 +8,11 @@ TRITON := "nvidia-pytriton; sys_platform == 'linux' and platform_machine == 'x86
 
 .PHONY: demo test lint clean
 
-# -v: in a log, too, it says what it is doing.
 demo: $(READY)  ## the main job on the bundled zoo: pipelines for a 4 GB GPU and for 24 MiB, and a picture
 	@echo "building the best pipeline of the bundled zoo for a 4 GB GPU (minutes; the second time seconds) ..."
-	@$(BIN)/sdpack -v build --profile 4gb-gpu --images 64
+	@$(BIN)/sdpack build --profile 4gb-gpu --images 64
 	@echo "building it for 24 MiB, where not everything fits, from the same cache ..."
-	@$(BIN)/sdpack -v build --profile 4gb-gpu --memory 24MiB --images 64 --out engines/4gb-gpu-24mib
+	@$(BIN)/sdpack build --profile 4gb-gpu --memory 24MiB --images 64 --out engines/4gb-gpu-24mib
 	@echo "what a budget of 24 MiB changes, and what it costs:"
 	@$(BIN)/sdpack compare engines/4gb-gpu engines/4gb-gpu-24mib --brief
 	@$(BIN)/sdpack run engines/4gb-gpu "noto, pizza" --runtime onnxruntime-cpu --out demo.png

@@ -54,6 +54,7 @@ second one ends it at once.
 )
 @click.option(
     "--allowed-host",
+    type=TEXT,
     multiple=True,
     help="Additional Host header to accept when no API key is set; repeatable.",
 )
@@ -74,6 +75,7 @@ second one ends it at once.
 )
 @click.option(
     "--model-alias",
+    type=TEXT,
     multiple=True,
     help="A model name to accept besides the bundle's, such as dall-e-3; repeatable.",
 )

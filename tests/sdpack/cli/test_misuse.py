@@ -18,7 +18,7 @@ from tests.sdpack.cli.tree import Words, commands, options
 RANGES = (click.IntRange, click.FloatRange)
 LEAVES = {words: found for words, found in commands() if not isinstance(found, click.Group)}
 NUMBERS = [(w, o) for w, o in options() if isinstance(o.type, RANGES) and not o.count]
-MAY_BE_EMPTY = {"negative_prompt", "cors_origin", "allowed_host"}
+MAY_BE_EMPTY = {"negative_prompt", "root_path", "forwarded_allow_ips", "cors_origin"}
 GIVEN = {"words": "w4", "budgets": "8MiB", "profile_name": "4gb-gpu"}
 
 
