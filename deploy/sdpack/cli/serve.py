@@ -15,7 +15,7 @@ from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.values import PATH, TEXT, Finite
 from sdpack.errors import MissingPackageError
 from sdpack.precision import Runtime
-from sdpack.serve.addresses import TRUSTED, parse_origin, parse_proxies, parse_root_path
+from sdpack.serve.addresses import TRUSTED, parse_host, parse_origin, parse_proxies, parse_root_path
 
 
 @click.command(
@@ -56,6 +56,7 @@ second one ends it at once.
     "--allowed-host",
     type=TEXT,
     multiple=True,
+    callback=lambda _ctx, _option, given: tuple(map(parse_host, given)),
     help="Additional Host header to accept when no API key is set; repeatable.",
 )
 @click.option(

@@ -35,6 +35,20 @@ def parse_origin(text: str) -> str:
     return f"{scheme}://{host}" if usual else f"{scheme}://{host}:{port}"
 
 
+def parse_host(text: str) -> str:
+    """A host's name in lower case, without a port.
+
+    Raises:
+        InputError: it is not the name of a host.
+    """
+    match = HOST.fullmatch(text.strip())
+    if match is None:
+        raise InputError(
+            f"--allowed-host {text!r} is not a host; write its name alone, such as images.example"
+        )
+    return match[1].strip("[]").lower()
+
+
 def parse_root_path(text: str) -> str:
     """A path prefix, with a slash before it and none after; "" for none.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from sdpack.errors import InputError
-from sdpack.serve.addresses import parse_origin, parse_proxies, parse_root_path
+from sdpack.serve.addresses import parse_host, parse_origin, parse_proxies, parse_root_path
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,20 @@ def test_a_prefix_has_a_slash_before_it_and_none_after(text: str, prefix: str) -
 def test_what_is_no_plain_path_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--root-path"):
         parse_root_path(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("SD.example", "sd.example"), ("sd.example:8188", "sd.example"), ("[::1]:80", "::1")],
+)
+def test_a_host_is_its_name(text: str, name: str) -> None:
+    assert parse_host(text) == name
+
+
+@pytest.mark.parametrize("text", ["https://sd.example", "sd.example/images", "*", ""])
+def test_what_no_browser_sends_as_a_host_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--allowed-host"):
+        parse_host(text)
 
 
 def test_proxies_are_addresses_and_networks() -> None:
