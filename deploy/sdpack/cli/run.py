@@ -80,6 +80,7 @@ def command(
     from sdpack.runtime.infotext import GenerationParameters
     from sdpack.runtime.pictures import encode
     from sdpack.runtime.sampler_label import sampler_label
+    from sdpack.runtime.truncation import truncations
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
@@ -108,8 +109,8 @@ def command(
                 click.echo(f"{path} was there and is replaced", err=True)
             write_picture(path, encode(picture, format_of(path), made))
             files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
-            if any(tokenizer.cut([prompt])[0] for tokenizer in drawer.tokenizers.values()):
-                click.echo(f"{prompt!r} is too long: its end was not read", err=True)
+            for truncation in truncations(drawer.tokenizers, drawer.conditioning, prompt):
+                click.echo(f"{prompt!r}: {truncation}", err=True)
         drawer.close()
     if as_json:
         measured = {} if device is None else {DEVICE_PEAK: device.peak_bytes}
