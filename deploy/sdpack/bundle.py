@@ -418,8 +418,16 @@ def bundle_files(folder: Path) -> list[Path]:
     return [folder / name for name in (MANIFEST, VERIFIED, *manifest.files)]
 
 
-def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def write_bundle(
+    folder: Path,
+    manifest: Manifest,
+    fill: Callable[[Path], None],
+    finish: Callable[[Path], None] | None = None,
+) -> Manifest:
     """Write a bundle whole: `fill` gets an empty folder; checksums and manifest come last.
+
+    `finish` gets the folder once it is a bundle, before it takes its place; what it writes has no
+    checksum.
 
     One that was there is replaced once the new one is complete; should anything fail before, it
     stays as it is. Returns the manifest with its checksums.
@@ -439,6 +447,8 @@ def write_bundle(folder: Path, manifest: Manifest, fill: Callable[[Path], None])
             whole = manifest.model_copy(update={"files": files})
             text = json.dumps(whole.model_dump(mode="json", by_alias=True), indent=1)
             (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            if finish is not None:
+                finish(new)
             _replace(folder, new)
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause

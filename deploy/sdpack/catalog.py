@@ -41,7 +41,6 @@ from pydantic import (
 from sdpack.document import Document, read_document
 from sdpack.errors import CatalogError
 from sdpack.placement import TEXT_ENCODERS, Role
-from sdpack.profile import LATENT_PIXEL
 
 CATALOG_FILE = "catalog.yaml"
 ZOO_HINT = (
@@ -279,8 +278,6 @@ class Catalog(Document):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Catalog:
-        if self.image_size % LATENT_PIXEL:
-            raise ValueError(f"image_size: {self.image_size} is not a multiple of {LATENT_PIXEL}")
         for bridge in self.bridges:
             if bridge.text_encoder not in self.text_encoders:
                 raise ValueError(f"bridges: there is no text encoder {bridge.text_encoder!r}")

@@ -20,8 +20,6 @@ from sdpack.placement import Guidance, Loading
 from sdpack.precision import ComputeCapability, Precision, Runtime, runnable, why_not
 from sdpack.units import format_bytes, parse_bytes
 
-LATENT_PIXEL = 8  # pixels a side of a latent pixel, in every family sdpack runs
-
 
 def _bytes(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -81,7 +79,7 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     """ "512,768x512" (width x height) as heights and widths.
 
     Raises:
-        InputError: one is no size, or no whole number of latent pixels.
+        InputError: one is not a size. Which sizes can be drawn depends on the parts of a pipeline.
     """
     found: list[Size] = []
     for word in text.split(","):
@@ -89,10 +87,8 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
         if match is None:
             raise InputError(f"{word.strip()!r} is no size in pixels; write 512 or 768x512")
         width, height = int(match[1]), int(match[2] or match[1])
-        if not width or not height or width % LATENT_PIXEL or height % LATENT_PIXEL:
-            raise InputError(
-                f"{word.strip()}: both sides have to be multiples of {LATENT_PIXEL} pixels"
-            )
+        if not width or not height:
+            raise InputError(f"{word.strip()}: both sides have to be at least one pixel")
         found.append((height, width))
     return tuple(dict.fromkeys(found))
 
@@ -127,13 +123,6 @@ class Shapes(Document):
     batch: PositiveInt = 1
     height: PositiveInt = 512
     width: PositiveInt = 512
-
-    @model_validator(mode="after")
-    def _in_latent_pixels(self) -> Shapes:
-        for side in (self.height, self.width):
-            if side % LATENT_PIXEL:
-                raise ValueError(f"{side} pixels is not a multiple of {LATENT_PIXEL}")
-        return self
 
 
 class Profile(Document):

@@ -139,13 +139,14 @@ def unet(**settings: Any) -> torch.nn.Module:
 
 
 @seeded
-def kl(latent_channels: int = 4, **settings: Any) -> torch.nn.Module:
+def kl(latent_channels: int = 4, blocks: int = 4, **settings: Any) -> torch.nn.Module:
+    """A decoder that enlarges by two between each two of its blocks."""
     return AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4),
+        block_out_channels=(4,) * blocks,
         norm_num_groups=2,
         latent_channels=latent_channels,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
         **settings,
     )
 
@@ -162,6 +163,18 @@ def sd(**settings: Any) -> Parts:
 def sd_tiny_decoder() -> Parts:
     widths = {"encoder_block_out_channels": (4,) * 4, "decoder_block_out_channels": (4,) * 4}
     return {**sd(), "vae": AutoencoderTiny(**widths)}
+
+
+def sd_tinier_decoder() -> Parts:
+    """A tiny decoder of three blocks, which enlarges 4 times."""
+    widths, counts = (4,) * 3, (1,) * 3
+    made = AutoencoderTiny(
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=counts,
+        num_decoder_blocks=counts,
+    )
+    return {**sd(), "vae": made}
 
 
 def sdxl(**settings: Any) -> Parts:
@@ -218,7 +231,7 @@ def sd3_transformer() -> torch.nn.Module:
     )
 
 
-def sd3(with_t5: bool = True) -> Parts:
+def sd3(with_t5: bool = True, blocks: int = 4) -> Parts:
     return {
         # As CLIP's first configs say it; what is meant is the largest number of a text.
         "text_encoder": clip(projected=True, eos_token_id=2),
@@ -228,7 +241,7 @@ def sd3(with_t5: bool = True) -> Parts:
         "text_encoder_3": t5(3 * WIDTH) if with_t5 else None,
         "tokenizer_3": t5_tokenizer() if with_t5 else None,
         "transformer": sd3_transformer(),
-        "vae": kl(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
+        "vae": kl(16, blocks, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.06),
     }
 
 
@@ -250,7 +263,7 @@ def pixart(**settings: Any) -> Parts:
     }
 
 
-def flux(guidance_embeds: bool) -> Parts:
+def flux(guidance_embeds: bool, blocks: int = 4) -> Parts:
     return {
         "text_encoder": clip(),
         "tokenizer": save_clip_tokenizer,
@@ -268,7 +281,7 @@ def flux(guidance_embeds: bool) -> Parts:
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 4, 8),
         ),
-        "vae": kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        "vae": kl(4, blocks, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
     }
 
 
@@ -286,6 +299,12 @@ FAMILIES: Mapping[str, Callable[[], Parts]] = {
     "pixart of 1024": lambda: pixart(sample_size=128, interpolation_scale=2),
     "flux schnell": lambda: flux(guidance_embeds=False),
     "flux dev": lambda: flux(guidance_embeds=True),
+    "sd, 4 times": lambda: {**sd(), "vae": kl(blocks=3)},
+    # Stable Diffusion's pipeline does not heed the shift.
+    "sd, 16 times": lambda: {**sd(), "vae": kl(blocks=5, shift_factor=0.4, scaling_factor=0.4)},
+    "sd, tiny decoder, 4 times": sd_tinier_decoder,
+    "sd3, 4 times": lambda: sd3(blocks=3),
+    "flux dev, 16 times": lambda: flux(guidance_embeds=True, blocks=5),
 }
 PIPELINES = {
     "sd": diffusers.StableDiffusionPipeline,
@@ -301,6 +320,11 @@ PIPELINES = {
     "pixart of 1024": diffusers.PixArtAlphaPipeline,
     "flux schnell": diffusers.FluxPipeline,
     "flux dev": diffusers.FluxPipeline,
+    "sd, 4 times": diffusers.StableDiffusionPipeline,
+    "sd, 16 times": diffusers.StableDiffusionPipeline,
+    "sd, tiny decoder, 4 times": diffusers.StableDiffusionPipeline,
+    "sd3, 4 times": diffusers.StableDiffusion3Pipeline,
+    "flux dev, 16 times": diffusers.FluxPipeline,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from PIL import Image
 from sdpack.artifacts import Store
 from sdpack.bundle import open_bundle
 from sdpack.catalog import LocatedCatalog
@@ -63,7 +65,16 @@ DIFFUSION = {
     "dpm++ karras": partial(
         diffusers.DPMSolverMultistepScheduler, use_karras_sigmas=True, **families.BETAS
     ),
+    "tcd": partial(diffusers.TCDScheduler, **families.BETAS),
     "unipc": partial(diffusers.UniPCMultistepScheduler, **families.BETAS),
+}
+# Two of its noise levels share a timestep; Stable Diffusion's pipeline fails with it, SDXL's not.
+COSINE = {
+    "dpm++ cosine": partial(
+        diffusers.DPMSolverMultistepScheduler,
+        use_beta_sigmas=True,
+        beta_schedule="squaredcos_cap_v2",
+    )
 }
 LCM = {"lcm": partial(diffusers.LCMScheduler, **families.BETAS)}
 
@@ -83,12 +94,22 @@ class Case:
     negative_prompt: str = ""
     empties_read: bool = False
 
+    @property
+    def pixels(self) -> int:
+        """A side of a latent pixel."""
+        return next((times for times in (4, 16) if f"{times} times" in self.family), 8)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of as many latent pixels, whatever the decoder makes of them."""
+        return HEIGHT * self.pixels // 8, WIDTH * self.pixels // 8
+
     def __str__(self) -> str:
         return f"{self.family}, {self.scheduler}, {self.guidance_scale}"
 
 
 RESIDENT = Placement()
-SCHEDULERS = {**DIFFUSION, **LCM, "flow": FLOW, "shifting": SHIFTING}
+SCHEDULERS = {**DIFFUSION, **COSINE, **LCM, "flow": FLOW, "shifting": SHIFTING}
 CASES = [
     *(Case("sd", name, 4.0, negative_prompt="a mat") for name in DIFFUSION),
     Case("sd", "ddim v", 5.0, guidance_rescale=0.7),
@@ -110,10 +131,16 @@ CASES = [
     Case("pixart of 1024", "dpm++ karras", 4.5),
     Case("flux schnell", "flow", 1.0),
     Case("flux dev", "shifting", 3.5),
+    Case("sd, 4 times", "euler", 4.0),
+    Case("sd, 16 times", "euler", 4.0),
+    Case("sd, tiny decoder, 4 times", "euler", 3.0),
+    Case("sd3, 4 times", "shifting", 4.0),
+    Case("flux dev, 16 times", "shifting", 3.5),
+    Case("sdxl", "dpm++ cosine", 5.0),
 ]
 
 
-USUAL = {"sd": "euler", "sdxl": "euler", "sd3": "flow", "pixart": "dpm++ karras"}
+USUAL = {"sd, 4 times": "euler", "sdxl": "euler", "sd3": "flow", "pixart": "dpm++ karras"}
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +161,7 @@ def made(work: Path) -> Iterator[Any]:
         without = {Role.TEXT_ENCODER_3} if "left out" in case.family else set()
         adoption = Adoption(STEPS, case.guidance_scale, left_out=frozenset(without))
         located = _shorter(adopt(str(folder), adoption))
-        order = Order(
-            find_profile("cpu-2gb"), located, work / "out", asked_sizes=((HEIGHT, WIDTH),)
-        )
+        order = Order(find_profile("cpu-2gb"), located, work / "out", asked_sizes=(case.size,))
         return folder, Workshop(order, Store(work / "store"), ledger)
 
     yield make
@@ -175,8 +200,7 @@ def drawn_here(
             PROMPTS,
             SEEDS,
             case.guidance_scale,
-            HEIGHT,
-            WIDTH,
+            *case.size,
             case.negative_prompt,
             case.guidance_rescale,
         )
@@ -198,14 +222,16 @@ def loaded(family: str, folder: Path) -> Any:
 def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     """By diffusers' own pipeline, from the same noise."""
     reference = loaded(case.family, folder)
-    noise = Noise(SEEDS, (channels, HEIGHT // 8, WIDTH // 8))
+    height, width = case.size
+    rows, columns = height // case.pixels, width // case.pixels
+    noise = Noise(SEEDS, (channels, rows, columns))
     start = torch.from_numpy(noise.draw())
     call: dict[str, Any] = {
         "prompt": PROMPTS,
         "num_inference_steps": STEPS,
         "guidance_scale": case.guidance_scale,
-        "height": HEIGHT,
-        "width": WIDTH,
+        "height": height,
+        "width": width,
         "output_type": "np",
     }
     if case.negative_prompt:
@@ -219,7 +245,7 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     if "pixart" in case.family:
         call |= {"max_sequence_length": families.T5_TOKENS, "use_resolution_binning": False}
     if "flux" in case.family:
-        start = reference._pack_latents(start, 2, channels, HEIGHT // 8, WIDTH // 8)
+        start = reference._pack_latents(start, 2, channels, rows, columns)
     if case.family == "lcm":
         return _with_our_noise(reference, call, start, noise)
     return np.asarray(reference(latents=start, **call).images)
@@ -247,7 +273,7 @@ def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
     (parts,) = workshop.catalog.mixable()
     channels = workshop.latents(parts.decoder).channels
     wanted = drawn_there(case, folder, channels)
-    assert drawn.shape == wanted.shape
+    assert drawn.shape == wanted.shape == (len(PROMPTS), *case.size, 3)
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 4
 
@@ -371,28 +397,58 @@ def test_a_model_becomes_a_bundle_for_the_sizes_that_were_asked_for(work: Path) 
     assert "was built for pictures of 64x64, 64x48 pixels, not 96x96" in refused.output
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "pixart"])
-def test_a_family_is_narrowed_to_its_end(family: str, work: Path) -> None:
+@pytest.fixture(scope="module")
+def narrowed(work: Path) -> Any:
+    """A family's bundle in w8 by the command line, built once."""
+
+    @cache
+    def build(family: str) -> Path:
+        scheduler = SCHEDULERS[USUAL[family]]()
+        folder = families.write_model(work / f"narrow-{family}", family, scheduler)
+        profile = work / "narrow.yaml"
+        text = (profiles_folder() / "cpu-2gb.yaml").read_text()
+        profile.write_text(text.replace("runtime:", "precisions: [w8]\nruntime:"))
+        out = work / f"narrowed-{family}"
+        words = ("--profile", str(profile), "--model", str(folder), "--out", str(out), "--json")
+        asked = ("--size", "64", "--steps", "2", "--images", "1")
+        runner = CliRunner(env={"SDPACK_CACHE": str(work)})  # where its graphs are already
+        built = runner.invoke(main, ["build", *words, *asked])
+        assert built.exit_code == 0, built.output
+        return out
+
+    return build
+
+
+@pytest.mark.parametrize("family", ["sd, 4 times", "sdxl", "sd3", "pixart"])
+def test_a_family_is_narrowed_to_its_end(family: str, narrowed: Any) -> None:
     """Calibrated, rounded, measured and drawn, by the command line; Flux is above."""
-    folder = families.write_model(work / f"narrow-{family}", family, SCHEDULERS[USUAL[family]]())
-    profile = work / "narrow.yaml"
-    text = (profiles_folder() / "cpu-2gb.yaml").read_text()
-    profile.write_text(text.replace("runtime:", "precisions: [w8]\nruntime:"))
-    out = work / f"narrowed-{family}"
-    words = ("--profile", str(profile), "--model", str(folder), "--out", str(out), "--json")
-    asked = ("--size", "64", "--steps", "2", "--images", "1")
-    runner = CliRunner(env={"SDPACK_CACHE": str(work)})  # where its graphs are already
-    built = runner.invoke(main, ["build", *words, *asked])
-    assert built.exit_code == 0, built.output
-    manifest = open_bundle(out)
+    manifest = open_bundle(narrowed(family))
     assert {part.precision for part in manifest.parts.values()} == {Precision.W8}
     assert manifest.evidence.standings[0].quality.value > 0.7, "fidelity to fp32"
+
+
+def test_a_bundle_that_draws_another_size_than_it_says_does_not_verify(
+    narrowed: Any, work: Path
+) -> None:
+    """As bundles were built before the decoder was asked how much it enlarges: always 8 times."""
+    made = narrowed("sd, 4 times")
+    assert open_bundle(made).latents.pixels == 4
+    assert run(work, "run", str(made), "a cat", "--out", str(work / "cat.png")).exit_code == 0
+    assert Image.open(work / "cat.png").size == (64, 64)
+    assert run(work, "verify", str(made)).exit_code == 0
+    path = made / "manifest.json"
+    values = json.loads(path.read_text())
+    values["latents"]["pixels"] = 8
+    path.write_text(json.dumps(values))
+    seen = run(work, "verify", str(made))
+    assert seen.exit_code == 1
+    assert "made pictures of shape (1, 3, 32, 32), where (1, 3, 64, 64)" in seen.output
 
 
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ("60", "multiples of 8 pixels"),
+        ("60", "sides are multiples of 16 pixels, not 60x60"),
         ("56", "sides are multiples of 16 pixels, not 56x56"),
         ("big", "'big' is no size in pixels"),
         ("64x", "is no size in pixels"),

@@ -228,6 +228,22 @@ def test_a_failed_build_leaves_the_old_bundle(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == ["b"]
 
 
+def test_what_fails_once_the_bundle_is_complete_leaves_the_old_one_too(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(name="old"), fill)
+
+    def finish(new: Path) -> None:
+        assert open_bundle(new).name == "new"
+        raise BundleError("no charts")
+
+    with pytest.raises(BundleError, match="no charts"):
+        write_bundle(folder, manifest(name="new"), fill, finish)
+    assert open_bundle(folder).name == "old"
+    with pytest.raises(BundleError, match="no charts"):
+        write_bundle(tmp_path / "c", manifest(name="new"), fill, finish)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["b"]
+
+
 def test_a_new_bundle_replaces_the_old_one_whole(tmp_path: Path) -> None:
     folder = tmp_path / "b"
     write_bundle(folder, manifest(), fill)

@@ -101,7 +101,7 @@ def test_parts_of_other_latents_never_meet(tmp_path: Path) -> None:
         ("denoisers.d.source", {"path": "x", "revision": COMMIT}, "belong to hub"),
         ("denoisers.d.weights", 3, "denoisers.d.weights: unknown key"),
         ("denoisers", {}, "denoisers"),
-        ("image_size", 60, "60 is not a multiple of 8"),
+        ("image_size", 0, "image_size"),
         ("sampling.steps", 0, "sampling.steps"),
         ("sampling.guidance_scale", -1, "sampling.guidance_scale"),
         ("denoisers", {"a/b": values()["denoisers"]["d"]}, "'a/b' is no name"),

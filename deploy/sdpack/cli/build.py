@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdpack.bundle import REPORT, SAMPLES
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
@@ -69,9 +70,12 @@ def command(
     from sdpack.report.build_page import write_report
 
     with progress(ctx) as say:
-        result = build(order, say)
-        say("drawing the charts")
-        _, page = write_report(order.out)
+
+        def finish(folder: Path) -> None:
+            say("drawing the charts")
+            write_report(folder)
+
+        result = build(order, say, finish)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
@@ -81,4 +85,5 @@ def command(
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
-    click.echo(f"{order.out} holds the bundle; look at {page} and {order.out / 'samples.png'}")
+    page, samples = order.out / REPORT, order.out / SAMPLES
+    click.echo(f"{order.out} holds the bundle; look at {page} and {samples}")

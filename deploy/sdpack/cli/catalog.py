@@ -129,7 +129,7 @@ Examples:
 )
 @click.option(
     "--image-size",
-    type=click.IntRange(min=8),
+    type=click.IntRange(min=1),
     help="Side of a picture in pixels; default: what the model was trained for.",
 )
 @click.option(

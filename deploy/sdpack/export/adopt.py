@@ -27,6 +27,7 @@ from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.fitting import see_that_parts_fit
+from sdpack.export.latents import latents_of
 from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
 from sdpack.placement import TEXT_ENCODERS, Role
 
@@ -42,21 +43,22 @@ class Usual:
     """How a family is usually run, by its makers' model cards.
 
     Attributes:
+        latent_side: of a picture, in latent pixels.
         tokens: a text is padded to, where its tokenizer would read more.
     """
 
     steps: int
     guidance_scale: float
-    image_size: int
+    latent_side: int
     tokens: Mapping[Role, int]
 
 
 USUAL: Mapping[Family, Usual] = {
-    Family.SD: Usual(25, 7.5, 512, {}),
-    Family.SDXL: Usual(25, 5.0, 1024, {}),
-    Family.SD3: Usual(28, 7.0, 1024, {Role.TEXT_ENCODER_3: 256}),
-    Family.PIXART: Usual(20, 4.5, 1024, {Role.TEXT_ENCODER: 300}),
-    Family.FLUX: Usual(28, 3.5, 1024, {Role.TEXT_ENCODER_2: 512}),
+    Family.SD: Usual(25, 7.5, 64, {}),
+    Family.SDXL: Usual(25, 5.0, 128, {}),
+    Family.SD3: Usual(28, 7.0, 128, {Role.TEXT_ENCODER_3: 256}),
+    Family.PIXART: Usual(20, 4.5, 128, {Role.TEXT_ENCODER: 300}),
+    Family.FLUX: Usual(28, 3.5, 128, {Role.TEXT_ENCODER_2: 512}),
 }
 DISTILLED_STEPS = 4  # of models that are run without guidance: LCM, Flux schnell
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt's first; its second reads 300
@@ -220,9 +222,14 @@ class _Model:
         )
 
     def _image_size(self) -> int:
-        side = self._denoiser.config.get("sample_size")
-        known = isinstance(side, int) and self._family is not Family.FLUX
-        return 8 * int(side) if known and side else USUAL[self._family].image_size
+        """What the denoiser was made for, as the decoder enlarges it; of two sides the shorter."""
+        said = self._denoiser.config.get("sample_size")
+        sides = said if isinstance(said, list) else [said]
+        known = all(isinstance(side, int) and side for side in sides) and sides
+        side = USUAL[self._family].latent_side
+        if known and self._family is not Family.FLUX:
+            side = min(sides)
+        return side * latents_of(self._decoder, self._family).pixels
 
 
 def default_quality() -> Quality:

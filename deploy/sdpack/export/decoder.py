@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import torch
 from optimum.utils.input_generators import DummyVisionInputGenerator
 from optimum.utils.normalized_config import NormalizedConfig
 from torch import Tensor, nn
 
+from sdpack.errors import ExportError
 from sdpack.export.graph import Shape, unit_variance
+from sdpack.export.latents import enlargement
+
+FEW = (2, 3)  # rows and columns of latents that are decoded to see how large a picture becomes
 
 
 class _Decoder(nn.Module):
@@ -24,7 +29,12 @@ class _Decoder(nn.Module):
 
 
 class DecoderPart:
-    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, 8 height, 8 width)."""
+    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, s height, s width),
+    s being what its config says that it enlarges.
+
+    Raises:
+        ExportError: the model enlarges otherwise.
+    """
 
     outputs = ("sample",)
     dynamic: Mapping[str, Mapping[int, str]] = {
@@ -34,6 +44,20 @@ class DecoderPart:
     def __init__(self, model: nn.Module) -> None:
         self.module = _Decoder(model).eval()
         self._config: Any = model.config
+        self._see_that_it_enlarges(
+            enlargement(type(model).__name__, cast("Mapping[str, Any]", model.config))
+        )
+
+    def _see_that_it_enlarges(self, times: int) -> None:
+        with torch.no_grad():
+            made = self.module(torch.zeros(1, self._config.latent_channels, *FEW))
+        wanted = tuple(times * side for side in FEW)
+        if tuple(made.shape[-2:]) != wanted:
+            raise ExportError(
+                f"the decoder makes {made.shape[-2]} rows and {made.shape[-1]} columns of "
+                f"{FEW[0]} and {FEW[1]} of latents, where its config promises {wanted[0]} and "
+                f"{wanted[1]}; restore its config"
+            )
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:
         config = NormalizedConfig(

@@ -22,6 +22,8 @@ UNKNOWN = {
     "encoder_hid_dim_type": (None, "text_proj"),
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
+USUAL_PATCH = 2  # latent pixels a side of a transformer's token, where its config does not say
+USUAL_POSITIONS = 96  # of Stable Diffusion 3, a side, likewise
 PACKED = 4  # latent pixels in one token of a Flux transformer
 SD3_ABSENT_TOKENS = 256  # zeros diffusers puts in the place of a T5 that is left out
 
@@ -140,7 +142,15 @@ def latent_step(family: Family, config: Mapping[str, Any]) -> int:
     """
     if family in (Family.SD, Family.SDXL):
         return int(2 ** (len(config["block_out_channels"]) - 1))
-    return int(config.get("patch_size", 1)) if family is not Family.FLUX else 2
+    return int(config.get("patch_size", USUAL_PATCH)) if family is not Family.FLUX else 2
+
+
+def most_rows(family: Family, config: Mapping[str, Any]) -> int:
+    """Latent pixels a side at most, by the positions that a denoiser knows; 0 for any number."""
+    if family is not Family.SD3:
+        return 0
+    positions = int(config.get("pos_embed_max_size") or USUAL_POSITIONS)
+    return positions * latent_step(family, config)
 
 
 def denoiser_sizes(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sdpack.artifacts import Store, cache_folder
 from sdpack.bundle import Manifest, sole_writer
@@ -37,11 +38,15 @@ class Result:
         return self.fitted[self.selected.outcome.winner]
 
 
-def build(order: Order, say: Say = lambda _: None) -> Result:
+def build(
+    order: Order, say: Say = lambda _: None, finish: Callable[[Path], None] | None = None
+) -> Result:
     """Build the bundle an order asks for.
 
     Args:
         say: told what is being done.
+        finish: given the folder of the bundle before it takes its place, for what is drawn from it;
+            should that fail, the bundle that was there stays.
 
     Raises:
         InfeasibleError: nothing fits; found out before any export where sizes alone tell.
@@ -55,7 +60,7 @@ def build(order: Order, say: Say = lambda _: None) -> Result:
         fitted = fitting(footprints, [*possible, *mixed], order.budget)
         contest = Contest(workshop, [*possible, *mixed], fitted, say)
         selected = Selection(contest).run()
-        manifest = Bundling(contest, selected, footprints).write()
+        manifest = Bundling(contest, selected, footprints).write(finish)
         return Result(tuple(fitted), selected, manifest)
 
 

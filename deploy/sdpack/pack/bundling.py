@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,8 +97,12 @@ class Bundling:
         """The winner's."""
         return self.winner.mix.denoiser.candidate
 
-    def write(self) -> Manifest:
-        """The bundle in the order's folder; returns its manifest."""
+    def write(self, finish: Callable[[Path], None] | None = None) -> Manifest:
+        """The bundle in the order's folder; returns its manifest.
+
+        Args:
+            finish: as of `write_bundle`.
+        """
         manifest = self._manifest()
         recording = Recording(self.contest, self.selected, self.footprints)
         kept = recording.record(manifest)
@@ -107,7 +112,7 @@ class Bundling:
             kept.write(folder / LEDGER)
             recording.write_contact_sheet(folder / CONTACT_SHEET)
 
-        return write_bundle(self.order.out, manifest, fill)
+        return write_bundle(self.order.out, manifest, fill, finish)
 
     def _manifest(self) -> Manifest:
         catalog, profile = self.order.located.catalog, self.order.profile
@@ -295,10 +300,11 @@ class Bundling:
 
     def _write_samplers(self, folder: Path) -> None:
         """A table for each number of steps, and more where a schedule depends on the size."""
+        rows = self.order.latent_sizes(Role.DENOISER, self.denoiser)
         for steps in (None, *self._other_steps):
             usual = self.workshop.sampler(self.denoiser, steps=steps).to_json()
             (folder / sampler_name(steps=steps)).write_text(json.dumps(usual) + "\n")
-            for size, latents in zip(self.order.sizes, self.order.latent_sizes, strict=True):
+            for size, latents in zip(self.order.sizes, rows, strict=True):
                 table = self.workshop.sampler(self.denoiser, latents, steps).to_json()
                 if table != usual:
                     (folder / sampler_name(size, steps)).write_text(json.dumps(table) + "\n")

@@ -16,8 +16,9 @@ from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.studio import is_large
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.export.families import conditioning_of, family_of, latent_step
+from sdpack.export.families import conditioning_of, family_of, latent_step, most_rows
 from sdpack.export.fitting import see_that_parts_fit
+from sdpack.export.latents import latents_of
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
@@ -26,7 +27,8 @@ from sdpack.pack.mix import Variant, mixes, placements
 from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, usual
-from sdpack.profile import LATENT_PIXEL, Profile, Size, format_size
+from sdpack.profile import Profile, Size, format_size
+from sdpack.runtime.pipeline import Latents
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,52 @@ class Order:
         """Whether a CPU takes many seconds for a measured picture."""
         return is_large(self.height, self.width)
 
-    @property
-    def latent_sizes(self) -> tuple[Size, ...]:
-        """Height and width of the latents of each size."""
-        return tuple((h // LATENT_PIXEL, w // LATENT_PIXEL) for h, w in self.sizes)
+    def latents(self, decoder: str) -> Latents:
+        """The space a decoder works in.
 
-    @property
-    def latent_rows(self) -> Size:
+        Raises:
+            SourceError: its config makes no sense.
+            CatalogError: denoisers of different families want it run in different ways.
+        """
+        checkpoint = self.checkpoint(Role.DECODER, decoder)
+        drawing = {m.denoiser for m in self.located.catalog.mixable() if m.decoder == decoder}
+        families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(drawing)}
+        found = {latents_of(checkpoint, family) for family in families}
+        if len(found) != 1:
+            raise CatalogError(
+                f"decoders.{decoder}: denoisers of the families "
+                f"{', '.join(sorted(families)) or 'of none'} do not shift its latents alike; list "
+                "it once for each, under another name and with other latents"
+            )
+        return found.pop()
+
+    def pixels(self, role: Role, candidate: str) -> int:
+        """Picture pixels a side of a latent pixel, of a denoiser or a decoder.
+
+        Raises:
+            SourceError: a decoder's config makes no sense.
+            CatalogError: a denoiser's decoders enlarge differently.
+        """
+        if role is Role.DECODER:
+            return self.latents(candidate).pixels
+        decoders = {m.decoder for m in self.located.catalog.mixable() if m.denoiser == candidate}
+        found = {self.latents(name).pixels: name for name in sorted(decoders)}
+        if len(found) != 1:
+            words = ", ".join(f"{name} {times} times" for times, name in sorted(found.items()))
+            raise CatalogError(
+                f"denoisers.{candidate}: its decoders enlarge latents differently ({words}), so "
+                "that their pictures cannot be compared; give each a catalog of its own"
+            )
+        return next(iter(found))
+
+    def latent_sizes(self, role: Role, candidate: str) -> tuple[Size, ...]:
+        """Height and width of the latents of each size, of a denoiser or a decoder."""
+        pixels = self.pixels(role, candidate)
+        return tuple((height // pixels, width // pixels) for height, width in self.sizes)
+
+    def latent_rows(self, role: Role, candidate: str) -> Size:
         """Height and width of a measured picture's latents."""
-        return self.latent_sizes[0]
+        return self.latent_sizes(role, candidate)[0]
 
     @property
     def batch(self) -> int:
@@ -102,7 +141,14 @@ class Order:
 
     @property
     def placements(self) -> list[Placement]:
-        return placements(self.profile, max(max(rows) for rows in self.latent_sizes))
+        decoders = {parts.decoder for parts in self.located.catalog.mixable()}
+        sides = [
+            side
+            for name in sorted(decoders)
+            for rows in self.latent_sizes(Role.DECODER, name)
+            for side in rows
+        ]
+        return placements(self.profile, max(sides))
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -168,14 +214,17 @@ def check(order: Order) -> None:
     Raises:
         CatalogError: a file the catalog names is missing, a size cannot be drawn, or a LoRA has
             weights that no candidate takes.
-        SourceError: a checkpoint or a LoRA is damaged, or a LoRA does not fit.
+        SourceError: a checkpoint or a LoRA is damaged, a LoRA does not fit, or a config makes no
+            sense.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
+        SchedulerError: a denoiser cannot be run with its scheduler.
     """
     check_catalog(order.located)
     _refuse_strangers(order)
     check_loras(order.located.catalog, order.checkpoint, order.folder)
     _refuse_sizes(order)
     _refuse_hopeless(order)
+    _refuse_schedulers(order)
 
 
 def check_catalog(located: LocatedCatalog) -> None:
@@ -241,21 +290,50 @@ def _refuse_strangers(order: Order) -> None:
 
 
 def _refuse_sizes(order: Order) -> None:
-    for name in order.located.catalog.denoisers:
-        checkpoint = order.checkpoint(Role.DENOISER, name)
-        step = LATENT_PIXEL * latent_step(family_of(checkpoint), checkpoint.config)
+    for name in _denoisers(order):
+        checkpoint, pixels = (
+            order.checkpoint(Role.DENOISER, name),
+            order.pixels(Role.DENOISER, name),
+        )
+        family, config = family_of(checkpoint), checkpoint.config
+        step = pixels * latent_step(family, config)
         wrong = [size for size in order.sizes if size[0] % step or size[1] % step]
         if wrong:
             raise CatalogError(
                 f"{name} draws pictures whose sides are multiples of {step} pixels, not "
                 f"{format_size(wrong[0])}; choose another --size"
             )
+        most = most_rows(family, config)
+        large = [size for size in order.sizes if most and max(size) > most * pixels]
+        if large:
+            raise CatalogError(
+                f"{name} knows no positions beyond {most * pixels} pixels a side, and "
+                f"{format_size(large[0])} is larger; choose another --size"
+            )
+
+
+def _denoisers(order: Order) -> list[str]:
+    """Those that work with something else of the catalog."""
+    return list(dict.fromkeys(parts.denoiser for parts in order.located.catalog.mixable()))
+
+
+def _refuse_schedulers(order: Order) -> None:
+    from sdpack.export.sampler import scheduler_table
+
+    for name in _denoisers(order):
+        checkpoint, sampling = order.checkpoint(Role.DENOISER, name), order.sampling_of(name)
+        folder, family = order.folder(sampling.scheduler), family_of(checkpoint)
+        patch = latent_step(family, checkpoint.config)
+        for rows in dict.fromkeys(order.latent_sizes(Role.DENOISER, name)):
+            scheduler_table(folder, family, sampling.steps, rows, patch)
 
 
 def _refuse_hopeless(order: Order) -> None:
     def least(variant: Variant, placement: Placement) -> Footprint:
         checkpoint = order.checkpoint(variant.role, variant.candidate)
-        rows, runtime = order.latent_rows, order.profile.runtime
+        runtime, rows = order.profile.runtime, (0, 0)
+        if not variant.role.encodes_text:
+            rows = order.latent_rows(variant.role, variant.candidate)
         return least_footprint(checkpoint, variant, placement, rows, runtime)
 
     every = mixes(order.located.catalog, order.precisions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import widest_numbers
+from sdpack.export.latents import enlargement
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
 from sdpack.placement import Placement, Role
@@ -47,5 +48,5 @@ def _least_activations(
     pixels = sides[0] * sides[1]
     channels = checkpoint.config.get("decoder_block_out_channels")
     widths = channels or checkpoint.config["block_out_channels"]
-    enlarged: int = 4 ** (len(widths) - 1)
+    enlarged = enlargement(checkpoint.class_name, checkpoint.config) ** 2
     return 2 * int(min(widths)) * pixels * enlarged

@@ -67,7 +67,7 @@ class InputShapes:
             raise RefusedError(f"decoder {variant.candidate} cannot be cut into tiles")
         every = [
             self._tail_sizes(split, placement.tile, count, latents)
-            for latents in self.order.latent_sizes
+            for latents in self._latent_sizes(variant)
             for count in (self._rows(variant, placement), 1)
         ]
         tail = {
@@ -84,9 +84,10 @@ class InputShapes:
         """
         assert placement.tile is not None
         tile = placement.tile
-        most = max(self.order.latent_sizes, key=math.prod)
+        found = self._latent_sizes(variant)
+        most = max(found, key=math.prod)
         widest = max(
-            self.order.latent_sizes,
+            found,
             key=lambda latents: math.prod(split.side(side, tile) for side in latents),
         )
         count = self._rows(variant, placement)
@@ -114,7 +115,7 @@ class InputShapes:
         most = self._rows(variant, placement)
         every = [
             self._sizes(variant, placement, count, latents)
-            for latents in self.order.latent_sizes
+            for latents in self._latent_sizes(variant)
             for count in (most, 1)
         ]
         return {
@@ -125,8 +126,14 @@ class InputShapes:
 
     def largest(self, variant: Variant, placement: Placement) -> dict[str, Sizes]:
         """Of every input, for the largest batch of the picture with the most pixels."""
-        latents = max(self.order.latent_sizes, key=math.prod)
+        latents = max(self._latent_sizes(variant), key=math.prod)
         return self._sizes(variant, placement, self._rows(variant, placement), latents)
+
+    def _latent_sizes(self, variant: Variant) -> Sequence[tuple[int, int]]:
+        """Of each size of a picture; a text encoder sees none of it."""
+        if variant.role.encodes_text:
+            return ((0, 0),)
+        return self.order.latent_sizes(variant.role, variant.candidate)
 
     def _rows(self, variant: Variant, placement: Placement) -> int:
         """The most rows a part is given at once.
@@ -143,15 +150,15 @@ class InputShapes:
     def _sizes(
         self, variant: Variant, placement: Placement, count: int, latents: tuple[int, int]
     ) -> dict[str, Sizes]:
-        checkpoint = self.order.checkpoint(variant.role, variant.candidate)
         if variant.role is Role.DECODER:
-            return {LATENTS: (count, checkpoint.config["latent_channels"], *latents)}
+            return {LATENTS: (count, self.order.latents(variant.candidate).channels, *latents)}
         if variant.role.encodes_text:
             sizes = (count, self.text_length(variant.candidate))
             masked = self.order.voice(variant).masked
             return dict.fromkeys((IDS, ATTENTION_MASK) if masked else (IDS,), sizes)
         conditioning = self.order.conditioning(variant.candidate)
         tokens = self._states_length(variant, conditioning)
+        checkpoint = self.order.checkpoint(variant.role, variant.candidate)
         return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
 
     def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:

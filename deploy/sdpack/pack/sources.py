@@ -18,7 +18,6 @@ from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_step
-from sdpack.export.fitting import USUAL_CHANNELS
 from sdpack.export.tokenizer import convert_tokenizer
 from sdpack.ledger import Ledger
 from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
@@ -26,7 +25,7 @@ from sdpack.pack.mix import Variant
 from sdpack.pack.order import Order
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Role
-from sdpack.profile import LATENT_PIXEL, Profile, Size
+from sdpack.profile import Profile, Size
 from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
@@ -44,8 +43,6 @@ SPLIT_FILE = "split.json"
 TABLE_FILE = "sampler.json"
 REVISION = 8  # of the ways things are made here; a change makes earlier artifacts strangers
 TABLES_REVISION = 2  # of the ways tables of samplers are made, besides
-# What diffusers takes where a config says nothing.
-SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 
 
 @dataclass
@@ -123,7 +120,7 @@ class Sources:
         Raises:
             SchedulerError: it is not linear, or cannot do so many steps.
         """
-        rows = latents or self.order.latent_rows
+        rows = latents or self.order.latent_rows(Role.DENOISER, denoiser)
         sampling = self.order.sampling_of(denoiser)
         asked = steps or sampling.steps
         checkpoint = self.checkpoint(Role.DENOISER, denoiser)
@@ -160,14 +157,7 @@ class Sources:
 
     def latents(self, decoder: str) -> Latents:
         """The space a decoder works in, from its config."""
-        checkpoint = self.checkpoint(Role.DECODER, decoder)
-        config, decoder_class = checkpoint.config, checkpoint.class_name
-        return Latents(
-            int(config.get("latent_channels", USUAL_CHANNELS)),
-            float(config.get("scaling_factor") or SCALING_FACTORS[decoder_class]),
-            float(config.get("shift_factor") or 0.0),
-            LATENT_PIXEL,
-        )
+        return self.order.latents(decoder)
 
     def graph(self, variant: Variant) -> Artifact:
         """The fp32 graph of a variant's candidate, its bridge fused in."""

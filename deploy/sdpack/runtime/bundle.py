@@ -61,7 +61,7 @@ def pipeline(
             if role.encodes_text
         },
         tables(folder, manifest),
-        Latents(space.channels, space.scaling_factor, space.shift_factor, space.pixels),
+        Latents(space.channels, space.pixels, space.scaling_factor, space.shift_factor),
         manifest.placement.placement(),
         manifest.conditioning,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
-from sdpack.errors import BrokenPictureError, PromptError
+from sdpack.errors import BrokenPictureError, EngineError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.sampler import SamplerTable, Stepped, sample
 from sdpack.runtime.text import Text, encoded, joined, told
@@ -23,6 +23,7 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.tiles import LATENTS, PICTURES
 
 LARGEST_SEED = 2**63 - 1
+COLOURS = 3
 
 Floats = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
@@ -37,14 +38,14 @@ class Latents:
 
     Attributes:
         channels: of a latent pixel.
-        scaling_factor, shift_factor: a decoder takes latents / scaling_factor + shift_factor.
         pixels: picture pixels a side of a latent pixel.
+        scaling_factor, shift_factor: a decoder takes latents / scaling_factor + shift_factor.
     """
 
     channels: int
+    pixels: int
     scaling_factor: float = 1.0
     shift_factor: float = 0.0
-    pixels: int = 8
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Of one picture's latents; height and width in picture pixels."""
@@ -191,11 +192,22 @@ class Pipeline:
         return predict
 
     def decode(self, latents: Floats) -> Floats:
-        """Pictures float32 (N, 3, H, W), about [-1, 1], of latents as `denoise` gives them."""
+        """Pictures float32 (N, 3, H, W), about [-1, 1], of latents as `denoise` gives them.
+
+        Raises:
+            EngineError: the decoder failed, or makes pictures of another size than it should.
+        """
         given = latents / self.latents.scaling_factor + self.latents.shift_factor
         with self._loaded(Role.DECODER) as session:
             made = session.run({LATENTS: np.ascontiguousarray(given, np.float32)})
-            return np.asarray(made[PICTURES], np.float32)
+        pictures = np.asarray(made[PICTURES], np.float32)
+        height, width = (self.latents.pixels * side for side in latents.shape[-2:])
+        if pictures.shape != (len(latents), COLOURS, height, width):
+            raise EngineError(
+                f"the decoder made pictures of shape {pictures.shape}, where "
+                f"{(len(latents), COLOURS, height, width)} was asked for; build the bundle again"
+            )
+        return pictures
 
     @contextmanager
     def _loaded(self, role: Role) -> Iterator[Session]:

@@ -86,7 +86,7 @@ def ensemble(
         role: drawer(role, f"{role} {name}", gains[name], counts)
         for role, name in zip(ROLES, names, strict=True)
     }
-    return Ensemble(parts, Recipe(TABLE, Conditioning(), guidance_scale), Latents(4))
+    return Ensemble(parts, Recipe(TABLE, Conditioning(), guidance_scale), Latents(4, 8))
 
 
 def studio(folder: Path, task: Task = TASK) -> Studio:
@@ -134,7 +134,7 @@ def test_a_large_part_is_not_open_beside_others(tmp_path: Path, large: bool) -> 
         return Drawer(role.value, partial(part, role), tokenizer, takes)
 
     parts = {role: opened(role) for role in ROLES}
-    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
     drawing = studio(tmp_path)
     drawing.pictures(mix, [0])
     assert log == (["text_encoder", "denoiser"] if large else [])
@@ -166,7 +166,7 @@ def test_opening_parts_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         role: Drawer(role.value, partial(part, role), tokenizers.get(role), takes.get(role, 1))
         for role in ROLES
     }
-    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
     once = studio(tmp_path).times(mix, Placement(), 1, slow_s=100)[0]
     assert 3 <= once < 100
     assert studio(tmp_path).times(mix, Placement(), 3, slow_s=100) == [once] * 3
@@ -228,7 +228,7 @@ def test_a_large_denoiser_is_opened_once_for_all_text_encoders(tmp_path: Path) -
             Role.DENOISER: Drawer("u", partial(part, Role.DENOISER, "u"), None, HELD_BYTES),
             Role.DECODER: Drawer("v", partial(part, Role.DECODER, "v"), None, 1),
         }
-        return Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4))
+        return Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
 
     studio(tmp_path).scores([mix("a"), mix("b"), mix("c")], [0])
     assert opened == {"a": 1, "b": 1, "c": 1, "u": 1, "v": 1}

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sdpack.catalog import LocatedCatalog, Source, _name, read_catalog, write_catalog
-from sdpack.errors import CatalogError, SdpackError
+from sdpack.errors import CatalogError, SchedulerError, SdpackError
 from sdpack.export.adopt import Adoption, _catalog_name, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
@@ -69,6 +69,83 @@ def test_what_is_usual_for_a_family(models: Callable[[str], Path]) -> None:
     assert sampling["flux dev"].guidance_scale == 3.5
     asked = adopt(str(models("sd")), Adoption(7, 2.0, 128)).catalog
     assert (asked.sampling.steps, asked.sampling.guidance_scale, asked.image_size) == (7, 2.0, 128)
+
+
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [
+        # 8 latent pixels a side, by what its denoiser's config says
+        ("sd", 8 * 8),
+        ("sd, 4 times", 8 * 4),
+        ("sd, 16 times", 8 * 16),
+        ("sd, tiny decoder, 4 times", 8 * 4),
+        ("sd3, 4 times", 8 * 4),
+        # 128, which diffusers' pipeline of Flux takes whatever a config says
+        ("flux dev", 128 * 8),
+        ("flux dev, 16 times", 128 * 16),
+    ],
+)
+def test_a_picture_is_as_large_as_the_decoder_makes_it(
+    models: Callable[[str], Path], family: str, side: int
+) -> None:
+    assert adopt(str(models(family))).catalog.image_size == side
+
+
+def changed(folder: Path, part: str, **changes: Any) -> None:
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_denoiser_of_two_sides_draws_squares_of_the_shorter(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models("sd, 4 times"), tmp_path / "m"))
+    changed(folder, "unet", sample_size=[16, 12])
+    assert adopt(str(folder)).catalog.image_size == 12 * 4
+
+
+def ordered(folder: Path, size: tuple[int, int]) -> Order:
+    return Order(find_profile("cpu-2gb"), adopt(str(folder)), folder / "out", asked_sizes=(size,))
+
+
+@pytest.mark.parametrize(("family", "step"), [("sd, 4 times", 8), ("sd, 16 times", 32)])
+def test_sizes_are_those_the_decoder_and_the_denoiser_can_draw(
+    models: Callable[[str], Path], family: str, step: int
+) -> None:
+    """The UNet halves its latents once: a picture's sides are multiples of twice a latent pixel."""
+    check(ordered(models(family), (3 * step, 5 * step)))
+    found = ordered(models(family), (3 * step, 5 * step))
+    assert found.latent_sizes(Role.DENOISER, "unet") == ((6, 10),)
+    assert found.latent_sizes(Role.DECODER, "vae") == ((6, 10),)
+    with pytest.raises(CatalogError, match=f"multiples of {step} pixels, not"):
+        check(ordered(models(family), (3 * step, 3 * step + step // 2)))
+
+
+def test_a_size_beyond_a_transformer_s_positions_is_refused(models: Callable[[str], Path]) -> None:
+    """12 positions of 2 latent pixels a side, each of them 4 pixels."""
+    check(ordered(models("sd3, 4 times"), (96, 96)))
+    with pytest.raises(CatalogError, match="beyond 96 pixels a side, and 104x96 is larger"):
+        check(ordered(models("sd3, 4 times"), (96, 104)))
+
+
+def test_decoders_that_enlarge_differently_are_not_compared(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    catalog = adopt(str(models("sd"))).catalog
+    other = adopt(str(models("sd, 4 times"))).catalog.decoders["vae"]
+    both = catalog.model_copy(update={"decoders": {**catalog.decoders, "small": other}})
+    order = Order(find_profile("cpu-2gb"), LocatedCatalog(both, Path()), tmp_path / "out")
+    with pytest.raises(CatalogError, match=r"differently \(small 4 times, vae 8 times\)"):
+        check(order)
+
+
+def test_a_scheduler_that_cannot_be_used_is_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    scheduler = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    folder = families.write_model(tmp_path / "m", "sd", scheduler)
+    with pytest.raises(SchedulerError, match="set rescale_betas_zero_snr to false"):
+        check(ordered(folder, (64, 64)))
 
 
 def test_a_text_encoder_can_be_left_out(models: Callable[[str], Path]) -> None:

@@ -22,7 +22,7 @@ def order(name: str = "4gb-gpu", **changes: Any) -> Order:
 
 def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
     assert (order().height, order().width) == (64, 64)
-    assert order().latent_rows == (8, 8)
+    assert order().latent_rows(Role.DENOISER, "s") == (8, 8)
 
 
 @pytest.mark.parametrize("wide", [Precision.FP32, Precision.BF16])

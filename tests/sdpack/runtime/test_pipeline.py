@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sdpack.errors import BrokenPictureError, PromptError
+from sdpack.errors import BrokenPictureError, EngineError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.pipeline import Latents, Noise, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
@@ -55,7 +56,17 @@ def pipeline(placement: Placement | None = None) -> tuple[Pipeline, list[str]]:
     log: list[str] = []
     loaders = {role: (lambda role=role: Fake(role, log)) for role in ROLES}
     tokenizers = {Role.TEXT_ENCODER: PromptTokenizer(TOKENIZER)}
-    return Pipeline(loaders, tokenizers, lambda _: TABLE, Latents(4), placement or Placement()), log
+    return Pipeline(
+        loaders, tokenizers, lambda _: TABLE, Latents(4, 8), placement or Placement()
+    ), log
+
+
+@pytest.mark.parametrize("pixels", [4, 16])
+def test_pictures_of_another_size_than_was_asked_for_are_refused(pixels: int) -> None:
+    """As of a bundle whose manifest does not know what its decoder enlarges."""
+    drawer = replace(pipeline()[0], latents=Latents(4, pixels))
+    with pytest.raises(EngineError, match="pictures of shape"):
+        drawer.draw(request(height=32, width=48))
 
 
 def request(**changes: Any) -> Request:
