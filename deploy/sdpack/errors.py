@@ -9,7 +9,7 @@
     ├── MissingPackageError     an optional package is needed; says how to get it
     ├── SourceError             a checkpoint is missing, damaged or of an unknown class
     ├── ExportError             a part could not be exported, or its export disagrees with it
-    ├── SchedulerError          a scheduler that is no linear map
+    ├── SchedulerError          a scheduler that cannot be written as a table
     ├── GraphError              an ONNX file is missing, damaged or not valid
     ├── QuantizationError       a precision variant could not be made
     ├── EngineError             an engine could not be built, loaded or run

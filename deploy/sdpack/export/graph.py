@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class Exported:
 
     @property
     def worst(self) -> float:
-        return max(self.errors.values())
+        return _largest(self.errors.values())
 
 
 def export(part: Part, folder: Path) -> Exported:
@@ -178,7 +178,12 @@ def _error(answer: _Answer, path: Path) -> float:
     """Worst absolute difference of graph and module, relative to the output's largest number."""
     with load(path) as session:
         seen = session.run(answer.inputs)
-    return max(_difference(path, seen[n], wanted) for n, wanted in answer.outputs.items())
+    return _largest(_difference(path, seen[n], wanted) for n, wanted in answer.outputs.items())
+
+
+def _largest(errors: Iterable[float]) -> float:
+    """NaN if one is, which Python's `max` may pass over."""
+    return float(np.max(list(errors)))
 
 
 def _difference(path: Path, seen: NDArray[Any], wanted: NDArray[Any]) -> float:
