@@ -347,6 +347,22 @@ def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
     assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
 
 
+def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -> None:
+    """A pipeline saved after an embedding with three vectors was loaded into it."""
+    case = Case("sd", "euler", 4.0, negative_prompt="a mat")
+    folder, plain = made(case)
+    whole = loaded("sd", folder)
+    vectors = torch.randn(3, families.WIDTH, generator=torch.Generator().manual_seed(0))
+    whole.load_textual_inversion(vectors, token="dog")
+    whole.save_pretrained(work / "inverted")
+    located = adopt(str(work / "inverted"), Adoption(STEPS, case.guidance_scale))
+    order = replace(plain.order, located=located)
+    drawn = drawn_here(case, Workshop(order, plain.store, plain.ledger))
+    wanted = drawn_there(case, work / "inverted", 4)
+    assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
+    assert np.abs(drawn[1].astype(int) - drawn_here(case, plain)[1]).max() > 4
+
+
 def test_guidance_in_two_halves_draws_the_same(made: Any) -> None:
     case = Case("sdxl", "euler", 5.0)
     _, workshop = made(case)

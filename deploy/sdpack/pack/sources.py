@@ -99,7 +99,11 @@ class Sources:
         """One hash of what makes token ids of a prompt."""
         files = files_digest(self.tokenizer_folder(encoder))
         tokens = self.catalog.text_encoders[encoder].tokens
-        return files if tokens is None else digest({"files": files, "tokens": tokens})
+        expansions = self.tokenizer(encoder).expansions
+        more = ({} if tokens is None else {"tokens": tokens}) | (
+            {"expansions": dict(expansions)} if expansions else {}
+        )
+        return digest({"files": files, **more}) if more else files
 
     def tokenizer(self, encoder: str) -> PromptTokenizer:
         """What an encoder's prompts are cut into tokens with, read once."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ LONGEST = 100_000
 
 class PromptTokenizer:
     """A tokenizer.json with the length and the padding its tokenizer_config.json asks for.
+
+    A token of a textual inversion with several vectors (Gal et al. 2022) stands for all of them:
+    where tokenizer.json adds `style`, `style_1` and `style_2`, "style" in a prompt is read as
+    "style style_1 style_2", as diffusers' pipelines read it.
+
+    Attributes:
+        expansions: what each such token is replaced by.
 
     Args:
         length: the number of tokens a text is padded to, or cut at, where it is not to be what
@@ -41,13 +49,20 @@ class PromptTokenizer:
                 f"{folder / CONFIG_FILE}: model_max_length is {config['model_max_length']:.3g}; "
                 f"give the number of tokens the text encoder reads (1 to {LONGEST})"
             )
+        self.expansions = _expansions(self._tokenizer)
+        # Without truncation: a token may stand beyond what is read.
+        self._whole = Tokenizer.from_str(self._tokenizer.to_str()) if self.expansions else None
+        if self._whole is not None:
+            self._whole.no_truncation()
+            self._whole.no_padding()
         number = self._tokenizer.token_to_id(padding)
         if number is None:
             raise BundleError(f"{folder / TOKENIZER_FILE} has no token {padding!r} to pad with")
         # It keeps every new word of every prompt, up to some megabytes of them.
-        resize = getattr(self._tokenizer.model, "_resize_cache", None)
-        if resize is not None:
-            resize(0)
+        for tokenizer in (self._tokenizer, self._whole):
+            resize = None if tokenizer is None else getattr(tokenizer.model, "_resize_cache", None)
+            if resize is not None:
+                resize(0)
         self._tokenizer.enable_truncation(self.length)
         self._tokenizer.enable_padding(pad_id=number, pad_token=padding, length=self.length)
 
@@ -64,14 +79,43 @@ class PromptTokenizer:
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
                 raise PromptError(f"{prompt!r} is no UTF-8; write it in UTF-8")
-        encoded = self._tokenizer.encode_batch(list(prompts))
+        encoded = self._tokenizer.encode_batch(self._expanded(prompts))
         shape = (len(prompts), self.length)
         ids = np.array([e.ids for e in encoded], np.int64).reshape(shape)
         return ids, np.array([e.attention_mask for e in encoded], np.int64).reshape(shape)
 
     def cut(self, prompts: Sequence[str]) -> list[bool]:
         """Whether each prompt is too long to be read to its end."""
-        return [bool(e.overflowing) for e in self._tokenizer.encode_batch(list(prompts))]
+        expanded = self._expanded(prompts)
+        return [bool(e.overflowing) for e in self._tokenizer.encode_batch(expanded)]
+
+    def _expanded(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts with every token of several vectors written out.
+
+        As diffusers does it: a token is looked for among those of the prompt, and its text is then
+        replaced wherever it stands.
+        """
+        if self._whole is None:
+            return list(prompts)
+        found = []
+        for prompt in prompts:
+            read = self._whole.encode(prompt, add_special_tokens=False).tokens
+            for token in dict.fromkeys(read):
+                prompt = prompt.replace(token, self.expansions.get(token, token))
+            found.append(prompt)
+        return found
+
+
+def _expansions(tokenizer: Tokenizer) -> Mapping[str, str]:
+    """What an added token stands for that was given several vectors, by its name."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+
+    def vectors(token: str) -> list[str]:
+        more = (f"{token}_{number}" for number in count(1))
+        return [token, *takewhile(added.__contains__, more)]
+
+    every = {token: vectors(token) for token in added}
+    return {token: " ".join(names) for token, names in every.items() if len(names) > 1}
 
     def read(self, prompt: str) -> str:
         """The part of a prompt that its tokens stand for: all of it, unless it was cut."""

@@ -10,6 +10,8 @@ from sdpack.errors import SourceError
 from sdpack.export.tokenizer import CHECKED, convert_tokenizer
 from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
 
+from tests.e2e import families
+
 
 def sentencepiece(folder: Path) -> Path:
     """A T5's as its first repositories keep it: a sentencepiece model, and no tokenizer.json."""
@@ -55,6 +57,22 @@ def test_a_sentencepiece_model_becomes_a_tokenizer(tmp_path: Path) -> None:
     ids, mask = made.tokens(["a red cat", ""])
     assert ids[1, 0] == 1, "nothing but the end of the text"
     assert mask.sum(axis=1).tolist() == [(ids[0] != 0).sum(), 1]
+
+
+def test_added_tokens_of_an_old_folder_are_kept(tmp_path: Path) -> None:
+    """As older versions of transformers left a textual inversion: in a file of its own."""
+    from transformers import CLIPTokenizer
+
+    families.save_clip_tokenizer(tmp_path / "old")
+    added = {"mystyle": 520, "mystyle_1": 521}
+    (tmp_path / "old" / "added_tokens.json").write_text(json.dumps(added))
+    convert_tokenizer(tmp_path / "old", tmp_path / "made")
+    made = PromptTokenizer(tmp_path / "made")
+    assert made.expansions == {"mystyle": "mystyle mystyle_1"}
+    theirs = CLIPTokenizer.from_pretrained(tmp_path / "old")
+    assert theirs.convert_tokens_to_ids(list(added)) == list(added.values())
+    wanted = theirs("a mystyle mystyle_1 cat", padding="max_length", max_length=16).input_ids
+    assert made.ids(["a mystyle cat"])[0].tolist() == wanted
 
 
 def test_what_texts_are_padded_with_is_found_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers.loaders import TextualInversionLoaderMixin
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import BundleError, PromptError
@@ -22,6 +23,42 @@ theirs = PreTrainedTokenizerFast.from_pretrained(ZOO)
 def test_ids_are_those_of_transformers(prompts: list[str]) -> None:
     wanted = theirs(prompts, padding="max_length", truncation=True, max_length=16)["input_ids"]
     assert np.array_equal(ours.ids(prompts), np.array(wanted))
+
+
+VECTORS = ("mystyle", "mystyle_1", "mystyle_2", "<cat-toy>", "<cat-toy>_1", "alone")
+
+
+@pytest.fixture(scope="module")
+def inverted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer as diffusers leaves it once embeddings with 3, 2 and 1 vectors were loaded."""
+    folder = tmp_path_factory.mktemp("inverted")
+    changed = PreTrainedTokenizerFast.from_pretrained(ZOO)
+    changed.add_tokens(list(VECTORS))
+    changed.save_pretrained(folder)
+    return folder
+
+
+words = st.sampled_from([*VECTORS, "MyStyle", "xmystyle", "a", "red,", "pizza", "mystyle!"])
+
+
+@given(st.lists(words, max_size=12).map(" ".join))
+def test_a_token_of_several_vectors_is_read_as_diffusers_reads_it(
+    inverted: Path, prompt: str
+) -> None:
+    theirs = PreTrainedTokenizerFast.from_pretrained(inverted)
+    expanded = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, theirs)
+    if {"mystyle", "mystyle_1"} <= set(theirs.tokenize(prompt)):
+        return  # diffusers' answer then depends on the order of a set
+    wanted = theirs([expanded], padding="max_length", truncation=True, max_length=16)["input_ids"]
+    assert PromptTokenizer(inverted).ids([prompt]).tolist() == wanted
+
+
+def test_a_token_of_several_vectors_is_as_long_as_they_are(inverted: Path) -> None:
+    tokenizer = PromptTokenizer(inverted)
+    once = tokenizer.tokens(["pizza"])[1].sum() - tokenizer.tokens([""])[1].sum()
+    added = tokenizer.tokens(["mystyle"])[1].sum() - tokenizer.tokens([""])[1].sum()
+    assert added >= 3 >= once
+    assert tokenizer.cut(["alone " * 4, "mystyle " * 6]) == [False, True]
 
 
 def test_a_prompt_too_long_to_be_read_is_told() -> None:
