@@ -15,7 +15,7 @@ from sdpack.catalog import (
     write_catalog,
 )
 from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_table
+from sdpack.cli.output import json_option, print_json, print_table, warn
 from sdpack.cli.require import require
 from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
 from sdpack.errors import StoreError
@@ -159,7 +159,7 @@ def from_model(
 
     roles = frozenset(Role(role) for role in left_out)
     check_spared([Path(model)], [catalog_file(out)])
-    found = adopt(model, Adoption(steps, guidance_scale, image_size, roles))
+    found = adopt(model, Adoption(steps, guidance_scale, image_size, roles), warn)
     try:
         path = write_catalog(found.catalog, out)
     except OSError as cause:

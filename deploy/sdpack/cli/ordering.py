@@ -11,6 +11,7 @@ import click
 
 from sdpack.catalog import LocatedCatalog
 from sdpack.cli.catalog import catalog_option, located
+from sdpack.cli.output import warn
 from sdpack.cli.require import require, require_charts
 from sdpack.cli.values import STEPS, TEXT
 from sdpack.errors import CatalogError, InputError
@@ -135,7 +136,7 @@ def check_writable(folder: Path) -> None:
 def _adopted(model: str) -> LocatedCatalog:
     from sdpack.export.adopt import adopt
 
-    return adopt(model)
+    return adopt(model, warn=warn)
 
 
 def files_read(order: Order, profile_name: str, catalog_name: str | None) -> list[Path]:

@@ -103,6 +103,13 @@ def _is_quiet(ctx: click.Context) -> bool:
     return bool((ctx.obj or {}).get("quiet"))
 
 
+def warn(line: str) -> None:
+    """One line on standard error, which is not written with -q."""
+    context = click.get_current_context(silent=True)
+    if context is None or not _is_quiet(context):
+        click.echo(f"Warning: {line}", err=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(value, indent=1))

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from sdpack.catalog import (
     Catalog,
@@ -28,12 +24,12 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.fitting import see_that_parts_fit
 from sdpack.export.latents import latents_of
+from sdpack.export.naming import catalog_name
+from sdpack.export.pipeline_index import DENOISERS, read_index
+from sdpack.export.single_file import explain_single_file, is_single_file
 from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
 from sdpack.placement import TEXT_ENCODERS, Role
 
-INDEX = "model_index.json"
-DENOISERS = ("unet", "transformer")
-SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 UNKNOWN_LICENCE = "not stated; see where it comes from"
 STATES, LATENTS = "states", "latents"
 
@@ -80,16 +76,28 @@ class Adoption:
     left_out: frozenset[Role] = frozenset()
 
 
-def adopt(model: str, adoption: Adoption = Adoption()) -> LocatedCatalog:
+def adopt(
+    model: str,
+    adoption: Adoption = Adoption(),
+    warn: Callable[[str], None] = lambda _: None,
+) -> LocatedCatalog:
     """The catalog of a diffusers folder or hub repository, its parts checked against each other.
 
     Its pictures are judged by how near they are to those of its own fp32.
 
+    Args:
+        warn: told of each component that is left out, where pictures do not depend on it.
+
     Raises:
-        SourceError: it cannot be had, is no diffusers folder, or has a part of an unknown class.
+        SourceError: there is no such model, it is not a diffusers pipeline, or it has a component
+            that is not supported and that its pictures depend on.
         CatalogError: its parts do not fit together.
     """
-    return _Model(model, adoption).catalog()
+    found = _Model(model, adoption)
+    catalog = found.catalog()
+    for line in found.warnings:
+        warn(line)
+    return catalog
 
 
 class _Model:
@@ -98,7 +106,8 @@ class _Model:
         self._adoption = adoption
         self._whole = _whole(model)
         self._folder = pipeline_folder(self._whole)
-        self._index = _read_index(self._folder / INDEX)
+        self._index = read_index(self._folder)
+        self.warnings = self._index.warnings()
         self._encoders = self._text_encoders()
         self._denoiser_name = self._one_of(DENOISERS)
         self._denoiser = self._checkpoint(self._denoiser_name)
@@ -111,7 +120,7 @@ class _Model:
         names = {role: role.value.replace("_", "-") for role in self._encoders}
         catalog = Catalog(
             schema=1,
-            name=_catalog_name(self._name),
+            name=catalog_name(self._name),
             description=f"The parts of {self._name}",
             image_size=self._adoption.image_size or self._image_size(),
             text_encoders={names[role]: self._text_encoder(role) for role in self._encoders},
@@ -139,9 +148,11 @@ class _Model:
 
     def _text_encoders(self) -> dict[Role, Checkpoint]:
         left_out = self._adoption.left_out
-        there = [role for role in TEXT_ENCODERS if self._has(role.value) and role not in left_out]
+        there = [
+            role for role in TEXT_ENCODERS if self._index.has(role.value) and role not in left_out
+        ]
         if not there:
-            raise SourceError(f"{self._folder / INDEX}: it names no text encoder")
+            raise SourceError(f"{self._index.path}: it names no text encoder")
         return {role: self._checkpoint(role.value) for role in there}
 
     def _see_what_is_left_out(self) -> None:
@@ -158,14 +169,10 @@ class _Model:
                 "Diffusion 3 can, without its text_encoder_3"
             )
 
-    def _has(self, component: str) -> bool:
-        named = self._index.get(component)
-        return isinstance(named, list) and len(named) == 2 and named[0] is not None
-
     def _one_of(self, components: tuple[str, ...]) -> str:
-        found = next((name for name in components if self._has(name)), None)
+        found = next((name for name in components if self._index.has(name)), None)
         if found is None:
-            raise SourceError(f"{self._folder / INDEX}: it names no {' or '.join(components)}")
+            raise SourceError(f"{self._index.path}: it names no {' or '.join(components)}")
         return found
 
     def _checkpoint(self, component: str) -> Checkpoint:
@@ -196,7 +203,7 @@ class _Model:
     def _tokens(self) -> Mapping[Role, int]:
         if self._is_schnell:
             return SCHNELL_TOKENS
-        if self._index.get("_class_name") == "PixArtAlphaPipeline":
+        if self._index.class_name == "PixArtAlphaPipeline":
             return ALPHA_TOKENS
         return USUAL[self._family].tokens
 
@@ -217,7 +224,7 @@ class _Model:
             guidance_scale=scale if asked is None else asked,
             zero_empty_prompt=bool(
                 # True is what diffusers' pipeline takes where the index does not say.
-                self._index.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
+                self._index.values.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
             ),
         )
 
@@ -243,60 +250,38 @@ def default_quality() -> Quality:
 
 
 def _whole(model: str) -> Source:
+    """A folder of this machine, or a repository of the hub.
+
+    Raises:
+        SourceError: it is neither; says what was looked for and where.
+    """
     path = Path(model).expanduser()
     if path.is_dir():
         return Source(path=path.resolve())
-    if path.suffix.lower() in SINGLE_FILES:
-        raise SourceError(_of_a_single_file(path))
-    if not is_hub_id(model):
+    if path.is_file():
+        raise SourceError(explain_single_file(path))
+    here = f"there is no folder {path.absolute()}{_near(path)}"
+    if is_single_file(model):
         raise SourceError(
-            f"{model}: there is no folder {path.absolute()}, and it is not the name of a hub "
-            "repository (OWNER/NAME); give the folder of a diffusers pipeline"
+            f"{model}: there is no file {path.absolute()}{_near(path)}, and checkpoints in a "
+            "single file are not supported yet; give the folder of a diffusers pipeline"
+        )
+    if model.startswith((".", "~")) or not is_hub_id(model):
+        raise SourceError(
+            f"{model}: {here}, and it is not the name of a hub repository (OWNER/NAME)"
         )
     try:
         return hub_source(model)
     except SourceError as cause:
-        raise SourceError(
-            f"{cause}; as there is no folder {path.absolute()}, {model} was looked for on the hub"
-        ) from cause
+        raise SourceError(f"{model}: {here}; looked for on the hub: {cause}") from cause
 
 
-def _of_a_single_file(path: Path) -> str:
-    """Why a checkpoint in one file is not taken, and what to do with it."""
-    there = "" if path.is_file() else f" (and there is no file {path.absolute()})"
-    return (
-        f"{path} is named like a checkpoint in a single file{there}; sdpack takes folders of a "
-        "diffusers pipeline: convert it with diffusers, "
-        f"`StableDiffusionPipeline.from_single_file({str(path)!r}).save_pretrained('mine')` or the "
-        "pipeline class it was made for, and give --model mine"
-    )
-
-
-def _read_index(path: Path) -> dict[str, Any]:
+def _near(path: Path) -> str:
+    """What there is beside a path that is called nearly the same."""
+    folder = path.absolute().parent
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise SourceError(
-            f"{path} cannot be read ({cause.strerror}); give the folder of a diffusers pipeline, "
-            "or list its parts in a catalog"
-        ) from cause
-    except ValueError as cause:
-        raise SourceError(f"{path} is no JSON ({cause}); restore it") from cause
-    if not isinstance(values, dict):
-        raise SourceError(f"{path} is no JSON object; restore it")
-    return values
-
-
-def _catalog_name(model: str) -> str:
-    """A valid name for the catalog of a model whose folder may have any name.
-
-    Accents are dropped, other letters and signs become dashes. Of a name without Latin letters and
-    digits nothing is left; it gets a few digits of its hash, so that two such models differ.
-    """
-    last = Path(model.rstrip("/")).name
-    plain = unicodedata.normalize("NFKD", last)
-    kept = "".join(c for c in plain if not unicodedata.combining(c))
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", kept).strip("._-")
-    if name or not last.strip("._-"):
-        return name or "model"
-    return f"model-{sha256(last.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return "" if folder.is_dir() else f" (nor its parent {folder})"
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""

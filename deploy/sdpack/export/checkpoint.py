@@ -17,15 +17,17 @@ from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
 from sdpack.export.lora import check_fits, merge
+from sdpack.export.single_file import explain_single_file
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG = "config.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-HALF = "fp16"  # what hubs call a copy in half the bytes; taken where there is nothing else
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-HALVES = tuple(name.replace(".", f".{HALF}.", 1) for name in WEIGHTS)
+# What hubs call copies of the same weights in other types: taken in this order, where there is
+# nothing else. Other variants, as non_ema, are other weights.
+VARIANTS = ("fp32", "fp16", "bf16")
 TEXT_ENCODERS = (
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
@@ -78,6 +80,8 @@ class Checkpoint:
         Raises:
             SourceError: missing or no JSON object.
         """
+        if self.folder.is_file():
+            raise SourceError(explain_single_file(self.folder))
         path = self.folder / CONFIG
         try:
             values = json.loads(path.read_text())
@@ -112,22 +116,40 @@ class Checkpoint:
         Raises:
             SourceError: there are none, or a shard is missing.
         """
-        for name in (*WEIGHTS, *HALVES):
-            if (self.folder / name).is_file():
-                return [self.folder / name]
-            index = self.folder / _index_name(name)
-            if index.is_file():
-                return self._shards(index)
-        pickled = sorted(p.name for p in self.folder.glob("*") if p.suffix in PICKLES)
+        return self._weights[1]
+
+    @cached_property
+    def _weights(self) -> tuple[str | None, list[Path]]:
+        """The variant that is taken, None for the weights themselves, and its files."""
+        for variant in (None, *VARIANTS):
+            for name in (_variant_name(name, variant) for name in WEIGHTS):
+                if (self.folder / name).is_file():
+                    return variant, [self.folder / name]
+            for name in (_index_name(name, variant) for name in WEIGHTS):
+                if (self.folder / name).is_file():
+                    return variant, self._shards(self.folder / name)
+        raise SourceError(self._no_weights())
+
+    def _no_weights(self) -> str:
+        """What is there instead, and what to do."""
+        there = sorted(p.name for p in self.folder.glob("*") if p.is_file())
+        pickled = [name for name in there if name.endswith(PICKLES)]
+        others = [name for name in there if name.endswith(".safetensors")]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            known = ", ".join(VARIANTS)
+            return (
+                f"{self.folder} holds {others[0]}{more}, which is not read: weights are called "
+                f"{' or '.join(WEIGHTS)}, in several files with an index beside them, or are of "
+                f"one of the variants {known}; rename or restore them"
+            )
         if pickled:
-            raise SourceError(
+            return (
                 f"{self.folder} holds its weights as a pickle alone ({pickled[0]}), which may run "
                 "any code when it is read; convert it with `sdpack catalog convert` if you trust "
                 "where it comes from, or choose a revision with .safetensors"
             )
-        raise SourceError(
-            f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
-        )
+        return f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
 
     def _shards(self, index: Path) -> list[Path]:
         try:
@@ -198,7 +220,7 @@ class Checkpoint:
                     self.folder,
                     torch_dtype=torch.float32,
                     local_files_only=True,
-                    variant=HALF if f".{HALF}" in self.weight_files[0].name else None,
+                    variant=self._weights[0],
                     output_loading_info=True,
                 )
                 self._see_that_nothing_is_missing(found["missing_keys"])
@@ -284,11 +306,14 @@ class Checkpoint:
         return cast("nn.Module", model)
 
 
-def _index_name(weights: str) -> str:
+def _variant_name(weights: str, variant: str | None) -> str:
+    """What weights of this name are called as a variant."""
+    return weights if variant is None else weights.replace(".", f".{variant}.", 1)
+
+
+def _index_name(weights: str, variant: str | None) -> str:
     """What lists the shards of weights of this name."""
-    if f".{HALF}." in weights:
-        return weights.replace(f".{HALF}.", ".") + f".index.{HALF}.json"
-    return f"{weights}.index.json"
+    return f"{weights}.index.json" if variant is None else f"{weights}.index.{variant}.json"
 
 
 def _class(library: str, name: str) -> Any:

@@ -8,18 +8,13 @@ from typing import Any
 from sdpack.catalog import Sampling
 from sdpack.conditioning import Conditioning, Family, Input
 from sdpack.errors import SourceError
-from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.checkpoint import CONFIG, Checkpoint
+from sdpack.export.denoiser_config import check_denoiser
 
 FAMILIES = {
     "SD3Transformer2DModel": Family.SD3,
     "PixArtTransformer2DModel": Family.PIXART,
     "FluxTransformer2DModel": Family.FLUX,
-}
-# Ways to condition a UNet that need more than a text, by the key of its config that asks for them.
-UNKNOWN = {
-    "class_embed_type": (None,),
-    "addition_embed_type": (None, "text", "text_time"),
-    "encoder_hid_dim_type": (None, "text_proj"),
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
 USUAL_PATCH = 2  # latent pixels a side of a transformer's token, where its config does not say
@@ -34,16 +29,11 @@ def family_of(checkpoint: Checkpoint) -> Family:
     """The family of a denoiser.
 
     Raises:
-        SourceError: it is told things that sdpack does not know how to say.
+        SourceError: it needs more than a text; says what.
     """
+    check_denoiser(checkpoint.class_name, checkpoint.config, checkpoint.folder / CONFIG)
     if not checkpoint.class_name.startswith("UNet"):
         return FAMILIES[checkpoint.class_name]
-    for key, known in UNKNOWN.items():
-        if checkpoint.config.get(key) not in known:
-            raise SourceError(
-                f"{checkpoint.folder}: {key} {checkpoint.config[key]!r} is a conditioning sdpack "
-                f"does not know; it knows {', '.join(str(value) for value in known)}"
-            )
     sized = checkpoint.config.get("addition_embed_type") == "text_time"
     return Family.SDXL if sized else Family.SD
 

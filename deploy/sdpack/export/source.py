@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,13 @@ from sdpack.artifacts import cache_folder
 from sdpack.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
+from sdpack.export.pipeline_index import INDEX, read_index
 
-COPIES = ("*.fp16.*", "*.non_ema.*", "*.fp16-*", "*.non_ema-*")  # of weights fetched anyway
+# Variants of weights, fetched where there is nothing else: first none, then one more each time.
+COPIES = ("fp16", "bf16")
+OTHERS = ("non_ema", "ema")  # other weights, which are not used
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLES = ("*.bin",)
-PIPELINE_INDEX = "model_index.json"
-UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")  # of pipelines
 MODEL_CONFIG = "config.json"  # a tokenizer's and a scheduler's have other names
 
 
@@ -37,39 +37,41 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
 
 
 def pipeline_folder(source: Source) -> Path:
-    """The folder of a whole pipeline: its index, and of a hub repository only what that names.
+    """The folder of a whole pipeline: its index, and of a hub repository only what is used of it.
 
     Raises:
-        SourceError: it cannot be had.
+        SourceError: it cannot be had, or has components that sdpack does not support.
     """
     if source.path is not None:
         return source.path
     assert source.hub is not None
-    folder = _snapshot(source, [PIPELINE_INDEX])
-    try:
-        index = json.loads((folder / PIPELINE_INDEX).read_text(encoding="utf-8"))
-        named = [name for name, value in index.items() if _is_part(value)]
-    except (OSError, ValueError, AttributeError) as cause:
+    folder = _snapshot(source, [INDEX])
+    if not (folder / INDEX).is_file():
         raise SourceError(
-            f"{source} is no pipeline of diffusers: {PIPELINE_INDEX} is not there, "
-            "or no JSON object; list its parts in a catalog"
-        ) from cause
-    wanted = [name for name in named if name not in UNUSED_PARTS]
-    patterns = [f"{name}/{pattern}" for name in wanted for pattern in FETCHED]
-    folder = _snapshot(source, patterns)
-    if all(_has_weights(folder / name, source) for name in wanted):
-        return folder
-    return _snapshot(source, patterns, halves=True)
+            f"{source} is not a pipeline of diffusers: it has no {INDEX}; list its parts in a "
+            "catalog"
+        )
+    index = read_index(folder, str(source))
+    index.warnings()
+    patterns = [f"{name}/{pattern}" for name in index.used for pattern in FETCHED]
+    for variants in _variants():
+        folder = _snapshot(source, patterns, variants)
+        if all(_has_weights(folder / name, source) for name in index.used):
+            break
+    return folder
 
 
-def _is_part(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and value[0] is not None
+def _variants() -> Iterator[tuple[str, ...]]:
+    """The variants to fetch beside the weights themselves, more each time."""
+    for number in range(len(COPIES) + 1):
+        yield COPIES[:number]
 
 
 def _of_hub(source: Source) -> Path:
-    folder = _fetched(source) / source.subfolder
-    if not _has_weights(folder, source):
-        folder = _fetched(source, halves=True) / source.subfolder
+    for variants in _variants():
+        folder = _fetched(source, variants) / source.subfolder
+        if _has_weights(folder, source):
+            break
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
     if not _has_weights(folder, source):
@@ -91,7 +93,7 @@ def _has_weights(folder: Path, source: Source) -> bool:
 
 def is_hub_id(text: str) -> bool:
     """Whether a text could name a repository of the hub."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII) is not None
 
 
 def hub_source(repository: str) -> Source:
@@ -130,28 +132,28 @@ def _cached_commit(repository: str) -> str | None:
     return snapshots[0].name if len(snapshots) == 1 else None
 
 
-def _fetched(source: Source, halves: bool = False) -> Path:
+def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
     """The snapshot with what a source is made of.
 
     Args:
-        halves: copies of the weights in fp16, too, for a repository that has nothing else.
+        variants: of the weights, too, for a repository that has nothing else.
     """
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
-    return _snapshot(source, [prefix + pattern for pattern in wanted], halves)
+    return _snapshot(source, [prefix + pattern for pattern in wanted], variants)
 
 
-def _snapshot(source: Source, patterns: list[str], halves: bool = False) -> Path:
+def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
     assert source.hub is not None
-    spared = [copy for copy in COPIES if not (halves and "fp16" in copy)]
+    spared = [name for name in (*COPIES, *OTHERS) if name not in variants]
     with _explained(str(source), source.hub):
         found = snapshot_download(
             source.hub,
             revision=source.revision,
             allow_patterns=patterns,
-            ignore_patterns=[f"*{pattern}" for pattern in spared],
+            ignore_patterns=[f"*.{name}{end}" for name in spared for end in (".*", "-*")],
         )
     return Path(found)
 

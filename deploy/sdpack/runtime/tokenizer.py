@@ -84,10 +84,17 @@ class PromptTokenizer:
         ids = np.array([e.ids for e in encoded], np.int64).reshape(shape)
         return ids, np.array([e.attention_mask for e in encoded], np.int64).reshape(shape)
 
-    def cut(self, prompts: Sequence[str]) -> list[bool]:
-        """Whether each prompt is too long to be read to its end."""
-        expanded = self._expanded(prompts)
-        return [bool(e.overflowing) for e in self._tokenizer.encode_batch(expanded)]
+    def read(self, prompt: str) -> str:
+        """The part of a prompt that its tokens stand for: all of it, unless it was cut.
+
+        Where it was cut, tokens of several vectors are written out, as they were counted.
+        """
+        (expanded,) = self._expanded([prompt])
+        (encoded,) = self._tokenizer.encode_batch([expanded])
+        if not encoded.overflowing:
+            return prompt
+        places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
+        return expanded[: max((end for (_, end), special in places if not special), default=0)]
 
     def _expanded(self, prompts: Sequence[str]) -> list[str]:
         """Prompts with every token of several vectors written out.
@@ -116,14 +123,6 @@ def _expansions(tokenizer: Tokenizer) -> Mapping[str, str]:
 
     every = {token: vectors(token) for token in added}
     return {token: " ".join(names) for token, names in every.items() if len(names) > 1}
-
-    def read(self, prompt: str) -> str:
-        """The part of a prompt that its tokens stand for: all of it, unless it was cut."""
-        (encoded,) = self._tokenizer.encode_batch([prompt])
-        if not encoded.overflowing:
-            return prompt
-        places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
-        return prompt[: max((end for (_, end), special in places if not special), default=0)]
 
 
 def is_complete(folder: Path, length: int | None = None) -> bool:

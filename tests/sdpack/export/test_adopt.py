@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
-from hypothesis import given
-from hypothesis import strategies as st
+from diffusers import DDIMScheduler
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from sdpack.catalog import LocatedCatalog, Source, _name, read_catalog, write_catalog
+from sdpack.catalog import LocatedCatalog, Source, read_catalog, write_catalog
 from sdpack.errors import CatalogError, SchedulerError, SdpackError
-from sdpack.export.adopt import Adoption, _catalog_name, adopt
+from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
 from sdpack.export.source import local_folder
@@ -26,23 +25,6 @@ from sdpack.placement import Role
 from sdpack.profile import find_profile
 
 from tests.e2e import families
-
-
-def written(folder: Path, family: str, **index: Any) -> Path:
-    return families.write_model(folder, family, EulerDiscreteScheduler(), **index)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A family's model, written once."""
-    made: dict[str, Path] = {}
-
-    def model(family: str) -> Path:
-        if family not in made:
-            made[family] = written(tmp_path_factory.mktemp("models") / "m", family)
-        return made[family]
-
-    return model
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
@@ -231,7 +213,10 @@ def no_denoiser(folder: Path) -> None:
     ("harm", "said"),
     [
         (unknown_class, r"class 'UNet3D'; it exports CLIPTextModel.*UNet2DConditionModel"),
-        (unknown_conditioning, "addition_embed_type 'image_hint' is a conditioning sdpack"),
+        (
+            unknown_conditioning,
+            r"unet/config\.json: addition_embed_type is 'image_hint', so the",
+        ),
         (wider_encoder, r"states of width 16, .*text encoder 24\).* a bridge"),
         (other_latents, "draws latents of 4 channels, vae decodes 16"),
         (cut_short, "diffusion_pytorch_model.safetensors cannot be read"),
@@ -265,8 +250,56 @@ def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
 
 
 def test_a_name_that_is_nothing() -> None:
-    with pytest.raises(SdpackError, match=r"there is no folder .*not the name of a hub repository"):
+    here = Path("nowhere/at/all").absolute()
+    with pytest.raises(SdpackError, match=f"no folder {here} .* not the name of a hub repository"):
         adopt("nowhere/at/all")
+
+
+def test_a_mistyped_folder_is_looked_for_in_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "models" / "photo").mkdir(parents=True)
+    with pytest.raises(SdpackError) as caught:
+        adopt("models/foto")
+    said = str(caught.value)
+    assert f"there is no folder {tmp_path}/models/foto (did you mean models/photo?)" in said
+    assert "looked for on the hub: models/foto is not on this machine" in said
+    with pytest.raises(SdpackError, match=rf"no folder {tmp_path}/models/foto .*not the name of a"):
+        adopt("./models/foto")
+
+
+def test_a_checkpoint_in_a_single_file_is_told_how_to_convert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SdpackError, match=rf"no file {tmp_path}/file_8.safetensors.*not supported"):
+        adopt("file_8.safetensors")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "file_8.safetensors").touch()
+    with pytest.raises(SdpackError) as caught:
+        adopt("models/file_8.safetensors")
+    said = str(caught.value)
+    assert "a checkpoint in a single file, which is not supported yet" in said
+    command = "P.from_single_file('models/file_8.safetensors').save_pretrained('models/file_8')"
+    assert command in said
+    with pytest.raises(SdpackError, match="in a single file, which is not supported yet"):
+        _ = Checkpoint(tmp_path / "models" / "file_8.safetensors").class_name
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(SdpackError, match=r"if it is a catalog, give it with --catalog"):
+        adopt("mine.yaml")
+
+
+@pytest.mark.parametrize("name", ["写实", "(v2) mine", "ünïcödé", "...", "-x", " ", "CON", ".a"])
+def test_any_folder_name_is_adopted(
+    models: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(models("sd"), tmp_path / name))
+    found = adopt(str(folder)).catalog
+    again = read_catalog(write_catalog(found, tmp_path / "written"))
+    assert again.catalog == found
+    assert again.missing() == []
 
 
 def test_a_pickle_is_converted_when_it_is_asked_for(
@@ -476,54 +509,3 @@ def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_p
     save_file(file, tmp_path / "l.safetensors")
     with pytest.raises(SdpackError, match="has no LoRA weights for a UNet2DConditionModel"):
         Checkpoint(folder, ((tmp_path, 1.0),)).load()
-
-
-@pytest.mark.parametrize(
-    ("folder", "name"),
-    [
-        ("models/mine", "mine"),
-        ("owner/sd-1.5", "sd-1.5"),
-        ("(v2) mine", "v2-mine"),
-        ("ünïcödé", "unicode"),
-        ("photo 写实 v3", "photo-v3"),
-        ("-._", "model"),
-        (".", "model"),
-        ("写实", "model-93294b65"),
-    ],
-)
-def test_a_folder_of_any_name_makes_a_catalog(folder: str, name: str) -> None:
-    assert _name(_catalog_name(folder)) == name
-
-
-@given(st.text(max_size=40))
-def test_every_name_of_a_folder_gives_a_valid_name(folder: str) -> None:
-    name = _catalog_name(folder)
-    assert _name(name) == name
-
-
-def test_folders_without_latin_letters_do_not_share_a_name() -> None:
-    assert _catalog_name("写实") != _catalog_name("动漫")
-
-
-@pytest.mark.parametrize("name", ["file_8.safetensors", "models/Old.CKPT"])
-@pytest.mark.parametrize("there", [False, True])
-def test_a_checkpoint_in_a_single_file_is_told_how_to_be_converted(
-    name: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if there:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(SdpackError, match=r"from_single_file\(.*save_pretrained") as caught:
-        adopt(name)
-    assert ("there is no file" in str(caught.value)) is not there
-
-
-def test_a_mistyped_folder_is_said_to_have_been_looked_for_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SdpackError) as caught:
-        adopt("models/mien")
-    assert f"there is no folder {tmp_path / 'models' / 'mien'}" in str(caught.value)

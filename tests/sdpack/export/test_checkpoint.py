@@ -160,15 +160,17 @@ def test_a_language_model_has_no_pooler_and_needs_none(tmp_path: Path) -> None:
     assert Checkpoint(bert(tmp_path, heads=True)).load()
 
 
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("shard_size", ["5GB", "10KB"])
-def test_a_copy_in_half_the_bytes_is_taken_where_there_is_no_other(
-    tmp_path: Path, shard_size: str
+def test_a_copy_in_another_type_is_taken_where_there_is_no_other(
+    tmp_path: Path, shard_size: str, variant: str
 ) -> None:
     from transformers import BertModel
 
     whole = bert(tmp_path / "whole")
-    model = BertModel.from_pretrained(whole).half()
-    model.save_pretrained(tmp_path / "half", variant="fp16", max_shard_size=shard_size)
+    types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+    model = BertModel.from_pretrained(whole).to(types[variant])
+    model.save_pretrained(tmp_path / "half", variant=variant, max_shard_size=shard_size)
     wanted = model.float().state_dict()
     found = Checkpoint(tmp_path / "half")
     assert (len(found.weight_files) > 1) == (shard_size == "10KB")
@@ -185,3 +187,29 @@ def test_a_class_of_another_library_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         Checkpoint(checkpoint.folder).load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shard_size", ["5GB", "200KB"])
+def test_a_diffusers_model_in_bf16_alone_is_read(tmp_path: Path, shard_size: str) -> None:
+    whole = Checkpoint(ZOO / "decoder" / "tiny").load().to(torch.bfloat16)
+    whole.save_pretrained(tmp_path, variant="bf16", max_shard_size=shard_size)
+    checkpoint = Checkpoint(tmp_path)
+    assert (len(checkpoint.weight_files) > 1) == (shard_size == "200KB")
+    wanted, loaded = whole.float().state_dict(), checkpoint.load().state_dict()
+    assert all(torch.equal(loaded[name], wanted[name]) for name in wanted)
+    assert checkpoint.parameters == Checkpoint(ZOO / "decoder" / "tiny").parameters
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "diffusion_pytorch_model.non_ema.safetensors",
+        "diffusion_pytorch_model-00001-of-00002.safetensors",
+        "mine.safetensors",
+    ],
+)
+def test_weights_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
+    folder = damaged(tmp_path, "none").folder
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / name)
+    with pytest.raises(SourceError, match=f"holds {name}, which is not read: weights are called"):
+        _ = Checkpoint(folder).weight_files

@@ -159,7 +159,7 @@ def test_of_a_pipeline_only_what_its_index_names_is_fetched(
     assert pipeline_folder(source()) == tmp_path
     assert fetched == ["model_index.json", *names[2:4]]
     (tmp_path / "model_index.json").unlink()
-    with pytest.raises(SourceError, match="is no pipeline of diffusers"):
+    with pytest.raises(SourceError, match=r"is not a pipeline of diffusers: it has no model_index"):
         pipeline_folder(source())
 
 

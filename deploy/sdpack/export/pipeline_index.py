@@ -1,0 +1,146 @@
+"""What a diffusers pipeline's model_index.json names, and what sdpack does with each of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sdpack.errors import SourceError
+from sdpack.placement import TEXT_ENCODERS
+
+INDEX = "model_index.json"
+DENOISERS = ("unet", "transformer")
+_TEXTS = [role.value for role in TEXT_ENCODERS]
+_TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]
+USED = (*_TEXTS, *_TOKENIZERS, *DENOISERS, "vae", "scheduler")
+# Components that pictures drawn from a text do not depend on, and what is missing without them.
+SPARE: Mapping[str, str] = {
+    "safety_checker": "pictures are not checked",
+    "feature_extractor": "it prepares pictures for other components",
+    "image_encoder": "IP-Adapters are not supported",
+    "watermark": "pictures get no watermark",
+}
+# Pipelines that draw from a text alone, their image encoder being for IP-Adapters.
+TEXT_TO_IMAGE = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "FluxPipeline",
+    "LatentConsistencyModelPipeline",
+)
+# What is drawn wrongly without a component, by how its name begins.
+NEEDED: Mapping[str, str] = {
+    "controlnet": "a ControlNet",
+    "adapter": "a T2I-Adapter",
+    "image_encoder": "an encoder of pictures",
+    "prior": "a prior, which makes what the denoiser is told",
+    "upscaler": "an upscaler",
+    "low_res_scheduler": "the scheduler of an upscaler",
+    "image_normalizer": "the normalization of an encoded picture",
+    "image_noising_scheduler": "the noise of an encoded picture",
+    "depth_estimator": "an estimator of depth",
+    "motion_adapter": "a motion module",
+    "unet_2": "a second denoiser",
+    "transformer_2": "a second denoiser",
+}
+UNKNOWN = "a component sdpack does not know"
+
+
+@dataclass(frozen=True)
+class PipelineIndex:
+    """The components of a pipeline.
+
+    Attributes:
+        path: of the index, for messages.
+        values: what it holds.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @cached_property
+    def class_name(self) -> str:
+        """The pipeline's class; "" where none is named."""
+        named = self.values.get("_class_name")
+        return str(named[-1] if isinstance(named, list) and named else named or "")
+
+    @cached_property
+    def components(self) -> tuple[str, ...]:
+        """Those that are there, in the index's order."""
+        return tuple(name for name in self.values if self.has(name))
+
+    def has(self, component: str) -> bool:
+        """Whether there is such a component."""
+        named = self.values.get(component)
+        return isinstance(named, list) and len(named) == 2 and named[0] is not None
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """The components sdpack builds from."""
+        return tuple(name for name in self.components if name in USED)
+
+    def warnings(self) -> list[str]:
+        """What is left out of the pipeline without changing its pictures, one line each.
+
+        Raises:
+            SourceError: a component that sdpack does not use would change them.
+        """
+        left = [name for name in self.components if name not in USED]
+        spare = [name for name in left if self._is_spare(name)]
+        needed = [name for name in left if name not in spare]
+        if needed:
+            said = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
+            raise SourceError(
+                f"{self.path}: the pipeline needs {said}, which sdpack does not support; give a "
+                "pipeline that draws from a text without it, as one saved without that component"
+            )
+        if self.values.get("requires_aesthetics_score"):
+            raise SourceError(
+                f"{self.path}: requires_aesthetics_score is true, so this is a refiner, which "
+                "goes on from another model's latents; sdpack does not support refiners: give the "
+                "base model"
+            )
+        lines = [f"{name} is left out: {SPARE[name]}" for name in spare]
+        if self.class_name and self.class_name not in TEXT_TO_IMAGE:
+            lines.append(f"{self.class_name}: only drawing from a text is supported")
+        return [f"{self.path}: {line}" for line in lines]
+
+    def _is_spare(self, name: str) -> bool:
+        plain = self.class_name in TEXT_TO_IMAGE or name != "image_encoder"
+        return name in SPARE and plain
+
+    def _kind(self, name: str) -> str:
+        kind = next((kind for begin, kind in NEEDED.items() if name.startswith(begin)), UNKNOWN)
+        class_name = self.values[name][1]
+        return f"{kind}, {class_name}" if isinstance(class_name, str) else kind
+
+
+def read_index(folder: Path, said: str | None = None) -> PipelineIndex:
+    """The index of a pipeline's folder.
+
+    Args:
+        said: what the folder is called in messages, where it is a copy of something else.
+
+    Raises:
+        SourceError: it is missing or damaged.
+    """
+    path = folder / INDEX
+    shown = Path(said) / INDEX if said else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise SourceError(
+            f"{shown} cannot be read ({cause.strerror}); give the folder of a diffusers pipeline, "
+            "or list its parts in a catalog"
+        ) from cause
+    except ValueError as cause:
+        raise SourceError(f"{shown} is not JSON ({cause}); restore it") from cause
+    if not isinstance(values, dict):
+        raise SourceError(f"{shown} is not a JSON object; restore it")
+    return PipelineIndex(shown, values)
