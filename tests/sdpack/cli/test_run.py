@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sdpack.cli import run as module
 from sdpack.cli.main import main
+from sdpack.conditioning import Conditioning
 from sdpack.runtime import bundle
 from sdpack.runtime.pictures import read_texts
 from sdpack.runtime.pipeline import Request
@@ -24,6 +25,7 @@ class FakePipeline:
 
     def __init__(self) -> None:
         self.tokenizers: dict[str, object] = {}
+        self.conditioning = Conditioning()
 
     def draw(self, request: Request) -> np.ndarray:
         shape = (1, request.height, request.width, 3)
