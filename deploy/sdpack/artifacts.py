@@ -224,6 +224,27 @@ def _explained_io(folder: Path) -> Iterator[None]:
         raise StoreError(explain_io(cause, folder)) from cause
 
 
+def unfinished_name(name: str) -> str:
+    """What a file is called while it is written."""
+    return f".{name}.unfinished"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it: it is there whole, or as it was.
+
+    A symbolic or hard link at `path` is replaced; what it led to stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = path.parent / unfinished_name(path.name)
+    try:
+        new.write_bytes(content)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def link(source: Path, target: Path) -> None:
     """A second name for a file, which takes no room; a copy where the disk has no such thing."""
     try:

@@ -41,7 +41,7 @@ from pydantic import (
     model_validator,
 )
 
-from sdpack.artifacts import explain_io, file_sha256
+from sdpack.artifacts import explain_io, file_sha256, unfinished_name
 from sdpack.conditioning import Conditioning
 from sdpack.document import Document
 from sdpack.errors import BundleError, StoreError
@@ -374,7 +374,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     named = {used for part in manifest.parts.values() for used in part.files}
-    for name in sorted({name for name in there if _ships(name)} | named):
+    for name in sorted({name for name in there if ships(name)} | named):
         if name not in manifest.files:
             raise BundleError(
                 f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or take the "
@@ -382,15 +382,10 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             )
 
 
-def _ships(name: str) -> bool:
+def ships(name: str) -> bool:
     """Whether a file has a checksum: not so what is written into a finished bundle later."""
-    late = {MANIFEST, VERIFIED, REPORT, unfinished_name(REPORT)}
+    late = {MANIFEST, VERIFIED, REPORT, *map(unfinished_name, (VERIFIED, REPORT))}
     return name not in late and Path(name).parts[0] != CHARTS
-
-
-def unfinished_name(name: str) -> str:
-    """What a file is called while it is written."""
-    return f".{name}.unfinished"
 
 
 def open_bundle(folder: Path) -> Manifest:
@@ -442,7 +437,7 @@ def write_bundle(
             files = {
                 path.relative_to(new).as_posix(): file_sha256(path)
                 for path in sorted(new.rglob("*"))
-                if path.is_file() and _ships(path.relative_to(new).as_posix())
+                if path.is_file() and ships(path.relative_to(new).as_posix())
             }
             whole = manifest.model_copy(update={"files": files})
             text = json.dumps(whole.model_dump(mode="json", by_alias=True), indent=1)

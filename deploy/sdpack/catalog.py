@@ -38,6 +38,7 @@ from pydantic import (
     model_validator,
 )
 
+from sdpack.artifacts import write_whole
 from sdpack.document import Document, read_document
 from sdpack.errors import CatalogError
 from sdpack.placement import TEXT_ENCODERS, Role
@@ -530,9 +531,7 @@ def write_catalog(catalog: Catalog, path: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     values = catalog.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     text = yaml.safe_dump({"schema": catalog.version, **values}, sort_keys=False, width=100)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    write_whole(file, text.encode())
     return file
 
 

@@ -185,7 +185,7 @@ def _check_place(path: Path, tensor: ir.ExternalTensor) -> None:
             f"{path}: the weight {tensor.name} is kept at the absolute path {location}, which ONNX "
             "does not allow; export the graph again, with its weights in its own folder"
         )
-    folders = {path.parent.resolve(), path.resolve().parent}
+    folders = {Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent}
     real = Path(os.path.realpath(tensor.path))
     if not any(real.is_relative_to(folder) for folder in folders):
         raise GraphError(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdpack.errors import InputError
+from sdpack.bundle import MANIFEST, read_manifest, ships
+from sdpack.errors import BundleError, InputError
 
 
 def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
-    """Refuse to write over a file that is read, or in place of a folder that holds one.
+    """Refuse to write over a file that is read, or in place of a folder that holds one; and to
+    write a stray file into a bundle.
 
     Files are told apart by what they are, not by their names: a symbolic link, a second hard link,
     a relative path, or, where the file system ignores case, another spelling is the same file.
@@ -21,7 +24,10 @@ def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
     Raises:
         InputError: names both paths.
     """
-    there = [path for path in written if path.exists()]
+    targets = tuple(written)
+    for path in targets:
+        _check_bundles(path)
+    there = [path for path in targets if path.exists()]
     if not there:
         return
     for source in read:
@@ -34,6 +40,27 @@ def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
                 raise InputError(_refusal(target, target))
             if source.is_dir() and target.is_file():
                 _check_linked(source, target)
+
+
+def _check_bundles(path: Path) -> None:
+    """Refuse a file more in a bundle, which would not pass its check with it."""
+    for place in (path.absolute(), Path(os.path.realpath(path))):
+        for folder in place.parents:
+            if ships(place.relative_to(folder).as_posix()) and _is_bundle(folder):
+                raise InputError(
+                    f"{path} would be a stray file in the bundle {folder}, which would be refused "
+                    "for it; choose another path to write to"
+                )
+
+
+def _is_bundle(folder: Path) -> bool:
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        read_manifest(folder)
+    except BundleError:
+        return False
+    return True
 
 
 def _check_linked(folder: Path, target: Path) -> None:
@@ -61,4 +88,4 @@ def _is_within(path: Path, folder: Path) -> bool:
     """Whether a path, links followed, lies in a folder."""
     if not folder.is_dir():
         return False
-    return any(_is_same(parent, folder) for parent in path.resolve().parents)
+    return any(_is_same(parent, folder) for parent in Path(os.path.realpath(path)).parents)

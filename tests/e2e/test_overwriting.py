@@ -72,10 +72,27 @@ def test_every_command_that_writes_where_it_is_told_is_tested_below(
     assert found - {"catalog convert"} == _table(work, whole).keys()
 
 
-@pytest.mark.parametrize("alias", ["path", "symbolic", "hard", "relative"])
+COMMANDS = (
+    "build",
+    "study",
+    "compare",
+    "report",
+    "run",
+    "catalog from",
+    "export triton",
+    "quantize",
+)
+REPLACING_FOLDERS = ("build", "export triton")  # of which there are no hard links
+
+
 @pytest.mark.parametrize(
-    "command",
-    ["build", "study", "compare", "report", "run", "catalog from", "export triton", "quantize"],
+    ("command", "alias"),
+    [
+        (command, alias)
+        for command in COMMANDS
+        for alias in ("path", "symbolic", "hard", "relative")
+        if alias != "hard" or command not in REPLACING_FOLDERS
+    ],
 )
 def test_nothing_a_command_reads_is_overwritten(
     command: str,
@@ -86,8 +103,6 @@ def test_nothing_a_command_reads_is_overwritten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words, source = _table(work, whole)[command]
-    if source.is_dir() and alias == "hard":
-        pytest.skip("folders have no hard links")
     monkeypatch.chdir(tmp_path)
     target = {
         "path": source,
@@ -117,6 +132,35 @@ def test_nothing_a_command_reads_is_overwritten(
     assert re.search("would be overwritten|holds files", result.stderr), result.stderr
     assert "Traceback" not in result.output
     assert {path: path.read_bytes() for path in _files(source)} == before
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("build", "/"),
+        ("compare", "."),
+        ("report", "."),
+        ("run", "."),
+        ("export triton", "."),
+        ("export triton", "/"),
+        ("quantize", "."),
+        *((command, "loop/x.onnx" if command == "quantize" else "loop/x") for command in COMMANDS),
+    ],
+)
+def test_a_place_where_nothing_can_be_written_is_told_in_a_line(
+    command: str, place: str, work: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders without a name, and what lies beyond a symbolic link that leads to itself."""
+    words, _ = _table(work, whole)[command]
+    monkeypatch.chdir(whole)
+    (work / "loop").unlink(missing_ok=True)
+    (work / "loop").symlink_to("loop")
+    before = {path: path.read_bytes() for path in _files(whole)}
+    result = run(work, *words, str(work / place) if place.startswith("loop") else place)
+    assert isinstance(result.exception, SystemExit), result.exc_info
+    assert result.exit_code in (1, 2)
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert {path: path.read_bytes() for path in _files(whole)} == before
 
 
 def _files(path: Path) -> list[Path]:

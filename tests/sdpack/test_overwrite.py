@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sdpack.bundle import write_bundle
 from sdpack.errors import InputError
 from sdpack.overwrite import check_spared
+
+from tests.sdpack.test_bundle import fill, manifest
 
 
 def the_same_path(file: Path) -> Path:
@@ -90,3 +93,19 @@ def test_what_is_new_or_of_no_concern_is_written(source: Path) -> None:
     other.write_bytes(b"")
     new = source.parent / "new"
     check_spared([source, source.parent, source.with_name("gone")], [other, new])
+
+
+def test_no_stray_file_is_written_into_a_bundle(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    (tmp_path / "linked").symlink_to(folder / "onnx")
+    for stray in (folder / "1.png", folder / "onnx" / "unet" / "2.png", tmp_path / "linked" / "x"):
+        with pytest.raises(InputError, match=f"stray file in the bundle {folder}"):
+            check_spared([], [stray])
+    check_spared([], [folder / "report.html", folder / "charts" / "memory.png", tmp_path / "x"])
+    check_spared([], [folder])  # the whole bundle is replaced
+
+
+def test_another_program_s_manifest_makes_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a page"}')
+    check_spared([], [tmp_path / "1.png"])

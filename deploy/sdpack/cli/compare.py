@@ -9,7 +9,7 @@ import click
 
 from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, timed
+from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
 from sdpack.cli.values import PATH
 from sdpack.overwrite import check_spared
@@ -28,7 +28,6 @@ Examples:
 @out_option("HTML page to write.", Path("compare.html"))
 @click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
-@timed
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
     """Compare two bundles: scores paired by prompt, pictures, bytes.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from sdpack.artifacts import write_whole
 from sdpack.errors import PromptError, StoreError
 from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
 
@@ -64,12 +65,9 @@ def write_picture(path: Path, file: bytes) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(file)
-        part.replace(path)
+        write_whole(path, file)
     except OSError as cause:
-        part.unlink(missing_ok=True)
         raise unwritable(path, cause) from cause
 
 

@@ -280,7 +280,7 @@ def _near(path: Path) -> str:
     """What there is beside a path that is called nearly the same."""
     folder = path.absolute().parent
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        names = [entry.name for entry in folder.iterdir() if entry.name != path.name]
     except OSError:
         return "" if folder.is_dir() else f" (nor its parent {folder})"
     near = difflib.get_close_matches(path.name, names, n=1)

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdpack.artifacts import explain_io
+from sdpack.artifacts import explain_io, write_whole
 from sdpack.bundle import VERIFIED, Manifest
 from sdpack.detect import gpus, memory_bytes
 from sdpack.engines.device_memory import DEVICE_PEAK
@@ -83,7 +83,7 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
         manifest.memory.predicted_bytes if comparable else None,
     )
     try:
-        (folder / VERIFIED).write_text(json.dumps(asdict(found), indent=1) + "\n")
+        write_whole(folder / VERIFIED, (json.dumps(asdict(found), indent=1) + "\n").encode())
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
     return found

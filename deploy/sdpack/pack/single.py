@@ -110,7 +110,7 @@ class Result:
 def default_out(path: Path, recipe: Recipe) -> Path:
     """Beside the graph, named after the recipe."""
     words = re.sub("[:@]", "-", str(recipe))
-    return path.with_name(f"{path.stem}.{words}.onnx")
+    return path.parent / f"{path.stem}.{words}.onnx"
 
 
 def quantize(task: Task, store: Store, say: Say = lambda _: None) -> Result:
@@ -141,7 +141,7 @@ def _check(task: Task) -> None:
         )
     if recipe.calibrated and not task.calibration:
         raise InputError(f"{recipe} needs real inputs of the graph; give --calibration FILE.npz")
-    if task.out.resolve() == task.path.resolve():
+    if os.path.realpath(task.out) == os.path.realpath(task.path):
         raise InputError(f"{task.out} is the graph itself; choose another --out")
     check_spared([*files_of(task.path), *task.calibration], [task.out, Path(f"{task.out}.data")])
     if not task.out.parent.is_dir():

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from sdpack.artifacts import explain_io
-from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures, unfinished_name
+from sdpack.artifacts import explain_io, unfinished_name
+from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
 from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import buildable, fitting, opened

@@ -16,9 +16,8 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from PIL import Image
 
-from sdpack.artifacts import explain_io
-from sdpack.bundle import MANIFEST, REPORT, unfinished_name
-from sdpack.errors import InputError, StoreError
+from sdpack.artifacts import explain_io, write_whole
+from sdpack.errors import StoreError
 from sdpack.report.charts import Figure
 
 SMALL = 128  # pixels a side of pictures that are enlarged without smoothing
@@ -122,33 +121,17 @@ def write_page(page: Page, path: Path, charts: Path | None) -> None:
     """The page, and its charts as PNGs in a folder of their own.
 
     Raises:
-        InputError: the page would be a file that does not belong into a bundle.
         StoreError: they cannot be written.
     """
-    if path.name != REPORT and (path.parent / MANIFEST).is_file():
-        raise InputError(
-            f"{path} would be a strange file in a bundle, which would be refused for it; give "
-            "--out another folder"
-        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if charts is not None:
             charts.mkdir(exist_ok=True)
             for figure in page.figures:
-                _write(charts / f"{figure.name}.png", png(figure))
-        _write(path, html(page).encode())
+                write_whole(charts / f"{figure.name}.png", png(figure))
+        write_whole(path, html(page).encode())
     except OSError as cause:
         raise StoreError(explain_io(cause, path)) from cause
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    new = path.with_name(unfinished_name(path.name))
-    try:
-        new.write_bytes(content)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def picture_uri(picture: Image.Image) -> str:

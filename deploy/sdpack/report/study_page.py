@@ -9,7 +9,7 @@ from pathlib import Path
 
 import altair as alt
 
-from sdpack.artifacts import explain_io
+from sdpack.artifacts import explain_io, write_whole
 from sdpack.bundle import CHARTS
 from sdpack.errors import StoreError
 from sdpack.placement import Role
@@ -67,8 +67,8 @@ def write_study(source: Path, page: Path) -> StudyResult:
     found, folder = read_study(source), page.parent
     write_page(study_page(found), page, folder / CHARTS)
     try:
-        (folder / POINTS).write_text(json.dumps(as_json(found), indent=1) + "\n")
-        (folder / TABLE).write_text(as_csv(found.points))
+        write_whole(folder / POINTS, (json.dumps(as_json(found), indent=1) + "\n").encode())
+        write_whole(folder / TABLE, as_csv(found.points).encode())
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
     return found

@@ -83,7 +83,9 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
             (new / ENGINES).mkdir(exist_ok=True)
             for role, built in plans.items():
                 for graph, plan in built.items():
-                    shutil.copyfile(plan.path, new / plan_name(role, graph))
+                    target = new / plan_name(role, graph)
+                    target.unlink(missing_ok=True)  # the old bundle's, by a second name
+                    shutil.copyfile(plan.path, target)
 
         return write_bundle(folder, manifest.model_copy(update=update), fill)
 

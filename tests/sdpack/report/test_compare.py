@@ -15,6 +15,7 @@ from sdpack.record import BUILD
 from sdpack.report.compare import compare, comparison_page
 
 from tests.sdpack.report.ledgers import METRIC, entrant, record, write_build, write_scores
+from tests.sdpack.test_bundle import manifest
 
 NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 
@@ -177,10 +178,11 @@ def test_a_damaged_contact_sheet_is_named(tmp_path: Path, damage: bytes | None) 
 
 def test_no_page_goes_into_a_bundle_but_its_report(tmp_path: Path) -> None:
     first = bundle(tmp_path / "one", "fp16", NOISE)
-    (first / "manifest.json").write_text("{}")
+    values = manifest().model_dump(mode="json", by_alias=True)
+    (first / "manifest.json").write_text(json.dumps(values))
     out = str(first / "other.html")
     for words in (["report", str(first)], ["compare", str(first), str(first)]):
         ran = CliRunner().invoke(cli, [*words, "--out", out])
         assert ran.exit_code == 2
-        assert "strange file in a bundle" in ran.stderr
+        assert "stray file in the bundle" in ran.stderr
     assert CliRunner().invoke(cli, ["report", str(first)]).exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from sdpack.bundle import Engine, InputSizes, Manifest, Tiles, open_bundle, write_bundle
 from sdpack.engines import tensorrt_builder
-from sdpack.errors import BundleError, EngineError, MissingPackageError
+from sdpack.errors import BundleError, EngineError, MissingPackageError, StoreError
 from sdpack.placement import Role
 from sdpack.precision import Runtime
 from sdpack.profile import find_profile
@@ -73,34 +74,73 @@ def test_the_engines_join_the_bundle(bundle: Path) -> None:
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
 
 
-@pytest.mark.usefixtures("device")
-def test_a_decoder_in_tiles_gets_an_engine_for_each_graph(bundle: Path) -> None:
+PIECES = ("head", "tail")
+
+
+def tiled(bundle: Path, **built: str) -> Path:
+    """The same bundle with a decoder in tiles, and with plans of some of its pieces, as text."""
     manifest = open_bundle(bundle)
     inputs = {"x": InputSizes.model_validate(SIZES)}
-    graphs = ("onnx/vae_decoder/head.onnx", "onnx/vae_decoder/tail.onnx")
-    head, tail = (Engine(graph=graph, inputs=inputs) for graph in graphs)
+    head, tail = (
+        Engine(
+            graph=f"onnx/vae_decoder/{piece}.onnx",
+            plan=f"engines/decoder-{piece}.plan" if piece in built else None,
+            inputs=inputs,
+        )
+        for piece in PIECES
+    )
     tiles = Tiles(head=head, tail=tail, channels=4, factor=2, halo=6, norms=0, groups=0)
     decoder = manifest.parts[Role.DECODER].model_copy(update={"plan": None, "tiles": tiles})
-    placement = manifest.placement.model_copy(update={"tile": 32})
-    parts = {**manifest.parts, Role.DECODER: decoder}
+    update = {
+        "parts": {**manifest.parts, Role.DECODER: decoder},
+        "placement": manifest.placement.model_copy(update={"tile": 32}),
+    }
 
     def fill(folder: Path) -> None:
         shutil.copytree(bundle, folder, dirs_exist_ok=True)
         (folder / "manifest.json").unlink()
-        for graph in graphs:
-            made = folder / graph
-            saved(linear(WEIGHT), made.parent)
-            (made.parent / "model.onnx").rename(made)
+        for piece in PIECES:
+            made = saved(linear(WEIGHT), folder / "onnx" / "vae_decoder")
+            made.rename(made.with_name(f"{piece}.onnx"))
+        for piece, content in built.items():
+            (folder / "engines" / f"decoder-{piece}.plan").write_text(content)
 
-    update = {"parts": parts, "placement": placement}
     write_bundle(bundle.with_name("tiled"), manifest.model_copy(update=update), fill)
-    assert Role.DECODER in unfinished(open_bundle(bundle.with_name("tiled")))
-    found = finish(bundle.with_name("tiled"))
+    return bundle.with_name("tiled")
+
+
+@pytest.mark.usefixtures("device")
+def test_a_decoder_in_tiles_gets_an_engine_for_each_graph(bundle: Path) -> None:
+    whole = tiled(bundle)
+    assert Role.DECODER in unfinished(open_bundle(whole))
+    found = finish(whole)
     plans = {engine.plan for engine in found.parts[Role.DECODER].engines}
     assert plans == {"engines/decoder-head.plan", "engines/decoder-tail.plan"}
     assert unfinished(found) == []
     assert found.finished is not None
     assert found.finished.plans[Role.DECODER].weight_bytes >= 2 * WEIGHT.nbytes
+
+
+@pytest.mark.usefixtures("device")
+def test_a_copy_that_fails_leaves_the_bundle_as_it_was(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new bundle shares files with the old one; a plan that is built again is one of them."""
+    whole = tiled(bundle, head="an older plan")
+    before, copy = files(whole), shutil.copyfile
+    copied = []
+
+    def fail_at_last(source: Path, target: Path) -> None:
+        copied.append(target.name)
+        if target.name == "decoder-tail.plan":
+            raise OSError(errno.ENOSPC, "no space left")
+        copy(source, target)
+
+    monkeypatch.setattr(finishing.shutil, "copyfile", fail_at_last)
+    with pytest.raises(StoreError, match="no space left"):
+        finish(whole)
+    assert "decoder-head.plan" in copied
+    assert files(whole) == before
 
 
 @pytest.mark.usefixtures("device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sdpack.artifacts import explain_io
+from sdpack.artifacts import explain_io, unfinished_name
 from sdpack.bundle import MANIFEST, Engine, Manifest
 from sdpack.errors import BundleError, StoreError
 from sdpack.onnx_file import files_of, read
@@ -83,7 +84,8 @@ def export_repository(bundle: Path, manifest: Manifest, target: Path) -> list[st
         StoreError: the folder holds something already, or cannot be written.
         BundleError: Triton cannot run it.
     """
-    new = target.with_name(f".{target.name}.unfinished")
+    target = Path(os.path.realpath(target))
+    new = target.parent / unfinished_name(target.name)
     try:
         if target.exists() and any(target.iterdir()):
             raise StoreError(f"{target} holds files already; give another folder")
