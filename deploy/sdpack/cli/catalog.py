@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sdpack.catalog import (
+    CATALOG_FILE,
     LocatedCatalog,
     builtin_catalogs,
     catalog_file,
@@ -158,7 +159,7 @@ def from_model(
     from sdpack.export.adopt import Adoption, adopt
 
     roles = frozenset(Role(role) for role in left_out)
-    check_spared([Path(model)], [catalog_file(out)])
+    check_spared(_files_of(Path(model).expanduser()), [catalog_file(out)])
     found = adopt(model, Adoption(steps, guidance_scale, image_size, roles), warn)
     try:
         path = write_catalog(found.catalog, out)
@@ -168,6 +169,12 @@ def from_model(
         print_json({"catalog": str(path), "name": found.catalog.name})
         return
     click.echo(f"{path} lists the parts of {model}; build with --catalog {path}")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files of a model's folder; a catalog that lies in it is not one of the model's."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in found if path != folder / CATALOG_FILE]
 
 
 @command.command(epilog="Example: sdpack catalog convert ~/models/mine")

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import DDIMScheduler
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from sdpack.catalog import LocatedCatalog, Source, read_catalog, write_catalog
+from sdpack.cli.main import main
 from sdpack.errors import CatalogError, SchedulerError, SdpackError
 from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
@@ -509,3 +511,22 @@ def test_loras_of_another_model_are_refused(models: Callable[[str], Path], tmp_p
     save_file(file, tmp_path / "l.safetensors")
     with pytest.raises(SdpackError, match="has no LoRA weights for a UNet2DConditionModel"):
         Checkpoint(folder, ((tmp_path, 1.0),)).load()
+
+
+def test_a_catalog_in_the_model_s_own_folder_is_written_again(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models("sd"), tmp_path / "mine"))
+    for steps in ("3", "5"):
+        words = ["catalog", "from", str(folder), "--out", str(folder), "--steps", steps]
+        ran = CliRunner().invoke(main, words)
+        assert ran.exit_code == 0, ran.output
+        assert f"steps: {steps}" in (folder / "catalog.yaml").read_text()
+    (folder / "catalog.yaml").unlink()
+    config = folder / "unet" / "config.json"
+    (folder / "catalog.yaml").symlink_to(config)
+    before = config.read_bytes()
+    ran = CliRunner().invoke(main, ["catalog", "from", str(folder), "--out", str(folder)])
+    assert ran.exit_code == 2
+    assert "would be overwritten" in ran.stderr
+    assert config.read_bytes() == before
