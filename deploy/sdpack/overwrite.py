@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sdpack.bundle import MANIFEST, read_manifest, ships
@@ -25,9 +25,12 @@ def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
         InputError: names both paths.
     """
     targets = tuple(written)
+    _check_sources(read, [path for path in targets if path.exists()])
     for path in targets:
         _check_bundles(path)
-    there = [path for path in targets if path.exists()]
+
+
+def _check_sources(read: Iterable[Path], there: Sequence[Path]) -> None:
     if not there:
         return
     for source in read:

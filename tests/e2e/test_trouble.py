@@ -143,9 +143,9 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 def test_a_read_only_output_folder_is_noticed_at_once(work: Path) -> None:
     with mounted(work / "fixed", "size=1m,ro") as folder:
         code, said = finish(start(work, work / "fixed-cache", folder / "bundle"))
-    assert code == 1
+    assert code == 2
     assert said.startswith("Error: ")
-    assert "not writable; choose another folder" in said
+    assert "is read-only; choose --out" in said
     assert len(said.splitlines()) == 1
     assert not (work / "fixed-cache" / "store" / "graph").exists()
 
