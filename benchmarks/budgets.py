@@ -21,9 +21,9 @@ from sdpack.errors import InfeasibleError
 from sdpack.estimate import mean_estimate
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.contest import Contest
 from sdpack.pack.footprints import Footprints
-from sdpack.pack.order import Order
+from sdpack.pack.mix_evaluator import MixEvaluator
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection import Selection
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -49,21 +49,21 @@ HEADS = (
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
     catalog = default_catalog() if path is None else read_catalog(path)
-    order = Order(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
+    request = BuildRequest(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
     console = Console(width=200)
     table = Table(*HEADS, title=f"the best mix at each budget, {name}, {prompts} prompts")
     before = None
-    with opened(order, lambda words: console.log(words)) as workshop:
-        possible, footprints = buildable(workshop), Footprints(workshop)
+    with opened(request, lambda words: console.log(words)) as builder:
+        possible, footprints = buildable(builder), Footprints(builder)
         for budget in budgets.split(","):
             try:
                 fitted = fitting(footprints, possible, parse_bytes(budget))
             except InfeasibleError as error:
                 table.add_row(budget, f"none; {format_bytes(error.smallest_bytes)} is the least")
                 continue
-            contest = Contest(workshop, possible, fitted, lambda words: console.log(words))
-            winner = fitted[Selection(contest).run().outcome.winner]
-            scores = contest.scores([winner.mix], range(prompts))[0]
+            evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
+            winner = fitted[Selection(evaluator).run().outcome.winner]
+            scores = evaluator.scores([winner.mix], range(prompts))[0]
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores
             weights = [

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sdpack.engines.onnxruntime import load
 from sdpack.evaluate.metrics import similarity
 from sdpack.onnx_file import MODEL_FILE
-from sdpack.pack.contest import Contest
 from sdpack.pack.mix import Mix
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.mix_evaluator import MixEvaluator
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Role
 from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
 
@@ -56,46 +56,46 @@ def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -
 
 
 @dataclass
-class Easel:
+class Evaluation:
     """Draws with the fp32 graphs of a mix, or others in their places."""
 
-    workshop: Workshop
+    builder: VariantBuilder
     mix: Mix
 
     @cached_property
-    def _contest(self) -> Contest:
-        return Contest(self.workshop, [self.mix], [], lambda _: None)
+    def _evaluator(self) -> MixEvaluator:
+        return MixEvaluator(self.builder, [self.mix], [], lambda _: None)
 
     @property
     def prompts(self) -> list[str]:
         """The catalog's, that all is judged by."""
-        return self._contest.prompts
+        return self._evaluator.prompts
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
         """So many pictures."""
-        own = {v.role: self.workshop.graph(v).path(MODEL_FILE) for v in self.mix.variants}
+        own = {v.role: self.builder.graph(v).path(MODEL_FILE) for v in self.mix.variants}
         paths = {**own, **replaced}
-        workshop, sampling = self.workshop, self.workshop.located.catalog.sampling
-        order, prompts = workshop.order, self.prompts
+        builder, sampling = self.builder, self.builder.located.catalog.sampling
+        request, prompts = builder.request, self.prompts
         pipeline = Pipeline(
             {role: partial(load, paths[role]) for role in paths},
-            {Role.TEXT_ENCODER: workshop.tokenizer(self.mix.text_encoder.candidate)},
-            lambda _: workshop.sampler(self.mix.denoiser.candidate),
-            workshop.latents(self.mix.decoder.candidate),
+            {Role.TEXT_ENCODER: builder.tokenizer(self.mix.text_encoder.candidate)},
+            lambda _: builder.sampler(self.mix.denoiser.candidate),
+            builder.latents(self.mix.decoder.candidate),
         )
         latents, pictures, texts = [], [], []
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))
             asked = [prompts[n % len(prompts)] for n in numbers]
-            request = Request(
-                asked, list(numbers), sampling.guidance_scale, order.height, order.width
+            batch = Request(
+                asked, list(numbers), sampling.guidance_scale, request.height, request.width
             )
-            latents.append(pipeline.denoise(request, *pipeline.texts(request)))
+            latents.append(pipeline.denoise(batch, *pipeline.texts(batch)))
             pictures.append(to_pictures(pipeline.decode(latents[-1])))
             texts += asked
         pipeline.close()
         seen = np.concatenate(pictures)
-        panel = self._contest.panel
+        panel = self._evaluator.panel
         features = panel.features(torch.from_numpy(seen))
         scores = np.asarray(similarity(panel, panel.embed_features(features), texts))
         return Drawn(np.concatenate(latents), seen, scores)

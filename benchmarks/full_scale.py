@@ -25,14 +25,14 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.detect import memory_bytes
-from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
 from sdpack.pack.build import opened
 from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, mixes
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.precision import Runtime
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -44,7 +44,7 @@ EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
-class Stage:
+class TimedStage:
     """What a build said it was doing, and what that took.
 
     Attributes:
@@ -63,7 +63,7 @@ class Stage:
 class Watched:
     """A whole command."""
 
-    stages: Sequence[Stage]
+    stages: Sequence[TimedStage]
     seconds: float
     status: int
     output: str
@@ -117,7 +117,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
         within = [peak for peak in peaks if begin <= peak[0] <= end]
         whole = max((peak[1] for peak in within), default=0)
         private = max((peak[2] for peak in within), default=0)
-        stages.append(Stage(words, end - begin, whole, private))
+        stages.append(TimedStage(words, end - begin, whole, private))
     return Watched(stages, ended - started, status, output)
 
 
@@ -137,16 +137,16 @@ def stages_table(watched: Watched) -> Table:
 
 def variants_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
     """Bytes of each precision of each part, and what its engine takes."""
-    workshop = footprints.workshop
+    builder = footprints.builder
     table = Table(title="parts, by precision", title_justify="left")
     for column in ("part", "precision", "file", "engine weights", "engine scratch", "kept"):
         table.add_column(column, justify="left" if column in ("part", "precision") else "right")
-    placement = workshop.order.placements[0]
+    placement = builder.request.placements[0]
     for variant in dict.fromkeys(v for mix in every for v in mix.variants):
         try:
-            made = workshop.made(variant)
+            made = builder.made(variant)
             footprint = footprints.of(variant, placement)
-        except RefusedError as error:
+        except UnsupportedGraphError as error:
             table.add_row(variant.candidate, variant.label, "refused", str(error)[-60:])
             continue
         table.add_row(
@@ -165,7 +165,7 @@ def placements_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
     table = Table(title="predicted peaks, by placement", title_justify="left")
     for column in ("placement", "widest mix", "peak", "narrowest mix", "peak"):
         table.add_column(column, justify="right" if column == "peak" else "left")
-    for placement in footprints.workshop.order.placements:
+    for placement in footprints.builder.request.placements:
         try:
             fitted = fit(every, [placement], footprints.of, memory_bytes() * 100)
         except InfeasibleError:
@@ -221,10 +221,10 @@ def main(
     os.environ[CACHE_VARIABLE] = str(cache)
     profile = find_profile(profile_name)
     budget = None if memory is None else parse_bytes(memory)
-    order = Order(profile, adopt(str(model)), out, budget, steps=steps)
-    with opened(order, console.log) as workshop:
-        footprints = Footprints(workshop)
-        every = list(mixes(order.located.catalog, order.precisions))
+    request = BuildRequest(profile, adopt(str(model)), out, budget, steps=steps)
+    with opened(request, console.log) as builder:
+        footprints = Footprints(builder)
+        every = list(mixes(request.located.catalog, request.precisions))
         console.print(variants_table(footprints, every))
         console.print(placements_table(footprints, every))
     manifest = json.loads(watched.output)
@@ -232,10 +232,10 @@ def main(
     console.print(
         f"winner: {winner['mix']}, {winner['placement']}, {manifest['evidence']['metric']} "
         f"{winner['quality']['value']:.4f}, predicted {format_bytes(winner['peak_bytes'])}, budget "
-        f"{format_bytes(order.budget)}"
+        f"{format_bytes(request.budget)}"
     )
     if draw:
-        console.print(drawn(out, order.budget))
+        console.print(drawn(out, request.budget))
 
 
 def drawn(bundle: Path, cap_bytes: int) -> str:

@@ -26,12 +26,12 @@ from sdpack.pack.allocate import Limit, allocate
 from sdpack.pack.build import buildable, opened
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix
-from sdpack.pack.order import Order
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
 
-from benchmarks.drawing import Drawn, Easel
+from benchmarks.drawing import Drawn, Evaluation
 from benchmarks.peaks import narrowed
 
 BUDGETS = 5
@@ -53,19 +53,19 @@ HEADS = (
 
 
 @dataclass
-class Comparison:
+class MixedComparison:
     """Mixes of one set of parts, each drawn once."""
 
-    workshop: Workshop
+    builder: VariantBuilder
     pictures: int
     console: Console
     _drawn: dict[tuple[Mix, int], Drawn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.uniform = buildable(self.workshop)
-        self.choices = Choices(self.workshop)
+        self.uniform = buildable(self.builder)
+        self.choices = Choices(self.builder)
         self.reference = self.same(Precision.FP32)
-        self.easel = Easel(self.workshop, self.reference)
+        self.evaluation = Evaluation(self.builder, self.reference)
 
     def same(self, precision: Precision) -> Mix:
         """All parts in one precision."""
@@ -74,13 +74,13 @@ class Comparison:
 
     def bytes(self, mix: Mix) -> int:
         """Of the graphs' files."""
-        return sum(self.workshop.made(variant).artifact.bytes for variant in mix.variants)
+        return sum(self.builder.made(variant).artifact.bytes for variant in mix.variants)
 
     def drawn(self, mix: Mix, count: int) -> Drawn:
         if (mix, count) not in self._drawn:
             self.console.log(f"drawing {count} pictures with {mix}")
-            graphs = {v.role: self.workshop.made(v).path for v in mix.variants}
-            self._drawn[mix, count] = self.easel.draw(graphs, count)
+            graphs = {v.role: self.builder.made(v).path for v in mix.variants}
+            self._drawn[mix, count] = self.evaluation.draw(graphs, count)
         return self._drawn[mix, count]
 
     def latents(self, mix: Mix, count: int) -> float:
@@ -100,7 +100,7 @@ class Comparison:
 
     def mean(self, values: NDArray[np.float64]) -> Estimate:
         """Over prompts; pictures of one prompt are not independent."""
-        most = len(self.easel.prompts)
+        most = len(self.evaluation.prompts)
         whole = len(values) // most
         if whole > 1:
             values = values[: whole * most].reshape(whole, most).mean(axis=0)
@@ -164,10 +164,10 @@ def main(name: str, parts: str, pictures: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         encoder, denoiser, decoder = parts.split("/")
         catalog = read_catalog(narrowed(Path(scratch), encoder, denoiser, decoder))
-        order = Order(find_profile(name), catalog, Path("unused"))
+        request = BuildRequest(find_profile(name), catalog, Path("unused"))
         table = Table(*HEADS, title=f"mixed and uniform, {parts}, {pictures} pictures of each")
-        with opened(order, lambda words: console.log(words)) as workshop:
-            comparison = Comparison(workshop, pictures, console)
+        with opened(request, lambda words: console.log(words)) as builder:
+            comparison = MixedComparison(builder, pictures, console)
             least, most = (
                 comparison.bytes(comparison.same(p)) for p in (Precision.W4, Precision.W8)
             )

@@ -27,7 +27,7 @@ from sdpack.pack.build import opened
 from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import mixes
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.placement import Loading, Placement
 from sdpack.profile import find_profile, profiles_folder
 from sdpack.units import format_bytes
@@ -50,15 +50,15 @@ def narrowed(folder: Path, precision: str, loading: str | None) -> Path:
     return path
 
 
-def peaks(order: Order, console: Console) -> tuple[str, dict[Placement, int]]:
+def peaks(request: BuildRequest, console: Console) -> tuple[str, dict[Placement, int]]:
     """The order's one uniform mix, and what is predicted of it in each placement."""
-    with opened(order, console.log) as workshop:
-        footprints = Footprints(workshop)
-        every = list(mixes(order.located.catalog, order.precisions))
+    with opened(request, console.log) as builder:
+        footprints = Footprints(builder)
+        every = list(mixes(request.located.catalog, request.precisions))
         fixed = footprints.fixed_bytes
         return str(every[0]), {
             place: fit(every, [place], footprints.of, memory_bytes() * 100, fixed)[0].peak.bytes
-            for place in order.placements
+            for place in request.placements
         }
 
 
@@ -76,8 +76,8 @@ def main(name: str, precision: str, loading: str | None, steps: int) -> None:
     os.environ[CACHE_VARIABLE] = str(cache)
     profile = narrowed(cache, precision, loading)
     out = cache / "bundles" / "placements"
-    order = Order(find_profile(str(profile)), adopt(str(model)), out, steps=steps)
-    only, found = peaks(order, console)
+    request = BuildRequest(find_profile(str(profile)), adopt(str(model)), out, steps=steps)
+    only, found = peaks(request, console)
     table = Table(
         title=f"{name} in {precision}, one picture in {steps} steps", title_justify="left"
     )

@@ -35,13 +35,13 @@ from sdpack.estimate import mean_estimate
 from sdpack.onnx_file import MODEL_FILE, files_of, read
 from sdpack.pack.build import opened
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
 from sdpack.quantize.layers import layers
 
-from benchmarks.drawing import Drawn, Easel
+from benchmarks.drawing import Drawn, Evaluation
 from benchmarks.environments import TORCH, interpreter
 from benchmarks.metering import take
 
@@ -83,13 +83,13 @@ class Subject:
     graph: Path
     batches: Path
     held: Mapping[str, np.ndarray]
-    easel: Easel | None = None
+    evaluation: Evaluation | None = None
     pictures: int = 0
 
     def drawn(self, graph: Path) -> Drawn | None:
-        if self.easel is None:
+        if self.evaluation is None:
             return None
-        return self.easel.draw({Role.DENOISER: graph}, self.pictures)
+        return self.evaluation.draw({Role.DENOISER: graph}, self.pictures)
 
     def output(self, graph: Path) -> np.ndarray:
         with load(graph) as session:
@@ -105,15 +105,15 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
         Variant(Role.DENOISER, "l", Precision.FP32),
         Variant(Role.DECODER, "kl", Precision.FP32),
     )
-    order = Order(find_profile("cpu-2gb"), default_catalog(), folder / "unused")
-    with opened(order) as workshop:
-        graph = workshop.graph(mix.denoiser).path(MODEL_FILE)
+    request = BuildRequest(find_profile("cpu-2gb"), default_catalog(), folder / "unused")
+    with opened(request) as builder:
+        graph = builder.graph(mix.denoiser).path(MODEL_FILE)
         batches = folder / "batches"
         batches.mkdir()
-        every = workshop.calibration.batches(mix.denoiser)
+        every = builder.calibration.batches(mix.denoiser)
         for number, batch in enumerate(every[:-1]):
             np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)
-        yield Subject("zoo", graph, batches, every[-1], Easel(workshop, mix), pictures)
+        yield Subject("zoo", graph, batches, every[-1], Evaluation(builder, mix), pictures)
 
 
 def full_size(folder: Path) -> Subject:
@@ -148,7 +148,7 @@ def full_size(folder: Path) -> Subject:
 
 
 @dataclass
-class Comparison:
+class PrecisionComparison:
     """One table."""
 
     subject: Subject
@@ -252,9 +252,9 @@ class Comparison:
         return folder / "made.onnx"
 
 
-def compare(comparison: Comparison, recipes: Sequence[str], tools: Sequence[str]) -> None:
+def compare(comparison: PrecisionComparison, recipes: Sequence[str], tools: Sequence[str]) -> None:
     """Every row of one table."""
-    small = comparison.subject.easel is not None
+    small = comparison.subject.evaluation is not None
     if recipes:
         comparison.calibrate()
         for recipe in recipes:
@@ -284,10 +284,10 @@ def main(full: bool, pictures: int, recipes: str | None, tools: str) -> None:
         folder = Path(scratch)
         if full:
             subject = full_size(folder)
-            compare(Comparison(subject, console), own, _listed(tools))
+            compare(PrecisionComparison(subject, console), own, _listed(tools))
         else:
             with zoo(folder, pictures) as subject:
-                compare(Comparison(subject, console), own, _listed(tools))
+                compare(PrecisionComparison(subject, console), own, _listed(tools))
     tools = ", ".join(f"{name} {packages[0]}" for name, packages in ENVIRONMENTS.items())
     console.print(
         f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, {tools}, {TORCH}, "

@@ -20,9 +20,9 @@ from sdpack.catalog import default_catalog, read_catalog
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.contest import Contest
 from sdpack.pack.footprints import Footprints
-from sdpack.pack.order import Order
+from sdpack.pack.mix_evaluator import MixEvaluator
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection import Selection
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
@@ -36,21 +36,21 @@ from sdpack.units import format_bytes, parse_bytes
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
     catalog = default_catalog() if path is None else read_catalog(path)
-    order = Order(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
+    request = BuildRequest(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
     console = Console()
     table = Table(title=f"race and exhaustive search, {name}, {prompts} prompts")
     heads = ("budget", "mixes", "race's winner", "best of all", "difference", "pictures", "share")
     for head in heads:
         table.add_column(head)
-    with opened(order, lambda words: console.log(words)) as workshop:
-        possible = buildable(workshop)
-        footprints = Footprints(workshop)
+    with opened(request, lambda words: console.log(words)) as builder:
+        possible = buildable(builder)
+        footprints = Footprints(builder)
         for budget in budgets.split(","):
             fitted = fitting(footprints, possible, parse_bytes(budget))
-            contest = Contest(workshop, possible, fitted, lambda words: console.log(words))
-            selected = Selection(contest).run()
+            evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
+            selected = Selection(evaluator).run()
             outcome = selected.outcome
-            scores = contest.scores([f.mix for f in fitted], range(prompts))
+            scores = evaluator.scores([f.mix for f in fitted], range(prompts))
             best = int(scores.mean(axis=1).argmax())
             apart = interval(scores[outcome.winner] - scores[best], 0.05)
             table.add_row(

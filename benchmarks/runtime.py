@@ -67,16 +67,16 @@ from sdpack.artifacts import Store
 from sdpack.ledger import Ledger
 from sdpack.export.adopt import adopt
 from sdpack.pack.mix import in_precisions
-from sdpack.pack.order import Order
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
 model, out = sys.argv[1], Path(sys.argv[2])
-order = Order(find_profile("cpu-8gb"), adopt(model), out)
-workshop = Workshop(order, Store(out / "store"), Ledger(out / "ledger.sqlite"))
-(parts,) = workshop.catalog.mixable()
+order = BuildRequest(find_profile("cpu-8gb"), adopt(model), out)
+builder = VariantBuilder(order, Store(out / "store"), Ledger(out / "ledger.sqlite"))
+(parts,) = builder.catalog.mixable()
 for variant in in_precisions(parts, [Precision.FP32] * len(parts.names)).variants:
-    workshop.graph(variant)
+    builder.graph(variant)
 """
 
 

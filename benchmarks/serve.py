@@ -52,14 +52,14 @@ pipeline = ORTStableDiffusionPipeline.from_pretrained(folder, export=False)
 pipeline.set_progress_bar_config(disable=True)
 alone = threading.Lock()
 app = FastAPI()
-class Asked(BaseModel):
+class ImageRequest(BaseModel):
     prompt: str
     seed: int = 0
 @app.get("/readyz")
 def ready():
     return {}
 @app.post("/v1/images/generations")
-def generate(asked: Asked):
+def generate(asked: ImageRequest):
     with alone:
         (image,) = pipeline(
             asked.prompt, num_inference_steps=int(steps), guidance_scale=float(scale),

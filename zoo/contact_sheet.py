@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo import evaluate, parts, prompts
 from zoo.errors import ZooError
-from zoo.sample import Pipeline
+from zoo.sample import ZooPipeline
 
 SHEET = Path(__file__).parent / "samples.png"
 TILE, GAP, LABEL_WIDTH, HEADER = 64, 4, 190, 22
@@ -49,7 +49,7 @@ def zoo_sheet(pairs: Sequence[tuple[parts.Size, parts.Size]], seed: int = 0) -> 
     asked = prompts.read_list(evaluate.SAMPLES)
     texts, seeds = [p.text for p in asked], [seed + i for i in range(len(asked))]
     columns = [
-        Pipeline.of(encoder, denoiser).draw(texts, seeds)
+        ZooPipeline.of(encoder, denoiser).draw(texts, seeds)
         for encoder, denoiser in track(pairs, "drawing", transient=True)
     ]
     titles = [f"{encoder}/{denoiser}".upper() for encoder, denoiser in pairs]

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from torch import Tensor, nn
 
 from zoo.autoencoder import LATENT_CHANNELS, LATENT_SIZE
@@ -96,7 +96,7 @@ class Pairs(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         wanted = cast(Any, denoiser.config).cross_attention_dim
-        self.bridges = nn.ModuleList(Bridge(width, wanted) for width in encoder_widths)
+        self.bridges = nn.ModuleList(BridgeModule(width, wanted) for width in encoder_widths)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor, encoder: int) -> Tensor:
         """Predicted velocity (B, 16, 8, 8) under encoder number `encoder`'s states."""

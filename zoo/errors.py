@@ -2,7 +2,7 @@
 # ├── PackageUnavailableError   a data or teacher package cannot be had or is not the pinned one
 # ├── DataError            the data set on disk is damaged or does not fit the code
 # ├── WeightsError         a weight file is missing, truncated or not the one that was shipped
-# ├── PromptError          a prompt that cannot be drawn
+# ├── UnknownPromptError          a prompt that cannot be drawn
 # └── TrainingError        a training stage cannot start or go on
 """Every error the zoo raises on purpose; each says what was wrong, where, and what to do."""
 
@@ -23,7 +23,7 @@ class WeightsError(ZooError):
     """A shipped part is missing, truncated, or has another checksum than recorded."""
 
 
-class PromptError(ZooError):
+class UnknownPromptError(ZooError):
     """A prompt from which no picture can be made."""
 
 

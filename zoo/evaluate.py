@@ -33,7 +33,7 @@ from zoo import autoencoder, metrics, parts, prompts
 from zoo.data import STYLES
 from zoo.errors import DataError, ZooError
 from zoo.prompts import ListName, Prompt
-from zoo.sample import GUIDANCE_SCALE, STEPS, Pipeline
+from zoo.sample import GUIDANCE_SCALE, STEPS, ZooPipeline
 
 RESULTS = Path(__file__).parent / "results.json"
 CARD = Path(__file__).parent / "README.md"
@@ -46,7 +46,7 @@ COLUMNS = 24
 
 
 @dataclass(frozen=True)
-class Quality:
+class QualityRow:
     """One row of the card: what the judge says of one source of pictures on one split."""
 
     split: str
@@ -58,7 +58,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartSize:
     """One shipped part's size."""
 
     name: str
@@ -93,7 +93,7 @@ class Evaluation:
     def real_images(self, name: ListName) -> Tensor:
         return read_real(name)[self._picked(name)]
 
-    def real_quality(self, name: ListName) -> Quality:
+    def real_quality(self, name: ListName) -> QualityRow:
         """The ceiling: all metrics but KID of the real pictures the judge never learned from."""
         asked = self.prompts(name)
         fair = [i for i, prompt in enumerate(asked) if not prompt.judge_saw]
@@ -102,7 +102,7 @@ class Evaluation:
 
     def quality(
         self, name: ListName, source: str, images: Tensor, asked: Sequence[Prompt]
-    ) -> Quality:
+    ) -> QualityRow:
         """All metrics of uint8 (N, 64, 64, 3) pictures, one for each prompt of `asked`."""
         features = self.panel.features(images)
         embedded = self.panel.embed_features(features)
@@ -111,7 +111,7 @@ class Evaluation:
         distance = None
         if source != "real":
             distance = kid(features, self.panel.features(self.real_images(name)))
-        return Quality(
+        return QualityRow(
             name,
             source,
             mean_estimate(similarity(self.panel, embedded, [p.text for p in asked])),
@@ -123,7 +123,7 @@ class Evaluation:
     def draw(self, name: ListName, encoder: parts.Size, denoiser: parts.Size) -> Tensor:
         """Pictures of the split's prompts; prompt number i always starts from seed i."""
         asked = self.prompts(name)
-        return Pipeline.of(encoder, denoiser).draw([p.text for p in asked], self._picked(name))
+        return ZooPipeline.of(encoder, denoiser).draw([p.text for p in asked], self._picked(name))
 
 
 def read_labels(folder: Path = prompts.PROMPTS_FOLDER) -> list[str]:
@@ -155,14 +155,16 @@ def write_real(images: Tensor, path: Path) -> None:
     Image.fromarray(sheet).save(path, optimize=True)
 
 
-def part_sizes(folder: Path = parts.PARTS_FOLDER) -> list[Part]:
+def part_sizes(folder: Path = parts.PARTS_FOLDER) -> list[PartSize]:
     """Parameters and bytes of every weight file, read from the files themselves."""
     found = []
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, "pt") as weights:
             shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118 (it is no dict)
         count = sum(int(np.prod(shape)) for shape in shapes)
-        found.append(Part(path.parent.relative_to(folder).as_posix(), count, path.stat().st_size))
+        found.append(
+            PartSize(path.parent.relative_to(folder).as_posix(), count, path.stat().st_size)
+        )
     return found
 
 
@@ -180,8 +182,8 @@ def decoder_psnr(real: Tensor) -> dict[str, Estimate]:
 
 def measure(
     evaluation: Evaluation, pairs: Sequence[tuple[parts.Size, parts.Size]], console: Console
-) -> list[Quality]:
-    """Quality of the real pictures and of every pair on both splits."""
+) -> list[QualityRow]:
+    """QualityRow of the real pictures and of every pair on both splits."""
     rows = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing", total=len(EVALUATED) * (len(pairs) + 1))
@@ -196,7 +198,7 @@ def measure(
     return rows
 
 
-def quality_table(rows: Iterable[Quality], beside: dict[tuple[str, str], Quality]) -> Table:
+def quality_table(rows: Iterable[QualityRow], beside: dict[tuple[str, str], QualityRow]) -> Table:
     """The card's main table; `beside` adds the card's own R-precision and whether they meet."""
     table = Table(box=box.MARKDOWN)
     titles = [
@@ -226,12 +228,12 @@ def quality_table(rows: Iterable[Quality], beside: dict[tuple[str, str], Quality
     return table
 
 
-def meets(row: Quality, card: Quality) -> bool:
+def meets(row: QualityRow, card: QualityRow) -> bool:
     """Whether similarity and R-precision intervals both overlap the card's."""
     return row.r_precision.overlaps(card.r_precision) and row.similarity.overlaps(card.similarity)
 
 
-def read_card(path: Path = RESULTS) -> dict[tuple[str, str], Quality]:
+def read_card(path: Path = RESULTS) -> dict[tuple[str, str], QualityRow]:
     """The figures in the model card, by split and source."""
     if not path.exists():
         raise DataError(f"{path} is missing; run `python -m zoo.evaluate` to measure it")
@@ -239,16 +241,16 @@ def read_card(path: Path = RESULTS) -> dict[tuple[str, str], Quality]:
     return {(row.split, row.source): row for row in rows}
 
 
-def _quality(values: dict[str, Any]) -> Quality:
+def _quality(values: dict[str, Any]) -> QualityRow:
     estimates = {
         key: None if value is None else Estimate(**value)
         for key, value in values.items()
         if key not in ("split", "source")
     }
-    return Quality(values["split"], values["source"], **estimates)  # type: ignore[arg-type]
+    return QualityRow(values["split"], values["source"], **estimates)  # type: ignore[arg-type]
 
 
-def sizes_table(sizes: Iterable[Part]) -> Table:
+def sizes_table(sizes: Iterable[PartSize]) -> Table:
     table = Table(box=box.MARKDOWN)
     table.add_column("part")
     for title in ("parameters", "bytes"):
@@ -271,11 +273,11 @@ def psnr_table(decoders: dict[str, Estimate]) -> Table:
 class Measured:
     """Everything one run measured."""
 
-    sizes: list[Part]
+    sizes: list[PartSize]
     psnr_db: dict[str, Estimate]
-    quality: list[Quality]
+    quality: list[QualityRow]
 
-    def markdown(self, beside: dict[tuple[str, str], Quality] | None = None) -> str:
+    def markdown(self, beside: dict[tuple[str, str], QualityRow] | None = None) -> str:
         """The card's three tables."""
         headings = (
             "Parts, fp16 on disk",

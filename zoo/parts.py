@@ -2,7 +2,7 @@
 
 parts/tokenizer              PreTrainedTokenizerFast
 parts/text_encoder/{s,m,l}   CLIPTextModel
-parts/bridge/{s,m,l}-{s,m,l} Bridge: encoder first, denoiser second
+parts/bridge/{s,m,l}-{s,m,l} BridgeModule: encoder first, denoiser second
 parts/denoiser/{s,m,l}       UNet2DConditionModel
 parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
 parts/scheduler              DPMSolverMultistepScheduler
@@ -27,7 +27,7 @@ from diffusers import (
 from sdpack.errors import SourceError
 from sdpack.evaluate.judge import Judge
 from sdpack.export import bridge
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from zoo.errors import WeightsError
@@ -128,7 +128,7 @@ def load_judge(folder: Path = PARTS_FOLDER) -> Judge:
     return judge
 
 
-def load_bridge(encoder: Size, denoiser: Size, folder: Path = PARTS_FOLDER) -> Bridge:
+def load_bridge(encoder: Size, denoiser: Size, folder: Path = PARTS_FOLDER) -> BridgeModule:
     try:
         return bridge.load_bridge(verify(f"bridge/{encoder}-{denoiser}", folder))
     except SourceError as error:

@@ -13,19 +13,19 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     UNet2DConditionModel,
 )
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from zoo import autoencoder, parts, text
-from zoo.errors import PromptError
+from zoo.errors import UnknownPromptError
 
 STEPS = 16
 GUIDANCE_SCALE = 3.0
 
 
 @dataclass
-class Pipeline:
+class ZooPipeline:
     """One mix of parts that draws.
 
     The order of work is that of diffusers' StableDiffusionPipeline with the bridge between
@@ -34,7 +34,7 @@ class Pipeline:
 
     tokenizer: PreTrainedTokenizerFast
     encoder: CLIPTextModel
-    bridge: Bridge
+    bridge: BridgeModule
     denoiser: UNet2DConditionModel
     decoder: AutoencoderKL | AutoencoderTiny
     scheduler: DPMSolverMultistepScheduler
@@ -42,7 +42,7 @@ class Pipeline:
     @classmethod
     def of(
         cls, encoder: parts.Size, denoiser: parts.Size, decoder: parts.DecoderName = "kl"
-    ) -> Pipeline:
+    ) -> ZooPipeline:
         """The shipped parts of these sizes.
 
         Raises:
@@ -68,7 +68,7 @@ class Pipeline:
         """One 64x64 picture a prompt: uint8 (N, 64, 64, 3).
 
         Raises:
-            PromptError: a prompt has no words, or there are not as many seeds as prompts.
+            UnknownPromptError: a prompt has no words, or there are not as many seeds as prompts.
         """
         _validate(prompts, seeds)
         images = []
@@ -109,10 +109,12 @@ def starting_noise(seeds: Sequence[int]) -> Tensor:
 
 def _validate(prompts: Sequence[str], seeds: Sequence[int]) -> None:
     if len(prompts) != len(seeds):
-        raise PromptError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
+        raise UnknownPromptError(
+            f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt"
+        )
     for number, prompt in enumerate(prompts, 1):
         if not any(c.isalnum() for c in prompt):
-            raise PromptError(
+            raise UnknownPromptError(
                 f"prompt {number} of {len(prompts)} ({prompt!r}) has no words; "
                 "say what to draw, for instance 'noto, pizza'"
             )

@@ -24,7 +24,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from sdpack.evaluate import judge
-from sdpack.export.bridge import Bridge, save_bridge
+from sdpack.export.bridge import BridgeModule, save_bridge
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
@@ -64,7 +64,7 @@ class Round(Schedule):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Every stage's schedule; the seeds are part of it."""
 
     vae: Schedule
@@ -85,7 +85,7 @@ def _last_round(steps: int, seed: int, moved: float = 0.0) -> Round:
     return Round(steps, batch_size=128, lr=2e-3, seed=seed, muon=True, moved=moved)
 
 
-CPU = Recipe(
+CPU = TrainingRecipe(
     vae=Schedule(steps=3200, batch_size=32, lr=3e-3, ema_decay=0.998, seed=1, muon=True),
     tiny=Schedule(steps=900, batch_size=32, lr=3e-3, ema_decay=0.998, seed=3, muon=True),
     text={
@@ -108,7 +108,7 @@ class Training:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         folder: Path,
         device: torch.device,
         kept: dict[str, Any] | None = None,
@@ -505,7 +505,7 @@ class Shipment:
 
 def _save_half(model: Any, folder: Path) -> None:
     """Write a model's weights in fp16 in the layout of its class."""
-    if isinstance(model, Bridge):
+    if isinstance(model, BridgeModule):
         save_bridge(model, folder)
         return
     shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()

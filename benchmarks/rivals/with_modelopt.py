@@ -20,7 +20,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-class Reader(CalibrationDataReader):
+class ModelOptReader(CalibrationDataReader):
     """Batches from a folder, as often as they are asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Reader(CalibrationDataReader):
 
 def make(recipe: str, graph: Path, batches: Path, out: Path) -> None:
     # It writes over its input: the graph has to be a copy.
-    reader = Reader(batches)
+    reader = ModelOptReader(batches)
     mode = MODES[recipe]
     blocks: dict[str, Any] = {}
     if mode["quantize_mode"] == "int4":

@@ -179,7 +179,7 @@ class Denoiser(Candidate):
         return self
 
     @property
-    def hears(self) -> Mapping[Role, str | None]:
+    def encoder_states(self) -> Mapping[Role, str | None]:
         """Of each of its text encoders' roles, the states it takes without a bridge."""
         return dict(zip(TEXT_ENCODERS, self.states or (None,), strict=False))
 
@@ -333,9 +333,9 @@ class Catalog(Document):
     def mixable(self) -> Iterator[Mixable]:
         """Every set of candidates that work together, in the catalog's order."""
         for denoiser, heard in self.denoisers.items():
-            spoken = [self._speakers(denoiser, role) for role in heard.hears]
+            spoken = [self._compatible_encoders(denoiser, role) for role in heard.encoder_states]
             for chosen in product(*spoken):
-                said = dict(zip(heard.hears, chosen, strict=True))
+                said = dict(zip(heard.encoder_states, chosen, strict=True))
                 encoders = {role: name for role, (name, _) in said.items() if name is not None}
                 bridges = {role: source for role, (_, source) in said.items() if source is not None}
                 if not encoders:
@@ -345,13 +345,15 @@ class Catalog(Document):
                         names = {**encoders, Role.DENOISER: denoiser, Role.DECODER: decoder}
                         yield Mixable(names, bridges)
 
-    def _speakers(self, denoiser: str, role: Role) -> list[tuple[str | None, Source | None]]:
+    def _compatible_encoders(
+        self, denoiser: str, role: Role
+    ) -> list[tuple[str | None, Source | None]]:
         """The candidates for one of a denoiser's text encoders, with the bridge each needs.
 
         (None, None) stands for doing without.
         """
         heard = self.denoisers[denoiser]
-        wanted = heard.hears[role]
+        wanted = heard.encoder_states[role]
         bridges = {b.text_encoder: b.source for b in self.bridges if b.leads_to(denoiser, role)}
         found: list[tuple[str | None, Source | None]] = []
         for name, encoder in self.text_encoders.items():

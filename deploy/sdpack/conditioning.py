@@ -43,7 +43,7 @@ class States(StrEnum):
 
 
 @dataclass(frozen=True)
-class Voice:
+class EncoderOutputs:
     """What one text encoder is asked for.
 
     Attributes:
@@ -56,23 +56,26 @@ class Voice:
     masked: bool = False
 
 
-VOICES: Mapping[Family, tuple[Voice, ...]] = {
-    Family.SD: (Voice(),),
-    Family.SDXL: (Voice(States.PENULTIMATE), Voice(States.PENULTIMATE, pooled=True)),
-    Family.SD3: (
-        Voice(States.PENULTIMATE, pooled=True),
-        Voice(States.PENULTIMATE, pooled=True),
-        Voice(),
+ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
+    Family.SD: (EncoderOutputs(),),
+    Family.SDXL: (
+        EncoderOutputs(States.PENULTIMATE),
+        EncoderOutputs(States.PENULTIMATE, pooled=True),
     ),
-    Family.PIXART: (Voice(masked=True),),
-    Family.FLUX: (Voice(States.NONE, pooled=True), Voice()),
+    Family.SD3: (
+        EncoderOutputs(States.PENULTIMATE, pooled=True),
+        EncoderOutputs(States.PENULTIMATE, pooled=True),
+        EncoderOutputs(),
+    ),
+    Family.PIXART: (EncoderOutputs(masked=True),),
+    Family.FLUX: (EncoderOutputs(States.NONE, pooled=True), EncoderOutputs()),
 }
 """Of each family's text encoders, in the order of their roles."""
 
 
-def voice(family: Family, role: Role) -> Voice:
+def encoder_outputs(family: Family, role: Role) -> EncoderOutputs:
     """What a family asks of the text encoder in a role."""
-    return VOICES[family][TEXT_ENCODERS.index(role)]
+    return ENCODER_OUTPUTS[family][TEXT_ENCODERS.index(role)]
 
 
 class Input(StrEnum):

@@ -13,7 +13,7 @@
     ├── GraphError              an ONNX file is missing, damaged or not valid
     ├── QuantizationError       a precision variant could not be made
     ├── EngineError             an engine could not be built, loaded or run
-    │   └── RefusedError        a compiler does not take a graph, however often it is asked
+    │   └── UnsupportedGraphError        a compiler does not take a graph, however often it is asked
     ├── BrokenPictureError      a picture is not finite, or constant
     ├── StoreError              the artifact store or ledger cannot be read or written
     └── BundleError             a bundle is damaged, incomplete or of another schema
@@ -105,7 +105,7 @@ class EngineError(SdpackError):
     """An engine could not be built, loaded or run."""
 
 
-class RefusedError(EngineError):
+class UnsupportedGraphError(EngineError):
     """A graph a compiler does not take, or whose numbers the device cannot hold."""
 
 

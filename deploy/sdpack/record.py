@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.artifacts import digest
-from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, Sampling
+from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
 from sdpack.document import Document
 from sdpack.errors import StoreError
 from sdpack.ledger import Measurement
@@ -111,7 +111,7 @@ class Entrant(Document):
         return {**{role.value: p.content for role, p in self.parts.items()}, RECIPE: self.recipe}
 
 
-class Screened(Document):
+class ScreeningFigures(Document):
     """How many mixes were left out before the race, by scores put together from their parts'."""
 
     left_out: NonNegativeInt
@@ -232,9 +232,9 @@ class BuildRecord(DrawnRecord):
     """
 
     memory: MemoryFigures
-    sampling: Sampling
+    sampling: SamplingDefaults
     fitting: PositiveInt
-    screened: Screened | None
+    screened: ScreeningFigures | None
     winner: str
     basis: str | None = None
     shown: tuple[Shown, ...]

@@ -26,8 +26,8 @@ from sdpack.export.adopt import Adoption, adopt
 from sdpack.ledger import Ledger
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import in_precisions
-from sdpack.pack.order import Order
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile, profiles_folder
@@ -150,19 +150,21 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(work: Path) -> Iterator[Any]:
-    """A model of a family with a scheduler, and the workshop that exports it, each made once."""
+    """A model of a family with a scheduler, and the builder that exports it, each made once."""
     ledger = Ledger(work / "ledger.sqlite")
 
     @cache
-    def make(case: Case) -> tuple[Path, Workshop]:
+    def make(case: Case) -> tuple[Path, VariantBuilder]:
         folder = work / str(len(list(work.iterdir())))
         more = {"force_zeros_for_empty_prompt": False} if case.empties_read else {}
         families.write_model(folder, case.family, SCHEDULERS[case.scheduler](), **more)
         without = {Role.TEXT_ENCODER_3} if "left out" in case.family else set()
         adoption = Adoption(STEPS, case.guidance_scale, left_out=frozenset(without))
         located = _shorter(adopt(str(folder), adoption))
-        order = Order(find_profile("cpu-2gb"), located, work / "out", asked_sizes=(case.size,))
-        return folder, Workshop(order, Store(work / "store"), ledger)
+        request = BuildRequest(
+            find_profile("cpu-2gb"), located, work / "out", asked_sizes=(case.size,)
+        )
+        return folder, VariantBuilder(request, Store(work / "store"), ledger)
 
     yield make
     ledger.close()
@@ -179,21 +181,21 @@ def _shorter(located: LocatedCatalog) -> LocatedCatalog:
 
 
 def drawn_here(
-    case: Case, workshop: Workshop, placement: Placement = RESIDENT
+    case: Case, builder: VariantBuilder, placement: Placement = RESIDENT
 ) -> NDArray[np.uint8]:
     """As a bundle would draw it, from the same graphs."""
-    (parts,) = workshop.catalog.mixable()
+    (parts,) = builder.catalog.mixable()
     mix = in_precisions(parts, [Precision.FP32] * len(parts.names))
     drawer = Pipeline(
         {
-            v.role: partial(onnxruntime.load, workshop.graph(v).path(MODEL_FILE))
+            v.role: partial(onnxruntime.load, builder.graph(v).path(MODEL_FILE))
             for v in mix.variants
         },
-        {v.role: workshop.tokenizer(v.candidate) for v in mix.variants if v.role.encodes_text},
-        lambda _: workshop.sampler(mix.denoiser.candidate),
-        workshop.latents(mix.decoder.candidate),
+        {v.role: builder.tokenizer(v.candidate) for v in mix.variants if v.role.encodes_text},
+        lambda _: builder.sampler(mix.denoiser.candidate),
+        builder.latents(mix.decoder.candidate),
         placement,
-        workshop.order.conditioning(mix.denoiser.candidate),
+        builder.request.conditioning(mix.denoiser.candidate),
     )
     return drawer.draw(
         Request(
@@ -268,10 +270,10 @@ def _with_our_noise(
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
-    folder, workshop = made(case)
-    drawn = drawn_here(case, workshop)
-    (parts,) = workshop.catalog.mixable()
-    channels = workshop.latents(parts.decoder).channels
+    folder, builder = made(case)
+    drawn = drawn_here(case, builder)
+    (parts,) = builder.catalog.mixable()
+    channels = builder.latents(parts.decoder).channels
     wanted = drawn_there(case, folder, channels)
     assert drawn.shape == wanted.shape == (len(PROMPTS), *case.size, 3)
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
@@ -307,8 +309,8 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
     """
     case = Case("sd", "euler", 4.0, negative_prompt="a mat")
     folder, plain = made(case)
-    order = replace(plain.order, located=with_clip_skip(plain.located, 1))
-    skipping = Workshop(order, plain.store, plain.ledger)
+    request = replace(plain.request, located=with_clip_skip(plain.located, 1))
+    skipping = VariantBuilder(request, plain.store, plain.ledger)
     drawn = drawn_here(case, skipping)
     reference = loaded("sd", folder)
     # diffusers 0.42 looks for the name this had before transformers 5.
@@ -329,8 +331,8 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
 def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
     case = Case("sdxl", "euler", 4.0, negative_prompt="a mat")
     folder, plain = made(case)
-    order = replace(plain.order, located=with_clip_skip(plain.located, 1))
-    drawn = drawn_here(case, Workshop(order, plain.store, plain.ledger))
+    request = replace(plain.request, located=with_clip_skip(plain.located, 1))
+    drawn = drawn_here(case, VariantBuilder(request, plain.store, plain.ledger))
     reference = loaded("sdxl", folder)
     said = [
         reference.encode_prompt(texts, None, None, 1, False, clip_skip=1)
@@ -356,8 +358,8 @@ def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -
     whole.load_textual_inversion(vectors, token="dog")
     whole.save_pretrained(work / "inverted")
     located = adopt(str(work / "inverted"), Adoption(STEPS, case.guidance_scale))
-    order = replace(plain.order, located=located)
-    drawn = drawn_here(case, Workshop(order, plain.store, plain.ledger))
+    request = replace(plain.request, located=located)
+    drawn = drawn_here(case, VariantBuilder(request, plain.store, plain.ledger))
     wanted = drawn_there(case, work / "inverted", 4)
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn[1].astype(int) - drawn_here(case, plain)[1]).max() > 4
@@ -365,9 +367,9 @@ def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -
 
 def test_guidance_in_two_halves_draws_the_same(made: Any) -> None:
     case = Case("sdxl", "euler", 5.0)
-    _, workshop = made(case)
-    batched = drawn_here(case, workshop)
-    halves = drawn_here(case, workshop, Placement(Loading.PHASED, Guidance.SEQUENTIAL))
+    _, builder = made(case)
+    batched = drawn_here(case, builder)
+    halves = drawn_here(case, builder, Placement(Loading.PHASED, Guidance.SEQUENTIAL))
     assert np.abs(batched.astype(int) - halves).max() <= 1
 
 

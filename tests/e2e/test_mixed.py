@@ -15,14 +15,14 @@ from sdpack.ledger import Ledger
 from sdpack.pack.allocate import Allocation, Limit, allocate
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.sensitivity import Sensitivities
-from sdpack.pack.sources import attending
-from sdpack.pack.workshop import KEPT, Workshop
+from sdpack.pack.source_graphs import fused_attention_graph
+from sdpack.pack.variant_builder import KEPT, VariantBuilder
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.profile import find_profile
-from sdpack.quantize.bank import Rounder, rounder
+from sdpack.quantize.rounded_weights import Rounder, rounder
 from sdpack.quantize.sensitivity import uneven
 
 from tests.e2e import tiny
@@ -30,13 +30,13 @@ from tests.e2e import tiny
 ROLES = frozenset(role.value for role in NEEDED)
 
 
-@pytest.fixture(name="workshop", scope="module")
-def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+@pytest.fixture(name="builder", scope="module")
+def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VariantBuilder]:
     folder = tmp_path_factory.mktemp("mixed")
     located = read_catalog(tiny.write_catalog(folder / "catalog") / "catalog.yaml")
-    order = Order(find_profile("cpu-2gb"), located, folder / "out")
+    request = BuildRequest(find_profile("cpu-2gb"), located, folder / "out")
     ledger = Ledger(folder / "ledger.sqlite")
-    yield Workshop(order, Store(folder / "store"), ledger)
+    yield VariantBuilder(request, Store(folder / "store"), ledger)
     ledger.close()
 
 
@@ -45,18 +45,18 @@ def uniform(precision: Precision) -> Mix:
     return Mix.of(*(Variant(role, name, precision) for role, name in names.items()))
 
 
-def file_bytes(workshop: Workshop, mix: Mix) -> int:
-    return sum(workshop.made(variant).artifact.bytes for variant in mix.variants)
+def file_bytes(builder: VariantBuilder, mix: Mix) -> int:
+    return sum(builder.made(variant).artifact.bytes for variant in mix.variants)
 
 
-def test_uniform_variants_take_what_the_allocator_thinks(workshop: Workshop) -> None:
-    choices = Choices(workshop)
+def test_uniform_variants_take_what_the_allocator_thinks(builder: VariantBuilder) -> None:
+    choices = Choices(builder)
     taken = {
         precision: sum(choices.stored(variant) for variant in uniform(precision).variants)
         for precision in (Precision.FP32, Precision.W8, Precision.W4)
     }
     assert taken[Precision.W4] < taken[Precision.W8] < taken[Precision.FP32]
-    files = {precision: file_bytes(workshop, uniform(precision)) for precision in taken}
+    files = {precision: file_bytes(builder, uniform(precision)) for precision in taken}
     for narrow in (Precision.W8, Precision.W4):
         foretold = taken[Precision.FP32] - taken[narrow]
         # A node and two names for each layer.
@@ -64,11 +64,11 @@ def test_uniform_variants_take_what_the_allocator_thinks(workshop: Workshop) -> 
 
 
 def test_choices_that_are_shared_are_those_of_uniform_variants(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    builder: VariantBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is rounded anew for them."""
     wide = uniform(Precision.FP32)
-    every, shared = Choices(workshop).of_mix(wide), Choices(workshop, shared=True).of_mix(wide)
+    every, shared = Choices(builder).of_mix(wide), Choices(builder, shared=True).of_mix(wide)
     assert [choice.name for choice in shared] == [choice.name for choice in every]
     names = {option.name for choice in shared for option in choice.options}
     assert names == {KEPT, "w8", "w4:32"}
@@ -79,16 +79,16 @@ def test_choices_that_are_shared_are_those_of_uniform_variants(
         make = rounder(*given)
         return lambda layer, had: anew.append(layer.name) or make(layer, had)
 
-    monkeypatch.setattr("sdpack.pack.workshop.rounder", spied)
+    monkeypatch.setattr("sdpack.pack.variant_builder.rounder", spied)
     least = sum(min(option.bytes for option in choice.options) for choice in shared)
     for choices, limit, is_anew in ((shared, 2 * least, False), (every, least - 1, True)):
-        mix = Choices(workshop).mix(wide, choices, allocate(choices, [Limit(ROLES, limit)]))
-        assert file_bytes(workshop, mix) > 0
+        mix = Choices(builder).mix(wide, choices, allocate(choices, [Limit(ROLES, limit)]))
+        assert file_bytes(builder, mix) > 0
         assert bool(anew) is is_anew
 
 
-def test_a_mixed_mix_is_what_was_allocated(workshop: Workshop) -> None:
-    choices = Choices(workshop)
+def test_a_mixed_mix_is_what_was_allocated(builder: VariantBuilder) -> None:
+    choices = Choices(builder)
     wide = uniform(Precision.FP32)
     listed = choices.of_mix(wide)
     least = sum(min(option.bytes for option in choice.options) for choice in listed)
@@ -100,15 +100,15 @@ def test_a_mixed_mix_is_what_was_allocated(workshop: Workshop) -> None:
         assert all(variant.precision is Precision.MIXED for variant in mix.variants)
         stored = {name for variant in mix.variants for name, _ in variant.schemes}
         assert len(stored) == sum(option.name != KEPT for option in found.options)
-        assert file_bytes(workshop, mix) > before
-        before = file_bytes(workshop, mix)
+        assert file_bytes(builder, mix) > before
+        before = file_bytes(builder, mix)
         costs.append(found.cost)
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == 0
 
 
-def test_a_layer_costs_more_the_fewer_bits_it_has(workshop: Workshop) -> None:
-    for choice in Choices(workshop).of_mix(uniform(Precision.FP32)):
+def test_a_layer_costs_more_the_fewer_bits_it_has(builder: VariantBuilder) -> None:
+    for choice in Choices(builder).of_mix(uniform(Precision.FP32)):
         cost = {option.name: option.cost for option in choice.options}
         assert cost[KEPT] == 0
         assert cost["w8"] > 0
@@ -116,13 +116,13 @@ def test_a_layer_costs_more_the_fewer_bits_it_has(workshop: Workshop) -> None:
             assert cost["w4:32"] >= cost["w8"]
 
 
-def test_sensitivities_are_found_once(workshop: Workshop) -> None:
+def test_sensitivities_are_found_once(builder: VariantBuilder) -> None:
     denoiser = uniform(Precision.FP32).denoiser
-    first = Sensitivities(workshop).of(denoiser)
+    first = Sensitivities(builder).of(denoiser)
     said: list[str] = []
-    workshop.say, say = said.append, workshop.say
-    again = Sensitivities(workshop).of(denoiser)
-    workshop.say = say
+    builder.say, say = said.append, builder.say
+    again = Sensitivities(builder).of(denoiser)
+    builder.say = say
     assert again == first
     assert not said
     assert first.scale > 0
@@ -130,24 +130,24 @@ def test_sensitivities_are_found_once(workshop: Workshop) -> None:
     assert all(gain > 0 for gain in first.gains.values())
 
 
-def test_int8_spares_the_inputs_that_would_harm_most(workshop: Workshop) -> None:
+def test_int8_spares_the_inputs_that_would_harm_most(builder: VariantBuilder) -> None:
     denoiser = uniform(Precision.INT8).denoiser
-    spared = uneven(workshop.observed(denoiser).noise, workshop.calibration.gains(denoiser))
-    schemes = workshop.schemes(denoiser, frozenset())
+    spared = uneven(builder.observed(denoiser).noise, builder.calibration.gains(denoiser))
+    schemes = builder.schemes(denoiser, frozenset())
     assert {name for name, scheme in schemes.items() if not scheme.inputs} == spared
 
 
-def test_kept_layers_are_those_of_the_fp32_graph(workshop: Workshop) -> None:
-    choices = Choices(workshop)
+def test_kept_layers_are_those_of_the_fp32_graph(builder: VariantBuilder) -> None:
+    choices = Choices(builder)
     wide = uniform(Precision.FP32)
     listed = choices.of_mix(wide)
     kept = Allocation(tuple(next(o for o in c.options if o.name == KEPT) for c in listed), 0, 0, 0)
     mix = choices.mix(wide, listed, kept)
-    x = workshop.calibration.batches(wide.decoder)[0]
+    x = builder.calibration.batches(wide.decoder)[0]
     seen = []
     for path in (
-        attending(workshop.graph(wide.decoder)),
-        workshop.made(mix.decoder).path,
+        fused_attention_graph(builder.graph(wide.decoder)),
+        builder.made(mix.decoder).path,
     ):
         with load(path, threads=1) as session:
             (output,) = session.run(x).values()

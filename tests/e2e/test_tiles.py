@@ -19,8 +19,8 @@ from sdpack.ledger import Ledger
 from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, mixes
-from sdpack.pack.order import Order
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Placement, Role
 from sdpack.profile import find_profile, profiles_folder
 from sdpack.runtime.bundle import pipeline, request
@@ -68,16 +68,16 @@ def run(work: Path, *words: str) -> Result:
 def peaks(work: Path, path: Path) -> dict[Placement, int]:
     """What the one mix takes in each placement."""
     located = adopt(str(work / "model"))
-    order = Order(
+    request = BuildRequest(
         find_profile(str(path)), located, work / "none", asked_sizes=((SIZE, SIZE),), steps=1
     )
     ledger = Ledger(work / "cache" / "ledger.sqlite")
-    workshop = Workshop(order, Store(work / "cache" / "store"), ledger)
-    every: list[Mix] = list(mixes(order.located.catalog, order.precisions))
-    footprints = Footprints(workshop)
+    builder = VariantBuilder(request, Store(work / "cache" / "store"), ledger)
+    every: list[Mix] = list(mixes(request.located.catalog, request.precisions))
+    footprints = Footprints(builder)
     found = {
         placement: fit(every, [placement], footprints.of, 2**50, footprints.fixed_bytes)[0]
-        for placement in order.placements
+        for placement in request.placements
     }
     ledger.close()
     return {placement: fitted.peak.bytes for placement, fitted in found.items()}

@@ -9,12 +9,12 @@ from sdpack.estimate import Estimate
 
 from zoo import evaluate, prompts
 from zoo.errors import DataError
-from zoo.evaluate import Quality
+from zoo.evaluate import QualityRow
 
 
-def quality(low: float, high: float) -> Quality:
+def quality(low: float, high: float) -> QualityRow:
     estimate = Estimate((low + high) / 2, low, high)
-    return Quality("unseen_pairs", "s/s", estimate, estimate, estimate, None)
+    return QualityRow("unseen_pairs", "s/s", estimate, estimate, estimate, None)
 
 
 def test_real_pictures_survive_the_sheet(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_quick_figures_are_never_recorded_as_the_card_s() -> None:
 def test_the_card_shows_the_recorded_figures() -> None:
     recorded = json.loads(evaluate.RESULTS.read_text())
     measured = evaluate.Measured(
-        [evaluate.Part(**values) for values in recorded["sizes"]],
+        [evaluate.PartSize(**values) for values in recorded["sizes"]],
         {name: Estimate(**values) for name, values in recorded["psnr_db"].items()},
         list(evaluate.read_card().values()),
     )

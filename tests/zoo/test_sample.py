@@ -4,8 +4,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from zoo import parts, sample, text
-from zoo.errors import PromptError
-from zoo.sample import Pipeline, starting_noise
+from zoo.errors import UnknownPromptError
+from zoo.sample import ZooPipeline, starting_noise
 
 PROMPTS = ["noto, pizza", "twemoji, blue heart"]
 
@@ -15,7 +15,7 @@ PROMPTS = ["noto, pizza", "twemoji, blue heart"]
 def test_every_pair_draws_pictures_that_differ_between_prompts(
     encoder: parts.Size, denoiser: parts.Size
 ) -> None:
-    pipeline = Pipeline.of(encoder, denoiser)
+    pipeline = ZooPipeline.of(encoder, denoiser)
     latents = pipeline.latents(PROMPTS, [0, 0], 8, sample.GUIDANCE_SCALE)
     assert torch.isfinite(latents).all()
     first, second = pipeline.draw(PROMPTS, [0, 0], steps=8).float()
@@ -24,11 +24,11 @@ def test_every_pair_draws_pictures_that_differ_between_prompts(
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.of("s", "m", "tiny")
+def pipeline() -> ZooPipeline:
+    return ZooPipeline.of("s", "m", "tiny")
 
 
-def test_a_picture_does_not_depend_on_its_batch(pipeline: Pipeline) -> None:
+def test_a_picture_does_not_depend_on_its_batch(pipeline: ZooPipeline) -> None:
     together = pipeline.draw(PROMPTS, [4, 5], steps=6).int()
     alone = torch.cat(
         [pipeline.draw([PROMPTS[i]], [4 + i], steps=6).int() for i in range(len(PROMPTS))]
@@ -36,7 +36,7 @@ def test_a_picture_does_not_depend_on_its_batch(pipeline: Pipeline) -> None:
     assert (together - alone).abs().max() <= 2
 
 
-def test_the_seed_alone_fixes_the_noise(pipeline: Pipeline) -> None:
+def test_the_seed_alone_fixes_the_noise(pipeline: ZooPipeline) -> None:
     assert torch.equal(starting_noise([1, 2])[1:], starting_noise([2]))
     a = pipeline.draw(PROMPTS[:1] * 2, [1, 2], steps=4)
     b = pipeline.draw(PROMPTS[:1] * 2, [3, 2], steps=4)
@@ -46,7 +46,7 @@ def test_the_seed_alone_fixes_the_noise(pipeline: Pipeline) -> None:
 
 
 def test_the_picture_is_that_of_diffusers_own_pipeline() -> None:
-    mine = Pipeline.of("m", "s")
+    mine = ZooPipeline.of("m", "s")
     theirs = StableDiffusionPipeline(
         vae=mine.decoder,
         text_encoder=mine.encoder,
@@ -72,17 +72,17 @@ def test_the_picture_is_that_of_diffusers_own_pipeline() -> None:
 
 
 @pytest.mark.parametrize("nothing", ["", "   ", ", ,", "!?"])
-def test_a_prompt_without_words_is_refused(pipeline: Pipeline, nothing: str) -> None:
-    with pytest.raises(PromptError, match=r"prompt 2 of 2 .* has no words"):
+def test_a_prompt_without_words_is_refused(pipeline: ZooPipeline, nothing: str) -> None:
+    with pytest.raises(UnknownPromptError, match=r"prompt 2 of 2 .* has no words"):
         pipeline.draw(["noto, pizza", nothing], [0, 1])
 
 
-def test_a_prompt_of_a_thousand_words_is_drawn_from_its_beginning(pipeline: Pipeline) -> None:
+def test_a_prompt_of_a_thousand_words_is_drawn_from_its_beginning(pipeline: ZooPipeline) -> None:
     long = pipeline.draw(["noto, " + "pizza " * 1000], [0], steps=4)
     cut = pipeline.draw(["noto, " + "pizza " * text.MAX_TOKENS], [0], steps=4)
     assert torch.equal(long, cut)
 
 
-def test_as_many_seeds_as_prompts_are_asked_for(pipeline: Pipeline) -> None:
-    with pytest.raises(PromptError, match="2 prompts but 1 seeds"):
+def test_as_many_seeds_as_prompts_are_asked_for(pipeline: ZooPipeline) -> None:
+    with pytest.raises(UnknownPromptError, match="2 prompts but 1 seeds"):
         pipeline.draw(PROMPTS, [0])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from torch import nn
 
 from zoo import autoencoder, data, denoiser, parts, prompts, train
@@ -149,7 +149,7 @@ class Ready(train.Shipment):
     def _train(self) -> dict[str, object]:
         if self.training.device.type == "meta":
             raise KeyboardInterrupt
-        return {"bridge/s-s": Bridge(4, 4), "decoder/tiny": autoencoder.new_tiny()}
+        return {"bridge/s-s": BridgeModule(4, 4), "decoder/tiny": autoencoder.new_tiny()}
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

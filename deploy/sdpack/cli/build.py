@@ -9,14 +9,14 @@ import click
 
 from sdpack.bundle import REPORT, SAMPLES
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
+from sdpack.cli.request_options import build_request, files_read, request_options
 from sdpack.cli.values import TEXT
 from sdpack.errors import InputError
+from sdpack.explain import best_mixes, columns, verdict
 from sdpack.overwrite import check_spared
 from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
-from sdpack.verdict import best_mixes, columns, verdict
 
 
 @click.command(
@@ -31,7 +31,7 @@ Examples:
 """,
 )
 @profile_option()
-@order_options(images=384)
+@request_options(images=384)
 @click.option(
     "--memory",
     type=TEXT,
@@ -61,11 +61,11 @@ def command(
             f"--memory {memory} is more than the {format_bytes(profile.memory.total)} of "
             f"{profile.name}; give less, or another profile"
         )
-    order = order_of(profile, out or Path("engines") / profile.name, budget, **asked)
-    check_spared(files_read(order, profile_name, asked["catalog_name"]), [order.out])
-    from sdpack.pack.order import check
+    request = build_request(profile, out or Path("engines") / profile.name, budget, **asked)
+    check_spared(files_read(request, profile_name, asked["catalog_name"]), [request.out])
+    from sdpack.pack.request import check
 
-    check(order)
+    check(request)
     from sdpack.pack.build import build
     from sdpack.report.build_page import write_report
 
@@ -75,15 +75,15 @@ def command(
             say("drawing the charts")
             write_report(folder)
 
-        result = build(order, say, finish)
+        result = build(request, say, finish)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
-    fitting = f"{manifest.evidence.mixes:,} mixes that fit {format_bytes(order.budget)}"
+    fitting = f"{manifest.evidence.mixes:,} mixes that fit {format_bytes(request.budget)}"
     title = f"the best of {fitting}; weights and peak in MiB"
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
-    page, samples = order.out / REPORT, order.out / SAMPLES
-    click.echo(f"{order.out} holds the bundle; look at {page} and {samples}")
+    page, samples = request.out / REPORT, request.out / SAMPLES
+    click.echo(f"{request.out} holds the bundle; look at {page} and {samples}")

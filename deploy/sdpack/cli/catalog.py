@@ -209,7 +209,7 @@ def check(catalog_name: str | None, as_json: bool) -> None:
     """
     found = located(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)
-    from sdpack.pack.order import check_catalog
+    from sdpack.pack.request import check_catalog
 
     check_catalog(found)
     quality = found.catalog.quality

@@ -9,9 +9,9 @@ import click
 from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.values import PATH
+from sdpack.explain import verdict
 from sdpack.placement import Role
 from sdpack.units import format_bytes
-from sdpack.verdict import verdict
 
 
 @click.command("inspect", epilog="Example: sdpack inspect engines/4gb-gpu")

@@ -74,12 +74,12 @@ def command(
     """
     from sdpack.artifacts import Store, cache_folder
     from sdpack.pack.recipe import parse_recipe
-    from sdpack.pack.single import Task, default_out, quantize
+    from sdpack.pack.single import QuantizeRequest, default_out, quantize
     from sdpack.quantize.leftovers import listed_words
 
     recipe = parse_recipe(words)
     target = out or default_out(model, recipe)
-    task = Task(model, recipe, target, calibration, Runtime(runtime), keep)
+    task = QuantizeRequest(model, recipe, target, calibration, Runtime(runtime), keep)
     with progress(ctx) as say:
         result = quantize(task, Store(cache_folder() / "store"), say)
     decibels = {name: _decibels(error) for name, error in result.errors.items()}
@@ -93,7 +93,7 @@ def command(
                 "bytes_after": result.bytes_after,
                 "layers": dict(result.layers),
                 "unquantized": [asdict(weight) for weight in result.unquantized],
-                "islands": list(result.islands),
+                "islands": list(result.fp32_nodes),
                 "output_error_db": decibels,
                 "calibrated": bool(calibration),
             }
@@ -108,9 +108,9 @@ def command(
         numbers = sum(weight.numbers for weight in result.unquantized)
         words = "in fp32" if recipe.changes_arithmetic_alone else "not quantized"
         lines.append(listed_words(f"{words} ({numbers:,} numbers): ", result.unquantized))
-    if result.islands:
-        shown = ", ".join(result.islands[:3]) + (" ..." if len(result.islands) > 3 else "")
-        lines.append(f"{len(result.islands)} nodes compute in fp32 for their range: {shown}")
+    if result.fp32_nodes:
+        shown = ", ".join(result.fp32_nodes[:3]) + (" ..." if len(result.fp32_nodes) > 3 else "")
+        lines.append(f"{len(result.fp32_nodes)} nodes compute in fp32 for their range: {shown}")
     for name, level in decibels.items():
         off = "not at all" if level is None else f"by {level:.1f} dB"
         lines.append(f"{name} is off {off} on the calibration inputs")

@@ -98,7 +98,7 @@ def command(
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
     files = []
     with DeviceMeter() if device_peak and chosen.on_gpu else nullcontext() as device:
-        drawer = pipeline(bundle, manifest, chosen, thrifty=least_memory or None)
+        drawer = pipeline(bundle, manifest, chosen, low_memory=least_memory or None)
         for number, prompt in enumerate(prompts):
             path = next(paths)
             check_spared(read, [path])

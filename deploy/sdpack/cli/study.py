@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.ordering import files_read, order_of, order_options
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
+from sdpack.cli.request_options import build_request, files_read, request_options
 from sdpack.cli.values import TEXT
 from sdpack.errors import InputError, ProfileError
 from sdpack.overwrite import check_spared
@@ -37,7 +37,7 @@ WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
     help="Memory budgets: FIRST:LAST:COUNT, or sizes or profile names separated by commas.",
 )
 @profile_option(default="4gb-gpu")
-@order_options(images=64)
+@request_options(images=64)
 @out_option("Folder of the page, the charts and the points.", Path("study"))
 @json_option
 @click.pass_context
@@ -57,9 +57,9 @@ def command(
     PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
-    order = order_of(find_profile(profile_name), out, max(asked), **of_order)
+    request = build_request(find_profile(profile_name), out, max(asked), **of_order)
     written = [out / name for name in WRITTEN]
-    check_spared(files_read(order, profile_name, of_order["catalog_name"]), written)
+    check_spared(files_read(request, profile_name, of_order["catalog_name"]), written)
     from sdpack.bundle import LEDGER
     from sdpack.pack.study import study
     from sdpack.report.study_page import PAGE, write_study
@@ -67,7 +67,7 @@ def command(
     from sdpack.report.study_points import finding
 
     with progress(ctx) as say:
-        done = study(order, asked, say)
+        done = study(request, asked, say)
         say("drawing the charts")
         found = write_study(out / LEDGER, out / PAGE)
     if as_json:

@@ -23,8 +23,8 @@ class Finite(click.FloatRange):
         return number
 
 
-class Text(click.types.StringParamType):
-    """Text that is not empty, as that of a variable the shell does not know would be."""
+class NonEmptyText(click.types.StringParamType):
+    """NonEmptyText that is not empty, as that of a variable the shell does not know would be."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():
@@ -45,5 +45,5 @@ class FilePath(click.Path):
 
 
 STEPS = click.IntRange(1, MOST_STEPS)
-TEXT = Text()
+TEXT = NonEmptyText()
 PATH = FilePath()

@@ -90,9 +90,9 @@ class Arena:
             an H200 5 ms of a step's 38, and 19 of a decoding's 38.
     """
 
-    def __init__(self, shrink: Any, thrifty: bool) -> None:
+    def __init__(self, shrink: Any, low_memory: bool) -> None:
         self._shrink = shrink
-        self._thrifty = thrifty
+        self._thrifty = low_memory
         self._last: tuple[tuple[int, ...], ...] | None = None
 
     def options(self, inputs: Arrays) -> Any:
@@ -113,7 +113,7 @@ def load(
     threads: int | None = None,
     emulate: bool = False,
     in_order: bool = False,
-    thrifty: bool = False,
+    low_memory: bool = False,
 ) -> OrtSession:
     """A session for the graph at `path`.
 
@@ -163,13 +163,13 @@ def load(
         raise EngineError(f"{path} cannot be loaded: {_first_line(cause)}") from cause
     if provider not in session.get_providers():
         raise EngineError(missing)
-    return OrtSession(path, session, _arena(ort, thrifty) if runtime.on_gpu else None)
+    return OrtSession(path, session, _arena(ort, low_memory) if runtime.on_gpu else None)
 
 
-def _arena(ort: Any, thrifty: bool) -> Arena:
+def _arena(ort: Any, low_memory: bool) -> Arena:
     shrink = ort.RunOptions()
     shrink.add_run_config_entry(SHRINK, ON_GPU)
-    return Arena(shrink, thrifty)
+    return Arena(shrink, low_memory)
 
 
 def _is_large_and_plain(path: Path) -> bool:

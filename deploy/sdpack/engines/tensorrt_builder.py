@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sdpack.errors import EngineError, RefusedError
+from sdpack.errors import EngineError, UnsupportedGraphError
 from sdpack.precision import Runtime
 
 PLAN_FILE = "model.plan"
@@ -98,7 +98,8 @@ def build(
         compute_capability: "SM86" for instance; only for tensorrt_rtx.
 
     Raises:
-        RefusedError: the graph does not parse or does not build; carries the builder's last words.
+        UnsupportedGraphError: the graph does not parse or build; carries the builder's
+            last words.
         EngineError: the builder could not work: it was killed, took too long, or is not installed.
         KeyboardInterrupt: Ctrl-C reached the builder, if not this thread.
     """
@@ -123,7 +124,7 @@ def build(
     if done.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     if done.returncode != 0 or not (folder / FACTS_FILE).exists():
-        kind = RefusedError if done.returncode in REFUSALS else EngineError
+        kind = UnsupportedGraphError if done.returncode in REFUSALS else EngineError
         raise kind(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
     return read_plan(folder)
 

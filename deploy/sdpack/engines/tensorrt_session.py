@@ -28,7 +28,7 @@ class TensorRTSession:
         self.path = path
         self._engine = engine
         self._trt = trt
-        self._gpu = Gpu(cuda, path)
+        self._gpu = CudaCalls(cuda, path)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = engine.create_execution_context(strategy)
         if self._context is None:
@@ -93,7 +93,7 @@ class TensorRTSession:
         self.close()
 
 
-class Gpu:
+class CudaCalls:
     """The few calls of the CUDA runtime a session makes; an error code becomes an EngineError."""
 
     def __init__(self, cuda: Any, path: Path) -> None:
@@ -149,7 +149,7 @@ def load(package: str, path: Path) -> TensorRTSession:
         plan = path.read_bytes()
     except OSError as cause:
         raise EngineError(f"{path} cannot be read ({cause.strerror}); build it again") from cause
-    Gpu(cuda, path).call("cudaMemGetInfo")
+    CudaCalls(cuda, path).call("cudaMemGetInfo")
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdpack.artifacts import digest
 from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
-from sdpack.evaluate.studio import Ensemble, Studio
+from sdpack.evaluate.runner import EvaluationRunner, PipelineSpec
 from sdpack.record import FIDELITY, SIMILARITY
 from sdpack.runtime.pipeline import Pictures
 
@@ -28,15 +28,19 @@ class Judged:
         self._panel = panel
         self._content = judge_content
 
-    def content(self, mix: Ensemble) -> str:
+    def content(self, mix: PipelineSpec) -> str:
         return self._content
 
     def score(
-        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+        self,
+        mix: PipelineSpec,
+        pictures: Pictures,
+        numbers: Sequence[int],
+        runner: EvaluationRunner,
     ) -> list[float]:
         panel = self._panel()
         embedded = panel.embed_features(panel.features(torch.from_numpy(pictures)))
-        texts = [studio.task.prompts[i] for i in numbers]
+        texts = [runner.task.prompts[i] for i in numbers]
         found: list[float] = similarity(panel, embedded, texts).tolist()
         return found
 
@@ -53,26 +57,32 @@ class Faithful:
     def __init__(self) -> None:
         self._wanted: tuple[tuple[str, ...], Pictures] | None = None
 
-    def content(self, mix: Ensemble) -> str:
+    def content(self, mix: PipelineSpec) -> str:
         return digest(_reference(mix).contents)
 
     def score(
-        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+        self,
+        mix: PipelineSpec,
+        pictures: Pictures,
+        numbers: Sequence[int],
+        runner: EvaluationRunner,
     ) -> list[float]:
-        wanted = self._pictures(_reference(mix), numbers, studio)
+        wanted = self._pictures(_reference(mix), numbers, runner)
         found: list[float] = structural_similarity(
             _channels_first(pictures), _channels_first(wanted)
         ).tolist()
         return found
 
-    def _pictures(self, mix: Ensemble, numbers: Sequence[int], studio: Studio) -> Pictures:
+    def _pictures(
+        self, mix: PipelineSpec, numbers: Sequence[int], runner: EvaluationRunner
+    ) -> Pictures:
         key = (digest(mix.contents), *map(str, numbers))
         if self._wanted is None or self._wanted[0] != key:
-            self._wanted = (key, studio.pictures(mix, numbers))
+            self._wanted = (key, runner.pictures(mix, numbers))
         return self._wanted[1]
 
 
-def _reference(mix: Ensemble) -> Ensemble:
+def _reference(mix: PipelineSpec) -> PipelineSpec:
     assert mix.reference is not None
     return mix.reference
 

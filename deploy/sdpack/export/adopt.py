@@ -22,7 +22,7 @@ from sdpack.conditioning import Family
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
-from sdpack.export.fitting import see_that_parts_fit
+from sdpack.export.fitting import check_parts_fit
 from sdpack.export.latents import latents_of
 from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISERS, read_index
@@ -116,7 +116,7 @@ class _Model:
         self._see_what_is_left_out()
 
     def catalog(self) -> LocatedCatalog:
-        see_that_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
+        check_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
         names = {role: role.value.replace("_", "-") for role in self._encoders}
         catalog = Catalog(
             schema=1,

@@ -17,7 +17,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 
-class Bridge(nn.Module):
+class BridgeModule(nn.Module):
     """Encoder states (B, T, encoder width) to what a denoiser attends to (B, T, its width)."""
 
     def __init__(self, encoder_width: int, cross_attention_dim: int) -> None:
@@ -30,7 +30,7 @@ class Bridge(nn.Module):
         return cast(Tensor, inner + self.mix(nn.functional.silu(inner)))
 
 
-def load_bridge(folder: Path) -> Bridge:
+def load_bridge(folder: Path) -> BridgeModule:
     """The bridge in a folder, in fp32.
 
     Raises:
@@ -38,7 +38,7 @@ def load_bridge(folder: Path) -> Bridge:
     """
     try:
         config = json.loads((folder / CONFIG).read_text())
-        bridge = Bridge(int(config["encoder_width"]), int(config["cross_attention_dim"]))
+        bridge = BridgeModule(int(config["encoder_width"]), int(config["cross_attention_dim"]))
         weights = load_file(folder / WEIGHTS)
         bridge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
@@ -47,7 +47,7 @@ def load_bridge(folder: Path) -> Bridge:
     return bridge.eval()
 
 
-def save_bridge(bridge: Bridge, folder: Path) -> None:
+def save_bridge(bridge: BridgeModule, folder: Path) -> None:
     """Write a bridge's fp16 weights and the two widths it joins."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {

@@ -44,11 +44,11 @@ class DecoderPart:
     def __init__(self, model: nn.Module) -> None:
         self.module = _Decoder(model).eval()
         self._config: Any = model.config
-        self._see_that_it_enlarges(
+        self._check_enlargement(
             enlargement(type(model).__name__, cast("Mapping[str, Any]", model.config))
         )
 
-    def _see_that_it_enlarges(self, times: int) -> None:
+    def _check_enlargement(self, times: int) -> None:
         with torch.no_grad():
             made = self.module(torch.zeros(1, self._config.latent_channels, *FEW))
         wanted = tuple(times * side for side in FEW)

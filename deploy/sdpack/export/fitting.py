@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from sdpack.conditioning import VOICES, Family, States, Voice, voice
+from sdpack.conditioning import ENCODER_OUTPUTS, EncoderOutputs, Family, States, encoder_outputs
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
@@ -15,7 +15,7 @@ USUAL_CHANNELS = 4  # of latents, where a config does not say
 PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # whose states SD3 fills up with zeros
 
 
-def see_that_parts_fit(
+def check_parts_fit(
     where: str,
     encoders: Mapping[Role, Checkpoint],
     denoiser: Checkpoint,
@@ -33,15 +33,17 @@ def see_that_parts_fit(
         SourceError: a config does not tell.
     """
     family = family_of(denoiser)
-    known = len(VOICES[family])
+    known = len(ENCODER_OUTPUTS[family])
     if any(TEXT_ENCODERS.index(role) >= known for role in encoders):
         raise CatalogError(
             f"{where}: {denoiser.class_name} takes {known} text encoders, and there are "
             f"{len(encoders)}"
         )
-    _see_that_states_fit(where, family, encoders, denoiser, bridged)
+    _check_states_fit(where, family, encoders, denoiser, bridged)
     said = [
-        _pooled_width(encoder) for role, encoder in encoders.items() if voice(family, role).pooled
+        _pooled_width(encoder)
+        for role, encoder in encoders.items()
+        if encoder_outputs(family, role).pooled
     ]
     heard = pooled_width(family, denoiser.config)
     if heard and said and sum(said) != heard:
@@ -63,7 +65,7 @@ def see_that_parts_fit(
         )
 
 
-def _see_that_states_fit(
+def _check_states_fit(
     where: str,
     family: Family,
     encoders: Mapping[Role, Checkpoint],
@@ -74,7 +76,7 @@ def _see_that_states_fit(
     widths = {
         role: _width(encoder)
         for role, encoder in encoders.items()
-        if _says_states(voice(family, role)) and role not in bridged
+        if _says_states(encoder_outputs(family, role)) and role not in bridged
     }
     if family is Family.SDXL:
         fits = bool(bridged) or sum(widths.values()) == heard
@@ -89,7 +91,7 @@ def _see_that_states_fit(
         )
 
 
-def _says_states(asked: Voice) -> bool:
+def _says_states(asked: EncoderOutputs) -> bool:
     return asked.states is not States.NONE
 
 

@@ -37,7 +37,7 @@ EXPORTED_AT = Shape(2, 16, 24)
 CHECKED_AT = (Shape(1, 16, 16), Shape(3, 24, 8))
 
 
-class Part(Protocol):
+class ExportablePart(Protocol):
     """A part ready for export: a module whose keyword arguments are the graph's inputs.
 
     A part whose class cannot be traced as it is has a `tracing`, a context in which it can; one
@@ -69,7 +69,7 @@ class Exported:
         return _largest(self.errors.values())
 
 
-def export(part: Part, folder: Path) -> Exported:
+def export(part: ExportablePart, folder: Path) -> Exported:
     """Write `part` as model.onnx and model.onnx.data, and check it against PyTorch.
 
     Raises:
@@ -80,7 +80,7 @@ def export(part: Part, folder: Path) -> Exported:
     return _checked(_exported(part, path), path)
 
 
-def export_made(make: Callable[[], Part], folder: Path) -> Exported:
+def export_made(make: Callable[[], ExportablePart], folder: Path) -> Exported:
     """As `export`, of a part that is let go before its graph is run, so that a large one is in
     memory once.
     """
@@ -117,7 +117,7 @@ class _Answer:
     outputs: dict[str, NDArray[Any]]
 
 
-def _exported(part: Part, path: Path) -> list[_Answer]:
+def _exported(part: ExportablePart, path: Path) -> list[_Answer]:
     """Write the graph; returns what the module says at the shapes it is checked at."""
     tracing = getattr(part, "tracing", nullcontext)
     with _quiet(), torch.no_grad():
@@ -131,7 +131,7 @@ def _exported(part: Part, path: Path) -> list[_Answer]:
         return [_answer(part, shape) for shape in getattr(part, "checked_at", CHECKED_AT)]
 
 
-def _answer(part: Part, shape: Shape) -> _Answer:
+def _answer(part: ExportablePart, shape: Shape) -> _Answer:
     inputs = seeded_inputs(part, shape)
     given = part.module(**inputs)
     outputs = given if isinstance(given, tuple) else (given,)
@@ -142,7 +142,7 @@ def _answer(part: Part, shape: Shape) -> _Answer:
     )
 
 
-def _write(part: Part, path: Path) -> None:
+def _write(part: ExportablePart, path: Path) -> None:
     inputs = seeded_inputs(part, EXPORTED_AT)
     program = torch.onnx.export(
         part.module,
@@ -162,7 +162,7 @@ def _write(part: Part, path: Path) -> None:
         value.const_value = None
 
 
-def seeded_inputs(part: Part, shape: Shape) -> dict[str, Tensor]:
+def seeded_inputs(part: ExportablePart, shape: Shape) -> dict[str, Tensor]:
     """The same random inputs every time, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -10,37 +10,43 @@ from optimum.utils.input_generators import DummyTextInputGenerator
 from optimum.utils.normalized_config import NormalizedTextConfig
 from torch import Tensor, nn
 
-from sdpack.conditioning import States, Voice
+from sdpack.conditioning import EncoderOutputs, States
 from sdpack.errors import CatalogError
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from sdpack.export.graph import Shape
-from sdpack.runtime.text import ATTENTION_MASK, IDS, POOLED, STATES
+from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS, POOLED, STATES
 
-PLAIN = Voice()
+PLAIN = EncoderOutputs()
 CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 
 
 class _Encoder(nn.Module):
     """What is asked of an encoder, and nothing that was not asked for."""
 
-    def __init__(self, model: nn.Module, voice: Voice, bridge: Bridge | None, skip: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        encoder_outputs: EncoderOutputs,
+        bridge: BridgeModule | None,
+        skip: int,
+    ) -> None:
         super().__init__()
         self.model = model
         self.skip = skip
-        self.voice = voice
+        self.encoder_outputs = encoder_outputs
         self.bridge = bridge
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         model = cast(Any, self.model)
-        hidden = self.voice.states is States.PENULTIMATE
+        hidden = self.encoder_outputs.states is States.PENULTIMATE
         said = model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=hidden
         )
         found: list[Tensor] = []
-        if self.voice.states is not States.NONE:
+        if self.encoder_outputs.states is not States.NONE:
             states = said.hidden_states[-2 - self.skip] if hidden else said.last_hidden_state
             found.append(states if self.bridge is None else self.bridge(states))
-        if self.voice.pooled:
+        if self.encoder_outputs.pooled:
             found.append(said.text_embeds if "text_embeds" in said else said.pooler_output)
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -60,23 +66,26 @@ class TextEncoderPart:
     def __init__(
         self,
         model: nn.Module,
-        bridge: Bridge | None,
-        voice: Voice = PLAIN,
+        bridge: BridgeModule | None,
+        encoder_outputs: EncoderOutputs = PLAIN,
         tokens: int | None = None,
         clip_skip: int = 0,
     ) -> None:
         self._config: Any = model.config
-        self._masked = voice.masked
+        self._masked = encoder_outputs.masked
         longest = getattr(self._config, "max_position_embeddings", None)
         self._tokens = int(tokens or longest or CHECKED_TOKENS)
         _see_that_there_are(model, clip_skip)
-        if not voice.pooled:
+        if not encoder_outputs.pooled:
             _skip_last(model, clip_skip)
-        skipped = clip_skip if voice.pooled else 0
-        self.module = _Encoder(model, voice, bridge, skipped).eval()
-        named = ((STATES, voice.states is not States.NONE), (POOLED, voice.pooled))
+        skipped = clip_skip if encoder_outputs.pooled else 0
+        self.module = _Encoder(model, encoder_outputs, bridge, skipped).eval()
+        named = (
+            (STATES, encoder_outputs.states is not States.NONE),
+            (POOLED, encoder_outputs.pooled),
+        )
         self.outputs = tuple(name for name, asked in named if asked)
-        read = (IDS, ATTENTION_MASK) if voice.masked else (IDS,)
+        read = (IDS, ATTENTION_MASK) if encoder_outputs.masked else (IDS,)
         self.dynamic: Mapping[str, Mapping[int, str]] = {name: {0: "batch"} for name in read}
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:

@@ -10,23 +10,23 @@ from pathlib import Path
 from sdpack.artifacts import Store, cache_folder
 from sdpack.bundle import Manifest, sole_writer
 from sdpack.engines.onnxruntime import keep_memory
-from sdpack.errors import RefusedError
+from sdpack.errors import UnsupportedGraphError
 from sdpack.ledger import Ledger
 from sdpack.pack.bundling import Bundling
-from sdpack.pack.contest import Contest
 from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant, mixes
-from sdpack.pack.order import Order, check
+from sdpack.pack.mix_evaluator import MixEvaluator
 from sdpack.pack.propose import Proposals
+from sdpack.pack.request import BuildRequest, check
 from sdpack.pack.selection import Selection, SelectionResult
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Role
 from sdpack.progress import Say
 
 
 @dataclass(frozen=True)
-class Result:
+class BuildResult:
     """A finished build: the race's outcome over the mixes that fit, and the bundle."""
 
     fitted: tuple[Fitted, ...]
@@ -39,9 +39,9 @@ class Result:
 
 
 def build(
-    order: Order, say: Say = lambda _: None, finish: Callable[[Path], None] | None = None
-) -> Result:
-    """Build the bundle an order asks for.
+    request: BuildRequest, say: Say = lambda _: None, finish: Callable[[Path], None] | None = None
+) -> BuildResult:
+    """Build the bundle a request asks for.
 
     Args:
         say: told what is being done.
@@ -52,25 +52,25 @@ def build(
         InfeasibleError: nothing fits; found out before any export where sizes alone tell.
         SdpackError: anything else that failed, in one line.
     """
-    check(order)
-    with sole_writer(order.out), opened(order, say) as workshop:
-        possible = buildable(workshop)
-        footprints = Footprints(workshop)
-        mixed = list(Proposals(footprints, possible, order.budget).mixes())
-        fitted = fitting(footprints, [*possible, *mixed], order.budget)
-        contest = Contest(workshop, [*possible, *mixed], fitted, say)
-        selected = Selection(contest).run()
-        manifest = Bundling(contest, selected, footprints).write(finish)
-        return Result(tuple(fitted), selected, manifest)
+    check(request)
+    with sole_writer(request.out), opened(request, say) as builder:
+        possible = buildable(builder)
+        footprints = Footprints(builder)
+        mixed = list(Proposals(footprints, possible, request.budget).mixes())
+        fitted = fitting(footprints, [*possible, *mixed], request.budget)
+        evaluator = MixEvaluator(builder, [*possible, *mixed], fitted, say)
+        selected = Selection(evaluator).run()
+        manifest = Bundling(evaluator, selected, footprints).write(finish)
+        return BuildResult(tuple(fitted), selected, manifest)
 
 
 @contextmanager
-def opened(order: Order, say: Say = lambda _: None) -> Iterator[Workshop]:
-    """The workshop of an order, on this user's store and ledger."""
+def opened(request: BuildRequest, say: Say = lambda _: None) -> Iterator[VariantBuilder]:
+    """The builder of a request, on this user's store and ledger."""
     keep_memory()  # parts are run again and again; what they took is given back between them
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
-        yield Workshop(order, Store(cache_folder() / "store"), ledger, say)
+        yield VariantBuilder(request, Store(cache_folder() / "store"), ledger, say)
     finally:
         ledger.close()
 
@@ -81,7 +81,7 @@ def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) 
     Raises:
         InfeasibleError: none fits.
     """
-    placements = footprints.workshop.order.placements
+    placements = footprints.builder.request.placements
     return fit(
         possible,
         placements,
@@ -93,25 +93,25 @@ def fitting(footprints: Footprints, possible: Sequence[Mix], budget_bytes: int) 
     )
 
 
-def buildable(workshop: Workshop) -> list[Mix]:
-    """The mixes of an order all of whose variants the target's compiler takes, each graph once.
+def buildable(builder: VariantBuilder) -> list[Mix]:
+    """The mixes of a request all of whose variants the target's compiler takes, each graph once.
 
     A part without products of matrices is the same in w4 as in w8; it then counts as w8.
 
     Raises:
-        RefusedError: there are none.
+        UnsupportedGraphError: there are none.
     """
-    every = list(mixes(workshop.order.located.catalog, workshop.order.precisions))
+    every = list(mixes(builder.request.located.catalog, builder.request.precisions))
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
-    workshop.prepare(variants)
-    failed: dict[Variant, RefusedError] = {}
+    builder.prepare(variants)
+    failed: dict[Variant, UnsupportedGraphError] = {}
     seen: set[tuple[Role, str, str | None, str]] = set()
     kept: set[Variant] = set()
     for variant in variants:
         try:
-            made = workshop.made(variant)
-        except RefusedError as error:
-            workshop.say(f"left out: {error}")
+            made = builder.made(variant)
+        except UnsupportedGraphError as error:
+            builder.say(f"left out: {error}")
             failed[variant] = error
             continue
         key = (variant.role, variant.candidate, variant.partner, made.artifact.content)

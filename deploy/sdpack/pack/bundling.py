@@ -27,7 +27,7 @@ from sdpack.bundle import (
     Origin,
     Part,
     PlacementFigures,
-    Sampling,
+    SamplingDefaults,
     Tiles,
     plan_name,
     portable_name,
@@ -43,16 +43,22 @@ from sdpack.estimate import Estimate
 from sdpack.evaluate.rules import Fate, Outcome, Standing
 from sdpack.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
 from sdpack.onnx_file import MODEL_FILE
-from sdpack.pack.contest import FEWEST_FOR_KID, Contest
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
-from sdpack.pack.order import Order
+from sdpack.pack.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.recording import TOOLS, Recording
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection import SelectionResult
 from sdpack.pack.shapes import Piece
-from sdpack.pack.sources import SLICED_FILE, SPLIT_FILE, attending, split_of, versions
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.source_graphs import (
+    SLICED_FILE,
+    SPLIT_FILE,
+    fused_attention_graph,
+    split_of,
+    versions,
+)
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Role
 from sdpack.precision import Runtime
 from sdpack.tiles import HEAD_FILE, TAIL_FILE
@@ -72,17 +78,17 @@ PIPELINES = {
 class Bundling:
     """Writes the winner of a finished race."""
 
-    contest: Contest
+    evaluator: MixEvaluator
     selected: SelectionResult
     footprints: Footprints
 
     @property
-    def workshop(self) -> Workshop:
-        return self.contest.workshop
+    def builder(self) -> VariantBuilder:
+        return self.evaluator.builder
 
     @property
-    def order(self) -> Order:
-        return self.workshop.order
+    def request(self) -> BuildRequest:
+        return self.builder.request
 
     @property
     def outcome(self) -> Outcome:
@@ -90,7 +96,7 @@ class Bundling:
 
     @property
     def winner(self) -> Fitted:
-        return self.contest.fitted[self.outcome.winner]
+        return self.evaluator.fitted[self.outcome.winner]
 
     @property
     def denoiser(self) -> str:
@@ -104,7 +110,7 @@ class Bundling:
             finish: as of `write_bundle`.
         """
         manifest = self._manifest()
-        recording = Recording(self.contest, self.selected, self.footprints)
+        recording = Recording(self.evaluator, self.selected, self.footprints)
         kept = recording.record(manifest)
 
         def fill(folder: Path) -> None:
@@ -112,50 +118,50 @@ class Bundling:
             kept.write(folder / LEDGER)
             recording.write_contact_sheet(folder / CONTACT_SHEET)
 
-        return write_bundle(self.order.out, manifest, fill, finish)
+        return write_bundle(self.request.out, manifest, fill, finish)
 
     def _manifest(self) -> Manifest:
-        catalog, profile = self.order.located.catalog, self.order.profile
-        sampling = self.order.sampling_of(self.denoiser)
-        space = self.workshop.latents(self.winner.mix.decoder.candidate)
+        catalog, profile = self.request.located.catalog, self.request.profile
+        sampling = self.request.sampling_of(self.denoiser)
+        space = self.builder.latents(self.winner.mix.decoder.candidate)
         return Manifest(
-            name=self.order.out.resolve().name,
+            name=self.request.out.resolve().name,
             catalog=catalog.name,
             profile=profile,
             parts={variant.role: self._part(variant) for variant in self.winner.mix.variants},
             placement=PlacementFigures.of(self.winner.placement),
-            sampling=Sampling(
+            sampling=SamplingDefaults(
                 steps=sampling.steps,
                 other_steps=self._other_steps,
                 guidance_scale=sampling.guidance_scale,
                 guidance_rescale=sampling.guidance_rescale,
                 negative_prompt=sampling.negative_prompt,
-                height=self.order.height,
-                width=self.order.width,
-                sizes=self.order.sizes,
-                batch=self.order.batch,
+                height=self.request.height,
+                width=self.request.width,
+                sizes=self.request.sizes,
+                batch=self.request.batch,
             ),
             latents=LatentSpace(**asdict(space)),
-            conditioning=self.order.conditioning(self.denoiser),
+            conditioning=self.request.conditioning(self.denoiser),
             memory=self._memory(),
             evidence=self._evidence(),
             tools=versions(TOOLS),
         )
 
     def _part(self, variant: Variant) -> Part:
-        candidate = self.order.located.catalog.candidates(variant.role)[variant.candidate]
-        made = self.workshop.made(variant)
+        candidate = self.request.located.catalog.candidates(variant.role)[variant.candidate]
+        made = self.builder.made(variant)
         return Part(
             candidate=variant.candidate,
             precision=variant.precision,
             tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
-            layers=self.workshop.stored(variant),
-            islands=tuple(sorted(made.islands)),
+            layers=self.builder.stored(variant),
+            islands=tuple(sorted(made.fp32_nodes)),
             refused=tuple(sorted(made.refused)),
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),
-            parameters=self.workshop.checkpoint(variant.role, variant.candidate).parameters,
+            parameters=self.builder.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{self._portable(variant.role)}/{MODEL_FILE}",
             attending=self._attending(variant),
             **self._loaded(variant),
@@ -169,16 +175,16 @@ class Bundling:
             sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
             return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
         head, tail = engines
-        split = split_of(self.workshop.made(variant).artifact)
+        split = split_of(self.builder.made(variant).artifact)
         assert split is not None
         return {"tiles": Tiles(head=head, tail=tail, **asdict(split))}
 
     def _pieces(self, variant: Variant) -> tuple[Piece, ...]:
-        return self.workshop.pieces(variant, self.winner.placement)
+        return self.builder.pieces(variant, self.winner.placement)
 
     def _engine(self, variant: Variant, piece: Piece) -> Engine:
         graph = f"{self._portable(variant.role)}/{piece.file}"
-        planned = self.order.profile.runtime is Runtime.TENSORRT_RTX
+        planned = self.request.profile.runtime is Runtime.TENSORRT_RTX
         return Engine(
             graph=graph,
             plan=plan_name(variant.role, graph) if planned else None,
@@ -186,7 +192,7 @@ class Bundling:
         )
 
     def _bridge(self, variant: Variant) -> Origin | None:
-        bridge = self.workshop.bridge(variant)
+        bridge = self.builder.bridge(variant)
         if bridge is None:
             return None
         return Origin(source=str(bridge.source), licence=bridge.licence)
@@ -194,7 +200,7 @@ class Bundling:
     def _memory(self) -> MemoryFigures:
         peak = self.winner.peak
         return MemoryFigures(
-            budget_bytes=self.order.budget,
+            budget_bytes=self.request.budget,
             predicted_bytes=peak.bytes,
             predicted_from=self.footprints.foresight,
             weights=dict(peak.weights),
@@ -207,12 +213,12 @@ class Bundling:
         number = self.outcome.winner
         seen = next(s.prompts for s in self.outcome.standings if s.arm == number)
         return Evidence(
-            metric=self.contest.metric,
-            measured_on=self.contest.measured_on,
-            quality=_estimated(self.contest.quality(number, seen), seen),
+            metric=self.evaluator.metric,
+            measured_on=self.evaluator.measured_on,
+            quality=_estimated(self.evaluator.quality(number, seen), seen),
             kid=self._distance(number, seen) if self._has_distance(seen) else None,
-            tiled_difference=self.contest.tiled_difference(number),
-            mixes=len(self.contest.fitted),
+            tiled_difference=self.evaluator.tiled_difference(number),
+            mixes=len(self.evaluator.fitted),
             pictures=self.selected.pictures,
             rule=self._rule(),
             screening=self._screening(),
@@ -222,7 +228,7 @@ class Bundling:
         )
 
     def _rule(self) -> SelectionRule:
-        rules = self.contest.rules
+        rules = self.evaluator.rules
         return SelectionRule(
             prefer=rules.prefer.value,
             basis=self.outcome.basis.value,
@@ -232,10 +238,10 @@ class Bundling:
         )
 
     def _has_distance(self, seen: int) -> bool:
-        return seen >= FEWEST_FOR_KID and self.contest.has_real_pictures
+        return seen >= FEWEST_FOR_KID and self.evaluator.has_real_pictures
 
     def _distance(self, number: int, seen: int) -> Estimated:
-        return _estimated(self.contest.distance(number, seen), seen)
+        return _estimated(self.evaluator.distance(number, seen), seen)
 
     def _screening(self) -> Screening | None:
         screened = self.selected.screened
@@ -244,7 +250,7 @@ class Bundling:
         left = set(screened.left)
         out = {
             str(fitted.mix): round(float(screened.foretold[number]), 6)
-            for number, fitted in enumerate(self.contest.fitted)
+            for number, fitted in enumerate(self.evaluator.fitted)
             if number not in left
         }
         return Screening(error=screened.error, checked=screened.checked, foretold=out)
@@ -255,8 +261,8 @@ class Bundling:
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
         timed = listed and standing.fate is not Fate.BROKEN
-        fitted = self.contest.fitted[standing.arm]
-        quality = self.contest.quality(standing.arm, standing.prompts)
+        fitted = self.evaluator.fitted[standing.arm]
+        quality = self.evaluator.quality(standing.arm, standing.prompts)
         return StandingFigures(
             mix=str(fitted.mix),
             placement=str(fitted.placement),
@@ -264,60 +270,60 @@ class Bundling:
             size_bytes=fitted.size_bytes,
             weights={v.role: self._weight_bytes(fitted, v) for v in fitted.mix.variants},
             fate=standing.fate.value,
-            lost_to=str(self.contest.fitted[standing.to].mix),
+            lost_to=str(self.evaluator.fitted[standing.to].mix),
             quality=_estimated(quality, standing.prompts),
             difference=standing.difference,
             low=_finite(standing.low),
             high=_finite(standing.high),
-            latency_s=self.contest.latency_s(standing.arm) if timed else None,
+            latency_s=self.evaluator.latency_s(standing.arm) if timed else None,
         )
 
     def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:
         return self.footprints.of(variant, fitted.placement).weight_bytes
 
     def _attending(self, variant: Variant) -> str | None:
-        name = attending(self.workshop.made(variant).artifact).name
+        name = fused_attention_graph(self.builder.made(variant).artifact).name
         return None if name == MODEL_FILE else f"{self._portable(variant.role)}/{name}"
 
     def _portable(self, role: Role) -> str:
         """The folder of a role's portable graph in the bundle."""
-        denoiser = self.workshop.checkpoint(Role.DENOISER, self.denoiser)
+        denoiser = self.builder.checkpoint(Role.DENOISER, self.denoiser)
         return f"{ONNX}/{portable_name(role, denoiser.class_name)}"
 
     def _fill(self, folder: Path) -> None:
         for variant in self.winner.mix.variants:
             self._fill_part(folder, variant)
             if variant.role.encodes_text:
-                tokenizer = self.workshop.tokenizer_folder(variant.candidate)
+                tokenizer = self.builder.tokenizer_folder(variant.candidate)
                 shutil.copytree(tokenizer, folder / tokenizer_name(variant.role))
-        sampling = self.order.sampling_of(self.denoiser)
-        scheduler = self.order.folder(sampling.scheduler)
+        sampling = self.request.sampling_of(self.denoiser)
+        scheduler = self.request.folder(sampling.scheduler)
         shutil.copytree(scheduler, folder / ONNX / "scheduler")
         (folder / ONNX / "model_index.json").write_text(self._index(scheduler))
         self._write_samplers(folder)
-        samples = self.contest.samples(self.outcome.winner)
+        samples = self.evaluator.samples(self.outcome.winner)
         Image.fromarray(samples).save(folder / SAMPLES, optimize=True)
 
     def _write_samplers(self, folder: Path) -> None:
         """A table for each number of steps, and more where a schedule depends on the size."""
-        rows = self.order.latent_sizes(Role.DENOISER, self.denoiser)
+        rows = self.request.latent_sizes(Role.DENOISER, self.denoiser)
         for steps in (None, *self._other_steps):
-            usual = self.workshop.sampler(self.denoiser, steps=steps).to_json()
+            usual = self.builder.sampler(self.denoiser, steps=steps).to_json()
             (folder / sampler_name(steps=steps)).write_text(json.dumps(usual) + "\n")
-            for size, latents in zip(self.order.sizes, rows, strict=True):
-                table = self.workshop.sampler(self.denoiser, latents, steps).to_json()
+            for size, latents in zip(self.request.sizes, rows, strict=True):
+                table = self.builder.sampler(self.denoiser, latents, steps).to_json()
                 if table != usual:
                     (folder / sampler_name(size, steps)).write_text(json.dumps(table) + "\n")
 
     @cached_property
     def _other_steps(self) -> tuple[int, ...]:
         """Numbers of steps the scheduler can do besides those that are measured."""
-        own = self.order.sampling_of(self.denoiser).steps
+        own = self.request.sampling_of(self.denoiser).steps
         return tuple(steps for steps in OTHER_STEPS if steps != own and self._can_do(steps))
 
     def _can_do(self, steps: int) -> bool:
         try:
-            self.workshop.sampler(self.denoiser, steps=steps)
+            self.builder.sampler(self.denoiser, steps=steps)
         except SchedulerError:
             return False
         return True
@@ -325,7 +331,7 @@ class Bundling:
     def _index(self, scheduler: Path) -> str:
         """What optimum's ONNX Runtime pipelines read first: the class of each part."""
         config = json.loads((scheduler / "scheduler_config.json").read_text())
-        family = self.order.conditioning(self.denoiser).family
+        family = self.request.conditioning(self.denoiser).family
         index: dict[str, Any] = {
             "_class_name": PIPELINES[family],
             "_diffusers_version": versions(("diffusers",))["diffusers"],
@@ -341,7 +347,7 @@ class Bundling:
             role = variant.role
             library = "transformers" if role.encodes_text else "diffusers"
             name = Path(self._portable(role)).name.removesuffix("_decoder")
-            named = self.workshop.checkpoint(role, variant.candidate).class_name
+            named = self.builder.checkpoint(role, variant.candidate).class_name
             index[name] = [library, named]
             if role.encodes_text:
                 tokenizer = Path(tokenizer_name(role)).name
@@ -351,20 +357,20 @@ class Bundling:
     def _fill_part(self, folder: Path, variant: Variant) -> None:
         target = folder / self._portable(variant.role)
         target.mkdir(parents=True)
-        made = self.workshop.made(variant).artifact
-        self.workshop.store.check(made)
+        made = self.builder.made(variant).artifact
+        self.builder.store.check(made)
         used = {piece.file for piece in self._pieces(variant)}
         unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - used
         for name in set(made.files) - unused:
             shutil.copyfile(made.path(name), target / name)
-        checkpoint = self.workshop.checkpoint(variant.role, variant.candidate)
+        checkpoint = self.builder.checkpoint(variant.role, variant.candidate)
         shutil.copyfile(checkpoint.folder / "config.json", target / "config.json")
         for piece in self._pieces(variant):
             plan = self._engine(variant, piece).plan
             if plan is not None:
                 (folder / ENGINES).mkdir(exist_ok=True)
-                built = self.workshop.plan_artifact(variant, piece)
-                self.workshop.store.check(built)
+                built = self.builder.plan_artifact(variant, piece)
+                self.builder.store.check(built)
                 shutil.copyfile(built.path(PLAN_FILE), folder / plan)
 
 

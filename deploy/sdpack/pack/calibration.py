@@ -18,14 +18,21 @@ from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix, Variant, in_precisions
-from sdpack.pack.sources import REVISION, Sources, attending, part_words, versions, words
+from sdpack.pack.source_graphs import (
+    REVISION,
+    SourceGraphs,
+    fused_attention_graph,
+    part_words,
+    versions,
+    words,
+)
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.progress import counted
 from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
-from sdpack.runtime.text import encoder_inputs
+from sdpack.runtime.text_embeddings import encoder_inputs
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512
@@ -53,9 +60,9 @@ class _Drawing:
 
 @dataclass
 class Calibration:
-    """Sees what flows through the graphs of one order."""
+    """Sees what flows through the graphs of a request."""
 
-    sources: Sources
+    sources: SourceGraphs
     _last: _Drawing | None = field(default=None, init=False)
 
     def observed(self, variant: Variant) -> Observed:
@@ -91,7 +98,11 @@ class Calibration:
         The scores of all pairs of a large picture's tokens are too many to look at; what computes
         attention as one operator holds them in fp32.
         """
-        return attending(graph) if self.sources.order.is_large else graph.path(MODEL_FILE)
+        return (
+            fused_attention_graph(graph)
+            if self.sources.request.is_large
+            else graph.path(MODEL_FILE)
+        )
 
     def gains(self, variant: Variant) -> dict[str, float]:
         """What share of its layers' errors comes out of a variant's part (`found_gains`)."""
@@ -99,7 +110,7 @@ class Calibration:
         inputs = {
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
-            "probing": {**PROBING, "decoded": PROBED_SIDE if self.sources.order.is_large else 0},
+            "probing": {**PROBING, "decoded": PROBED_SIDE if self.sources.request.is_large else 0},
             "tools": versions(OBSERVERS),
             "revision": REVISION,
         }
@@ -123,7 +134,7 @@ class Calibration:
         A decoder enlarges what it is given: of a large picture a few latent pixels are enough.
         """
         batches = self.batches(variant)
-        if variant.role is Role.DECODER and self.sources.order.is_large:
+        if variant.role is Role.DECODER and self.sources.request.is_large:
             return [middle_of(batch, PROBED_SIDE) for batch in batches]
         return batches
 
@@ -135,14 +146,14 @@ class Calibration:
     def _inputs(self, variant: Variant) -> dict[str, Any]:
         reference, sources = self.reference(variant), self.sources
         denoiser = reference.denoiser.candidate
-        sampling = sources.order.sampling_of(denoiser)
+        sampling = sources.request.sampling_of(denoiser)
         return {
             "texts": self._texts,
             "pictures": [self._pictures, self._steps],
             "sampler": digest(sources.sampler(denoiser).to_json()),
-            "conditioning": sources.order.conditioning(denoiser).model_dump(mode="json"),
+            "conditioning": sources.request.conditioning(denoiser).model_dump(mode="json"),
             "guidance_scale": sampling.guidance_scale,
-            "size": [sources.order.height, sources.order.width],
+            "size": [sources.request.height, sources.request.width],
             "with": [sources.graph(v).content for v in reference.variants],
             "tokenizers": [
                 sources.tokenizer_content(v.candidate)
@@ -207,7 +218,7 @@ class Calibration:
     def _read(self, variant: Variant, reference: Mix) -> Iterator[Arrays]:
         """What a text encoder is given for the calibration prompts."""
         tokenizer = self.sources.tokenizer(variant.candidate)
-        conditioning = self.sources.order.conditioning(reference.denoiser.candidate)
+        conditioning = self.sources.request.conditioning(reference.denoiser.candidate)
         for texts in _cut(self._texts, BATCH):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
@@ -230,12 +241,12 @@ class Calibration:
         """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
         all of a large picture takes gigabytes.
         """
-        return dict(middle_of(given, DECODED_SIDE)) if self.sources.order.is_large else given
+        return dict(middle_of(given, DECODED_SIDE)) if self.sources.request.is_large else given
 
     def _thinned(self, given: Arrays, place: int) -> Arrays:
         """Of a large picture one row: by turns the half without guidance, and that with it."""
         rows = len(given["sample"])
-        if not self.sources.order.is_large or rows == 1:
+        if not self.sources.request.is_large or rows == 1:
             return given
         row = place % 2 * (rows // 2)
         return {
@@ -245,19 +256,21 @@ class Calibration:
 
     @property
     def _steps(self) -> int:
-        return FEW_STEPS if self.sources.order.is_large else STEPS
+        return FEW_STEPS if self.sources.request.is_large else STEPS
 
     @property
     def _pictures(self) -> int:
         """How many are drawn: fewer of larger ones."""
-        order = self.sources.order
-        return max(FEWEST_PICTURES, MOST_PICTURES * BATCH_PIXELS // (order.height * order.width))
+        request = self.sources.request
+        return max(
+            FEWEST_PICTURES, MOST_PICTURES * BATCH_PIXELS // (request.height * request.width)
+        )
 
     def _requests(self, reference: Mix, count: int) -> list[Request]:
         """Of the first calibration prompts, picture number i from seed i."""
-        order = self.sources.order
-        sampling = self.sources.order.sampling_of(reference.denoiser.candidate)
-        size = max(1, BATCH * BATCH_PIXELS // (order.height * order.width))
+        request = self.sources.request
+        sampling = self.sources.request.sampling_of(reference.denoiser.candidate)
+        size = max(1, BATCH * BATCH_PIXELS // (request.height * request.width))
         found: list[Request] = []
         for first in range(0, min(count, len(self._texts)), size):
             prompts = self._texts[first : min(first + size, count)]
@@ -266,8 +279,8 @@ class Calibration:
                     prompts,
                     list(range(first, first + len(prompts))),
                     sampling.guidance_scale,
-                    order.height,
-                    order.width,
+                    request.height,
+                    request.width,
                     guidance_rescale=sampling.guidance_rescale,
                 )
             )
@@ -283,7 +296,7 @@ class Calibration:
         observe: Callable[[Arrays], None] | None = None,
     ) -> Pipeline:
         sources, denoiser = self.sources, reference.denoiser.candidate
-        paths = {v.role: attending(sources.graph(v)) for v in reference.variants}
+        paths = {v.role: fused_attention_graph(sources.graph(v)) for v in reference.variants}
         opened = {**paths, **replaced}
         return Pipeline(
             {role: partial(onnxruntime.load, opened[role], emulate=True) for role in opened},
@@ -294,7 +307,7 @@ class Calibration:
             },
             lambda _: sources.sampler(denoiser),
             sources.latents(reference.decoder.candidate),
-            conditioning=sources.order.conditioning(denoiser),
+            conditioning=sources.request.conditioning(denoiser),
             observe=observe,
         )
 

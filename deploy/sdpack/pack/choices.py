@@ -7,29 +7,29 @@ from collections.abc import Iterator, Sequence
 from sdpack.pack.allocate import Allocation, Choice, Option
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.sensitivity import Sensitivities
-from sdpack.pack.workshop import KEPT, Workshop
+from sdpack.pack.variant_builder import KEPT, VariantBuilder
 from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import MIXABLE, UNIFORM, Number, Scheme
 
 
 class Choices:
-    """The allocator's choices for the parts of one order, each part's listed once.
+    """The allocator's choices for the parts of a request, each part's listed once.
 
     Attributes:
         shared: none but the schemes of uniform variants, whose layers are rounded already.
     """
 
-    def __init__(self, workshop: Workshop, shared: bool = False) -> None:
-        self.workshop = workshop
+    def __init__(self, builder: VariantBuilder, shared: bool = False) -> None:
+        self.builder = builder
         self.shared = shared
-        self.sensitivities = Sensitivities(workshop)
+        self.sensitivities = Sensitivities(builder)
         self._listed_for: dict[Variant, list[Choice]] = {}
 
     @property
     def offered(self) -> list[Scheme]:
         """What a layer may be stored in besides as it is computed; the order's precisions tell."""
-        allowed = self.workshop.order.precisions
+        allowed = self.builder.request.precisions
         has = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
         return [scheme for scheme in MIXABLE if has[scheme.number] in allowed]
 
@@ -46,8 +46,8 @@ class Choices:
 
     def stored(self, variant: Variant) -> int:
         """Bytes of a uniform variant's layers, as the allocator counts them."""
-        made = self.workshop.made(variant)
-        schemes = self.workshop.schemes(variant, made.refused)
+        made = self.builder.made(variant)
+        schemes = self.builder.schemes(variant, made.refused)
         total = 0
         for choice in self.of(variant):
             name = choice.name.removeprefix(f"{choice.part}/")
@@ -69,7 +69,7 @@ class Choices:
         made = []
         for base in widest.variants:
             role = base.role
-            sizes = sum(layer.size for layer in layers(self.workshop.model(base)))
+            sizes = sum(layer.size for layer in layers(self.builder.model(base)))
             made.append(
                 Variant(
                     role,
@@ -83,12 +83,12 @@ class Choices:
         return Mix(tuple(made))
 
     def _listed(self, mixed: Variant) -> Iterator[Choice]:
-        runtime = self.workshop.profile.runtime
+        runtime = self.builder.profile.runtime
         arithmetic = computed_in(runtime, Precision.MIXED)
         wide = weight_bits(arithmetic) // 8
         refused = self._refused(mixed)
         costs = self.sensitivities.costs(mixed, self.offered)
-        for layer in layers(self.workshop.model(mixed)):
+        for layer in layers(self.builder.model(mixed)):
             options = [Option(KEPT, layer.size * wide, 0.0)]
             if layer.name not in refused:
                 for scheme, (had, cost) in costs.get(layer.name, {}).items():
@@ -100,7 +100,7 @@ class Choices:
         """Layers the compiler would not take in one of the uniform variants."""
         found: frozenset[str] = frozenset()
         for precision in (Precision.W8, Precision.W4):
-            if precision in self.workshop.order.precisions:
+            if precision in self.builder.request.precisions:
                 uniform = Variant(mixed.role, mixed.candidate, precision, mixed.partner)
-                found |= self.workshop.made(uniform).refused
+                found |= self.builder.made(uniform).refused
         return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint, Peak, predicted_peak
 from sdpack.pack.mix import Mix, Variant
 from sdpack.placement import Placement, Role
@@ -79,7 +79,7 @@ def fit(
         for rank, placement in enumerate(placements):
             try:
                 peak = peak_of(mix, placement, footprints, fixed_bytes)
-            except RefusedError:
+            except UnsupportedGraphError:
                 continue
             weight = peak.bytes if weight is None else weight
             fitted = Fitted(mix, placement, peak, weight, rank)

@@ -22,14 +22,14 @@ from typing import Any
 import onnx_ir as ir
 
 from sdpack.bundle import Foresight
-from sdpack.errors import RefusedError
+from sdpack.errors import UnsupportedGraphError
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, probe_tiled, process_bytes
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Piece, Sizes
-from sdpack.pack.sources import split_of, stored_bytes, versions
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.source_graphs import split_of, stored_bytes, versions
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Placement
 from sdpack.precision import Runtime
 from sdpack.tiles import LATENTS
@@ -46,10 +46,10 @@ REVISION = 5  # of this module's ways to measure; a change makes earlier figures
 
 @dataclass
 class Footprints:
-    """Footprints of one order's variants, each found once."""
+    """Footprints of a request's variants, each found once."""
 
-    workshop: Workshop
-    _known: dict[tuple[Variant, Placement], Footprint | RefusedError] = field(
+    builder: VariantBuilder
+    _known: dict[tuple[Variant, Placement], Footprint | UnsupportedGraphError] = field(
         default_factory=dict, init=False
     )
     _passed: dict[tuple[Path, tuple[tuple[str, Sizes], ...]], int] = field(
@@ -59,7 +59,7 @@ class Footprints:
     @property
     def foresight(self) -> Foresight:
         """Where the figures come from."""
-        match self.workshop.profile.runtime:
+        match self.builder.profile.runtime:
             case Runtime.TENSORRT_RTX:
                 return Foresight.PLAN
             case Runtime.ONNXRUNTIME_CPU:
@@ -70,16 +70,16 @@ class Footprints:
         """What a variant takes under a placement.
 
         Raises:
-            RefusedError: the compiler does not take it so.
+            UnsupportedGraphError: the compiler does not take it so.
         """
         key = (variant, placement)
         if key not in self._known:
             try:
                 self._known[key] = self._find(variant, placement)
-            except RefusedError as error:
+            except UnsupportedGraphError as error:
                 self._known[key] = error
         found = self._known[key]
-        if isinstance(found, RefusedError):
+        if isinstance(found, UnsupportedGraphError):
             raise found
         return found
 
@@ -90,29 +90,29 @@ class Footprints:
         """
         if self.foresight is Foresight.PROBE:
             return 0
-        return int(LEAST_SHARE * stored_bytes(self.workshop.made(variant).artifact))
+        return int(LEAST_SHARE * stored_bytes(self.builder.made(variant).artifact))
 
     def size_bytes(self, mix: Mix) -> int | None:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
         if self.foresight is not Foresight.PROBE:
             return None
-        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
+        return sum(stored_bytes(self.builder.made(variant).artifact) for variant in mix.variants)
 
     @property
     def fixed_bytes(self) -> int:
         """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
         if self.foresight is not Foresight.PROBE:
             return 0
-        encoder = next(iter(self.workshop.located.catalog.text_encoders))
-        inputs = {"tokenizer": self.workshop.tokenizer_content(encoder)}
+        encoder = next(iter(self.builder.located.catalog.text_encoders))
+        inputs = {"tokenizer": self.builder.tokenizer_content(encoder)}
         known = self._remembered("process", inputs)
         if known is None:
-            known = {"bytes": process_bytes(self.workshop.tokenizer_folder(encoder))}
+            known = {"bytes": process_bytes(self.builder.tokenizer_folder(encoder))}
             self._remember("process", inputs, known)
         return int(known["bytes"])
 
     def _find(self, variant: Variant, placement: Placement) -> Footprint:
-        pieces = self.workshop.pieces(variant, placement)
+        pieces = self.builder.pieces(variant, placement)
         match self.foresight:
             case Foresight.PLAN:
                 return one_after_the_other([self._planned(variant, piece) for piece in pieces])
@@ -122,7 +122,7 @@ class Footprints:
 
     def _planned(self, variant: Variant, piece: Piece) -> Footprint:
         """A plan's weights and scratch, and its inputs and outputs, which scratch does not hold."""
-        plan = self.workshop.plan(variant, piece)
+        plan = self.builder.plan(variant, piece)
         path = self._graph(variant, piece)
         key = (path, tuple(sorted(piece.largest.items())))
         if key not in self._passed:
@@ -131,10 +131,10 @@ class Footprints:
         return Footprint(plan.weight_bytes, plan.activation_bytes + self._passed[key])
 
     def _graph(self, variant: Variant, piece: Piece) -> Path:
-        return self.workshop.made(variant).artifact.path(piece.file)
+        return self.builder.made(variant).artifact.path(piece.file)
 
     def _probed(self, variant: Variant, placement: Placement, pieces: Sequence[Piece]) -> Footprint:
-        made = self.workshop.made(variant)
+        made = self.builder.made(variant)
         if len(pieces) == 1:
             shapes = {name: list(shape) for name, shape in pieces[0].largest.items()}
             inputs: dict[str, Any] = {"graph": made.artifact.content, "shapes": shapes}
@@ -144,7 +144,7 @@ class Footprints:
         assert tile is not None
         head, tail = (self._graph(variant, piece) for piece in pieces)
         found = []
-        for latents in self.workshop.shapes.tiled_latents(variant, placement, split):
+        for latents in self.builder.shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
             inputs = {"graph": made.artifact.content, "shapes": shapes, "tile": tile}
             look = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
@@ -157,16 +157,16 @@ class Footprints:
         """What a probe sees, looked at once."""
         known = self._remembered("footprint", inputs)
         if known is None:
-            self.workshop.say(f"measuring what {variant} takes")
+            self.builder.say(f"measuring what {variant} takes")
             known = asdict(look())
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint
 
     def _remembered(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-        return self.workshop.ledger.find(kind, {**inputs, **self._here()})
+        return self.builder.ledger.find(kind, {**inputs, **self._here()})
 
     def _remember(self, kind: str, inputs: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-        self.workshop.ledger.record(kind, {**inputs, **self._here()}, value)
+        self.builder.ledger.record(kind, {**inputs, **self._here()}, value)
 
     def _here(self) -> dict[str, Any]:
         """What a measured figure depends on besides what was measured."""
@@ -179,7 +179,7 @@ class Footprints:
 
     def _read_off(self, variant: Variant, piece: Piece) -> Footprint:
         found = graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
-        if self.workshop.profile.runtime is not Runtime.ONNXRUNTIME_CUDA:
+        if self.builder.profile.runtime is not Runtime.ONNXRUNTIME_CUDA:
             return found
         live = CUDA_TIMES_LIVE * found.activation_bytes
         return Footprint(found.weight_bytes, live, session_bytes=CUDA_SESSION_BYTES)

@@ -17,15 +17,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.allocate import Allocation, Choice, Limit, allocate
 from sdpack.pack.choices import Choices
 from sdpack.pack.fit import peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.sources import stored_bytes
-from sdpack.pack.workshop import KEPT
+from sdpack.pack.source_graphs import stored_bytes
+from sdpack.pack.variant_builder import KEPT
 from sdpack.placement import Loading, Placement, Role
 
 MOST = 6  # sets of parts
@@ -48,9 +48,9 @@ class Proposals:
     budget_bytes: int
 
     def __post_init__(self) -> None:
-        self.workshop = self.footprints.workshop
-        self.choices = Choices(self.workshop)
-        self.shared = Choices(self.workshop, shared=True)
+        self.builder = self.footprints.builder
+        self.choices = Choices(self.builder)
+        self.shared = Choices(self.builder, shared=True)
 
     def mixes(self) -> Iterator[Mix]:
         """The mixed mixes worth a race: each fills the budget, or nearly.
@@ -61,7 +61,7 @@ class Proposals:
             return
         found = 0
         for widest, least in self._widest():
-            quick = self.workshop.order.is_large and least * ROOMY <= self.budget_bytes
+            quick = self.builder.request.is_large and least * ROOMY <= self.budget_bytes
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
                 found += 1
@@ -80,7 +80,7 @@ class Proposals:
         sets: dict[tuple[tuple[Role, str], ...], list[Mix]] = {}
         for mix in self.possible:
             sets.setdefault(mix.candidates, []).append(mix)
-        placements = self.workshop.order.placements
+        placements = self.builder.request.placements
         tight = []
         for mixes in sets.values():
             ordered = sorted(mixes, key=lambda mix: (self._weight(mix), mix))
@@ -91,16 +91,16 @@ class Proposals:
         return sorted(tight, key=lambda found: (-self._parameters(found[0]), str(found[0])))
 
     def _weight(self, mix: Mix) -> int:
-        return sum(stored_bytes(self.workshop.made(variant).artifact) for variant in mix.variants)
+        return sum(stored_bytes(self.builder.made(variant).artifact) for variant in mix.variants)
 
     def _parameters(self, mix: Mix) -> int:
-        return sum(self.workshop.checkpoint(*part).parameters for part in mix.candidates)
+        return sum(self.builder.checkpoint(*part).parameters for part in mix.candidates)
 
     def _peak_or_more(self, mix: Mix, placement: Placement) -> float:
         """What a mix takes, or more than there is where the compiler does not take it."""
         try:
             return self._peak(mix, placement)
-        except RefusedError:
+        except UnsupportedGraphError:
             return math.inf
 
     def _peak(self, mix: Mix, placement: Placement) -> int:
@@ -109,13 +109,13 @@ class Proposals:
 
     def _proposed(self, widest: Mix, choices: Choices) -> Mix | None:
         """The best mixed mix of one set of parts, in the fastest placement in which one fits."""
-        for placement in self.workshop.order.placements:
+        for placement in self.builder.request.placements:
             try:
                 mix = self._filled(widest, placement, choices)
                 if mix is not None:
                     return mix
-            except (InfeasibleError, RefusedError) as error:
-                self.workshop.say(f"no mixed {widest.denoiser.candidate} {placement}: {error}")
+            except (InfeasibleError, UnsupportedGraphError) as error:
+                self.builder.say(f"no mixed {widest.denoiser.candidate} {placement}: {error}")
         return None
 
     def _filled(self, widest: Mix, placement: Placement, choices: Choices) -> Mix | None:
@@ -125,7 +125,7 @@ class Proposals:
 
         Raises:
             InfeasibleError: the layers do not fit however they are stored.
-            RefusedError: the compiler refuses what was allocated.
+            UnsupportedGraphError: the compiler refuses what was allocated.
         """
         listed = choices.of_mix(widest)
         room = self._room(widest, placement, choices)
@@ -196,7 +196,7 @@ class Proposals:
             for other in mix.variants
             if (other.role, other.candidate, other.partner) == part
         }
-        return min(own, key=lambda v: (stored_bytes(self.workshop.made(v).artifact), v))
+        return min(own, key=lambda v: (stored_bytes(self.builder.made(v).artifact), v))
 
 
 def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:

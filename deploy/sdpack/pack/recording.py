@@ -15,17 +15,17 @@ import numpy as np
 from PIL import Image
 
 from sdpack.bundle import Manifest, Origin, PlacementFigures
-from sdpack.errors import BrokenPictureError, EngineError, RefusedError
+from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
 from sdpack.evaluate.rules import Fate, Standing
-from sdpack.evaluate.studio import Ensemble
+from sdpack.evaluate.runner import PipelineSpec
 from sdpack.ledger import Ledger, Measurement, write_rows
-from sdpack.pack.contest import Contest, sheet
 from sdpack.pack.fit import Fitted, peak_of
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.mix_evaluator import MixEvaluator, sheet
 from sdpack.pack.selection import SelectionResult
-from sdpack.pack.sources import EXPORTERS, versions
-from sdpack.pack.workshop import QUANTIZERS
+from sdpack.pack.source_graphs import EXPORTERS, versions
+from sdpack.pack.variant_builder import QUANTIZERS
 from sdpack.placement import Placement
 from sdpack.precision import Precision
 from sdpack.record import (
@@ -38,7 +38,7 @@ from sdpack.record import (
     Entrant,
     PartFigures,
     PeakFigures,
-    Screened,
+    ScreeningFigures,
     Shown,
 )
 from sdpack.runtime.pipeline import Pictures
@@ -53,9 +53,9 @@ TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
 
 @dataclass(frozen=True)
 class Recording:
-    """Keeps what a contest came to."""
+    """Keeps what a evaluator came to."""
 
-    contest: Contest
+    evaluator: MixEvaluator
     selected: SelectionResult
     footprints: Footprints
 
@@ -66,16 +66,16 @@ class Recording:
             manifest: of the bundle, which says the same of the winner.
         """
         rows = list(self._rows)  # drawing them may score mixes that are then entrants
-        fitted = {each.mix: each for each in self.contest.fitted}
-        standings = {self.contest.fitted[s.arm].mix: s for s in self.selected.outcome.standings}
+        fitted = {each.mix: each for each in self.evaluator.fitted}
+        standings = {self.evaluator.fitted[s.arm].mix: s for s in self.selected.outcome.standings}
         roster = Roster(
-            self.contest,
+            self.evaluator,
             self.footprints,
-            self.contest.drawn,
+            self.evaluator.drawn,
             fitted,
             standings,
-            self.contest.timed,
-            self.contest.distances,
+            self.evaluator.timed,
+            self.evaluator.distances,
         )
         found = BuildRecord(
             **roster.fields(manifest.name),
@@ -91,7 +91,7 @@ class Recording:
             ),
             shown_prompts=len(self._numbers),
         )
-        return keep(self.contest, BUILD, found, {"budget_bytes": found.memory.budget_bytes})
+        return keep(self.evaluator, BUILD, found, {"budget_bytes": found.memory.budget_bytes})
 
     def write_contact_sheet(self, path: Path) -> None:
         """The same prompts and noise through the mixes people ask about, a row of each."""
@@ -100,12 +100,12 @@ class Recording:
 
     @property
     def _winner(self) -> Fitted:
-        return self.contest.fitted[self.selected.outcome.winner]
+        return self.evaluator.fitted[self.selected.outcome.winner]
 
     @cached_property
     def _numbers(self) -> range:
         """The prompts on the contact sheet."""
-        return range(min(len(self.contest.first_round), self.contest.few or PICTURES))
+        return range(min(len(self.evaluator.first_round), self.evaluator.few or PICTURES))
 
     @cached_property
     def _rows(self) -> list[_Row]:
@@ -116,7 +116,7 @@ class Recording:
         ]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
-            asked["the runner-up"] = self.contest.fitted[nearest.arm].mix
+            asked["the runner-up"] = self.evaluator.fitted[nearest.arm].mix
         for precision in UNIFORM:
             mix = self._uniform(precision)
             if mix is not None:
@@ -131,27 +131,27 @@ class Recording:
 
     def _pictures_of(self, mix: Mix) -> Pictures | None:
         """Of a mix; one that was not scored is, where that is cheap."""
-        if mix not in self.contest.drawn and self.contest.few is None:
+        if mix not in self.evaluator.drawn and self.evaluator.few is None:
             try:
-                self.contest.scores([mix], self.contest.first_round)
+                self.evaluator.scores([mix], self.evaluator.first_round)
             except EngineError as error:
-                self.contest.say(f"not on the contact sheet: {error}")
+                self.evaluator.say(f"not on the contact sheet: {error}")
                 return None
-        scored = mix in self.contest.drawn
-        numbers = self.contest.first_round if scored else list(self._numbers)
-        return self._pictures(self.contest.ensemble(mix), numbers)
+        scored = mix in self.evaluator.drawn
+        numbers = self.evaluator.first_round if scored else list(self._numbers)
+        return self._pictures(self.evaluator.spec(mix), numbers)
 
     def _in_fp32(self) -> Pictures | None:
         """Of the winner's parts in fp32; where there is no judge they were drawn already."""
-        judged = self.contest.is_judged
-        numbers = list(self._numbers) if judged else self.contest.first_round
-        return self._pictures(self.contest.reference(self._winner.mix), numbers)
+        judged = self.evaluator.is_judged
+        numbers = list(self._numbers) if judged else self.evaluator.first_round
+        return self._pictures(self.evaluator.reference(self._winner.mix), numbers)
 
-    def _pictures(self, ensemble: Ensemble, numbers: Sequence[int]) -> Pictures | None:
+    def _pictures(self, spec: PipelineSpec, numbers: Sequence[int]) -> Pictures | None:
         try:
-            return self.contest.studio.pictures(ensemble, numbers, len(self._numbers))
+            return self.evaluator.runner.pictures(spec, numbers, len(self._numbers))
         except (BrokenPictureError, EngineError) as error:
-            self.contest.say(f"not on the contact sheet: {error}")
+            self.evaluator.say(f"not on the contact sheet: {error}")
             return None
 
     def _uniform(self, precision: Precision) -> Mix | None:
@@ -160,18 +160,18 @@ class Recording:
         return next(
             (
                 mix
-                for mix in self.contest.possible
-                if mix.candidates == parts and self.contest.workshop.is_in(mix, precision)
+                for mix in self.evaluator.possible
+                if mix.candidates == parts and self.evaluator.builder.is_in(mix, precision)
             ),
             None,
         )
 
-    def _screened(self) -> Screened | None:
+    def _screened(self) -> ScreeningFigures | None:
         screened = self.selected.screened
         if screened is None:
             return None
-        out = len(self.contest.fitted) - len(screened.left)
-        return Screened(left_out=out, error=screened.error, checked=screened.checked)
+        out = len(self.evaluator.fitted) - len(screened.left)
+        return ScreeningFigures(left_out=out, error=screened.error, checked=screened.checked)
 
 
 @dataclass(frozen=True)
@@ -191,10 +191,10 @@ class Roster:
         drawn: the mixes, and on how many prompts each was scored.
         fitted: how each that fits is run.
         standings: of those that raced.
-        timed, distances: as a contest has them.
+        timed, distances: as a evaluator has them.
     """
 
-    contest: Contest
+    evaluator: MixEvaluator
     footprints: Footprints
     drawn: Mapping[Mix, int]
     fitted: Mapping[Mix, Fitted]
@@ -213,24 +213,24 @@ class Roster:
 
     def fields(self, name: str) -> dict[str, Any]:
         """The fields of a `DrawnRecord`."""
-        workshop = self.contest.workshop
+        builder = self.evaluator.builder
         return {
             "name": name,
-            "catalog": workshop.catalog.name,
-            "profile": workshop.profile,
-            "height": workshop.order.height,
-            "width": workshop.order.width,
-            "metric": self.contest.metric,
-            "measured_on": self.contest.measured_on,
-            "drawn_with": self.contest.drawn_with,
-            "prompts": tuple(self.contest.prompts[: self.contest.rules.most]),
-            "confidence": self.contest.rules.confidence,
-            "indifference": self.contest.rules.indifference,
-            "prefer": self.contest.rules.prefer.value,
+            "catalog": builder.catalog.name,
+            "profile": builder.profile,
+            "height": builder.request.height,
+            "width": builder.request.width,
+            "metric": self.evaluator.metric,
+            "measured_on": self.evaluator.measured_on,
+            "drawn_with": self.evaluator.drawn_with,
+            "prompts": tuple(self.evaluator.prompts[: self.evaluator.rules.most]),
+            "confidence": self.evaluator.rules.confidence,
+            "indifference": self.evaluator.rules.indifference,
+            "prefer": self.evaluator.rules.prefer.value,
             "entrants": tuple(self._entrants()),
             "origins": self._origins(),
             "tools": versions(TOOLS),
-            "real": self.contest.real_content,
+            "real": self.evaluator.real_content,
             "machine": _machine(),
             "platform": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
@@ -240,27 +240,27 @@ class Roster:
         for mix in self.names:
             try:
                 known = self.fitted.get(mix) or self._too_large(mix)
-            except RefusedError:  # whole, as it would have to be; nobody fitted it
+            except UnsupportedGraphError:  # whole, as it would have to be; nobody fitted it
                 continue
             yield self._entrant(known)
 
     def _too_large(self, mix: Mix) -> Fitted:
-        placement = self.contest.workshop.order.placements[0]
+        placement = self.evaluator.builder.request.placements[0]
         peak = peak_of(mix, placement, self.footprints.of, self.footprints.fixed_bytes)
         return Fitted(mix, placement, peak, self.footprints.size_bytes(mix) or peak.bytes, 0)
 
     def _entrant(self, fitted: Fitted) -> Entrant:
         mix, peak = fitted.mix, fitted.peak
-        ensemble, standing = self.contest.ensemble(mix), self.standings.get(mix)
+        spec, standing = self.evaluator.spec(mix), self.standings.get(mix)
         fate = None if standing is None else standing.fate.value
         if standing is None and self.standings and mix in self.fitted:
             fate = SCREENED_OUT
-        lost_to = None if standing is None else self.contest.fitted[standing.to].mix
+        lost_to = None if standing is None else self.evaluator.fitted[standing.to].mix
         return Entrant(
             mix=self.names[mix],
-            parts={v.role: self._part(v, fitted.placement, ensemble) for v in mix.variants},
-            recipe=ensemble.recipe.content,
-            judge=self.contest.judged_by(ensemble),
+            parts={v.role: self._part(v, fitted.placement, spec) for v in mix.variants},
+            recipe=spec.recipe.content,
+            judge=self.evaluator.judged_by(spec),
             placement=PlacementFigures.of(fitted.placement),
             peak=PeakFigures(
                 weights=dict(peak.weights),
@@ -277,19 +277,19 @@ class Roster:
             lost_to=None if lost_to in (None, mix) else self.names[lost_to],
         )
 
-    def _part(self, variant: Variant, placement: Placement, ensemble: Ensemble) -> PartFigures:
-        checkpoint = self.contest.workshop.checkpoint(variant.role, variant.candidate)
+    def _part(self, variant: Variant, placement: Placement, spec: PipelineSpec) -> PartFigures:
+        checkpoint = self.evaluator.builder.checkpoint(variant.role, variant.candidate)
         return PartFigures(
             candidate=variant.candidate,
             precision=variant.label,
             parameters=checkpoint.parameters,
             weight_bytes=self.footprints.of(variant, placement).weight_bytes,
-            content=ensemble.parts[variant.role].content,
+            content=spec.parts[variant.role].content,
         )
 
     def _origins(self) -> dict[str, Origin]:
         """Where the candidates come from, by role and name."""
-        catalog = self.contest.workshop.catalog
+        catalog = self.evaluator.builder.catalog
         found: dict[str, Origin] = {}
         for variant in dict.fromkeys(variant for mix in self.drawn for variant in mix.variants):
             candidate = catalog.candidates(variant.role)[variant.candidate]
@@ -317,20 +317,22 @@ class Kept(Generic[Record]):
                     yield row
 
 
-def keep(contest: Contest, kind: str, record: Record, asked: Mapping[str, Any]) -> Kept[Record]:
+def keep(
+    evaluator: MixEvaluator, kind: str, record: Record, asked: Mapping[str, Any]
+) -> Kept[Record]:
     """Write a record into the ledger, unless it is there already as it is.
 
     Args:
         asked: what the record depends on besides what all of its kind do.
     """
-    ledger, order = contest.workshop.ledger, contest.workshop.order
+    ledger, request = evaluator.builder.ledger, evaluator.builder.request
     inputs = {
         "name": record.name,
         "profile": record.profile.model_dump(mode="json"),
-        "catalog": contest.workshop.catalog.model_dump(mode="json"),
-        "sizes": [list(size) for size in order.sizes],
-        "batch": order.batch,
-        "steps": order.steps,
+        "catalog": evaluator.builder.catalog.model_dump(mode="json"),
+        "sizes": [list(size) for size in request.sizes],
+        "batch": request.batch,
+        "steps": request.steps,
         "rules": [record.confidence, record.indifference, len(record.prompts), record.prefer],
         "tools": dict(record.tools),
         "machine": record.machine,

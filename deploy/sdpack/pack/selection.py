@@ -13,10 +13,10 @@ from sdpack.estimate import Estimate
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
-from sdpack.pack.contest import FEWEST_FOR_KID, Contest
 from sdpack.pack.mix import Mix
-from sdpack.pack.screen import Screen, Screened, references
-from sdpack.pack.sources import stored_bytes
+from sdpack.pack.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
+from sdpack.pack.screening import Screener, ScreeningResult, references
+from sdpack.pack.source_graphs import stored_bytes
 from sdpack.placement import Loading
 from sdpack.record import CHUNK
 
@@ -38,19 +38,19 @@ class SelectionResult:
     """
 
     outcome: Outcome
-    screened: Screened | None
+    screened: ScreeningResult | None
     pictures: int
 
 
 @dataclass
 class Selection:
-    """Chooses among the fitted mixes of a contest, by its rules."""
+    """Chooses among the fitted mixes of a evaluator, by its rules."""
 
-    contest: Contest
+    evaluator: MixEvaluator
     _latencies: dict[int, float] = field(default_factory=dict, init=False)
 
     def run(self) -> SelectionResult:
-        """Screen the mixes if there are many, and race those that are left.
+        """Screener the mixes if there are many, and race those that are left.
 
         A mix that was drawn for the screening, was left out, and still drew better than the winner
         beyond chance, goes into the race after all; what is scored already is not drawn again.
@@ -58,21 +58,21 @@ class Selection:
         Raises:
             BrokenPictureError: every mix draws broken pictures.
         """
-        count = len(self.contest.fitted)
+        count = len(self.evaluator.fitted)
         screened = self._screen() if count > self._finalists else None
         numbers = list(screened.left) if screened else list(range(count))
         while True:
             outcome = self._race(numbers)
             overlooked = self._overlooked(outcome.winner, numbers)
             if not overlooked:
-                return SelectionResult(outcome, screened, sum(self.contest.drawn.values()))
-            names = ", ".join(str(self.contest.fitted[number].mix) for number in overlooked)
-            self.contest.say(f"back into the race: {names}")
+                return SelectionResult(outcome, screened, sum(self.evaluator.drawn.values()))
+            names = ", ".join(str(self.evaluator.fitted[number].mix) for number in overlooked)
+            self.evaluator.say(f"back into the race: {names}")
             numbers = sorted([*numbers, *overlooked])
 
     @property
     def _rules(self) -> Rules:
-        return self.contest.rules
+        return self.evaluator.rules
 
     @property
     def _first(self) -> range:
@@ -80,14 +80,14 @@ class Selection:
 
     @property
     def _finalists(self) -> int:
-        return FEW_FINALISTS if self.contest.studio.task.is_large else FINALISTS
+        return FEW_FINALISTS if self.evaluator.runner.task.is_large else FINALISTS
 
     def _race(self, numbers: Sequence[int]) -> Outcome:
         """The race of these fitted mixes; its outcome names them by their own numbers."""
-        fitted = self.contest.fitted
+        fitted = self.evaluator.fitted
 
         def scores(arms: Sequence[int], asked: Sequence[int]) -> Floats:
-            return self.contest.scores([fitted[numbers[arm]].mix for arm in arms], asked)
+            return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], asked)
 
         def guard(leader: int, eligible: Sequence[int]) -> int:
             chosen = self._guard(numbers[leader], [numbers[arm] for arm in eligible])
@@ -106,7 +106,7 @@ class Selection:
         screening, the rank of the placement. Parts that are loaded for every picture come last,
         as seconds do not count loading.
         """
-        fitted = self.contest.fitted[number]
+        fitted = self.evaluator.fitted[number]
         size, rank = float(fitted.size_bytes), float(fitted.rank)
         if self._rules.prefer is not Preference.SPEED:
             return Arm(str(fitted.mix), (size, rank))
@@ -117,29 +117,29 @@ class Selection:
     def _latency_s(self, number: int) -> float:
         """Of one picture; of a mix that draws broken pictures infinite."""
         if number not in self._latencies:
-            found = self.contest.latency_s(number, always=True)
+            found = self.evaluator.latency_s(number, always=True)
             self._latencies[number] = math.inf if found is None else found
         return self._latencies[number]
 
-    def _screen(self) -> Screened:
-        contest = self.contest
-        mixes = [fitted.mix for fitted in contest.fitted]
+    def _screen(self) -> ScreeningResult:
+        evaluator = self.evaluator
+        mixes = [fitted.mix for fitted in evaluator.fitted]
 
         def works(mix: Mix) -> bool:
-            return bool((contest.scores([mix], self._first) > BROKEN_SCORE).any())
+            return bool((evaluator.scores([mix], self._first) > BROKEN_SCORE).any())
 
-        found = references(contest.possible, self._weight, works)
-        screen = Screen(mixes, found, frozenset(contest.possible), contest.scores)
+        found = references(evaluator.possible, self._weight, works)
+        screen = Screener(mixes, found, frozenset(evaluator.possible), evaluator.scores)
         share = -(-self._rules.most // SCREENED_SHARE // CHUNK) * CHUNK
         most = max(2 * self._rules.first, share)
         rules = replace(self._rules, most=min(self._rules.most, most))
         arms = [self._arm(number, timed=False) for number in range(len(mixes))]
         screened = screen.run(arms, rules, self._finalists)
-        contest.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
+        evaluator.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
         return screened
 
     def _weight(self, mix: Mix) -> int:
-        made = (self.contest.workshop.made(variant).artifact for variant in mix.variants)
+        made = (self.evaluator.builder.made(variant).artifact for variant in mix.variants)
         return sum(stored_bytes(artifact) for artifact in made)
 
     def _overlooked(self, winner: int, raced: Sequence[int]) -> list[int]:
@@ -147,25 +147,25 @@ class Selection:
 
         By the race's own interval over the prompts both drew, as if they had been in it.
         """
-        fitted, drawn = self.contest.fitted, self.contest.drawn
+        fitted, drawn = self.evaluator.fitted, self.evaluator.drawn
         left = set(range(len(fitted))) - set(raced)
         others = [number for number in sorted(left) if drawn.get(fitted[number].mix, 0) > 1]
         alpha = (1 - self._rules.confidence) / max(1, len(raced))
         found = []
         for number in others:
             both = min(drawn[fitted[number].mix], drawn[fitted[winner].mix])
-            mine = self.contest.scores_of(fitted[number].mix, both)
-            best = self.contest.scores_of(fitted[winner].mix, both)
+            mine = self.evaluator.scores_of(fitted[number].mix, both)
+            best = self.evaluator.scores_of(fitted[winner].mix, both)
             if mine.min() > BROKEN_SCORE and interval(mine - best, alpha)[1] > 0:
                 found.append(number)
         return found
 
     def _guard(self, leader: int, eligible: Sequence[int]) -> int:
-        contest = self.contest
-        seen = min(contest.drawn[contest.fitted[number].mix] for number in eligible)
-        if len(eligible) == 1 or seen < FEWEST_FOR_KID or not contest.has_real_pictures:
+        evaluator = self.evaluator
+        seen = min(evaluator.drawn[evaluator.fitted[number].mix] for number in eligible)
+        if len(eligible) == 1 or seen < FEWEST_FOR_KID or not evaluator.has_real_pictures:
             return eligible[0]
-        return first_as_near(leader, eligible, lambda number: contest.distance(number, seen))
+        return first_as_near(leader, eligible, lambda number: evaluator.distance(number, seen))
 
 
 def first_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:

@@ -19,12 +19,12 @@ import numpy as np
 
 from sdpack.onnx_file import MODEL_FILE, read
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.sources import REVISION, part_words, versions, words
-from sdpack.pack.workshop import QUANTIZERS, Workshop
+from sdpack.pack.source_graphs import REVISION, part_words, versions, words
+from sdpack.pack.variant_builder import QUANTIZERS, VariantBuilder
 from sdpack.precision import Precision, computed_in
 from sdpack.progress import counted
-from sdpack.quantize.bank import sampled_errors
 from sdpack.quantize.layers import layers
+from sdpack.quantize.rounded_weights import sampled_errors
 from sdpack.quantize.rounding import SAMPLED_ROWS
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
 from sdpack.quantize.sensitivity import PROBING
@@ -55,8 +55,8 @@ class Sensitivity:
 class Sensitivities:
     """Measures parts, each once, and keeps what was found in the ledger."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
+    def __init__(self, builder: VariantBuilder) -> None:
+        self.builder = builder
         self._wanted: tuple[Mix, Pictures] | None = None
 
     def costs(
@@ -68,9 +68,9 @@ class Sensitivities:
         """
         found, errors = self.of(variant), self._errors(variant, schemes)
         costs: dict[str, dict[Scheme, tuple[Scheme, float]]] = {}
-        for layer in layers(self.workshop.model(variant)):
+        for layer in layers(self.builder.model(variant)):
             for scheme in schemes:
-                had = suited(layer, scheme, self.workshop.abilities)
+                had = suited(layer, scheme, self.builder.abilities)
                 if had is not None and layer.name in found.gains:
                     cost = found.scale * found.gains[layer.name] * errors[layer.name][str(had)]
                     costs.setdefault(layer.name, {})[scheme] = (had, cost)
@@ -78,31 +78,31 @@ class Sensitivities:
 
     def _errors(self, variant: Variant, schemes: Sequence[Scheme]) -> dict[str, dict[str, float]]:
         """The error of each scheme that a layer can have, by the layer's name."""
-        workshop = self.workshop
-        arithmetic = computed_in(workshop.profile.runtime, variant.precision)
+        builder = self.builder
+        arithmetic = computed_in(builder.profile.runtime, variant.precision)
         inputs = {
-            "graph": workshop.graph(variant).content,
-            "observed": workshop.calibration.content(variant),
+            "graph": builder.graph(variant).content,
+            "observed": builder.calibration.content(variant),
             "schemes": [str(scheme) for scheme in schemes],
             "scales": str(scale_type(arithmetic)),
-            "abilities": asdict(workshop.abilities),
+            "abilities": asdict(builder.abilities),
             "rows": SAMPLED_ROWS,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
-        known = workshop.ledger.find("rounding errors", inputs)
+        known = builder.ledger.find("rounding errors", inputs)
         if known is None:
             doing = f"seeing what rounding costs the layers of {part_words(variant)}"
-            step = counted(workshop.say, doing)
-            observed, known = workshop.observed(variant), {}
-            found = layers(workshop.model(variant))
+            step = counted(builder.say, doing)
+            observed, known = builder.observed(variant), {}
+            found = layers(builder.model(variant))
             for place, layer in enumerate(found):
                 step(place, len(found))
-                had = {suited(layer, scheme, workshop.abilities) for scheme in schemes} - {None}
+                had = {suited(layer, scheme, builder.abilities) for scheme in schemes} - {None}
                 asked = sorted(scheme for scheme in had if scheme is not None)
                 seen = sampled_errors(layer, asked, observed, scale_type(arithmetic))
                 known[layer.name] = {str(scheme): error for scheme, error in seen.items()}
-            workshop.ledger.record("rounding errors", inputs, known)
+            builder.ledger.record("rounding errors", inputs, known)
         return dict(known)
 
     def of(self, variant: Variant) -> Sensitivity:
@@ -111,33 +111,35 @@ class Sensitivities:
         It is tried in the narrowest precision of the order's that stores weights in less: others
         a device may not have.
         """
-        precision = next(each for each in PROBED if each in self.workshop.order.precisions)
+        precision = next(each for each in PROBED if each in self.builder.request.precisions)
         probed = Variant(variant.role, variant.candidate, precision, variant.partner)
-        made = self.workshop.made(probed)
+        made = self.builder.made(probed)
         inputs = {
-            "graph": self.workshop.graph(probed).content,
+            "graph": self.builder.graph(probed).content,
             "probed": made.artifact.content,
-            "observed": self.workshop.calibration.content(probed),
+            "observed": self.builder.calibration.content(probed),
             "pictures": PICTURES,
             "probing": PROBING,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
-        known = self.workshop.ledger.find("sensitivity", inputs)
+        known = self.builder.ledger.find("sensitivity", inputs)
         if known is None:
             known = self._measure(probed)
-            self.workshop.ledger.record("sensitivity", inputs, known)
+            self.builder.ledger.record("sensitivity", inputs, known)
         return Sensitivity(**known)
 
     def _measure(self, probed: Variant) -> dict[str, Any]:
-        say = self.workshop.say
-        bank = self.workshop.bank(probed, UNIFORM[probed.precision])
-        path = self.workshop.graph(probed).path(MODEL_FILE)
-        gains = self.workshop.calibration.gains(probed)
-        made = self.workshop.made(probed)
-        schemes = self.workshop.schemes(probed, made.refused)
-        rounded = suited_schemes(path, layers(read(path)), schemes, self.workshop.abilities)
-        foretold = sum(gains[name] * bank.errors[name] for name in rounded if name in gains)
+        say = self.builder.say
+        rounded_weights = self.builder.rounded_weights(probed, UNIFORM[probed.precision])
+        path = self.builder.graph(probed).path(MODEL_FILE)
+        gains = self.builder.calibration.gains(probed)
+        made = self.builder.made(probed)
+        schemes = self.builder.schemes(probed, made.refused)
+        rounded = suited_schemes(path, layers(read(path)), schemes, self.builder.abilities)
+        foretold = sum(
+            gains[name] * rounded_weights.errors[name] for name in rounded if name in gains
+        )
         say(f"seeing what {words(probed)} does to pictures")
         seen = self._change(probed, made.path)
         return {
@@ -150,12 +152,12 @@ class Sensitivities:
     def _change(self, probed: Variant, path: Path) -> float:
         """The mean squared change of pictures, in [0, 1] a pixel."""
         wanted = self._in_fp32(probed).astype(np.float64)
-        seen = self.workshop.calibration.pictures(probed, {probed.role: path}, PICTURES)
+        seen = self.builder.calibration.pictures(probed, {probed.role: path}, PICTURES)
         return float((((seen - wanted) / 255) ** 2).mean())
 
     def _in_fp32(self, probed: Variant) -> Pictures:
         """What the mix a variant is tried in draws; most parts are tried in the same one."""
-        calibration = self.workshop.calibration
+        calibration = self.builder.calibration
         reference = calibration.reference(probed)
         if self._wanted is None or self._wanted[0] != reference:
             self._wanted = reference, calibration.pictures(probed, {}, PICTURES)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from sdpack.catalog import Mixable
 from sdpack.conditioning import Conditioning, Family, Input
 from sdpack.engines.tensorrt_builder import InputRange
-from sdpack.errors import CatalogError, RefusedError
+from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.export.families import denoiser_sizes
 from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Variant
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.placement import Guidance, Placement, Role
-from sdpack.runtime.text import ATTENTION_MASK, IDS
+from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS
 from sdpack.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARED, TAIL_FILE, Split
 
 Sizes = tuple[int, ...]
@@ -39,13 +39,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class InputShapes:
-    """Shapes of the inputs of every variant of an order.
+    """Shapes of the inputs of every variant of a request.
 
     Attributes:
         text_length: tokens of a prompt, of each text encoder candidate.
     """
 
-    order: Order
+    request: BuildRequest
     text_length: Callable[[str], int]
 
     def pieces(
@@ -58,13 +58,13 @@ class InputShapes:
             whole: the file of what is not cut.
 
         Raises:
-            RefusedError: the placement wants tiles, and the decoder cannot be cut.
+            UnsupportedGraphError: the placement wants tiles, and the decoder cannot be cut.
         """
         ranges, largest = self.ranges(variant, placement), self.largest(variant, placement)
         if variant.role is not Role.DECODER or placement.tile is None:
             return (Piece(whole, ranges, largest),)
         if split is None:
-            raise RefusedError(f"decoder {variant.candidate} cannot be cut into tiles")
+            raise UnsupportedGraphError(f"decoder {variant.candidate} cannot be cut into tiles")
         every = [
             self._tail_sizes(split, placement.tile, count, latents)
             for latents in self._latent_sizes(variant)
@@ -133,39 +133,39 @@ class InputShapes:
         """Of each size of a picture; a text encoder sees none of it."""
         if variant.role.encodes_text:
             return ((0, 0),)
-        return self.order.latent_sizes(variant.role, variant.candidate)
+        return self.request.latent_sizes(variant.role, variant.candidate)
 
     def _rows(self, variant: Variant, placement: Placement) -> int:
         """The most rows a part is given at once.
 
         Guidance in one batch doubles those of a denoiser, unless a picture is drawn without.
         """
-        most = self.order.batch
+        most = self.request.batch
         if variant.role is not Role.DENOISER or placement.guidance is Guidance.SEQUENTIAL:
             return most
-        scale = self.order.sampling_of(variant.candidate).guidance_scale
-        guided = self.order.conditioning(variant.candidate).guided(scale)
+        scale = self.request.sampling_of(variant.candidate).guidance_scale
+        guided = self.request.conditioning(variant.candidate).guided(scale)
         return 2 * most if guided else most
 
     def _sizes(
         self, variant: Variant, placement: Placement, count: int, latents: tuple[int, int]
     ) -> dict[str, Sizes]:
         if variant.role is Role.DECODER:
-            return {LATENTS: (count, self.order.latents(variant.candidate).channels, *latents)}
+            return {LATENTS: (count, self.request.latents(variant.candidate).channels, *latents)}
         if variant.role.encodes_text:
             sizes = (count, self.text_length(variant.candidate))
-            masked = self.order.voice(variant).masked
+            masked = self.request.encoder_outputs(variant).masked
             return dict.fromkeys((IDS, ATTENTION_MASK) if masked else (IDS,), sizes)
-        conditioning = self.order.conditioning(variant.candidate)
+        conditioning = self.request.conditioning(variant.candidate)
         tokens = self._states_length(variant, conditioning)
-        checkpoint = self.order.checkpoint(variant.role, variant.candidate)
+        checkpoint = self.request.checkpoint(variant.role, variant.candidate)
         return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
 
     def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:
         """Tokens of all that a denoiser attends to."""
         lengths = {
             self._tokens_heard(parts, conditioning)
-            for parts in self.order.located.catalog.mixable()
+            for parts in self.request.located.catalog.mixable()
             if parts.denoiser == denoiser.candidate
         }
         if len(lengths) != 1:

@@ -33,12 +33,11 @@ from sdpack.pack.allocate import Choice, Limit, Option, allocate
 from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.output_check import Written, check_wanted, outputs_of
 from sdpack.pack.recipe import Recipe
-from sdpack.pack.sources import REVISION, versions
-from sdpack.pack.workshop import KEPT, QUANTIZERS
+from sdpack.pack.source_graphs import REVISION, versions
+from sdpack.pack.variant_builder import KEPT, QUANTIZERS
 from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
 from sdpack.progress import Say, counted
 from sdpack.quantize.archive import archive
-from sdpack.quantize.bank import rounder, sampled_errors
 from sdpack.quantize.batches import Batches, batches_for
 from sdpack.quantize.finite import check_weights
 from sdpack.quantize.folding import stored_bytes
@@ -47,6 +46,7 @@ from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.leftovers import Unquantized, leftovers, listed_words
 from sdpack.quantize.observe import Observed, observe, read_observed
 from sdpack.quantize.opset import require_observable, require_opset
+from sdpack.quantize.rounded_weights import rounder, sampled_errors
 from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
 from sdpack.quantize.schemes import (
     ABILITIES,
@@ -68,7 +68,7 @@ CHECKED = 4  # batches the outputs are compared on
 
 
 @dataclass(frozen=True)
-class Task:
+class QuantizeRequest:
     """What a user asks for.
 
     Attributes:
@@ -86,7 +86,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Result:
+class QuantizeResult:
     """What was made.
 
     Attributes:
@@ -94,7 +94,7 @@ class Result:
         layers: how many weights are stored in each scheme, those in none as KEPT; where only the
             arithmetic changes, how many layers are in its type.
         unquantized: the weights that are KEPT, largest first.
-        islands: nodes that compute in fp32 for their range.
+        fp32 nodes: nodes that compute in fp32 for their range.
         errors: by output, the energy of its change as a share of its own; none uncalibrated.
     """
 
@@ -102,7 +102,7 @@ class Result:
     bytes_before: int
     bytes_after: int
     layers: Mapping[str, int]
-    islands: tuple[str, ...]
+    fp32_nodes: tuple[str, ...]
     errors: Mapping[str, float]
     unquantized: tuple[Unquantized, ...] = ()
 
@@ -113,7 +113,7 @@ def default_out(path: Path, recipe: Recipe) -> Path:
     return path.parent / f"{path.stem}.{words}.onnx"
 
 
-def quantize(task: Task, store: Store, say: Say = lambda _: None) -> Result:
+def quantize(task: QuantizeRequest, store: Store, say: Say = lambda _: None) -> QuantizeResult:
     """Make what is asked for; the file is there whole or not at all.
 
     Calibration, rounding and sensitivity are kept in the store, so that the next recipe for the
@@ -132,7 +132,7 @@ def quantize(task: Task, store: Store, say: Say = lambda _: None) -> Result:
     return _Quantizing(task, store, say).run()
 
 
-def _check(task: Task) -> None:
+def _check(task: QuantizeRequest) -> None:
     recipe, runtime = task.recipe, task.runtime
     if not kept_small(runtime, recipe.precision):
         raise InputError(
@@ -150,11 +150,11 @@ def _check(task: Task) -> None:
 
 @dataclass
 class _Quantizing:
-    task: Task
+    task: QuantizeRequest
     store: Store
     say: Say
 
-    def run(self) -> Result:
+    def run(self) -> QuantizeResult:
         task, path = self.task, self.task.path
         before = files_of(path)
         self.say(f"reading {path}")
@@ -180,7 +180,7 @@ class _Quantizing:
             self.abilities,
             self._rounded(schemes),
             ranges,
-            self.islands,
+            self.fp32_nodes,
         )
         with _replacing(task.out) as target:
             write(made, target)
@@ -192,12 +192,12 @@ class _Quantizing:
         if task.recipe.changes_arithmetic_alone:
             counts[str(self.arithmetic)] = len(found) - len(kept)
         counts[KEPT] = len(kept)
-        return Result(
+        return QuantizeResult(
             task.out,
             _bytes(before),
             bytes_after,
             {word: count for word, count in sorted(counts.items()) if count},
-            tuple(sorted(self.islands)),
+            tuple(sorted(self.fp32_nodes)),
             errors,
             tuple(kept),
         )
@@ -218,7 +218,9 @@ class _Quantizing:
         arithmetic_alone = self.task.recipe.changes_arithmetic_alone
         found = [] if arithmetic_alone else leftovers(self.model, self.layers)
         for layer in self.layers:
-            if arithmetic_alone and not self.islands.issuperset(str(n.name) for n in layer.nodes):
+            if arithmetic_alone and not self.fp32_nodes.issuperset(
+                str(n.name) for n in layer.nodes
+            ):
                 continue
             if layer.name not in had:
                 why = self._why_kept(layer)
@@ -331,7 +333,7 @@ class _Quantizing:
         return read_observed(self._seen.folder) if self._seen is not None else None
 
     @cached_property
-    def islands(self) -> frozenset[str]:
+    def fp32_nodes(self) -> frozenset[str]:
         if self.arithmetic is not Precision.FP16 or self.observed is None:
             return frozenset()
         return beyond_half(self.model, self.observed.peaks)

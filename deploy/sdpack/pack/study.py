@@ -28,15 +28,15 @@ from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
 from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.contest import Contest
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.order import Order, check
+from sdpack.pack.mix_evaluator import MixEvaluator
 from sdpack.pack.propose import Proposals
 from sdpack.pack.recording import Roster, keep
+from sdpack.pack.request import BuildRequest, check
 from sdpack.pack.selection import Selection, SelectionResult
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Role
 from sdpack.precision import Precision
 from sdpack.progress import Say
@@ -72,7 +72,7 @@ class Studied:
     exhaustive: int
 
 
-def study(order: Order, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
+def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
     """Find the best mix at each budget, and keep what was found in the ledger and in a file.
 
     Args:
@@ -85,10 +85,10 @@ def study(order: Order, budgets: Sequence[int], say: Say = lambda _: None) -> St
     """
     if not budgets:
         raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
-    _see_that_it_can_be_written(order.out)
-    check(order)
-    with opened(order, say) as workshop:
-        return Study(workshop, sorted(set(budgets))).run()
+    _see_that_it_can_be_written(request.out)
+    check(request)
+    with opened(request, say) as builder:
+        return Study(builder, sorted(set(budgets))).run()
 
 
 def _see_that_it_can_be_written(folder: Path) -> None:
@@ -107,13 +107,13 @@ class Budget:
     """One budget whose race is over."""
 
     budget_bytes: int
-    contest: Contest
+    evaluator: MixEvaluator
     selected: SelectionResult
 
     @cached_property
     def worth(self) -> Mapping[Mix, float]:
         """What each mix promises: how much better than the best mix it draws, or would."""
-        fitted, screened = self.contest.fitted, self.selected.screened
+        fitted, screened = self.evaluator.fitted, self.selected.screened
         raced = {fitted[s.arm].mix: s for s in self.selected.outcome.standings}
         found: dict[Mix, float] = {}
         if screened is not None:
@@ -128,12 +128,12 @@ class Budget:
 
     @property
     def best(self) -> Fitted:
-        return self.contest.fitted[self.selected.outcome.winner]
+        return self.evaluator.fitted[self.selected.outcome.winner]
 
     @property
     def level(self) -> list[Mix]:
         """The best mix, and those that raced and cannot be told from it, or are as good."""
-        indifference = self.contest.rules.indifference
+        indifference = self.evaluator.rules.indifference
 
         def is_level(standing: Standing) -> bool:
             if standing.fate in (Fate.SAME, Fate.NO_BETTER):  # than another, which may be worse
@@ -141,7 +141,7 @@ class Budget:
             return standing.fate in (Fate.WON, Fate.OPEN)
 
         found = [s for s in self.selected.outcome.standings if is_level(s)]
-        return [self.contest.fitted[s.arm].mix for s in found]
+        return [self.evaluator.fitted[s.arm].mix for s in found]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:
         """The one that promises most, the smaller of equals; none if all draw broken pictures."""
@@ -188,26 +188,26 @@ class Figures:
 
 @dataclass
 class Study:
-    """Asks one workshop about several budgets."""
+    """Asks one builder about several budgets."""
 
-    workshop: Workshop
+    builder: VariantBuilder
     budgets: Sequence[int]
     _drawn: dict[Mix, int] = field(default_factory=dict, init=False)
     _fitted: dict[Mix, Fitted] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.footprints = Footprints(self.workshop)
+        self.footprints = Footprints(self.builder)
 
     def run(self) -> Studied:
         """All of it."""
-        possible = buildable(self.workshop)
+        possible = buildable(self.builder)
         found: list[Figures] = []
         settled: dict[int, Budget] = {}
-        last: Contest | None = None
+        last: MixEvaluator | None = None
         for number, budget in enumerate(self.budgets, 1):
-            self.workshop.say(f"budget {number} of {len(self.budgets)}")
+            self.builder.say(f"budget {number} of {len(self.budgets)}")
             try:
-                last = self._contest(possible, budget, last)
+                last = self._evaluator(possible, budget, last)
                 one = Budget(budget, last, Selection(last).run())
                 found.append(self._figures(one))
                 settled[budget] = one
@@ -222,31 +222,33 @@ class Study:
             self._by_encoder(settled[budget], figures)
         return self._kept(last, found)
 
-    def _kept(self, last: Contest, found: Sequence[Figures]) -> Studied:
-        order = self.workshop.order
+    def _kept(self, last: MixEvaluator, found: Sequence[Figures]) -> Studied:
+        request = self.builder.request
         roster = Roster(last, self.footprints, self._drawn, self._fitted)
         record = StudyRecord(
-            **roster.fields(order.out.resolve().name),
+            **roster.fields(request.out.resolve().name),
             budgets=tuple(figures.document(roster.names) for figures in found),
         )
         kept = keep(last, STUDY, record, {"budgets": list(self.budgets)})
-        path = order.out / LEDGER
+        path = request.out / LEDGER
         try:
-            kept.write(order.out / unfinished_name(LEDGER))
-            (order.out / unfinished_name(LEDGER)).replace(path)
+            kept.write(request.out / unfinished_name(LEDGER))
+            (request.out / unfinished_name(LEDGER)).replace(path)
         except OSError as cause:
             raise StoreError(explain_io(cause, path)) from cause
-        return Studied(record, last.studio.drawn, len(last.fitted) * last.rules.most)
+        return Studied(record, last.runner.drawn, len(last.fitted) * last.rules.most)
 
-    def _contest(self, possible: Sequence[Mix], budget: int, last: Contest | None) -> Contest:
+    def _evaluator(
+        self, possible: Sequence[Mix], budget: int, last: MixEvaluator | None
+    ) -> MixEvaluator:
         mixed = list(Proposals(self.footprints, possible, budget).mixes())
         fitted = fitting(self.footprints, [*possible, *mixed], budget)
-        studio = None if last is None else last.studio
-        return Contest(self.workshop, [*possible, *mixed], fitted, self.workshop.say, studio)
+        runner = None if last is None else last.runner
+        return MixEvaluator(self.builder, [*possible, *mixed], fitted, self.builder.say, runner)
 
     def _figures(self, budget: Budget) -> Figures:
-        found = Figures(budget.budget_bytes, fitting=len(budget.contest.fitted))
-        by_mix = {fitted.mix: fitted for fitted in budget.contest.fitted}
+        found = Figures(budget.budget_bytes, fitting=len(budget.evaluator.fitted))
+        by_mix = {fitted.mix: fitted for fitted in budget.evaluator.fitted}
         level = sorted((by_mix[mix] for mix in budget.level), key=lambda f: (f.size_bytes, f.mix))
         next_best = [fitted for fitted in level if fitted is not budget.best]
         for fitted in (budget.best, *next_best):
@@ -267,33 +269,33 @@ class Study:
 
     def _measured(self, budget: Budget, why: str, fitted: Fitted, found: Figures) -> bool:
         """Whether a mix, measured on all the prompts, draws no broken picture."""
-        every = range(budget.contest.rules.most)
-        if (budget.contest.scores([fitted.mix], every) <= BROKEN_SCORE).any():
+        every = range(budget.evaluator.rules.most)
+        if (budget.evaluator.scores([fitted.mix], every) <= BROKEN_SCORE).any():
             found.broken.append((why, fitted.mix))
             return False
         self._note(budget, fitted)
         return True
 
     def _note(self, budget: Budget, fitted: Fitted) -> None:
-        seen = budget.contest.drawn.get(fitted.mix, 0)
+        seen = budget.evaluator.drawn.get(fitted.mix, 0)
         self._drawn[fitted.mix] = max(seen, self._drawn.get(fitted.mix, 0))
         self._fitted.setdefault(fitted.mix, fitted)
 
     def _rules(self) -> Iterator[tuple[str, Pick]]:
-        for precision in self.workshop.order.precisions:
+        for precision in self.builder.request.precisions:
             yield f"all {precision}", partial(self._all_in, precision)
         yield ENCODER_FIRST, lambda budget: self._first(budget, _ENCODER_FIRST)
         yield DENOISER_FIRST, lambda budget: self._first(budget, _DENOISER_FIRST)
         yield LIKE_STABLE_DIFFUSION, self._like_stable_diffusion
 
     def _all_in(self, precision: Precision, budget: Budget) -> Fitted | None:
-        every = budget.contest.fitted
-        return budget.promising(f for f in every if self.workshop.is_in(f.mix, precision))
+        every = budget.evaluator.fitted
+        return budget.promising(f for f in every if self.builder.is_in(f.mix, precision))
 
-    def _first(self, budget: Budget, order: Sequence[Callable[[Role], bool]]) -> Fitted | None:
+    def _first(self, budget: Budget, request: Sequence[Callable[[Role], bool]]) -> Fitted | None:
         """The candidates with the most parameters, group of roles by group."""
-        left = list(budget.contest.fitted)
-        for is_one in order:
+        left = list(budget.evaluator.fitted)
+        for is_one in request:
             sizes = [self._parameters(each.mix, is_one) for each in left]
             most = max(sizes)
             left = [each for each, size in zip(left, sizes, strict=True) if size == most]
@@ -301,15 +303,15 @@ class Study:
 
     def _parameters(self, mix: Mix, is_one: Callable[[Role], bool]) -> int:
         return sum(
-            self.workshop.checkpoint(v.role, v.candidate).parameters
+            self.builder.checkpoint(v.role, v.candidate).parameters
             for v in mix.variants
             if is_one(v.role)
         )
 
     def _like_stable_diffusion(self, budget: Budget) -> Fitted | None:
-        apart = {each.mix: self._apart(each) for each in budget.contest.fitted}
+        apart = {each.mix: self._apart(each) for each in budget.evaluator.fitted}
         least = min(apart.values())
-        return budget.promising(f for f in budget.contest.fitted if apart[f.mix] <= least + NEAR)
+        return budget.promising(f for f in budget.evaluator.fitted if apart[f.mix] <= least + NEAR)
 
     def _apart(self, fitted: Fitted) -> float:
         """By how much the shares of the weights differ from Stable Diffusion's, in all."""
@@ -326,7 +328,7 @@ class Study:
     def _by_encoder(self, budget: Budget, found: Figures) -> None:
         """Of each variant of each text encoder the most promising mix, measured."""
         groups: dict[str, list[Fitted]] = {}
-        for fitted in budget.contest.fitted:
+        for fitted in budget.evaluator.fitted:
             encoders = [variant for variant in fitted.mix.variants if variant.role.encodes_text]
             for variant in encoders:
                 if variant.precision is not Precision.MIXED:

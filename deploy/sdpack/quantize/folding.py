@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sdpack.quantize.uses import SMALLEST_WEIGHT, Kind, use_of
+from sdpack.quantize.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
 MOVES = frozenset({"Cast", "Identity", "Transpose"})
 FLOATS = frozenset(
@@ -39,14 +39,14 @@ class End:
     casts: tuple[ir.DataType, ...]
 
     @property
-    def use(self) -> tuple[Kind, int] | None:
+    def use(self) -> tuple[LayerKind, int] | None:
         """How the node uses the weight, and which of its stored axes is that of outputs."""
         found = use_of(self.node, self.place, len(self.order))
         return None if found is None else (found[0], self.order[found[1]])
 
 
 @dataclass(frozen=True)
-class Origin:
+class FoldedWeight:
     """What a folded weight is made from."""
 
     tensor: ir.TensorProtocol
@@ -121,7 +121,7 @@ def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
     order = next((end.order for end in ends if end.node.op_type != "Gemm"), ends[0].order)
     tensor, name, chain = weight.const_value, str(weight.name), _chain(weight)
     assert tensor is not None
-    origin = Origin(tensor, order, ends[0].casts)
+    origin = FoldedWeight(tensor, order, ends[0].casts)
     del model.graph.initializers[name]
     folded = _lazy(name, origin)
     for end in ends:
@@ -142,7 +142,7 @@ def _chain(value: ir.Value) -> list[ir.Node]:
     return found
 
 
-def _lazy(name: str, origin: Origin) -> ir.Value:
+def _lazy(name: str, origin: FoldedWeight) -> ir.Value:
     dtype = ir.DataType.FLOAT
     sizes = origin.tensor.shape.numpy()
     shape = ir.Shape([sizes[axis] for axis in origin.order])
@@ -154,7 +154,7 @@ def _lazy(name: str, origin: Origin) -> ir.Value:
 
 def stored_bytes(weight: ir.Value) -> int:
     """Bytes a number of a layer's weight takes in the file it was read from."""
-    origin: Origin | None = weight.meta.get(_ORIGIN)
+    origin: FoldedWeight | None = weight.meta.get(_ORIGIN)
     tensor = weight.const_value if origin is None else origin.tensor
     assert tensor is not None
     return int(tensor.dtype.itemsize)
@@ -165,7 +165,7 @@ def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
 
     What is not quantized would otherwise take twice the bytes. Others are left as they are.
     """
-    origin: Origin | None = weight.meta.get(_ORIGIN)
+    origin: FoldedWeight | None = weight.meta.get(_ORIGIN)
     if origin is None or origin.tensor.dtype.itemsize >= ir.DataType.FLOAT.itemsize:
         return
     name, source = str(weight.name), origin.tensor

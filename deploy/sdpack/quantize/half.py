@@ -23,7 +23,7 @@ ANGLES = frozenset({"Sin", "Cos"})
 
 
 def to_half(
-    model: ir.Model, islands: Set[str] = frozenset(), dtype: ir.DataType = ir.DataType.FLOAT16
+    model: ir.Model, fp32_nodes: Set[str] = frozenset(), dtype: ir.DataType = ir.DataType.FLOAT16
 ) -> None:
     """Give the model 16-bit weights and arithmetic, in place.
 
@@ -31,7 +31,7 @@ def to_half(
     written, one after the other.
 
     Args:
-        islands: names of nodes that stay in fp32.
+        fp32 nodes: names of nodes that stay in fp32.
         dtype: FLOAT16 or BFLOAT16.
 
     Raises:
@@ -46,14 +46,14 @@ def to_half(
                 f"{node.name} is a {node.op_type} with a graph of its own, which cannot be made "
                 f"{dtype.name.lower()}; export the model without control flow"
             )
-    _Narrowing(model, dtype, islands).run()
+    _Narrowing(model, dtype, fp32_nodes).run()
 
 
 class _Narrowing:
-    def __init__(self, model: ir.Model, dtype: ir.DataType, islands: Set[str]) -> None:
+    def __init__(self, model: ir.Model, dtype: ir.DataType, fp32_nodes: Set[str]) -> None:
         self.model = model
         self.dtype = dtype
-        self.wide = {n for n in model.graph if n.name in islands or stays_wide(model, n, dtype)}
+        self.wide = {n for n in model.graph if n.name in fp32_nodes or stays_wide(model, n, dtype)}
         self.wide |= _angles(model)
         self.narrowed: dict[ir.Value, ir.Value] = {}
         self.widened: dict[ir.Value, ir.Value] = {}

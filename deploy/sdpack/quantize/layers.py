@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
 from sdpack.quantize.folding import fold_weights
-from sdpack.quantize.uses import SMALLEST_WEIGHT, Kind, use_of
+from sdpack.quantize.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
 QUANTIZED = frozenset(
     {
@@ -53,7 +53,7 @@ class Layer:
 
     nodes: tuple[ir.Node, ...]
     weight: ir.Value
-    kind: Kind
+    kind: LayerKind
     output_axis: int
     feeds_attention: bool = False
 
@@ -65,7 +65,7 @@ class Layer:
     @property
     def inputs(self) -> tuple[ir.Value, ...]:
         """What the weight is multiplied with, each value once; of a table, nothing."""
-        if self.kind is Kind.TABLE:
+        if self.kind is LayerKind.TABLE:
             return ()
         return tuple(dict.fromkeys(node.inputs[0] for node in self.nodes if node.inputs[0]))
 
@@ -132,7 +132,7 @@ def _found(model: ir.Model) -> Iterator[Layer]:
                 if users.issubset(order):
                     kind, axis = uses[0]
                     nodes = tuple(sorted(users, key=order.__getitem__))
-                    attends = kind is Kind.MATRIX and any(_feeds_attention(n) for n in nodes)
+                    attends = kind is LayerKind.MATRIX and any(_feeds_attention(n) for n in nodes)
                     yield Layer(nodes, value, kind, axis, attends)
 
 

@@ -23,7 +23,7 @@ from sdpack.errors import QuantizationError
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.rounding import Rounded
 from sdpack.quantize.schemes import Abilities, Number, Scheme
-from sdpack.quantize.uses import Kind
+from sdpack.quantize.uses import LayerKind
 
 Make = Callable[[], Rounded]
 
@@ -53,10 +53,10 @@ def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: 
     """
     once = _Once(make)
     name, weight = str(layer.weight.name), layer.weight
-    if layer.kind is Kind.TABLE and not abilities.packed_tables:
+    if layer.kind is LayerKind.TABLE and not abilities.packed_tables:
         _look_up(model, layer, once)
     else:
-        flat = layer.kind is Kind.CONVOLUTION and scheme.block > 0
+        flat = layer.kind is LayerKind.CONVOLUTION and scheme.block > 0
         unpacked = _unpack(model, layer, scheme, once, flat)
         if flat:
             shape = add_constant(model, f"{name}_shape", np.asarray(layer.shape, np.int64))

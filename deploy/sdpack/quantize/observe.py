@@ -33,7 +33,7 @@ from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.opset import require_observable
 from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
 from sdpack.quantize.scratch import told_of
-from sdpack.quantize.uses import Kind
+from sdpack.quantize.uses import LayerKind
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
@@ -218,7 +218,7 @@ def _expose(path: Path, target: Path) -> _Exposed:
     """Write the graph with each layer's input, and each node's largest magnitude, as outputs."""
     model = read(path)
     require_observable(model)
-    watched = [layer for layer in layers(model) if layer.kind is not Kind.TABLE]
+    watched = [layer for layer in layers(model) if layer.kind is not LayerKind.TABLE]
     made_by = _expose_magnitudes(model)
     outputs = set(model.graph.outputs)
     for value in dict.fromkeys(value for layer in watched for value in layer.inputs):

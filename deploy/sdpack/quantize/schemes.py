@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sdpack.errors import QuantizationError
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.layers import Layer
-from sdpack.quantize.uses import Kind
+from sdpack.quantize.uses import LayerKind
 
 BLOCKS = (32, 64, 128)
 SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits
@@ -149,7 +149,7 @@ def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
     if layer.feeds_attention and not (scheme.inputs or abilities.packed_attention):
         return None
     packed = scheme.number is Number.INT4 and abilities.packed_tables
-    if layer.kind is Kind.TABLE and not packed:
+    if layer.kind is LayerKind.TABLE and not packed:
         return Scheme(Number.INT8)
     block = scheme.block
     while block >= SMALLEST_BLOCK and layer.summed % block:

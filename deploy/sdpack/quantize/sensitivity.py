@@ -29,9 +29,9 @@ from sdpack.finite import broken_words
 from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.precision import Precision
 from sdpack.progress import Step, unheard
-from sdpack.quantize.bank import relative_error
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Inputs, Observed
+from sdpack.quantize.rounded_weights import relative_error
 from sdpack.quantize.rounding import Rounded, round_weight
 from sdpack.quantize.schemes import UNIFORM, Abilities, suited
 from sdpack.quantize.scratch import told_of

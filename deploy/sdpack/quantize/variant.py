@@ -13,12 +13,12 @@ import onnx_ir as ir
 from sdpack.errors import QuantizationError
 from sdpack.onnx_file import read
 from sdpack.precision import Precision
-from sdpack.quantize.bank import Rounder
 from sdpack.quantize.folding import keep_narrow
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.lowering import round_inputs, store
 from sdpack.quantize.opset import require_opset
+from sdpack.quantize.rounded_weights import Rounder
 from sdpack.quantize.schemes import UNIFORM, Abilities, Scheme, suited
 
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
@@ -50,7 +50,7 @@ def make_variant(
     abilities: Abilities,
     rounded: Rounder,
     ranges: Mapping[str, float] | None = None,
-    islands: Set[str] = frozenset(),
+    fp32_nodes: Set[str] = frozenset(),
 ) -> ir.Model:
     """The fp32 graph at `path` with its layers stored so, its arithmetic in `computed_in`.
 
@@ -59,7 +59,7 @@ def make_variant(
     Args:
         rounded: gives a layer's weight in a scheme, its scales of `scale_type(computed_in)`.
         ranges: of layers' inputs, by layer (`observe`).
-        islands: names of nodes that compute in fp32 whatever `computed_in` is.
+        fp32 nodes: names of nodes that compute in fp32 whatever `computed_in` is.
 
     Raises:
         QuantizationError: the graph is quantized already or too old, a scheme names a layer it
@@ -76,7 +76,7 @@ def make_variant(
         if layer.name not in chosen:
             keep_narrow(model, layer.weight)
     if computed_in in HALVES:
-        to_half(model, islands, HALVES[computed_in])
+        to_half(model, fp32_nodes, HALVES[computed_in])
     model.graph.sort()
     return model
 

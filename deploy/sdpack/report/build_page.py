@@ -17,9 +17,9 @@ from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
     SMALL,
-    Choice,
+    FilterOption,
     Page,
-    Picture,
+    PageImage,
     PictureRow,
     Table,
     picture_uri,
@@ -143,14 +143,14 @@ def _measured(bundle: Path | None) -> dict[str, int]:
         ) from cause
 
 
-def _choices(points: Sequence[Point]) -> dict[str, Choice]:
-    found: dict[str, Choice] = {}
+def _choices(points: Sequence[Point]) -> dict[str, FilterOption]:
+    found: dict[str, FilterOption] = {}
     for role in Role:
         names = {str(p.entrant.parts[role]) for p in points if role in p.entrant.parts}
         if names:
-            found[role.value] = Choice(role.words, sorted(names))
+            found[role.value] = FilterOption(role.words, sorted(names))
     stored = {part.precision.split("@")[0] for p in points for part in p.entrant.parts.values()}
-    found[PRECISION] = Choice("any part in", sorted(stored))
+    found[PRECISION] = FilterOption("any part in", sorted(stored))
     return found
 
 
@@ -305,7 +305,7 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
         for column in range(columns):
             left = SHEET_GAP + column * (width + SHEET_GAP)
             cut = whole.crop((left, top, left + width, top + height))
-            pictures.append(Picture(picture_uri(cut), scores.get(column)))
+            pictures.append(PageImage(picture_uri(cut), scores.get(column)))
         yield PictureRow(shown.label, shown.mix, pictures)
 
 

@@ -21,7 +21,7 @@ _BETTER = {FIDELITY: "is nearer to its own fp32 than {}"}  # which is no quality
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BundleComparison:
     """The winners of two builds.
 
     Attributes:
@@ -107,7 +107,7 @@ class Comparison:
         return [(row[0], row[1], row[2]) for row in found]
 
 
-def compare(first: Path, second: Path) -> Comparison:
+def compare(first: Path, second: Path) -> BundleComparison:
     """The comparison of two bundles.
 
     Raises:
@@ -137,14 +137,14 @@ def compare(first: Path, second: Path) -> Comparison:
         names = (str(first), str(second))
     if names[0] == names[1]:
         names = (f"{first}", f"{second} again")
-    return Comparison(one, other, names, difference_estimate(apart), tuple(shared))
+    return BundleComparison(one, other, names, difference_estimate(apart), tuple(shared))
 
 
 def _prompt(build: Build, number: int) -> str:
     return build.record.prompts[number]
 
 
-def write_comparison(found: Comparison, folders: tuple[Path, Path], path: Path) -> None:
+def write_comparison(found: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
     """The comparison as a page with the pictures both drew.
 
     Raises:
@@ -153,7 +153,7 @@ def write_comparison(found: Comparison, folders: tuple[Path, Path], path: Path) 
     write_page(comparison_page(found, folders), path, None)
 
 
-def comparison_page(found: Comparison, folders: tuple[Path, Path]) -> Page:
+def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page:
     """The page.
 
     Args:
@@ -189,7 +189,7 @@ def comparison_page(found: Comparison, folders: tuple[Path, Path]) -> Page:
     )
 
 
-def by_prompt(found: Comparison) -> Figure:
+def by_prompt(found: BundleComparison) -> Figure:
     """How much better the first drew each prompt."""
     one, other = (b.scores(b.winner.entrant) for b in (found.first, found.second))
     names = found.names

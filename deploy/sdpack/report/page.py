@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Choice:
+class FilterOption:
     """What can be picked in a filter."""
 
     words: str
@@ -36,7 +36,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """A picture, and what it scored; None where that was not measured."""
 
     uri: str
@@ -49,7 +49,7 @@ class PictureRow:
 
     label: str
     mix: str | None
-    pictures: Sequence[Picture]
+    pictures: Sequence[PageImage]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Page:
     said: Sequence[str]
     figures: Sequence[Figure]
     tables: Sequence[Table]
-    choices: Mapping[str, Choice] = field(default_factory=dict)
+    choices: Mapping[str, FilterOption] = field(default_factory=dict)
     sheet: Sequence[PictureRow] = ()
     prompts: Sequence[str] = ()
     sheet_caption: str = ""

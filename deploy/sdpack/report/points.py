@@ -104,7 +104,7 @@ class Cost:
     within: str
 
 
-class Drawn:
+class DrawnMixes:
     """What a ledger holds of mixes that were drawn for one record.
 
     Raises:
@@ -169,7 +169,7 @@ class Drawn:
         return None
 
 
-class Build(Drawn):
+class Build(DrawnMixes):
     """One build as a ledger has it.
 
     Raises:

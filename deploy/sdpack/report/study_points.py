@@ -29,7 +29,7 @@ from sdpack.record import (
     Run,
     StudyRecord,
 )
-from sdpack.report.points import Drawn, chosen, ledger_of, paired
+from sdpack.report.points import DrawnMixes, chosen, ledger_of, paired
 from sdpack.units import format_bytes
 
 GROUPS = ("text", "denoiser", "decoder")
@@ -107,7 +107,7 @@ class Claim:
         return WORSE if self.difference.high < 0 else NOT_TOLD
 
 
-class StudyResult(Drawn):
+class StudyResult(DrawnMixes):
     """One study as a ledger has it.
 
     Raises:

@@ -29,7 +29,7 @@ def pipeline(
     runtime: Runtime | None = None,
     threads: int | None = None,
     opened: Callable[[Engine], Session] | None = None,
-    thrifty: bool | None = None,
+    low_memory: bool | None = None,
 ) -> Pipeline:
     """The pipeline of an opened bundle.
 
@@ -45,10 +45,10 @@ def pipeline(
         BundleError: the sampler or tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
-    spare = not has_room(manifest, chosen) if thrifty is None else thrifty
+    spare = not has_room(manifest, chosen) if low_memory is None else low_memory
     if not chosen.on_gpu and opened is None:
         (onnxruntime.steady_memory if spare else onnxruntime.keep_memory)()
-    session = opened or partial(_session, folder, runtime=chosen, threads=threads, thrifty=spare)
+    session = opened or partial(_session, folder, runtime=chosen, threads=threads, low_memory=spare)
     loaders = {
         role: partial(_load, folder, manifest, role, chosen, session) for role in manifest.parts
     }
@@ -137,10 +137,10 @@ def _load(
 
 
 def _session(
-    folder: Path, engine: Engine, runtime: Runtime, threads: int | None, thrifty: bool
+    folder: Path, engine: Engine, runtime: Runtime, threads: int | None, low_memory: bool
 ) -> Session:
     if runtime in onnxruntime.PROVIDERS:
-        return onnxruntime.load(folder / engine.graph, runtime, threads, thrifty=thrifty)
+        return onnxruntime.load(folder / engine.graph, runtime, threads, low_memory=low_memory)
     if engine.plan is None:
         raise BundleError(
             f"{folder}: {engine.graph} has no engine for {runtime}; run `sdpack finish {folder}` "

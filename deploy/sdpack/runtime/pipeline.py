@@ -18,7 +18,12 @@ from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError, PromptError
 from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.sampler import SamplerTable, Stepped, sample
-from sdpack.runtime.text import Text, encoded, joined, told
+from sdpack.runtime.text_embeddings import (
+    TextEmbeddings,
+    denoiser_inputs,
+    encode_text,
+    join_embeddings,
+)
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.tiles import LATENTS, PICTURES
 
@@ -115,37 +120,37 @@ class Pipeline:
             BrokenPictureError: a picture is not finite, or constant.
             EngineError: a part could not be loaded or run.
         """
-        text, against = self.texts(request)
-        return to_pictures(self.decode(self.denoise(request, text, against, stepped)))
+        text, negative = self.texts(request)
+        return to_pictures(self.decode(self.denoise(request, text, negative, stepped)))
 
-    def texts(self, request: Request) -> tuple[Text, Text | None]:
+    def texts(self, request: Request) -> tuple[TextEmbeddings, TextEmbeddings | None]:
         """What is said of the prompts, and what guidance moves away from, if there is any."""
         guided = self.conditioning.guided(request.guidance_scale)
         if not guided:
             return self.encode(request.prompts), None
         if self.conditioning.zero_empty and not request.negative_prompt:
             text = self.encode(request.prompts)
-            return text, text.rows(0, 1).silenced()
-        text, against = self._encoded(request.prompts, [request.negative_prompt])
-        return text, against
+            return text, text.rows(0, 1).zeroed()
+        text, negative = self._encoded(request.prompts, [request.negative_prompt])
+        return text, negative
 
-    def encode(self, prompts: Sequence[str]) -> Text:
+    def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
         """What the text encoders say together."""
         (text,) = self._encoded(prompts)
         return text
 
-    def _encoded(self, *batches: Sequence[str]) -> list[Text]:
+    def _encoded(self, *batches: Sequence[str]) -> list[TextEmbeddings]:
         """What they say of each batch of prompts; each encoder is loaded once."""
-        said: list[dict[Role, Text]] = [{} for _ in batches]
+        by_encoder: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
         for role in self._roles:
             if role.encodes_text:
                 tokenizer = self.tokenizers[role]
                 with self._loaded(role) as session:
-                    for prompts, of_batch in zip(batches, said, strict=True):
-                        of_batch[role] = encoded(
+                    for prompts, of_batch in zip(batches, by_encoder, strict=True):
+                        of_batch[role] = encode_text(
                             session, tokenizer, prompts, self.conditioning, role
                         )
-        return [joined(self.conditioning, of_batch) for of_batch in said]
+        return [join_embeddings(self.conditioning, of_batch) for of_batch in by_encoder]
 
     @property
     def _roles(self) -> list[Role]:
@@ -154,8 +159,8 @@ class Pipeline:
     def denoise(
         self,
         request: Request,
-        text: Text,
-        against: Text | None,
+        text: TextEmbeddings,
+        negative: TextEmbeddings | None,
         stepped: Stepped | None = None,
     ) -> Floats:
         """Latents float32 (N, C, h, w).
@@ -166,7 +171,7 @@ class Pipeline:
         """
         table = self.sampler(request)
         noise = Noise(request.seeds, self.latents.shape(request.height, request.width))
-        halves = [text] if against is None else [against.repeated(len(text)), text]
+        halves = [text] if negative is None else [negative.repeated(len(text)), text]
         asked = [self._told(request, half) for half in halves]
         with self._loaded(Role.DENOISER) as session:
 
@@ -178,13 +183,13 @@ class Pipeline:
 
             return sample(table, noise.draw(), model, noise.draw, stepped)
 
-    def _told(self, request: Request, text: Text) -> Told:
+    def _told(self, request: Request, text: TextEmbeddings) -> Told:
         scale = request.guidance_scale
-        return told(self.conditioning, text, scale, request.height, request.width)
+        return denoiser_inputs(self.conditioning, text, scale, request.height, request.width)
 
     def _predictor(self, session: Session, timestep: Floats) -> Callable[[Floats, Told], Floats]:
-        def predict(given: Floats, said: Told) -> Floats:
-            inputs: Told = {"sample": given, "timestep": timestep, **said}
+        def predict(given: Floats, by_encoder: Told) -> Floats:
+            inputs: Told = {"sample": given, "timestep": timestep, **by_encoder}
             if self.observe is not None:
                 self.observe(dict(inputs))
             return np.asarray(session.run(inputs)["out_sample"], np.float32)
@@ -245,7 +250,7 @@ def _guided(
         both = predict(np.concatenate([given, given]), _together(asked, len(given)))
         unguided, guided = np.split(both, 2)
     else:
-        unguided, guided = (predict(given, said) for said in asked)
+        unguided, guided = (predict(given, by_encoder) for by_encoder in asked)
     noise = unguided + np.float32(request.guidance_scale) * (guided - unguided)
     if request.guidance_rescale <= 0:
         return noise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdpack.conditioning import Conditioning
 from sdpack.placement import Role
-from sdpack.runtime.text import readable
+from sdpack.runtime.text_embeddings import readable
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 SHOWN = 40  # characters of what was read last

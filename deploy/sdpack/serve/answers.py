@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from sdpack.errors import InputError, SdpackError
 from sdpack.serve.scheduler import BusyError, EndingError
+from sdpack.serve.schemas import ErrorBody, ErrorData
 from sdpack.serve.service import BadRequestError
-from sdpack.serve.shapes import ErrorBody, ErrorData
 from sdpack.serve.work import GivenUpError, TimedOutError
 
 log = logging.getLogger("sdpack.serve")

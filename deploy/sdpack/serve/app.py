@@ -23,12 +23,12 @@ from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.addresses import TRUSTED
 from sdpack.serve.answers import add_answers
 from sdpack.serve.forwarded import Forwarded
+from sdpack.serve.inference_worker import InferenceWorker
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.jobs_api import job_routes
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.openai_api import openai_routes
-from sdpack.serve.painter import Painter
 from sdpack.serve.request_model import values_of
 from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
@@ -75,12 +75,12 @@ def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Set
     device = used_bytes if runtime.on_gpu else None
     metrics = Metrics(batch, manifest.memory.budget_bytes, device)
     own = 0 if runtime.on_gpu else OWN_BYTES  # the plan is of the GPU's memory there
-    thrifty = settings.least_memory or not has_room(manifest, runtime, own)
-    painter = Painter(folder, manifest, runtime, settings.threads, metrics.stage, thrifty)
-    scheduler = Scheduler(painter, batch, settings.limits, metrics)
+    low_memory = settings.least_memory or not has_room(manifest, runtime, own)
+    worker = InferenceWorker(folder, manifest, runtime, settings.threads, metrics.stage, low_memory)
+    scheduler = Scheduler(worker, batch, settings.limits, metrics)
     return Service(
         manifest,
-        painter,
+        worker,
         settings.limits,
         metrics,
         scheduler,

@@ -10,8 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from sdpack.serve.answers import ERRORS, NotFoundError, said
 from sdpack.serve.openai_api import picture_data, understood
+from sdpack.serve.schemas import JobData, PicturesRequest
 from sdpack.serve.service import Service
-from sdpack.serve.shapes import JobData, PicturesRequest
 from sdpack.serve.waiting import ready
 from sdpack.serve.work import Job, Status
 

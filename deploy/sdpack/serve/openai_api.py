@@ -10,8 +10,7 @@ from fastapi.responses import Response
 
 from sdpack.runtime.pictures import Encoding, Format
 from sdpack.serve.answers import ERRORS, NotFoundError
-from sdpack.serve.service import BadRequestError, Service, size_words
-from sdpack.serve.shapes import (
+from sdpack.serve.schemas import (
     Generation,
     GenerationRequest,
     ModelData,
@@ -19,8 +18,9 @@ from sdpack.serve.shapes import (
     PictureData,
     PicturesRequest,
 )
+from sdpack.serve.service import BadRequestError, Service, size_words
 from sdpack.serve.waiting import drawn
-from sdpack.serve.work import Asked, Job
+from sdpack.serve.work import ImageRequest, Job
 
 PICTURES = "/v1/images/{job}/{number}"
 
@@ -96,7 +96,7 @@ def _but(*left_out: int) -> dict[int | str, dict[str, Any]]:
     return {status: said for status, said in ERRORS.items() if status not in left_out}
 
 
-def understood(service: Service, asked: PicturesRequest) -> Asked:
+def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
     """A request as a job.
 
     Raises:

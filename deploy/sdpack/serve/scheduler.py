@@ -21,10 +21,15 @@ from dataclasses import dataclass
 
 from sdpack.errors import EngineError, SdpackError
 from sdpack.runtime.pictures import encode
+from sdpack.serve.inference_worker import (
+    AbandonedError,
+    InferenceWorker,
+    PictureOrError,
+    parameters_of,
+)
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
-from sdpack.serve.painter import AbandonedError, Drawn, Painter, parameters_of
-from sdpack.serve.work import Asked, Job, Picture, Status, TimedOutError
+from sdpack.serve.work import ImageRequest, Job, RequestedPicture, Status, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
 FAILURES = 3  # batches in a row, after which something else is wrong than what was asked for
@@ -62,7 +67,7 @@ class EndingError(SdpackError):
 class _Batch:
     """What is being drawn."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[RequestedPicture]
     began: float
 
     @property
@@ -71,24 +76,26 @@ class _Batch:
 
 
 class Scheduler:
-    """Has a painter draw what is asked for.
+    """Has a worker draw what is asked for.
 
     Args:
         batch: the most pictures drawn together.
     """
 
-    def __init__(self, painter: Painter, batch: int, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, worker: InferenceWorker, batch: int, limits: Limits, metrics: Metrics
+    ) -> None:
         self.batch = batch
         self.limits = limits
         self.ending = False
-        self._painter = painter
+        self._worker = worker
         self._metrics = metrics
-        self._waiting: deque[Picture] = deque()
+        self._waiting: deque[RequestedPicture] = deque()
         self._drawing: _Batch | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._brush = ThreadPoolExecutor(1, "draw")
+        self._executor = ThreadPoolExecutor(1, "draw")
         self._files = ThreadPoolExecutor(1, "encode")
         self._per_picture_s = 1.0
         self._failures = 0  # in a row
@@ -108,7 +115,7 @@ class Scheduler:
             return False
         return time.monotonic() - batch.began > STUCK * self.limits.timeout_s
 
-    def submit(self, asked: Asked) -> Job:
+    def submit(self, asked: ImageRequest) -> Job:
         """Accept a job.
 
         Raises:
@@ -161,7 +168,7 @@ class Scheduler:
         Raises:
             SdpackError: they cannot be loaded, or draw broken pictures.
         """
-        await asyncio.get_running_loop().run_in_executor(self._brush, self._painter.load)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._worker.load)
 
     async def run(self) -> None:
         """Draw, until cancelled.
@@ -184,7 +191,7 @@ class Scheduler:
             if not self._waiting:
                 self._idle.set()
 
-    async def _next(self) -> list[Picture]:
+    async def _next(self) -> list[RequestedPicture]:
         """The next batch; none if what there was has been given up meanwhile."""
         while not self._waiting:
             self._idle.set()
@@ -205,7 +212,7 @@ class Scheduler:
         self._waiting = deque(picture for picture in self._waiting if picture not in taken)
         return taken
 
-    def _matching(self, first: Picture) -> list[Picture]:
+    def _matching(self, first: RequestedPicture) -> list[RequestedPicture]:
         kind = first.job.asked.kind
         found = [picture for picture in self._waiting if picture.job.asked.kind == kind]
         return found[: self.batch]
@@ -228,7 +235,9 @@ class Scheduler:
         kind = pictures[0].job.asked.kind
         prompts = [picture.job.asked.prompt for picture in pictures]
         seeds = [picture.seed for picture in pictures]
-        work = loop.run_in_executor(self._brush, self._painter.draw, kind, prompts, seeds, stepped)
+        work = loop.run_in_executor(
+            self._executor, self._worker.draw, kind, prompts, seeds, stepped
+        )
         try:
             drawn = await work
         except AbandonedError:
@@ -239,7 +248,7 @@ class Scheduler:
         for picture, one in zip(pictures, drawn, strict=True):
             await self._finish(picture, one)
 
-    def _fail(self, pictures: Sequence[Picture], error: Exception) -> None:
+    def _fail(self, pictures: Sequence[RequestedPicture], error: Exception) -> None:
         log.error("%d pictures could not be drawn", len(pictures), exc_info=error)
         known = error if isinstance(error, SdpackError) else FailedError()
         for picture in pictures:
@@ -252,7 +261,7 @@ class Scheduler:
             return
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._brush, self._painter.try_out)
+            await loop.run_in_executor(self._executor, self._worker.try_out)
         except Exception as error:
             self.ending = True
             for job in list(self._timers):
@@ -262,11 +271,11 @@ class Scheduler:
             raise EngineError(f"nothing can be drawn any more: {error}") from error
         self._failures = 0
 
-    def _stepped(self, pictures: Sequence[Picture], made: int, of: int) -> None:
+    def _stepped(self, pictures: Sequence[RequestedPicture], made: int, of: int) -> None:
         for job in dict.fromkeys(picture.job for picture in pictures):
             job.advance(step=made, steps=of)
 
-    async def _finish(self, picture: Picture, drawn: Drawn) -> None:
+    async def _finish(self, picture: RequestedPicture, drawn: PictureOrError) -> None:
         job = picture.job
         if job.status.ended:
             return
@@ -275,7 +284,7 @@ class Scheduler:
             return
         since, asked = time.monotonic(), job.asked
         loop = asyncio.get_running_loop()
-        made = parameters_of(self._painter, asked, picture.seed)
+        made = parameters_of(self._worker, asked, picture.seed)
         file = await loop.run_in_executor(self._files, encode, drawn, asked.format, made)
         self._metrics.stage("write", time.monotonic() - since)
         if job.status.ended:
@@ -301,6 +310,6 @@ class Scheduler:
 
     def close(self) -> None:
         """End the threads, and free the engines on the one that has them."""
-        self._brush.submit(self._painter.close)
-        self._brush.shutdown()
+        self._executor.submit(self._worker.close)
+        self._executor.shutdown()
         self._files.shutdown()

@@ -13,12 +13,12 @@ from sdpack.precision import Runtime
 from sdpack.profile import Size, parse_sizes
 from sdpack.runtime.pictures import Format
 from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.inference_worker import InferenceWorker
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import MOST_GUIDANCE, Limits
 from sdpack.serve.metrics import Metrics
-from sdpack.serve.painter import Painter
 from sdpack.serve.scheduler import BusyError, Scheduler
-from sdpack.serve.work import Asked, Job, Kind
+from sdpack.serve.work import BatchKey, ImageRequest, Job
 from sdpack.units import format_bytes
 
 RANDOM_SEEDS = 2**32
@@ -49,7 +49,7 @@ class Service:
     """
 
     manifest: Manifest
-    painter: Painter
+    worker: InferenceWorker
     limits: Limits
     metrics: Metrics
     scheduler: Scheduler
@@ -86,7 +86,7 @@ class Service:
         """Of one request."""
         return min(self.limits.pictures, self.limits.queue)
 
-    def submit(self, asked: Asked, keep: bool = True) -> Job:
+    def submit(self, asked: ImageRequest, keep: bool = True) -> Job:
         """Accept a job.
 
         Args:
@@ -115,7 +115,7 @@ class Service:
         steps: int | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
-    ) -> Asked:
+    ) -> ImageRequest:
         """What a request asks for, with the bundle's own settings where it says nothing.
 
         Raises:
@@ -142,17 +142,17 @@ class Service:
         if not 0 <= scale <= MOST_GUIDANCE:
             raise BadRequestError("guidance_scale", f"{scale} is not 0 to {MOST_GUIDANCE:g}")
         height, width = self._size(size)
-        against = sampling.negative_prompt if negative_prompt is None else negative_prompt
-        kind = Kind(height, width, steps or sampling.steps, scale, against)
-        return self._with_warnings(Asked(kind, prompt, first, count, form))
+        negative = sampling.negative_prompt if negative_prompt is None else negative_prompt
+        kind = BatchKey(height, width, steps or sampling.steps, scale, negative)
+        return self._with_warnings(ImageRequest(kind, prompt, first, count, form))
 
-    def _with_warnings(self, asked: Asked) -> Asked:
+    def _with_warnings(self, asked: ImageRequest) -> ImageRequest:
         """The same, saying which of its texts are longer than what text encoders read."""
         kind, conditioning = asked.kind, self.manifest.conditioning
         texts = {"prompt": asked.prompt}
         if conditioning.guided(kind.guidance_scale):
             texts["negative_prompt"] = kind.negative_prompt
-        found = {name: self.painter.truncations(text) for name, text in texts.items()}
+        found = {name: self.worker.truncations(text) for name, text in texts.items()}
         warnings = tuple(f"{name}: {each}" for name, of_text in found.items() for each in of_text)
         shortened = [each.read for each in found["prompt"]]
         encoders = sum(role.encodes_text for role in self.manifest.parts)

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from sdpack.serve.answers import GoneError, NotReadyError
 from sdpack.serve.service import Service
-from sdpack.serve.work import Asked, Job, outcome
+from sdpack.serve.work import ImageRequest, Job, outcome
 
 
 def ready(service: Service) -> None:
@@ -23,7 +23,7 @@ def ready(service: Service) -> None:
 async def drawn(
     service: Service,
     request: Request,
-    asked: Asked,
+    asked: ImageRequest,
     under_way: list[Job] | None = None,
     keep: bool = False,
 ) -> tuple[Job, Sequence[bytes]]:

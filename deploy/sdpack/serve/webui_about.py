@@ -15,8 +15,8 @@ from sdpack.runtime.infotext import parse_infotext
 from sdpack.runtime.pictures import PARAMETERS, read_texts
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.metrics import resident_bytes
+from sdpack.serve.schemas import PromptText, WebUiModel, WebUiPngInfo, WebUiPngInfoRequest
 from sdpack.serve.service import BadRequestError, Service
-from sdpack.serve.shapes import Text, WebUiModel, WebUiPngInfo, WebUiPngInfoRequest
 from sdpack.serve.webui_settings import check_settings, model_of, options_of
 
 PREFIX = "/sdapi/v1"
@@ -55,13 +55,13 @@ def about_routes(service: Service) -> APIRouter:
     @routes.get("/samplers")
     async def samplers() -> list[dict[str, Any]]:
         """The one sampler there is."""
-        sampler = service.painter.sampler
+        sampler = service.worker.sampler
         return [{"name": sampler.name, "aliases": [sampler.scheduler], "options": {}}]
 
     @routes.get("/schedulers")
     async def schedulers() -> list[dict[str, Any]]:
         """How the sampler's noise levels are spaced."""
-        label = service.painter.sampler.schedule
+        label = service.worker.sampler.schedule
         named = {"name": label.lower(), "label": label, "aliases": None}
         return [{**named, "default_rho": -1, "need_inner_model": False}]
 
@@ -71,7 +71,7 @@ def about_routes(service: Service) -> APIRouter:
         return options_of(service)
 
     @routes.post("/options", responses={status: ERRORS[status] for status in (400, 404, 413)})
-    async def set_options(wanted: dict[Text, Any]) -> None:
+    async def set_options(wanted: dict[PromptText, Any]) -> None:
         """Settings that are as they are; others are refused, as there is nothing to choose from."""
         check_settings(service, wanted)
 

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Request
 from sdpack.runtime.infotext import SHORT_HASH, GenerationParameters, program_version
 from sdpack.runtime.pictures import Format
 from sdpack.serve.answers import ERRORS
-from sdpack.serve.painter import parameters_of
+from sdpack.serve.inference_worker import parameters_of
+from sdpack.serve.schemas import WebUiPictures, WebUiProgress, WebUiRequest
 from sdpack.serve.service import Service
-from sdpack.serve.shapes import WebUiPictures, WebUiProgress, WebUiRequest
 from sdpack.serve.waiting import drawn
 from sdpack.serve.webui_about import PREFIX, about_routes
 from sdpack.serve.webui_settings import check_request
-from sdpack.serve.work import Asked, GivenUpError, Job
+from sdpack.serve.work import GivenUpError, ImageRequest, Job
 
 RANDOM = -1
 
@@ -74,7 +74,7 @@ def _drawing_routes(service: Service) -> APIRouter:
     return routes
 
 
-def _understood(service: Service, asked: WebUiRequest) -> Asked:
+def _understood(service: Service, asked: WebUiRequest) -> ImageRequest:
     """A request as a job.
 
     Raises:
@@ -128,7 +128,7 @@ def _info(service: Service, job: Job, count: int) -> dict[str, Any]:
 
 
 def _made(service: Service, job: Job, seed: int) -> GenerationParameters:
-    return parameters_of(service.painter, job.asked, seed)
+    return parameters_of(service.worker, job.asked, seed)
 
 
 def _state(job: Job | None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 from sdpack.runtime.infotext import SHORT_HASH, model_hash
 from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.serve.answers import NotFoundError
+from sdpack.serve.schemas import WebUiModel
 from sdpack.serve.service import BadRequestError, Service
-from sdpack.serve.shapes import WebUiModel
 
 Accepts = Callable[[Any], bool]
 
@@ -145,7 +145,7 @@ def check_request(service: Service, texts: tuple[str | None, ...], fields: Any) 
         if not accepts(value):
             raise BadRequestError(name, f"{_shown(value)} is not supported: {why}")
     _check_scripts(given.get("alwayson_scripts"))
-    _check_sampler(service.painter.sampler, given)
+    _check_sampler(service.worker.sampler, given)
     settings = given.get("override_settings")
     if settings:
         check_settings(service, settings, "override_settings")

@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class BatchKey:
     """What pictures have in common that can be drawn together; sizes in pixels."""
 
     height: int
@@ -40,7 +40,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImageRequest:
     """What one job shall show: picture number i of it starts from `seed` + i.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asked:
         warnings: what the client should know about its request.
     """
 
-    kind: Kind
+    kind: BatchKey
     prompt: str
     seed: int
     count: int
@@ -70,7 +70,7 @@ class GivenUpError(SdpackError):
 
 
 @dataclass(eq=False)
-class Picture:
+class RequestedPicture:
     """One picture of a job.
 
     Attributes:
@@ -106,7 +106,7 @@ class Job:
         ended: when it did, by the monotonic clock.
     """
 
-    asked: Asked
+    asked: ImageRequest
     id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     created: float = field(default_factory=time.time)
     status: Status = Status.QUEUED
@@ -116,13 +116,13 @@ class Job:
     made: int = 0
     error: Exception | None = None
     ended: float | None = None
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[RequestedPicture] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         """A picture for each that was asked for, none of them drawn."""
         now = time.monotonic()
-        self.pictures = [Picture(self, number, now) for number in range(self.asked.count)]
+        self.pictures = [RequestedPicture(self, number, now) for number in range(self.asked.count)]
         self.steps = self.asked.kind.steps
 
     @property

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from sdpack.cli.main import main
-from sdpack.cli.values import Text
+from sdpack.cli.values import NonEmptyText
 
 from tests.sdpack.cli.tree import Words, commands, options
 
@@ -65,7 +65,9 @@ def test_a_number_out_of_range_is_refused_in_one_line(words: Words, option: clic
         assert option.opts[-1] in line, value
 
 
-TEXTS = [(w, o) for w, o in options() if not o.is_flag and isinstance(o.type, Text | click.Path)]
+TEXTS = [
+    (w, o) for w, o in options() if not o.is_flag and isinstance(o.type, NonEmptyText | click.Path)
+]
 
 
 def test_every_option_with_text_refuses_none_or_takes_an_empty_one() -> None:

@@ -15,7 +15,7 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
 from sdpack.onnx_file import read, write_beside
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.bank import rounder
+from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
 from sdpack.quantize.variant import make_variant
 
@@ -116,9 +116,9 @@ def test_a_gpu_s_arena_takes_what_it_is_asked_and_hands_back_first_runs(
     )
     monkeypatch.setattr(onnxruntime, "_package", lambda _: package)
     path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
-    for thrifty, wanted in ((False, [1, 0, 1, 1, 1]), (True, [1, 1, 1, 1, 1])):
+    for low_memory, wanted in ((False, [1, 0, 1, 1, 1]), (True, [1, 1, 1, 1, 1])):
         told.clear()
-        with load(path, Runtime.ONNXRUNTIME_CUDA, thrifty=thrifty) as session:
+        with load(path, Runtime.ONNXRUNTIME_CUDA, low_memory=low_memory) as session:
             for rows in (3, 3, 2, 3, 2):
                 session.run({"x": np.ones((rows, 4), np.float32)})
         assert told == ["gpu:0" if shrunk else None for shrunk in wanted]

@@ -22,7 +22,7 @@ from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
 from sdpack.export.source import local_folder
-from sdpack.pack.order import Order, check
+from sdpack.pack.request import BuildRequest, check
 from sdpack.placement import Role
 from sdpack.profile import find_profile
 
@@ -88,8 +88,10 @@ def test_a_denoiser_of_two_sides_draws_squares_of_the_shorter(
     assert adopt(str(folder)).catalog.image_size == 12 * 4
 
 
-def ordered(folder: Path, size: tuple[int, int]) -> Order:
-    return Order(find_profile("cpu-2gb"), adopt(str(folder)), folder / "out", asked_sizes=(size,))
+def ordered(folder: Path, size: tuple[int, int]) -> BuildRequest:
+    return BuildRequest(
+        find_profile("cpu-2gb"), adopt(str(folder)), folder / "out", asked_sizes=(size,)
+    )
 
 
 @pytest.mark.parametrize(("family", "step"), [("sd, 4 times", 8), ("sd, 16 times", 32)])
@@ -118,9 +120,9 @@ def test_decoders_that_enlarge_differently_are_not_compared(
     catalog = adopt(str(models("sd"))).catalog
     other = adopt(str(models("sd, 4 times"))).catalog.decoders["vae"]
     both = catalog.model_copy(update={"decoders": {**catalog.decoders, "small": other}})
-    order = Order(find_profile("cpu-2gb"), LocatedCatalog(both, Path()), tmp_path / "out")
+    request = BuildRequest(find_profile("cpu-2gb"), LocatedCatalog(both, Path()), tmp_path / "out")
     with pytest.raises(CatalogError, match=r"differently \(small 4 times, vae 8 times\)"):
-        check(order)
+        check(request)
 
 
 def test_a_scheduler_that_cannot_be_used_is_refused_before_anything_is_made(
@@ -245,9 +247,11 @@ def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
     encoder = located.catalog.text_encoders["text-encoder"]
     other = encoder.model_copy(update={"source": Source(path=tmp_path / "m" / "text_encoder")})
     catalog = located.catalog.model_copy(update={"text_encoders": {"wide": other}})
-    order = Order(find_profile("cpu-2gb"), LocatedCatalog(catalog, Path()), tmp_path / "out")
+    request = BuildRequest(
+        find_profile("cpu-2gb"), LocatedCatalog(catalog, Path()), tmp_path / "out"
+    )
     with pytest.raises(CatalogError, match=r"wide \+ unet \+ vae: .*text encoder 24\).* a bridge"):
-        check(order)
+        check(request)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sdpack.errors import ExportError, SourceError
-from sdpack.export.bridge import Bridge, load_bridge, save_bridge
+from sdpack.export.bridge import BridgeModule, load_bridge, save_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.graph import Shape, export
 
@@ -52,7 +52,7 @@ def test_a_broken_text_encoder_says_how_many_tensors_are_broken(tmp_path: Path) 
 
 
 def test_a_broken_bridge_is_named(tmp_path: Path) -> None:
-    save_bridge(Bridge(8, 16), tmp_path / "whole")
+    save_bridge(BridgeModule(8, 16), tmp_path / "whole")
     folder = broken(tmp_path / "whole", tmp_path / "part", {"mix.bias": [NAN]})
     with pytest.raises(SourceError, match=r"the tensor mix\.bias holds 1 NaN of 16"):
         load_bridge(folder)

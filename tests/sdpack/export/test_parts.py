@@ -15,7 +15,7 @@ from sdpack.conditioning import Conditioning
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import ExportError
 from sdpack.export import graph
-from sdpack.export.bridge import Bridge
+from sdpack.export.bridge import BridgeModule
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.denoiser import DenoiserPart
 from sdpack.export.graph import Shape, export, seeded_inputs
@@ -70,7 +70,7 @@ def tiny() -> nn.Module:
 
 PARTS: dict[str, Callable[[], graph.Part]] = {
     "CLIP": lambda: TextEncoderPart(clip().eval(), None),
-    "CLIP over a bridge": lambda: TextEncoderPart(clip().eval(), Bridge(16, 24).eval()),
+    "CLIP over a bridge": lambda: TextEncoderPart(clip().eval(), BridgeModule(16, 24).eval()),
     "UNet": lambda: DenoiserPart(unet().eval(), Conditioning()),
     "UNet of the zoo's kind": lambda: DenoiserPart(
         unet(

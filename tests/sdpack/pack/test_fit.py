@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.bundle import NEEDED
-from sdpack.errors import InfeasibleError, RefusedError
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.mix import Mix, Variant
@@ -53,12 +53,12 @@ def brute_peak(
     mix: Mix, placement: Placement, footprints: dict[tuple[Variant, Placement], Footprint]
 ) -> int:
     """The peak as it would happen, moment by moment."""
-    order = [footprints[variant, placement] for variant in mix.variants]
+    request = [footprints[variant, placement] for variant in mix.variants]
     if placement.loading is Loading.RESIDENT:
-        return sum(f.weight_bytes for f in order) + max(f.activation_bytes for f in order)
+        return sum(f.weight_bytes for f in request) + max(f.activation_bytes for f in request)
     return max(
-        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in order[:place])
-        for place, now in enumerate(order)
+        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in request[:place])
+        for place, now in enumerate(request)
     )
 
 
@@ -138,7 +138,7 @@ def test_a_placement_the_compiler_refuses_is_left_out() -> None:
 
     def footprints(variant: Variant, placement: Placement) -> Footprint:
         if variant.role is Role.DENOISER and placement == Placement():
-            raise RefusedError("not so")
+            raise UnsupportedGraphError("not so")
         return Footprint(10, 1)
 
     (found,) = fit([mix], [Placement(), slow], footprints, 100)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
-from sdpack.errors import RefusedError
+from sdpack.errors import UnsupportedGraphError
 from sdpack.memory.liveness import passed_bytes
 from sdpack.memory.predict import Footprint
 from sdpack.pack.footprints import (
@@ -25,7 +25,7 @@ from sdpack.profile import find_profile
 from tests.sdpack.graphs import convolution, linear, saved
 
 if TYPE_CHECKING:
-    from sdpack.pack.workshop import Workshop
+    from sdpack.pack.variant_builder import VariantBuilder
 
 RNG = np.random.default_rng(0)
 
@@ -64,13 +64,13 @@ def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
 ) -> None:
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
     path = saved(linear(weight), tmp_path)
-    workshop = SimpleNamespace(
+    builder = SimpleNamespace(
         profile=SimpleNamespace(runtime=runtime),
         pieces=lambda *_: [Piece("model.onnx", {}, {"x": (8, 64)})],
         made=lambda _: SimpleNamespace(artifact=SimpleNamespace(path=lambda _: path)),
     )
     variant = Variant(Role.TEXT_ENCODER, "e", Precision.FP16)
-    found = Footprints(cast("Workshop", workshop)).of(variant, Placement())
+    found = Footprints(cast("VariantBuilder", builder)).of(variant, Placement())
     live = 4 * 8 * (64 + 32)
     assert found == (
         Footprint(weight.nbytes, live)
@@ -80,7 +80,7 @@ def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
 
 
 class Refusing:
-    """A workshop whose compiler refuses everything, and counts how often it is asked."""
+    """A builder whose compiler refuses everything, and counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -91,13 +91,13 @@ class Refusing:
 
     def plan(self, *_: object) -> None:
         self.asked += 1
-        raise RefusedError("not so")
+        raise UnsupportedGraphError("not so")
 
 
 def test_a_refusal_is_asked_for_once() -> None:
-    workshop = Refusing()
-    footprints = Footprints(cast("Workshop", workshop))
+    builder = Refusing()
+    footprints = Footprints(cast("VariantBuilder", builder))
     for _ in range(3):
-        with pytest.raises(RefusedError, match="not so"):
+        with pytest.raises(UnsupportedGraphError, match="not so"):
             footprints.of(Variant(Role.DENOISER, "d", Precision.W4), Placement())
-    assert workshop.asked == 1
+    assert builder.asked == 1

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from sdpack.catalog import Catalog, LocatedCatalog, Lora, Source
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.adopt import adopt
-from sdpack.pack.order import Order, check
+from sdpack.pack.request import BuildRequest, check
 from sdpack.profile import find_profile
 
 from tests.e2e import families
@@ -43,7 +43,7 @@ def with_loras(catalog: Catalog, unet: list[Lora], text: list[Lora]) -> LocatedC
 
 
 def checked(located: LocatedCatalog, folder: Path) -> None:
-    check(Order(find_profile("cpu-2gb"), located, folder / "out", asked_sizes=((64, 64),)))
+    check(BuildRequest(find_profile("cpu-2gb"), located, folder / "out", asked_sizes=((64, 64),)))
 
 
 def test_weights_for_a_part_that_does_not_list_the_file_are_named(

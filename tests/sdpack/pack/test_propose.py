@@ -20,8 +20,8 @@ def tried(
 
     monkeypatch.setattr(Proposals, "_widest", lambda _: [("widest", LEAST)])
     monkeypatch.setattr(Proposals, "_proposed", proposed)
-    order = SimpleNamespace(is_large=is_large, precisions=precisions)
-    footprints: Any = SimpleNamespace(workshop=SimpleNamespace(order=order))
+    request = SimpleNamespace(is_large=is_large, precisions=precisions)
+    footprints: Any = SimpleNamespace(builder=SimpleNamespace(request=request))
     assert list(Proposals(footprints, [], budget).mixes()) == []
     return seen
 

@@ -26,7 +26,7 @@ def fitted(number: int, size: int, loading: Loading = Loading.RESIDENT) -> Fitte
     return Fitted(mix, Placement(loading), peak, size, rank)
 
 
-class Contest:
+class MixEvaluator:
     """Scores from a table: float64 (mixes, prompts)."""
 
     has_real_pictures = False
@@ -35,7 +35,7 @@ class Contest:
         self.table = table
         self.fitted = field
         self.rules = Rules(first=16, fewest=16, most=table.shape[1], prefer=prefer)
-        self.studio = SimpleNamespace(task=SimpleNamespace(is_large=False))
+        self.runner = SimpleNamespace(task=SimpleNamespace(is_large=False))
         self.drawn: dict[Mix, int] = {}
         self.seconds = {number: 1.0 + number for number in range(len(field))}
         self.told: list[str] = []
@@ -60,7 +60,7 @@ class Contest:
 def selection(
     table: np.ndarray, field: Sequence[Fitted], prefer: Preference = Preference.QUALITY
 ) -> Selection:
-    return Selection(cast(Any, Contest(table, field, prefer)))
+    return Selection(cast(Any, MixEvaluator(table, field, prefer)))
 
 
 LEVEL = 0.3 + np.random.default_rng(0).normal(0, 0.2, (1, 64))
@@ -78,7 +78,7 @@ def test_a_preference_for_speed_takes_the_one_that_was_measured_to_be_faster(
     seconds: list[float], winner: int
 ) -> None:
     asked = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
-    cast(Any, asked.contest).seconds = dict(enumerate(seconds))
+    cast(Any, asked.evaluator).seconds = dict(enumerate(seconds))
     assert asked.run().outcome.winner == winner
 
 
@@ -92,8 +92,8 @@ def test_a_mix_left_out_that_was_seen_to_draw_better_races_after_all() -> None:
     noise = np.random.default_rng(1).normal(0, 0.01, (3, 64))
     table = LEVEL + noise + np.array([[0.0], [-0.1], [0.1]])
     asked = selection(table, [fitted(n, 10) for n in range(3)])
-    contest = cast(Any, asked.contest)
-    contest.scores([contest.fitted[2].mix], range(16))
+    evaluator = cast(Any, asked.evaluator)
+    evaluator.scores([evaluator.fitted[2].mix], range(16))
     outcome = asked._race([0, 1])
     assert outcome.winner == 0
     assert asked._overlooked(0, [0, 1]) == [2]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sdpack.catalog import default_catalog
 from sdpack.engines.tensorrt_builder import InputRange
-from sdpack.errors import CatalogError, RefusedError
+from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.pack.mix import Variant
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Guidance, Placement, Role
 from sdpack.precision import Precision
@@ -21,8 +21,8 @@ ENCODER = Variant(Role.TEXT_ENCODER, "m", Precision.FP16, "s")
 
 
 def shapes(profile: str = "4gb-gpu", **asked: Any) -> InputShapes:
-    order = Order(find_profile(profile), default_catalog(), Path("x"), **asked)
-    return InputShapes(order, lambda _: 16)
+    request = BuildRequest(find_profile(profile), default_catalog(), Path("x"), **asked)
+    return InputShapes(request, lambda _: 16)
 
 
 def test_an_engine_takes_smaller_batches_and_sizes_too() -> None:
@@ -91,7 +91,7 @@ def test_a_tail_without_norms_takes_features_alone() -> None:
 def test_only_a_decoder_comes_in_tiles_and_only_if_it_can_be_cut() -> None:
     (unet,) = shapes().pieces(DENOISER, Placement(tile=4), None)
     assert unet.file == "model.onnx"
-    with pytest.raises(RefusedError, match="decoder kl cannot be cut into tiles"):
+    with pytest.raises(UnsupportedGraphError, match="decoder kl cannot be cut into tiles"):
         shapes().pieces(DECODER, Placement(tile=4), None)
 
 
@@ -100,7 +100,7 @@ def test_a_text_encoder_reads_whole_prompts() -> None:
 
 
 def test_encoders_of_different_lengths_are_refused() -> None:
-    order = shapes().order
-    mixed = InputShapes(order, lambda name: {"s": 16, "m": 77, "l": 16}[name])
+    request = shapes().request
+    mixed = InputShapes(request, lambda name: {"s": 16, "m": 77, "l": 16}[name])
     with pytest.raises(CatalogError, match=r"denoiser s: .*\[16, 77\]"):
         mixed.ranges(DENOISER, Placement())

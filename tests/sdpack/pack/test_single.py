@@ -15,7 +15,7 @@ from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, 
 from sdpack.onnx_file import read, write
 from sdpack.pack import single
 from sdpack.pack.recipe import parse_recipe
-from sdpack.pack.single import Result, Task, default_out, quantize
+from sdpack.pack.single import QuantizeRequest, QuantizeResult, default_out, quantize
 from sdpack.precision import Precision, Runtime
 from sdpack.quantize.schemes import parse_scheme
 
@@ -44,12 +44,14 @@ def _batches(tmp_path: Path) -> Path:
     return folder
 
 
-def asked(graph: Path, words: str, *calibration: Path, runtime: str = "onnxruntime-cpu") -> Task:
+def asked(
+    graph: Path, words: str, *calibration: Path, runtime: str = "onnxruntime-cpu"
+) -> QuantizeRequest:
     recipe = parse_recipe(words)
-    return Task(graph, recipe, default_out(graph, recipe), calibration, Runtime(runtime))
+    return QuantizeRequest(graph, recipe, default_out(graph, recipe), calibration, Runtime(runtime))
 
 
-def done(task: Task, said: list[str] | None = None) -> Result:
+def done(task: QuantizeRequest, said: list[str] | None = None) -> QuantizeResult:
     say = said.append if said is not None else lambda _: None
     return quantize(task, Store(task.path.parent.parent / "store"), say)
 
@@ -189,7 +191,7 @@ def test_what_fp16_cannot_hold_computes_in_fp32_and_is_named(tmp_path: Path) -> 
     graph = saved(chain([up, down]), tmp_path / "graph")
     np.savez(tmp_path / "x.npz", x=RNG.standard_normal((64, 64)).astype(np.float32))
     result = done(asked(graph, "fp16", tmp_path / "x.npz", runtime="tensorrt-rtx"))
-    assert result.islands == ("linear0", "linear1", "relu0")
+    assert result.fp32_nodes == ("linear0", "linear1", "relu0")
     assert result.errors["y1"] < 1e-5
     x = {"x": np.ones((1, 64), np.float32)}
     with load(graph) as one, load(result.out) as two:

@@ -15,7 +15,7 @@ from sdpack.evaluate.rules import Fate, Outcome, Rules, Standing
 from sdpack.memory.predict import Footprint, Peak
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.screen import Screened
+from sdpack.pack.screening import ScreeningResult
 from sdpack.pack.selection import SelectionResult
 from sdpack.pack.study import (
     _DENOISER_FIRST,
@@ -61,9 +61,9 @@ def budget(
     if common is not None:
         means = np.array(common)
         # Means over other prompts, as a race leaves them: nothing may be picked by these.
-        screened = Screened([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
-    contest = SimpleNamespace(fitted=[fitted(each) for each in mixes], rules=Rules())
-    return Budget(2**20, cast(Any, contest), SelectionResult(outcome, screened, 0))
+        screened = ScreeningResult([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
+    evaluator = SimpleNamespace(fitted=[fitted(each) for each in mixes], rules=Rules())
+    return Budget(2**20, cast(Any, evaluator), SelectionResult(outcome, screened, 0))
 
 
 def study() -> Study:

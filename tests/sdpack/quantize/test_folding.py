@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 from sdpack.engines.onnxruntime import load
 from sdpack.onnx_file import read, write
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.bank import rounder
 from sdpack.quantize.folding import stored_bytes
 from sdpack.quantize.layers import layers
+from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
-from sdpack.quantize.uses import Kind
+from sdpack.quantize.uses import LayerKind
 from sdpack.quantize.variant import make_variant
 
 FLOAT = TensorProto.FLOAT
@@ -281,6 +281,6 @@ def test_what_is_not_quantized_keeps_its_16_bits(tmp_path: Path, dtype: type) ->
 
 
 def test_kinds_are_those_of_the_node_that_multiplies(tmp_path: Path) -> None:
-    for name, kind in (("convolution", Kind.CONVOLUTION), ("table", Kind.TABLE)):
+    for name, kind in (("convolution", LayerKind.CONVOLUTION), ("table", LayerKind.TABLE)):
         (layer,) = layers(read(written(name, tmp_path)))
         assert layer.kind is kind

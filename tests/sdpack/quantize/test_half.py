@@ -17,10 +17,12 @@ from tests.sdpack.quantize.test_observe import wild
 RNG = np.random.default_rng(0)
 
 
-def half(model: ir.Model, folder: Path, islands: set[str] | frozenset[str] = frozenset()) -> Path:
+def half(
+    model: ir.Model, folder: Path, fp32_nodes: set[str] | frozenset[str] = frozenset()
+) -> Path:
     path = saved(model, folder / "whole")
     model = read(path)
-    to_half(model, islands)
+    to_half(model, fp32_nodes)
     return saved(model, folder / "half")
 
 
@@ -53,9 +55,9 @@ def test_what_fp16_cannot_hold_is_computed_in_fp32(tmp_path: Path) -> None:
     model = wild([300.0, 300.0, 1 / 300, 1 / 300])
     x = {"x": np.full((2, 4), -2.0, np.float32)}
     peaks = {"linear": 2.0, "mul 0": 600.0, "mul 1": 180_000.0, "mul 2": 600.0, "mul 3": 2.0}
-    islands = beyond_half(model, peaks)
-    assert islands == {"mul 1", "mul 2"}
-    path = half(model, tmp_path, islands)
+    fp32_nodes = beyond_half(model, peaks)
+    assert fp32_nodes == {"mul 1", "mul 2"}
+    path = half(model, tmp_path, fp32_nodes)
     made = {node.name: node for node in strict(path).graph.node}
     assert "v0_to_wide" in made
     assert "v2_to_narrow" in made

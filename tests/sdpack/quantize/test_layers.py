@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from sdpack.errors import QuantizationError
 from sdpack.quantize.layers import layers
-from sdpack.quantize.uses import Kind
+from sdpack.quantize.uses import LayerKind
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, two_readers
 
@@ -19,10 +19,10 @@ def floats(*shape: int) -> np.ndarray:
 def test_every_kind_is_a_matrix_of_outputs_by_what_is_summed() -> None:
     weight, kernel = floats(64, 48), floats(24, 16, 3, 3)
     for model, kind, wanted in (
-        (linear(weight), Kind.MATRIX, weight.T),
-        (gemm(weight, floats(64)), Kind.MATRIX, weight),
-        (convolution(kernel), Kind.CONVOLUTION, kernel.reshape(24, -1)),
-        (embedding(weight), Kind.TABLE, weight),
+        (linear(weight), LayerKind.MATRIX, weight.T),
+        (gemm(weight, floats(64)), LayerKind.MATRIX, weight),
+        (convolution(kernel), LayerKind.CONVOLUTION, kernel.reshape(24, -1)),
+        (embedding(weight), LayerKind.TABLE, weight),
     ):
         (layer,) = layers(model)
         assert layer.kind is kind

@@ -10,9 +10,9 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import GraphError, QuantizationError
 from sdpack.onnx_file import read
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.bank import rounder
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import Observed, observe
+from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
 from sdpack.quantize.variant import Schemes, make_variant, scale_type, uniform_schemes
 

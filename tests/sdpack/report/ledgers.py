@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdpack.bundle import MemoryFigures, Sampling
+from sdpack.bundle import MemoryFigures, SamplingDefaults
 from sdpack.ledger import Ledger
 from sdpack.placement import Role
 from sdpack.profile import find_profile
@@ -80,7 +80,7 @@ def record(entrants: Sequence[Entrant], count: int, **more: Any) -> BuildRecord:
             "fixed_bytes": 0,
         }
     )
-    sampling = Sampling(
+    sampling = SamplingDefaults(
         steps=4, guidance_scale=2.0, negative_prompt="", height=64, width=64, batch=1
     )
     values = {
@@ -122,7 +122,7 @@ def write_scores(
     start: int = 0,
     **more: Any,
 ) -> None:
-    """As the studio writes them: a row for every sixteen prompts, from `start` on."""
+    """As the runner writes them: a row for every sixteen prompts, from `start` on."""
     for first in range(start, len(scores), CHUNK):
         numbers = range(first, min(first + CHUNK, len(scores)))
         inputs = {

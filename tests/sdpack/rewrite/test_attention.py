@@ -29,9 +29,9 @@ from sdpack.export.graph import OPSET
 from sdpack.memory.liveness import liveness
 from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.precision import Precision, Runtime
-from sdpack.quantize.bank import rounder
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import layers
+from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, UNIFORM
 from sdpack.quantize.variant import make_variant, scale_type, uniform_schemes
 from sdpack.rewrite.fuse import FUSED, fuse_attention
@@ -505,7 +505,7 @@ def made(model: ir.Model) -> Iterator[ir.Value]:
     return (value for node in model.graph for value in node.outputs)
 
 
-def attending(model: ir.Model) -> list[ir.Node]:
+def fused_attention_graph(model: ir.Model) -> list[ir.Node]:
     return [node for node in model.graph if node.op_type == FUSED]
 
 
@@ -518,7 +518,7 @@ def test_projections_feed_the_operator_as_they_are(
 ) -> None:
     model = read(all_exported(name).path)
     fuse_attention(model)
-    for node in attending(model):
+    for node in fused_attention_graph(model):
         makers = [value.producer() for value in node.inputs[:3] if value is not None]
         assert [maker.op_type for maker in makers if maker] in (["Add"] * 3, ["MatMul"] * 3)
         assert [use.node.op_type for use in node.outputs[0].uses()] == ["MatMul"]
@@ -529,7 +529,7 @@ def test_picture_and_text_are_joined_before_they_are_split_into_heads(
 ) -> None:
     model = read(all_exported("SD3Transformer2DModel").path)
     fuse_attention(model)
-    for node in attending(model):
+    for node in fused_attention_graph(model):
         for value in node.inputs[:3]:
             assert value is not None
             maker = value.producer()
@@ -567,19 +567,19 @@ def test_stored_weights_stay_stored(
 
 
 @pytest.mark.parametrize("name", ["UNet2DConditionModel", "CLIPTextModel", "T5EncoderModel"])
-@pytest.mark.parametrize("islands", [(), ("Softmax",), ("Add", "Softmax"), ("MatMul",)])
+@pytest.mark.parametrize("fp32_nodes", [(), ("Softmax",), ("Add", "Softmax"), ("MatMul",)])
 def test_fp16_graphs_are_fused_and_agree(
-    name: str, islands: tuple[str, ...], all_exported: Callable[[str], Exported], tmp_path: Path
+    name: str, fp32_nodes: tuple[str, ...], all_exported: Callable[[str], Exported], tmp_path: Path
 ) -> None:
     """Also those with the softmax, or every product, in fp32 between casts."""
     exported = all_exported(name)
     model = read(exported.path)
-    wide = {str(node.name) for node in model.graph if node.op_type in islands}
+    wide = {str(node.name) for node in model.graph if node.op_type in fp32_nodes}
     to_half(model, wide)
     assert fuse_attention(model) == exported.case.attentions
     assert counts(model)["Softmax"] == 0
-    half = ir.DataType.FLOAT if "MatMul" in islands else ir.DataType.FLOAT16
-    assert {node.outputs[0].dtype for node in attending(model)} == {half}
+    half = ir.DataType.FLOAT if "MatMul" in fp32_nodes else ir.DataType.FLOAT16
+    assert {node.outputs[0].dtype for node in fused_attention_graph(model)} == {half}
     path = saved(model, tmp_path)
     onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True)
     assert close(run(path, exported.inputs), exported.output, relative=0.02)
@@ -767,7 +767,7 @@ def test_a_mask_that_adds_nothing_is_dropped(tmp_path: Path) -> None:
     name = "no heads and a mask of nothing, as baddbmm has it"
     model = read(small(*UNDERSTOOD[name], tmp_path))
     fuse_attention(model)
-    (node,) = attending(model)
+    (node,) = fused_attention_graph(model)
     assert len(node.inputs) == 3
 
 

@@ -67,15 +67,15 @@ def test_a_gpu_s_sessions_are_told_whether_to_be_thrifty(
     )
     told: list[bool] = []
 
-    def load(path: Path, runtime: Runtime, threads: int | None, thrifty: bool) -> None:
+    def load(path: Path, runtime: Runtime, threads: int | None, low_memory: bool) -> None:
         assert runtime is Runtime.ONNXRUNTIME_CUDA
-        told.append(thrifty)
+        told.append(low_memory)
 
     monkeypatch.setattr(module.onnxruntime, "load", load)
     monkeypatch.setattr(module.onnxruntime, "steady_memory", lambda: pytest.fail("of the host"))
     monkeypatch.setattr(module.onnxruntime, "keep_memory", lambda: pytest.fail("of the host"))
     monkeypatch.setattr(module, "PromptTokenizer", lambda *_: None)
-    drawer = module.pipeline(Path("bundle"), built, thrifty=asked)
+    drawer = module.pipeline(Path("bundle"), built, low_memory=asked)
     for role in built.parts:
         drawer.loaders[role]()
     assert told == [budget == 1 if asked is None else asked] * len(built.parts)

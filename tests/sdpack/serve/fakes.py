@@ -1,4 +1,4 @@
-"""A server over a painter that draws at the test's command."""
+"""A server over a worker that draws at the test's command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sdpack.placement import Role
 from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
+from sdpack.serve.inference_worker import PictureOrError, Stepped
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
-from sdpack.serve.painter import Drawn, Stepped
 from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.server import Server, config_of
 from sdpack.serve.service import Service
-from sdpack.serve.work import Asked, Kind
+from sdpack.serve.work import BatchKey, ImageRequest
 
 from tests.sdpack.test_bundle import manifest as bundled
 
@@ -37,14 +37,14 @@ SAMPLING = {
     "batch": 4,
 }
 READ = 300  # characters of a prompt
-KIND = Kind(64, 64, STEPS, 3.0, "")
+KIND = BatchKey(64, 64, STEPS, 3.0, "")
 
 
 def manifest(**changes: Any) -> Manifest:
     return bundled(**{"sampling": SAMPLING, "name": "fake", **changes})
 
 
-class FakePainter:
+class FakeWorker:
     """Draws squares whose grey is the seed; steps only as far as it is allowed to.
 
     Attributes:
@@ -72,8 +72,8 @@ class FakePainter:
             raise self.refusal
 
     def draw(
-        self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
-    ) -> list[Drawn]:
+        self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
+    ) -> list[PictureOrError]:
         self.batches.append(list(prompts))
         self.steps.append(0)
         self.begun.set()
@@ -90,7 +90,7 @@ class FakePainter:
         part = prompt[:READ]
         return [] if part == prompt else [Truncation(Role.TEXT_ENCODER, 77, part)]
 
-    def _picture(self, kind: Kind, prompt: str, seed: int) -> Drawn:
+    def _picture(self, kind: BatchKey, prompt: str, seed: int) -> PictureOrError:
         if prompt == "broken":
             return BrokenPictureError("a picture is one flat colour")
         picture = np.full((kind.height, kind.width, 3), seed % 256, np.uint8)
@@ -104,17 +104,17 @@ class FakePainter:
 
 
 def service(
-    painter: FakePainter,
+    worker: FakeWorker,
     limits: Limits | None = None,
     batch: int = 4,
     aliases: Sequence[str] = (),
 ) -> Service:
     chosen = limits or Limits(wait_s=0.0)
     metrics = Metrics(batch, 100)
-    scheduler = Scheduler(painter, batch, chosen, metrics)  # type: ignore[arg-type]
+    scheduler = Scheduler(worker, batch, chosen, metrics)  # type: ignore[arg-type]
     return Service(
-        painter.manifest,
-        painter,  # type: ignore[arg-type]
+        worker.manifest,
+        worker,  # type: ignore[arg-type]
         chosen,
         metrics,
         scheduler,
@@ -123,19 +123,21 @@ def service(
     )
 
 
-def asked(prompt: str = "a cat", count: int = 1, seed: int = 0, kind: Kind = KIND) -> Asked:
+def asked(
+    prompt: str = "a cat", count: int = 1, seed: int = 0, kind: BatchKey = KIND
+) -> ImageRequest:
     from sdpack.runtime.pictures import Format
 
-    return Asked(kind, prompt, seed, count, Format())
+    return ImageRequest(kind, prompt, seed, count, Format())
 
 
 @contextmanager
 def serving(
-    painter: FakePainter, settings: Settings | None = None
+    worker: FakeWorker, settings: Settings | None = None
 ) -> Iterator[tuple[str, Server, Service]]:
     """A real server on a port of this machine: where it is, itself, and what it serves."""
     given = settings or Settings(Limits(wait_s=0.0))
-    served = service(painter, given.limits, aliases=given.aliases)
+    served = service(worker, given.limits, aliases=given.aliases)
     ended: list[Server] = []
 
     def failed() -> None:
@@ -152,7 +154,7 @@ def serving(
             assert thread.is_alive()
         yield urls[0], server, served
     finally:
-        painter.go.set()
+        worker.go.set()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()

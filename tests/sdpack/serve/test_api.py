@@ -24,22 +24,22 @@ from sdpack.serve.metrics import Metrics
 from sdpack.serve.security import Dressed, KeyFileError, host_name, read_keys
 from sdpack.serve.server import Server
 from sdpack.serve.service import OWN_BYTES, Service, tightness
-from sdpack.serve.work import Asked, Job
+from sdpack.serve.work import ImageRequest, Job
 
-from tests.sdpack.serve.fakes import FakePainter, manifest, serving
+from tests.sdpack.serve.fakes import FakeWorker, manifest, serving
 
 GENERATE = "/v1/images/generations"
 KEY = "0123456789abcdef0123"
 
 
 @pytest.fixture
-def painter() -> FakePainter:
-    return FakePainter()
+def worker() -> FakeWorker:
+    return FakeWorker()
 
 
 @pytest.fixture
-def served(painter: FakePainter) -> Iterator[tuple[httpx.Client, Server, Service]]:
-    with serving(painter) as (url, server, service), client(url) as browser:
+def served(worker: FakeWorker) -> Iterator[tuple[httpx.Client, Server, Service]]:
+    with serving(worker) as (url, server, service), client(url) as browser:
         yield browser, server, service
 
 
@@ -129,7 +129,7 @@ def test_pictures_can_be_fetched_by_their_address(asking: httpx.Client) -> None:
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
-    asking: httpx.Client, painter: FakePainter, changes: dict[str, Any], param: str
+    asking: httpx.Client, worker: FakeWorker, changes: dict[str, Any], param: str
 ) -> None:
     answer = asking.post(GENERATE, json={"prompt": "a cat", **changes})
     assert answer.status_code == 400
@@ -138,7 +138,7 @@ def test_a_wrong_request_is_told_what_is_wrong(
     assert said["type"] == "invalid_request_error"
     assert said["message"].startswith(f"{param}: ")
     assert len(said["message"]) < 300
-    assert painter.batches == []
+    assert worker.batches == []
 
 
 @pytest.mark.parametrize(
@@ -196,17 +196,17 @@ def test_what_is_broken_is_a_500_in_words(asking: httpx.Client) -> None:
     assert asking.post(GENERATE, json={"prompt": "a cat"}).status_code == 200
 
 
-def test_a_job_is_followed_step_by_step(asking: httpx.Client, painter: FakePainter) -> None:
-    painter.go.clear()
+def test_a_job_is_followed_step_by_step(asking: httpx.Client, worker: FakeWorker) -> None:
+    worker.go.clear()
     started = asking.post("/v1/jobs", json={"prompt": "a cat", "n": 2, "seed": 1})
     assert started.status_code == 202
     path = started.headers["location"]
-    assert painter.begun.wait(10)
+    assert worker.begun.wait(10)
     job = asking.get(path).json()
     assert (job["status"], job["data"]) == ("running", [])
     with asking.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        painter.go.set()
+        worker.go.set()
         lines = list(stream.iter_lines())
     names = [line.removeprefix("event: ") for line in lines if line.startswith("event")]
     seen = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data")]
@@ -216,41 +216,41 @@ def test_a_job_is_followed_step_by_step(asking: httpx.Client, painter: FakePaint
     assert [asking.get(one["url"]).status_code for one in seen[-1]["data"]] == [200, 200]
 
 
-def test_a_cancelled_job_is_not_drawn_on(asking: httpx.Client, painter: FakePainter) -> None:
-    painter.go.clear()
+def test_a_cancelled_job_is_not_drawn_on(asking: httpx.Client, worker: FakeWorker) -> None:
+    worker.go.clear()
     path = asking.post("/v1/jobs", json={"prompt": "a cat"}).headers["location"]
-    assert painter.begun.wait(10)
+    assert worker.begun.wait(10)
     assert asking.delete(path).json()["status"] == "cancelled"
-    painter.go.set()
+    worker.go.set()
     assert asking.post(GENERATE, json={"prompt": "next"}).status_code == 200
-    assert painter.steps == [0, 4]
+    assert worker.steps == [0, 4]
     assert asking.delete(path).json()["status"] == "cancelled"
     assert asking.delete("/v1/jobs/none").status_code == 404
 
 
 def test_a_client_that_leaves_is_not_drawn_for(
-    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+    served: tuple[httpx.Client, Server, Service], worker: FakeWorker
 ) -> None:
     asking, server, service = served
-    painter.go.clear()
+    worker.go.clear()
     body = json.dumps({"prompt": "a cat"}).encode()
     head = f"POST {GENERATE} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", asking.base_url.port)) as raw:
         raw.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        assert painter.begun.wait(10)
+        assert worker.begun.wait(10)
     drawing = service.scheduler._drawing
     assert drawing is not None
     wait_until(lambda: not drawing.is_wanted)
-    painter.go.set()
+    worker.go.set()
     wait_until(lambda: service.scheduler.depth == 0)
-    assert painter.steps == [0]
+    assert worker.steps == [0]
     assert not server.should_exit
 
 
-def test_a_full_queue_is_a_429(painter: FakePainter) -> None:
-    painter.go.clear()
+def test_a_full_queue_is_a_429(worker: FakeWorker) -> None:
+    worker.go.clear()
     with (
-        serving(painter, Settings(Limits(queue=3, wait_s=0))) as (url, _, service),
+        serving(worker, Settings(Limits(queue=3, wait_s=0))) as (url, _, service),
         client(url) as asking,
         ThreadPoolExecutor(3) as pool,
     ):
@@ -260,20 +260,20 @@ def test_a_full_queue_is_a_429(painter: FakePainter) -> None:
         assert answer.status_code == 429
         assert int(answer.headers["retry-after"]) >= 1
         assert error(answer)["code"] == "queue_full"
-        painter.go.set()
+        worker.go.set()
         assert [one.result().status_code for one in waiting] == [200] * 3
 
 
-def test_too_slow_is_a_504(painter: FakePainter) -> None:
-    painter.go.clear()
+def test_too_slow_is_a_504(worker: FakeWorker) -> None:
+    worker.go.clear()
     settings = Settings(Limits(timeout_s=0.1, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         answer = asking.post(GENERATE, json={"prompt": "a cat"})
         assert answer.status_code == 504
         assert error(answer)["code"] == "timeout"
 
 
-def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, painter: FakePainter) -> None:
+def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, worker: FakeWorker) -> None:
     wanted = {"prompt": "a cat", "seed": 4, "steps": 8, "cfg_scale": 2, "n_iter": 2, "width": 96}
     more = {"sampler_name": "Euler a", "alwayson_scripts": {}, "height": 64}
     found = asking.post("/sdapi/v1/txt2img", json={**wanted, **more}).json()
@@ -281,7 +281,7 @@ def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, painter: Fak
     info = json.loads(found["info"])
     assert info["all_seeds"] == [4, 5]
     assert (info["steps"], info["cfg_scale"]) == (8, 2)
-    assert painter.steps[-1] == 8
+    assert worker.steps[-1] == 8
     (model,) = asking.get("/sdapi/v1/sd-models").json()
     assert model["model_name"] == "fake"
     assert asking.get("/sdapi/v1/options").json()["sd_model_checkpoint"] == model["title"]
@@ -289,17 +289,17 @@ def test_the_web_ui_of_automatic1111_can_draw(asking: httpx.Client, painter: Fak
 
 
 def test_the_web_ui_of_automatic1111_sees_progress_and_interrupts(
-    asking: httpx.Client, painter: FakePainter
+    asking: httpx.Client, worker: FakeWorker
 ) -> None:
     idle = asking.get("/sdapi/v1/progress").json()
     assert (idle["progress"], idle["state"]["job_count"]) == (0.0, 0)
-    painter.go.clear()
+    worker.go.clear()
     with ThreadPoolExecutor(1) as pool:
         drawing = pool.submit(asking.post, "/sdapi/v1/txt2img", json={"prompt": "a cat"})
-        assert painter.begun.wait(10)
+        assert worker.begun.wait(10)
         assert asking.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
         assert asking.post("/sdapi/v1/interrupt").json() == {}
-        painter.go.set()
+        worker.go.set()
         found = drawing.result().json()
         assert found["images"] == json.loads(found["info"])["all_seeds"] == []
 
@@ -308,19 +308,19 @@ def test_the_web_ui_of_automatic1111_sees_progress_and_interrupts(
     "refusal", [EngineError("unet.plan: too little memory"), RuntimeError("a loader's own")]
 )
 def test_a_server_whose_engines_cannot_be_loaded_ends(refusal: Exception) -> None:
-    painter = FakePainter()
-    painter.refusal = refusal
-    with serving(painter) as (_, server, service):
+    worker = FakeWorker()
+    worker.refusal = refusal
+    with serving(worker) as (_, server, service):
         wait_until(lambda: server.should_exit)
         assert not service.ready
         assert str(refusal) in str(service.failed)
-    assert painter.closed
+    assert worker.closed
 
 
 def test_while_engines_are_loaded_it_is_alive_and_not_ready() -> None:
-    painter, let = FakePainter(), threading.Event()
-    painter.load = lambda: let.wait(20)  # type: ignore[method-assign]
-    with serving(painter) as (url, _, _), httpx.Client(base_url=url) as asking:
+    worker, let = FakeWorker(), threading.Event()
+    worker.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    with serving(worker) as (url, _, _), httpx.Client(base_url=url) as asking:
         assert asking.get("/healthz").status_code == 200
         assert asking.get("/readyz").json() == {"status": "loading"}
         answer = asking.post(GENERATE, json={"prompt": "a cat"})
@@ -331,10 +331,10 @@ def test_while_engines_are_loaded_it_is_alive_and_not_ready() -> None:
 
 
 def test_told_to_end_it_finishes_what_it_accepted(
-    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+    served: tuple[httpx.Client, Server, Service], worker: FakeWorker
 ) -> None:
     asking, server, service = served
-    painter.go.clear()
+    worker.go.clear()
     with ThreadPoolExecutor(2) as pool:
         drawing = [pool.submit(asking.post, GENERATE, json={"prompt": "a"}) for _ in range(2)]
         path = asking.post("/v1/jobs", json={"prompt": "b"}).headers["location"]
@@ -344,19 +344,19 @@ def test_told_to_end_it_finishes_what_it_accepted(
         assert asking.get("/readyz").json() == {"status": "ending"}
         refused = asking.post(GENERATE, json={"prompt": "too late"})
         assert refused.status_code == 503
-        painter.go.set()
+        worker.go.set()
         assert [one.result().status_code for one in drawing] == [200, 200]
         wait_until(lambda: asking.get(path).json()["status"] == "done")
         assert not server.should_exit, "its picture was not fetched yet"
         (one,) = asking.get(path).json()["data"]
         assert asking.get(one["url"]).status_code == 200
         wait_until(lambda: server.should_exit)
-    assert painter.batches.count(["too late"]) == 0
+    assert worker.batches.count(["too late"]) == 0
 
 
-def test_only_who_has_a_key_gets_in(painter: FakePainter) -> None:
+def test_only_who_has_a_key_gets_in(worker: FakeWorker) -> None:
     settings = Settings(Limits(wait_s=0), keys=(KEY, "another-key-of-ours"))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         for headers in (
             {},
             {"authorization": f"Bearer {KEY}x"},
@@ -380,7 +380,7 @@ def test_only_who_has_a_key_gets_in(painter: FakePainter) -> None:
         ):
             answer = asking.post(GENERATE, json={"prompt": "a"}, headers=headers)
             assert answer.status_code == 200
-    assert painter.batches == [["a"]] * 4
+    assert worker.batches == [["a"]] * 4
 
 
 @pytest.mark.parametrize(
@@ -407,9 +407,9 @@ def test_a_file_of_keys(tmp_path: Path) -> None:
     assert read_keys(path) == [KEY, "another-key-of-ours"]
 
 
-def test_a_request_may_be_only_so_large(painter: FakePainter) -> None:
+def test_a_request_may_be_only_so_large(worker: FakeWorker) -> None:
     settings = Settings(Limits(body_bytes=1000, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         answer = asking.post(GENERATE, json={"prompt": "x" * 2000})
         assert answer.status_code == 413
         assert "1000 bytes" in error(answer)["message"]
@@ -421,18 +421,18 @@ def test_a_request_may_be_only_so_large(painter: FakePainter) -> None:
         assert answer.status_code == 413
 
 
-def test_a_request_has_to_arrive_in_time(painter: FakePainter) -> None:
+def test_a_request_has_to_arrive_in_time(worker: FakeWorker) -> None:
     settings = Settings(Limits(read_s=0.2, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         where = ("127.0.0.1", asking.base_url.port)
         with socket.create_connection(where) as raw:
             raw.sendall(b"POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{")
             assert raw.recv(1000).startswith(b"HTTP/1.1 408")
-    assert painter.batches == []
+    assert worker.batches == []
 
 
-def test_only_known_names_are_answered(painter: FakePainter) -> None:
-    with serving(painter, Settings(hosts=["sd.example"])) as (url, _, _), client(url) as asking:
+def test_only_known_names_are_answered(worker: FakeWorker) -> None:
+    with serving(worker, Settings(hosts=["sd.example"])) as (url, _, _), client(url) as asking:
         for host in ("LOCALHOST:1", "127.0.0.1", "[::1]:80", "10.0.0.7:8188", "sd.example"):
             assert asking.get("/v1/models", headers={"host": host}).status_code == 200
         for host in ("rebound.example", "localhost.example", ""):
@@ -440,30 +440,30 @@ def test_only_known_names_are_answered(painter: FakePainter) -> None:
             assert answer.status_code == 421
             assert error(answer)["code"] == "unknown_host"
             assert asking.get("/healthz", headers={"host": host}).status_code == 200
-    with serving(painter, Settings(keys=[KEY])) as (url, _, _), client(url) as asking:
+    with serving(worker, Settings(keys=[KEY])) as (url, _, _), client(url) as asking:
         headers = {"host": "any.example", "x-api-key": KEY}
         assert asking.get("/v1/models", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", [GENERATE, "/v1/jobs", "/sdapi/v1/txt2img", "/sdapi/v1/interrupt"])
 def test_pages_of_other_origins_can_do_nothing(
-    asking: httpx.Client, painter: FakePainter, path: str
+    asking: httpx.Client, worker: FakeWorker, path: str
 ) -> None:
     for origin in ("https://theirs.example", "null", "http://127.0.0.1:1"):
         answer = asking.post(path, json={"prompt": "a"}, headers={"origin": origin})
         assert answer.status_code == 403
         assert error(answer)["code"] == "unknown_origin"
-    assert painter.batches == []
+    assert worker.batches == []
     own = str(asking.base_url).rstrip("/")
     answer = asking.post(path, json={"prompt": "a"}, headers={"origin": own})
     assert answer.status_code < 300
 
 
-def test_more_requests_than_it_takes_are_refused_but_for_probes(painter: FakePainter) -> None:
-    painter.go.clear()
+def test_more_requests_than_it_takes_are_refused_but_for_probes(worker: FakeWorker) -> None:
+    worker.go.clear()
     settings = Settings(Limits(requests=2, wait_s=0))
     with (
-        serving(painter, settings) as (url, _, service),
+        serving(worker, settings) as (url, _, service),
         client(url) as asking,
         ThreadPoolExecutor(2) as pool,
     ):
@@ -473,7 +473,7 @@ def test_more_requests_than_it_takes_are_refused_but_for_probes(painter: FakePai
         assert answer.status_code == 503
         assert error(answer)["code"] == "unavailable"
         assert asking.get("/readyz").status_code == 200
-        painter.go.set()
+        worker.go.set()
         assert [one.result().status_code for one in waiting] == [200, 200]
         assert asking.get("/v1/models").status_code == 200
 
@@ -486,12 +486,12 @@ def test_the_name_in_a_host_header(header: str, name: str) -> None:
     assert host_name(header) == name
 
 
-def test_other_origins_only_where_they_are_named(painter: FakePainter) -> None:
+def test_other_origins_only_where_they_are_named(worker: FakeWorker) -> None:
     asks = {"origin": "https://ours.example", "access-control-request-method": "POST"}
-    with serving(painter) as (url, _, _), client(url) as asking:
+    with serving(worker) as (url, _, _), client(url) as asking:
         assert "access-control-allow-origin" not in asking.options(GENERATE, headers=asks).headers
     named = Settings(origins=("https://ours.example",), keys=(KEY,))
-    with serving(painter, named) as (url, _, _), client(url) as asking:
+    with serving(worker, named) as (url, _, _), client(url) as asking:
         answer = asking.options(GENERATE, headers=asks)
         assert answer.headers["access-control-allow-origin"] == "https://ours.example"
         refused = asking.options(GENERATE, headers={**asks, "origin": "https://theirs.example"})
@@ -555,9 +555,9 @@ def test_a_plan_without_room_for_a_server_is_told() -> None:
     assert said(tight, Runtime.ONNXRUNTIME_CUDA) is None
 
 
-def test_what_nobody_fetched_in_time_makes_room(painter: FakePainter) -> None:
+def test_what_nobody_fetched_in_time_makes_room(worker: FakeWorker) -> None:
     settings = Settings(Limits(keep_bytes=100, keep_s=0.3, wait_s=0))
-    with serving(painter, settings) as (url, _, service), client(url) as asking:
+    with serving(worker, settings) as (url, _, service), client(url) as asking:
         asking.post("/v1/jobs", json={"prompt": "a"})
         wait_until(lambda: service.scheduler.depth == 0)
         assert asking.post("/v1/jobs", json={"prompt": "a"}).status_code == 429
@@ -583,7 +583,7 @@ def test_pictures_that_were_handed_out_are_let_go(
     jobs: list[Job] = []
     submit = service.scheduler.submit
 
-    def remembered(asked: Asked) -> Job:
+    def remembered(asked: ImageRequest) -> Job:
         jobs.append(submit(asked))
         return jobs[-1]
 
@@ -603,32 +603,32 @@ def test_failures_in_a_row_are_no_end_while_anything_can_be_drawn(
 
 
 def test_a_server_that_can_draw_nothing_any_more_ends(
-    served: tuple[httpx.Client, Server, Service], painter: FakePainter
+    served: tuple[httpx.Client, Server, Service], worker: FakeWorker
 ) -> None:
     asking, server, service = served
-    painter.refusal = EngineError("the device is lost")
+    worker.refusal = EngineError("the device is lost")
     for _ in range(2):
         assert asking.post(GENERATE, json={"prompt": "fail"}).status_code == 500
-    painter.go.clear()
-    painter.begun.clear()
+    worker.go.clear()
+    worker.begun.clear()
     with ThreadPoolExecutor(6) as pool:
         more = [pool.submit(asking.post, GENERATE, json={"prompt": "fail"}) for _ in range(6)]
         wait_until(lambda: service.scheduler.depth == 6)
-        painter.go.set()
+        worker.go.set()
         assert {one.result().status_code for one in more} <= {500, 503}
     wait_until(lambda: server.should_exit)
     assert "the device is lost" in str(service.failed)
-    assert len(painter.batches) == 3
+    assert len(worker.batches) == 3
     assert service.scheduler.depth == 0
 
 
-def test_an_engine_that_hangs_is_told_to_whoever_watches(painter: FakePainter) -> None:
-    painter.go.clear()
+def test_an_engine_that_hangs_is_told_to_whoever_watches(worker: FakeWorker) -> None:
+    worker.go.clear()
     settings = Settings(Limits(timeout_s=0.1, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 504
         wait_until(lambda: asking.get("/healthz").status_code == 503)
-        painter.go.set()
+        worker.go.set()
         wait_until(lambda: asking.get("/healthz").status_code == 200)
 
 
@@ -662,9 +662,9 @@ class OfApp(httpx.BaseTransport):
         return asyncio.run(ask())
 
 
-def test_finished_jobs_are_forgotten_where_there_are_too_many(painter: FakePainter) -> None:
+def test_finished_jobs_are_forgotten_where_there_are_too_many(worker: FakeWorker) -> None:
     settings = Settings(Limits(keep_jobs=2, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         paths = [finished_job(asking) for _ in range(4)]
         assert [asking.get(path).status_code for path in paths] == [200] * 4, "not fetched yet"
         for path in paths:
@@ -673,9 +673,9 @@ def test_finished_jobs_are_forgotten_where_there_are_too_many(painter: FakePaint
         assert [asking.get(path).status_code for path in paths] == [404, 404, 200, 200]
 
 
-def test_what_was_not_fetched_is_kept_whatever_others_do(painter: FakePainter) -> None:
+def test_what_was_not_fetched_is_kept_whatever_others_do(worker: FakeWorker) -> None:
     settings = Settings(Limits(keep_jobs=2, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         first = finished_job(asking)
         for _ in range(5):
             path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
@@ -685,9 +685,9 @@ def test_what_was_not_fetched_is_kept_whatever_others_do(painter: FakePainter) -
         assert asking.get(one["url"]).status_code == 200
 
 
-def test_more_than_is_kept_is_not_begun(painter: FakePainter) -> None:
+def test_more_than_is_kept_is_not_begun(worker: FakeWorker) -> None:
     settings = Settings(Limits(keep_bytes=100, wait_s=0))
-    with serving(painter, settings) as (url, _, _), client(url) as asking:
+    with serving(worker, settings) as (url, _, _), client(url) as asking:
         first = finished_job(asking)
         answer = asking.post("/v1/jobs", json={"prompt": "a"})
         assert answer.status_code == 429
@@ -700,20 +700,20 @@ def test_more_than_is_kept_is_not_begun(painter: FakePainter) -> None:
 
 def test_what_was_drawn_of_a_cancelled_job_is_let_go(
     served: tuple[httpx.Client, Server, Service],
-    painter: FakePainter,
+    worker: FakeWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asking, _, service = served
-    draw = painter.draw
+    draw = worker.draw
 
     def draw_a_batch_and_wait(*given: Any) -> Any:
-        if painter.batches:
-            painter.go.clear()
+        if worker.batches:
+            worker.go.clear()
         return draw(*given)
 
-    monkeypatch.setattr(painter, "draw", draw_a_batch_and_wait)
+    monkeypatch.setattr(worker, "draw", draw_a_batch_and_wait)
     path = asking.post("/v1/jobs", json={"prompt": "a", "n": 8}).headers["location"]
-    wait_until(lambda: len(painter.batches) == 2 and asking.get(path).json()["made"] == 4)
+    wait_until(lambda: len(worker.batches) == 2 and asking.get(path).json()["made"] == 4)
     seen = asking.delete(path).json()
     assert (seen["status"], seen["made"], seen["data"]) == ("cancelled", 4, [])
     assert service.jobs.unfetched_bytes == 0
@@ -760,22 +760,22 @@ def test_what_clients_leave_open_is_the_usual(asking: httpx.Client) -> None:
     assert len(asking.post(GENERATE, json=asked).json()["data"]) == 1
 
 
-def test_a_second_signal_ends_it_at_once(painter: FakePainter) -> None:
-    painter.go.clear()
+def test_a_second_signal_ends_it_at_once(worker: FakeWorker) -> None:
+    worker.go.clear()
     with (
-        serving(painter) as (url, server, service),
+        serving(worker) as (url, server, service),
         ThreadPoolExecutor(1) as pool,
         client(url) as asking,
     ):
         waiting = pool.submit(asking.post, GENERATE, json={"prompt": "a", "n": 8})
-        assert painter.begun.wait(10)
+        assert worker.begun.wait(10)
         server.handle_exit(2, None)
         wait_until(lambda: service.scheduler.ending)
         assert not server.should_exit
         server.handle_exit(2, None)
         assert server.should_exit
         wait_until(lambda: service.scheduler.depth <= 4)
-        painter.go.set()
+        worker.go.set()
         if waiting.exception() is None:  # the server may be gone before it can say so
             assert waiting.result().status_code == 503
-    assert painter.steps == [0]
+    assert worker.steps == [0]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sdpack.serve.connection import CONNECTIONS, OTHERS, Connection, most_connections
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 from tests.sdpack.serve.test_api import client, wait_until
 
 
@@ -22,7 +22,7 @@ def address(url: str) -> tuple[str, int]:
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET"])
 def test_who_does_not_ask_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(Connection, "head_s", 0.2)
-    with serving(FakePainter()) as (url, server, _), socket.create_connection(address(url)) as raw:
+    with serving(FakeWorker()) as (url, server, _), socket.create_connection(address(url)) as raw:
         raw.settimeout(10)
         raw.sendall(sent)
         try:
@@ -35,17 +35,17 @@ def test_who_does_not_ask_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sen
 
 def test_who_waits_for_an_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "head_s", 0.1)
-    painter = FakePainter()
-    with serving(painter) as (url, _, _), client(url) as asking:
-        painter.go.clear()
+    worker = FakeWorker()
+    with serving(worker) as (url, _, _), client(url) as asking:
+        worker.go.clear()
         path = asking.post("/v1/jobs", json={"prompt": "a"}).headers["location"]
         with asking.stream("GET", path, headers={"accept": "text/event-stream"}) as stream:
             time.sleep(0.4)
-            painter.go.set()
+            worker.go.set()
             assert "event: done" in list(stream.iter_lines())
 
 
-class Large(FakePainter):
+class Large(FakeWorker):
     """Draws what no encoding makes small."""
 
     def _picture(self, kind: object, prompt: str, seed: int) -> NDArray[np.uint8]:
@@ -122,7 +122,7 @@ def held(true: Callable[[], bool]) -> None:
 
 
 def test_what_is_no_http_is_told_so_in_json() -> None:
-    with serving(FakePainter()) as (url, _, _), socket.create_connection(address(url)) as raw:
+    with serving(FakeWorker()) as (url, _, _), socket.create_connection(address(url)) as raw:
         raw.settimeout(10)
         raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         answer = b"".join(iter(lambda: raw.recv(1000), b""))

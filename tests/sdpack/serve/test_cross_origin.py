@@ -14,7 +14,7 @@ from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 
 from tests.sdpack.serve.browser import needs_a_browser, new_tab
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 GENERATE = "/v1/images/generations"
 OURS, THEIRS = "https://ours.example", "https://theirs.example"
@@ -34,7 +34,7 @@ ALLOWED = "access-control-allow-origin"
 @contextmanager
 def client(**settings: Any) -> Iterator[httpx.Client]:
     with (
-        serving(FakePainter(), Settings(Limits(wait_s=0), **settings)) as (url, _, _),
+        serving(FakeWorker(), Settings(Limits(wait_s=0), **settings)) as (url, _, _),
         httpx.Client(base_url=url, timeout=20) as asking,
     ):
         while asking.get("/readyz").status_code != 200:

@@ -14,7 +14,7 @@ from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 
 from tests.sdpack.serve.browser import needs_a_browser, opened
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 GENERATE = "/v1/images/generations"
 BY_URL = {"prompt": "a cat", "response_format": "url", "seed": 9}
@@ -29,7 +29,7 @@ SAID = {
 def client(**settings: Any) -> Iterator[httpx.Client]:
     given = Settings(Limits(wait_s=0), **{"hosts": ["sd.example"], **settings})
     with (
-        serving(FakePainter(), given) as (url, _, _),
+        serving(FakeWorker(), given) as (url, _, _),
         httpx.Client(base_url=url, timeout=20) as asking,
     ):
         while asking.get("/readyz").status_code != 200:
@@ -190,7 +190,7 @@ def proxied(url: str, prefix: str) -> Iterator[str]:
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_the_page_draws_under_a_prefix_it_was_not_told_of(slash: str) -> None:
     with (
-        serving(FakePainter()) as (url, _, _),
+        serving(FakeWorker()) as (url, _, _),
         proxied(url, "/a/sd") as outside,
         opened(outside + slash) as tab,
     ):

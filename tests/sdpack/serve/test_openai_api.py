@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 from sdpack.serve.app import Settings
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 
 @contextmanager
 def served(settings: Settings | None = None) -> Iterator[tuple[openai.OpenAI, httpx.Client]]:
     """OpenAI's client of a server that is ready, and a plain one."""
     with (
-        serving(FakePainter(), settings) as (url, _, _),
+        serving(FakeWorker(), settings) as (url, _, _),
         httpx.Client(base_url=url, timeout=20) as plain,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):

@@ -20,7 +20,7 @@ from sdpack.serve.connection import Connection
 from sdpack.serve.limits import Limits
 from sdpack.serve.webui_about import NOTHING, REFRESHED
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 OPERATIONS = (
     ("POST", "/v1/images/generations"),
@@ -56,7 +56,7 @@ ROOMY = Settings(Limits(wait_s=0, queue=10_000, keep_s=1.0, keep_bytes=2**40))
 
 
 def test_every_operation_is_listed() -> None:
-    with serving(FakePainter()) as (url, _, _):
+    with serving(FakeWorker()) as (url, _, _):
         paths = httpx.get(f"{url}/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, of in paths.items() for method in of}
     assert found == set(OPERATIONS)
@@ -64,7 +64,7 @@ def test_every_operation_is_listed() -> None:
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, path: str) -> None:
-    with serving(FakePainter()) as (url, _, _):
+    with serving(FakeWorker()) as (url, _, _):
         while httpx.get(f"{url}/readyz").status_code != 200:
             pass
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
@@ -86,7 +86,7 @@ def test_answers_are_as_described_and_none_is_the_servers_fault(method: str, pat
 
 @pytest.mark.parametrize("path", DRAWING)
 def test_null_in_any_optional_field_is_answered_as_if_it_were_absent(path: str) -> None:
-    with serving(FakePainter(), ROOMY) as (url, _, _), httpx.Client(base_url=url) as asking:
+    with serving(FakeWorker(), ROOMY) as (url, _, _), httpx.Client(base_url=url) as asking:
         while asking.get("/readyz").status_code != 200:
             pass
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
@@ -124,7 +124,7 @@ def test_malformed_requests_are_refused_or_dropped(monkeypatch: pytest.MonkeyPat
     ) % (len(body), body)
     limits = Settings(Limits(read_s=0.02, wait_s=0))
     monkeypatch.setattr(Connection, "head_s", 0.02)
-    with serving(FakePainter(), limits) as (url, _, service), ThreadPoolExecutor(CLIENTS) as pool:
+    with serving(FakeWorker(), limits) as (url, _, service), ThreadPoolExecutor(CLIENTS) as pool:
         while httpx.get(f"{url}/readyz").status_code != 200:
             pass
         where = ("127.0.0.1", int(url.rpartition(":")[2]))

@@ -12,7 +12,7 @@ from sdpack.serve.limits import Limits
 from sdpack.serve.page import page, page_policy
 
 from tests.sdpack.serve.browser import DESKTOP, PHONE, needs_a_browser, opened
-from tests.sdpack.serve.fakes import FakePainter, manifest, serving
+from tests.sdpack.serve.fakes import FakeWorker, manifest, serving
 
 KEY = "0123456789abcdef0123"
 
@@ -20,7 +20,7 @@ KEY = "0123456789abcdef0123"
 @needs_a_browser
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_drawn_by_keyboard_alone(size: tuple[int, int]) -> None:
-    with serving(FakePainter()) as (url, _, _), opened(url, size) as tab:
+    with serving(FakeWorker()) as (url, _, _), opened(url, size) as tab:
         tab.wait_for_selector("#draw:not([disabled])")
         assert tab.text_content("#model") == "fake"
         assert tab.evaluate("document.activeElement.id") == "prompt"
@@ -46,11 +46,11 @@ def test_drawn_by_keyboard_alone(size: tuple[int, int]) -> None:
 
 @needs_a_browser
 def test_a_part_that_is_loaded_in_its_turn_has_no_bytes_at_the_peak() -> None:
-    painter = FakePainter()
-    whole = painter.manifest.memory.model_dump()
+    worker = FakeWorker()
+    whole = worker.manifest.memory.model_dump()
     largest = {Role.DENOISER: whole["weights"][Role.DENOISER]}
-    painter.manifest = manifest(memory={**whole, "weights": largest})
-    with serving(painter) as (url, _, _), opened(url) as tab:
+    worker.manifest = manifest(memory={**whole, "weights": largest})
+    with serving(worker) as (url, _, _), opened(url) as tab:
         tab.wait_for_selector("#draw:not([disabled])")
         told = tab.locator("#mix tr td:nth-child(5)").all_text_contents()
         assert told[0] == told[2] == "when its turn comes"
@@ -59,9 +59,9 @@ def test_a_part_that_is_loaded_in_its_turn_has_no_bytes_at_the_peak() -> None:
 
 @needs_a_browser
 def test_progress_is_shown_and_drawing_can_be_stopped() -> None:
-    painter = FakePainter()
-    painter.go.clear()
-    with serving(painter) as (url, _, service), opened(url) as tab:
+    worker = FakeWorker()
+    worker.go.clear()
+    with serving(worker) as (url, _, service), opened(url) as tab:
         tab.wait_for_selector("#draw:not([disabled])")
         tab.fill("#prompt", "a cat")
         tab.click("#draw")
@@ -69,16 +69,16 @@ def test_progress_is_shown_and_drawing_can_be_stopped() -> None:
         tab.get_by_text("step 0 of 4").wait_for()
         tab.click("#stop")
         tab.get_by_text("cancelled").wait_for()
-        painter.go.set()
+        worker.go.set()
         tab.wait_for_selector("#draw:not([disabled])")
         assert tab.locator("#gallery li").count() == 0
         assert service.scheduler.depth == 0
-        assert painter.steps == [0]
+        assert worker.steps == [0]
 
 
 @needs_a_browser
 def test_what_goes_wrong_is_said() -> None:
-    with serving(FakePainter()) as (url, _, _), opened(url) as tab:
+    with serving(FakeWorker()) as (url, _, _), opened(url) as tab:
         tab.wait_for_selector("#draw:not([disabled])")
         tab.fill("#prompt", "broken")
         tab.click("#draw")
@@ -89,7 +89,7 @@ def test_what_goes_wrong_is_said() -> None:
 @needs_a_browser
 def test_a_key_is_asked_for_and_kept() -> None:
     settings = Settings(Limits(wait_s=0), keys=[KEY])
-    with serving(FakePainter(), settings) as (url, _, _), opened(url, excused="401") as tab:
+    with serving(FakeWorker(), settings) as (url, _, _), opened(url, excused="401") as tab:
         tab.wait_for_selector("dialog[open]")
         tab.fill("#key", "wrong")
         tab.click("dialog button")
@@ -104,9 +104,9 @@ def test_a_key_is_asked_for_and_kept() -> None:
 
 @needs_a_browser
 def test_the_page_waits_for_the_engines() -> None:
-    painter, let = FakePainter(), threading.Event()
-    painter.load = lambda: let.wait(20)  # type: ignore[method-assign]
-    with serving(painter) as (url, _, _), opened(url, excused="503") as tab:
+    worker, let = FakeWorker(), threading.Event()
+    worker.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    with serving(worker) as (url, _, _), opened(url, excused="503") as tab:
         tab.get_by_text("loading the engines").wait_for()
         assert tab.is_disabled("#draw")
         let.set()
@@ -123,7 +123,7 @@ def test_the_page_is_small_and_holds_all_it_needs() -> None:
 
 
 def test_the_page_is_served_with_its_policy() -> None:
-    with serving(FakePainter()) as (url, _, _):
+    with serving(FakeWorker()) as (url, _, _):
         answer = httpx.get(url)
         assert answer.text == page()
         assert answer.headers["content-security-policy"] == page_policy()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import Field, ValidationError
-from sdpack.serve import shapes
+from sdpack.serve import schemas as shapes
 from sdpack.serve.request_model import RequestModel, nullable, values_of
 
 REQUESTS = [

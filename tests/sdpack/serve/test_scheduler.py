@@ -13,21 +13,21 @@ from sdpack.serve.limits import Limits
 from sdpack.serve.scheduler import BusyError, EndingError, Scheduler
 from sdpack.serve.work import Job, Status, TimedOutError, outcome
 
-from tests.sdpack.serve.fakes import KIND, FakePainter, asked, service
+from tests.sdpack.serve.fakes import KIND, FakeWorker, asked, service
 
 NO_WAIT = Limits(wait_s=0.0)
 
 
 @asynccontextmanager
 async def running(
-    painter: FakePainter, limits: Limits = NO_WAIT, batch: int = 4
+    worker: FakeWorker, limits: Limits = NO_WAIT, batch: int = 4
 ) -> AsyncIterator[Scheduler]:
-    scheduler = service(painter, limits, batch).scheduler
+    scheduler = service(worker, limits, batch).scheduler
     task = asyncio.create_task(scheduler.run())
     try:
         yield scheduler
     finally:
-        painter.go.set()
+        worker.go.set()
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
@@ -38,8 +38,8 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-async def begun(painter: FakePainter) -> None:
-    assert await asyncio.to_thread(painter.begun.wait, 10)
+async def begun(worker: FakeWorker) -> None:
+    assert await asyncio.to_thread(worker.begun.wait, 10)
 
 
 async def ended(*jobs: Job) -> None:
@@ -48,16 +48,16 @@ async def ended(*jobs: Job) -> None:
 
 def test_what_waits_is_drawn_together_up_to_the_batch() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker) as scheduler:
             first = scheduler.submit(asked("first"))
-            await begun(painter)
+            await begun(worker)
             others = [scheduler.submit(asked(f"p{n}")) for n in range(5)]
             assert scheduler.depth == 6
-            painter.go.set()
+            worker.go.set()
             await ended(first, *others)
-            assert painter.batches == [["first"], ["p0", "p1", "p2", "p3"], ["p4"]]
+            assert worker.batches == [["first"], ["p0", "p1", "p2", "p3"], ["p4"]]
             assert all(job.status is Status.DONE and len(job.files) == 1 for job in others)
             assert scheduler.depth == 0
 
@@ -66,52 +66,52 @@ def test_what_waits_is_drawn_together_up_to_the_batch() -> None:
 
 def test_only_what_is_alike_is_drawn_together_the_oldest_first() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
+        worker = FakeWorker()
+        worker.go.clear()
         wide, quick = replace(KIND, width=96), replace(KIND, steps=2)
-        async with running(painter) as scheduler:
+        async with running(worker) as scheduler:
             jobs = [scheduler.submit(asked("first"))]
-            await begun(painter)
+            await begun(worker)
             for number, kind in enumerate((KIND, wide, KIND, quick, wide)):
                 jobs.append(scheduler.submit(asked(str(number), kind=kind)))
-            painter.go.set()
+            worker.go.set()
             await ended(*jobs)
-            assert painter.batches == [["first"], ["0", "2"], ["1", "4"], ["3"]]
+            assert worker.batches == [["first"], ["0", "2"], ["1", "4"], ["3"]]
 
     run(test)
 
 
 def test_a_batch_waits_a_little_for_more() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter, Limits(wait_s=5.0), batch=2) as scheduler:
+        worker = FakeWorker()
+        async with running(worker, Limits(wait_s=5.0), batch=2) as scheduler:
             one = scheduler.submit(asked("one"))
             await asyncio.sleep(0.05)
-            assert painter.batches == []
+            assert worker.batches == []
             two = scheduler.submit(asked("two"))
             await ended(one, two)  # a full batch does not wait
-            assert painter.batches == [["one", "two"]]
+            assert worker.batches == [["one", "two"]]
 
     run(test)
 
 
 def test_a_batch_that_nothing_joins_is_drawn_all_the_same() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter, Limits(wait_s=0.05)) as scheduler:
+        worker = FakeWorker()
+        async with running(worker, Limits(wait_s=0.05)) as scheduler:
             await ended(scheduler.submit(asked()))
-            assert painter.batches == [["a cat"]]
+            assert worker.batches == [["a cat"]]
 
     run(test)
 
 
 def test_a_job_of_many_pictures_is_drawn_in_batches_from_seeds_that_follow() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        async with running(worker) as scheduler:
             job = scheduler.submit(asked(count=6, seed=7))
             await ended(job)
-            assert [len(batch) for batch in painter.batches] == [4, 2]
+            assert [len(batch) for batch in worker.batches] == [4, 2]
             assert [picture.seed for picture in job.pictures] == list(range(7, 13))
             assert len(outcome(job)) == 6
 
@@ -120,17 +120,17 @@ def test_a_job_of_many_pictures_is_drawn_in_batches_from_seeds_that_follow() -> 
 
 def test_a_full_queue_refuses_and_says_when_to_ask_again() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter, replace(NO_WAIT, queue=3)) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker, replace(NO_WAIT, queue=3)) as scheduler:
             scheduler.submit(asked(count=1))
-            await begun(painter)
+            await begun(worker)
             scheduler.submit(asked(count=1))
             with pytest.raises(BusyError, match="2 pictures are waiting") as caught:
                 scheduler.submit(asked(count=2))
             assert caught.value.retry_s >= 1
             job = scheduler.submit(asked(count=1))
-            painter.go.set()
+            worker.go.set()
             await ended(job)
             assert job.status is Status.DONE
 
@@ -139,17 +139,17 @@ def test_a_full_queue_refuses_and_says_when_to_ask_again() -> None:
 
 def test_a_cancelled_job_stops_before_its_next_step() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker) as scheduler:
             job = scheduler.submit(asked("gone"))
-            await begun(painter)
+            await begun(worker)
             scheduler.cancel(job)
             assert job.status is Status.CANCELLED
             after = scheduler.submit(asked("after"))
-            painter.go.set()
+            worker.go.set()
             await ended(after)
-            assert painter.steps == [0, 4]
+            assert worker.steps == [0, 4]
             assert after.status is Status.DONE
 
     run(test)
@@ -157,37 +157,37 @@ def test_a_cancelled_job_stops_before_its_next_step() -> None:
 
 def test_who_is_drawn_with_a_cancelled_job_is_drawn_to_the_end() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker) as scheduler:
             first = scheduler.submit(asked("first"))
-            await begun(painter)
+            await begun(worker)
             gone, stays = (scheduler.submit(asked(name)) for name in ("gone", "stays"))
             waiting = scheduler.submit(asked("dropped", kind=replace(KIND, steps=2)))
             scheduler.cancel(waiting)
-            painter.go.set()
+            worker.go.set()
             await first.finished()
             scheduler.cancel(gone)
             await ended(stays)
             assert stays.status is Status.DONE
             assert gone.status is Status.CANCELLED
             assert not gone.files
-            assert ["dropped"] not in painter.batches
+            assert ["dropped"] not in worker.batches
 
     run(test)
 
 
 def test_a_broken_picture_fails_its_own_job_alone() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker) as scheduler:
             first = scheduler.submit(asked("first"))
-            await begun(painter)
+            await begun(worker)
             broken, whole = scheduler.submit(asked("broken")), scheduler.submit(asked("whole"))
-            painter.go.set()
+            worker.go.set()
             await ended(first, broken, whole)
-            assert painter.batches[1] == ["broken", "whole"]
+            assert worker.batches[1] == ["broken", "whole"]
             assert whole.status is Status.DONE
             assert broken.status is Status.FAILED
             with pytest.raises(Exception, match="flat colour"):
@@ -198,8 +198,8 @@ def test_a_broken_picture_fails_its_own_job_alone() -> None:
 
 def test_whatever_a_kernel_raises_the_next_batch_is_drawn() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        async with running(worker) as scheduler:
             failed = scheduler.submit(asked("fail"))
             await ended(failed)
             after = scheduler.submit(asked("after"))
@@ -212,16 +212,16 @@ def test_whatever_a_kernel_raises_the_next_batch_is_drawn() -> None:
 @pytest.mark.parametrize("is_drawn", [True, False])
 def test_a_job_that_takes_too_long_ends(is_drawn: bool) -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter, replace(NO_WAIT, timeout_s=0.2)) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker, replace(NO_WAIT, timeout_s=0.2)) as scheduler:
             first = scheduler.submit(asked("first"))
-            await begun(painter)
+            await begun(worker)
             job = first if is_drawn else scheduler.submit(asked("late"))
             await ended(job)
             assert isinstance(job.error, TimedOutError)
             assert ("was drawn" if is_drawn else "waited") in str(job.error)
-            painter.go.set()
+            worker.go.set()
             later = scheduler.submit(asked("later"))
             await ended(later)
             assert later.status is Status.DONE
@@ -231,27 +231,27 @@ def test_a_job_that_takes_too_long_ends(is_drawn: bool) -> None:
 
 def test_draining_finishes_what_was_accepted_and_takes_nothing_new() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        painter.go.clear()
-        async with running(painter, Limits(wait_s=60.0)) as scheduler:
+        worker = FakeWorker()
+        worker.go.clear()
+        async with running(worker, Limits(wait_s=60.0)) as scheduler:
             jobs = [scheduler.submit(asked(str(number))) for number in range(6)]
-            await begun(painter)
+            await begun(worker)
             draining = asyncio.create_task(scheduler.drain())
             await asyncio.sleep(0.05)
             assert not draining.done()
             with pytest.raises(EndingError):
                 scheduler.submit(asked())
-            painter.go.set()
+            worker.go.set()
             await draining
             assert [job.status for job in jobs] == [Status.DONE] * 6
-        assert painter.closed
+        assert worker.closed
 
     run(test)
 
 
 def test_draining_an_idle_scheduler_takes_no_time() -> None:
     async def test() -> None:
-        async with running(FakePainter()) as scheduler:
+        async with running(FakeWorker()) as scheduler:
             await scheduler.drain()
 
     run(test)
@@ -259,8 +259,8 @@ def test_draining_an_idle_scheduler_takes_no_time() -> None:
 
 def test_steps_are_told_as_they_are_made() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        async with running(worker) as scheduler:
             job = scheduler.submit(asked(count=2))
             seen = [(each.status, each.step, each.made) async for each in job.changes()]
             assert seen[0] == (Status.QUEUED, 0, 0)
@@ -272,8 +272,8 @@ def test_steps_are_told_as_they_are_made() -> None:
 
 def test_how_it_ended_is_told_even_to_who_was_slow() -> None:
     async def test() -> None:
-        painter = FakePainter()
-        async with running(painter) as scheduler:
+        worker = FakeWorker()
+        async with running(worker) as scheduler:
             job = scheduler.submit(asked())
             seen = []
             async for each in job.changes():
@@ -299,9 +299,9 @@ def test_every_accepted_job_ends_once_and_no_batch_is_too_large(
     acts: list[tuple[str, int, int]],
 ) -> None:
     async def test() -> None:
-        painter = FakePainter()
+        worker = FakeWorker()
         jobs: list[Job] = []
-        async with running(painter, replace(NO_WAIT, queue=12), batch=3) as scheduler:
+        async with running(worker, replace(NO_WAIT, queue=12), batch=3) as scheduler:
             for act, number, steps in acts:
                 if act == "submit":
                     with suppress(BusyError):
@@ -319,6 +319,6 @@ def test_every_accepted_job_ends_once_and_no_batch_is_too_large(
                 assert job.status in (Status.DONE, Status.CANCELLED)
                 if job.status is Status.DONE:
                     assert len(job.files) == len(job.pictures)
-        assert all(1 <= len(batch) <= 3 for batch in painter.batches)
+        assert all(1 <= len(batch) <= 3 for batch in worker.batches)
 
     run(test)

@@ -13,7 +13,7 @@ from sdpack.placement import Role
 from sdpack.runtime.pictures import Format
 from sdpack.runtime.truncation import Truncation
 
-from tests.sdpack.serve.fakes import READ, FakePainter, service, serving
+from tests.sdpack.serve.fakes import READ, FakeWorker, service, serving
 
 READ_OF_IT = "a red heart on " + "x" * (READ - 15)
 LONG = READ_OF_IT + " a white table"
@@ -22,7 +22,7 @@ SAID = "prompt: its end is not read: text_encoder takes 77 tokens and stops afte
 
 @pytest.fixture(scope="module")
 def asking() -> Iterator[httpx.Client]:
-    with serving(FakePainter()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as client:
+    with serving(FakeWorker()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as client:
         while client.get("/readyz").status_code != 200:
             pass
         yield client
@@ -76,19 +76,19 @@ def test_a_negative_prompt_counts_where_it_is_used(
 def test_the_prompt_is_revised_only_where_no_encoder_reads_all_of_it(
     lengths: tuple[int | None, int | None], read: str | None
 ) -> None:
-    painter = FakePainter()
-    made = painter.manifest
+    worker = FakeWorker()
+    made = worker.manifest
     encoders = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)
     more = dict.fromkeys(encoders, made.parts[Role.TEXT_ENCODER])
-    painter.manifest = made.model_copy(update={"parts": {**made.parts, **more}})
-    painter.truncations = (
+    worker.manifest = made.model_copy(update={"parts": {**made.parts, **more}})
+    worker.truncations = (
         lambda prompt: [  # type: ignore[method-assign]
             Truncation(role, length, prompt[:length])
             for role, length in zip(encoders, lengths, strict=True)
             if length is not None and len(prompt) > length
         ]
     )
-    asked = service(painter).asked(LONG, 1, Format(), guidance_scale=1.0)
+    asked = service(worker).asked(LONG, 1, Format(), guidance_scale=1.0)
     assert asked.read == read
     assert [words.split()[6] for words in asked.warnings] == [
         role.value for role, length in zip(encoders, lengths, strict=True) if length is not None

@@ -14,7 +14,7 @@ from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 
 from tests.sdpack.runtime.webui_reader import read_infotext
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 API = "/sdapi/v1"
 
@@ -138,7 +138,7 @@ SAME: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def asking() -> Iterator[httpx.Client]:
-    with serving(FakePainter()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as made:
+    with serving(FakeWorker()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as made:
         while made.get("/readyz").status_code != 200:
             pass
         yield made
@@ -273,7 +273,7 @@ def test_only_png_info_takes_a_large_request_and_one_at_a_time() -> None:
     """A megabyte of a picture, whose sender holds back the last byte."""
     limits = Settings(Limits(body_bytes=1000, wait_s=0))
     body = json.dumps({"image": "A" * 2**20}).encode()
-    with serving(FakePainter(), limits) as (url, _, _), httpx.Client(base_url=url) as asking:
+    with serving(FakeWorker(), limits) as (url, _, _), httpx.Client(base_url=url) as asking:
         while asking.get("/readyz").status_code != 200:
             pass
         assert asking.post(f"{API}/txt2img", content=body).status_code == 413

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.sdpack.serve.fakes import FakePainter, serving
+from tests.sdpack.serve.fakes import FakeWorker, serving
 
 NAMES = """
 prompt negative_prompt styles seed subseed subseed_strength seed_resize_from_h seed_resize_from_w
@@ -25,7 +25,7 @@ FIELDS = NAMES.split()
 
 @pytest.fixture(scope="module")
 def asking() -> Iterator[httpx.Client]:
-    with serving(FakePainter()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as client:
+    with serving(FakeWorker()) as (url, _, _), httpx.Client(base_url=url, timeout=20) as client:
         while client.get("/readyz").status_code != 200:
             pass
         yield client

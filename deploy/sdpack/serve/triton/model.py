@@ -154,7 +154,7 @@ class Model:
             raise PromptError("PROMPT is missing")
         seeds, steps = self._numbers(each, "SEED"), self._numbers(each, "STEPS")
         scales, sizes = self._numbers(each, "GUIDANCE_SCALE"), self._texts(each, "SIZE")
-        against = self._texts(each, "NEGATIVE_PROMPT")
+        negative = self._texts(each, "NEGATIVE_PROMPT")
         wrong = [scale for scale in scales if not 0 <= scale <= MOST_GUIDANCE]
         if wrong:
             raise PromptError(f"GUIDANCE_SCALE: {wrong[0]} is not 0 to {MOST_GUIDANCE:g}")
@@ -164,7 +164,7 @@ class Model:
                 [prompt],
                 [int(seeds[row]) if seeds else secrets.randbelow(RANDOM_SEEDS)],
                 float(scales[row]) if scales else None,
-                against[row] if against else None,
+                negative[row] if negative else None,
                 _size(sizes[row]) if sizes else None,
                 int(steps[row]) if steps else None,
             )

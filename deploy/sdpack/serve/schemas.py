@@ -23,7 +23,7 @@ def _is_text(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_is_text)]
+PromptText = Annotated[str, AfterValidator(_is_text)]
 Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)]
 
 
@@ -32,19 +32,21 @@ class PicturesRequest(RequestModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Annotated[Text, Field(min_length=1, description="What to draw.")]
-    model: Text | None = Field(None, description="The bundle's name or an alias; see /v1/models.")
+    prompt: Annotated[PromptText, Field(min_length=1, description="What to draw.")]
+    model: PromptText | None = Field(
+        None, description="The bundle's name or an alias; see /v1/models."
+    )
     n: int | None = Field(1, ge=1, le=MOST, description="Pictures; number i starts from seed + i.")
-    size: Text | None = Field(None, description="Width x height in pixels, or auto.")
+    size: PromptText | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
     output_compression: int | None = Field(
         None, ge=0, le=100, description="Quality of jpeg and webp; png takes only 100."
     )
-    user: Text | None = Field(None, description=UNUSED)
+    user: PromptText | None = Field(None, description=UNUSED)
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: a random one.")
     steps: int | None = Field(None, ge=1, le=MOST, description="One of /capabilities.")
     guidance_scale: Guidance | None = None
-    negative_prompt: Text | None = None
+    negative_prompt: PromptText | None = None
 
 
 class GenerationRequest(PicturesRequest):
@@ -78,7 +80,7 @@ class GenerationRequest(PicturesRequest):
     moderation: Literal["low", "auto"] | None = Field(
         None, description=f"{UNUSED} Nothing is filtered."
     )
-    safety_identifier: Text | None = Field(None, description=UNUSED)
+    safety_identifier: PromptText | None = Field(None, description=UNUSED)
 
 
 class PictureData(BaseModel):
@@ -157,8 +159,8 @@ class WebUiRequest(RequestModel):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: Text = ""
-    negative_prompt: Text | None = None
+    prompt: PromptText = ""
+    negative_prompt: PromptText | None = None
     seed: int = Field(-1, ge=-1, le=2**63 - 1)
     steps: int | None = Field(None, ge=1, le=MOST)
     cfg_scale: Guidance | None = None

@@ -29,7 +29,7 @@ from sdpack.placement import Placement, Role
 from sdpack.progress import Step, unheard
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
-from sdpack.runtime.text import Text, encoded, joined
+from sdpack.runtime.text_embeddings import TextEmbeddings, encode_text, join_embeddings
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 Floats = NDArray[np.float32]
@@ -47,8 +47,8 @@ def is_large(height: int, width: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Drawer:
-    """A part as the studio knows it.
+class LoadablePart:
+    """A part as the runner knows it.
 
     Attributes:
         content: hash of its graph; what was drawn with it is kept under that name.
@@ -64,7 +64,7 @@ class Drawer:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SamplingConfig:
     """How a denoiser is run.
 
     Attributes:
@@ -90,7 +90,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class PipelineSpec:
     """The parts of one mix, and how they are run.
 
     Attributes:
@@ -98,21 +98,21 @@ class Ensemble:
         reference: the same parts in fp32, where pictures are compared with theirs.
     """
 
-    parts: Mapping[Role, Drawer]
-    recipe: Recipe
+    parts: Mapping[Role, LoadablePart]
+    recipe: SamplingConfig
     latents: Latents
-    reference: Ensemble | None = None
+    reference: PipelineSpec | None = None
 
     @property
-    def encoders(self) -> dict[Role, Drawer]:
+    def encoders(self) -> dict[Role, LoadablePart]:
         return {role: part for role, part in self.parts.items() if role.encodes_text}
 
     @property
-    def denoiser(self) -> Drawer:
+    def denoiser(self) -> LoadablePart:
         return self.parts[Role.DENOISER]
 
     @property
-    def decoder(self) -> Drawer:
+    def decoder(self) -> LoadablePart:
         return self.parts[Role.DECODER]
 
     @property
@@ -123,7 +123,7 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationSet:
     """What every mix draws: the same prompts from the same noise.
 
     Prompt number i starts from seed i.
@@ -138,7 +138,7 @@ class Task:
         """Whether each picture takes long to draw."""
         return is_large(self.height, self.width)
 
-    def request(self, numbers: Sequence[int], recipe: Recipe) -> Request:
+    def request(self, numbers: Sequence[int], recipe: SamplingConfig) -> Request:
         return Request(
             [self.prompts[i] for i in numbers],
             list(numbers),
@@ -167,12 +167,16 @@ class Scorer(Protocol):
 
     metric: str
 
-    def content(self, mix: Ensemble) -> str:
+    def content(self, mix: PipelineSpec) -> str:
         """One hash of what the scores of a mix depend on besides its pictures and prompts."""
         ...
 
     def score(
-        self, mix: Ensemble, pictures: Pictures, numbers: Sequence[int], studio: Studio
+        self,
+        mix: PipelineSpec,
+        pictures: Pictures,
+        numbers: Sequence[int],
+        runner: EvaluationRunner,
     ) -> Sequence[float]:
         """Of each of these pictures of a mix, uint8 (N, H, W, 3), of the prompts of these numbers.
 
@@ -182,7 +186,7 @@ class Scorer(Protocol):
         ...
 
 
-class Studio:
+class EvaluationRunner:
     """Draws and scores mixes on one task.
 
     Args:
@@ -191,7 +195,7 @@ class Studio:
 
     def __init__(
         self,
-        task: Task,
+        task: EvaluationSet,
         scorer: Scorer,
         store: Store,
         ledger: Ledger,
@@ -206,14 +210,14 @@ class Studio:
         self._measured_on = measured_on
         self._sessions = _Sessions()
 
-    def on(self, task: Task) -> Studio:
-        """A studio for another task that has the same parts open."""
-        other = Studio(task, self._scorer, self._store, self._ledger, self._measured_on)
+    def on(self, task: EvaluationSet) -> EvaluationRunner:
+        """A runner for another task that has the same parts open."""
+        other = EvaluationRunner(task, self._scorer, self._store, self._ledger, self._measured_on)
         other._sessions = self._sessions
         return other
 
     def scores(
-        self, mixes: Sequence[Ensemble], numbers: Sequence[int], step: Step = unheard
+        self, mixes: Sequence[PipelineSpec], numbers: Sequence[int], step: Step = unheard
     ) -> NDArray[np.float64]:
         """What every mix is worth on these prompts: float64 (mixes, prompts).
 
@@ -239,7 +243,9 @@ class Studio:
                 found[i] = self._score(mixes[i], numbers)
         return np.array(found)
 
-    def pictures(self, mix: Ensemble, numbers: Sequence[int], count: int | None = None) -> Pictures:
+    def pictures(
+        self, mix: PipelineSpec, numbers: Sequence[int], count: int | None = None
+    ) -> Pictures:
         """uint8 (N, H, W, 3).
 
         Args:
@@ -259,22 +265,24 @@ class Studio:
         kept: Pictures = np.load(self._store.make("pictures", inputs, decode).path(PICTURES))
         return kept[:count]
 
-    def _decoded(self, mix: Ensemble, latents: Floats) -> Pictures:
+    def _decoded(self, mix: PipelineSpec, latents: Floats) -> Pictures:
         pipeline = self._pipeline(mix)
         size = self._batch
         batches = [latents[i : i + size] for i in range(0, len(latents), size)]
         return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
 
-    def _known(self, mix: Ensemble, numbers: Sequence[int]) -> list[float] | None:
+    def _known(self, mix: PipelineSpec, numbers: Sequence[int]) -> list[float] | None:
         value = self._ledger.find(self._scorer.metric, self.inputs(mix, numbers))
         return None if value is None or "scores" not in value else list(value["scores"])
 
-    def inputs(self, mix: Ensemble, numbers: Sequence[int]) -> dict[str, Any]:
+    def inputs(self, mix: PipelineSpec, numbers: Sequence[int]) -> dict[str, Any]:
         """What a figure of a mix on these prompts depends on: its key in the ledger."""
         measured = {"judge": self._scorer.content(mix), "measured_on": self._measured_on}
         return {**mix.contents, **self.task.inputs(numbers), **measured}
 
-    def times(self, mix: Ensemble, placement: Placement, count: int, slow_s: float) -> list[float]:
+    def times(
+        self, mix: PipelineSpec, placement: Placement, count: int, slow_s: float
+    ) -> list[float]:
         """Seconds of each of `count` pictures drawn one by one, loading not counted.
 
         Args:
@@ -291,7 +299,7 @@ class Studio:
                 break
         return found
 
-    def _score(self, mix: Ensemble, numbers: Sequence[int]) -> list[float]:
+    def _score(self, mix: PipelineSpec, numbers: Sequence[int]) -> list[float]:
         self.drawn += len(numbers)
         value: dict[str, Any] = {}
         try:
@@ -315,19 +323,19 @@ class Studio:
             )
         return list(scores)
 
-    def latents(self, mix: Ensemble, numbers: Sequence[int]) -> Floats:
+    def latents(self, mix: PipelineSpec, numbers: Sequence[int]) -> Floats:
         """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser."""
         contents = {name: what for name, what in mix.contents.items() if name != Role.DECODER}
         inputs = {**contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
 
         def draw(folder: Path) -> None:
-            text, against = self.texts(mix, numbers)
+            text, negative = self.texts(mix, numbers)
             pipeline = self._pipeline(mix)
             parts = [
                 pipeline.denoise(
                     self.task.request(numbers[i : i + self._batch], mix.recipe),
                     text.rows(i, i + self._batch),
-                    against,
+                    negative,
                 )
                 for i in range(0, len(text), self._batch)
             ]
@@ -337,26 +345,28 @@ class Studio:
         latents: Floats = np.load(artifact.path("latents.npy"))
         return latents
 
-    def texts(self, mix: Ensemble, numbers: Sequence[int]) -> tuple[Text, Text | None]:
+    def texts(
+        self, mix: PipelineSpec, numbers: Sequence[int]
+    ) -> tuple[TextEmbeddings, TextEmbeddings | None]:
         """What is said of these prompts, and of what guidance moves away from."""
         recipe = mix.recipe
         prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in numbers)]
-        said = {
+        by_encoder = {
             role: self._said(role, encoder, prompts, recipe.conditioning)
             for role, encoder in mix.encoders.items()
         }
-        together = joined(recipe.conditioning, said)
+        together = join_embeddings(recipe.conditioning, by_encoder)
         text = together.rows(1, len(together))
         if not recipe.conditioning.guided(recipe.guidance_scale):
             return text, None
-        against = together.rows(0, 1)
+        negative = together.rows(0, 1)
         if recipe.conditioning.zero_empty and not recipe.negative_prompt:
-            against = against.silenced()
-        return text, against
+            negative = negative.zeroed()
+        return text, negative
 
     def _said(
-        self, role: Role, encoder: Drawer, prompts: Sequence[str], conditioning: Conditioning
-    ) -> Text:
+        self, role: Role, encoder: LoadablePart, prompts: Sequence[str], conditioning: Conditioning
+    ) -> TextEmbeddings:
         """What one encoder says, asked once."""
         inputs = {
             "text_encoder": encoder.content,
@@ -370,15 +380,15 @@ class Studio:
             assert tokenizer is not None
             session = self._sessions.of(role, encoder)
             parts = [
-                encoded(session, tokenizer, prompts[i : i + BATCH], conditioning, role)
+                encode_text(session, tokenizer, prompts[i : i + BATCH], conditioning, role)
                 for i in range(0, len(prompts), BATCH)
             ]
-            np.savez(folder / SAID, **Text.concatenated(parts).arrays())  # type: ignore[arg-type]
+            np.savez(folder / SAID, **TextEmbeddings.concatenated(parts).arrays())  # type: ignore[arg-type]
 
         with np.load(self._store.make("states", inputs, encode).path(SAID)) as arrays:
-            return Text(**arrays)
+            return TextEmbeddings(**arrays)
 
-    def _pipeline(self, mix: Ensemble, placement: Placement | None = None) -> Pipeline:
+    def _pipeline(self, mix: PipelineSpec, placement: Placement | None = None) -> Pipeline:
         """What draws with these parts, once: another part may close one that was used."""
         return Pipeline(
             {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
@@ -401,9 +411,9 @@ class _Sessions:
 
     def __init__(self) -> None:
         self.opening_s = 0.0
-        self._open: dict[Role, tuple[Drawer, Session]] = {}
+        self._open: dict[Role, tuple[LoadablePart, Session]] = {}
 
-    def of(self, role: Role, drawer: Drawer) -> Session:
+    def of(self, role: Role, drawer: LoadablePart) -> Session:
         """A session of this part; what it has no room beside is closed."""
         held = self._open.get(role)
         if held is not None and held[0].content == drawer.content:

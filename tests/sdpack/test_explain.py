@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from sdpack.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
+from sdpack.explain import _comparison, _field, _row, _rule, _shares
 from sdpack.placement import Role
-from sdpack.verdict import _comparison, _field, _row, _rule, _shares
 
 
 def standing(

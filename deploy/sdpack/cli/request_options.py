@@ -18,13 +18,13 @@ from sdpack.errors import CatalogError, InputError
 from sdpack.profile import Profile, parse_batch, parse_sizes
 
 if TYPE_CHECKING:
-    from sdpack.pack.order import Order
+    from sdpack.pack.request import BuildRequest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def order_options(images: int) -> Callable[[Command], Command]:
-    """The options that `order_of` takes; `images` is the usual number."""
+def request_options(images: int) -> Callable[[Command], Command]:
+    """The options that `build_request` takes; `images` is the usual number."""
     options = (
         catalog_option,
         click.option(
@@ -78,7 +78,7 @@ def order_options(images: int) -> Callable[[Command], Command]:
     return with_options
 
 
-def order_of(
+def build_request(
     profile: Profile,
     out: Path,
     budget: int | None,
@@ -90,7 +90,7 @@ def order_of(
     steps: int | None,
     images: int,
     prefer: str,
-) -> Order:
+) -> BuildRequest:
     """The order these options give, once all it needs is seen to be installed.
 
     Raises:
@@ -105,9 +105,9 @@ def order_of(
     require_charts()
     catalog = located(catalog_name) if model is None else _adopted(model)
     from sdpack.evaluate.rules import Preference, Rules
-    from sdpack.pack.order import Order
+    from sdpack.pack.request import BuildRequest
 
-    return Order(
+    return BuildRequest(
         profile,
         catalog,
         out,
@@ -139,11 +139,11 @@ def _adopted(model: str) -> LocatedCatalog:
     return adopt(model, warn=warn)
 
 
-def files_read(order: Order, profile_name: str, catalog_name: str | None) -> list[Path]:
+def files_read(request: BuildRequest, profile_name: str, catalog_name: str | None) -> list[Path]:
     """What a build or a study reads that a user may have given: none of it is to be overwritten.
 
     Args:
         profile_name, catalog_name: as they were given; names that are no files are left out.
     """
     given = [Path(name) for name in (profile_name, catalog_name) if name]
-    return [*order.located.files(), *(path for path in given if path.is_file())]
+    return [*request.located.files(), *(path for path in given if path.is_file())]

@@ -17,11 +17,11 @@ from sdpack.runtime.infotext import GenerationParameters, model_hash
 from sdpack.runtime.pipeline import Request, to_pictures
 from sdpack.runtime.sampler_label import sampler_label
 from sdpack.runtime.truncation import Truncation, truncations
-from sdpack.serve.work import Asked, Kind
+from sdpack.serve.work import BatchKey, ImageRequest
 
 WARM_UP = "a red heart"
 
-Drawn = NDArray[np.uint8] | SdpackError
+PictureOrError = NDArray[np.uint8] | SdpackError
 Stepped = Callable[[int, int], None]
 
 
@@ -29,7 +29,7 @@ class AbandonedError(SdpackError):
     """Nobody waits any more for what is being drawn."""
 
 
-class Painter:
+class InferenceWorker:
     """Draws batches from a bundle; all its methods but `truncations` are for one thread.
 
     Args:
@@ -47,11 +47,11 @@ class Painter:
         runtime: Runtime,
         threads: int | None = None,
         timed: Callable[[str, float], None] = lambda *_: None,
-        thrifty: bool | None = None,
+        low_memory: bool | None = None,
     ) -> None:
         self.manifest = manifest
         self.sampler = sampler_label(folder)
-        self._pipeline = pipeline(folder, manifest, runtime, threads, thrifty=thrifty)
+        self._pipeline = pipeline(folder, manifest, runtime, threads, low_memory=low_memory)
         self._timed = timed
 
     def load(self) -> None:
@@ -74,8 +74,8 @@ class Painter:
         self._pipeline.draw(request(self.manifest, [WARM_UP], [0], steps=steps))
 
     def draw(
-        self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
-    ) -> list[Drawn]:
+        self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
+    ) -> list[PictureOrError]:
         """A picture uint8 (H, W, 3) for each prompt, or what is wrong with it.
 
         Args:
@@ -95,7 +95,7 @@ class Painter:
         self._done("decode", since)
         return [_checked(decoded[i : i + 1]) for i in range(len(decoded))]
 
-    def request(self, kind: Kind, prompts: Sequence[str], seeds: Sequence[int]) -> Request:
+    def request(self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int]) -> Request:
         """What is drawn, as the pipeline takes it.
 
         Raises:
@@ -125,7 +125,7 @@ class Painter:
         self._pipeline.close()
 
 
-def _checked(decoded: NDArray[np.float32]) -> Drawn:
+def _checked(decoded: NDArray[np.float32]) -> PictureOrError:
     try:
         pictures: NDArray[np.uint8] = to_pictures(decoded)
     except BrokenPictureError as error:
@@ -134,7 +134,7 @@ def _checked(decoded: NDArray[np.float32]) -> Drawn:
     return found
 
 
-def parameters_of(painter: Painter, asked: Asked, seed: int) -> GenerationParameters:
+def parameters_of(worker: InferenceWorker, asked: ImageRequest, seed: int) -> GenerationParameters:
     """How the picture of a job that starts from a seed is made."""
     kind = asked.kind
     return GenerationParameters(
@@ -145,7 +145,7 @@ def parameters_of(painter: Painter, asked: Asked, seed: int) -> GenerationParame
         guidance_scale=kind.guidance_scale,
         width=kind.width,
         height=kind.height,
-        model=painter.manifest.name,
-        model_hash=model_hash(painter.manifest),
-        sampler=painter.sampler,
+        model=worker.manifest.name,
+        model_hash=model_hash(worker.manifest),
+        sampler=worker.sampler,
     )

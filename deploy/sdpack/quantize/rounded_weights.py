@@ -38,7 +38,7 @@ _WEIGHTS = "weights.npz"
 
 
 @dataclass(frozen=True)
-class Bank:
+class RoundedWeights:
     """What `fill` wrote, in one folder or in several."""
 
     folders: tuple[Path, ...]
@@ -75,7 +75,7 @@ class Bank:
 
 
 def fill(
-    banks: Mapping[Path, Iterable[tuple[Layer, Scheme]]],
+    layers_by_folder: Mapping[Path, Iterable[tuple[Layer, Scheme]]],
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
     step: Step = unheard,
@@ -85,15 +85,17 @@ def fill(
     What is known of a layer's inputs is read and inverted once for all its schemes.
 
     Args:
-        banks: folders, and what is to be written into each.
+        rounded weights: folders, and what is to be written into each.
     """
     asked: dict[str, list[tuple[Path, Layer, Scheme]]] = {}
-    for folder, chosen in banks.items():
+    for folder, chosen in layers_by_folder.items():
         for layer, scheme in chosen:
             asked.setdefault(layer.name, []).append((folder, layer, scheme))
-    errors: dict[Path, dict[str, float]] = {folder: {} for folder in banks}
+    errors: dict[Path, dict[str, float]] = {folder: {} for folder in layers_by_folder}
     with ExitStack() as stack:
-        puts = {folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in banks}
+        puts = {
+            folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in layers_by_folder
+        }
         for place, (name, uses) in enumerate(asked.items()):
             step(place, len(asked))
             moments = observed.moments(name) if observed is not None else None
@@ -113,7 +115,7 @@ def sampled_errors(
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
 ) -> dict[Scheme, float]:
-    """What each scheme would cost a layer, seen on some rows of its weight: as `Bank.errors`.
+    """The error each scheme would add to a layer, as `RoundedWeights.errors`, from some rows.
 
     Rows are rounded independently of each other, so that a few tell of all.
     """

@@ -1,4 +1,4 @@
-"""What a build is asked for, and what follows from it before anything is made."""
+"""What a build is asked to make, and what follows from it before anything is made."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source, TextEncoder
-from sdpack.conditioning import Conditioning, Voice, voice
+from sdpack.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
-from sdpack.evaluate.studio import is_large
+from sdpack.evaluate.runner import is_large
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step, most_rows
-from sdpack.export.fitting import see_that_parts_fit
+from sdpack.export.fitting import check_parts_fit
 from sdpack.export.latents import latents_of
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import fit
 from sdpack.pack.loras import check_loras
+from sdpack.pack.lower_bound import LEAST_PROCESS, least_footprint
 from sdpack.pack.mix import Variant, mixes, placements
-from sdpack.pack.outline import LEAST_PROCESS, least_footprint
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, usual
 from sdpack.profile import Profile, Size, format_size
@@ -32,8 +32,8 @@ from sdpack.runtime.pipeline import Latents
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a build is asked for.
+class BuildRequest:
+    """What a build is asked to make.
 
     Attributes:
         out: the bundle's folder.
@@ -185,7 +185,7 @@ class Order:
         checkpoint = self.checkpoint(Role.DENOISER, denoiser)
         return conditioning_of(checkpoint, self.sampling_of(denoiser))
 
-    def voice(self, variant: Variant) -> Voice:
+    def encoder_outputs(self, variant: Variant) -> EncoderOutputs:
         """What a text encoder is asked for, by the denoisers it works with.
 
         Raises:
@@ -198,7 +198,7 @@ class Order:
             and variant.partner in (None, parts.denoiser)
         }
         families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(heard)}
-        asked = {voice(family, variant.role) for family in families}
+        asked = {encoder_outputs(family, variant.role) for family in families}
         if len(asked) != 1:
             raise CatalogError(
                 f"text_encoders.{variant.candidate}: denoisers of the families "
@@ -208,7 +208,7 @@ class Order:
         return asked.pop()
 
 
-def check(order: Order) -> None:
+def check(request: BuildRequest) -> None:
     """Refuse what can be seen to fail before anything is loaded, exported or built.
 
     Raises:
@@ -219,12 +219,12 @@ def check(order: Order) -> None:
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
         SchedulerError: a denoiser cannot be run with its scheduler.
     """
-    check_catalog(order.located)
-    _refuse_strangers(order)
-    check_loras(order.located.catalog, order.checkpoint, order.folder)
-    _refuse_sizes(order)
-    _refuse_hopeless(order)
-    _refuse_schedulers(order)
+    check_catalog(request.located)
+    _refuse_strangers(request)
+    check_loras(request.located.catalog, request.checkpoint, request.folder)
+    _refuse_sizes(request)
+    _refuse_hopeless(request)
+    _refuse_schedulers(request)
 
 
 def check_catalog(located: LocatedCatalog) -> None:
@@ -279,32 +279,32 @@ def real_pictures(located: LocatedCatalog, sheet: Path) -> NDArray[np.uint8]:
     return tiles.reshape(-1, side, side, 3)[:count]
 
 
-def _refuse_strangers(order: Order) -> None:
-    for parts in order.located.catalog.mixable():
-        found = {role: order.checkpoint(role, name) for role, name in parts.names.items()}
+def _refuse_strangers(request: BuildRequest) -> None:
+    for parts in request.located.catalog.mixable():
+        found = {role: request.checkpoint(role, name) for role, name in parts.names.items()}
         encoders = {role: part for role, part in found.items() if role.encodes_text}
-        where = f"{order.located.catalog.name}: {' + '.join(parts.names.values())}"
+        where = f"{request.located.catalog.name}: {' + '.join(parts.names.values())}"
         bridged = frozenset(parts.bridges)
         denoiser, decoder = found[Role.DENOISER], found[Role.DECODER]
-        see_that_parts_fit(where, encoders, denoiser, decoder, bridged)
+        check_parts_fit(where, encoders, denoiser, decoder, bridged)
 
 
-def _refuse_sizes(order: Order) -> None:
-    for name in _denoisers(order):
+def _refuse_sizes(request: BuildRequest) -> None:
+    for name in _denoisers(request):
         checkpoint, pixels = (
-            order.checkpoint(Role.DENOISER, name),
-            order.pixels(Role.DENOISER, name),
+            request.checkpoint(Role.DENOISER, name),
+            request.pixels(Role.DENOISER, name),
         )
         family, config = family_of(checkpoint), checkpoint.config
         step = pixels * latent_step(family, config)
-        wrong = [size for size in order.sizes if size[0] % step or size[1] % step]
+        wrong = [size for size in request.sizes if size[0] % step or size[1] % step]
         if wrong:
             raise CatalogError(
                 f"{name} draws pictures whose sides are multiples of {step} pixels, not "
                 f"{format_size(wrong[0])}; choose another --size"
             )
         most = most_rows(family, config)
-        large = [size for size in order.sizes if most and max(size) > most * pixels]
+        large = [size for size in request.sizes if most and max(size) > most * pixels]
         if large:
             raise CatalogError(
                 f"{name} knows no positions beyond {most * pixels} pixels a side, and "
@@ -312,34 +312,34 @@ def _refuse_sizes(order: Order) -> None:
             )
 
 
-def _denoisers(order: Order) -> list[str]:
+def _denoisers(request: BuildRequest) -> list[str]:
     """Those that work with something else of the catalog."""
-    return list(dict.fromkeys(parts.denoiser for parts in order.located.catalog.mixable()))
+    return list(dict.fromkeys(parts.denoiser for parts in request.located.catalog.mixable()))
 
 
-def _refuse_schedulers(order: Order) -> None:
+def _refuse_schedulers(request: BuildRequest) -> None:
     from sdpack.export.sampler import scheduler_table
 
-    for name in _denoisers(order):
-        checkpoint, sampling = order.checkpoint(Role.DENOISER, name), order.sampling_of(name)
-        folder, family = order.folder(sampling.scheduler), family_of(checkpoint)
+    for name in _denoisers(request):
+        checkpoint, sampling = request.checkpoint(Role.DENOISER, name), request.sampling_of(name)
+        folder, family = request.folder(sampling.scheduler), family_of(checkpoint)
         patch = latent_step(family, checkpoint.config)
-        for rows in dict.fromkeys(order.latent_sizes(Role.DENOISER, name)):
+        for rows in dict.fromkeys(request.latent_sizes(Role.DENOISER, name)):
             scheduler_table(folder, family, sampling.steps, rows, patch)
 
 
-def _refuse_hopeless(order: Order) -> None:
+def _refuse_hopeless(request: BuildRequest) -> None:
     def least(variant: Variant, placement: Placement) -> Footprint:
-        checkpoint = order.checkpoint(variant.role, variant.candidate)
-        runtime, rows = order.profile.runtime, (0, 0)
+        checkpoint = request.checkpoint(variant.role, variant.candidate)
+        runtime, rows = request.profile.runtime, (0, 0)
         if not variant.role.encodes_text:
-            rows = order.latent_rows(variant.role, variant.candidate)
+            rows = request.latent_rows(variant.role, variant.candidate)
         return least_footprint(checkpoint, variant, placement, rows, runtime)
 
-    every = mixes(order.located.catalog, order.precisions)
-    process = LEAST_PROCESS.get(order.profile.runtime, 0)
+    every = mixes(request.located.catalog, request.precisions)
+    process = LEAST_PROCESS.get(request.profile.runtime, 0)
     try:
-        fit(every, order.placements[-1:], least, order.budget, process)
+        fit(every, request.placements[-1:], least, request.budget, process)
     except InfeasibleError as error:
         raise InfeasibleError(
             f"{error}; this is a lower bound, from the sizes of the checkpoints alone: what is "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.conditioning import Conditioning, Family, Input, voice
+from sdpack.conditioning import Conditioning, Family, Input, encoder_outputs
 from sdpack.engines.session import Session
 from sdpack.placement import Role
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Text:
+class TextEmbeddings:
     """What is said of N texts, by one encoder or by all of a pipeline's together.
 
     Attributes:
@@ -41,40 +41,40 @@ class Text:
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: array for name, array in found.items() if array is not None}
 
-    def _each(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> Text:
-        return Text(**{name: change(array) for name, array in self.arrays().items()})  # type: ignore[arg-type]
+    def _each(self, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> TextEmbeddings:
+        return TextEmbeddings(**{name: change(array) for name, array in self.arrays().items()})  # type: ignore[arg-type]
 
-    def rows(self, start: int, stop: int) -> Text:
+    def rows(self, start: int, stop: int) -> TextEmbeddings:
         """Those of some of the texts."""
         return self._each(lambda array: array[start:stop])
 
-    def repeated(self, count: int) -> Text:
+    def repeated(self, count: int) -> TextEmbeddings:
         """Each text so many times, one after the other."""
         return self._each(lambda array: np.repeat(array, count, 0))
 
-    def silenced(self) -> Text:
+    def zeroed(self) -> TextEmbeddings:
         """As much of it, saying nothing."""
-        return Text(
+        return TextEmbeddings(
             None if self.states is None else np.zeros_like(self.states),
             None if self.pooled is None else np.zeros_like(self.pooled),
             self.mask,
         )
 
     @classmethod
-    def concatenated(cls, texts: Sequence[Text]) -> Text:
+    def concatenated(cls, texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
         """One after the other."""
         names = texts[0].arrays()
         joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
         return cls(**joined)  # type: ignore[arg-type]
 
 
-def encoded(
+def encode_text(
     session: Session,
     tokenizer: PromptTokenizer,
     prompts: Sequence[str],
     conditioning: Conditioning,
     role: Role,
-) -> Text:
+) -> TextEmbeddings:
     """What the text encoder in a role says of these prompts.
 
     Raises:
@@ -83,7 +83,7 @@ def encoded(
     """
     inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
     outputs = session.run(inputs)
-    return Text(
+    return TextEmbeddings(
         np.asarray(outputs[STATES], np.float32) if STATES in outputs else None,
         np.asarray(outputs[POOLED], np.float32) if POOLED in outputs else None,
         inputs.get(ATTENTION_MASK),
@@ -99,7 +99,7 @@ def encoder_inputs(
         PromptError: a prompt is no text.
     """
     ids, mask = tokenizer.tokens(readable(prompts, conditioning))
-    masked = voice(conditioning.family, role).masked
+    masked = encoder_outputs(conditioning.family, role).masked
     return {IDS: ids, ATTENTION_MASK: mask} if masked else {IDS: ids}
 
 
@@ -110,39 +110,45 @@ def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
     return list(prompts)
 
 
-def joined(conditioning: Conditioning, said: Mapping[Role, Text]) -> Text:
+def join_embeddings(
+    conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
+) -> TextEmbeddings:
     """What a pipeline's text encoders say together, as its denoiser's family takes it."""
-    texts = [said[role] for role in Role if role in said]
+    texts = [by_encoder[role] for role in Role if role in by_encoder]
     match conditioning.family:
         case Family.SDXL:
-            return Text(_side_by_side(texts), texts[-1].pooled)
+            return TextEmbeddings(_side_by_side(texts), texts[-1].pooled)
         case Family.SD3:
-            return _as_sd3(conditioning, said)
+            return _as_sd3(conditioning, by_encoder)
         case Family.FLUX:
-            return Text(said[Role.TEXT_ENCODER_2].states, said[Role.TEXT_ENCODER].pooled)
+            return TextEmbeddings(
+                by_encoder[Role.TEXT_ENCODER_2].states, by_encoder[Role.TEXT_ENCODER].pooled
+            )
     return texts[0]
 
 
-def _as_sd3(conditioning: Conditioning, said: Mapping[Role, Text]) -> Text:
+def _as_sd3(
+    conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
+) -> TextEmbeddings:
     """The CLIPs' states side by side, filled up with zeros; the T5's, or zeros, after them."""
-    clips = [said[role] for role in (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)]
+    clips = [by_encoder[role] for role in (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)]
     wide, width = _side_by_side(clips), conditioning.states_width
     padded = np.pad(wide, ((0, 0), (0, 0), (0, width - wide.shape[-1])))
-    if Role.TEXT_ENCODER_3 in said:
-        more = said[Role.TEXT_ENCODER_3].states
+    if Role.TEXT_ENCODER_3 in by_encoder:
+        more = by_encoder[Role.TEXT_ENCODER_3].states
         assert more is not None
     else:
         more = np.zeros((len(wide), conditioning.absent_tokens, width), np.float32)
     pooled = np.concatenate([clip.pooled for clip in clips if clip.pooled is not None], axis=-1)
-    return Text(np.concatenate([padded, more], axis=1), pooled)
+    return TextEmbeddings(np.concatenate([padded, more], axis=1), pooled)
 
 
-def _side_by_side(texts: Sequence[Text]) -> Floats:
+def _side_by_side(texts: Sequence[TextEmbeddings]) -> Floats:
     return np.concatenate([text.states for text in texts if text.states is not None], axis=-1)
 
 
-def told(
-    conditioning: Conditioning, text: Text, guidance_scale: float, height: int, width: int
+def denoiser_inputs(
+    conditioning: Conditioning, text: TextEmbeddings, guidance_scale: float, height: int, width: int
 ) -> dict[str, NDArray[np.generic]]:
     """A denoiser's inputs besides its latents and the timestep, for as many pictures as texts.
 
@@ -159,7 +165,7 @@ def told(
 def _input(
     name: Input,
     conditioning: Conditioning,
-    text: Text,
+    text: TextEmbeddings,
     guidance_scale: float,
     height: int,
     width: int,

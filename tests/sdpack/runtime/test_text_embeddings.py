@@ -13,23 +13,29 @@ from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_t
 from numpy.typing import NDArray
 from sdpack.conditioning import Conditioning, Family, Input
 from sdpack.placement import Role
-from sdpack.runtime.text import Text, encoded, joined, scale_embedding, told
+from sdpack.runtime.text_embeddings import (
+    TextEmbeddings,
+    denoiser_inputs,
+    encode_text,
+    join_embeddings,
+    scale_embedding,
+)
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 TOKENIZER = PromptTokenizer(Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer")
 RNG = np.random.default_rng(0)
 
 
-def said(tokens: int, width: int, pooled: int = 0, count: int = 2) -> Text:
-    return Text(
+def by_encoder(tokens: int, width: int, pooled: int = 0, count: int = 2) -> TextEmbeddings:
+    return TextEmbeddings(
         RNG.standard_normal((count, tokens, width), np.float32) if width else None,
         RNG.standard_normal((count, pooled), np.float32) if pooled else None,
     )
 
 
 def test_sdxl_hears_both_encoders_side_by_side_and_the_second_s_pooled_text() -> None:
-    first, second = said(5, 3), said(5, 4, pooled=6)
-    found = joined(
+    first, second = by_encoder(5, 3), by_encoder(5, 4, pooled=6)
+    found = join_embeddings(
         Conditioning(family=Family.SDXL),
         {Role.TEXT_ENCODER_2: second, Role.TEXT_ENCODER: first},
     )
@@ -42,10 +48,10 @@ def test_sdxl_hears_both_encoders_side_by_side_and_the_second_s_pooled_text() ->
 @pytest.mark.parametrize("with_t5", [True, False])
 def test_sd3_hears_zeros_where_t5_was_left_out(with_t5: bool) -> None:
     conditioning = Conditioning(family=Family.SD3, states_width=10, absent_tokens=4)
-    parts = {Role.TEXT_ENCODER: said(5, 3, 2), Role.TEXT_ENCODER_2: said(5, 4, 3)}
+    parts = {Role.TEXT_ENCODER: by_encoder(5, 3, 2), Role.TEXT_ENCODER_2: by_encoder(5, 4, 3)}
     if with_t5:
-        parts[Role.TEXT_ENCODER_3] = said(6, 10)
-    found = joined(conditioning, parts)
+        parts[Role.TEXT_ENCODER_3] = by_encoder(6, 10)
+    found = join_embeddings(conditioning, parts)
     assert found.states is not None
     assert found.states.shape == (2, 5 + (6 if with_t5 else 4), 10)
     assert np.array_equal(found.states[:, :5, 3:7], parts[Role.TEXT_ENCODER_2].states)
@@ -56,8 +62,8 @@ def test_sd3_hears_zeros_where_t5_was_left_out(with_t5: bool) -> None:
 
 
 def test_flux_hears_the_t5_and_the_clip_s_pooled_text() -> None:
-    clip, t5 = said(5, 0, pooled=3), said(7, 4)
-    found = joined(
+    clip, t5 = by_encoder(5, 0, pooled=3), by_encoder(7, 4)
+    found = join_embeddings(
         Conditioning(family=Family.FLUX), {Role.TEXT_ENCODER: clip, Role.TEXT_ENCODER_2: t5}
     )
     assert found.states is t5.states
@@ -65,13 +71,15 @@ def test_flux_hears_the_t5_and_the_clip_s_pooled_text() -> None:
 
 
 def test_texts_can_be_cut_repeated_and_silenced() -> None:
-    text = Text(*(said(3, 2, pooled=4, count=3).arrays().values()), np.ones((3, 3), np.int64))  # type: ignore[arg-type]
+    text = TextEmbeddings(
+        *(by_encoder(3, 2, pooled=4, count=3).arrays().values()), np.ones((3, 3), np.int64)
+    )  # type: ignore[arg-type]
     assert len(text) == 3
     parts = [text.rows(0, 1), text.rows(1, 3)]
-    again = Text.concatenated(parts)
+    again = TextEmbeddings.concatenated(parts)
     assert all(np.array_equal(again.arrays()[n], a) for n, a in text.arrays().items())
     assert len(text.rows(0, 1).repeated(5)) == 5
-    silent = text.silenced()
+    silent = text.zeroed()
     assert silent.states is not None
     assert not silent.states.any()
     assert silent.mask is text.mask, "padding stays padding"
@@ -83,17 +91,17 @@ def test_a_denoiser_is_told_what_its_graph_takes() -> None:
         inputs=(Input.TEXT_EMBEDS, Input.TIME_IDS, Input.TIMESTEP_COND),
         guidance_width=8,
     )
-    text = said(3, 2, pooled=4)
-    given = told(conditioning, text, 5.0, 96, 64)
+    text = by_encoder(3, 2, pooled=4)
+    given = denoiser_inputs(conditioning, text, 5.0, 96, 64)
     assert set(given) == {"encoder_hidden_states", "text_embeds", "time_ids", "timestep_cond"}
     assert given["time_ids"].tolist() == [[96, 64, 0, 0, 96, 64]] * 2
     assert given["timestep_cond"].shape == (2, 8)
     sizes = Conditioning(family=Family.PIXART, inputs=(Input.RESOLUTION, Input.ASPECT_RATIO))
-    given = told(sizes, text, 5.0, 96, 64)
+    given = denoiser_inputs(sizes, text, 5.0, 96, 64)
     assert given["resolution"].tolist() == [[96, 64]] * 2
     assert given["aspect_ratio"].tolist() == [[1.5]] * 2
     scale = Conditioning(family=Family.FLUX, inputs=(Input.GUIDANCE,))
-    assert told(scale, text, 3.5, 8, 8)["guidance"].tolist() == [3.5]
+    assert denoiser_inputs(scale, text, 3.5, 8, 8)["guidance"].tolist() == [3.5]
 
 
 @pytest.mark.parametrize(("scale", "width"), [(1.0, 8), (8.0, 256), (3.3, 7)])
@@ -131,13 +139,13 @@ class Echo:
 
 def test_only_a_masked_encoder_is_told_what_is_padding() -> None:
     echo = Echo()
-    plain = encoded(echo, TOKENIZER, ["A Cat "], Conditioning(), Role.TEXT_ENCODER)
+    plain = encode_text(echo, TOKENIZER, ["A Cat "], Conditioning(), Role.TEXT_ENCODER)
     assert set(echo.inputs) == {"input_ids"}
     assert plain.mask is None
     assert plain.states is not None
     assert plain.states.dtype == np.float32
     pixart = Conditioning(family=Family.PIXART, lowercase=True)
-    masked = encoded(echo, TOKENIZER, ["A Cat "], pixart, Role.TEXT_ENCODER)
+    masked = encode_text(echo, TOKENIZER, ["A Cat "], pixart, Role.TEXT_ENCODER)
     assert masked.mask is not None
     assert 0 < masked.mask.sum() < masked.mask.size
     assert np.array_equal(echo.inputs["input_ids"], TOKENIZER.ids(["a cat"]))

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from sdpack.catalog import default_catalog
 from sdpack.evaluate.rules import Arm, Rules
-from sdpack.evaluate.studio import BROKEN_SCORE
+from sdpack.evaluate.runner import BROKEN_SCORE
 from sdpack.pack.mix import Mix, mixes
-from sdpack.pack.screen import Screen, references
+from sdpack.pack.screening import Screener, references
 from sdpack.precision import Precision
 
 PRECISIONS = (Precision.FP16, Precision.W8, Precision.W4)
@@ -21,7 +21,7 @@ EVERY = list(mixes(default_catalog().catalog, PRECISIONS))
 RULES = Rules(first=16, most=64)
 
 
-class Studio:
+class EvaluationRunner:
     """Scores that add up over the parts but for `entangled`; pictures are counted."""
 
     def __init__(self, entangled: float = 0.0, noise: float = 0.05) -> None:
@@ -55,29 +55,29 @@ def weight(mix: Mix) -> int:
     return sum(size[v.candidate] * bits[v.precision] for v in mix.variants)
 
 
-def screen(studio: Studio) -> Screen:
-    found = references(EVERY, weight, lambda mix: mix not in studio.broken)
-    return Screen(EVERY, found, frozenset(EVERY), studio)
+def screen(runner: EvaluationRunner) -> Screener:
+    found = references(EVERY, weight, lambda mix: mix not in runner.broken)
+    return Screener(EVERY, found, frozenset(EVERY), runner)
 
 
 ARMS = [Arm(str(mix), (weight(mix),)) for mix in EVERY]
 
 
 def test_scores_that_add_up_are_foretold_exactly_from_a_fraction_of_the_pictures() -> None:
-    studio = Studio()
+    runner = EvaluationRunner()
     prompts = range(16)
-    foretold = screen(studio).scores(range(len(EVERY)), prompts)
-    assert len(studio.drawn) < 0.2 * len(EVERY) * len(prompts)
-    assert np.allclose(foretold, studio(EVERY, prompts), atol=1e-9)
+    foretold = screen(runner).scores(range(len(EVERY)), prompts)
+    assert len(runner.drawn) < 0.2 * len(EVERY) * len(prompts)
+    assert np.allclose(foretold, runner(EVERY, prompts), atol=1e-9)
 
 
 def test_the_best_goes_on() -> None:
-    studio = Studio()
-    screened = screen(studio).run(ARMS, RULES, few=24)
+    runner = EvaluationRunner()
+    screened = screen(runner).run(ARMS, RULES, few=24)
     assert len(screened.left) <= 24
-    best = max(range(len(EVERY)), key=lambda n: studio.truth(EVERY[n]))
+    best = max(range(len(EVERY)), key=lambda n: runner.truth(EVERY[n]))
     close = {
-        n for n in range(len(EVERY)) if studio.truth(EVERY[n]) > studio.truth(EVERY[best]) - 0.01
+        n for n in range(len(EVERY)) if runner.truth(EVERY[n]) > runner.truth(EVERY[best]) - 0.01
     }
     assert close & set(screened.left)
     assert screened.error < 1e-9
@@ -86,25 +86,25 @@ def test_the_best_goes_on() -> None:
 
 @pytest.mark.parametrize("entangled", [0.01, 0.03])
 def test_what_does_not_add_up_is_noticed(entangled: float) -> None:
-    screened = screen(Studio(entangled)).run(ARMS, RULES, few=24)
+    screened = screen(EvaluationRunner(entangled)).run(ARMS, RULES, few=24)
     assert entangled <= screened.error <= 6.001 * entangled
 
 
 def test_a_broken_reference_gives_way_to_the_next() -> None:
-    studio = Studio()
-    (kind,) = (kind for kind in screen(studio).references if kind[0] == "l")
-    whole = screen(studio).references[kind]
-    studio.broken = {mix for mix in EVERY if mix.decoder == whole.decoder}
-    found = screen(studio).references[kind]
-    assert found not in studio.broken
+    runner = EvaluationRunner()
+    (kind,) = (kind for kind in screen(runner).references if kind[0] == "l")
+    whole = screen(runner).references[kind]
+    runner.broken = {mix for mix in EVERY if mix.decoder == whole.decoder}
+    found = screen(runner).references[kind]
+    assert found not in runner.broken
     assert found.text_encoder == whole.text_encoder
 
 
 def test_a_mix_with_a_broken_part_is_foretold_to_be_broken() -> None:
-    studio = Studio()
+    runner = EvaluationRunner()
     broken = {v for mix in EVERY for v in [mix.decoder] if v.precision is Precision.W4}
-    studio.broken = {mix for mix in EVERY if mix.decoder in broken}
-    foretold = screen(studio).scores(range(len(EVERY)), range(4))
+    runner.broken = {mix for mix in EVERY if mix.decoder in broken}
+    foretold = screen(runner).scores(range(len(EVERY)), range(4))
     for mix, scores in zip(EVERY, foretold, strict=True):
         assert (scores == BROKEN_SCORE).all() == (mix.decoder in broken)
 

@@ -30,17 +30,17 @@ Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
 """Mixes and prompts by number to scores, float64 (mixes, prompts)."""
 
 
-Kind = tuple[str, tuple[Role, ...]]
+MixClass = tuple[str, tuple[Role, ...]]
 """A denoiser candidate, and the roles that are filled."""
 
 
-def kind(mix: Mix) -> Kind:
+def kind(mix: Mix) -> MixClass:
     """Mixes of one kind differ in one part at a time."""
     return mix.denoiser.candidate, mix.roles
 
 
 @dataclass(frozen=True)
-class Screened:
+class ScreeningResult:
     """What came of a screening.
 
     Attributes:
@@ -59,7 +59,7 @@ class Screened:
 
 
 @dataclass(frozen=True)
-class Screen:
+class Screener:
     """Screens mixes.
 
     Attributes:
@@ -68,7 +68,7 @@ class Screen:
     """
 
     mixes: Sequence[Mix]
-    references: Mapping[Kind, Mix]
+    references: Mapping[MixClass, Mix]
     possible: frozenset[Mix]
     draw: Draw
 
@@ -94,7 +94,7 @@ class Screen:
         scores = dict(zip(drawn, self.draw(drawn, prompts), strict=True))
         return np.array([_put_together(recipe, scores) for recipe in recipes])
 
-    def run(self, arms: Sequence[Arm], rules: Rules, few: int) -> Screened:
+    def run(self, arms: Sequence[Arm], rules: Rules, few: int) -> ScreeningResult:
         """Narrow the mixes, whose arms these are, to at most `few`; half as many are checked."""
         first = range(min(rules.first, rules.most))
         foretold = self.scores(range(len(self.mixes)), first).mean(axis=1)
@@ -103,7 +103,7 @@ class Screen:
         error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
         preferred = few // 2 if rules.prefer.takes_open else few // 4
         left, means = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
-        return Screened(left, means, foretold, error, len(checked))
+        return ScreeningResult(left, means, foretold, error, len(checked))
 
     def _to_check(self, foretold: Floats, most: int) -> list[int]:
         """Mixes that are put together, spread evenly from the worst to the best."""
@@ -122,13 +122,13 @@ def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Fl
 
 def references(
     mixes: Sequence[Mix], weight: Callable[[Mix], int], works: Callable[[Mix], bool]
-) -> dict[Kind, Mix]:
+) -> dict[MixClass, Mix]:
     """Of each kind the heaviest mix that works: the largest partners, least narrowed.
 
     Where none works the heaviest stands: all of them are then found to be broken.
     """
-    found: dict[Kind, Mix] = {}
-    by_kind: dict[Kind, list[Mix]] = {}
+    found: dict[MixClass, Mix] = {}
+    by_kind: dict[MixClass, list[Mix]] = {}
     for mix in mixes:
         by_kind.setdefault(kind(mix), []).append(mix)
     for name, of_it in by_kind.items():

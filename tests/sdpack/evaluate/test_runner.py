@@ -1,4 +1,4 @@
-"""The studio with made-up parts, so that what is shared can be counted."""
+"""The runner with made-up parts, so that what is shared can be counted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from sdpack.artifacts import Store
 from sdpack.conditioning import Conditioning
 from sdpack.engines.session import Session
 from sdpack.evaluate.metrics import Panel
+from sdpack.evaluate.runner import (
+    HELD_BYTES,
+    EvaluationRunner,
+    EvaluationSet,
+    LoadablePart,
+    PipelineSpec,
+    SamplingConfig,
+)
 from sdpack.evaluate.scorers import Judged
-from sdpack.evaluate.studio import HELD_BYTES, Drawer, Ensemble, Recipe, Studio, Task
 from sdpack.ledger import Ledger
 from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents
@@ -29,7 +36,7 @@ TABLE = SamplerTable(
     "made up", 1, np.array([500.0]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.3]]), draws=0
 )
 PROMPTS = [f"noto, thing {n}" for n in range(40)]
-TASK = Task(PROMPTS, 16, 16)
+TASK = EvaluationSet(PROMPTS, 16, 16)
 ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 
 
@@ -72,25 +79,25 @@ class BrightPanel(Panel):
         return torch.ones(len(texts), 1)
 
 
-def drawer(role: Role, name: str, gain: float, counts: Counter[str]) -> Drawer:
+def drawer(role: Role, name: str, gain: float, counts: Counter[str]) -> LoadablePart:
     tokenizer = TOKENIZER if role is Role.TEXT_ENCODER else None
-    return Drawer(name, lambda: Part(role, name, gain, counts), tokenizer)
+    return LoadablePart(name, lambda: Part(role, name, gain, counts), tokenizer)
 
 
-def ensemble(
+def spec(
     encoder: str, denoiser: str, decoder: str, counts: Counter[str], guidance_scale: float = 2.0
-) -> Ensemble:
+) -> PipelineSpec:
     gains = {"a": 1.0, "b": 0.7, "broken": float("nan"), "flat": 0.0}
     names = (encoder, denoiser, decoder)
     parts = {
         role: drawer(role, f"{role} {name}", gains[name], counts)
         for role, name in zip(ROLES, names, strict=True)
     }
-    return Ensemble(parts, Recipe(TABLE, Conditioning(), guidance_scale), Latents(4, 8))
+    return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), guidance_scale), Latents(4, 8))
 
 
-def studio(folder: Path, task: Task = TASK) -> Studio:
-    return Studio(
+def runner(folder: Path, task: EvaluationSet = TASK) -> EvaluationRunner:
+    return EvaluationRunner(
         task,
         Judged(BrightPanel, "judge"),
         Store(folder / "store"),
@@ -101,8 +108,8 @@ def studio(folder: Path, task: Task = TASK) -> Studio:
 
 def test_shared_work_is_done_once(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [ensemble(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
-    scores = studio(tmp_path).scores(mixes, range(20))
+    mixes = [spec(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
+    scores = runner(tmp_path).scores(mixes, range(20))
     assert scores.shape == (8, 20)
     assert counts["text_encoder a"] == 20 + 1
     assert counts["denoiser a"] == 2 * (2 * 20)  # two encoders, both halves of guidance
@@ -128,17 +135,17 @@ def test_a_large_part_is_not_open_beside_others(tmp_path: Path, large: bool) -> 
         made.log = log
         return made
 
-    def opened(role: Role) -> Drawer:
+    def opened(role: Role) -> LoadablePart:
         takes = HELD_BYTES if large and role is Role.DENOISER else 1
         tokenizer = TOKENIZER if role is Role.TEXT_ENCODER else None
-        return Drawer(role.value, partial(part, role), tokenizer, takes)
+        return LoadablePart(role.value, partial(part, role), tokenizer, takes)
 
     parts = {role: opened(role) for role in ROLES}
-    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
-    drawing = studio(tmp_path)
+    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
+    drawing = runner(tmp_path)
     drawing.pictures(mix, [0])
     assert log == (["text_encoder", "denoiser"] if large else [])
-    drawing.on(Task(["another"], 64, 64)).pictures(mix, [0])
+    drawing.on(EvaluationSet(["another"], 64, 64)).pictures(mix, [0])
     assert len(log) == (5 if large else 0), "all of a studio's tasks share what is open"
     log.clear()
     drawing.times(mix, Placement(), 2, slow_s=100)
@@ -163,22 +170,24 @@ def test_opening_parts_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     tokenizers = {Role.TEXT_ENCODER: TOKENIZER}
     takes = {Role.DENOISER: HELD_BYTES}  # so that it is opened again for every picture
     parts = {
-        role: Drawer(role.value, partial(part, role), tokenizers.get(role), takes.get(role, 1))
+        role: LoadablePart(
+            role.value, partial(part, role), tokenizers.get(role), takes.get(role, 1)
+        )
         for role in ROLES
     }
-    mix = Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
-    once = studio(tmp_path).times(mix, Placement(), 1, slow_s=100)[0]
+    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
+    once = runner(tmp_path).times(mix, Placement(), 1, slow_s=100)[0]
     assert 3 <= once < 100
-    assert studio(tmp_path).times(mix, Placement(), 3, slow_s=100) == [once] * 3
-    assert studio(tmp_path).times(mix, Placement(), 3, slow_s=once / 2) == [once]
+    assert runner(tmp_path).times(mix, Placement(), 3, slow_s=100) == [once] * 3
+    assert runner(tmp_path).times(mix, Placement(), 3, slow_s=once / 2) == [once]
 
 
 def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [ensemble("a", "a", v, counts) for v in "ab"]
-    first = studio(tmp_path).scores(mixes, range(20))
+    mixes = [spec("a", "a", v, counts) for v in "ab"]
+    first = runner(tmp_path).scores(mixes, range(20))
     before = counts.copy()
-    again = studio(tmp_path)
+    again = runner(tmp_path)
     assert np.array_equal(again.scores(mixes, range(20)), first)
     assert again.drawn == 0
     assert counts == before
@@ -186,29 +195,29 @@ def test_a_second_run_draws_nothing(tmp_path: Path) -> None:
 
 def test_a_picture_does_not_depend_on_the_round_it_was_drawn_in(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mix = ensemble("a", "b", "a", counts)
-    whole = studio(tmp_path / "1").scores([mix], range(40))[0]
-    halves = studio(tmp_path / "2")
+    mix = spec("a", "b", "a", counts)
+    whole = runner(tmp_path / "1").scores([mix], range(40))[0]
+    halves = runner(tmp_path / "2")
     parts = [halves.scores([mix], range(*ends))[0] for ends in ((0, 16), (16, 40))]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
 def test_broken_pictures_score_below_every_other_and_do_not_stop_the_race(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    mixes = [ensemble("a", "a", v, counts) for v in ("a", "broken", "flat")]
-    scores = studio(tmp_path).scores(mixes, range(4))
+    mixes = [spec("a", "a", v, counts) for v in ("a", "broken", "flat")]
+    scores = runner(tmp_path).scores(mixes, range(4))
     assert (scores[0] >= 0).all()
     assert (scores[1:] == -1).all()
 
 
 def test_another_task_shares_nothing(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    studio(tmp_path).scores([ensemble("a", "a", "a", counts)], range(4))
-    again = studio(tmp_path)
-    again.scores([ensemble("a", "a", "a", counts, guidance_scale=3.0)], range(4))
+    runner(tmp_path).scores([spec("a", "a", "a", counts)], range(4))
+    again = runner(tmp_path)
+    again.scores([spec("a", "a", "a", counts, guidance_scale=3.0)], range(4))
     assert again.drawn == 4
-    other = studio(tmp_path, Task(PROMPTS, 24, 16))
-    other.scores([ensemble("a", "a", "a", counts)], range(4))
+    other = runner(tmp_path, EvaluationSet(PROMPTS, 24, 16))
+    other.scores([spec("a", "a", "a", counts)], range(4))
     assert other.drawn == 4
 
 
@@ -220,24 +229,24 @@ def test_a_large_denoiser_is_opened_once_for_all_text_encoders(tmp_path: Path) -
         opened[name] += 1
         return Part(role, name, 0.7, counts)
 
-    def mix(encoder: str) -> Ensemble:
+    def mix(encoder: str) -> PipelineSpec:
         parts = {
-            Role.TEXT_ENCODER: Drawer(
+            Role.TEXT_ENCODER: LoadablePart(
                 encoder, partial(part, Role.TEXT_ENCODER, encoder), TOKENIZER, 1
             ),
-            Role.DENOISER: Drawer("u", partial(part, Role.DENOISER, "u"), None, HELD_BYTES),
-            Role.DECODER: Drawer("v", partial(part, Role.DECODER, "v"), None, 1),
+            Role.DENOISER: LoadablePart("u", partial(part, Role.DENOISER, "u"), None, HELD_BYTES),
+            Role.DECODER: LoadablePart("v", partial(part, Role.DECODER, "v"), None, 1),
         }
-        return Ensemble(parts, Recipe(TABLE, Conditioning(), 2.0), Latents(4, 8))
+        return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
 
-    studio(tmp_path).scores([mix("a"), mix("b"), mix("c")], [0])
+    runner(tmp_path).scores([mix("a"), mix("b"), mix("c")], [0])
     assert opened == {"a": 1, "b": 1, "c": 1, "u": 1, "v": 1}
 
 
 @pytest.mark.parametrize(("side", "decoded"), [(128, 3 + 3 + 2), (256, 3)])
 def test_large_pictures_are_kept(tmp_path: Path, side: int, decoded: int) -> None:
     counts: Counter[str] = Counter()
-    drawing, mix = studio(tmp_path, Task(PROMPTS, side, side)), ensemble("a", "a", "a", counts)
+    drawing, mix = runner(tmp_path, EvaluationSet(PROMPTS, side, side)), spec("a", "a", "a", counts)
     first, again = (drawing.pictures(mix, range(3)) for _ in range(2))
     assert np.array_equal(first, again)
     assert np.array_equal(drawing.pictures(mix, range(3), 2), first[:2])

@@ -22,7 +22,7 @@ from sdpack.export.tokenizer import convert_tokenizer
 from sdpack.ledger import Ledger
 from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.pack.mix import Variant
-from sdpack.pack.order import Order
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.shapes import InputShapes
 from sdpack.placement import Role
 from sdpack.profile import Profile, Size
@@ -35,7 +35,7 @@ from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
 from sdpack.tiles import Split
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
-ATTENDING_FILE = "attending.onnx"
+FUSED_ATTENTION_FILE = "attending.onnx"
 MUCH_BYTES = 2**28
 SLICED_FILE = "sliced.onnx"
 SLICES = 8  # of attention that a compiler does not fuse
@@ -46,14 +46,14 @@ TABLES_REVISION = 2  # of the ways tables of samplers are made, besides
 
 
 @dataclass
-class Sources:
-    """What the variants of one order are made from, each thing read or made once.
+class SourceGraphs:
+    """What the variants of a request are made from, each thing read or made once.
 
     Attributes:
         say: told what is being made.
     """
 
-    order: Order
+    request: BuildRequest
     store: Store
     ledger: Ledger
     say: Callable[[str], None] = lambda _: None
@@ -63,11 +63,11 @@ class Sources:
 
     @property
     def profile(self) -> Profile:
-        return self.order.profile
+        return self.request.profile
 
     @property
     def located(self) -> LocatedCatalog:
-        return self.order.located
+        return self.request.located
 
     @property
     def catalog(self) -> Catalog:
@@ -75,7 +75,7 @@ class Sources:
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
         """A candidate's checkpoint."""
-        return self.order.checkpoint(role, candidate)
+        return self.request.checkpoint(role, candidate)
 
     def tokenizer_folder(self, encoder: str) -> Path:
         """Where an encoder's tokenizer.json is: at its source, or made from what lies there, as
@@ -85,7 +85,7 @@ class Sources:
             SourceError: there is nothing one can be made from.
         """
         candidate = self.catalog.text_encoders[encoder]
-        folder = self.order.folder(candidate.tokenizer)
+        folder = self.request.folder(candidate.tokenizer)
         if is_complete(folder, candidate.tokens):
             return folder
         inputs = {
@@ -124,13 +124,13 @@ class Sources:
         Raises:
             SchedulerError: it is not linear, or cannot do so many steps.
         """
-        rows = latents or self.order.latent_rows(Role.DENOISER, denoiser)
-        sampling = self.order.sampling_of(denoiser)
+        rows = latents or self.request.latent_rows(Role.DENOISER, denoiser)
+        sampling = self.request.sampling_of(denoiser)
         asked = steps or sampling.steps
         checkpoint = self.checkpoint(Role.DENOISER, denoiser)
         family = family_of(checkpoint)
         patch = latent_step(family, checkpoint.config)
-        folder = self.order.folder(sampling.scheduler)
+        folder = self.request.folder(sampling.scheduler)
         inputs = {
             "scheduler": files_digest(folder),
             "steps": asked,
@@ -157,11 +157,11 @@ class Sources:
     @cached_property
     def shapes(self) -> InputShapes:
         """Of the inputs of every variant."""
-        return InputShapes(self.order, lambda encoder: self.tokenizer(encoder).length)
+        return InputShapes(self.request, lambda encoder: self.tokenizer(encoder).length)
 
     def latents(self, decoder: str) -> Latents:
         """The space a decoder works in, from its config."""
-        return self.order.latents(decoder)
+        return self.request.latents(decoder)
 
     def graph(self, variant: Variant) -> Artifact:
         """The fp32 graph of a variant's candidate, its bridge fused in."""
@@ -191,13 +191,13 @@ class Sources:
             self.say(f"exporting {part_words(variant)}")
             exported = graphs.export_made(lambda: self._part(checkpoint, variant, bridge), folder)
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
-            write_attending(folder)
+            write_fused_attention(folder)
 
         return self.store.make("graph", inputs, build)
 
     def _bridge_folder(self, variant: Variant) -> Path | None:
         bridge = self.bridge(variant)
-        return None if bridge is None else self.order.folder(bridge.source)
+        return None if bridge is None else self.request.folder(bridge.source)
 
     def bridge(self, variant: Variant) -> Bridge | None:
         """What lies between a text encoder and its partner; None where nothing has to."""
@@ -215,10 +215,12 @@ class Sources:
             return {}
         encoder = self.catalog.text_encoders[variant.candidate]
         tokens = self.tokenizer(variant.candidate).length
-        said = asdict(self.order.voice(variant))
+        said = asdict(self.request.encoder_outputs(variant))
         return {"voice": said, "clip_skip": encoder.clip_skip, "tokens": tokens}
 
-    def _part(self, checkpoint: Checkpoint, variant: Variant, bridge: Path | None) -> graphs.Part:
+    def _part(
+        self, checkpoint: Checkpoint, variant: Variant, bridge: Path | None
+    ) -> graphs.ExportablePart:
         from sdpack.export.decoder import DecoderPart
         from sdpack.export.denoiser import DenoiserPart
         from sdpack.export.text_encoder import TextEncoderPart
@@ -229,23 +231,23 @@ class Sources:
             return TextEncoderPart(
                 model,
                 None if bridge is None else load_bridge(bridge),
-                self.order.voice(variant),
+                self.request.encoder_outputs(variant),
                 self.tokenizer(variant.candidate).length,
                 encoder.clip_skip,
             )
         if variant.role is Role.DECODER:
             return DecoderPart(model)
-        return DenoiserPart(model, self.order.conditioning(variant.candidate))
+        return DenoiserPart(model, self.request.conditioning(variant.candidate))
 
 
-def write_attending(folder: Path) -> None:
+def write_fused_attention(folder: Path) -> None:
     """Write beside the graph of a folder the same one as ONNX Runtime runs it best.
 
     Attention that is written out for compilers is one operator there; the weights are shared.
     """
     model = read(folder / MODEL_FILE)
     if fuse_attention(model):
-        write_beside(model, folder / ATTENDING_FILE)
+        write_beside(model, folder / FUSED_ATTENTION_FILE)
 
 
 def stored_bytes(graph: Artifact) -> int:
@@ -280,9 +282,9 @@ def split_of(graph: Artifact) -> Split | None:
     return Split(**json.loads(graph.path(SPLIT_FILE).read_text()))
 
 
-def attending(graph: Artifact) -> Path:
+def fused_attention_graph(graph: Artifact) -> Path:
     """The graph of an artifact that ONNX Runtime runs in the least memory and time."""
-    return graph.path(ATTENDING_FILE if ATTENDING_FILE in graph.files else MODEL_FILE)
+    return graph.path(FUSED_ATTENTION_FILE if FUSED_ATTENTION_FILE in graph.files else MODEL_FILE)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -7,51 +7,51 @@ import pytest
 from sdpack.catalog import default_catalog
 from sdpack.errors import InfeasibleError
 from sdpack.memory.predict import Footprint
+from sdpack.pack.lower_bound import LEAST_SCRATCH, least_footprint
 from sdpack.pack.mix import Variant
-from sdpack.pack.order import Order, check
-from sdpack.pack.outline import LEAST_SCRATCH, least_footprint
+from sdpack.pack.request import BuildRequest, check
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime
 from sdpack.profile import find_profile
 
 
-def order(name: str = "4gb-gpu", **changes: Any) -> Order:
+def request(name: str = "4gb-gpu", **changes: Any) -> BuildRequest:
     values = {"profile": find_profile(name), "located": default_catalog(), "out": Path("x")}
-    return Order(**{**values, **changes})
+    return BuildRequest(**{**values, **changes})
 
 
 def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
-    assert (order().height, order().width) == (64, 64)
-    assert order().latent_rows(Role.DENOISER, "s") == (8, 8)
+    assert (request().height, request().width) == (64, 64)
+    assert request().latent_rows(Role.DENOISER, "s") == (8, 8)
 
 
 @pytest.mark.parametrize("wide", [Precision.FP32, Precision.BF16])
 def test_wide_types_are_tried_on_a_gpu_only_when_asked_for(wide: Precision) -> None:
-    assert wide not in order().precisions
+    assert wide not in request().precisions
     asked = find_profile("4gb-gpu").model_copy(update={"precisions": (wide,)})
-    assert order(profile=asked).precisions == (wide,)
-    assert Precision.FP32 in order("cpu-4gb").precisions
+    assert request(profile=asked).precisions == (wide,)
+    assert Precision.FP32 in request("cpu-4gb").precisions
 
 
 def test_the_budget_is_the_profile_s_unless_given() -> None:
-    assert order().budget == find_profile("4gb-gpu").budget_bytes
-    assert order(budget_bytes=5).budget == 5
+    assert request().budget == find_profile("4gb-gpu").budget_bytes
+    assert request(budget_bytes=5).budget == 5
 
 
 def test_a_hopeless_budget_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(InfeasibleError, match="a lower bound") as caught:
-        check(order(budget_bytes=2**20))
+        check(request(budget_bytes=2**20))
     assert caught.value.smallest_bytes > 2**20
-    check(order(budget_bytes=caught.value.smallest_bytes))
+    check(request(budget_bytes=caught.value.smallest_bytes))
 
 
 def test_devices_that_finish_their_own_engines_are_taken() -> None:
-    check(order("h200"))
-    check(order("jetson-orin-nano-8gb"))
+    check(request("h200"))
+    check(request("jetson-orin-nano-8gb"))
 
 
 def test_the_lower_bound_counts_weights_at_their_bits() -> None:
-    checkpoint = order().checkpoint(Role.DENOISER, "s")
+    checkpoint = request().checkpoint(Role.DENOISER, "s")
     found = [
         least_footprint(
             checkpoint,

@@ -1,5 +1,5 @@
 import numpy as np
-from sdpack.pack.contest import _chunks, sheet
+from sdpack.pack.mix_evaluator import _chunks, sheet
 
 
 def test_prompts_are_cut_at_the_same_places_whoever_asks() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.quantize.bank import Bank, fill, rounder, sampled_errors
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import observe, rows_of
+from sdpack.quantize.rounded_weights import RoundedWeights, fill, rounder, sampled_errors
 from sdpack.quantize.schemes import parse_scheme
 
 from tests.sdpack.graphs import convolution, embedding, linear, saved
@@ -24,22 +24,22 @@ def test_what_is_put_in_comes_out(tmp_path: Path, words: str) -> None:
     (layer,), scheme = layers(model), parse_scheme(words)
     fill({tmp_path: [(layer, scheme)]}, seen, FLOAT)
     wanted = rounder(seen, FLOAT)(layer, scheme)
-    found = Bank((tmp_path,)).rounded("conv")
+    found = RoundedWeights((tmp_path,)).rounded("conv")
     assert np.array_equal(found.values, wanted.values)
     assert found.block == wanted.block
     rows = rows_of(layer.nodes[0], x["x"])
     assert rows is not None
     off, whole = rows @ (found.values - layer.matrix()).T, rows @ layer.matrix().T
     share = (off**2).sum() / (whole**2).sum()
-    assert Bank((tmp_path,)).errors["conv"] == pytest.approx(share, rel=0.01)
+    assert RoundedWeights((tmp_path,)).errors["conv"] == pytest.approx(share, rel=0.01)
 
 
 def test_a_tables_error_is_that_of_its_rows(tmp_path: Path) -> None:
     (layer,) = layers(embedding(RNG.standard_normal((100, 32)).astype(np.float32)))
     fill({tmp_path: [(layer, parse_scheme("w4:16"))]}, None, FLOAT)
-    off = Bank((tmp_path,)).rounded("embedding").values - layer.matrix()
+    off = RoundedWeights((tmp_path,)).rounded("embedding").values - layer.matrix()
     share = (off**2).sum() / (layer.matrix() ** 2).sum()
-    assert Bank((tmp_path,)).errors["embedding"] == pytest.approx(share, rel=1e-4)
+    assert RoundedWeights((tmp_path,)).errors["embedding"] == pytest.approx(share, rel=1e-4)
 
 
 @pytest.mark.parametrize("words", ["w4", "w4:64", "w8"])
@@ -52,7 +52,7 @@ def test_a_few_rows_tell_the_error_of_all(tmp_path: Path, words: str) -> None:
     (layer,), scheme = layers(linear(weight)), parse_scheme(words)
     fill({tmp_path: [(layer, scheme)]}, seen, FLOAT)
     sampled = sampled_errors(layer, [scheme], seen, FLOAT)
-    assert sampled[scheme] == pytest.approx(Bank((tmp_path,)).errors["linear"], rel=0.15)
+    assert sampled[scheme] == pytest.approx(RoundedWeights((tmp_path,)).errors["linear"], rel=0.15)
 
 
 def test_schemes_rounded_together_come_out_as_alone(tmp_path: Path) -> None:
@@ -67,6 +67,6 @@ def test_schemes_rounded_together_come_out_as_alone(tmp_path: Path) -> None:
     fill(dict(zip(folders, ([(layer, s)] for s in schemes), strict=False)), seen, FLOAT)
     for together, alone, scheme in zip(folders, folders[2:], schemes, strict=False):
         fill({alone: [(layer, scheme)]}, seen, FLOAT)
-        one, other = (Bank((folder,)).rounded("linear") for folder in (together, alone))
+        one, other = (RoundedWeights((folder,)).rounded("linear") for folder in (together, alone))
         assert np.array_equal(one.values, other.values)
-        assert Bank((together,)).errors == Bank((alone,)).errors
+        assert RoundedWeights((together,)).errors == RoundedWeights((alone,)).errors

@@ -22,14 +22,21 @@ from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.estimate import Estimate, mean_estimate
 from sdpack.evaluate.metrics import Panel, kid
+from sdpack.evaluate.runner import (
+    EvaluationRunner,
+    EvaluationSet,
+    LoadablePart,
+    PipelineSpec,
+    SamplingConfig,
+    Scorer,
+)
 from sdpack.evaluate.scorers import Faithful, Judged
-from sdpack.evaluate.studio import Drawer, Ensemble, Recipe, Scorer, Studio, Task
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.order import real_pictures
-from sdpack.pack.sources import attending, files_digest, split_of, versions
-from sdpack.pack.workshop import Workshop
+from sdpack.pack.request import real_pictures
+from sdpack.pack.source_graphs import files_digest, fused_attention_graph, split_of, versions
+from sdpack.pack.variant_builder import VariantBuilder
 from sdpack.placement import Loading, Role
 from sdpack.progress import counted, within
 from sdpack.record import CHUNK, DISTANCE, LATENCY
@@ -50,7 +57,7 @@ TIMING_S = 30.0  # of timing, after which no further mix is timed
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
-class Contest:
+class MixEvaluator:
     """Scores mixes on the catalog's prompts.
 
     Every part is drawn with the graph that ships, on this machine's ONNX Runtime: with the kernels
@@ -63,31 +70,31 @@ class Contest:
 
     Args:
         possible: every mix that can be built, whether it fits or not.
-        studio: of another contest of the same workshop, whose open parts are used on.
+        runner: of another evaluator of the same builder, whose open parts are used on.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        builder: VariantBuilder,
         possible: Sequence[Mix],
         fitted: Sequence[Fitted],
         say: Callable[[str], None],
-        studio: Studio | None = None,
+        runner: EvaluationRunner | None = None,
     ) -> None:
-        self.workshop = workshop
+        self.builder = builder
         self.possible = possible
         self.fitted = fitted
         self.say = say
-        quality = workshop.located.catalog.quality
-        self.prompts = workshop.located.prompts(quality.prompts)
-        self.studio = studio or self._studio(self.prompts)
-        rules = workshop.order.rules
+        quality = builder.located.catalog.quality
+        self.prompts = builder.located.prompts(quality.prompts)
+        self.runner = runner or self._runner(self.prompts)
+        rules = builder.request.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._timed_s = 0.0
         self.timed: set[Mix] = set()
         self.distances: dict[Mix, int] = {}
-        self._drawers: dict[Variant, Drawer] = {}
-        self._recipes: dict[str, Recipe] = {}
+        self._loadable_parts: dict[Variant, LoadablePart] = {}
+        self._recipes: dict[str, SamplingConfig] = {}
         self._drawn: dict[Mix, set[int]] = {}
 
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
@@ -96,10 +103,10 @@ class Contest:
         self.say(doing)
         for mix in mixes:
             self._drawn.setdefault(mix, set()).update(asked)
-        ensembles = [self.ensemble(mix) for mix in mixes]
+        specs = [self.spec(mix) for mix in mixes]
         step, chunks = counted(self.say, doing), _chunks(asked)
         found = [
-            self.studio.scores(ensembles, chunk, within(step, place, len(chunks)))
+            self.runner.scores(specs, chunk, within(step, place, len(chunks)))
             for place, chunk in enumerate(chunks)
         ]
         return np.concatenate(found, axis=1)
@@ -110,38 +117,38 @@ class Contest:
 
     def scores_of(self, mix: Mix, prompts: int) -> Floats:
         """Scores of a mix that was drawn, over the first prompts: float64 (prompts,)."""
-        drawn, asked = self.ensemble(mix), _chunks(range(prompts))
-        return np.concatenate([self.studio.scores([drawn], c)[0] for c in asked])
+        drawn, asked = self.spec(mix), _chunks(range(prompts))
+        return np.concatenate([self.runner.scores([drawn], c)[0] for c in asked])
 
     @property
     def has_real_pictures(self) -> bool:
-        return self.workshop.catalog.quality.real_images is not None
+        return self.builder.catalog.quality.real_images is not None
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID of one fitted mix over the first prompts to all the real pictures."""
-        mix, catalog = self.ensemble(self.fitted[number].mix), self.workshop.catalog
+        mix, catalog = self.spec(self.fitted[number].mix), self.builder.catalog
         self.distances[self.fitted[number].mix] = prompts
         inputs = {
-            **self.studio.inputs(mix, range(prompts)),
+            **self.runner.inputs(mix, range(prompts)),
             "real": self.real_content,
             "cut": [catalog.image_size, catalog.quality.real_columns, len(self.prompts)],
         }
-        known = self.workshop.ledger.find(DISTANCE, inputs)
+        known = self.builder.ledger.find(DISTANCE, inputs)
         if known is None:
             self.say(f"setting {self.fitted[number].mix} beside real pictures")
-            pictures = [self.studio.pictures(mix, c) for c in _chunks(range(prompts))]
+            pictures = [self.runner.pictures(mix, c) for c in _chunks(range(prompts))]
             drawn = self.panel.features(torch.from_numpy(np.concatenate(pictures)))
             known = asdict(kid(drawn, self._real_features))
-            self.workshop.ledger.record(DISTANCE, inputs, known)
+            self.builder.ledger.record(DISTANCE, inputs, known)
         return Estimate(**known)
 
     @property
     def _real_pictures(self) -> Pictures:
-        return real_pictures(self.workshop.located, self._real_images)
+        return real_pictures(self.builder.located, self._real_images)
 
     @property
     def _real_images(self) -> Path:
-        found = self.workshop.catalog.quality.real_images
+        found = self.builder.catalog.quality.real_images
         assert found is not None
         return found
 
@@ -156,15 +163,15 @@ class Contest:
         and others have taken all the time there is for that.
         """
         placement = self.fitted[number].placement
-        mix = self.ensemble(self.fitted[number].mix)
+        mix = self.spec(self.fitted[number].mix)
         inputs = {
-            **self.studio.inputs(mix, [0]),
+            **self.runner.inputs(mix, [0]),
             "guidance": placement.guidance,
             "tile": placement.tile,
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
         }
-        known = self.workshop.ledger.find(LATENCY, inputs)
+        known = self.builder.ledger.find(LATENCY, inputs)
         if known is None:
             if self._timed_s > TIMING_S and not always:
                 return None
@@ -173,12 +180,12 @@ class Contest:
             if placement.tile is not None:
                 mix = self._in_tiles(self.fitted[number].mix, mix, placement.tile)
             try:
-                times = self.studio.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
+                times = self.runner.times(mix, resident, 1 + TIMED_PICTURES, SLOW_S)
             except BrokenPictureError:
                 return None
             spent = sum(times)
             known = {"seconds": float(np.median(times[1:] or times)), "spent": spent}
-            self.workshop.ledger.record(LATENCY, inputs, known)
+            self.builder.ledger.record(LATENCY, inputs, known)
         self._timed_s += float(known.get("spent", known["seconds"]))
         self.timed.add(self.fitted[number].mix)
         return float(known["seconds"])
@@ -194,23 +201,23 @@ class Contest:
         mix, tile = self.fitted[number].mix, self.fitted[number].placement.tile
         if tile is None:
             return None
-        whole = self.ensemble(mix)
-        inputs = {**self.studio.inputs(whole, [0]), "tile": tile}
-        known = self.workshop.ledger.find("tiled difference", inputs)
+        whole = self.spec(mix)
+        inputs = {**self.runner.inputs(whole, [0]), "tile": tile}
+        known = self.builder.ledger.find("tiled difference", inputs)
         if known is None:
             self.say(f"decoding {mix} in tiles of {tile}")
             pictures = [
-                self.studio.pictures(each, [0]).astype(int)
+                self.runner.pictures(each, [0]).astype(int)
                 for each in (whole, self._in_tiles(mix, whole, tile))
             ]
             known = {"levels": int(np.abs(pictures[0] - pictures[1]).max())}
-            self.workshop.ledger.record("tiled difference", inputs, known)
+            self.builder.ledger.record("tiled difference", inputs, known)
         return int(known["levels"])
 
-    def _in_tiles(self, mix: Mix, whole: Ensemble, tile: int) -> Ensemble:
+    def _in_tiles(self, mix: Mix, whole: PipelineSpec, tile: int) -> PipelineSpec:
         """The same parts, the decoder's pictures made tile by tile."""
-        drawn = self.workshop.drawable(mix.decoder)
-        split, on_gpu = split_of(drawn), self.workshop.profile.runtime.on_gpu
+        drawn = self.builder.drawable(mix.decoder)
+        split, on_gpu = split_of(drawn), self.builder.profile.runtime.on_gpu
         assert split is not None
 
         def load() -> Session:
@@ -221,7 +228,7 @@ class Contest:
             return load_tiled(head, tail, split, tile)
 
         content = digest({"decoder": whole.decoder.content, "tile": tile})
-        return replace(whole, parts={**whole.parts, Role.DECODER: Drawer(content, load)})
+        return replace(whole, parts={**whole.parts, Role.DECODER: LoadablePart(content, load)})
 
     @property
     def drawn(self) -> dict[Mix, int]:
@@ -238,25 +245,25 @@ class Contest:
         """Hash of the real pictures distances are to."""
         if not self.has_real_pictures:
             return None
-        return file_sha256(self.workshop.located.path(self._real_images))
+        return file_sha256(self.builder.located.path(self._real_images))
 
-    def judged_by(self, ensemble: Ensemble) -> str:
+    def judged_by(self, spec: PipelineSpec) -> str:
         """One hash of what its scores depend on besides its pictures and prompts."""
-        return self._scorer.content(ensemble)
+        return self._scorer.content(spec)
 
     @property
     def few(self) -> int | None:
         """How many pictures are enough to look at where they are large; else None."""
-        return FEW_SAMPLES if self.studio.task.is_large else None
+        return FEW_SAMPLES if self.runner.task.is_large else None
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
-        prompts = self.workshop.located.prompts(self.workshop.catalog.quality.samples)
+        prompts = self.builder.located.prompts(self.builder.catalog.quality.samples)
         prompts = prompts[: self.few]
-        order = self.workshop.order
-        studio = self.studio.on(Task(prompts, order.height, order.width))
-        mix = self.ensemble(self.fitted[number].mix)
-        return sheet(studio.pictures(mix, list(range(len(prompts)))))
+        request = self.builder.request
+        runner = self.runner.on(EvaluationSet(prompts, request.height, request.width))
+        mix = self.spec(self.fitted[number].mix)
+        return sheet(runner.pictures(mix, list(range(len(prompts)))))
 
     @cached_property
     def panel(self) -> Panel:
@@ -267,89 +274,91 @@ class Contest:
 
     @property
     def _judge_folder(self) -> Path:
-        source = self.workshop.catalog.quality.judge
+        source = self.builder.catalog.quality.judge
         assert source is not None
-        return self.workshop.order.folder(source)
+        return self.builder.request.folder(source)
 
     @property
     def _judge_tokenizer(self) -> Path:
-        source = self.workshop.catalog.quality.tokenizer
+        source = self.builder.catalog.quality.tokenizer
         assert source is not None
-        return self.workshop.order.folder(source)
+        return self.builder.request.folder(source)
 
-    def ensemble(self, mix: Mix) -> Ensemble:
-        """The parts of a mix, as the studio takes them."""
-        parts = {variant.role: self._drawer(variant) for variant in mix.variants}
+    def spec(self, mix: Mix) -> PipelineSpec:
+        """The parts of a mix, as the runner takes them."""
+        parts = {variant.role: self._loadable_part(variant) for variant in mix.variants}
         reference = None if self.is_judged else self.reference(mix)
-        return self._ensemble(mix, parts, reference)
+        return self._spec(mix, parts, reference)
 
-    def reference(self, mix: Mix) -> Ensemble:
+    def reference(self, mix: Mix) -> PipelineSpec:
         """The parts of a mix in fp32."""
-        parts = {variant.role: self._drawer_in_fp32(variant) for variant in mix.variants}
-        return self._ensemble(mix, parts, None)
+        parts = {variant.role: self._loadable_part_in_fp32(variant) for variant in mix.variants}
+        return self._spec(mix, parts, None)
 
-    def _ensemble(
-        self, mix: Mix, parts: Mapping[Role, Drawer], reference: Ensemble | None
-    ) -> Ensemble:
-        latents = self.workshop.latents(mix.decoder.candidate)
-        return Ensemble(parts, self.recipe(mix.denoiser.candidate), latents, reference)
+    def _spec(
+        self, mix: Mix, parts: Mapping[Role, LoadablePart], reference: PipelineSpec | None
+    ) -> PipelineSpec:
+        latents = self.builder.latents(mix.decoder.candidate)
+        return PipelineSpec(parts, self.recipe(mix.denoiser.candidate), latents, reference)
 
-    def recipe(self, denoiser: str) -> Recipe:
-        """How a denoiser is run, as the studio takes it."""
+    def recipe(self, denoiser: str) -> SamplingConfig:
+        """How a denoiser is run, as the runner takes it."""
         if denoiser not in self._recipes:
-            sampling = self.workshop.order.sampling_of(denoiser)
-            self._recipes[denoiser] = Recipe(
-                self.workshop.sampler(denoiser),
-                self.workshop.order.conditioning(denoiser),
+            sampling = self.builder.request.sampling_of(denoiser)
+            self._recipes[denoiser] = SamplingConfig(
+                self.builder.sampler(denoiser),
+                self.builder.request.conditioning(denoiser),
                 sampling.guidance_scale,
                 sampling.guidance_rescale,
                 sampling.negative_prompt,
             )
         return self._recipes[denoiser]
 
-    def _drawer(self, variant: Variant) -> Drawer:
-        if variant not in self._drawers:
-            content = self._content(variant, self.workshop.made(variant).artifact)
+    def _loadable_part(self, variant: Variant) -> LoadablePart:
+        if variant not in self._loadable_parts:
+            content = self._content(variant, self.builder.made(variant).artifact)
             load = partial(self._load, variant)
             opened = self._opened_bytes(variant)
-            self._drawers[variant] = Drawer(content, load, self._tokenizer(variant), opened)
-        return self._drawers[variant]
+            self._loadable_parts[variant] = LoadablePart(
+                content, load, self._tokenizer(variant), opened
+            )
+        return self._loadable_parts[variant]
 
-    def _drawer_in_fp32(self, variant: Variant) -> Drawer:
-        graph = self.workshop.graph(variant)
-        load = partial(onnxruntime.load, attending(graph))
+    def _loadable_part_in_fp32(self, variant: Variant) -> LoadablePart:
+        graph = self.builder.graph(variant)
+        load = partial(onnxruntime.load, fused_attention_graph(graph))
         opened = self._opened_bytes(variant)
-        return Drawer(self._content(variant, graph), load, self._tokenizer(variant), opened)
+        return LoadablePart(self._content(variant, graph), load, self._tokenizer(variant), opened)
 
     def _opened_bytes(self, variant: Variant) -> int:
         """Of a part in fp32, as what draws computes."""
-        return 4 * self.workshop.checkpoint(variant.role, variant.candidate).parameters
+        return 4 * self.builder.checkpoint(variant.role, variant.candidate).parameters
 
     def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
-        return self.workshop.tokenizer(variant.candidate) if variant.role.encodes_text else None
+        return self.builder.tokenizer(variant.candidate) if variant.role.encodes_text else None
 
     def _content(self, variant: Variant, graph: Artifact) -> str:
         """One hash of all that decides what a part does: its graph and what it is used with."""
         inputs: dict[str, Any] = {"graph": graph.content}
         if variant.role.encodes_text:
-            inputs["tokenizer"] = self.workshop.tokenizer_content(variant.candidate)
+            inputs["tokenizer"] = self.builder.tokenizer_content(variant.candidate)
         if variant.role is Role.DECODER:
-            inputs["latents"] = asdict(self.workshop.latents(variant.candidate))
+            inputs["latents"] = asdict(self.builder.latents(variant.candidate))
         return digest(inputs)
 
     def _load(self, variant: Variant) -> Session:
-        drawn, on_gpu = self.workshop.drawable(variant), self.workshop.profile.runtime.on_gpu
+        drawn, on_gpu = self.builder.drawable(variant), self.builder.profile.runtime.on_gpu
         try:
-            return onnxruntime.load(attending(drawn), emulate=on_gpu)
+            return onnxruntime.load(fused_attention_graph(drawn), emulate=on_gpu)
         except EngineError:
-            self.workshop.store.check(drawn)
+            self.builder.store.check(drawn)
             raise
 
-    def _studio(self, prompts: Sequence[str]) -> Studio:
-        order = self.workshop.order
-        store, ledger = self.workshop.store, self.workshop.ledger
-        task = Task(prompts, order.height, order.width)
-        return Studio(task, self._scorer, store, ledger, self.drawn_with)
+    def _runner(self, prompts: Sequence[str]) -> EvaluationRunner:
+        request = self.builder.request
+        store, ledger = self.builder.store, self.builder.ledger
+        task = EvaluationSet(prompts, request.height, request.width)
+        return EvaluationRunner(task, self._scorer, store, ledger, self.drawn_with)
 
     @cached_property
     def _scorer(self) -> Scorer:
@@ -359,7 +368,7 @@ class Contest:
 
     @property
     def is_judged(self) -> bool:
-        return self.workshop.catalog.quality.judge is not None
+        return self.builder.catalog.quality.judge is not None
 
     @property
     def metric(self) -> str:
@@ -380,7 +389,7 @@ class Contest:
     @property
     def measured_on(self) -> str:
         """What draws."""
-        return EMULATED_ON if self.workshop.profile.runtime.on_gpu else MEASURED_ON
+        return EMULATED_ON if self.builder.profile.runtime.on_gpu else MEASURED_ON
 
 
 def _chunks(asked: Sequence[int]) -> list[list[int]]:

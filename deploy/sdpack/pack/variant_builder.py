@@ -24,32 +24,32 @@ from sdpack.artifacts import Artifact, digest
 from sdpack.detect import memory_bytes
 from sdpack.engines import onnxruntime, tensorrt_builder
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
-from sdpack.errors import RefusedError
+from sdpack.errors import UnsupportedGraphError
 from sdpack.onnx_file import MODEL_FILE, read, write
-from sdpack.pack.banks import Banks
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.refusals import Hints, refused_layers
+from sdpack.pack.rounded_weight_cache import RoundedWeightCache
 from sdpack.pack.shapes import Piece
-from sdpack.pack.sources import (
+from sdpack.pack.source_graphs import (
     REVISION,
     SLICED_FILE,
     SLICES,
-    Sources,
+    SourceGraphs,
     split_of,
     versions,
     words,
-    write_attending,
+    write_fused_attention,
     write_pieces,
     write_sliced,
 )
+from sdpack.pack.unsupported_layers import Hints, refused_layers
 from sdpack.placement import Placement, Role
 from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.progress import counted
-from sdpack.quantize.bank import Bank, rounder
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Observed
+from sdpack.quantize.rounded_weights import RoundedWeights, rounder
 from sdpack.quantize.rounding import Rounded
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, Scheme
 from sdpack.quantize.sensitivity import uneven
@@ -77,12 +77,12 @@ class Made:
 
     Attributes:
         refused: layers the target's compiler would not take in the precision.
-        islands: nodes that compute in fp32 as fp16 may not hold their numbers.
+        fp32 nodes: nodes that compute in fp32 as fp16 may not hold their numbers.
     """
 
     artifact: Artifact
     refused: frozenset[str]
-    islands: frozenset[str]
+    fp32_nodes: frozenset[str]
 
     @property
     def path(self) -> Path:
@@ -90,12 +90,12 @@ class Made:
 
 
 @dataclass
-class Workshop(Sources):
+class VariantBuilder(SourceGraphs):
     """Makes what one build needs."""
 
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
     _hints: Hints = field(default_factory=Hints, init=False)
-    _failed: dict[str, RefusedError] = field(default_factory=dict, init=False)
+    _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
     _models: dict[str, ir.Model] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -111,7 +111,8 @@ class Workshop(Sources):
         """The variant's graph, in the form the target's compiler takes.
 
         Raises:
-            RefusedError: the compiler takes it in no form, or fp16 cannot hold its numbers.
+            UnsupportedGraphError: the compiler takes it in no form, or fp16 cannot hold its
+            numbers.
             EngineError: the compiler could not work.
         """
         if variant not in self._made:
@@ -127,11 +128,11 @@ class Workshop(Sources):
         def is_so(variant: Variant) -> bool:
             if variant.precision is precision:
                 return True
-            if precision not in self.order.precisions or variant.precision is Precision.MIXED:
+            if precision not in self.request.precisions or variant.precision is Precision.MIXED:
                 return False
             try:
                 made = self.made(replace(variant, precision=precision, schemes=(), bits=0.0))
-            except RefusedError:
+            except UnsupportedGraphError:
                 return False
             return made.artifact.content == self.made(variant).artifact.content
 
@@ -150,7 +151,7 @@ class Workshop(Sources):
             model = read(made.path)
             widened(model)
             write(model, folder / MODEL_FILE)
-            write_attending(folder)
+            write_fused_attention(folder)
             if variant.role is Role.DECODER:
                 write_pieces(folder)
 
@@ -175,9 +176,9 @@ class Workshop(Sources):
         self._side_by_side(jobs, lambda done: step(done, len(jobs)))
 
     def _make(self, variant: Variant) -> Made:
-        islands = self._islands(variant)
+        fp32_nodes = self._fp32_nodes(variant)
         if self.profile.runtime is not Runtime.TENSORRT_RTX:
-            return Made(self._variant(variant, frozenset()), frozenset(), islands)
+            return Made(self._variant(variant, frozenset()), frozenset(), fp32_nodes)
         inputs = self._trial(variant)
         known = self.ledger.find("refused layers", inputs)
         if known is None:
@@ -187,9 +188,9 @@ class Workshop(Sources):
             refused = frozenset(known["layers"])
         if refused:
             self._hints.learn(self.model(variant), variant.precision, refused)
-        return Made(self._variant(variant, refused), refused, islands)
+        return Made(self._variant(variant, refused), refused, fp32_nodes)
 
-    def _islands(self, variant: Variant) -> frozenset[str]:
+    def _fp32_nodes(self, variant: Variant) -> frozenset[str]:
         """A CPU computes fp16 graphs in fp32 and would not show what overflows on the device."""
         if self._computed_in(variant) is not Precision.FP16:
             return frozenset()
@@ -248,16 +249,16 @@ class Workshop(Sources):
         failures = self._side_by_side([partial(self._try_plan, variant, graph) for graph in made])
         return [failure is not None for failure in failures]
 
-    def _failure(self, variant: Variant, keep: frozenset[str]) -> RefusedError | None:
+    def _failure(self, variant: Variant, keep: frozenset[str]) -> UnsupportedGraphError | None:
         return self._try_plan(variant, self._variant(variant, keep))
 
-    def _try_plan(self, variant: Variant, graph: Artifact) -> RefusedError | None:
+    def _try_plan(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
         """Why the graph does not build; tried once."""
         if graph.content not in self._failed:
             try:
                 (whole,) = self.shapes.pieces(variant, Placement(), None)
                 self._planned(variant, graph, whole)
-            except RefusedError as error:
+            except UnsupportedGraphError as error:
                 self._failed[graph.content] = error
         return self._failed.get(graph.content)
 
@@ -287,15 +288,15 @@ class Workshop(Sources):
         source = self.graph(variant)
         path, arithmetic = source.path(MODEL_FILE), self._computed_in(variant)
         schemes = self.schemes(variant, keep)
-        islands = self._islands(variant)
+        fp32_nodes = self._fp32_nodes(variant)
         ranges = self.observed(variant).ranges if schemes else {}
         rounded_inputs = {n: ranges[n] for n, s in schemes.items() if s.inputs and n in ranges}
         inputs = {
-            **self._banks.inputs(variant, rounded=bool(schemes)),
+            **self._weight_cache.inputs(variant, rounded=bool(schemes)),
             "schemes": {name: str(scheme) for name, scheme in schemes.items()},
             "ranges": rounded_inputs,
             "computed_in": arithmetic,
-            "islands": sorted(islands),
+            "islands": sorted(fp32_nodes),
             "fused": self._for_onnxruntime,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
@@ -303,14 +304,14 @@ class Workshop(Sources):
 
         def build(folder: Path) -> None:
             shared = set(schemes.values()) & set(UNIFORM.values())
-            banks = {scheme: self.bank(variant, scheme) for scheme in shared}
+            by_scheme = {scheme: self.rounded_weights(variant, scheme) for scheme in shared}
             self.say(f"making {words(variant)}")
             anew = rounder(self.observed(variant), scale_type(arithmetic)) if schemes else None
 
             def rounded(layer: Layer, had: Scheme) -> Rounded:
-                bank = banks.get(schemes[layer.name])
-                if bank is not None:
-                    return bank.rounded(layer.name)
+                rounded_weights = by_scheme.get(schemes[layer.name])
+                if rounded_weights is not None:
+                    return rounded_weights.rounded(layer.name)
                 assert anew is not None
                 return anew(layer, had)
 
@@ -321,13 +322,13 @@ class Workshop(Sources):
                 self.abilities,
                 rounded,
                 rounded_inputs,
-                islands,
+                fp32_nodes,
             )
             if self._for_onnxruntime:
                 fuse_attention(made)
             write(made, folder / MODEL_FILE)
             if not self._for_onnxruntime:
-                write_attending(folder)
+                write_fused_attention(folder)
                 if sliced:
                     write_sliced(folder)
             if variant.role is Role.DECODER:
@@ -340,13 +341,13 @@ class Workshop(Sources):
             inputs["pieces"] = PIECES
         return self.store.make("variant", inputs, build)
 
-    def bank(self, variant: Variant, scheme: Scheme) -> Bank:
-        """A variant's layers, each rounded in this scheme (`Banks.of`)."""
-        return self._banks.of(variant, scheme)
+    def rounded_weights(self, variant: Variant, scheme: Scheme) -> RoundedWeights:
+        """A variant's layers, each rounded in this scheme (`RoundedWeightCache.of`)."""
+        return self._weight_cache.of(variant, scheme)
 
     @cached_property
-    def _banks(self) -> Banks:
-        return Banks(self, self.calibration)
+    def _weight_cache(self) -> RoundedWeightCache:
+        return RoundedWeightCache(self, self.calibration)
 
     def schemes(self, variant: Variant, keep: frozenset[str]) -> dict[str, Scheme]:
         """How a variant's layers should be stored, those to keep left out."""
@@ -379,7 +380,7 @@ class Workshop(Sources):
         """The graphs a variant is loaded as under a placement.
 
         Raises:
-            RefusedError: it cannot be had so.
+            UnsupportedGraphError: it cannot be had so.
         """
         made = self.made(variant).artifact
         if SLICED_FILE not in made.files:
@@ -397,7 +398,7 @@ class Workshop(Sources):
             return 0
         try:
             return max(self.plan(variant, piece).activation_bytes for piece in pieces)
-        except RefusedError:
+        except UnsupportedGraphError:
             return math.inf
 
     def plan(self, variant: Variant, piece: Piece) -> Plan:
@@ -408,7 +409,7 @@ class Workshop(Sources):
         """Where that plan is kept.
 
         Raises:
-            RefusedError: the compiler does not take the graph; asked once.
+            UnsupportedGraphError: the compiler does not take the graph; asked once.
         """
         graph = self.made(variant).artifact
         ranges = {name: asdict(given) for name, given in piece.ranges.items()}
@@ -416,7 +417,7 @@ class Workshop(Sources):
         if key not in self._failed:
             try:
                 return self._planned(variant, graph, piece)
-            except RefusedError as error:
+            except UnsupportedGraphError as error:
                 self._failed[key] = error
         raise self._failed[key]
 
