@@ -35,7 +35,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "  1 of 3: installing PyTorch ..."
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
 	@echo "  2 of 3: installing sdpack and what it builds, draws, serves and is tested with ..."
-	@$(BIN)/pip install -q -c constraints.txt -e '.[build,cpu,tensorrt,serve,dev]'
+	@$(BIN)/pip install -q -c constraints.txt ./zoo -e '.[build,cpu,tensorrt-rtx,serve,dev]'
 	@echo "  3 of 3: installing a Triton server for the tests ..."
 	@$(BIN)/pip install -q -c constraints.txt --no-deps $(TRITON)
 	@touch $@

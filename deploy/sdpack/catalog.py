@@ -20,6 +20,7 @@ Paths count from the catalog's own folder.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,10 @@ from sdpack.errors import CatalogError
 from sdpack.placement import TEXT_ENCODERS, Role
 
 CATALOG_FILE = "catalog.yaml"
+ZOO_PACKAGE = "sdpack_zoo"  # the default catalog, where sdpack is installed without its sources
 ZOO_HINT = (
-    "the default catalog is the zoo of sdpack's source tree; work in a clone of it, "
-    "or give --catalog FILE"
+    "the default catalog comes with the package sdpack-zoo; install it with: "
+    "pip install 'sdpack[build]', or give --catalog FILE"
 )
 
 
@@ -543,12 +545,18 @@ def prompts_folder() -> Path:
 
 
 def default_catalog() -> LocatedCatalog:
-    """The zoo of the source tree this package runs from.
+    """The zoo of the source tree this package runs from, or else that of the package sdpack-zoo.
 
     Raises:
-        CatalogError: the package was installed without its source tree.
+        CatalogError: there is neither.
     """
-    path = Path(__file__).parents[2] / "zoo" / CATALOG_FILE
-    if not path.is_file():
-        raise CatalogError(f"no catalog was given; {ZOO_HINT}")
-    return read_catalog(path)
+    for folder in _zoo_folders():
+        if (folder / CATALOG_FILE).is_file():
+            return read_catalog(folder / CATALOG_FILE)
+    raise CatalogError(f"no catalog was given; {ZOO_HINT}")
+
+
+def _zoo_folders() -> Iterator[Path]:
+    yield Path(__file__).parents[2] / "zoo"
+    found = importlib.util.find_spec(ZOO_PACKAGE)
+    yield from map(Path, (found.submodule_search_locations or ()) if found else ())

@@ -41,7 +41,21 @@ def command(as_json: bool) -> None:
             "No NVIDIA GPU: TensorRT-RTX engines can be built here and run elsewhere; "
             "quality is measured on the CPU"
         )
-    print_table(("package", "version", "what for", "how to get it"), [_row(p) for p in found])
+    ordered = sorted(found, key=lambda package: _relevance(package, bool(cards)))
+    print_table(("package", "version", "what for", "how to get it"), [_row(p) for p in ordered])
+
+
+def _relevance(package: Package, has_gpu: bool) -> int:
+    """A place in the list: first what runs bundles here, last what has no use on this machine."""
+    on_jetson = platform.machine() == "aarch64"
+    if package.extra == "tensorrt":
+        return 0 if has_gpu and on_jetson else 3
+    if package.extra in ("gpu", "tensorrt-rtx"):
+        builds = package.extra == "tensorrt-rtx"  # engines, also for GPUs that are elsewhere
+        return 0 if has_gpu else 2 if builds else 3
+    if package.extra == "cpu":
+        return 1 if has_gpu else 0
+    return 2
 
 
 def _row(package: Package) -> tuple[str, str, str, str]:

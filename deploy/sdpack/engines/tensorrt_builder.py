@@ -39,7 +39,10 @@ ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
 TIMEOUT_S = 3600
 TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
-EXTRAS = {"tensorrt_rtx": "tensorrt", "tensorrt": ""}  # of sdpack, that bring these packages
+EXTRAS = {
+    "tensorrt_rtx": "tensorrt-rtx",
+    "tensorrt": "tensorrt",
+}  # of sdpack, that bring these packages
 _MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 _SERIOUS = ("ERROR", "INTERNAL_ERROR")
 
