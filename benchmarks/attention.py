@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.engines import onnxruntime
 from sdpack.memory.probe import probe
-from sdpack.onnx_file import MODEL_FILE, read
 from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.rewrite.slice import slice_attention
 from sdpack.units import format_bytes
 
@@ -41,7 +41,7 @@ FASTER, ACTIVATIONS = 1.3, 1 / 3  # what fusing has to reach
 def export(folder: Path) -> None:
     """Write the UNet as model.onnx."""
     import torch
-    from sdpack.conditioning import Conditioning
+    from sdpack.documents.conditioning import Conditioning
     from sdpack.export import graph
     from sdpack.export.denoiser import DenoiserPart
 

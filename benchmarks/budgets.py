@@ -16,16 +16,16 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.catalog import default_catalog, read_catalog
+from sdpack.documents.catalog import default_catalog, read_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.estimate import mean_estimate
 from sdpack.errors import InfeasibleError
-from sdpack.estimate import mean_estimate
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix_evaluator import MixEvaluator
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection import Selection
-from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
 HEADS = (

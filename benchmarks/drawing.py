@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import load
 from sdpack.evaluate.metrics import similarity
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix
 from sdpack.pack.mix_evaluator import MixEvaluator
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Role
+from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
 
 BATCH = 16

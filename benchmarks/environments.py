@@ -7,7 +7,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdpack.artifacts import cache_folder
+from sdpack.store.artifacts import cache_folder
 
 TORCH = "torch==2.13.0"
 

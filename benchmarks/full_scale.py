@@ -23,8 +23,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import CACHE_VARIABLE, cache_folder
-from sdpack.detect import memory_bytes
+from sdpack.documents.profile import find_profile
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import memory_bytes
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
@@ -33,8 +34,7 @@ from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
-from sdpack.precision import Runtime
-from sdpack.profile import find_profile
+from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes, parse_bytes
 
 from benchmarks.metering import family, memory

@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from sdpack.catalog import read_catalog
-from sdpack.estimate import Estimate, mean_estimate
+from sdpack.documents.catalog import read_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.domain.precision import Precision
 from sdpack.pack.allocate import Limit, allocate
 from sdpack.pack.build import buildable, opened
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.precision import Precision
-from sdpack.profile import find_profile
 
 from benchmarks.drawing import Drawn, Evaluation
 from benchmarks.peaks import narrowed

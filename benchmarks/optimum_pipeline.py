@@ -19,8 +19,8 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.bundle import ONNX, open_bundle
-from sdpack.precision import Runtime
+from sdpack.documents.bundle import ONNX, open_bundle
+from sdpack.domain.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
 

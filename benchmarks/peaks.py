@@ -21,8 +21,8 @@ import click
 import yaml
 from rich.console import Console
 from rich.table import Table
-from sdpack.catalog import default_catalog
-from sdpack.profile import profiles_folder
+from sdpack.documents.catalog import default_catalog
+from sdpack.documents.profile import profiles_folder
 from sdpack.units import format_bytes
 
 MIXES = (

@@ -19,8 +19,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import CACHE_VARIABLE, cache_folder
-from sdpack.detect import memory_bytes
+from sdpack.documents.profile import find_profile, profiles_folder
+from sdpack.domain.placement import Loading, Placement
+from sdpack.engines.detect import memory_bytes
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import MeterError, meter
 from sdpack.pack.build import opened
@@ -28,8 +29,7 @@ from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import mixes
 from sdpack.pack.request import BuildRequest
-from sdpack.placement import Loading, Placement
-from sdpack.profile import find_profile, profiles_folder
+from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes
 
 from benchmarks.metering import take

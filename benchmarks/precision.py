@@ -28,18 +28,18 @@ import numpy as np
 import onnx
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import CACHE_VARIABLE, cache_folder
-from sdpack.catalog import default_catalog
+from sdpack.documents.catalog import default_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.estimate import mean_estimate
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
-from sdpack.estimate import mean_estimate
-from sdpack.onnx_file import MODEL_FILE, files_of, read
 from sdpack.pack.build import opened
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.placement import Role
-from sdpack.precision import Precision
-from sdpack.profile import find_profile
 from sdpack.quantize.layers import layers
+from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
+from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 
 from benchmarks.drawing import Drawn, Evaluation
 from benchmarks.environments import TORCH, interpreter
@@ -119,7 +119,7 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
 def full_size(folder: Path) -> Subject:
     """Stable Diffusion 1's UNet with random weights; exported once."""
     import torch
-    from sdpack.conditioning import Conditioning
+    from sdpack.documents.conditioning import Conditioning
     from sdpack.export.denoiser import DenoiserPart
     from sdpack.export.graph import export
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.catalog import default_catalog, read_catalog
+from sdpack.documents.catalog import default_catalog, read_catalog
+from sdpack.documents.profile import find_profile
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
@@ -24,7 +25,6 @@ from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix_evaluator import MixEvaluator
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection import Selection
-from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
 

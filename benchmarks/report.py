@@ -20,8 +20,8 @@ import click
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
-from sdpack.ledger import read_rows
 from sdpack.report.build_page import write_report
+from sdpack.store.ledger import read_rows
 from sdpack.units import format_bytes
 
 from tests.sdpack.report.ledgers import METRIC, ledger_of_many

@@ -23,12 +23,12 @@ from typing import Any, Self
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import CACHE_VARIABLE, cache_folder
-from sdpack.bundle import open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.profile import profiles_folder
+from sdpack.domain.placement import Role
 from sdpack.engines.session import Arrays, Session
-from sdpack.placement import Role
-from sdpack.profile import profiles_folder
 from sdpack.runtime.bundle import pipeline, request
+from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes
 
 from benchmarks.environments import interpreter
@@ -63,14 +63,14 @@ print(json.dumps({"load_s": loaded - since, "draw_s": time.perf_counter() - load
 EXPORT = """
 import sys
 from pathlib import Path
-from sdpack.artifacts import Store
-from sdpack.ledger import Ledger
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Ledger
 from sdpack.export.adopt import adopt
 from sdpack.pack.mix import in_precisions
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.precision import Precision
-from sdpack.profile import find_profile
+from sdpack.domain.precision import Precision
+from sdpack.documents.profile import find_profile
 model, out = sys.argv[1], Path(sys.argv[2])
 order = BuildRequest(find_profile("cpu-8gb"), adopt(model), out)
 builder = VariantBuilder(order, Store(out / "store"), Ledger(out / "ledger.sqlite"))

@@ -29,8 +29,8 @@ import httpx
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.artifacts import cache_folder
-from sdpack.bundle import ONNX, Manifest, open_bundle
+from sdpack.documents.bundle import ONNX, Manifest, open_bundle
+from sdpack.store.artifacts import cache_folder
 from sdpack.units import format_bytes
 
 from benchmarks.environments import interpreter

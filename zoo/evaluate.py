@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from safetensors import safe_open
-from sdpack.estimate import Estimate, mean_estimate
+from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.evaluate.metrics import Panel, kid, similarity
 from torch import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sdpack.estimate import Floats
+from sdpack.domain.estimate import Floats
 from sdpack.evaluate.metrics import Panel
 from torch import Tensor
 

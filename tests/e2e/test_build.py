@@ -18,15 +18,15 @@ import yaml
 from click.testing import CliRunner, Result
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from sdpack.bundle import open_bundle
 from sdpack.cli.inspect import _layers
 from sdpack.cli.main import main
-from sdpack.ledger import read_rows
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.profile import profiles_folder
+from sdpack.domain.placement import Role
 from sdpack.pack.footprints import CUDA_SESSION_BYTES
-from sdpack.placement import Role
-from sdpack.profile import profiles_folder
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
+from sdpack.store.ledger import read_rows
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from tests.e2e import tiny

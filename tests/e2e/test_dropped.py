@@ -11,10 +11,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from diffusers import FlowMatchEulerDiscreteScheduler
-from sdpack.bundle import open_bundle
 from sdpack.cli.main import main
-from sdpack.placement import Role
-from sdpack.profile import profiles_folder
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.profile import profiles_folder
+from sdpack.domain.placement import Role
 
 from tests.e2e import families, tiny
 

@@ -17,22 +17,22 @@ import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
-from sdpack.artifacts import Store
-from sdpack.bundle import open_bundle
-from sdpack.catalog import LocatedCatalog
 from sdpack.cli.main import main
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.catalog import LocatedCatalog
+from sdpack.documents.profile import find_profile, profiles_folder
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.precision import Precision
 from sdpack.engines import onnxruntime
 from sdpack.export.adopt import Adoption, adopt
-from sdpack.ledger import Ledger
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import in_precisions
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Guidance, Loading, Placement, Role
-from sdpack.precision import Precision
-from sdpack.profile import find_profile, profiles_folder
+from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise, Pipeline, Request
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Ledger
 
 from tests.e2e import families
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sdpack.artifacts import Store
-from sdpack.bundle import NEEDED
-from sdpack.catalog import read_catalog
+from sdpack.documents.bundle import NEEDED
+from sdpack.documents.catalog import read_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
-from sdpack.ledger import Ledger
 from sdpack.pack.allocate import Allocation, Limit, allocate
 from sdpack.pack.choices import Choices
 from sdpack.pack.mix import Mix, Variant
@@ -19,11 +20,10 @@ from sdpack.pack.request import BuildRequest
 from sdpack.pack.sensitivity import Sensitivities
 from sdpack.pack.source_graphs import fused_attention_graph
 from sdpack.pack.variant_builder import KEPT, VariantBuilder
-from sdpack.placement import Role
-from sdpack.precision import Precision
-from sdpack.profile import find_profile
 from sdpack.quantize.rounded_weights import Rounder, rounder
 from sdpack.quantize.sensitivity import uneven
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Ledger
 
 from tests.e2e import tiny
 

@@ -21,7 +21,7 @@ import openai
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from sdpack.bundle import open_bundle
+from sdpack.documents.bundle import open_bundle
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.serve.service import OWN_BYTES
 

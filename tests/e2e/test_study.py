@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from diffusers import EulerDiscreteScheduler
-from sdpack.ledger import read_rows
+from sdpack.store.ledger import read_rows
 
 from tests.e2e import families, tiny
 from tests.e2e.test_build import profile

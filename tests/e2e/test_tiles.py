@@ -11,20 +11,20 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from diffusers import AutoencoderKL
-from sdpack.artifacts import Store
-from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.main import main
+from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.documents.profile import find_profile, profiles_folder
+from sdpack.domain.placement import Placement, Role
 from sdpack.export.adopt import adopt
-from sdpack.ledger import Ledger
 from sdpack.pack.fit import fit
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Placement, Role
-from sdpack.profile import find_profile, profiles_folder
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.finish import unfinished
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Ledger
 
 from tests.e2e import families
 from tests.e2e.test_families import DIFFUSION

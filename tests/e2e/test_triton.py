@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf import text_format
 from numpy.typing import NDArray
-from sdpack.bundle import open_bundle
 from sdpack.cli.main import main
+from sdpack.documents.bundle import open_bundle
 from sdpack.runtime.bundle import pipeline, request
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import triton_to_np_dtype

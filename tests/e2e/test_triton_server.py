@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
-from sdpack.bundle import open_bundle
 from sdpack.cli.main import main
+from sdpack.documents.bundle import open_bundle
 from sdpack.runtime.bundle import pipeline, request
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype

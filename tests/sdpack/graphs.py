@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from sdpack.export.graph import OPSET
-from sdpack.onnx_file import MODEL_FILE, write
+from sdpack.rewrite.onnx_file import MODEL_FILE, write
 
 Floats = np.ndarray
 

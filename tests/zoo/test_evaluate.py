@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from sdpack.estimate import Estimate
+from sdpack.domain.estimate import Estimate
 
 from zoo import evaluate, prompts
 from zoo.errors import DataError

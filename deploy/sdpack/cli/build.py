@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from sdpack.bundle import REPORT, SAMPLES
+from sdpack.cli.explain import best_mixes, columns, verdict
 from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
 from sdpack.cli.request_options import build_request, files_read, request_options
 from sdpack.cli.values import TEXT
+from sdpack.documents.bundle import REPORT, SAMPLES
+from sdpack.documents.overwrite import check_spared
+from sdpack.documents.profile import find_profile
 from sdpack.errors import InputError
-from sdpack.explain import best_mixes, columns, verdict
-from sdpack.overwrite import check_spared
-from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
 

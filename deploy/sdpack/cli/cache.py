@@ -6,9 +6,9 @@ from collections import Counter
 
 import click
 
-from sdpack.artifacts import Store, cache_folder
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.values import Finite
+from sdpack.store.artifacts import Store, cache_folder
 from sdpack.units import format_bytes
 
 STORE = "store"

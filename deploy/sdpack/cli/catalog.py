@@ -6,7 +6,11 @@ from pathlib import Path
 
 import click
 
-from sdpack.catalog import (
+from sdpack.cli.options import out_option
+from sdpack.cli.output import json_option, print_json, print_table, warn
+from sdpack.cli.require import require
+from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
+from sdpack.documents.catalog import (
     CATALOG_FILE,
     LocatedCatalog,
     builtin_catalogs,
@@ -15,14 +19,10 @@ from sdpack.catalog import (
     find_catalog,
     write_catalog,
 )
-from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_table, warn
-from sdpack.cli.require import require
-from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
+from sdpack.documents.overwrite import check_spared
+from sdpack.domain.placement import TEXT_ENCODERS, Role
+from sdpack.domain.precision import Runtime
 from sdpack.errors import StoreError
-from sdpack.overwrite import check_spared
-from sdpack.placement import TEXT_ENCODERS, Role
-from sdpack.precision import Runtime
 from sdpack.units import format_count
 
 catalog_option = click.option(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
 from sdpack.cli.values import PATH
-from sdpack.overwrite import check_spared
+from sdpack.documents.bundle import bundle_files
+from sdpack.documents.overwrite import check_spared
 
 EPILOG = """\b
 Examples:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from sdpack.cli.output import json_option, print_json, print_table
-from sdpack.detect import Package, gpus, memory_bytes, packages
+from sdpack.engines.detect import Package, gpus, memory_bytes, packages
 from sdpack.units import format_bytes
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sdpack.precision import Runtime
+from sdpack.domain.precision import Runtime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import open_bundle
 from sdpack.cli.output import json_option, print_json, timed
 from sdpack.cli.values import PATH
+from sdpack.documents.bundle import open_bundle
 from sdpack.errors import MissingPackageError
 
 

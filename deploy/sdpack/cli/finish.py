@@ -22,7 +22,7 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     Engines of classic TensorRT (Jetson, data-centre GPUs) fit only the GPU they were built on.
     A bundle that has all its engines is left as it is.
     """
-    from sdpack.bundle import read_manifest
+    from sdpack.documents.bundle import read_manifest
     from sdpack.runtime.finish import finish, unfinished
 
     missing = unfinished(read_manifest(bundle))

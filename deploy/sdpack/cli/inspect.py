@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import Manifest, open_bundle
+from sdpack.cli.explain import verdict
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.values import PATH
-from sdpack.explain import verdict
-from sdpack.placement import Role
+from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
 

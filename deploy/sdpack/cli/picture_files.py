@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from sdpack.artifacts import write_whole
 from sdpack.errors import PromptError, StoreError
 from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
+from sdpack.store.artifacts import write_whole
 
 FOLDER_SUFFIX = ".png"  # of the pictures in a folder
 

@@ -6,8 +6,8 @@ import click
 
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.cli.values import TEXT
-from sdpack.detect import detected_profile
-from sdpack.profile import Profile, find_profile, profile_path, shipped_profiles
+from sdpack.documents.profile import Profile, find_profile, profile_path, shipped_profiles
+from sdpack.engines.detect import detected_profile
 from sdpack.units import format_bytes
 
 

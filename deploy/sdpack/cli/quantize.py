@@ -11,7 +11,7 @@ import click
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, progress, timed
 from sdpack.cli.values import PATH, TEXT, FilePath
-from sdpack.precision import Runtime
+from sdpack.domain.precision import Runtime
 from sdpack.units import format_bytes
 
 
@@ -72,10 +72,10 @@ def command(
     With calibration inputs, rounding minimizes each layer's output error; without them, weights
     are rounded to nearest.
     """
-    from sdpack.artifacts import Store, cache_folder
     from sdpack.pack.recipe import parse_recipe
     from sdpack.pack.single import QuantizeRequest, default_out, quantize
     from sdpack.quantize.leftovers import listed_words
+    from sdpack.store.artifacts import Store, cache_folder
 
     recipe = parse_recipe(words)
     target = out or default_out(model, recipe)

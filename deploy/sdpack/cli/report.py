@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import bundle_files
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.require import require_charts
 from sdpack.cli.values import PATH, TEXT
-from sdpack.overwrite import check_spared
+from sdpack.documents.bundle import bundle_files
+from sdpack.documents.overwrite import check_spared
 from sdpack.units import format_bytes
 
 EPILOG = """\b
@@ -42,7 +42,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
     """
     require_charts()
     check_spared(bundle_files(source), [] if out is None else [out])
-    from sdpack.record import STUDY
+    from sdpack.documents.record import STUDY
     from sdpack.report.build_page import said, write_report
     from sdpack.report.charts import point_rows
     from sdpack.report.points import kinds

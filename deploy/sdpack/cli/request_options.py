@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sdpack.catalog import LocatedCatalog
 from sdpack.cli.catalog import catalog_option, located
 from sdpack.cli.output import warn
 from sdpack.cli.require import require, require_charts
 from sdpack.cli.values import STEPS, TEXT
+from sdpack.documents.catalog import LocatedCatalog
+from sdpack.documents.profile import Profile, parse_batch, parse_sizes
 from sdpack.errors import CatalogError, InputError
-from sdpack.profile import Profile, parse_batch, parse_sizes
 
 if TYPE_CHECKING:
     from sdpack.pack.request import BuildRequest

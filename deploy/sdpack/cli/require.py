@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sdpack.detect import packages
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import packages
 from sdpack.errors import MissingPackageError
-from sdpack.precision import Runtime
 
 
 def require(runtime: Runtime) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import bundle_files, open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.cli.values import PATH, STEPS, TEXT, Finite
+from sdpack.documents.bundle import bundle_files, open_bundle
+from sdpack.documents.overwrite import check_spared
+from sdpack.documents.profile import Size, parse_sizes
+from sdpack.domain.precision import Runtime
 from sdpack.errors import PromptError
-from sdpack.overwrite import check_spared
-from sdpack.precision import Runtime
-from sdpack.profile import Size, parse_sizes
 
 
 @click.command(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import open_bundle
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.values import PATH, TEXT, Finite
+from sdpack.documents.bundle import open_bundle
+from sdpack.domain.precision import Runtime
 from sdpack.errors import MissingPackageError
-from sdpack.precision import Runtime
 from sdpack.serve.addresses import TRUSTED, parse_host, parse_origin, parse_proxies, parse_root_path
 
 

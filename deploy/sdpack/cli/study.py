@@ -11,9 +11,9 @@ from sdpack.cli.options import out_option, profile_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
 from sdpack.cli.request_options import build_request, files_read, request_options
 from sdpack.cli.values import TEXT
+from sdpack.documents.overwrite import check_spared
+from sdpack.documents.profile import find_profile
 from sdpack.errors import InputError, ProfileError
-from sdpack.overwrite import check_spared
-from sdpack.profile import find_profile
 from sdpack.units import format_bytes, parse_bytes
 
 EPILOG = """\b
@@ -60,7 +60,7 @@ def command(
     request = build_request(find_profile(profile_name), out, max(asked), **of_order)
     written = [out / name for name in WRITTEN]
     check_spared(files_read(request, profile_name, of_order["catalog_name"]), written)
-    from sdpack.bundle import LEDGER
+    from sdpack.documents.bundle import LEDGER
     from sdpack.pack.study import study
     from sdpack.report.study_page import PAGE, write_study
     from sdpack.report.study_points import as_json as machine_words

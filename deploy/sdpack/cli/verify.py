@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from sdpack.bundle import Manifest, open_bundle
 from sdpack.cli.drawing import runtime_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.cli.values import PATH
-from sdpack.precision import Runtime
+from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.domain.precision import Runtime
 from sdpack.units import format_bytes
 
 

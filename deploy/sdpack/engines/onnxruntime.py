@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
 from sdpack.errors import EngineError, MissingPackageError
-from sdpack.precision import Runtime
 
 PROVIDERS = {
     Runtime.ONNXRUNTIME_CPU: "CPUExecutionProvider",

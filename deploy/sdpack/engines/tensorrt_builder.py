@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sdpack.domain.precision import Runtime
 from sdpack.errors import EngineError, UnsupportedGraphError
-from sdpack.precision import Runtime
 
 PLAN_FILE = "model.plan"
 REFUSED = 3  # exit status; others mean that the builder could not work

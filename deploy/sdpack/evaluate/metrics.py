@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpack.estimate import BOOTSTRAPS, Estimate, Floats, percentiles
+from sdpack.domain.estimate import BOOTSTRAPS, Estimate, Floats, percentiles
 
 
 class Judging(Protocol):

@@ -18,19 +18,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.artifacts import Store, digest
-from sdpack.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.finite import broken_words
+from sdpack.domain.placement import Placement, Role
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.evaluate.rules import BROKEN_SCORE
-from sdpack.finite import broken_words
-from sdpack.ledger import Ledger
-from sdpack.placement import Placement, Role
 from sdpack.progress import Step, unheard
 from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.text_embeddings import TextEmbeddings, encode_text, join_embeddings
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.store.artifacts import Store, digest
+from sdpack.store.ledger import Ledger
 
 Floats = NDArray[np.float32]
 BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from sdpack.artifacts import digest
+from sdpack.documents.record import FIDELITY, SIMILARITY
 from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
 from sdpack.evaluate.runner import EvaluationRunner, PipelineSpec
-from sdpack.record import FIDELITY, SIMILARITY
 from sdpack.runtime.pipeline import Pictures
+from sdpack.store.artifacts import digest
 
 
 class Judged:

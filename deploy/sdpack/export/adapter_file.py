@@ -17,8 +17,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
+from sdpack.store.artifacts import digest, file_sha256
 
 SUFFIX = ".safetensors"
 PEFT_CONFIG = "adapter_config.json"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpack.catalog import (
+from sdpack.documents.catalog import (
     Catalog,
     Decoder,
     Denoiser,
@@ -18,7 +18,8 @@ from sdpack.catalog import (
     TextEncoder,
     prompts_folder,
 )
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
+from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
@@ -28,7 +29,6 @@ from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISERS, read_index
 from sdpack.export.single_file import explain_single_file, is_single_file
 from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
-from sdpack.placement import TEXT_ENCODERS, Role
 
 UNKNOWN_LICENCE = "not stated; see where it comes from"
 STATES, LATENTS = "states", "latents"

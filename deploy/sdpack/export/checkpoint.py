@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
 
-from sdpack.artifacts import digest, file_sha256
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.single_file import explain_single_file
+from sdpack.store.artifacts import digest, file_sha256
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,7 +19,7 @@ from optimum.utils.input_generators import DummyTimestepInputGenerator
 from optimum.utils.normalized_config import NormalizedConfig
 from torch import Tensor, nn
 
-from sdpack.conditioning import Conditioning, Family, Input
+from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.export.families import denoiser_sizes
 from sdpack.export.graph import CHECKED_AT, Shape
 

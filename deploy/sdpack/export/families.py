@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdpack.catalog import Sampling
-from sdpack.conditioning import Conditioning, Family, Input
+from sdpack.documents.catalog import Sampling
+from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import CONFIG, Checkpoint
 from sdpack.export.denoiser_config import check_denoiser

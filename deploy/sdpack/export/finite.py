@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sdpack.domain.finite import counted_words
 from sdpack.errors import SourceError
-from sdpack.finite import counted_words
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from sdpack.conditioning import ENCODER_OUTPUTS, EncoderOutputs, Family, States, encoder_outputs
+from sdpack.documents.conditioning import (
+    ENCODER_OUTPUTS,
+    EncoderOutputs,
+    Family,
+    States,
+    encoder_outputs,
+)
+from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
-from sdpack.placement import TEXT_ENCODERS, Role
 
 WIDTHS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
 USUAL_CHANNELS = 4  # of latents, where a config does not say

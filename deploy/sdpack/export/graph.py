@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sdpack.domain.finite import broken_words
 from sdpack.engines.onnxruntime import let_go, load
 from sdpack.errors import ExportError, GraphError
-from sdpack.finite import broken_words
-from sdpack.onnx_file import MODEL_FILE, write
+from sdpack.rewrite.onnx_file import MODEL_FILE, write
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
 TOLERANCE = 1e-3

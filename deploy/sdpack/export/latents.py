@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import CONFIG, Checkpoint
 from sdpack.export.fitting import USUAL_CHANNELS

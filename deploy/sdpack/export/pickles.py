@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sdpack.artifacts import digest, explain_io
 from sdpack.errors import SourceError, StoreError
+from sdpack.store.artifacts import digest, explain_io
 
 NAMES = {
     "pytorch_model.bin": "model.safetensors",

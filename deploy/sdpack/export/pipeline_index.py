@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
-from sdpack.placement import TEXT_ENCODERS
 
 INDEX = "model_index.json"
 DENOISERS = ("unet", "transformer")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
 from sdpack.errors import SchedulerError, SourceError
 from sdpack.export.instead import NONLINEAR, UnusableError, way_out
 from sdpack.runtime.sampler import SamplerTable

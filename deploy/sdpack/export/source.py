@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sdpack.artifacts import cache_folder
-from sdpack.catalog import Source
+from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
 from sdpack.export.pipeline_index import INDEX, read_index
+from sdpack.store.artifacts import cache_folder
 
 # Variants of weights, fetched where there is nothing else: first none, then one more each time.
 COPIES = ("fp16", "bf16")

@@ -10,7 +10,7 @@ from optimum.utils.input_generators import DummyTextInputGenerator
 from optimum.utils.normalized_config import NormalizedTextConfig
 from torch import Tensor, nn
 
-from sdpack.conditioning import EncoderOutputs, States
+from sdpack.documents.conditioning import EncoderOutputs, States
 from sdpack.errors import CatalogError
 from sdpack.export.bridge import BridgeModule
 from sdpack.export.graph import Shape

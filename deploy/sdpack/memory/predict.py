@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdpack.placement import Loading, Role
+from sdpack.domain.placement import Loading, Role
 from sdpack.units import format_bytes
 
 

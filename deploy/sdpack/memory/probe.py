@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.precision import Runtime
+from sdpack.domain.tiles import Split
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError, GraphError
 from sdpack.memory.predict import Footprint
-from sdpack.precision import Runtime
 from sdpack.runtime.tiling import TiledDecoder
 from sdpack.runtime.tokenizer import PromptTokenizer
-from sdpack.tiles import Split
 
 RUNS = 2
 ROUNDS = 2  # of tiles; the later ones take what the second does
@@ -75,7 +75,7 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
     Raises:
         EngineError: the graph does not load or run.
     """
-    from sdpack.onnx_file import read  # not in the process that is measured
+    from sdpack.rewrite.onnx_file import read  # not in the process that is measured
 
     try:
         types = {value.name: str(value.dtype) for value in read(graph).graph.inputs}

@@ -9,13 +9,13 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdpack.artifacts import explain_io, write_whole
-from sdpack.bundle import VERIFIED, Manifest
-from sdpack.detect import gpus, memory_bytes
+from sdpack.documents.bundle import VERIFIED, Manifest
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import gpus, memory_bytes
 from sdpack.engines.device_memory import DEVICE_PEAK
 from sdpack.errors import StoreError
 from sdpack.memory.meter import meter
-from sdpack.precision import Runtime
+from sdpack.store.artifacts import explain_io, write_whole
 
 PROMPT = "a red heart"
 

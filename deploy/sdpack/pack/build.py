@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpack.artifacts import Store, cache_folder
-from sdpack.bundle import Manifest, sole_writer
+from sdpack.documents.bundle import Manifest, sole_writer
+from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import keep_memory
 from sdpack.errors import UnsupportedGraphError
-from sdpack.ledger import Ledger
 from sdpack.pack.bundling import Bundling
 from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.footprints import Footprints
@@ -21,8 +20,9 @@ from sdpack.pack.propose import Proposals
 from sdpack.pack.request import BuildRequest, check
 from sdpack.pack.selection import Selection, SelectionResult
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Role
 from sdpack.progress import Say
+from sdpack.store.artifacts import Store, cache_folder
+from sdpack.store.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from sdpack.bundle import (
+from sdpack.documents.bundle import (
     CONTACT_SHEET,
     ENGINES,
     LEDGER,
@@ -35,14 +35,16 @@ from sdpack.bundle import (
     tokenizer_name,
     write_bundle,
 )
-from sdpack.catalog import TextEncoder
-from sdpack.conditioning import Family
+from sdpack.documents.catalog import TextEncoder
+from sdpack.documents.conditioning import Family
+from sdpack.documents.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
+from sdpack.domain.estimate import Estimate
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Runtime
+from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.errors import SchedulerError
-from sdpack.estimate import Estimate
 from sdpack.evaluate.rules import Fate, Outcome, Standing
-from sdpack.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.fit import Fitted
 from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Variant
@@ -59,9 +61,7 @@ from sdpack.pack.source_graphs import (
     versions,
 )
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Role
-from sdpack.precision import Runtime
-from sdpack.tiles import HEAD_FILE, TAIL_FILE
+from sdpack.rewrite.onnx_file import MODEL_FILE
 
 LISTED = 10  # standings whose latency is measured
 OTHER_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.artifacts import Artifact, digest
-from sdpack.catalog import Mixable
+from sdpack.documents.catalog import Mixable
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Mix, Variant, in_precisions
 from sdpack.pack.source_graphs import (
     REVISION,
@@ -26,13 +26,13 @@ from sdpack.pack.source_graphs import (
     versions,
     words,
 )
-from sdpack.placement import Role
-from sdpack.precision import Precision
 from sdpack.progress import counted
 from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
+from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.text_embeddings import encoder_inputs
+from sdpack.store.artifacts import Artifact, digest
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512

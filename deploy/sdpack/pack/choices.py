@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sdpack.domain.precision import Precision, computed_in, weight_bits
 from sdpack.pack.allocate import Allocation, Choice, Option
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.sensitivity import Sensitivities
 from sdpack.pack.variant_builder import KEPT, VariantBuilder
-from sdpack.precision import Precision, computed_in, weight_bits
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import MIXABLE, UNIFORM, Number, Scheme
 

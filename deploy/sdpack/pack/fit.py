@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sdpack.domain.placement import Placement, Role
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint, Peak, predicted_peak
 from sdpack.pack.mix import Mix, Variant
-from sdpack.placement import Placement, Role
 from sdpack.units import format_bytes
 
 Footprints = Callable[[Variant, Placement], Footprint]

@@ -21,7 +21,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sdpack.bundle import Foresight
+from sdpack.documents.bundle import Foresight
+from sdpack.domain.placement import Placement
+from sdpack.domain.precision import Runtime
+from sdpack.domain.tiles import LATENTS
 from sdpack.errors import UnsupportedGraphError
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
@@ -30,9 +33,6 @@ from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.shapes import Piece, Sizes
 from sdpack.pack.source_graphs import split_of, stored_bytes, versions
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Placement
-from sdpack.precision import Runtime
-from sdpack.tiles import LATENTS
 
 # What parts in ONNX Runtime took of an H200 beyond their weights (docs/gpu.md): three in one
 # process 496 MiB where tensors are small, cuBLAS's and cuDNN's own; and at 512 x 512 pixels up to

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sdpack.catalog import Catalog, Denoiser, Source, TextEncoder
+from sdpack.documents.catalog import Catalog, Denoiser, Source, TextEncoder
+from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
 from sdpack.export.adapter_file import named, read_adapter
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.placement import Role
 
 
 def check_loras(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Runtime, weight_bits
+from sdpack.domain.tiles import side_of
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import widest_numbers
 from sdpack.export.latents import enlargement
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mix import Variant
-from sdpack.placement import Placement, Role
-from sdpack.precision import Runtime, weight_bits
-from sdpack.tiles import side_of
 
 # What TensorRT-RTX 1.7 plans for one 64x64 matrix product, and for everything larger.
 LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}

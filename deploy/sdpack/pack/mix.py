@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from sdpack.catalog import Catalog, Mixable
-from sdpack.placement import Guidance, Loading, Placement, Role
-from sdpack.precision import Precision
-from sdpack.profile import Profile
+from sdpack.documents.catalog import Catalog, Mixable
+from sdpack.documents.profile import Profile
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.precision import Precision
 from sdpack.quantize.schemes import Scheme
 
 SMALLEST_TILE = 32  # latent pixels; below that a tile's borders are most of it

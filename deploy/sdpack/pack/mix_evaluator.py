@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sdpack.artifacts import Artifact, digest, file_sha256
-from sdpack.bundle import SHEET_GAP
+from sdpack.documents.bundle import SHEET_GAP
+from sdpack.documents.record import CHUNK, DISTANCE, LATENCY
+from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.domain.placement import Loading, Role
+from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
-from sdpack.estimate import Estimate, mean_estimate
 from sdpack.evaluate.metrics import Panel, kid
 from sdpack.evaluate.runner import (
     EvaluationRunner,
@@ -37,13 +39,11 @@ from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.request import real_pictures
 from sdpack.pack.source_graphs import files_digest, fused_attention_graph, split_of, versions
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Loading, Role
 from sdpack.progress import counted, within
-from sdpack.record import CHUNK, DISTANCE, LATENCY
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
-from sdpack.tiles import HEAD_FILE, TAIL_FILE
+from sdpack.store.artifacts import Artifact, digest, file_sha256
 
 Floats = NDArray[np.float64]
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.domain.finite import broken_words
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, QuantizationError
-from sdpack.finite import broken_words
-from sdpack.onnx_file import read, write
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.half import widened
+from sdpack.rewrite.onnx_file import read, write
 
 CHEAP_BYTES = 64 * 2**20  # of weights
 CHEAP_NUMBERS = 2**16  # in the inputs

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from sdpack.domain.placement import Loading, Placement, Role
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.allocate import Allocation, Choice, Limit, allocate
@@ -26,7 +27,6 @@ from sdpack.pack.footprints import Footprints
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.source_graphs import stored_bytes
 from sdpack.pack.variant_builder import KEPT
-from sdpack.placement import Loading, Placement, Role
 
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, QuantizationError
-from sdpack.precision import Precision
 from sdpack.quantize.schemes import UNIFORM, Scheme, parse_scheme
 
 

@@ -14,21 +14,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from sdpack.bundle import Manifest, Origin, PlacementFigures
-from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
-from sdpack.evaluate.rules import Fate, Standing
-from sdpack.evaluate.runner import PipelineSpec
-from sdpack.ledger import Ledger, Measurement, write_rows
-from sdpack.pack.fit import Fitted, peak_of
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.mix_evaluator import MixEvaluator, sheet
-from sdpack.pack.selection import SelectionResult
-from sdpack.pack.source_graphs import EXPORTERS, versions
-from sdpack.pack.variant_builder import QUANTIZERS
-from sdpack.placement import Placement
-from sdpack.precision import Precision
-from sdpack.record import (
+from sdpack.documents.bundle import Manifest, Origin, PlacementFigures
+from sdpack.documents.record import (
     BUILD,
     DISTANCE,
     LATENCY,
@@ -41,7 +28,20 @@ from sdpack.record import (
     ScreeningFigures,
     Shown,
 )
+from sdpack.domain.placement import Placement
+from sdpack.domain.precision import Precision
+from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
+from sdpack.evaluate.rules import Fate, Standing
+from sdpack.evaluate.runner import PipelineSpec
+from sdpack.pack.fit import Fitted, peak_of
+from sdpack.pack.footprints import Footprints
+from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.mix_evaluator import MixEvaluator, sheet
+from sdpack.pack.selection import SelectionResult
+from sdpack.pack.source_graphs import EXPORTERS, versions
+from sdpack.pack.variant_builder import QUANTIZERS
 from sdpack.runtime.pipeline import Pictures
+from sdpack.store.ledger import Ledger, Measurement, write_rows
 
 Record = TypeVar("Record", bound=DrawnRecord)
 

@@ -10,8 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdpack.catalog import Candidate, Denoiser, LocatedCatalog, Sampling, Source, TextEncoder
-from sdpack.conditioning import Conditioning, EncoderOutputs, encoder_outputs
+from sdpack.documents.catalog import (
+    Candidate,
+    Denoiser,
+    LocatedCatalog,
+    Sampling,
+    Source,
+    TextEncoder,
+)
+from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
+from sdpack.documents.profile import Profile, Size, format_size
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision, usual
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.runner import is_large
@@ -25,9 +35,6 @@ from sdpack.pack.fit import fit
 from sdpack.pack.loras import check_loras
 from sdpack.pack.lower_bound import LEAST_PROCESS, least_footprint
 from sdpack.pack.mix import Variant, mixes, placements
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, usual
-from sdpack.profile import Profile, Size, format_size
 from sdpack.runtime.pipeline import Latents
 
 

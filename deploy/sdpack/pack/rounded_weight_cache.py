@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sdpack.artifacts import Artifact
-from sdpack.onnx_file import MODEL_FILE, read
+from sdpack.domain.precision import Precision, computed_in
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Variant
 from sdpack.pack.source_graphs import SourceGraphs, part_words
-from sdpack.precision import Precision, computed_in
 from sdpack.progress import counted, within
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.rounded_weights import RoundedWeights, fill
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Scheme
 from sdpack.quantize.variant import scale_type, suited_schemes
+from sdpack.rewrite.onnx_file import MODEL_FILE, read
+from sdpack.store.artifacts import Artifact
 
 SHELF = 64_000_000  # numbers rounded before they are kept: half a minute on two cores
 

@@ -20,10 +20,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.placement import Role
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Rules
 from sdpack.pack.mix import Mix
-from sdpack.placement import Role
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]

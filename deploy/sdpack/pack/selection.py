@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.estimate import Estimate
+from sdpack.documents.record import CHUNK
+from sdpack.domain.estimate import Estimate
+from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
@@ -17,8 +19,6 @@ from sdpack.pack.mix import Mix
 from sdpack.pack.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.screening import Screener, ScreeningResult, references
 from sdpack.pack.source_graphs import stored_bytes
-from sdpack.placement import Loading
-from sdpack.record import CHUNK
 
 Floats = NDArray[np.float64]
 

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from sdpack.onnx_file import MODEL_FILE, read
+from sdpack.domain.precision import Precision, computed_in
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.source_graphs import REVISION, part_words, versions, words
 from sdpack.pack.variant_builder import QUANTIZERS, VariantBuilder
-from sdpack.precision import Precision, computed_in
 from sdpack.progress import counted
 from sdpack.quantize.layers import layers
 from sdpack.quantize.rounded_weights import sampled_errors
@@ -29,6 +28,7 @@ from sdpack.quantize.rounding import SAMPLED_ROWS
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
 from sdpack.quantize.sensitivity import PROBING
 from sdpack.quantize.variant import scale_type, suited_schemes
+from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.runtime.pipeline import Pictures
 
 PROBED = (Precision.W4, Precision.W8)

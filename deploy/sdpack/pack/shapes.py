@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sdpack.catalog import Mixable
-from sdpack.conditioning import Conditioning, Family, Input
+from sdpack.documents.catalog import Mixable
+from sdpack.documents.conditioning import Conditioning, Family, Input
+from sdpack.domain.placement import Guidance, Placement, Role
+from sdpack.domain.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARED, TAIL_FILE, Split
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.export.families import denoiser_sizes
-from sdpack.onnx_file import MODEL_FILE
 from sdpack.pack.mix import Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.placement import Guidance, Placement, Role
+from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS
-from sdpack.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARED, TAIL_FILE, Split
 
 Sizes = tuple[int, ...]
 FIXED = frozenset({"timestep", Input.GUIDANCE.value, SHARED})  # of one size whatever the batch

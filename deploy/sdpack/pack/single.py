@@ -25,17 +25,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sdpack.artifacts import Artifact, Store, digest, explain_io, file_sha256
+from sdpack.documents.overwrite import check_spared
+from sdpack.domain.precision import Precision, Runtime, computed_in, kept_small, weight_bits
 from sdpack.errors import InfeasibleError, InputError, QuantizationError, StoreError
-from sdpack.onnx_file import files_of, read, write
-from sdpack.overwrite import check_spared
 from sdpack.pack.allocate import Choice, Limit, Option, allocate
 from sdpack.pack.calibration import GAINS, OBSERVERS
 from sdpack.pack.output_check import Written, check_wanted, outputs_of
 from sdpack.pack.recipe import Recipe
 from sdpack.pack.source_graphs import REVISION, versions
 from sdpack.pack.variant_builder import KEPT, QUANTIZERS
-from sdpack.precision import Precision, Runtime, computed_in, kept_small, weight_bits
 from sdpack.progress import Say, counted
 from sdpack.quantize.archive import archive
 from sdpack.quantize.batches import Batches, batches_for
@@ -63,6 +61,8 @@ from sdpack.quantize.variant import (
     suited_schemes,
     uniform_schemes,
 )
+from sdpack.rewrite.onnx_file import files_of, read, write
+from sdpack.store.artifacts import Artifact, Store, digest, explain_io, file_sha256
 
 CHECKED = 4  # batches the outputs are compared on
 

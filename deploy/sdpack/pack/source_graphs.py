@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sdpack.artifacts import Artifact, Store, digest, file_sha256
-from sdpack.catalog import Bridge, Catalog, LocatedCatalog
+from sdpack.documents.catalog import Bridge, Catalog, LocatedCatalog
+from sdpack.documents.profile import Profile, Size
+from sdpack.domain.placement import Role
+from sdpack.domain.tiles import Split
 from sdpack.engines.onnxruntime import let_go
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export import graph as graphs
@@ -19,20 +21,18 @@ from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_step
 from sdpack.export.tokenizer import convert_tokenizer
-from sdpack.ledger import Ledger
-from sdpack.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.pack.mix import Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.shapes import InputShapes
-from sdpack.placement import Role
-from sdpack.profile import Profile, Size
 from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
-from sdpack.tiles import Split
+from sdpack.store.artifacts import Artifact, Store, digest, file_sha256
+from sdpack.store.ledger import Ledger
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 FUSED_ATTENTION_FILE = "attending.onnx"

@@ -23,8 +23,20 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from sdpack.artifacts import explain_io, unfinished_name
-from sdpack.bundle import LEDGER, MANIFEST, PlacementFigures
+from sdpack.documents.bundle import LEDGER, MANIFEST, PlacementFigures
+from sdpack.documents.record import (
+    BEST,
+    DENOISER_FIRST,
+    ENCODER_FIRST,
+    LIKE_STABLE_DIFFUSION,
+    STABLE_DIFFUSION,
+    STUDY,
+    BudgetFigures,
+    Run,
+    StudyRecord,
+)
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
 from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import buildable, fitting, opened
@@ -37,20 +49,8 @@ from sdpack.pack.recording import Roster, keep
 from sdpack.pack.request import BuildRequest, check
 from sdpack.pack.selection import Selection, SelectionResult
 from sdpack.pack.variant_builder import VariantBuilder
-from sdpack.placement import Role
-from sdpack.precision import Precision
 from sdpack.progress import Say
-from sdpack.record import (
-    BEST,
-    DENOISER_FIRST,
-    ENCODER_FIRST,
-    LIKE_STABLE_DIFFUSION,
-    STABLE_DIFFUSION,
-    STUDY,
-    BudgetFigures,
-    Run,
-    StudyRecord,
-)
+from sdpack.store.artifacts import explain_io, unfinished_name
 
 NEAR = 0.02  # of shares: as near to Stable Diffusion's
 FIXED = 3  # budgets at which every text encoder is tried

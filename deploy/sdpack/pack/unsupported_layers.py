@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from sdpack.precision import Precision
+from sdpack.domain.precision import Precision
 from sdpack.quantize.layers import layers
 
 Layers = Sequence[str]

@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 
 import onnx_ir as ir
 
-from sdpack.artifacts import Artifact, digest
-from sdpack.detect import memory_bytes
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision, Runtime, computed_in
 from sdpack.engines import onnxruntime, tensorrt_builder
+from sdpack.engines.detect import memory_bytes
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
 from sdpack.errors import UnsupportedGraphError
-from sdpack.onnx_file import MODEL_FILE, read, write
 from sdpack.pack.calibration import Calibration
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.rounded_weight_cache import RoundedWeightCache
@@ -43,8 +43,6 @@ from sdpack.pack.source_graphs import (
     write_sliced,
 )
 from sdpack.pack.unsupported_layers import Hints, refused_layers
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, Runtime, computed_in
 from sdpack.progress import counted
 from sdpack.quantize.half import beyond_half, widened
 from sdpack.quantize.layers import Layer, layers
@@ -60,6 +58,8 @@ from sdpack.quantize.variant import (
     uniform_schemes,
 )
 from sdpack.rewrite.fuse import fuse_attention
+from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
+from sdpack.store.artifacts import Artifact, digest
 
 MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
 COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.domain.finite import broken_words
 from sdpack.errors import GraphError
-from sdpack.finite import broken_words
 from sdpack.quantize.layers import layers
 
 FLOATS = frozenset(

@@ -22,10 +22,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sdpack.artifacts import digest
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
-from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.progress import Step, unheard
 from sdpack.quantize.archive import archive
 from sdpack.quantize.clipping import Counts, best_threshold, bins, histogram, mean_square
@@ -34,6 +32,8 @@ from sdpack.quantize.opset import require_observable
 from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
 from sdpack.quantize.scratch import told_of
 from sdpack.quantize.uses import LayerKind
+from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
+from sdpack.store.artifacts import digest
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution

@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.layers import Layer
 from sdpack.quantize.uses import LayerKind
 

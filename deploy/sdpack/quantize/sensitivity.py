@@ -23,11 +23,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.domain.finite import broken_words
+from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
-from sdpack.finite import broken_words
-from sdpack.onnx_file import EXTERNAL_FROM_BYTES, read
-from sdpack.precision import Precision
 from sdpack.progress import Step, unheard
 from sdpack.quantize.layers import Layer, layers
 from sdpack.quantize.observe import Inputs, Observed
@@ -35,6 +34,7 @@ from sdpack.quantize.rounded_weights import relative_error
 from sdpack.quantize.rounding import Rounded, round_weight
 from sdpack.quantize.schemes import UNIFORM, Abilities, suited
 from sdpack.quantize.scratch import told_of
+from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 
 Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]

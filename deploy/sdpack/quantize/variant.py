@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from sdpack.domain.precision import Precision
 from sdpack.errors import QuantizationError
-from sdpack.onnx_file import read
-from sdpack.precision import Precision
 from sdpack.quantize.folding import keep_narrow
 from sdpack.quantize.half import to_half
 from sdpack.quantize.layers import Layer, layers
@@ -20,6 +19,7 @@ from sdpack.quantize.lowering import round_inputs, store
 from sdpack.quantize.opset import require_opset
 from sdpack.quantize.rounded_weights import Rounder
 from sdpack.quantize.schemes import UNIFORM, Abilities, Scheme, suited
+from sdpack.rewrite.onnx_file import read
 
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
 Schemes = Mapping[str, Scheme]

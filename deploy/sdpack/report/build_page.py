@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdpack.bundle import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
+from sdpack.documents.bundle import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
+from sdpack.documents.record import SCREENED_OUT
+from sdpack.domain.estimate import ENOUGH
+from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
-from sdpack.estimate import ENOUGH
 from sdpack.evaluate.rules import Fate
-from sdpack.placement import Role
-from sdpack.record import SCREENED_OUT
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
     SMALL,

@@ -12,9 +12,9 @@ from typing import Any
 
 import altair as alt
 
+from sdpack.documents.record import SCREENED_OUT
+from sdpack.domain.placement import Role
 from sdpack.evaluate.rules import Fate
-from sdpack.placement import Role
-from sdpack.record import SCREENED_OUT
 from sdpack.report.points import Build, Cost, Point
 from sdpack.units import format_bytes
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import altair as alt
 
+from sdpack.documents.record import FIDELITY, PartFigures
+from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate
+from sdpack.domain.placement import Role
 from sdpack.errors import InputError
-from sdpack.estimate import ENOUGH, Estimate, difference_estimate
-from sdpack.placement import Role
-from sdpack.record import FIDELITY, PartFigures
 from sdpack.report.build_page import sheet_rows
 from sdpack.report.charts import Figure, configured
 from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page

@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from PIL import Image
 
-from sdpack.artifacts import explain_io, write_whole
 from sdpack.errors import StoreError
 from sdpack.report.charts import Figure
+from sdpack.store.artifacts import explain_io, write_whole
 
 SMALL = 128  # pixels a side of pictures that are enlarged without smoothing
 LOSSY = 256  # from this on pictures are embedded with losses

@@ -21,13 +21,8 @@ from typing import TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from sdpack.bundle import LEDGER, MANIFEST
-from sdpack.errors import StoreError
-from sdpack.estimate import Estimate, Floats, difference_estimate, mean_estimate
-from sdpack.evaluate.confidence import interval
-from sdpack.ledger import Measurement, read_rows
-from sdpack.placement import Role
-from sdpack.record import (
+from sdpack.documents.bundle import LEDGER, MANIFEST
+from sdpack.documents.record import (
     BUILD,
     DISTANCE,
     LATENCY,
@@ -39,6 +34,11 @@ from sdpack.record import (
     Entrant,
     scored_key,
 )
+from sdpack.domain.estimate import Estimate, Floats, difference_estimate, mean_estimate
+from sdpack.domain.placement import Role
+from sdpack.errors import StoreError
+from sdpack.evaluate.confidence import interval
+from sdpack.store.ledger import Measurement, read_rows
 
 Record = TypeVar("Record", bound=DrawnRecord)
 Scores = Mapping[int, float]

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import altair as alt
 
-from sdpack.artifacts import explain_io, write_whole
-from sdpack.bundle import CHARTS
-from sdpack.errors import StoreError
-from sdpack.placement import Role
-from sdpack.record import (
+from sdpack.documents.bundle import CHARTS
+from sdpack.documents.record import (
     BEST,
     DENOISER_FIRST,
     ENCODER_FIRST,
     LIKE_STABLE_DIFFUSION,
     STABLE_DIFFUSION,
 )
+from sdpack.domain.placement import Role
+from sdpack.errors import StoreError
 from sdpack.report.charts import MIB, ROLE_COLOURS, Figure, Row, configured
 from sdpack.report.page import Page, Table, write_page
 from sdpack.report.study_points import (
@@ -32,6 +31,7 @@ from sdpack.report.study_points import (
     labels,
     read_study,
 )
+from sdpack.store.artifacts import explain_io, write_whole
 from sdpack.units import format_bytes
 
 PAGE, POINTS, TABLE = "study.html", "points.json", "points.csv"

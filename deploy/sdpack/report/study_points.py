@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpack.errors import StoreError
-from sdpack.estimate import ENOUGH, Estimate, difference_estimate, mean_estimate
-from sdpack.ledger import Measurement, read_rows
-from sdpack.record import (
+from sdpack.documents.record import (
     BEST,
     DENOISER_FIRST,
     DISTANCE,
@@ -29,7 +26,10 @@ from sdpack.record import (
     Run,
     StudyRecord,
 )
+from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate, mean_estimate
+from sdpack.errors import StoreError
 from sdpack.report.points import DrawnMixes, chosen, ledger_of, paired
+from sdpack.store.ledger import Measurement, read_rows
 from sdpack.units import format_bytes
 
 GROUPS = ("text", "denoiser", "decoder")

@@ -23,8 +23,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from sdpack.domain.tiles import CORE, FOUND, GIVEN, SHARED
 from sdpack.rewrite.writer import Sizes, Writer, hand_over, input_of, shape_of, sizes_of
-from sdpack.tiles import CORE, FOUND, GIVEN, SHARED
 
 NORM = "GroupNormalization"
 ROWS, COLUMNS = "rows", "columns"

@@ -30,10 +30,10 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
-from sdpack.onnx_file import read, write_beside
+from sdpack.domain.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_statistics
+from sdpack.rewrite.onnx_file import read, write_beside
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
-from sdpack.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 
 COLOURS = 3
 REPEATING = ("nearest", "floor", "asymmetric")  # how a Resize repeats pixels

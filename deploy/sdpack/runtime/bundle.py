@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from sdpack.bundle import Engine, Manifest, sampler_name, tokenizer_name
+from sdpack.documents.bundle import Engine, Manifest, sampler_name, tokenizer_name
+from sdpack.documents.profile import Size, format_size
+from sdpack.domain.placement import Loading, Role
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError, PromptError
-from sdpack.placement import Loading, Role
-from sdpack.precision import Precision, Runtime
-from sdpack.profile import Size, format_size
 from sdpack.runtime.pipeline import Latents, Pipeline, Request
 from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 
-from sdpack.bundle import Manifest
-from sdpack.detect import gpus
+from sdpack.documents.bundle import Manifest
+from sdpack.domain.precision import Runtime
 from sdpack.engines import onnxruntime
+from sdpack.engines.detect import gpus
 from sdpack.errors import MissingPackageError
-from sdpack.precision import Runtime
 
 MODULES = {
     Runtime.TENSORRT_RTX: "tensorrt_rtx",

@@ -13,8 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sdpack.artifacts import link
-from sdpack.bundle import (
+from sdpack.documents.bundle import (
     ENGINES,
     MANIFEST,
     VERIFIED,
@@ -26,11 +25,12 @@ from sdpack.bundle import (
     plan_name,
     write_bundle,
 )
-from sdpack.detect import gpus
+from sdpack.domain.placement import Role
 from sdpack.engines import tensorrt_builder
+from sdpack.engines.detect import gpus
 from sdpack.engines.tensorrt_builder import EXTRAS, TENSORRT_PACKAGES, InputRange, Plan
 from sdpack.errors import MissingPackageError
-from sdpack.placement import Role
+from sdpack.store.artifacts import link
 
 
 def unfinished(manifest: Manifest) -> list[Role]:

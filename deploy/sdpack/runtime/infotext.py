@@ -20,10 +20,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sdpack.artifacts import digest
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
 from sdpack.runtime.pipeline import Request
 from sdpack.runtime.sampler_label import AUTOMATIC, SamplerLabel
+from sdpack.store.artifacts import digest
 
 NEGATIVE = "Negative prompt:"
 SHORT_HASH = 10  # characters of a model's hash, as the web UI shows them

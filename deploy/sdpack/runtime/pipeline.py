@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.tiles import LATENTS, PICTURES
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError, PromptError
-from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.sampler import SamplerTable, Stepped, sample
 from sdpack.runtime.text_embeddings import (
     TextEmbeddings,
@@ -25,7 +26,6 @@ from sdpack.runtime.text_embeddings import (
     join_embeddings,
 )
 from sdpack.runtime.tokenizer import PromptTokenizer
-from sdpack.tiles import LATENTS, PICTURES
 
 LARGEST_SEED = 2**63 - 1
 COLOURS = 3

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.conditioning import Conditioning, Family, Input, encoder_outputs
+from sdpack.documents.conditioning import Conditioning, Family, Input, encoder_outputs
+from sdpack.domain.placement import Role
 from sdpack.engines.session import Session
-from sdpack.placement import Role
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 IDS, ATTENTION_MASK = "input_ids", "attention_mask"

@@ -17,8 +17,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.tiles import (
+    CORE,
+    FEATURES,
+    FOUND,
+    GIVEN,
+    PICTURES,
+    SHARED,
+    Span,
+    Split,
+    side_of,
+    spans,
+)
 from sdpack.engines.session import Arrays, Session
-from sdpack.tiles import CORE, FEATURES, FOUND, GIVEN, PICTURES, SHARED, Span, Split, side_of, spans
 
 SETTLED = 0.005  # standard deviations of what is normalized; about half a level of 255 in pictures
 

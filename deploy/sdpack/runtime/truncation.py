@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdpack.conditioning import Conditioning
-from sdpack.placement import Role
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.placement import Role
 from sdpack.runtime.text_embeddings import readable
 from sdpack.runtime.tokenizer import PromptTokenizer
 

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
+from sdpack.domain.precision import Runtime
 from sdpack.engines.device_memory import used_bytes
 from sdpack.errors import EngineError, SdpackError
-from sdpack.precision import Runtime
 from sdpack.runtime.bundle import has_room
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.addresses import TRUSTED

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
+from sdpack.domain.precision import Runtime
 from sdpack.errors import BrokenPictureError, SdpackError
-from sdpack.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.infotext import GenerationParameters, model_hash
 from sdpack.runtime.pipeline import Request, to_pictures

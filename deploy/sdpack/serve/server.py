@@ -14,9 +14,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
+from sdpack.domain.precision import Runtime
 from sdpack.errors import SdpackError
-from sdpack.precision import Runtime
 from sdpack.serve.app import Settings, application, service_of
 from sdpack.serve.connection import UNREAD_BYTES, Connection, most_connections
 from sdpack.serve.limits import UNREAD_SHARE

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
+from sdpack.documents.profile import Size, parse_sizes
+from sdpack.domain.precision import Runtime
 from sdpack.errors import InputError, SdpackError
-from sdpack.precision import Runtime
-from sdpack.profile import Size, parse_sizes
 from sdpack.runtime.pictures import Format
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.inference_worker import InferenceWorker

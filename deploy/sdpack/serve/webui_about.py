@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from sdpack.detect import memory_bytes
+from sdpack.engines.detect import memory_bytes
 from sdpack.errors import SdpackError
 from sdpack.runtime.infotext import parse_infotext
 from sdpack.runtime.pictures import PARAMETERS, read_texts

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from sdpack.artifacts import Store
 from sdpack.cli.main import COMMANDS, main
+from sdpack.store.artifacts import Store
 
 from tests.sdpack.graphs import linear, saved
 

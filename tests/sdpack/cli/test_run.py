@@ -11,13 +11,13 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sdpack.cli import run as module
 from sdpack.cli.main import main
-from sdpack.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning
 from sdpack.runtime import bundle
 from sdpack.runtime.pictures import read_texts
 from sdpack.runtime.pipeline import Request
 
+from tests.sdpack.documents.test_bundle import manifest
 from tests.sdpack.runtime.webui_reader import read_infotext
-from tests.sdpack.test_bundle import manifest
 
 
 class FakePipeline:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines import onnxruntime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
-from sdpack.onnx_file import read, write_beside
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
 from sdpack.quantize.variant import make_variant
+from sdpack.rewrite.onnx_file import read, write_beside
 
 from tests.sdpack.graphs import linear, saved
 

@@ -199,7 +199,7 @@ def test_what_cannot_be_loaded_says_why(
 
 def test_the_real_packages_without_a_gpu_give_a_clear_error(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from sdpack.detect import gpus
+    from sdpack.engines.detect import gpus
 
     if gpus():
         pytest.skip("this machine has a GPU")

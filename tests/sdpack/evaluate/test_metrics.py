@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.estimate import mean_estimate
+from sdpack.domain.estimate import mean_estimate
 from sdpack.evaluate import metrics
 
 

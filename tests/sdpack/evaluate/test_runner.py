@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sdpack.artifacts import Store
-from sdpack.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.placement import Placement, Role
 from sdpack.engines.session import Session
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import (
@@ -25,11 +25,11 @@ from sdpack.evaluate.runner import (
     SamplingConfig,
 )
 from sdpack.evaluate.scorers import Judged
-from sdpack.ledger import Ledger
-from sdpack.placement import Placement, Role
 from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Ledger
 
 TOKENIZER = PromptTokenizer(Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer")
 TABLE = SamplerTable(

@@ -15,16 +15,16 @@ from click.testing import CliRunner
 from diffusers import DDIMScheduler
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from sdpack.catalog import LocatedCatalog, Source, read_catalog, write_catalog
 from sdpack.cli.main import main
+from sdpack.documents.catalog import LocatedCatalog, Source, read_catalog, write_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError, SchedulerError, SdpackError
 from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
 from sdpack.export.source import local_folder
 from sdpack.pack.request import BuildRequest, check
-from sdpack.placement import Role
-from sdpack.profile import find_profile
 
 from tests.e2e import families
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
 from sdpack.errors import ExportError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.decoder import DecoderPart

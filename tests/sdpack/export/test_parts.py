@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from sdpack.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import ExportError
 from sdpack.export import graph

@@ -13,7 +13,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
 from sdpack.errors import BundleError, SchedulerError, SourceError
 from sdpack.export.sampler import load_scheduler, sampler_table
 from sdpack.runtime.sampler import SamplerTable, _table, read_sampler, sample
@@ -153,7 +153,7 @@ def test_a_folder_without_a_scheduler_is_refused(tmp_path: Any) -> None:
 
 
 def test_the_zoo_s_scheduler_loads_by_its_class() -> None:
-    from sdpack.catalog import default_catalog
+    from sdpack.documents.catalog import default_catalog
 
     catalog = default_catalog()
     source = catalog.catalog.sampling.scheduler.path

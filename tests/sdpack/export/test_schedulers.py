@@ -14,7 +14,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from sdpack.conditioning import Family
+from sdpack.documents.conditioning import Family
 from sdpack.errors import SchedulerError
 from sdpack.export.sampler import RunSettings, sampler_table, scheduler_table
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
-from sdpack.catalog import Source
+from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.source import hub_source, local_folder, pipeline_folder
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from sdpack.domain.placement import Loading, Role
 from sdpack.memory.predict import Footprint, predicted_peak
-from sdpack.placement import Loading, Role
 
 PARTS = {
     Role.TEXT_ENCODER: Footprint(20, 5, residue_bytes=1, session_bytes=7),

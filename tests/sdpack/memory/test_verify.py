@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sdpack.detect import Gpu
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import Gpu
 from sdpack.engines.device_memory import DEVICE_PEAK
 from sdpack.memory import verify as module
 from sdpack.memory.meter import Metered
 from sdpack.memory.verify import verify
-from sdpack.precision import Runtime
 
 MIB = 2**20
 HOST, PREDICTED = 900 * MIB, 970 * MIB

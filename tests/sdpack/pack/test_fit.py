@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.bundle import NEEDED
+from sdpack.documents.bundle import NEEDED
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.precision import Precision
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.fit import Fitted, fit
 from sdpack.pack.mix import Mix, Variant
-from sdpack.placement import Guidance, Loading, Placement, Role
-from sdpack.precision import Precision
 from sdpack.units import parse_bytes
 
 PLACEMENTS = [

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import UnsupportedGraphError
 from sdpack.memory.liveness import passed_bytes
 from sdpack.memory.predict import Footprint
@@ -18,9 +21,6 @@ from sdpack.pack.footprints import (
 )
 from sdpack.pack.mix import Variant
 from sdpack.pack.shapes import Piece
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, Runtime
-from sdpack.profile import find_profile
 
 from tests.sdpack.graphs import convolution, linear, saved
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
-from sdpack.catalog import Catalog, LocatedCatalog, Lora, Source
+from sdpack.documents.catalog import Catalog, LocatedCatalog, Lora, Source
+from sdpack.documents.profile import find_profile
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.adopt import adopt
 from sdpack.pack.request import BuildRequest, check
-from sdpack.profile import find_profile
 
 from tests.e2e import families
 

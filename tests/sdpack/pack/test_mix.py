@@ -1,8 +1,8 @@
-from sdpack.catalog import default_catalog
+from sdpack.documents.catalog import default_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Guidance, Loading, Placement
+from sdpack.domain.precision import Precision
 from sdpack.pack.mix import mixes, placements
-from sdpack.placement import Guidance, Loading, Placement
-from sdpack.precision import Precision
-from sdpack.profile import find_profile
 
 
 def test_every_combination_is_there_once() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
-from sdpack.onnx_file import read
 from sdpack.pack.output_check import Written, check_wanted
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.half import to_half
+from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, linear, saved
 

@@ -2,9 +2,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sdpack.domain.precision import Precision
 from sdpack.pack.choices import Choices
 from sdpack.pack.propose import Proposals
-from sdpack.precision import Precision
 
 LEAST = 1000
 

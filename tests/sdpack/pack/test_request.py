@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdpack.catalog import default_catalog
+from sdpack.documents.catalog import default_catalog
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import InfeasibleError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.lower_bound import LEAST_SCRATCH, least_footprint
 from sdpack.pack.mix import Variant
 from sdpack.pack.request import BuildRequest, check
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision, Runtime
-from sdpack.profile import find_profile
 
 
 def request(name: str = "4gb-gpu", **changes: Any) -> BuildRequest:

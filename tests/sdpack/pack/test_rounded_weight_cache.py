@@ -12,15 +12,15 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.artifacts import Store
-from sdpack.onnx_file import MODEL_FILE
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.pack import rounded_weight_cache as module
 from sdpack.pack.mix import Variant
 from sdpack.pack.rounded_weight_cache import RoundedWeightCache, chunked
-from sdpack.placement import Role
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.observe import observe
 from sdpack.quantize.schemes import UNIFORM
+from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.store.artifacts import Store
 
 from tests.sdpack.graphs import chain, linear, saved
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sdpack.catalog import default_catalog
+from sdpack.documents.catalog import default_catalog
+from sdpack.domain.precision import Precision
 from sdpack.evaluate.rules import Arm, Rules
 from sdpack.evaluate.runner import BROKEN_SCORE
 from sdpack.pack.mix import Mix, mixes
 from sdpack.pack.screening import Screener, references
-from sdpack.precision import Precision
 
 PRECISIONS = (Precision.FP16, Precision.W8, Precision.W4)
 WORTH = {"s": 0.0, "m": 0.1, "l": 0.2, "kl": 0.05, "tiny": 0.0}

@@ -6,14 +6,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from sdpack.estimate import Estimate
+from sdpack.domain.estimate import Estimate
+from sdpack.domain.placement import Loading, Placement, Role
+from sdpack.domain.precision import Precision
 from sdpack.evaluate.rules import Basis, Fate, Preference, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.fit import Fitted
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.selection import Selection, first_as_near
-from sdpack.placement import Loading, Placement, Role
-from sdpack.precision import Precision
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
 

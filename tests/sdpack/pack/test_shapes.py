@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdpack.catalog import default_catalog
+from sdpack.documents.catalog import default_catalog
+from sdpack.documents.profile import find_profile, parse_sizes
+from sdpack.domain.placement import Guidance, Placement, Role
+from sdpack.domain.precision import Precision
+from sdpack.domain.tiles import Split
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.pack.mix import Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.shapes import InputShapes
-from sdpack.placement import Guidance, Placement, Role
-from sdpack.precision import Precision
-from sdpack.profile import find_profile, parse_sizes
-from sdpack.tiles import Split
 
 DENOISER = Variant(Role.DENOISER, "s", Precision.FP16)
 DECODER = Variant(Role.DECODER, "kl", Precision.FP16)

@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from sdpack.artifacts import Store
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, QuantizationError
-from sdpack.onnx_file import read, write
 from sdpack.pack import single
 from sdpack.pack.recipe import parse_recipe
 from sdpack.pack.single import QuantizeRequest, QuantizeResult, default_out, quantize
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.schemes import parse_scheme
+from sdpack.rewrite.onnx_file import read, write
+from sdpack.store.artifacts import Store
 
 from tests.sdpack.graphs import chain, embedding, linear, saved, two_readers
 

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from sdpack.bundle import LEDGER
+from sdpack.documents.bundle import LEDGER
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, StoreError
 from sdpack.evaluate.rules import Fate, Outcome, Rules, Standing
 from sdpack.memory.predict import Footprint, Peak
@@ -25,8 +27,6 @@ from sdpack.pack.study import (
     _see_that_it_can_be_written,
     _spread,
 )
-from sdpack.placement import Placement, Role
-from sdpack.precision import Precision
 
 PARAMETERS = {"small": 10, "large": 40, "vae": 5}
 WIDTH = {Precision.FP16: 2, Precision.W8: 1}

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from sdpack.domain.precision import Precision
 from sdpack.pack.unsupported_layers import Hints, refused_layers
-from sdpack.precision import Precision
 
 from tests.sdpack.graphs import linear
 

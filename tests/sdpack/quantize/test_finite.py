@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import GraphError
-from sdpack.onnx_file import read
 from sdpack.quantize.finite import check_weights
+from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import chain, linear
 

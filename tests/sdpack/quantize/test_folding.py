@@ -11,15 +11,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
-from sdpack.onnx_file import read, write
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.folding import stored_bytes
 from sdpack.quantize.layers import layers
 from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
 from sdpack.quantize.uses import LayerKind
 from sdpack.quantize.variant import make_variant
+from sdpack.rewrite.onnx_file import read, write
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(0)

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import QuantizationError
-from sdpack.onnx_file import read
 from sdpack.quantize.clipping import best_threshold, histogram
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import (
@@ -18,6 +17,7 @@ from sdpack.quantize.observe import (
     read_observed,
     rows_of,
 )
+from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, embedding, linear, saved, two_readers
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.layers import layers
 from sdpack.quantize.schemes import (
     ABILITIES,

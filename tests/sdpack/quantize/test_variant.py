@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import GraphError, QuantizationError
-from sdpack.onnx_file import read
-from sdpack.precision import Precision, Runtime
 from sdpack.quantize.layers import layers
 from sdpack.quantize.observe import Observed, observe
 from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
 from sdpack.quantize.variant import Schemes, make_variant, scale_type, uniform_schemes
+from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, saved, two_readers
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdpack.bundle import MemoryFigures, SamplingDefaults
-from sdpack.ledger import Ledger
-from sdpack.placement import Role
-from sdpack.profile import find_profile
-from sdpack.record import (
+from sdpack.documents.bundle import MemoryFigures, SamplingDefaults
+from sdpack.documents.profile import find_profile
+from sdpack.documents.record import (
     BEST,
     BUILD,
     CHUNK,
@@ -26,6 +24,8 @@ from sdpack.record import (
     Entrant,
     StudyRecord,
 )
+from sdpack.domain.placement import Role
+from sdpack.store.ledger import Ledger
 
 METRIC = "judge similarity"
 DRAWN_WITH = "a test"

@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from sdpack.cli.main import main as cli
+from sdpack.documents.record import BUILD
 from sdpack.errors import InputError, StoreError
-from sdpack.ledger import Ledger, write_rows
-from sdpack.record import BUILD
 from sdpack.report.compare import compare, comparison_page
+from sdpack.store.ledger import Ledger, write_rows
 
+from tests.sdpack.documents.test_bundle import manifest
 from tests.sdpack.report.ledgers import METRIC, entrant, record, write_build, write_scores
-from tests.sdpack.test_bundle import manifest
 
 NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 

@@ -12,11 +12,11 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 from sdpack.cli.main import main as cli
 from sdpack.evaluate.confidence import interval
-from sdpack.ledger import read_rows
 from sdpack.report.build_page import report, write_report
 from sdpack.report.charts import build_figures
 from sdpack.report.page import html
 from sdpack.report.points import Build, read_build
+from sdpack.store.ledger import read_rows
 
 from tests.sdpack.report.ledgers import ledger_of_many
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sdpack.documents.record import BUILD, DISTANCE, BuildRecord
+from sdpack.domain.estimate import Estimate, difference_estimate
+from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
-from sdpack.estimate import Estimate, difference_estimate
 from sdpack.evaluate.confidence import interval
-from sdpack.ledger import Ledger
-from sdpack.placement import Role
-from sdpack.record import BUILD, DISTANCE, BuildRecord
 from sdpack.report.points import _front, paired, read_build
+from sdpack.store.ledger import Ledger
 
 from tests.sdpack.report.ledgers import (
     entrant,

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from sdpack.cli.main import main as cli
 from sdpack.cli.study import parse_budgets
+from sdpack.documents.profile import find_profile
+from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
 from sdpack.errors import InputError, StoreError
-from sdpack.ledger import Ledger
-from sdpack.profile import find_profile
-from sdpack.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
 from sdpack.report.study_page import study_figures, write_study
 from sdpack.report.study_points import finding, labels, read_study
+from sdpack.store.ledger import Ledger
 
 from tests.sdpack.report.ledgers import MIB, ledger_of_study
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
+from sdpack.domain.tiles import HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.onnxruntime import load
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.graph import export
 from sdpack.memory.liveness import passed_bytes
-from sdpack.onnx_file import read, write
 from sdpack.quantize.half import to_half
+from sdpack.rewrite.onnx_file import read, write
 from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.tiling import TiledDecoder
-from sdpack.tiles import HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 
 ZOO = Path(__file__).parents[3] / "zoo"
 SIDE = 512

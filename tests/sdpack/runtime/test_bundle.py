@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sdpack.placement import Loading, Role
-from sdpack.precision import Runtime
+from sdpack.domain.placement import Loading, Role
+from sdpack.domain.precision import Runtime
 from sdpack.runtime import bundle as module
 from sdpack.runtime.bundle import has_room
 
-from tests.sdpack.test_bundle import manifest
+from tests.sdpack.documents.test_bundle import manifest
 
 MIB = 2**20
 CPU, GPU = Runtime.ONNXRUNTIME_CPU, Runtime.TENSORRT_RTX

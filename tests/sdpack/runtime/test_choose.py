@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from sdpack.bundle import Manifest
-from sdpack.detect import Gpu
+from sdpack.documents.bundle import Manifest
+from sdpack.documents.profile import find_profile
+from sdpack.domain.precision import Runtime
 from sdpack.engines import onnxruntime
-from sdpack.precision import Runtime
-from sdpack.profile import find_profile
+from sdpack.engines.detect import Gpu
 from sdpack.runtime import choose
 from sdpack.runtime.choose import chosen_runtime
 
-from tests.sdpack.test_bundle import manifest
+from tests.sdpack.documents.test_bundle import manifest
 
 AMPERE = Gpu("some card", 2**32, 0, "8.6", "580")
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.bundle import Engine, InputSizes, Manifest, Tiles, open_bundle, write_bundle
+from sdpack.documents.bundle import Engine, InputSizes, Manifest, Tiles, open_bundle, write_bundle
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Runtime
 from sdpack.engines import tensorrt_builder
 from sdpack.errors import BundleError, EngineError, MissingPackageError, StoreError
-from sdpack.placement import Role
-from sdpack.precision import Runtime
-from sdpack.profile import find_profile
 from sdpack.runtime import finish as finishing
 from sdpack.runtime.finish import finish, unfinished
 
+from tests.sdpack.documents.test_bundle import manifest
 from tests.sdpack.graphs import linear, saved
-from tests.sdpack.test_bundle import manifest
 
 WEIGHT = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
 SIZES = {"smallest": (1, 64), "best": (2, 64), "largest": (2, 64)}

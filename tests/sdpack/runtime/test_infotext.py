@@ -14,8 +14,8 @@ from sdpack.runtime.infotext import (
 from sdpack.runtime.pipeline import Request
 from sdpack.runtime.sampler_label import SamplerLabel
 
+from tests.sdpack.documents.test_bundle import manifest
 from tests.sdpack.runtime.webui_reader import read_infotext
-from tests.sdpack.test_bundle import manifest
 
 MADE = GenerationParameters(
     prompt="a cat, sitting",

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.errors import BrokenPictureError, EngineError, PromptError
-from sdpack.placement import Guidance, Loading, Placement, Role
 from sdpack.runtime.pipeline import Latents, Noise, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer

@@ -11,8 +11,8 @@ from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_t
     LatentConsistencyModelPipeline,
 )
 from numpy.typing import NDArray
-from sdpack.conditioning import Conditioning, Family, Input
-from sdpack.placement import Role
+from sdpack.documents.conditioning import Conditioning, Family, Input
+from sdpack.domain.placement import Role
 from sdpack.runtime.text_embeddings import (
     TextEmbeddings,
     denoiser_inputs,

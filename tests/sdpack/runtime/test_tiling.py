@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sdpack.domain.tiles import CORE, FEATURES, FOUND, GIVEN, LATENTS, PICTURES, SHARED, Split
 from sdpack.errors import EngineError
 from sdpack.runtime.tiling import TiledDecoder, load_tiled
-from sdpack.tiles import CORE, FEATURES, FOUND, GIVEN, LATENTS, PICTURES, SHARED, Split
 
 SCALE, GROUPS = 2, 2
 Floats = NDArray[np.float32]

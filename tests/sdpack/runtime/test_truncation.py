@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.conditioning import Conditioning
-from sdpack.placement import Role
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.placement import Role
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.runtime.truncation import Truncation, truncations
 from transformers import PreTrainedTokenizerFast

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sdpack.bundle import Manifest
+from sdpack.documents.bundle import Manifest
+from sdpack.domain.placement import Role
 from sdpack.errors import BrokenPictureError
-from sdpack.placement import Role
 from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
@@ -23,7 +23,7 @@ from sdpack.serve.server import Server, config_of
 from sdpack.serve.service import Service
 from sdpack.serve.work import BatchKey, ImageRequest
 
-from tests.sdpack.test_bundle import manifest as bundled
+from tests.sdpack.documents.test_bundle import manifest as bundled
 
 STEPS = 4
 SAMPLING = {

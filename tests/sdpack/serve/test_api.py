@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from sdpack.domain.precision import Runtime
 from sdpack.errors import EngineError
-from sdpack.precision import Runtime
 from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics

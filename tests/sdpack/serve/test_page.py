@@ -6,7 +6,7 @@ import threading
 
 import httpx
 import pytest
-from sdpack.placement import Role
+from sdpack.domain.placement import Role
 from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 from sdpack.serve.page import page, page_policy

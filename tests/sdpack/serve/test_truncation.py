@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
-from sdpack.placement import Role
+from sdpack.domain.placement import Role
 from sdpack.runtime.pictures import Format
 from sdpack.runtime.truncation import Truncation
 

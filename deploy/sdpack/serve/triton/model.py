@@ -13,11 +13,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.bundle import Engine, Manifest, read_manifest
+from sdpack.documents.bundle import Engine, Manifest, read_manifest
+from sdpack.documents.profile import Size, parse_sizes
+from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
 from sdpack.errors import EngineError, InputError, PromptError, SdpackError
-from sdpack.precision import Runtime
-from sdpack.profile import Size, parse_sizes
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Request, to_pictures
 from sdpack.serve.limits import MOST_GUIDANCE

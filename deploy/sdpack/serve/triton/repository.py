@@ -11,13 +11,13 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sdpack.artifacts import explain_io, unfinished_name
-from sdpack.bundle import MANIFEST, Engine, Manifest
+from sdpack.documents.bundle import MANIFEST, Engine, Manifest
+from sdpack.domain.precision import Runtime
 from sdpack.errors import BundleError, StoreError
-from sdpack.onnx_file import files_of, read
-from sdpack.precision import Runtime
+from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.runtime.bundle import engines
 from sdpack.serve.triton.model import HELD, PARTS, runtime_of
+from sdpack.store.artifacts import explain_io, unfinished_name
 
 VERSION = "1"
 CONFIG = "config.pbtxt"

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sdpack.artifacts import digest
-from sdpack.bundle import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
-from sdpack.document import Document
+from sdpack.documents.bundle import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
+from sdpack.documents.document import Document
+from sdpack.documents.profile import Profile
+from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
-from sdpack.ledger import Measurement
-from sdpack.placement import Role
-from sdpack.profile import Profile
+from sdpack.store.artifacts import digest
+from sdpack.store.ledger import Measurement
 
 BUILD = "build"
 STUDY = "study"

@@ -39,10 +39,10 @@ from pydantic import (
     model_validator,
 )
 
-from sdpack.artifacts import write_whole
-from sdpack.document import Document, read_document
+from sdpack.documents.document import Document, read_document
+from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError
-from sdpack.placement import TEXT_ENCODERS, Role
+from sdpack.store.artifacts import write_whole
 
 CATALOG_FILE = "catalog.yaml"
 ZOO_PACKAGE = "sdpack_zoo"  # the default catalog, where sdpack is installed without its sources
@@ -490,7 +490,7 @@ def read_catalog(path: Path) -> LocatedCatalog:
 
 def catalogs_folder() -> Path:
     """Where the built-in catalogs lie."""
-    return Path(__file__).parent / "catalogs"
+    return Path(__file__).parents[1] / "catalogs"
 
 
 def builtin_catalogs() -> list[LocatedCatalog]:
@@ -541,7 +541,7 @@ def write_catalog(catalog: Catalog, path: Path) -> Path:
 
 def prompts_folder() -> Path:
     """Where the prompts lie that come with the package, for catalogs without their own."""
-    return Path(__file__).parent / "prompts"
+    return Path(__file__).parents[1] / "prompts"
 
 
 def default_catalog() -> LocatedCatalog:
@@ -557,6 +557,6 @@ def default_catalog() -> LocatedCatalog:
 
 
 def _zoo_folders() -> Iterator[Path]:
-    yield Path(__file__).parents[2] / "zoo"
+    yield Path(__file__).parents[3] / "zoo"
     found = importlib.util.find_spec(ZOO_PACKAGE)
     yield from map(Path, (found.submodule_search_locations or ()) if found else ())

@@ -41,15 +41,15 @@ from pydantic import (
     model_validator,
 )
 
-from sdpack.artifacts import explain_io, file_sha256, unfinished_name
-from sdpack.conditioning import Conditioning
-from sdpack.document import Document
+from sdpack.documents.conditioning import Conditioning
+from sdpack.documents.document import Document
+from sdpack.documents.evidence import Evidence
+from sdpack.documents.profile import Profile, Size, format_size
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.precision import Precision
+from sdpack.domain.tiles import Split
 from sdpack.errors import BundleError, StoreError
-from sdpack.evidence import Evidence
-from sdpack.placement import Guidance, Loading, Placement, Role
-from sdpack.precision import Precision
-from sdpack.profile import Profile, Size, format_size
-from sdpack.tiles import Split
+from sdpack.store.artifacts import explain_io, file_sha256, unfinished_name
 
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"
@@ -257,7 +257,7 @@ class LatentSpace(Document):
 
 
 class PlacementFigures(Document):
-    """See `sdpack.placement.Placement`."""
+    """See `sdpack.domain.placement.Placement`."""
 
     loading: Loading
     guidance: Guidance

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sdpack.artifacts import Inputs, digest, explain_io
 from sdpack.errors import StoreError
+from sdpack.store.artifacts import Inputs, digest, explain_io
 
 SCHEMA = 1  # of rows; a ledger without a number is of this one
 SQLITE = b"SQLite format 3\0"

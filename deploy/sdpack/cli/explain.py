@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpack.bundle import Manifest
-from sdpack.evidence import Estimated, Evidence, StandingFigures
-from sdpack.placement import Role
+from sdpack.documents.bundle import Manifest
+from sdpack.documents.evidence import Estimated, Evidence, StandingFigures
+from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
 MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "fate")

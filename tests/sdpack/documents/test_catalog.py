@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sdpack.catalog import (
+from sdpack.documents.catalog import (
     builtin_catalogs,
     default_catalog,
     find_catalog,
@@ -14,8 +14,8 @@ from sdpack.catalog import (
     read_prompts,
     write_catalog,
 )
+from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
-from sdpack.placement import Role
 
 COMMIT = "0123456789" * 4
 

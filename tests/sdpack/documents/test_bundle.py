@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from sdpack import bundle
-from sdpack.bundle import NEEDED, Manifest, open_bundle, read_manifest, write_bundle
+from sdpack.documents import bundle
+from sdpack.documents.bundle import NEEDED, Manifest, open_bundle, read_manifest, write_bundle
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Role
 from sdpack.errors import BundleError, SdpackError, StoreError
-from sdpack.placement import Role
-from sdpack.profile import find_profile
 
 
 def manifest(**changes: Any) -> Manifest:

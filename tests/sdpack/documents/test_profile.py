@@ -8,10 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.errors import InputError, ProfileError
-from sdpack.placement import Loading
-from sdpack.precision import Precision, Runtime
-from sdpack.profile import (
+from sdpack.documents.profile import (
     Profile,
     find_profile,
     format_size,
@@ -21,6 +18,9 @@ from sdpack.profile import (
     read_profile,
     shipped_profiles,
 )
+from sdpack.domain.placement import Loading
+from sdpack.domain.precision import Precision, Runtime
+from sdpack.errors import InputError, ProfileError
 
 GIB = 2**30
 WANTED = {

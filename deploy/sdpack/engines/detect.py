@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdpack.domain.precision import Runtime
 from sdpack.errors import ProfileError
-from sdpack.precision import Runtime
 from sdpack.units import format_bytes
 
 MEMINFO = Path("/proc/meminfo")

@@ -17,8 +17,8 @@ from enum import StrEnum
 
 from pydantic import NonNegativeInt
 
-from sdpack.document import Document
-from sdpack.placement import TEXT_ENCODERS, Role
+from sdpack.documents.document import Document
+from sdpack.domain.placement import TEXT_ENCODERS, Role
 
 
 class Family(StrEnum):

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sdpack.bundle import write_bundle
+from sdpack.documents.bundle import write_bundle
+from sdpack.documents.overwrite import check_spared
 from sdpack.errors import InputError
-from sdpack.overwrite import check_spared
 
-from tests.sdpack.test_bundle import fill, manifest
+from tests.sdpack.documents.test_bundle import fill, manifest
 
 
 def the_same_path(file: Path) -> Path:

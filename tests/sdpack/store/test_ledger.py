@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sdpack.errors import StoreError
-from sdpack.ledger import Ledger, Measurement, read_rows, write_rows
+from sdpack.store.ledger import Ledger, Measurement, read_rows, write_rows
 
 ROWS = [
     Measurement("quality", {"mix": "a"}, {"scores": [0.5]}, "2026-01-01T00:00:00Z"),

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sdpack import detect
-from sdpack.document import parse_document
+from sdpack.documents.document import parse_document
+from sdpack.documents.profile import Profile
+from sdpack.domain.precision import Runtime
+from sdpack.engines import detect
 from sdpack.errors import ProfileError
-from sdpack.precision import Runtime
-from sdpack.profile import Profile
 
 LISTING = """\
 NVIDIA GeForce RTX 3050 Laptop GPU, 4096, 312, 8.6, 580.65

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from sdpack.document import Document, read_document
+from sdpack.documents.document import Document, read_document
+from sdpack.domain.placement import Guidance, Loading
+from sdpack.domain.precision import ComputeCapability, Precision, Runtime, runnable, why_not
 from sdpack.errors import InputError, ProfileError
-from sdpack.placement import Guidance, Loading
-from sdpack.precision import ComputeCapability, Precision, Runtime, runnable, why_not
 from sdpack.units import format_bytes, parse_bytes
 
 
@@ -183,7 +183,7 @@ class Profile(Document):
 
 def profiles_folder() -> Path:
     """Where the shipped profiles lie: in the installed package, or beside its source."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "profiles"
     return installed if installed.is_dir() else package.parents[1] / "profiles"
 

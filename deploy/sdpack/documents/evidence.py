@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sdpack.document import Document
-from sdpack.placement import Role
+from sdpack.documents.document import Document
+from sdpack.domain.placement import Role
 
 
 class Estimated(Document):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdpack.bundle import MANIFEST, read_manifest, ships
+from sdpack.documents.bundle import MANIFEST, read_manifest, ships
 from sdpack.errors import BundleError, InputError
 
 

@@ -2,7 +2,7 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.tiles import Split, side_of, spans
+from sdpack.domain.tiles import Split, side_of, spans
 
 LENGTHS, TILES, HALOS = st.integers(1, 400), st.integers(1, 80), st.integers(0, 12)
 

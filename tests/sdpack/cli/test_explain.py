@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sdpack.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
-from sdpack.explain import _comparison, _field, _row, _rule, _shares
-from sdpack.placement import Role
+from sdpack.cli.explain import _comparison, _field, _row, _rule, _shares
+from sdpack.documents.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
+from sdpack.domain.placement import Role
 
 
 def standing(

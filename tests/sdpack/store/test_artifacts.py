@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.artifacts import Store, cache_folder, digest, explain_io
 from sdpack.errors import SdpackError, StoreError
+from sdpack.store.artifacts import Store, cache_folder, digest, explain_io
 
 
 def fill(folder: Path) -> None:
@@ -97,7 +97,7 @@ def test_killed_while_building_the_next_run_completes(tmp_path: Path) -> None:
     script = """
         import sys, time
         from pathlib import Path
-        from sdpack.artifacts import Store
+        from sdpack.store.artifacts import Store
 
         def slow(folder):
             (folder / "a.bin").write_bytes(b"ab")

@@ -1,0 +1,1 @@
+"""The terms everything else is written in: roles, precisions, placements, estimates."""

@@ -1,0 +1,1 @@
+"""What builds keep: artifacts by the hash of their inputs, and measurements by theirs."""
