@@ -95,7 +95,7 @@ class Evaluation:
             texts += asked
         pipeline.close()
         seen = np.concatenate(pictures)
-        panel = self._evaluator.panel
+        panel = self._evaluator.judging.panel
         features = panel.features(torch.from_numpy(seen))
         scores = np.asarray(similarity(panel, panel.embed_features(features), texts))
         return Drawn(np.concatenate(latents), seen, scores)

@@ -143,8 +143,8 @@ class Recording:
 
     def _in_fp32(self) -> Pictures | None:
         """Of the winner's parts in fp32; where there is no judge they were drawn already."""
-        judged = self.evaluator.is_judged
-        numbers = list(self._numbers) if judged else self.evaluator.first_round
+        judging = self.evaluator.judging
+        numbers = list(self._numbers) if judging.is_judged else self.evaluator.first_round
         return self._pictures(self.evaluator.reference(self._winner.mix), numbers)
 
     def _pictures(self, spec: PipelineSpec, numbers: Sequence[int]) -> Pictures | None:
@@ -213,24 +213,25 @@ class Roster:
 
     def fields(self, name: str) -> dict[str, Any]:
         """The fields of a `DrawnRecord`."""
-        builder = self.evaluator.builder
+        evaluator, builder = self.evaluator, self.evaluator.builder
+        request, rules = builder.request, evaluator.rules
         return {
             "name": name,
             "catalog": builder.catalog.name,
             "profile": builder.profile,
-            "height": builder.request.height,
-            "width": builder.request.width,
-            "metric": self.evaluator.metric,
-            "measured_on": self.evaluator.measured_on,
-            "drawn_with": self.evaluator.drawn_with,
-            "prompts": tuple(self.evaluator.prompts[: self.evaluator.rules.most]),
-            "confidence": self.evaluator.rules.confidence,
-            "indifference": self.evaluator.rules.indifference,
-            "prefer": self.evaluator.rules.prefer.value,
+            "height": request.height,
+            "width": request.width,
+            "metric": evaluator.metric,
+            "measured_on": evaluator.measured_on,
+            "drawn_with": evaluator.drawn_with,
+            "prompts": tuple(evaluator.prompts[: rules.most]),
+            "confidence": rules.confidence,
+            "indifference": rules.indifference,
+            "prefer": rules.prefer.value,
             "entrants": tuple(self._entrants()),
             "origins": self._origins(),
             "tools": versions(TOOLS),
-            "real": self.evaluator.real_content,
+            "real": evaluator.judging.real_content,
             "machine": _machine(),
             "platform": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
