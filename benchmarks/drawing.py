@@ -56,7 +56,7 @@ def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -
 
 
 @dataclass
-class Evaluation:
+class MixDrawing:
     """Draws with the fp32 graphs of a mix, or others in their places."""
 
     builder: VariantBuilder

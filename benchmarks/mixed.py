@@ -31,7 +31,7 @@ from sdpack.pack.mix import Mix
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variant_builder import VariantBuilder
 
-from benchmarks.drawing import Drawn, Evaluation
+from benchmarks.drawing import Drawn, MixDrawing
 from benchmarks.peaks import narrowed
 
 BUDGETS = 5
@@ -65,7 +65,7 @@ class MixedComparison:
         self.uniform = buildable(self.builder)
         self.choices = Choices(self.builder)
         self.reference = self.same(Precision.FP32)
-        self.evaluation = Evaluation(self.builder, self.reference)
+        self.evaluation = MixDrawing(self.builder, self.reference)
 
     def same(self, precision: Precision) -> Mix:
         """All parts in one precision."""

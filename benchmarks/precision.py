@@ -41,7 +41,7 @@ from sdpack.quantize.layers import layers
 from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 
-from benchmarks.drawing import Drawn, Evaluation
+from benchmarks.drawing import Drawn, MixDrawing
 from benchmarks.environments import TORCH, interpreter
 from benchmarks.metering import take
 
@@ -83,7 +83,7 @@ class Subject:
     graph: Path
     batches: Path
     held: Mapping[str, np.ndarray]
-    evaluation: Evaluation | None = None
+    evaluation: MixDrawing | None = None
     pictures: int = 0
 
     def drawn(self, graph: Path) -> Drawn | None:
@@ -113,7 +113,7 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
         every = builder.calibration.batches(mix.denoiser)
         for number, batch in enumerate(every[:-1]):
             np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)
-        yield Subject("zoo", graph, batches, every[-1], Evaluation(builder, mix), pictures)
+        yield Subject("zoo", graph, batches, every[-1], MixDrawing(builder, mix), pictures)
 
 
 def full_size(folder: Path) -> Subject:

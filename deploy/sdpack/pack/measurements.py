@@ -17,8 +17,8 @@ from sdpack.domain.placement import Loading
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.metrics import kid
 from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.catalog_judge import CatalogJudge
 from sdpack.pack.fit import Fitted
-from sdpack.pack.judging import Judging
 from sdpack.pack.mix import Mix
 from sdpack.pack.pipeline_specs import PipelineSpecs
 
@@ -39,7 +39,7 @@ class Measurements:
 
     specs: PipelineSpecs
     runner: EvaluationRunner
-    judging: Judging
+    judging: CatalogJudge
     say: Callable[[str], None]
     timed: set[Mix] = field(default_factory=set, init=False)
     distances: dict[Mix, int] = field(default_factory=dict, init=False)

@@ -14,8 +14,8 @@ from sdpack.documents.bundle import SHEET_GAP
 from sdpack.documents.record import CHUNK
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec
+from sdpack.pack.catalog_judge import CatalogJudge
 from sdpack.pack.fit import Fitted
-from sdpack.pack.judging import Judging
 from sdpack.pack.measurements import Measurements
 from sdpack.pack.mix import Mix
 from sdpack.pack.pipeline_specs import PipelineSpecs
@@ -53,7 +53,7 @@ class MixEvaluator:
         self.possible = possible
         self.fitted = fitted
         self.say = say
-        self.judging = Judging(builder.request)
+        self.judging = CatalogJudge(builder.request)
         self.prompts = builder.located.prompts(builder.catalog.quality.prompts)
         self.runner = runner or self._runner()
         rules = builder.request.rules

@@ -170,6 +170,11 @@ class SourceGraphs:
             self._graphs[key] = self._graph(variant)
         return self._graphs[key]
 
+    @property
+    def largest_bytes(self) -> int:
+        """Of the graphs made so far."""
+        return max((graph.bytes for graph in self._graphs.values()), default=1)
+
     def make_room(self, variant: Variant) -> None:
         """Let go of what earlier work left in memory, if a variant's graph will need much."""
         if self.graph(variant).bytes > MUCH_BYTES:

@@ -9,24 +9,22 @@ in.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx_ir as ir
 
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision, Runtime, computed_in
 from sdpack.engines import onnxruntime, tensorrt_builder
-from sdpack.engines.detect import memory_bytes
-from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan
+from sdpack.engines.tensorrt_builder import Plan
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.calibration import Calibration
+from sdpack.pack.engine_plans import EnginePlans
 from sdpack.pack.mix import Mix, Variant
 from sdpack.pack.rounded_weight_cache import RoundedWeightCache
 from sdpack.pack.shapes import Piece
@@ -59,16 +57,12 @@ from sdpack.quantize.variant import (
 )
 from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
-from sdpack.store.artifacts import Artifact, digest
+from sdpack.store.artifacts import Artifact
 
-MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
-COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
 SLICED_SHARE = 0.75  # of the scratch of a graph: slices that take less are worth their time
 PIECES = 1  # of the ways a decoder is cut
 KEPT = "kept"  # a layer in the type its variant computes in
 QUANTIZERS = ("onnx-ir", "onnxruntime", "numpy", "torch")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class Made:
 
     Attributes:
         refused: layers the target's compiler would not take in the precision.
-        fp32 nodes: nodes that compute in fp32 as fp16 may not hold their numbers.
+        fp32_nodes: nodes that compute in fp32 as fp16 may not hold their numbers.
     """
 
     artifact: Artifact
@@ -95,7 +89,6 @@ class VariantBuilder(SourceGraphs):
 
     _made: dict[Variant, Made] = field(default_factory=dict, init=False)
     _hints: Hints = field(default_factory=Hints, init=False)
-    _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
     _models: dict[str, ir.Model] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -171,9 +164,9 @@ class VariantBuilder(SourceGraphs):
             return
         new = [v for v in variants if self.ledger.find("refused layers", self._trial(v)) is None]
         whole = [self._variant(variant, frozenset()) for variant in new]
-        jobs = [partial(self._try_plan, v, graph) for v, graph in zip(new, whole, strict=True)]
         step = counted(self.say, f"building engines for {self.profile.sm}")
-        self._side_by_side(jobs, lambda done: step(done, len(jobs)))
+        pairs = list(zip(new, whole, strict=True))
+        self._plans.failures(pairs, lambda done: step(done, len(pairs)))
 
     def _make(self, variant: Variant) -> Made:
         fp32_nodes = self._fp32_nodes(variant)
@@ -206,16 +199,7 @@ class VariantBuilder(SourceGraphs):
             "graph": self.graph(variant).content,
             "shapes": shapes,
             "spared": sorted(self._spared(variant)),
-            **self._target(variant),
-        }
-
-    def _target(self, variant: Variant) -> dict[str, Any]:
-        return {
-            "precision": variant.precision,
-            "layers": {name: str(scheme) for name, scheme in variant.schemes},
-            "tools": versions(("tensorrt_rtx_cu13",)),
-            "compute_capability": self.profile.sm,
-            "revision": REVISION,
+            **self._plans.target(variant),
         }
 
     def _find_refused(self, variant: Variant) -> frozenset[str]:
@@ -240,49 +224,17 @@ class VariantBuilder(SourceGraphs):
         return refused
 
     def model(self, variant: Variant) -> ir.Model:
-        """The fp32 graph of a variant's candidate, read anew."""
+        """The fp32 graph of a variant's candidate, read again each time."""
         return read(self.graph(variant).path(MODEL_FILE))
 
     def _fail(self, variant: Variant, kept: Sequence[frozenset[str]]) -> list[bool]:
         """For each set of layers kept out of the precision, whether the variant fails to build."""
         made = [self._variant(variant, keep) for keep in kept]
-        failures = self._side_by_side([partial(self._try_plan, variant, graph) for graph in made])
+        failures = self._plans.failures([(variant, graph) for graph in made])
         return [failure is not None for failure in failures]
 
     def _failure(self, variant: Variant, keep: frozenset[str]) -> UnsupportedGraphError | None:
-        return self._try_plan(variant, self._variant(variant, keep))
-
-    def _try_plan(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
-        """Why the graph does not build; tried once."""
-        if graph.content not in self._failed:
-            try:
-                (whole,) = self.shapes.pieces(variant, Placement(), None)
-                self._planned(variant, graph, whole)
-            except UnsupportedGraphError as error:
-                self._failed[graph.content] = error
-        return self._failed.get(graph.content)
-
-    @property
-    def _builders(self) -> int:
-        """How many compilers may be at work at once: each holds its graph more than once."""
-        largest = max((graph.bytes for graph in self._graphs.values()), default=1)
-        share = memory_bytes() // MEMORY_SHARE // (COMPILER_COPIES * largest)
-        return max(1, min(len(os.sched_getaffinity(0)), share))
-
-    def _side_by_side(
-        self, jobs: Sequence[Callable[[], T]], done: Callable[[int], None] = lambda _: None
-    ) -> list[T]:
-        """The jobs' results, as many at work as the machine takes; `done` gets how many are."""
-        with ThreadPoolExecutor(self._builders) as pool:
-            running = [pool.submit(job) for job in jobs]
-            try:
-                found = []
-                for number, job in enumerate(running, 1):
-                    found.append(job.result())
-                    done(number)
-                return found
-            finally:
-                pool.shutdown(cancel_futures=True)
+        return self._plans.failure(variant, self._variant(variant, keep))
 
     def _variant(self, variant: Variant, keep: frozenset[str]) -> Artifact:
         source = self.graph(variant)
@@ -411,32 +363,8 @@ class VariantBuilder(SourceGraphs):
         Raises:
             UnsupportedGraphError: the compiler does not take the graph; asked once.
         """
-        graph = self.made(variant).artifact
-        ranges = {name: asdict(given) for name, given in piece.ranges.items()}
-        key = digest({"graph": graph.content, "file": piece.file, "ranges": ranges})
-        if key not in self._failed:
-            try:
-                return self._planned(variant, graph, piece)
-            except UnsupportedGraphError as error:
-                self._failed[key] = error
-        raise self._failed[key]
+        return self._plans.artifact(variant, self.made(variant).artifact, piece)
 
-    def _planned(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
-        package = TENSORRT_PACKAGES[self.profile.runtime]
-        inputs = {
-            "graph": graph.content,
-            "shapes": {name: asdict(given) for name, given in piece.ranges.items()},
-            **self._target(variant),
-        }
-        form = ""
-        if piece.file != MODEL_FILE:
-            inputs["piece"] = piece.file
-            form = f" ({Path(piece.file).stem})"
-
-        def build(folder: Path) -> None:
-            self.say(f"building {words(variant)}{form} for {self.profile.sm}")
-            self.make_room(variant)
-            path = graph.path(piece.file)
-            tensorrt_builder.build(package, path, folder, piece.ranges, self.profile.sm)
-
-        return self.store.make("plan", inputs, build)
+    @cached_property
+    def _plans(self) -> EnginePlans:
+        return EnginePlans(self)

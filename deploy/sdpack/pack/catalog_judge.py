@@ -19,7 +19,7 @@ from sdpack.store.artifacts import digest, file_sha256
 
 
 @dataclass
-class Judging:
+class CatalogJudge:
     """The judge of a request's catalog and its real pictures; each is loaded once."""
 
     request: BuildRequest
