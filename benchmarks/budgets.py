@@ -22,10 +22,10 @@ from sdpack.domain.estimate import mean_estimate
 from sdpack.errors import InfeasibleError
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix_evaluator import MixEvaluator
+from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.selection import Selection
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection
 from sdpack.units import format_bytes, parse_bytes
 
 HEADS = (

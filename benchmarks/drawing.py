@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import load
 from sdpack.evaluate.metrics import similarity
-from sdpack.pack.mix import Mix
-from sdpack.pack.mix_evaluator import MixEvaluator
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
 

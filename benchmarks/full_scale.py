@@ -30,9 +30,9 @@ from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
 from sdpack.pack.build import opened
-from sdpack.pack.fit import fit
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, mixes
+from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes, parse_bytes

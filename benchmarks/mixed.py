@@ -24,12 +24,12 @@ from sdpack.documents.catalog import read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.precision import Precision
-from sdpack.pack.allocate import Limit, allocate
 from sdpack.pack.build import buildable, opened
-from sdpack.pack.choices import Choices
-from sdpack.pack.mix import Mix
+from sdpack.pack.mixed.allocate import Limit, allocate
+from sdpack.pack.mixed.choices import Choices
+from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_builder import VariantBuilder
 
 from benchmarks.drawing import Drawn, MixDrawing
 from benchmarks.peaks import narrowed

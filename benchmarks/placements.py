@@ -25,9 +25,9 @@ from sdpack.engines.detect import memory_bytes
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import MeterError, meter
 from sdpack.pack.build import opened
-from sdpack.pack.fit import fit
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import mixes
+from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import mixes
 from sdpack.pack.request import BuildRequest
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes

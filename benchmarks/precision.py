@@ -35,7 +35,7 @@ from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
 from sdpack.pack.build import opened
-from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.quantize.layers import layers
 from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read

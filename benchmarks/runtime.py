@@ -66,9 +66,9 @@ from pathlib import Path
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 from sdpack.export.adopt import adopt
-from sdpack.pack.mix import in_precisions
+from sdpack.pack.planning.mix import in_precisions
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.domain.precision import Precision
 from sdpack.documents.profile import find_profile
 model, out = sys.argv[1], Path(sys.argv[2])

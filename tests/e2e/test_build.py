@@ -23,7 +23,7 @@ from sdpack.cli.main import main
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.profile import profiles_folder
 from sdpack.domain.placement import Role
-from sdpack.pack.footprints import CUDA_SESSION_BYTES
+from sdpack.pack.planning.footprints import CUDA_SESSION_BYTES
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
 from sdpack.store.ledger import read_rows
@@ -289,7 +289,9 @@ def test_nothing_is_observed_where_nothing_is_rounded(
     """Calibration takes minutes for a large model, and fp32 needs none, however tight it is."""
     exported = Path("cache", "store", "graph")
     shutil.copytree(work / exported, tmp_path / exported)
-    monkeypatch.setattr("sdpack.pack.calibration.observe", lambda *_, **__: pytest.fail("observed"))
+    monkeypatch.setattr(
+        "sdpack.pack.variants.calibration.observe", lambda *_, **__: pytest.fail("observed")
+    )
     words = ("--profile", str(profile(tmp_path, "cpu-2gb", ["fp32"])), "--images", "1")
     places = ("--catalog", str(work / "catalog"), "--out", str(tmp_path / "out"))
     runner = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")})

@@ -25,9 +25,9 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.engines import onnxruntime
 from sdpack.export.adopt import Adoption, adopt
-from sdpack.pack.mix import in_precisions
+from sdpack.pack.planning.mix import in_precisions
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise, Pipeline, Request

@@ -13,13 +13,13 @@ from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
-from sdpack.pack.allocate import Allocation, Limit, allocate
-from sdpack.pack.choices import Choices
-from sdpack.pack.mix import Mix, Variant
+from sdpack.pack.mixed.allocate import Allocation, Limit, allocate
+from sdpack.pack.mixed.choices import Choices
+from sdpack.pack.mixed.sensitivity import Sensitivities
+from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.sensitivity import Sensitivities
-from sdpack.pack.source_graphs import fused_attention_graph
-from sdpack.pack.variant_builder import KEPT, VariantBuilder
+from sdpack.pack.variants.source_graphs import fused_attention_graph
+from sdpack.pack.variants.variant_builder import KEPT, VariantBuilder
 from sdpack.quantize.rounded_weights import Rounder, rounder
 from sdpack.quantize.sensitivity import uneven
 from sdpack.store.artifacts import Store
@@ -79,7 +79,7 @@ def test_choices_that_are_shared_are_those_of_uniform_variants(
         make = rounder(*given)
         return lambda layer, had: anew.append(layer.name) or make(layer, had)
 
-    monkeypatch.setattr("sdpack.pack.variant_builder.rounder", spied)
+    monkeypatch.setattr("sdpack.pack.variants.variant_builder.rounder", spied)
     least = sum(min(option.bytes for option in choice.options) for choice in shared)
     for choices, limit, is_anew in ((shared, 2 * least, False), (every, least - 1, True)):
         mix = Choices(builder).mix(wide, choices, allocate(choices, [Limit(ROLES, limit)]))

@@ -16,11 +16,11 @@ from sdpack.documents.bundle import Manifest, open_bundle
 from sdpack.documents.profile import find_profile, profiles_folder
 from sdpack.domain.placement import Placement, Role
 from sdpack.export.adopt import adopt
-from sdpack.pack.fit import fit
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, mixes
+from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.finish import unfinished
 from sdpack.store.artifacts import Store

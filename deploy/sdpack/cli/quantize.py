@@ -72,8 +72,8 @@ def command(
     With calibration inputs, rounding minimizes each layer's output error; without them, weights
     are rounded to nearest.
     """
-    from sdpack.pack.recipe import parse_recipe
-    from sdpack.pack.single import QuantizeRequest, default_out, quantize
+    from sdpack.pack.single_graph.recipe import parse_recipe
+    from sdpack.pack.single_graph.single import QuantizeRequest, default_out, quantize
     from sdpack.quantize.leftovers import listed_words
     from sdpack.store.artifacts import Store, cache_folder
 

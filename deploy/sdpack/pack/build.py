@@ -12,14 +12,14 @@ from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import keep_memory
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.bundling import Bundling
-from sdpack.pack.fit import Fitted, fit
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, Variant, mixes
-from sdpack.pack.mix_evaluator import MixEvaluator
-from sdpack.pack.propose import Proposals
+from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, Variant, mixes
 from sdpack.pack.request import BuildRequest, check
-from sdpack.pack.selection import Selection, SelectionResult
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection, SelectionResult
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.progress import Say
 from sdpack.store.artifacts import Store, cache_folder
 from sdpack.store.ledger import Ledger

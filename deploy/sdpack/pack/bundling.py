@@ -45,22 +45,22 @@ from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.errors import SchedulerError
 from sdpack.evaluate.rules import Fate, Outcome, Standing
-from sdpack.pack.fit import Fitted
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Variant
-from sdpack.pack.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Variant
 from sdpack.pack.recording import TOOLS, Recording
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.selection import SelectionResult
-from sdpack.pack.shapes import Piece
-from sdpack.pack.source_graphs import (
+from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
+from sdpack.pack.selection.selection import SelectionResult
+from sdpack.pack.variants.shapes import Piece
+from sdpack.pack.variants.source_graphs import (
     SLICED_FILE,
     SPLIT_FILE,
     fused_attention_graph,
     split_of,
     versions,
 )
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 
 LISTED = 10  # standings whose latency is measured

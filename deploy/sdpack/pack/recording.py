@@ -33,13 +33,13 @@ from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
 from sdpack.evaluate.rules import Fate, Standing
 from sdpack.evaluate.runner import PipelineSpec
-from sdpack.pack.fit import Fitted, peak_of
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.mix_evaluator import MixEvaluator, sheet
-from sdpack.pack.selection import SelectionResult
-from sdpack.pack.source_graphs import EXPORTERS, versions
-from sdpack.pack.variant_builder import QUANTIZERS
+from sdpack.pack.planning.fit import Fitted, peak_of
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.selection.mix_evaluator import MixEvaluator, sheet
+from sdpack.pack.selection.selection import SelectionResult
+from sdpack.pack.variants.source_graphs import EXPORTERS, versions
+from sdpack.pack.variants.variant_builder import QUANTIZERS
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.ledger import Ledger, Measurement, write_rows
 

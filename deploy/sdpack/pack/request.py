@@ -31,10 +31,10 @@ from sdpack.export.fitting import check_parts_fit
 from sdpack.export.latents import latents_of
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
-from sdpack.pack.fit import fit
 from sdpack.pack.loras import check_loras
-from sdpack.pack.lower_bound import LEAST_PROCESS, least_footprint
-from sdpack.pack.mix import Variant, mixes, placements
+from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprint
+from sdpack.pack.planning.mix import Variant, mixes, placements
 from sdpack.runtime.pipeline import Latents
 
 

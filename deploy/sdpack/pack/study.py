@@ -40,15 +40,15 @@ from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
 from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
 from sdpack.pack.build import buildable, fitting, opened
-from sdpack.pack.fit import Fitted
-from sdpack.pack.footprints import Footprints
-from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.mix_evaluator import MixEvaluator
-from sdpack.pack.propose import Proposals
+from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.recording import Roster, keep
 from sdpack.pack.request import BuildRequest, check
-from sdpack.pack.selection import Selection, SelectionResult
-from sdpack.pack.variant_builder import VariantBuilder
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection, SelectionResult
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.progress import Say
 from sdpack.store.artifacts import explain_io, unfinished_name
 

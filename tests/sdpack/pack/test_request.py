@@ -10,8 +10,8 @@ from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import InfeasibleError
 from sdpack.memory.predict import Footprint
-from sdpack.pack.lower_bound import LEAST_SCRATCH, least_footprint
-from sdpack.pack.mix import Variant
+from sdpack.pack.planning.lower_bound import LEAST_SCRATCH, least_footprint
+from sdpack.pack.planning.mix import Variant
 from sdpack.pack.request import BuildRequest, check
 
 

@@ -15,10 +15,10 @@ from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, StoreError
 from sdpack.evaluate.rules import Fate, Outcome, Rules, Standing
 from sdpack.memory.predict import Footprint, Peak
-from sdpack.pack.fit import Fitted
-from sdpack.pack.mix import Mix, Variant
-from sdpack.pack.screening import ScreeningResult
-from sdpack.pack.selection import SelectionResult
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.selection.screening import ScreeningResult
+from sdpack.pack.selection.selection import SelectionResult
 from sdpack.pack.study import (
     _DENOISER_FIRST,
     _ENCODER_FIRST,

@@ -1,0 +1,1 @@
+"""Mixed precision: which layer of a part is stored how."""

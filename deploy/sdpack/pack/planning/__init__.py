@@ -1,0 +1,1 @@
+"""Which mixes there are, what each needs, and which of them fit."""

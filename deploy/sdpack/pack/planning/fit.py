@@ -1,0 +1,106 @@
+"""Which mixes fit a budget, each in the fastest placement that does; exact, by looking at all.
+
+There are thousands of mixes at most, and a peak is a sum and a maximum: nothing cleverer pays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sdpack.domain.placement import Placement, Role
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
+from sdpack.memory.predict import Footprint, Peak, predicted_peak
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.units import format_bytes
+
+Footprints = Callable[[Variant, Placement], Footprint]
+"""What a variant takes under a placement; called often, so it should remember."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A mix in a placement, and its predicted peak.
+
+    Attributes:
+        size_bytes: what "smaller" means among equals: its peak in the fastest placement, whether
+            that fits or not, unless `fit` is told otherwise. The peak itself will not do, as the
+            same parts take less when they are run more slowly.
+        rank: of the placement; 0 is the fastest.
+    """
+
+    mix: Mix
+    placement: Placement
+    peak: Peak
+    size_bytes: int
+    rank: int
+
+
+def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
+    """The predicted peak of a mix under a placement."""
+    parts: Mapping[Role, Footprint] = {
+        variant.role: footprints(variant, placement) for variant in mix.variants
+    }
+    return predicted_peak(parts, placement.loading, fixed_bytes)
+
+
+def fit(
+    mixes: Iterable[Mix],
+    placements: Sequence[Placement],
+    footprints: Footprints,
+    budget_bytes: int,
+    fixed_bytes: int = 0,
+    size: Callable[[Mix], int | None] = lambda _: None,
+    least: Callable[[Variant], int] = lambda _: 0,
+) -> list[Fitted]:
+    """Every mix that fits, in the first of `placements` in which it does.
+
+    A placement for which the compiler refuses a part is left out.
+
+    Args:
+        size: what "smaller" means among equals; None for the peak in the fastest placement.
+        least: bytes a variant takes at least, whatever the placement. The footprints of a mix with
+            a part that cannot fit even alone, which can mean to compile it, are asked for only
+            where nothing else fits either, to say what would.
+
+    Raises:
+        InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
+    """
+    every = list(mixes)
+    variants = {variant for mix in every for variant in mix.variants}
+    too_large = {variant for variant in variants if least(variant) > budget_bytes}
+    hopeless = {mix for mix in every if not too_large.isdisjoint(mix.variants)}
+    fitting: list[Fitted] = []
+    smallest: Fitted | None = None
+    for mix in sorted(every, key=hopeless.__contains__):
+        if mix in hopeless and fitting:
+            break
+        weight = size(mix)
+        for rank, placement in enumerate(placements):
+            try:
+                peak = peak_of(mix, placement, footprints, fixed_bytes)
+            except UnsupportedGraphError:
+                continue
+            weight = peak.bytes if weight is None else weight
+            fitted = Fitted(mix, placement, peak, weight, rank)
+            if fitted.peak.bytes <= budget_bytes:
+                fitting.append(fitted)
+                break
+            if smallest is None or fitted.peak.bytes < smallest.peak.bytes:
+                smallest = fitted
+    if not fitting:
+        raise infeasible(smallest, budget_bytes)
+    return fitting
+
+
+def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:
+    """The refusal of a budget that is smaller than the smallest mix."""
+    if smallest is None:
+        return InfeasibleError("there are no mixes to choose from; check the catalog", 0)
+    needed = smallest.peak.bytes
+    return InfeasibleError(
+        f"nothing fits into {format_bytes(budget_bytes)}: the smallest mix, {smallest.mix} "
+        f"({smallest.placement}), needs {format_bytes(needed)} ({smallest.peak.words()}); give "
+        f"at least --memory {-(-needed // 2**10)}KiB",
+        needed,
+    )

@@ -1,0 +1,1 @@
+"""One ONNX graph, quantized on its own."""

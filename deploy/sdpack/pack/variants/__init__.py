@@ -1,0 +1,1 @@
+"""From a checkpoint to its graphs in each precision, and to engines."""

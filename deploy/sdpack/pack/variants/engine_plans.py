@@ -1,0 +1,115 @@
+"""TensorRT plans of one build's graphs: each compiled once, several side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdpack.domain.placement import Placement
+from sdpack.engines import tensorrt_builder
+from sdpack.engines.detect import memory_bytes
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
+from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.variants.shapes import Piece
+from sdpack.pack.variants.source_graphs import REVISION, SourceGraphs, versions, words
+from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.store.artifacts import Artifact, digest
+
+MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
+COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
+
+
+@dataclass
+class EnginePlans:
+    """Compiles graphs for the target, and remembers those it does not take."""
+
+    sources: SourceGraphs
+    _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
+
+    def target(self, variant: Variant) -> dict[str, Any]:
+        """What a plan of a variant depends on besides its graph and its shapes."""
+        return {
+            "precision": variant.precision,
+            "layers": {name: str(scheme) for name, scheme in variant.schemes},
+            "tools": versions(("tensorrt_rtx_cu13",)),
+            "compute_capability": self.sources.profile.sm,
+            "revision": REVISION,
+        }
+
+    def failure(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
+        """Why a graph does not compile, whole; None if it does. Tried once."""
+        if graph.content not in self._failed:
+            try:
+                (whole,) = self.sources.shapes.pieces(variant, Placement(), None)
+                self._compiled(variant, graph, whole)
+            except UnsupportedGraphError as error:
+                self._failed[graph.content] = error
+        return self._failed.get(graph.content)
+
+    def failures(
+        self,
+        graphs: Sequence[tuple[Variant, Artifact]],
+        done: Callable[[int], None] = lambda _: None,
+    ) -> list[UnsupportedGraphError | None]:
+        """`failure` of each, as many at a time as the machine takes.
+
+        Args:
+            done: told how many are.
+        """
+        with ThreadPoolExecutor(self._at_once) as pool:
+            running = [pool.submit(self.failure, *pair) for pair in graphs]
+            try:
+                results = []
+                for number, job in enumerate(running, 1):
+                    results.append(job.result())
+                    done(number)
+                return results
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def artifact(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
+        """The plan of a piece of a graph.
+
+        Raises:
+            UnsupportedGraphError: the compiler does not take it; tried once.
+        """
+        ranges = {name: asdict(given) for name, given in piece.ranges.items()}
+        key = digest({"graph": graph.content, "file": piece.file, "ranges": ranges})
+        if key not in self._failed:
+            try:
+                return self._compiled(variant, graph, piece)
+            except UnsupportedGraphError as error:
+                self._failed[key] = error
+        raise self._failed[key]
+
+    @property
+    def _at_once(self) -> int:
+        """How many compilers may be at work at once: each holds its graph more than once."""
+        share = memory_bytes() // MEMORY_SHARE // (COMPILER_COPIES * self.sources.largest_bytes)
+        return max(1, min(len(os.sched_getaffinity(0)), share))
+
+    def _compiled(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
+        sources, profile = self.sources, self.sources.profile
+        package = TENSORRT_PACKAGES[profile.runtime]
+        inputs = {
+            "graph": graph.content,
+            "shapes": {name: asdict(given) for name, given in piece.ranges.items()},
+            **self.target(variant),
+        }
+        form = ""
+        if piece.file != MODEL_FILE:
+            inputs["piece"] = piece.file
+            form = f" ({Path(piece.file).stem})"
+
+        def build(folder: Path) -> None:
+            sources.say(f"building {words(variant)}{form} for {profile.sm}")
+            sources.make_room(variant)
+            path = graph.path(piece.file)
+            tensorrt_builder.build(package, path, folder, piece.ranges, profile.sm)
+
+        return sources.store.make("plan", inputs, build)

@@ -1,0 +1,43 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sdpack.domain.precision import Precision
+from sdpack.pack.mixed.choices import Choices
+from sdpack.pack.mixed.propose import Proposals
+
+LEAST = 1000
+
+
+def tried(
+    monkeypatch: pytest.MonkeyPatch, precisions: list[Precision], is_large: bool, budget: int
+) -> list[bool]:
+    """Of each set of parts that is tried, whether with shared choices alone."""
+    seen: list[bool] = []
+
+    def proposed(_: Proposals, __: Any, choices: Choices) -> None:
+        seen.append(choices.shared)
+
+    monkeypatch.setattr(Proposals, "_widest", lambda _: [("widest", LEAST)])
+    monkeypatch.setattr(Proposals, "_proposed", proposed)
+    request = SimpleNamespace(is_large=is_large, precisions=precisions)
+    footprints: Any = SimpleNamespace(builder=SimpleNamespace(request=request))
+    assert list(Proposals(footprints, [], budget).mixes()) == []
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("is_large", "budget", "shared"),
+    [(True, 5 * LEAST // 4, True), (True, 5 * LEAST // 4 - 1, False), (False, 9 * LEAST, False)],
+)
+def test_wider_blocks_of_large_pictures_wait_for_a_tight_budget(
+    monkeypatch: pytest.MonkeyPatch, is_large: bool, budget: int, shared: bool
+) -> None:
+    precisions = [Precision.FP16, Precision.W4]
+    assert tried(monkeypatch, precisions, is_large, budget) == [shared]
+
+
+def test_nothing_is_tried_where_no_layer_may_be_stored_in_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert tried(monkeypatch, [Precision.FP32, Precision.FP16], False, LEAST) == []

@@ -1,0 +1,169 @@
+"""The packer against brute force, on random instances."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.documents.bundle import NEEDED
+from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.precision import Precision
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
+from sdpack.memory.predict import Footprint
+from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.units import parse_bytes
+
+PLACEMENTS = [
+    Placement(loading, guidance, tile)
+    for loading in Loading
+    for tile in (None, 32)
+    for guidance in Guidance
+]
+sizes = st.integers(0, 1000)
+
+
+# Those every pipeline has, and the text encoders some have besides.
+ROLES = (*NEEDED, Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3)
+
+
+@st.composite
+def instances(draw: st.DrawFn) -> tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]]:
+    variants = {
+        role: [
+            Variant(role, name, precision)
+            for name in "ab"[: draw(st.integers(1, 2))]
+            for precision in (Precision.FP16, Precision.W4)
+        ]
+        for role in ROLES[: draw(st.integers(3, 5))]
+    }
+    footprints = {
+        (variant, placement): Footprint(draw(sizes), draw(sizes), draw(st.integers(0, 50)))
+        for found in variants.values()
+        for variant in found
+        for placement in PLACEMENTS
+    }
+    return [Mix.of(*parts) for parts in product(*variants.values())], footprints
+
+
+def brute_peak(
+    mix: Mix, placement: Placement, footprints: dict[tuple[Variant, Placement], Footprint]
+) -> int:
+    """The peak as it would happen, moment by moment."""
+    request = [footprints[variant, placement] for variant in mix.variants]
+    if placement.loading is Loading.RESIDENT:
+        return sum(f.weight_bytes for f in request) + max(f.activation_bytes for f in request)
+    return max(
+        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in request[:place])
+        for place, now in enumerate(request)
+    )
+
+
+@given(instances(), st.integers(0, 4000), st.integers(0, 200))
+def test_the_packer_agrees_with_brute_force(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]],
+    budget: int,
+    fixed: int,
+) -> None:
+    mixes, footprints = instance
+    peaks = {
+        (mix, placement): brute_peak(mix, placement, footprints) + fixed
+        for mix in mixes
+        for placement in PLACEMENTS
+    }
+    wanted = {}
+    for mix in mixes:
+        fitting = [p for p in PLACEMENTS if peaks[mix, p] <= budget]
+        if fitting:
+            wanted[mix] = (fitting[0], peaks[mix, fitting[0]])
+    try:
+        found = fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], budget, fixed)
+    except InfeasibleError as error:
+        found, smallest = [], error.smallest_bytes
+    else:
+        smallest = min(peaks.values())
+    assert {f.mix: (f.placement, f.peak.bytes) for f in found} == wanted
+    assert all(f.size_bytes == peaks[f.mix, PLACEMENTS[0]] for f in found)
+    assert smallest == min(peaks.values())
+
+
+@given(instances(), st.integers(0, 4000), st.integers(0, 2000))
+def test_a_larger_budget_never_loses_a_mix(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int, more: int
+) -> None:
+    mixes, footprints = instance
+
+    def fitting(limit: int) -> set[Mix]:
+        try:
+            return {f.mix for f in fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], limit)}
+        except InfeasibleError:
+            return set()
+
+    assert fitting(budget) <= fitting(budget + more)
+
+
+@given(instances(), st.integers(0, 3000))
+def test_what_cannot_fit_is_not_asked_for_and_nothing_else_changes(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int
+) -> None:
+    mixes, footprints = instance
+    asked: set[Variant] = set()
+
+    def least(variant: Variant) -> int:
+        return min(footprints[variant, placement].weight_bytes for placement in PLACEMENTS)
+
+    def of(variant: Variant, placement: Placement) -> Footprint:
+        asked.add(variant)
+        return footprints[variant, placement]
+
+    def found(of: Any, **more: Any) -> list[Fitted] | int:
+        try:
+            return fit(mixes, PLACEMENTS, of, budget, **more)
+        except InfeasibleError as refusal:
+            return refusal.smallest_bytes
+
+    wanted = found(lambda v, p: footprints[v, p])
+    assert found(of, least=least) == wanted
+    if not isinstance(wanted, int):
+        hopeful = [m for m in mixes if all(least(v) <= budget for v in m.variants)]
+        assert asked == {variant for mix in hopeful for variant in mix.variants}
+
+
+def test_a_placement_the_compiler_refuses_is_left_out() -> None:
+    mix = Mix.of(*(Variant(role, "a", Precision.W4) for role in NEEDED))
+    slow = Placement(guidance=Guidance.SEQUENTIAL)
+
+    def footprints(variant: Variant, placement: Placement) -> Footprint:
+        if variant.role is Role.DENOISER and placement == Placement():
+            raise UnsupportedGraphError("not so")
+        return Footprint(10, 1)
+
+    (found,) = fit([mix], [Placement(), slow], footprints, 100)
+    assert found.placement == slow
+    with pytest.raises(InfeasibleError, match="no mixes"):
+        fit([mix], [Placement()], footprints, 100)
+
+
+def test_the_refusal_names_a_budget_that_works() -> None:
+    parts = [Variant(role, "a", Precision.W4) for role in NEEDED]
+    mix = Mix.of(*parts)
+
+    def footprints(variant: Variant, _: Placement) -> Footprint:
+        return Footprint(1_000_001, 500_000 if variant.role is Role.DENOISER else 0)
+
+    with pytest.raises(InfeasibleError, match="nothing fits into 1 B") as caught:
+        fit([mix], [Placement()], footprints, 1)
+    said = str(caught.value)
+    assert "denoiser 976.6 KiB" in said
+    assert "scratch of the denoiser 488.3 KiB" in said
+    suggested = parse_bytes(said.rpartition("--memory ")[2])
+    assert suggested >= caught.value.smallest_bytes == 3 * 1_000_001 + 500_000
+    assert len(fit([mix], [Placement()], footprints, suggested)) == 1
+
+
+def test_no_mixes_at_all_is_refused() -> None:
+    with pytest.raises(InfeasibleError, match="no mixes"):
+        fit([], PLACEMENTS, lambda v, p: Footprint(0, 0), 100)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pytest
+from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision, Runtime
+from sdpack.errors import UnsupportedGraphError
+from sdpack.memory.liveness import passed_bytes
+from sdpack.memory.predict import Footprint
+from sdpack.pack.planning.footprints import (
+    CUDA_SESSION_BYTES,
+    CUDA_TIMES_LIVE,
+    Footprints,
+    graph_footprint,
+    one_after_the_other,
+)
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.variants.shapes import Piece
+
+from tests.sdpack.graphs import convolution, linear, saved
+
+if TYPE_CHECKING:
+    from sdpack.pack.variants.variant_builder import VariantBuilder
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_graph_s_weights_and_live_tensors_are_counted() -> None:
+    weight = RNG.standard_normal((64, 32)).astype(np.float32)
+    found = graph_footprint(linear(weight), {"x": (8, 64)})
+    assert found.weight_bytes == weight.nbytes
+    assert found.activation_bytes == 4 * 8 * (64 + 32)
+
+
+def test_activations_follow_the_shapes_given() -> None:
+    weight = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    small, large = (
+        graph_footprint(convolution(weight), {"x": (1, 3, side, side)}) for side in (8, 16)
+    )
+    assert large.weight_bytes == small.weight_bytes
+    assert large.activation_bytes == 4 * small.activation_bytes
+
+
+def test_inputs_and_outputs_are_counted_at_their_largest() -> None:
+    weight = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    found = passed_bytes(convolution(weight), {"N": 2, "H": 16, "W": 4})
+    assert found == 4 * 2 * (3 + 8) * 16 * 4
+
+
+def test_pieces_of_a_part_are_loaded_together_and_run_in_turn() -> None:
+    assert one_after_the_other([Footprint(3, 10), Footprint(4, 7)]) == Footprint(7, 10)
+    own = [Footprint(3, 10, session_bytes=2), Footprint(4, 7, session_bytes=2)]
+    assert one_after_the_other(own) == Footprint(7, 10, session_bytes=4)
+
+
+@pytest.mark.parametrize("runtime", [Runtime.TENSORRT, Runtime.ONNXRUNTIME_CUDA])
+def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    weight = RNG.standard_normal((64, 32)).astype(np.float32)
+    path = saved(linear(weight), tmp_path)
+    builder = SimpleNamespace(
+        profile=SimpleNamespace(runtime=runtime),
+        pieces=lambda *_: [Piece("model.onnx", {}, {"x": (8, 64)})],
+        made=lambda _: SimpleNamespace(artifact=SimpleNamespace(path=lambda _: path)),
+    )
+    variant = Variant(Role.TEXT_ENCODER, "e", Precision.FP16)
+    found = Footprints(cast("VariantBuilder", builder)).of(variant, Placement())
+    live = 4 * 8 * (64 + 32)
+    assert found == (
+        Footprint(weight.nbytes, live)
+        if runtime is Runtime.TENSORRT
+        else Footprint(weight.nbytes, CUDA_TIMES_LIVE * live, session_bytes=CUDA_SESSION_BYTES)
+    )
+
+
+class Refusing:
+    """A builder whose compiler refuses everything, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.profile = find_profile("4gb-gpu")
+
+    def pieces(self, *_: object) -> list[Piece]:
+        return [Piece("model.onnx", {}, {})]
+
+    def plan(self, *_: object) -> None:
+        self.asked += 1
+        raise UnsupportedGraphError("not so")
+
+
+def test_a_refusal_is_asked_for_once() -> None:
+    builder = Refusing()
+    footprints = Footprints(cast("VariantBuilder", builder))
+    for _ in range(3):
+        with pytest.raises(UnsupportedGraphError, match="not so"):
+            footprints.of(Variant(Role.DENOISER, "d", Precision.W4), Placement())
+    assert builder.asked == 1

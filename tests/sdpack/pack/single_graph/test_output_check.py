@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from sdpack.domain.precision import Precision, Runtime
+from sdpack.errors import QuantizationError
+from sdpack.pack.single_graph.output_check import Written, check_wanted
+from sdpack.quantize.half import to_half
+from sdpack.rewrite.onnx_file import read
+
+from tests.sdpack.graphs import convolution, linear, saved
+
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.standard_normal((64, 48)).astype(np.float32)
+X = RNG.standard_normal((8, 64)).astype(np.float32)
+
+
+def written(
+    made: Path, source: Path, runtime: str = "tensorrt-rtx", words: str = "fp16"
+) -> Written:
+    return Written(made, source, words, Precision(words), Runtime(runtime))
+
+
+def mistyped(folder: Path) -> Path:
+    """A graph that says it gives out fp16 and gives out fp32: valid to ONNX's checker."""
+    path = saved(linear(WEIGHT), folder)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    return path
+
+
+def test_a_graph_that_cannot_be_loaded_is_refused_without_the_place_it_lies_in(
+    tmp_path: Path,
+) -> None:
+    source, made = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "made")
+    with pytest.raises(QuantizationError, match="as fp16 makes a graph that ONNX Runtime") as said:
+        written(made, source).check_runs()
+    assert str(made) not in str(said.value)
+    assert str(source) in str(said.value)
+
+
+def test_a_graph_that_does_not_run_where_its_source_does_is_refused(tmp_path: Path) -> None:
+    source = saved(linear(WEIGHT), tmp_path / "whole")
+    made = saved(linear(WEIGHT[:40].copy()), tmp_path / "made")  # it takes 40 numbers, not 64
+    with pytest.raises(QuantizationError, match=r"refuses: model\.onnx failed to run"):
+        written(made, source).check_runs()
+
+
+def test_a_source_that_takes_no_random_inputs_is_only_loaded(tmp_path: Path) -> None:
+    """Its rows are reshaped to three, whatever number is guessed for N."""
+    model = linear(WEIGHT)
+    (last,) = model.graph
+    shape = ir.Value(name="shape", const_value=ir.tensor(np.array([3, 48])))
+    model.graph.register_initializer(shape)
+    three = ir.node("Reshape", [last.outputs[0], shape], name="three")
+    three.outputs[0].name, three.outputs[0].dtype = "z", ir.DataType.FLOAT
+    three.outputs[0].shape = ir.Shape([3, 48])
+    model.graph.append(three)
+    model.graph.outputs[0] = three.outputs[0]
+    source = saved(model, tmp_path)
+    written(source, source).check_runs()
+
+
+def test_bf16_convolutions_of_an_older_opset_are_not_written_for_onnx_runtime(
+    tmp_path: Path,
+) -> None:
+    """Conv takes bf16 from opset 22 on; TensorRT takes it in any."""
+    kernel = RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)
+    source = saved(convolution(kernel), tmp_path / "whole")
+    model = read(source)
+    to_half(model, dtype=ir.DataType.BFLOAT16)
+    made = saved(model, tmp_path / "made")
+    written(made, source, "tensorrt-rtx", "bf16").check_runs()
+    with pytest.raises(QuantizationError, match=r"opset_version=22, or choose --precision fp16"):
+        written(made, source, "onnxruntime-cuda", "bf16").check_runs()
+    model.graph.opset_imports[""] = 22
+    made = saved(model, tmp_path / "newer")
+    written(made, source, "onnxruntime-cuda", "bf16").check_runs()
+
+
+def test_errors_are_shares_of_the_outputs_energy(tmp_path: Path) -> None:
+    source = saved(linear(WEIGHT), tmp_path / "whole")
+    made = saved(linear(WEIGHT * np.float32(1.1)), tmp_path / "made")
+    errors = written(made, source, words="fp32").errors({"y": [X @ WEIGHT]}, [{"x": X}])
+    assert errors["y"] == pytest.approx(0.1**2, rel=1e-3)
+
+
+def test_broken_outputs_of_the_source_are_named_and_counted() -> None:
+    wanted = {"y": [np.array([1.0, np.nan]), np.array([np.inf, np.nan])]}
+    with pytest.raises(
+        QuantizationError, match=r"gives out y .* \(2 NaN and 1 infinite number of 4"
+    ):
+        check_wanted(Path("unet.onnx"), wanted)
