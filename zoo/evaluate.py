@@ -183,7 +183,7 @@ def decoder_psnr(real: Tensor) -> dict[str, Estimate]:
 def measure(
     evaluation: Evaluation, pairs: Sequence[tuple[parts.Size, parts.Size]], console: Console
 ) -> list[QualityRow]:
-    """QualityRow of the real pictures and of every pair on both splits."""
+    """Quality of the real pictures and of every pair on both splits."""
     rows = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing", total=len(EVALUATED) * (len(pairs) + 1))

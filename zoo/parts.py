@@ -2,7 +2,7 @@
 
 parts/tokenizer              PreTrainedTokenizerFast
 parts/text_encoder/{s,m,l}   CLIPTextModel
-parts/bridge/{s,m,l}-{s,m,l} BridgeModule: encoder first, denoiser second
+parts/bridge/{s,m,l}-{s,m,l} bridge: encoder first, denoiser second
 parts/denoiser/{s,m,l}       UNet2DConditionModel
 parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
 parts/scheduler              DPMSolverMultistepScheduler

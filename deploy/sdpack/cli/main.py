@@ -127,7 +127,7 @@ class Stopped(click.ClickException):
 @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
 @click.pass_context
 def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
-    """NonEmptyText-to-image pipelines that fit a device, chosen by measured picture quality."""
+    """Text-to-image pipelines that fit a device, chosen by measured picture quality."""
     if verbose < 2:
         for library in ("TRANSFORMERS", "DIFFUSERS"):  # read when they are imported
             os.environ.setdefault(f"{library}_VERBOSITY", "error")

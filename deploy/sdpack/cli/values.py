@@ -24,7 +24,7 @@ class Finite(click.FloatRange):
 
 
 class NonEmptyText(click.types.StringParamType):
-    """NonEmptyText that is not empty, as that of a variable the shell does not know would be."""
+    """Text that is not empty, as that of a variable the shell does not know would be."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():

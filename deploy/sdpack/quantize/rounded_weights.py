@@ -85,7 +85,7 @@ def fill(
     What is known of a layer's inputs is read and inverted once for all its schemes.
 
     Args:
-        rounded weights: folders, and what is to be written into each.
+        layers_by_folder: folders, and what is to be written into each.
     """
     asked: dict[str, list[tuple[Path, Layer, Scheme]]] = {}
     for folder, chosen in layers_by_folder.items():

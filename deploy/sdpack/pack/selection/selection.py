@@ -50,7 +50,7 @@ class Selection:
     _latencies: dict[int, float] = field(default_factory=dict, init=False)
 
     def run(self) -> SelectionResult:
-        """Screener the mixes if there are many, and race those that are left.
+        """Screen the mixes if there are many, and race those that are left.
 
         A mix that was drawn for the screening, was left out, and still drew better than the winner
         beyond chance, goes into the race after all; what is scored already is not drawn again.
