@@ -460,7 +460,7 @@ def test_a_bundle_that_draws_another_size_than_it_says_does_not_verify(
     path.write_text(json.dumps(values))
     seen = run(work, "verify", str(made))
     assert seen.exit_code == 1
-    assert "made pictures of shape (1, 3, 32, 32), where (1, 3, 64, 64)" in seen.output
+    assert "returned pictures of shape (1, 3, 32, 32) instead of (1, 3, 64, 64)" in seen.output
 
 
 @pytest.mark.parametrize(

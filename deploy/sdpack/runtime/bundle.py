@@ -179,7 +179,7 @@ def request(
     known = sorted({settings.steps, *settings.other_steps})
     if steps is not None and steps not in known:
         raise PromptError(
-            f"{manifest.name} has no table for {steps} steps, but for "
+            f"{manifest.name} has no sampler table for {steps} steps, only for "
             f"{', '.join(map(str, known))}; choose one of these, or build with --steps"
         )
     return Request(

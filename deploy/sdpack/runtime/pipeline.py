@@ -80,10 +80,10 @@ class Request:
     def __post_init__(self) -> None:
         """Raises PromptError for what cannot be drawn."""
         if not self.prompts:
-            raise PromptError("there is no prompt; give at least one")
+            raise PromptError("no prompt was given; give at least one")
         if len(self.prompts) != len(self.seeds):
             raise PromptError(
-                f"{len(self.prompts)} prompts but {len(self.seeds)} seeds; give one seed a prompt"
+                f"{len(self.prompts)} prompts but {len(self.seeds)} seeds; give one seed per prompt"
             )
         wrong = [seed for seed in self.seeds if not 0 <= seed <= LARGEST_SEED]
         if wrong:
@@ -209,8 +209,8 @@ class Pipeline:
         height, width = (self.latents.pixels * side for side in latents.shape[-2:])
         if pictures.shape != (len(latents), COLOURS, height, width):
             raise EngineError(
-                f"the decoder made pictures of shape {pictures.shape}, where "
-                f"{(len(latents), COLOURS, height, width)} was asked for; build the bundle again"
+                f"the decoder returned pictures of shape {pictures.shape} instead of "
+                f"{(len(latents), COLOURS, height, width)}; build the bundle again"
             )
         return pictures
 
@@ -296,11 +296,14 @@ def to_pictures(decoded: Floats) -> Pictures:
     """
     if not np.isfinite(decoded).all():
         raise BrokenPictureError(
-            "a picture has values that are not finite; a part overflows in its precision: "
-            "choose a wider one for it"
+            "a picture has values that are not finite: a part overflows in its precision; "
+            "choose a wider precision for it"
         )
     scaled = np.rint((np.clip(decoded, -1, 1) + 1) * 127.5)
     pictures: Pictures = scaled.transpose(0, 2, 3, 1).astype(np.uint8)
     if any(picture.min() == picture.max() for picture in pictures):
-        raise BrokenPictureError("a picture is one flat colour; a part is broken in its precision")
+        raise BrokenPictureError(
+            "a picture is one flat colour: a part fails in its precision; "
+            "choose a wider precision for it"
+        )
     return pictures

@@ -77,17 +77,21 @@ def read_sampler(path: Path) -> SamplerTable:
     try:
         return _table(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise BundleError(f"{path}: no sampler table ({cause}); build the bundle again") from cause
+        raise BundleError(
+            f"{path} is not a valid sampler table ({cause}); build the bundle again"
+        ) from cause
 
 
 def _table(values: dict[str, Any]) -> SamplerTable:
     if values["schema"] != SCHEMA:
-        raise ValueError(f"schema {values['schema']}, this version reads {SCHEMA}")
+        raise ValueError(f"it has schema {values['schema']}, this version reads {SCHEMA}")
     inputs, samples = (np.array(values[key], np.float64) for key in ("inputs", "samples"))
     timesteps, draws = np.array(values["timesteps"], np.float64), int(values["draws"])
     shape = (len(timesteps), 1 + len(timesteps) + draws)
     if inputs.shape != shape or samples.shape != shape:
-        raise ValueError(f"coefficients of shape {inputs.shape} and {samples.shape}, not {shape}")
+        raise ValueError(
+            f"coefficients have shapes {inputs.shape} and {samples.shape}, not {shape}"
+        )
     if not all(np.isfinite(array).all() for array in (timesteps, inputs, samples)):
         raise ValueError("some of its numbers are not finite")
     return SamplerTable(

@@ -43,7 +43,10 @@ class PromptTokenizer:
             self.length = length or int(config["model_max_length"])
             padding = _content(config.get("pad_token") or config["eos_token"])
         except Exception as cause:  # tokenizers raises bare Exception
-            raise BundleError(f"{folder} holds no usable tokenizer: {cause!r}") from cause
+            raise BundleError(
+                f"{folder} holds no usable tokenizer ({cause!r}); check {TOKENIZER_FILE} and "
+                f"{CONFIG_FILE}"
+            ) from cause
         if not 0 < self.length <= LONGEST:
             raise BundleError(
                 f"{folder / CONFIG_FILE}: model_max_length is {config['model_max_length']:.3g}; "
@@ -57,7 +60,10 @@ class PromptTokenizer:
             self._whole.no_padding()
         number = self._tokenizer.token_to_id(padding)
         if number is None:
-            raise BundleError(f"{folder / TOKENIZER_FILE} has no token {padding!r} to pad with")
+            raise BundleError(
+                f"{folder / TOKENIZER_FILE} has no padding token {padding!r}; add it, or correct "
+                f"pad_token in {CONFIG_FILE}"
+            )
         # It keeps every new word of every prompt, up to some megabytes of them.
         for tokenizer in (self._tokenizer, self._whole):
             resize = None if tokenizer is None else getattr(tokenizer.model, "_resize_cache", None)
@@ -78,7 +84,7 @@ class PromptTokenizer:
         """
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
-                raise PromptError(f"{prompt!r} is no UTF-8; write it in UTF-8")
+                raise PromptError(f"{prompt!r} is not valid UTF-8; write it in UTF-8")
         encoded = self._tokenizer.encode_batch(self._expanded(prompts))
         shape = (len(prompts), self.length)
         ids = np.array([e.ids for e in encoded], np.int64).reshape(shape)

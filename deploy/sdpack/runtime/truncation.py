@@ -29,9 +29,7 @@ class Truncation:
     def __str__(self) -> str:
         """What to tell whoever wrote the prompt."""
         where = f"after {self.read[-SHOWN:]!r}" if self.read else "before its first word"
-        return (
-            f"its end is not read: {self.role.value} takes {self.tokens} tokens and stops {where}"
-        )
+        return f"truncated: {self.role.value} reads {self.tokens} tokens and stops {where}"
 
 
 def truncations(

@@ -37,7 +37,7 @@ def test_each_encoder_stops_where_its_own_tokens_end() -> None:
 
 def test_it_is_told_where_reading_stops() -> None:
     told = str(Truncation(Role.TEXT_ENCODER, 77, "a " * 50 + "red heart"))
-    assert told.startswith("its end is not read: text_encoder takes 77 tokens and stops after ")
+    assert told.startswith("truncated: text_encoder reads 77 tokens and stops after ")
     assert told.endswith("red heart'")
     assert len(told) < 120
     assert "before its first word" in str(Truncation(Role.TEXT_ENCODER, 2, ""))
