@@ -151,7 +151,7 @@ def load(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider = PROVIDERS[runtime]
     missing = (
-        f"{path}: {provider} is not to be had here; `sdpack doctor` says what is missing and "
+        f"{path}: {provider} is not available here; `sdpack doctor` says what is missing and "
         "how to get it"
     )
     if not offers(runtime):

@@ -121,7 +121,9 @@ def build(
             env={**{name: os.environ[name] for name in KEPT if name in os.environ}, **SEEDED},
         )
     except subprocess.TimeoutExpired as cause:
-        raise EngineError(f"{onnx}: {package} took longer than {TIMEOUT_S} s") from cause
+        raise EngineError(
+            f"{onnx}: {package} took longer than {TIMEOUT_S} s to build it"
+        ) from cause
     finally:
         source.unlink()
     if done.returncode == -signal.SIGINT:
@@ -142,7 +144,7 @@ def read_plan(folder: Path) -> Plan:
         facts = json.loads((folder / FACTS_FILE).read_text())
         return Plan(folder / PLAN_FILE, **facts)
     except (OSError, ValueError, TypeError) as cause:
-        raise EngineError(f"{folder} holds no plan ({cause}); build it again") from cause
+        raise EngineError(f"{folder} holds no valid plan ({cause}); build it again") from cause
 
 
 def _target(request: _Request) -> str:
@@ -151,7 +153,7 @@ def _target(request: _Request) -> str:
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f"ended with status {done.returncode} and no word"
+    return lines[-1] if lines else f"ended with status {done.returncode} and no message"
 
 
 def _build_here(request: _Request, folder: Path) -> None:
@@ -163,18 +165,23 @@ def _build_here(request: _Request, folder: Path) -> None:
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(request.onnx):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        _refuse("does not parse: " + (reasons[0].splitlines()[0] if reasons else "no reason"))
+        _refuse(
+            "cannot parse the graph: "
+            + (reasons[0].splitlines()[0] if reasons else "no reason given")
+        )
     config = builder.create_builder_config()
     if request.compute_capability:
         config.num_compute_capabilities = 1
         capability = getattr(trt.ComputeCapability, request.compute_capability, None)
         if capability is None:
-            sys.exit(f"this version knows no {request.compute_capability}")
+            sys.exit(f"this version does not support {request.compute_capability}")
         config.set_compute_capability(capability, 0)
     config.add_optimization_profile(_profile(builder, network, request.inputs))
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        _refuse("does not build: " + (log.serious[0] if log.serious else "no reason given"))
+        _refuse(
+            "cannot build the engine: " + (log.serious[0] if log.serious else "no reason given")
+        )
     (folder / PLAN_FILE).write_bytes(plan)
     facts = {
         "package": request.package,
@@ -198,7 +205,7 @@ def _profile(builder: Any, network: Any, inputs: Mapping[str, Any]) -> Any:
             continue
         given = inputs.get(tensor.name)
         if given is None:
-            sys.exit(f"the input {tensor.name} has dynamic sizes and no range was given")
+            sys.exit(f"the input {tensor.name} has dynamic sizes, but no range was given")
         profile.set_shape(tensor.name, given["smallest"], given["best"], given["largest"])
     return profile
 

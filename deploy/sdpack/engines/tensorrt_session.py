@@ -32,7 +32,7 @@ class TensorRTSession:
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self._context = engine.create_execution_context(strategy)
         if self._context is None:
-            raise EngineError(f"{path}: no execution context; the GPU's memory may be full")
+            raise EngineError(f"{path}: cannot create an execution context; free GPU memory")
         self._stream = self._gpu.call("cudaStreamCreate")
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -51,7 +51,7 @@ class TensorRTSession:
             for name, array in given.items():
                 self._gpu.upload(array, self._context.get_tensor_address(name), self._stream)
             if not self._context.execute_async_v3(self._stream):
-                raise EngineError(f"{self.path} failed to run; the log has the reason")
+                raise EngineError(f"{self.path} failed to run; see the log for the reason")
             for name, array in outputs.items():
                 self._gpu.download(self._context.get_tensor_address(name), array, self._stream)
             self._gpu.call("cudaStreamSynchronize", self._stream)
@@ -154,8 +154,8 @@ def load(package: str, path: Path) -> TensorRTSession:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{path} cannot be loaded: it is damaged, or was built for another GPU or another "
-            f"version than {package} {trt.__version__}; build it again for this one"
+            f"{path} cannot be loaded: it is damaged, or was built for another GPU or for "
+            f"another version than {package} {trt.__version__}; build it again on this device"
         )
     return TensorRTSession(path, engine, trt, cuda)
 

@@ -79,7 +79,7 @@ def test_no_silent_fallback_to_the_cpu(tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine's ONNX Runtime has the CUDA provider")
     path = saved(linear(np.eye(4, dtype=np.float32)), tmp_path)
-    with pytest.raises(EngineError, match="CUDAExecutionProvider is not to be had"):
+    with pytest.raises(EngineError, match="CUDAExecutionProvider is not available"):
         load(path, Runtime.ONNXRUNTIME_CUDA)
 
 
