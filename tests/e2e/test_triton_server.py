@@ -58,7 +58,7 @@ def installed() -> Path:
     """The folder of the server that the wheel brought."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("the wheel that brings a Triton server is not to be had on this platform")
+        pytest.skip("the wheel that brings a Triton server is not available on this platform")
     return Path(spec.submodule_search_locations[0]) / "tritonserver"
 
 
@@ -112,7 +112,7 @@ def older_numpy(folder: Path) -> Path:
     words = ["install", "-q", "--only-binary", ":all:", "--no-deps", "--target", str(packages)]
     done = subprocess.run([sys.executable, "-m", "pip", *words, NUMPY])
     if done.returncode != 0:
-        pytest.skip(f"{NUMPY} is not to be had for this Python")
+        pytest.skip(f"{NUMPY} is not available for this Python")
     return folder
 
 

@@ -27,7 +27,7 @@ def parse_origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.strip().lower().removesuffix("/"))
     if match is None or match[2] == "*":
         raise InputError(
-            f"--cors-origin {text!r} is not a web origin; write scheme and host of one, such as "
+            f"--cors-origin {text!r} is not a web origin; write its scheme and host, such as "
             "https://app.example or http://localhost:3000"
         )
     scheme, host, port = match.groups()
@@ -59,8 +59,7 @@ def parse_root_path(text: str) -> str:
     prefix = trimmed if trimmed.startswith("/") or not trimmed else f"/{trimmed}"
     if prefix and PREFIX.fullmatch(prefix) is None:
         raise InputError(
-            f"--root-path {text!r} is not a path; write the prefix clients ask under, such as "
-            "/images"
+            f"--root-path {text!r} is not a path; write the prefix clients use, such as /images"
         )
     return prefix
 
@@ -80,6 +79,6 @@ def parse_proxies(text: str) -> tuple[str, ...]:
         except ValueError as cause:
             raise InputError(
                 f"--forwarded-allow-ips {name!r} is neither an address nor a network ({cause}); "
-                "write some such as 10.0.0.7 or 10.0.0.0/8, separated by commas, or *"
+                "write some, such as 10.0.0.7 or 10.0.0.0/8, separated by commas, or *"
             ) from cause
     return names

@@ -23,14 +23,14 @@ GONE = 499  # the client has left; nobody reads the answer
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": words}
     for status, words in (
-        (400, "The request is wrong"),
-        (401, "A key is needed"),
-        (404, "There is no such thing"),
+        (400, "The request is not valid"),
+        (401, "An API key is required"),
+        (404, "Not found"),
         (413, "The request is too large"),
         (429, "The queue is full"),
-        (500, "It could not be drawn"),
-        (503, "Not ready, or ending"),
-        (504, "It took too long"),
+        (500, "The pictures could not be drawn"),
+        (503, "Not ready, or shutting down"),
+        (504, "The request timed out"),
     )
 }
 
@@ -71,7 +71,7 @@ def said(error: Exception) -> tuple[int, ErrorData]:
             return GONE, ErrorData(message=message, type="server_error", code="gone")
         case SdpackError():
             return 500, ErrorData(message=message, type="server_error", code="failed")
-    return 500, ErrorData(message="the server failed; its log says how", type="server_error")
+    return 500, ErrorData(message="the server failed; see its log", type="server_error")
 
 
 def _wrong(message: str, param: str | None = None, code: str | None = None) -> ErrorData:

@@ -179,7 +179,7 @@ def _end(service: Service, drawing: asyncio.Task[None], failed: Callable[[], Non
     if drawing.cancelled():
         return
     error = drawing.exception()
-    log.error("%s cannot be served any more", service.name, exc_info=error)
+    log.error("%s can no longer be served", service.name, exc_info=error)
     service.failed = error if isinstance(error, SdpackError) else EngineError(str(error))
     failed()
 

@@ -105,7 +105,7 @@ class Connection(H11Protocol):
                 break
             held = waiting.pop(one)
             one.transport.abort()
-            log.warning("a client that did not read its answer, %d bytes, was cut off", held)
+            log.warning("a client did not read its response, %d bytes, and was disconnected", held)
 
     def resume_writing(self) -> None:
         """Called by the transport when it was read."""

@@ -24,7 +24,7 @@ def reason() -> str | None:
         answer = connection.getresponse()
         words = answer.read(1000).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        return f"nothing answers at port {port}: {error}"
+        return f"no answer on port {port}: {error}"
     finally:
         connection.close()
     return None if answer.status == 200 else words

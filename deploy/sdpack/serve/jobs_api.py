@@ -61,7 +61,7 @@ def job_routes(service: Service) -> APIRouter:
 def _found(service: Service, name: str) -> Job:
     job = service.jobs.find(name)
     if job is None:
-        raise NotFoundError("there is no such job, or it ended too long ago")
+        raise NotFoundError("there is no such job, or it has expired")
     return job
 
 

@@ -31,13 +31,13 @@ class Metrics:
         )
         self._batch = Histogram(
             "sdpack_batch_size",
-            "Pictures drawn together.",
+            "Pictures per batch.",
             buckets=tuple(range(1, batch + 1)),
             registry=self._registry,
         )
         self._stages = Histogram(
             "sdpack_stage_seconds",
-            "Seconds of a stage: in the queue and writing a picture each, the others a batch.",
+            "Seconds per stage: queue and write per picture, the others per batch.",
             ["stage"],
             buckets=SECONDS,
             registry=self._registry,
@@ -45,7 +45,7 @@ class Metrics:
         self._images = Counter("sdpack_images", "Pictures drawn.", registry=self._registry)
         self._failures = Counter(
             "sdpack_failures",
-            "Pictures accepted and not drawn, by what stood in the way.",
+            "Pictures accepted but not drawn, by reason.",
             ["reason"],
             registry=self._registry,
         )
@@ -53,11 +53,11 @@ class Metrics:
             "sdpack_responses", "Responses, by status.", ["status"], registry=self._registry
         )
         self._ready = Gauge(
-            "sdpack_ready", "1 once the engines are loaded and draw.", registry=self._registry
+            "sdpack_ready", "1 when the engines are loaded and work.", registry=self._registry
         )
         memory = Gauge(
             "sdpack_memory_bytes",
-            "Memory in use: of the host by the server, of its GPU by all that run there.",
+            "Memory in use: of the host by this server, of its GPU by all processes.",
             ["of"],
             registry=self._registry,
         )
@@ -66,7 +66,7 @@ class Metrics:
             memory.labels("device").set_function(device_bytes)
         budget = Gauge(
             "sdpack_memory_budget_bytes",
-            "What the bundle was built to stay within, of its device's memory.",
+            "The memory budget the bundle was built for.",
             registry=self._registry,
         )
         budget.set(budget_bytes)

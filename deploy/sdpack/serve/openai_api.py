@@ -80,12 +80,12 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
         """A picture of a job that was drawn."""
         found = service.jobs.find(job)
         if found is None or not 0 <= number < len(found.pictures):
-            raise NotFoundError("there is no such picture, or it was not fetched in time")
+            raise NotFoundError("there is no such picture, or it has expired")
         file = found.pictures[number].encoded
         if file is None and found.status.ended:
-            raise NotFoundError(f"the job of this picture was not finished: {found.status.value}")
+            raise NotFoundError(f"the job of this picture did not finish: {found.status.value}")
         if file is None:
-            raise NotFoundError("this picture is not drawn yet")
+            raise NotFoundError("this picture is not finished yet")
         found.pictures[number].fetched = True
         return Response(file, media_type=found.asked.format.encoding.media_type, headers=policy)
 
@@ -127,7 +127,7 @@ def see_that_it_is_served(service: Service, name: str) -> None:
         shown = name[:80]
         known = ", ".join(map(repr, service.names))
         raise NotFoundError(
-            f"there is no model {shown!r} here, only {known}; leave `model` out, or start the "
+            f"there is no model {shown!r} here, only {known}; omit `model`, or start the "
             "server with --model-alias to accept another name",
             "model_not_found",
         )

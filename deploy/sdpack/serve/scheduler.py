@@ -45,7 +45,7 @@ class BusyError(SdpackError):
     """
 
     def __init__(self, what: str, retry_s: int) -> None:
-        super().__init__(f"{what}; ask again in {retry_s} s")
+        super().__init__(f"{what}; try again in {retry_s} s")
         self.retry_s = retry_s
 
 
@@ -53,14 +53,14 @@ class FailedError(SdpackError):
     """Drawing failed in a way nobody foresaw."""
 
     def __init__(self) -> None:
-        super().__init__("the pictures could not be drawn; the server's log says why")
+        super().__init__("the pictures could not be drawn; see the server's log")
 
 
 class EndingError(SdpackError):
     """The server is ending and takes nothing new."""
 
     def __init__(self) -> None:
-        super().__init__("the server is ending and takes no more work; ask another")
+        super().__init__("the server is shutting down and accepts no more requests; use another")
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Scheduler:
             raise EndingError
         if self.depth + asked.count > self.limits.queue:
             retry = max(1, math.ceil(self.depth * self._per_picture_s))
-            full = f"{self.depth} pictures are waiting and the queue holds {self.limits.queue}"
+            full = f"{self.depth} pictures are waiting; the queue holds {self.limits.queue}"
             raise BusyError(full, retry)
         job = Job(asked)
         self._waiting.extend(job.pictures)
@@ -141,10 +141,10 @@ class Scheduler:
         self._end(job, Status.CANCELLED)
 
     def _time_out(self, job: Job) -> None:
-        what = "waited" if job.status is Status.QUEUED else "was drawn"
+        what = "waited" if job.status is Status.QUEUED else "ran"
         error = TimedOutError(
             f"the request {what} for {self.limits.timeout_s:g} s, the longest this server allows; "
-            "ask for fewer pictures or steps, or later"
+            "ask for fewer pictures or steps, or try again later"
         )
         self._end(job, Status.FAILED, error)
 
@@ -229,7 +229,7 @@ class Scheduler:
         def stepped(made: int, of: int) -> None:
             """On the thread that draws."""
             if not batch.is_wanted:
-                raise AbandonedError("nobody waits for these pictures any more")
+                raise AbandonedError("no client is waiting for these pictures any more")
             loop.call_soon_threadsafe(self._stepped, pictures, made, of)
 
         kind = pictures[0].job.asked.kind
@@ -268,7 +268,7 @@ class Scheduler:
                 self._end(job, Status.FAILED, FailedError())
             self._drawing = None
             self._idle.set()
-            raise EngineError(f"nothing can be drawn any more: {error}") from error
+            raise EngineError(f"pictures can no longer be drawn: {error}") from error
         self._failures = 0
 
     def _stepped(self, pictures: Sequence[RequestedPicture], made: int, of: int) -> None:

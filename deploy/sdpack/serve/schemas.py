@@ -10,8 +10,8 @@ from sdpack.runtime.pictures import Encoding
 from sdpack.serve.request_model import RequestModel, or_say
 
 MOST = 10_000  # of anything that is counted
-UNUSED = "Accepted for OpenAI's clients; it changes nothing."
-WARNINGS = "Of a prompt or negative prompt that is longer than what a text encoder reads."
+UNUSED = "Accepted for OpenAI's clients; has no effect."
+WARNINGS = "Prompts and negative prompts that a text encoder truncates."
 
 
 def _is_text(text: str) -> str:
@@ -36,15 +36,19 @@ class PicturesRequest(RequestModel):
     model: PromptText | None = Field(
         None, description="The bundle's name or an alias; see /v1/models."
     )
-    n: int | None = Field(1, ge=1, le=MOST, description="Pictures; number i starts from seed + i.")
+    n: int | None = Field(
+        1, ge=1, le=MOST, description="Number of pictures; picture i uses seed + i."
+    )
     size: PromptText | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
     output_compression: int | None = Field(
         None, ge=0, le=100, description="Quality of jpeg and webp; png takes only 100."
     )
     user: PromptText | None = Field(None, description=UNUSED)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: a random one.")
-    steps: int | None = Field(None, ge=1, le=MOST, description="One of /capabilities.")
+    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: random.")
+    steps: int | None = Field(
+        None, ge=1, le=MOST, description="One of the step counts in /capabilities."
+    )
     guidance_scale: Guidance | None = None
     negative_prompt: PromptText | None = None
 
@@ -62,14 +66,14 @@ class GenerationRequest(PicturesRequest):
     ] = Field("auto", description="Pictures are opaque; transparent is refused.")
     stream: Annotated[
         Literal[False],
-        or_say("pictures are sent whole; leave it out, or follow a job's steps at /v1/jobs"),
+        or_say("streaming is not supported; omit it, or follow a job's steps at /v1/jobs"),
     ] = Field(False, description="Pictures are sent whole; see /v1/jobs for progress.")
     partial_images: Annotated[
-        Literal[0], or_say("pictures are sent whole; leave it out, or use 0")
+        Literal[0], or_say("partial images are not supported; omit it, or use 0")
     ] = Field(0, description="Pictures are sent whole.")
-    frame_count: Annotated[None, or_say("there are no animations; leave it out")] = None
-    frame_duration_ms: Annotated[None, or_say("there are no animations; leave it out")] = None
-    svg: Annotated[None, or_say("there are no vector graphics; leave it out")] = None
+    frame_count: Annotated[None, or_say("animations are not supported; omit it")] = None
+    frame_duration_ms: Annotated[None, or_say("animations are not supported; omit it")] = None
+    svg: Annotated[None, or_say("vector graphics are not supported; omit it")] = None
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
         Field(None, description=f"{UNUSED} Ask for `steps` instead.")
     )
@@ -89,7 +93,7 @@ class PictureData(BaseModel):
     b64_json: str | None = None
     url: str | None = None
     revised_prompt: str | None = Field(
-        None, description="The part of the prompt that was read, where that is not all of it."
+        None, description="The part of the prompt that was read, if it was truncated."
     )
     seed: int
 
@@ -143,10 +147,10 @@ class JobData(BaseModel):
     object: Literal["job"] = "job"
     created: int
     status: Literal["queued", "running", "done", "failed", "cancelled"]
-    progress: float = Field(description="0 to 1, over all of its pictures.")
-    step: int = Field(description="Of the pictures being drawn.")
+    progress: float = Field(description="0 to 1, over all pictures of the job.")
+    step: int = Field(description="Current step of the pictures being drawn.")
     steps: int
-    made: int = Field(description="Pictures that are drawn.")
+    made: int = Field(description="Number of pictures drawn so far.")
     n: int
     seed: int
     error: ErrorData | None = None

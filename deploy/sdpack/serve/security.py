@@ -55,7 +55,7 @@ def read_keys(path: Path) -> list[str]:
         raise KeyFileError(f"--api-key-file {path} cannot be read ({cause})") from cause
     keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not keys:
-        raise KeyFileError(f"--api-key-file {path} holds no key; write one a line")
+        raise KeyFileError(f"--api-key-file {path} holds no key; write one per line")
     for number, key in enumerate(keys, start=1):
         if len(key) < LEAST_KEY or not key.isascii() or not key.isprintable():
             raise KeyFileError(
@@ -86,7 +86,7 @@ class Guard:
             await refuse(
                 send,
                 401,
-                "a key is needed: send it as `Authorization: Bearer KEY`",
+                "an API key is required: send it as `Authorization: Bearer KEY`",
                 "authentication_error",
                 "invalid_api_key",
                 [(b"www-authenticate", b"Bearer")],
@@ -160,7 +160,7 @@ class BodyLimit:
         if declared_bytes > most:
             await self._too_large(send, most)
         elif self._one_is_larger:
-            words = "another large request is being answered"
+            words = "another large request is being answered; try again in 1 s"
             again = [(b"retry-after", b"1")]
             await refuse(send, 503, words, "server_error", "unavailable", again)
         else:
@@ -275,8 +275,8 @@ class KnownHosts:
                 await refuse(
                     send,
                     421,
-                    "this server does not go by that name; start it with --allowed-host to add it, "
-                    "or with --api-key-file",
+                    "this server does not accept that Host; start it with --allowed-host to add "
+                    "it, or with --api-key-file",
                     code="unknown_host",
                 )
                 return
@@ -309,8 +309,8 @@ class OwnPages:
                 await refuse(
                     send,
                     403,
-                    "pages of other origins may not ask; start the server with --cors-origin to "
-                    "let one, or have a reverse proxy in front send X-Forwarded-Host",
+                    "pages of other origins may not call this server; start it with --cors-origin "
+                    "to allow one, or have a reverse proxy in front send X-Forwarded-Host",
                     code="unknown_origin",
                 )
                 return
@@ -337,7 +337,7 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         if self._here >= self._most:
-            words = f"{self._here} requests are being answered, as many as this server takes"
+            words = f"{self._here} requests are being answered, the most this server accepts"
             again = [(b"retry-after", b"1")]
             await refuse(send, 503, words, "server_error", "unavailable", again)
             return

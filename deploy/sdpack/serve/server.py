@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._service.scheduler.ending = True
-        log.info("ending: what was accepted is finished first")
+        log.info("shutting down; accepted requests are finished first")
         self._loop.call_soon_threadsafe(self._end)
 
     def _end(self) -> None:
@@ -142,7 +142,7 @@ def _see_that_it_is_free(host: str, port: int) -> None:
             tried.bind((host, port))
     except OSError as cause:
         raise ListenError(
-            f"{host}:{port} cannot be listened at ({cause.strerror or cause}); choose another "
+            f"cannot listen on {host}:{port} ({cause.strerror or cause}); choose another "
             "--port or --host"
         ) from cause
 

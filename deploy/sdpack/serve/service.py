@@ -98,7 +98,8 @@ class Service:
         """
         if keep and self.jobs.unfetched_bytes > self.limits.keep_bytes:
             raise BusyError(
-                "too many pictures wait to be fetched", max(1, round(self.limits.keep_s / 10))
+                "too many pictures are waiting to be fetched",
+                max(1, round(self.limits.keep_s / 10)),
             )
         job = self.scheduler.submit(asked)
         if keep:
@@ -125,14 +126,14 @@ class Service:
         for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
             if len(text) > limits.prompt:
                 raise BadRequestError(
-                    name, f"has {len(text)} characters; this server takes {limits.prompt}"
+                    name, f"has {len(text)} characters; this server accepts {limits.prompt}"
                 )
         most = self.most_pictures
         if not 1 <= count <= most:
-            raise BadRequestError("n", f"this server draws 1 to {most} pictures at a request")
+            raise BadRequestError("n", f"this server draws 1 to {most} pictures per request")
         if steps is not None and steps not in self.steps:
             known = ", ".join(map(str, self.steps))
-            raise BadRequestError("steps", f"{steps} is not to be had; this bundle does {known}")
+            raise BadRequestError("steps", f"{steps} is not supported; available: {known}")
         first = secrets.randbelow(RANDOM_SEEDS) if seed is None else seed
         if not 0 <= first <= LARGEST_SEED - most:
             raise BadRequestError(
@@ -140,7 +141,9 @@ class Service:
             )
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
         if not 0 <= scale <= MOST_GUIDANCE:
-            raise BadRequestError("guidance_scale", f"{scale} is not 0 to {MOST_GUIDANCE:g}")
+            raise BadRequestError(
+                "guidance_scale", f"{scale} is out of range; use 0 to {MOST_GUIDANCE:g}"
+            )
         height, width = self._size(size)
         negative = sampling.negative_prompt if negative_prompt is None else negative_prompt
         kind = BatchKey(height, width, steps or sampling.steps, scale, negative)
@@ -168,7 +171,7 @@ class Service:
             found = None
         if found not in self.sizes:
             known = ", ".join(map(size_words, self.sizes))
-            raise BadRequestError("size", f"{text[:40]!r} is not drawn; this bundle does {known}")
+            raise BadRequestError("size", f"{text[:40]!r} is not supported; available: {known}")
         return found
 
 
@@ -191,5 +194,5 @@ def tightness(manifest: Manifest, runtime: Runtime, batch: int | None = None) ->
     taken, budget, own = map(format_bytes, (memory.predicted_bytes, memory.budget_bytes, OWN_BYTES))
     return (
         f"{manifest.name} may take {taken} of {budget}, and its server up to {own} more: "
-        "give it a smaller --batch, or build with so much less --memory"
+        "use a smaller --batch, or build with that much less --memory"
     )

@@ -25,14 +25,14 @@ def status_routes(service: Service) -> APIRouter:
             page(), media_type="text/html", headers={"content-security-policy": page_policy()}
         )
 
-    @routes.get("/healthz", responses={503: {"description": "Stuck: start it anew"}})
+    @routes.get("/healthz", responses={503: {"description": "Stuck: restart it"}})
     async def healthz() -> Response:
         """Whether the process answers, and what draws has not stopped doing so."""
         if service.scheduler.stuck:
             return JSONResponse({"status": "stuck"}, 503)
         return JSONResponse({"status": "ok"})
 
-    @routes.get("/readyz", responses={503: {"description": "Not ready, or ending"}})
+    @routes.get("/readyz", responses={503: {"description": "Not ready, or shutting down"}})
     async def readyz() -> Response:
         """Whether pictures can be drawn: engines are loaded, and one came out whole."""
         if service.failed is not None:

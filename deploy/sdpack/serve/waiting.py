@@ -15,9 +15,9 @@ from sdpack.serve.work import ImageRequest, Job, outcome
 def ready(service: Service) -> None:
     """Raises NotReadyError where it is not."""
     if service.failed is not None:
-        raise NotReadyError(f"the bundle cannot be drawn with: {service.failed}")
+        raise NotReadyError(f"the bundle cannot be served: {service.failed}")
     if not service.ready:
-        raise NotReadyError("the engines are being loaded; ask again in a moment")
+        raise NotReadyError("the engines are being loaded; try again in a moment")
 
 
 async def drawn(
@@ -47,7 +47,7 @@ async def drawn(
         await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
         if not job.status.ended:
             service.scheduler.cancel(job)
-            raise GoneError("the client has left")
+            raise GoneError("the client has disconnected")
     finally:
         listed.remove(job)
         done.cancel()

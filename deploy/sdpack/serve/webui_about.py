@@ -28,15 +28,15 @@ NOTHING: dict[str, tuple[str, Any]] = {
     "/extensions": ("Extensions: none.", []),
     "/face-restorers": ("Face restoration: none.", []),
     "/hypernetworks": ("Hypernetworks: none.", []),
-    "/latent-upscale-modes": ("Ways to enlarge latents: none.", []),
+    "/latent-upscale-modes": ("Latent upscale modes: none.", []),
     "/loras": ("LoRAs that prompts can name: none; a bundle's are part of its weights.", []),
     "/prompt-styles": ("Styles: none.", []),
-    "/realesrgan-models": ("Models that enlarge pictures: none.", []),
+    "/realesrgan-models": ("Upscaling models: none.", []),
     "/script-info": ("Scripts and their arguments: none.", []),
     "/scripts": ("Scripts: none.", {"txt2img": [], "img2img": []}),
     "/sd-modules": ("Text encoders and decoders to choose from: none.", []),
     "/sd-vae": ("Decoders to choose from: none.", []),
-    "/upscalers": ("Models that enlarge pictures: none.", []),
+    "/upscalers": ("Upscaling models: none.", []),
 }
 """What each route says that has nothing to say."""
 REFRESHED = ("checkpoints", "embeddings", "loras", "vae")
@@ -87,7 +87,7 @@ def _add_constants(routes: APIRouter) -> None:
     """The routes whose answer is the same for every bundle."""
     for path, (words, value) in {
         **NOTHING,
-        "/cmd-flags": ("How the web UI would have been started.", {"api": True, "nowebui": True}),
+        "/cmd-flags": ("The web UI's command-line flags.", {"api": True, "nowebui": True}),
     }.items():
         routes.add_api_route(path, _always(value), description=words, name=path.strip("/"))
     for what in REFRESHED:
@@ -96,7 +96,7 @@ def _add_constants(routes: APIRouter) -> None:
             _always(None),
             methods=["POST"],
             name=f"refresh-{what}",
-            description="Nothing: what is served does not change.",
+            description="Does nothing: a bundle does not change.",
         )
 
     @routes.post("/png-info", responses={status: ERRORS[status] for status in (400, 413, 503)})

@@ -138,7 +138,7 @@ def check_request(service: Service, texts: tuple[str | None, ...], fields: Any) 
     for name, text in zip(("prompt", "negative_prompt"), texts, strict=True):
         network = EXTRA_NETWORK.search(text or "")
         if network is not None:
-            what = f"{network[0][:SHOWN]} cannot be added to a bundle; build one with it"
+            what = f"{network[0][:SHOWN]} cannot be added to a finished bundle; build one with it"
             raise BadRequestError(name, what)
     for name, (accepts, why) in FIELDS.items():
         value = given.get(name)
@@ -162,7 +162,7 @@ def check_settings(service: Service, settings: Any, inside: str | None = None) -
         NotFoundError: another model is asked for.
     """
     if not isinstance(settings, Mapping):
-        raise BadRequestError(inside or "options", "settings are an object of names and values")
+        raise BadRequestError(inside or "options", "must be an object of names and values")
     for name, value in settings.items():
         field = f"{inside}.{name[:SHOWN]}" if inside else name[:SHOWN]
         if name in ("sd_model_checkpoint", "sd_checkpoint_hash"):
@@ -173,7 +173,7 @@ def check_settings(service: Service, settings: Any, inside: str | None = None) -
                 raise BadRequestError(field, f"{_shown(value)} is not supported, only {current!r}")
         elif not name.startswith(ABOUT_FILES):
             known = ", ".join(options_of(service))
-            raise BadRequestError(field, f"there is no such setting here; there are {known}")
+            raise BadRequestError(field, f"unknown setting; available: {known}")
 
 
 def _check_model(service: Service, field: str, name: Any) -> None:
@@ -205,7 +205,7 @@ def _check_scripts(scripts: Any) -> None:
     if not scripts:
         return
     if not isinstance(scripts, Mapping):
-        raise BadRequestError("alwayson_scripts", "is an object of scripts by their names")
+        raise BadRequestError("alwayson_scripts", "must be an object of scripts by their names")
     for name, script in scripts.items():
         given = script.get("args") if isinstance(script, Mapping) else script
         if not _units_off(given):

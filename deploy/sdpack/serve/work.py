@@ -65,7 +65,7 @@ class GivenUpError(SdpackError):
     """A job was cancelled by somebody else than who waits for it."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__("the request was given up before its pictures were drawn; ask again")
+        super().__init__("the request was cancelled before its pictures were drawn; try again")
         self.job = job
 
 

@@ -691,7 +691,7 @@ def test_more_than_is_kept_is_not_begun(worker: FakeWorker) -> None:
         first = finished_job(asking)
         answer = asking.post("/v1/jobs", json={"prompt": "a"})
         assert answer.status_code == 429
-        assert "wait to be fetched" in error(answer)["message"]
+        assert "waiting to be fetched" in error(answer)["message"]
         assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 200
         (one,) = asking.get(first).json()["data"]
         assert asking.get(one["url"]).status_code == 200

@@ -94,7 +94,7 @@ def test_what_openais_clients_send_draws_the_usual_picture(
     [
         ({"background": "transparent"}, "opaque"),
         ({"stream": True}, "/v1/jobs"),
-        ({"partial_images": 2}, "whole"),
+        ({"partial_images": 2}, "partial images"),
         ({"frame_count": 4}, "animations"),
         ({"frame_duration_ms": 4}, "animations"),
         ({"svg": {"model": "x"}}, "vector"),

@@ -17,7 +17,7 @@ from tests.sdpack.serve.fakes import READ, FakeWorker, service, serving
 
 READ_OF_IT = "a red heart on " + "x" * (READ - 15)
 LONG = READ_OF_IT + " a white table"
-SAID = "prompt: its end is not read: text_encoder takes 77 tokens and stops after "
+SAID = "prompt: truncated: text_encoder reads 77 tokens and stops after "
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,6 @@ def test_the_prompt_is_revised_only_where_no_encoder_reads_all_of_it(
     )
     asked = service(worker).asked(LONG, 1, Format(), guidance_scale=1.0)
     assert asked.read == read
-    assert [words.split()[6] for words in asked.warnings] == [
+    assert [words.split()[2] for words in asked.warnings] == [
         role.value for role, length in zip(encoders, lengths, strict=True) if length is not None
     ]

@@ -138,7 +138,7 @@ class Model:
         """Pictures of one request, which have to be of one size."""
         ordered = [rows[row] for row in sorted(rows)]
         if len({picture.shape for picture in ordered}) > 1:
-            return self._failed(PromptError("SIZE: the rows of one request are of different sizes"))
+            return self._failed(PromptError("SIZE: the rows of one request differ in size"))
         image = np.ascontiguousarray(np.stack(ordered))
         tensor = self._backend.Tensor("IMAGE", image)
         return self._backend.InferenceResponse(output_tensors=[tensor])
@@ -157,7 +157,9 @@ class Model:
         negative = self._texts(each, "NEGATIVE_PROMPT")
         wrong = [scale for scale in scales if not 0 <= scale <= MOST_GUIDANCE]
         if wrong:
-            raise PromptError(f"GUIDANCE_SCALE: {wrong[0]} is not 0 to {MOST_GUIDANCE:g}")
+            raise PromptError(
+                f"GUIDANCE_SCALE: {wrong[0]} is out of range; use 0 to {MOST_GUIDANCE:g}"
+            )
         return [
             request(
                 self._manifest,
@@ -179,7 +181,7 @@ class Model:
         try:
             return [text.decode() for text in self._numbers(each, name)]
         except UnicodeDecodeError as cause:
-            raise PromptError(f"{name} is no UTF-8 ({cause})") from cause
+            raise PromptError(f"{name} is not valid UTF-8 ({cause})") from cause
 
     def _failed(self, error: SdpackError) -> Any:
         kinds = self._backend.TritonError

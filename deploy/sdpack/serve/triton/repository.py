@@ -88,7 +88,7 @@ def export_repository(bundle: Path, manifest: Manifest, target: Path) -> list[st
     new = target.parent / unfinished_name(target.name)
     try:
         if target.exists() and any(target.iterdir()):
-            raise StoreError(f"{target} holds files already; give another folder")
+            raise StoreError(f"{target} is not empty; choose another folder")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         names = _fill(bundle, manifest, new)
@@ -165,7 +165,7 @@ def _tensor(value: ir.Value) -> Tensor:
     assert value.dtype is not None
     assert value.shape is not None
     if value.dtype not in TYPES:
-        raise BundleError(f"{value.name} is of the type {value.dtype}, which Triton does not have")
+        raise BundleError(f"{value.name} has type {value.dtype}, which Triton does not support")
     dims = [size if isinstance(size, int) else -1 for size in value.shape]
     return Tensor(str(value.name), TYPES[value.dtype], dims)
 
