@@ -76,7 +76,7 @@ class MissingPackageError(SdpackError):
         how = (
             f"install it with: pip install 'sdpack[{extra}]'"
             if extra
-            else "it comes from the device's maker: JetPack on a Jetson, else NVIDIA's TensorRT"
+            else "the device's vendor provides it: JetPack on a Jetson, else NVIDIA's TensorRT"
         )
         super().__init__(f"{purpose} needs {package}; {how}")
 

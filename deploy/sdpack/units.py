@@ -36,7 +36,7 @@ def parse_bytes(text: str | int) -> int:
         raise InputError(f"{text!r} is not a size in bytes; write it like 24MiB, 4GiB or 500MB")
     size = Fraction(match.group(1)) * _BY_LOWER.get(unit, 1)
     if size > MOST:
-        raise InputError(f"{text!r:.40} is more than any memory; write a size like 24MiB")
+        raise InputError(f"{text!r:.40} is larger than any memory; write a size like 24MiB")
     count = round(size)
     if count < 1:
         raise InputError(f"{text!r} is less than one byte; write a size like 24MiB")

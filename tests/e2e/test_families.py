@@ -468,8 +468,8 @@ def test_a_bundle_that_draws_another_size_than_it_says_does_not_verify(
     [
         ("60", "sides are multiples of 16 pixels, not 60x60"),
         ("56", "sides are multiples of 16 pixels, not 56x56"),
-        ("big", "'big' is no size in pixels"),
-        ("64x", "is no size in pixels"),
+        ("big", "'big' is not a size in pixels"),
+        ("64x", "is not a size in pixels"),
     ],
 )
 def test_a_size_that_cannot_be_drawn_is_refused_before_anything_is_made(

@@ -9,7 +9,7 @@ from sdpack.documents.evidence import Estimated, Evidence, StandingFigures
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
-MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "fate")
+MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
@@ -79,12 +79,12 @@ def _rule(evidence: Evidence) -> list[str]:
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
         return [
-            f"It was shown equal to every mix with a better mean, the whole interval within "
-            f"{rule.indifference:g}; of equals, {preferred} is taken."
+            "It was shown equal to every mix with a better mean (the whole interval is within "
+            f"{rule.indifference:g}); among equals, {preferred} wins."
         ]
     return [
-        f"--prefer {rule.prefer} took it though a comparison with a better mean is still open: no "
-        f"mix was seen to draw better by {rule.indifference:g}, and none was shown to be better."
+        f"--prefer {rule.prefer} chose it although a comparison with a better mean is still open: "
+        f"no mix was seen to be better by {rule.indifference:g}, and none was shown to be better."
     ]
 
 
@@ -115,7 +115,7 @@ def _field(evidence: Evidence) -> str:
     screening = evidence.screening
     return (
         f"{evidence.mixes:,} mixes fit; {raced} of them raced, {len(screening.foretold):,} were "
-        f"left out by what their parts do (off by at most {screening.error:.3f} in "
+        f"left out by predictions from their parts (off by at most {screening.error:.3f} in "
         f"{screening.checked} checks); {evidence.pictures:,} pictures in all."
     )
 
@@ -127,7 +127,7 @@ def _mebibytes(count: int) -> str:
 def _shares(winner: StandingFigures) -> str:
     whole = sum(winner.weights.values())
     shares = (f"{role.words} {count / whole:.0%}" for role, count in winner.weights.items())
-    return f"Its weights are shared out so: {', '.join(shares)}."
+    return f"Its weights are divided as follows: {', '.join(shares)}."
 
 
 def _bounds(estimate: Estimated) -> str:

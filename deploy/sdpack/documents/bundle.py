@@ -319,7 +319,7 @@ class Manifest(Document):
     @model_validator(mode="after")
     def _tiles_where_it_is_cut(self) -> Manifest:
         if (self.placement.tile is None) != (self.parts[Role.DECODER].tiles is None):
-            raise ValueError("placement.tile and parts.decoder.tiles go together")
+            raise ValueError("placement.tile and parts.decoder.tiles must be given together")
         return self
 
     @model_validator(mode="after")
@@ -327,7 +327,7 @@ class Manifest(Document):
         sizes = ((self.sampling.height, self.sampling.width), *self.sampling.sizes)
         for side in (side for size in sizes for side in size):
             if side % self.latents.pixels:
-                raise ValueError(f"sampling: {side} is no multiple of {self.latents.pixels}")
+                raise ValueError(f"sampling: {side} is not a multiple of {self.latents.pixels}")
         return self
 
 
@@ -343,14 +343,14 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(values)
     except OSError as cause:
         raise BundleError(
-            f"{folder} is no bundle: {path} cannot be read ({cause.strerror})"
+            f"{folder} is not a bundle: {path} cannot be read ({cause.strerror}); check the path"
         ) from cause
     except ValidationError as cause:
         problem = cause.errors(include_url=False)[0]
         key = ".".join(str(step) for step in problem["loc"])
         raise BundleError(f"{path}: {key}: {problem['msg']}; build the bundle again") from cause
     except ValueError as cause:
-        raise BundleError(f"{path} is no JSON ({cause}); build the bundle again") from cause
+        raise BundleError(f"{path} is not valid JSON ({cause}); build the bundle again") from cause
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -363,13 +363,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         path = folder / name
         if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(
-                f"{folder / MANIFEST} names {name}, outside the bundle; do not use it"
+                f"{folder / MANIFEST} names {name}, outside the bundle; do not use the bundle"
             )
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the bundle again")
         if file_sha256(path) != wanted:
             raise BundleError(
-                f"{path} has SHA-256 {file_sha256(path)}, shipped was {wanted}: it was cut short "
+                f"{path} has SHA-256 {file_sha256(path)} instead of {wanted}: it was truncated "
                 "or changed; copy the bundle again"
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
@@ -377,8 +377,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     for name in sorted({name for name in there if ships(name)} | named):
         if name not in manifest.files:
             raise BundleError(
-                f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or take the "
-                "file away if you put it there"
+                f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or remove "
+                "the file if you put it there"
             )
 
 
@@ -467,8 +467,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         raise StoreError(explain_io(cause, folder)) from cause
     if strange:
         raise StoreError(
-            f"{folder} holds files and no {MANIFEST}; a build would replace them: give --out "
-            "another folder"
+            f"{folder} holds files but no {MANIFEST}; a build would replace them: choose "
+            "another --out"
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ ZOO_HINT = (
 def _name(text: str) -> str:
     allowed = text.replace("-", "").replace("_", "").replace(".", "")
     if not (allowed.isascii() and allowed.isalnum()) or text.startswith((".", "-")):
-        raise ValueError(f"{text!r} is no name; use letters, digits, '-', '_' and '.'")
+        raise ValueError(f"{text!r} is not a valid name; use letters, digits, '-', '_' and '.'")
     return text
 
 
@@ -172,12 +172,12 @@ class Denoiser(Candidate):
     @model_validator(mode="after")
     def _has_a_role_for_each(self) -> Denoiser:
         if len(self.states) > len(TEXT_ENCODERS):
-            raise ValueError(f"states: at most {len(TEXT_ENCODERS)} text encoders are known")
+            raise ValueError(f"states: at most {len(TEXT_ENCODERS)} text encoders are supported")
         strange = [name for name in self.droppable if name not in self.states]
         if strange:
-            raise ValueError(f"droppable: {strange[0]!r} is none of its states")
+            raise ValueError(f"droppable: {strange[0]!r} is not one of its states")
         if self.states and set(self.states) == set(self.droppable):
-            raise ValueError("droppable: one text encoder has to stay")
+            raise ValueError("droppable: at least one text encoder must stay")
         return self
 
     @property
@@ -212,7 +212,7 @@ class Bridge(Document):
     @classmethod
     def _reads_text(cls, role: Role) -> Role:
         if not role.encodes_text:
-            raise ValueError(f"a bridge begins at a text encoder, not at the {role.words}")
+            raise ValueError(f"a bridge starts at a text encoder, not at the {role.words}")
         return role
 
 
@@ -241,7 +241,7 @@ class Quality(Document):
         if (self.judge is None) != (self.tokenizer is None):
             raise ValueError("judge and tokenizer belong together; give both, or neither")
         if self.judge is None and self.real_images is not None:
-            raise ValueError("real_images need a judge, whose features they are compared by")
+            raise ValueError("real_images need a judge, whose features are compared; give one")
         return self
 
 
@@ -289,7 +289,7 @@ class Catalog(Document):
         pairs = [(b.text_encoder, b.denoiser, b.role) for b in self.bridges]
         twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
         if twice:
-            raise ValueError(f"bridges: {' and '.join(twice[0][:2])} have more than one")
+            raise ValueError(f"bridges: {' and '.join(twice[0][:2])} have more than one bridge")
         if not any(self.mixable()):
             raise ValueError(
                 "no candidates work together; a text encoder and a denoiser need a bridge "
@@ -304,9 +304,9 @@ class Catalog(Document):
         for role, names in self._candidates_by_role().items():
             if len(names) > 1:
                 raise ValueError(
-                    f"quality: without a judge only precisions of the same parts can be compared, "
-                    f"and there are {len(names)} for {role.words} ({', '.join(sorted(names))}); "
-                    "give a judge, or one candidate a role"
+                    "quality: without a judge only precisions of the same parts can be compared, "
+                    f"and the {role.words} has {len(names)} candidates "
+                    f"({', '.join(sorted(names))}); give a judge, or one candidate per role"
                 )
         for name, denoiser in self.denoisers.items():
             if denoiser.droppable:
@@ -380,9 +380,9 @@ class Catalog(Document):
 
 
 _WANTING = {
-    "text_encoders": "no denoiser takes its states, and no bridge leads from it",
+    "text_encoders": "no denoiser takes its states, and no bridge starts from it",
     "denoisers": "it needs text encoders with its states or a bridge, and a decoder of its latents",
-    "decoders": "no denoiser that can be used works in its latents",
+    "decoders": "no usable denoiser works in its latents",
 }
 
 
@@ -463,7 +463,7 @@ def read_prompts(path: Path) -> list[str]:
         raise CatalogError(f"{path} cannot be read ({cause}); give a file of prompts") from cause
     texts = [_prompt(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not texts:
-        raise CatalogError(f"{path} holds no prompts; write one JSON object with a text a line")
+        raise CatalogError(f"{path} holds no prompts; write one JSON object with a text per line")
     return texts
 
 

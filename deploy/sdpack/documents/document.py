@@ -38,7 +38,7 @@ def parse_document(text: str, name: str, model: type[Model], error: type[InputEr
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
         raise error(f"{name}{_mark(cause)} is not YAML: {_first_line(cause)}") from cause
     if not isinstance(values, dict):
-        raise error(f"{name} holds no keys; see `sdpack profiles show 4gb-gpu` for the form")
+        raise error(f"{name} holds no keys; see `sdpack profiles show 4gb-gpu` for an example")
     try:
         return model.model_validate(values)
     except ValidationError as cause:

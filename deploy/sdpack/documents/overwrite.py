@@ -51,8 +51,8 @@ def _check_bundles(path: Path) -> None:
         for folder in place.parents:
             if ships(place.relative_to(folder).as_posix()) and _is_bundle(folder):
                 raise InputError(
-                    f"{path} would be a stray file in the bundle {folder}, which would be refused "
-                    "for it; choose another path to write to"
+                    f"{path} would be a stray file in the bundle {folder} and make it invalid; "
+                    "choose another path to write to"
                 )
 
 

@@ -85,10 +85,10 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     for word in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", word)  # noqa: RUF001
         if match is None:
-            raise InputError(f"{word.strip()!r} is no size in pixels; write 512 or 768x512")
+            raise InputError(f"{word.strip()!r} is not a size in pixels; write 512 or 768x512")
         width, height = int(match[1]), int(match[2] or match[1])
         if not width or not height:
-            raise InputError(f"{word.strip()}: both sides have to be at least one pixel")
+            raise InputError(f"{word.strip()}: both sides must be at least one pixel")
         found.append((height, width))
     return tuple(dict.fromkeys(found))
 
@@ -102,10 +102,10 @@ def parse_batch(text: str) -> int:
     match = re.fullmatch(r"\s*(?:(\d{1,4})\s*-\s*)?(\d{1,4})\s*", text)
     low, high = (int(match[1] or 1), int(match[2])) if match else (0, 0)
     if not 0 < low <= high:
-        raise InputError(f"{text!r} is no batch; write 4, or 1-4")
+        raise InputError(f"{text!r} is not a batch size; write 4, or 1-4")
     if low > 1:
         raise InputError(
-            f"{text!r} leaves out single pictures, which every bundle draws; write {high}, "
+            f"{text!r} excludes single pictures, which every bundle draws; write {high}, "
             f"or 1-{high}"
         )
     return high
@@ -145,7 +145,7 @@ class Profile(Document):
         if self.runtime.on_gpu and self.compute_capability is None:
             raise ValueError(f"compute_capability is missing; {self.runtime} runs on a GPU")
         if not self.runtime.on_gpu and self.compute_capability is not None:
-            raise ValueError(f"compute_capability is of no use to {self.runtime}; remove it")
+            raise ValueError(f"compute_capability does not apply to {self.runtime}; remove it")
         beyond = [p for p in self.precisions or () if p not in self.device_precisions]
         if beyond:
             reason = why_not(self.runtime, self.compute_capability, beyond[0])
@@ -154,7 +154,7 @@ class Profile(Document):
                 f"it runs {', '.join(self.device_precisions)}"
             )
         if self.precisions == ():
-            raise ValueError("precisions is empty; name some or leave it out")
+            raise ValueError("precisions is empty; list some, or remove it")
         return self
 
     @property

@@ -174,7 +174,7 @@ class DrawnRecord(Document):
         for found in self.entrants:
             if found.mix == mix:
                 return found
-        raise StoreError(f"{self.name} names {mix}, which it did not draw; make it again")
+        raise StoreError(f"{self.name} names {mix}, which it did not draw; run it again")
 
     def scored(self, entrant: Entrant) -> str:
         """One hash of what an entrant's scores depend on besides prompts and noise."""

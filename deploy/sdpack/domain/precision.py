@@ -97,9 +97,9 @@ def why_not(
 ) -> str | None:
     """What keeps a device from running a precision, and keeping it small; None: nothing does."""
     if precision is Precision.MIXED:
-        return "mixed is what a build makes of w8 and w4"
+        return "builds make mixed from w8 and w4"
     if not kept_small(runtime, precision):
-        return f"{runtime} would hold {precision} unpacked"
+        return f"{runtime} would unpack {precision} in memory"
     since = _FORMATS[precision].since
     if runtime.on_gpu and compute_capability is not None and compute_capability < since:
         return f"{precision} needs compute capability {since[0]}.{since[1]}"

@@ -74,7 +74,7 @@ _PACKAGES = (
     ("onnxscript", "onnxscript", "export checkpoints", "build"),
     ("onnx-ir", "onnx_ir", "make precision variants", "build"),
     ("safetensors", "safetensors", "read checkpoints", "build"),
-    ("huggingface_hub", "huggingface_hub", "fetch checkpoints from the hub", "build"),
+    ("huggingface_hub", "huggingface_hub", "download checkpoints from the hub", "build"),
     ("altair", "altair", "draw charts", "report"),
     ("vl-convert-python", "vl_convert", "draw charts", "report"),
     ("Jinja2", "jinja2", "draw charts", "report"),
@@ -138,7 +138,7 @@ def memory_bytes(meminfo: Path = MEMINFO) -> int:
         return int(fields["MemTotal"].split()[0]) * 1024
     except (OSError, KeyError, ValueError) as cause:
         raise ProfileError(
-            f"{meminfo} does not tell this machine's memory; write a profile by hand"
+            f"{meminfo} does not report this machine's memory; write a profile by hand"
         ) from cause
 
 
@@ -190,7 +190,7 @@ def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
             gpu.compute_capability,
             gpu.memory_bytes,
             (gpu.used_bytes + context, source),
-            ("200GB/s", "assumed: nvidia-smi does not tell; look it up"),
+            ("200GB/s", "assumed: nvidia-smi does not report it; look it up"),
             host,
         )
     return _yaml(

@@ -158,7 +158,7 @@ def evaluate(expression: str, bindings: Bindings) -> float:
     try:
         return _value(ast.parse(expression, mode="eval").body, bindings)
     except (SyntaxError, KeyError, TypeError, ValueError, ZeroDivisionError) as cause:
-        raise ExportError(f"the size {expression!r} cannot be worked out: {cause!r}") from cause
+        raise ExportError(f"the size {expression!r} cannot be evaluated: {cause!r}") from cause
 
 
 def _value(node: ast.expr, bindings: Bindings) -> float:

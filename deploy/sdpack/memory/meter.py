@@ -25,7 +25,7 @@ KILLED = -9
 
 
 class MeterError(SdpackError):
-    """The command failed, or was killed for taking more than its cap."""
+    """The command failed, or was killed for using more than its cap."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def meter(command: Sequence[str], cap_bytes: int, root: Path = ROOT) -> Metered:
         )
     peak, _, output = done.stdout.partition("\n")
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         if done.returncode == 128 - KILLED and group is not None:
-            raise MeterError(f"killed for taking more than {format_bytes(cap_bytes)}")
+            raise MeterError(f"killed for using more than {format_bytes(cap_bytes)}")
         raise MeterError(f"the measured command ended with status {done.returncode}: {said}")
     return Metered(int(peak), group is not None, output)
 

@@ -111,7 +111,7 @@ def _probe(request: Mapping[str, Any]) -> Probe:
     command = [sys.executable, "-m", __name__, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EngineError(f"{graph} cannot be measured: {said}")
     return Probe(**json.loads(done.stdout))
 
@@ -188,7 +188,7 @@ def _peak() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise EngineError("/proc/self/status does not tell the peak; Linux is needed to measure")
+    raise EngineError("/proc/self/status does not report the peak; measuring needs Linux")
 
 
 def _reset_peak() -> None:

@@ -62,11 +62,11 @@ def _loaded(path: Path) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as cause:  # protobuf and onnx_ir raise classes of their own
-        raise GraphError(f"{path} is no ONNX graph ({type(cause).__name__}); export it anew") from (
-            cause
-        )
+        raise GraphError(
+            f"{path} is not an ONNX graph ({type(cause).__name__}); export it again"
+        ) from cause
     if not len(model.graph) and not model.graph.outputs:
-        raise GraphError(f"{path} is no ONNX graph, or an empty one; export it anew")
+        raise GraphError(f"{path} is not an ONNX graph, or is empty; export it again")
     for tensor in _external(model):
         _check_external(path, tensor)
     return model
@@ -161,14 +161,14 @@ def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
     data = Path(tensor.path)
     if not data.is_file():
         raise GraphError(
-            f"{path}: the weight {tensor.name} is kept in {data}, which is missing; put it back "
+            f"{path}: the weight {tensor.name} is stored in {data}, which is missing; put it back "
             "beside the graph"
         )
     needed = (tensor.offset or 0) + (tensor.length or 0)
     if data.stat().st_size < needed:
         raise GraphError(
             f"{path}: the weight {tensor.name} ends at byte {needed} of {data}, which has "
-            f"{data.stat().st_size}; the file is cut off, copy it again"
+            f"{data.stat().st_size} bytes: the file is truncated; copy it again"
         )
 
 
@@ -182,14 +182,14 @@ def _check_place(path: Path, tensor: ir.ExternalTensor) -> None:
     location = str(tensor.location)
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute():
         raise GraphError(
-            f"{path}: the weight {tensor.name} is kept at the absolute path {location}, which ONNX "
-            "does not allow; export the graph again, with its weights in its own folder"
+            f"{path}: the weight {tensor.name} is stored at the absolute path {location}, which "
+            "ONNX does not allow; export the graph again, with its weights in its own folder"
         )
     folders = {Path(os.path.realpath(path.parent)), Path(os.path.realpath(path)).parent}
     real = Path(os.path.realpath(tensor.path))
     if not any(real.is_relative_to(folder) for folder in folders):
         raise GraphError(
-            f"{path}: the weight {tensor.name} is kept in {real}, outside of the graph's folder, "
+            f"{path}: the weight {tensor.name} is stored in {real}, outside the graph's folder, "
             "where ONNX Runtime does not read it; put the file itself, not a link, beside the graph"
         )
 

@@ -107,7 +107,7 @@ class Store:
         _flush_folder(target.parent)
         artifact = _read_artifact(target)
         if artifact is None:
-            raise StoreError(f"{target} was damaged as it was written; run again")
+            raise StoreError(f"{target} was damaged while it was written; run the command again")
         return artifact
 
     def check(self, artifact: Artifact) -> None:
@@ -122,7 +122,7 @@ class Store:
             shutil.rmtree(artifact.folder, ignore_errors=True)
             raise StoreError(
                 f"{artifact.path(wrong[0])} was changed after it was made and has been removed; "
-                "the same command makes it again"
+                "run the same command to make it again"
             )
 
     @contextmanager
@@ -261,7 +261,7 @@ def explain_io(cause: OSError, folder: Path) -> str:
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: not writable; choose another folder"
     if cause.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"{where}: a file is where a folder has to be; choose another path"
+        return f"{where}: a file exists where a folder is needed; choose another path"
     if cause.errno == errno.EISDIR:
-        return f"{where}: a folder is where a file has to be; choose another path"
+        return f"{where}: a folder exists where a file is needed; choose another path"
     return f"{where}: {cause.strerror or cause}; check the disk"

@@ -118,9 +118,9 @@ class Ledger:
             raise StoreError(
                 f"{self.path}: {cause}; "
                 + (
-                    "another sdpack is writing it: wait for that"
+                    "another sdpack is writing it: wait until it has finished"
                     if busy
-                    else "if it is damaged, move it away and what it held is measured again"
+                    else "if it is damaged, move it away; its measurements are made again"
                 )
             ) from cause
         except OSError as cause:
@@ -160,10 +160,10 @@ def _lines(path: Path, kinds: frozenset[str]) -> Iterator[Measurement]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as cause:
-        raise StoreError(f"{path} is no ledger: {cause}; check the path") from cause
+        raise StoreError(f"{path} is not a ledger: {cause}; check the path") from cause
     header = _read(f"{path}, line 1", lines[0]) if lines else {}
     if "sdpack_ledger" not in header:
-        raise StoreError(f"{path} is no ledger: its first line names no schema; check the path")
+        raise StoreError(f"{path} is not a ledger: its first line names no schema; check the path")
     _check_schema(path, header["sdpack_ledger"])
     for number, line in enumerate(lines[1:], 2):
         where = f"{path}, line {number}"
@@ -171,7 +171,7 @@ def _lines(path: Path, kinds: frozenset[str]) -> Iterator[Measurement]:
         try:
             row = Measurement(**fields)
         except TypeError as cause:
-            raise StoreError(f"{where} is no row of a ledger; {_AGAIN}") from cause
+            raise StoreError(f"{where} is not a row of a ledger; {_AGAIN}") from cause
         if row.kind in kinds:
             yield row
 
@@ -184,14 +184,14 @@ def _check_schema(path: Path, found: object) -> None:
         )
 
 
-_AGAIN = "the file was cut short or changed: copy it again, or delete the row and build again"
+_AGAIN = "the file was truncated or changed: copy it again, or delete the row and build again"
 
 
 def _read(where: str, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as cause:
-        raise StoreError(f"{where} is half-written ({cause}); {_AGAIN}") from cause
+        raise StoreError(f"{where} is incomplete ({cause}); {_AGAIN}") from cause
     if not isinstance(found, dict):
         raise StoreError(f"{where} holds no keys; {_AGAIN}")
     return found

@@ -64,7 +64,7 @@ def test_a_mix_that_does_without_an_encoder_leaves_its_column_empty() -> None:
 
 
 def test_the_shares_of_the_roles_are_told() -> None:
-    said = "Its weights are shared out so: text encoder 8%, denoiser 67%, decoder 25%."
+    said = "Its weights are divided as follows: text encoder 8%, denoiser 67%, decoder 25%."
     assert _shares(WINNER) == said
 
 
@@ -83,14 +83,14 @@ def test_the_nearest_rival_is_told_with_the_interval_that_decided_the_race() -> 
         (
             "quality",
             "shown equal",
-            "It was shown equal to every mix with a better mean, the whole interval",
+            "It was shown equal to every mix with a better mean (the whole interval",
         ),
         (
             "speed",
             "shown equal",
-            "It was shown equal to every mix with a better mean, the whole interval",
+            "It was shown equal to every mix with a better mean (the whole interval",
         ),
-        ("memory", "open", "--prefer memory took it though a comparison with a better mean is"),
+        ("memory", "open", "--prefer memory chose it although a comparison with a better mean is"),
     ],
 )
 def test_the_rule_says_what_the_winner_s_place_rests_on(

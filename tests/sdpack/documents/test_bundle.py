@@ -198,7 +198,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, key: str, val
 def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(StoreError, match="give --out another folder"):
+    with pytest.raises(StoreError, match="choose another --out"):
         write_bundle(tmp_path / "mine", manifest(), fill)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
     with pytest.raises(StoreError, match="folder of its own"):

@@ -98,5 +98,5 @@ def test_the_exporter_s_expressions(height: int, width: int) -> None:
     ],
 )
 def test_anything_else_is_refused(expression: str) -> None:
-    with pytest.raises(ExportError, match="cannot be worked out"):
+    with pytest.raises(ExportError, match="cannot be evaluated"):
         evaluate(expression, {"height": 1})

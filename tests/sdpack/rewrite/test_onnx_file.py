@@ -181,10 +181,10 @@ def test_weights_are_read_where_onnx_runtime_reads_them(
     try:
         load(graph, threads=1).close()
     except EngineError:
-        with pytest.raises(GraphError, match=r"the weight w is kept (in|at)") as caught:
+        with pytest.raises(GraphError, match=r"the weight w is stored (in|at)") as caught:
             read(graph)
         assert "\n" not in str(caught.value)
-        with pytest.raises(GraphError, match=r"the weight w is kept (in|at)"):
+        with pytest.raises(GraphError, match=r"the weight w is stored (in|at)"):
             files_of(graph)
         assert place in (behind_a_link_out, above, at_an_absolute_place, asked_for_through_a_link)
     else:

@@ -159,5 +159,5 @@ def test_a_file_for_a_folder_and_the_reverse_are_said_to_be_that(out: str, tmp_p
     path = tmp_path / out
     with pytest.raises(OSError) as caught:  # noqa: PT011
         path.write_text("")
-    wrong = "a folder is where a file" if out == "folder" else "a file is where a folder"
-    assert explain_io(caught.value, tmp_path) == f"{path}: {wrong} has to be; choose another path"
+    wrong = "a folder exists where a file" if out == "folder" else "a file exists where a folder"
+    assert explain_io(caught.value, tmp_path) == f"{path}: {wrong} is needed; choose another path"

@@ -73,9 +73,9 @@ def test_a_half_written_row_is_named(tmp_path: Path) -> None:
     ledger.close()
     with sqlite3.connect(path) as database:
         database.execute("UPDATE measurement SET value = substr(value, 1, 9)")
-    with pytest.raises(StoreError, match=r"row [0-9a-f]{12} \(quality\) is half-written"):
+    with pytest.raises(StoreError, match=r"row [0-9a-f]{12} \(quality\) is incomplete"):
         read_rows(path, ["quality"])
-    with pytest.raises(StoreError, match=r"a row of quality is half-written"):
+    with pytest.raises(StoreError, match=r"a row of quality is incomplete"):
         Ledger(path).find("quality", {"mix": "a"})
 
 
@@ -92,12 +92,12 @@ def test_rows_in_a_file_of_their_own_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text[:-20], "line 3 is half-written"),
+        (lambda text: text[:-20], "line 3 is incomplete"),
         (lambda text: "", "its first line names no schema"),
         (lambda text: text.replace(": 1}", ": 2}", 1), "has schema 2, this sdpack reads 1"),
         (lambda text: text + "[1]\n", "line 4 holds no keys"),
-        (lambda text: text + '{"kind": "x"}\n', "line 4 is no row of a ledger"),
-        (lambda text: "PK\x03\x04" + text, "line 1 is half-written"),
+        (lambda text: text + '{"kind": "x"}\n', "line 4 is not a row of a ledger"),
+        (lambda text: "PK\x03\x04" + text, "line 1 is incomplete"),
     ],
 )
 def test_a_damaged_file_of_rows_is_explained(tmp_path: Path, change: object, said: str) -> None:
@@ -112,7 +112,7 @@ def test_a_damaged_file_of_rows_is_explained(tmp_path: Path, change: object, sai
 def test_bytes_that_are_no_text_are_no_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StoreError, match="is no ledger"):
+    with pytest.raises(StoreError, match="is not a ledger"):
         read_rows(path, ["quality"])
 
 
