@@ -273,7 +273,7 @@ def test_a_bundle_for_a_device_that_builds_its_own_engines(work: Path, runtime: 
         assert finished.exit_code == 1
         assert "tensorrt" in finished.output
     else:
-        assert finished.stdout == f"{work / runtime} lacks no engine\n"
+        assert finished.stdout == f"{work / runtime} already has all its engines\n"
 
 
 def test_one_picture_is_enough_to_build(work: Path) -> None:
@@ -306,7 +306,7 @@ def test_nothing_is_observed_where_nothing_is_rounded(
 def test_inspect_and_verify(work: Path, whole: Path) -> None:
     shown = run(work, "inspect", str(whole))
     assert shown.exit_code == 0
-    assert "all as shipped" in shown.output
+    assert "all unchanged" in shown.output
     assert "e/fp32 + d/fp32 + v/fp32 won: judge similarity" in shown.output
     seen = json.loads(run(work, "verify", str(whole), "--json").stdout)
     assert seen["predicted_bytes"] == open_bundle(whole).memory.predicted_bytes
@@ -326,8 +326,8 @@ def test_inspect_says_how_layers_differ(whole: Path) -> None:
     part = manifest.parts[role].model_copy(update=changed)
     other = manifest.model_copy(update={"parts": {**manifest.parts, role: part}})
     assert _layers(other, role) == [
-        "denoiser: its layers are stored so: 7 w4:32, 2 w8",
-        "denoiser: 2 layers stay as computed, as the compiler refuses them so",
+        "denoiser: its layers are stored as: 7 w4:32, 2 w8",
+        "denoiser: 2 layers are not quantized, as the compiler rejects them",
         "denoiser: 4 nodes compute in fp32 for their range: a, b, c ...",
     ]
 

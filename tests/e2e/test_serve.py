@@ -189,7 +189,7 @@ def test_options_from_the_environment_and_a_key(bundle: Path, tmp_path: Path) ->
     ("words", "status", "said"),
     [
         (("--port", "1", "--host", "203.0.113.1"), 1, "cannot listen on"),
-        (("--batch", "9"), 2, "built for 4 at once"),
+        (("--batch", "9"), 2, "built for batches of 4"),
         (("--api-key-file", "absent"), 2, "cannot be read"),
     ],
 )

@@ -111,7 +111,7 @@ def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
     build.send_signal(signal.SIGINT)
     code, said = finish(build)
     assert code == 130, said
-    assert said.splitlines()[-1] == "Error: stopped; the same command goes on from here"
+    assert said.splitlines()[-1] == "Error: stopped; run the same command to resume"
 
 
 def test_two_builds_into_one_folder(work: Path) -> None:

@@ -59,7 +59,7 @@ def command(
     if budget is not None and budget > profile.memory.total:
         raise InputError(
             f"--memory {memory} is more than the {format_bytes(profile.memory.total)} of "
-            f"{profile.name}; give less, or another profile"
+            f"{profile.name}; give less, or choose another profile"
         )
     request = build_request(profile, out or Path("engines") / profile.name, budget, **asked)
     check_spared(files_read(request, profile_name, asked["catalog_name"]), [request.out])
@@ -86,4 +86,4 @@ def command(
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
     page, samples = request.out / REPORT, request.out / SAMPLES
-    click.echo(f"{request.out} holds the bundle; look at {page} and {samples}")
+    click.echo(f"{request.out} holds the bundle; see {page} and {samples}")

@@ -49,8 +49,8 @@ def ls(as_json: bool) -> None:
 @command.command(
     epilog="""\b
 Examples:
-  sdpack cache gc                       what was not used for 30 days
-  sdpack cache gc --unused-for 0        everything
+  sdpack cache gc                       removes what was not used for 30 days
+  sdpack cache gc --unused-for 0        removes everything
 """,
 )
 @click.option(
@@ -59,7 +59,7 @@ Examples:
     type=Finite(min=0),
     default=30,
     show_default=True,
-    help="Days an artifact was not used for; 0 removes everything.",
+    help="Remove artifacts not used for this many days; 0 removes everything.",
 )
 @json_option
 def gc(days: float, as_json: bool) -> None:

@@ -47,7 +47,7 @@ def located(name: str | None) -> LocatedCatalog:
 Examples:
   sdpack catalog ls                             the built-in catalogs
   sdpack catalog show sdxl                      the candidates of one
-  sdpack catalog from ~/models/mine -o mine     a catalog of a diffusers folder
+  sdpack catalog from ~/models/mine -o mine     writes a catalog of a diffusers folder
   sdpack catalog check mine
 """,
 )
@@ -74,7 +74,7 @@ def ls(as_json: bool) -> None:
         )
         for entry in found
     ]
-    columns = ("catalog", "text encoders", "denoisers", "decoders", "pixels", "what it holds")
+    columns = ("catalog", "text encoders", "denoisers", "decoders", "pixels", "description")
     print_table(columns, rows, "built-in catalogs", columns[1:5])
 
 
@@ -103,11 +103,11 @@ def show(catalog_name: str | None, as_json: bool) -> None:
         for name, candidate in found.catalog.candidates(role).items()
     ]
     mixes = len(list(found.catalog.mixable()))
-    title = f"{found.catalog.name}: {mixes} ways to put parts together"
+    title = f"{found.catalog.name}: {mixes} combinations of parts"
     columns = ("role", "candidate", "parameters", "source", "licence")
     print_table(columns, rows, title, right=("parameters",))
     for group, unused, why in found.catalog.unused():
-        click.echo(f"{group}.{unused} is not offered: {why}")
+        click.echo(f"{group}.{unused} cannot be used: {why}")
 
 
 @command.command(
@@ -121,17 +121,17 @@ Examples:
 @click.argument("model", type=TEXT)
 @out_option("Folder of the catalog, or a .yaml file.", required=True)
 @click.option(
-    "--steps", type=STEPS, help="Denoising steps; default: what the model's family usually takes."
+    "--steps", type=STEPS, help="Denoising steps; default: the model family's usual number."
 )
 @click.option(
     "--guidance-scale",
     type=Finite(min=0),
-    help="Guidance scale, 1 disables guidance; default: what the family usually takes.",
+    help="Guidance scale, 1 disables guidance; default: the model family's usual scale.",
 )
 @click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Side of a picture in pixels; default: what the model was trained for.",
+    help="Side of a picture in pixels; default: the size the model was trained for.",
 )
 @click.option(
     "--without",
@@ -152,8 +152,8 @@ def from_model(
 ) -> None:
     """Write a catalog of MODEL, a diffusers folder or a hub repository (OWNER/NAME).
 
-    Hub repositories are pinned to the revision they have now. A token is taken from HF_TOKEN
-    alone; HF_HUB_OFFLINE=1 keeps to what is on this machine.
+    Hub repositories are pinned to the revision they have now. A token is read from HF_TOKEN
+    only; HF_HUB_OFFLINE=1 uses only what is on this machine.
     """
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.adopt import Adoption, adopt
@@ -194,9 +194,9 @@ def convert(folder: Path, as_json: bool) -> None:
         print_json([str(path) for path in written])
         return
     for path in written:
-        click.echo(f"{path} is written")
+        click.echo(f"wrote {path}")
     if not written:
-        click.echo(f"{folder} holds no pickled weights that have no .safetensors beside them")
+        click.echo(f"{folder} holds no pickled weights without .safetensors beside them")
 
 
 @command.command(epilog="Example: sdpack catalog check mine/catalog.yaml")
@@ -222,6 +222,6 @@ def check(catalog_name: str | None, as_json: bool) -> None:
         print_json({"name": found.catalog.name, "prompts": prompts, "unused": list(unused)})
         return
     counts = ", ".join(f"{count} {key}" for key, count in prompts.items())
-    click.echo(f"{found.catalog.name} is whole: {counts}")
+    click.echo(f"{found.catalog.name} is complete: {counts}")
     for unused_name, why in unused.items():
         click.echo(f"{unused_name} will not be used: {why}")

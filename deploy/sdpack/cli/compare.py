@@ -16,9 +16,9 @@ from sdpack.documents.overwrite import check_spared
 
 EPILOG = """\b
 Examples:
-  sdpack compare engines/4gb-gpu engines/small           and compare.html
+  sdpack compare engines/4gb-gpu engines/small           writes compare.html
   sdpack compare engines/4gb-gpu engines/small --json
-  sdpack compare engines/4gb-gpu engines/small --brief   what changed, and what it costs
+  sdpack compare engines/4gb-gpu engines/small --brief   changes and their cost in one line
 """
 
 

@@ -42,7 +42,7 @@ def command(as_json: bool) -> None:
             "quality is measured on the CPU"
         )
     ordered = sorted(found, key=lambda package: _relevance(package, bool(cards)))
-    print_table(("package", "version", "what for", "how to get it"), [_row(p) for p in ordered])
+    print_table(("package", "version", "needed to", "how to get it"), [_row(p) for p in ordered])
 
 
 def _relevance(package: Package, has_gpu: bool) -> int:
@@ -61,5 +61,5 @@ def _relevance(package: Package, has_gpu: bool) -> int:
 def _row(package: Package) -> tuple[str, str, str, str]:
     if package.version is not None:
         return package.name, package.version, package.purpose, ""
-    get = f"pip install 'sdpack[{package.extra}]'" if package.extra else "from the device's maker"
+    get = f"pip install 'sdpack[{package.extra}]'" if package.extra else "from the device's vendor"
     return package.name, "-", package.purpose, get

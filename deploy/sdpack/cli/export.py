@@ -27,7 +27,7 @@ def command() -> None:
     epilog="""\b
 Examples:
   sdpack export triton engines/4gb-gpu models
-  tritonserver --model-repository models        with `pip install sdpack` in its Python
+  tritonserver --model-repository models        needs `pip install sdpack` in its Python
 """,
 )
 @click.argument("bundle", type=PATH)
@@ -45,4 +45,4 @@ def triton(bundle: Path, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"repository": str(folder), "models": names})
         return
-    click.echo(f"{folder}: ask {names[0]}, which calls {', '.join(names[1:])}")
+    click.echo(f"{folder}: send requests to {names[0]}, which calls {', '.join(names[1:])}")

@@ -20,7 +20,7 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     """Build a bundle's missing engines for the GPU of this machine.
 
     Engines of classic TensorRT (Jetson, data-centre GPUs) fit only the GPU they were built on.
-    A bundle that has all its engines is left as it is.
+    A bundle that has all its engines is left unchanged.
     """
     from sdpack.documents.bundle import read_manifest
     from sdpack.runtime.finish import finish, unfinished
@@ -32,7 +32,7 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
     if not missing or manifest.finished is None:
-        click.echo(f"{bundle} lacks no engine")
+        click.echo(f"{bundle} already has all its engines")
         return
     for role, plan in manifest.finished.plans.items():
         click.echo(

@@ -35,7 +35,7 @@ def command(bundle: Path, as_json: bool) -> None:
     )
     print_lines(line for role in manifest.parts for line in _layers(manifest, role))
     print_lines(verdict(manifest))
-    click.echo(f"{len(manifest.files)} files, all as shipped")
+    click.echo(f"{len(manifest.files)} files, all unchanged")
 
 
 def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
         part.candidate,
         part.precision.value,
         f"{part.parameters:,}",
-        "when its turn comes" if loaded is None else format_bytes(loaded),
+        "when it runs" if loaded is None else format_bytes(loaded),
         part.licence if part.bridge is None else f"{part.licence}, bridge {part.bridge.licence}",
     )
 
@@ -57,11 +57,13 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
     lines = []
     if len(part.layers) > 1:
         stored = ", ".join(f"{count} {scheme}" for scheme, count in part.layers.items())
-        lines.append(f"{name}: its layers are stored so: {stored}")
+        lines.append(f"{name}: its layers are stored as: {stored}")
     if part.refused:
         kept = len(part.refused)
-        lines.append(f"{name}: {kept} layers stay as computed, as the compiler refuses them so")
+        lines.append(f"{name}: {kept} layers are not quantized, as the compiler rejects them")
     if part.islands:
         shown = ", ".join(part.islands[:3]) + (" ..." if len(part.islands) > 3 else "")
-        lines.append(f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}")
+        lines.append(
+            f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}"
+        )
     return lines

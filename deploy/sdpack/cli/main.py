@@ -35,7 +35,7 @@ COMMANDS = (
 )
 EPILOG = """\b
 Examples:
-  sdpack profiles                      what devices are known
+  sdpack profiles                      known devices
   sdpack profiles detect > my.yaml     a profile of this machine
   sdpack catalog show                  the candidate parts
   sdpack doctor                        what this machine can do
@@ -118,7 +118,7 @@ class Stopped(click.ClickException):
     exit_code = 130
 
     def __init__(self) -> None:
-        super().__init__("stopped; the same command goes on from here")
+        super().__init__("stopped; run the same command to resume")
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

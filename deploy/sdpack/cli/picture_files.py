@@ -30,7 +30,7 @@ def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
         if not is_folder and encoding_of(out) is None:
             raise PromptError(
                 f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
-                "choose one of these, or make that folder first to have them written there"
+                "choose one of these, or create that folder first to write into it"
             )
         folder = out if is_folder else out.parent
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ average, chosen for the least output error).
     multiple=True,
     type=FilePath(exists=True),
     metavar="FILE.npz|FOLDER",
-    help="Real inputs: a batch per file, its arrays named like the graph's inputs; repeatable.",
+    help="Real inputs: one batch per file, arrays named like the graph's inputs; repeatable.",
 )
 @click.option(
     "--runtime",
@@ -100,7 +100,7 @@ def command(
         )
         return
     before, after = result.bytes_before, result.bytes_after
-    lines = [f"{result.out}: {format_bytes(after)}, before {format_bytes(before)}"]
+    lines = [f"{result.out}: {format_bytes(after)}, was {format_bytes(before)}"]
     if result.layers:
         stored = ", ".join(f"{count} {scheme}" for scheme, count in result.layers.items())
         lines.append(f"layers: {stored}")
@@ -112,12 +112,12 @@ def command(
         shown = ", ".join(result.fp32_nodes[:3]) + (" ..." if len(result.fp32_nodes) > 3 else "")
         lines.append(f"{len(result.fp32_nodes)} nodes compute in fp32 for their range: {shown}")
     for name, level in decibels.items():
-        off = "not at all" if level is None else f"by {level:.1f} dB"
-        lines.append(f"{name} is off {off} on the calibration inputs")
+        error = "none" if level is None else f"{level:.1f} dB"
+        lines.append(f"{name}: error on the calibration inputs {error}")
     if not calibration:
         lines.append(
-            "no calibration inputs were given: weights are rounded to nearest, output error was "
-            "not measured, nor whether fp16 can hold the values"
+            "no calibration inputs were given: weights are rounded to nearest; neither output "
+            "error nor overflow in fp16 was measured"
         )
     print_lines(lines)
 

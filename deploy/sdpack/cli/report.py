@@ -21,7 +21,7 @@ Examples:
   sdpack report engines/4gb-gpu --out report.html
   sdpack report ~/.cache/sdpack/ledger.sqlite --build 4gb-gpu
   sdpack report engines/4gb-gpu --json > points.json
-  sdpack report study                                 a study's page, from its ledger
+  sdpack report study                                 the page of a study, from its ledger
 """
 
 
@@ -31,7 +31,7 @@ Examples:
     "--build",
     "name",
     type=TEXT,
-    help="Name of the build, of several in a ledger; default: the last.",
+    help="Name of the build, if a ledger holds several; default: the last.",
 )
 @out_option("HTML page to write; default: report.html in the bundle.")
 @json_option

@@ -41,7 +41,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
             type=TEXT,
             help=(
                 "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
-                "is what the bundle draws by default. Default: the catalog's, within the profile's."
+                "is the bundle's default. Default: the catalog's, within the profile's."
             ),
         ),
         click.option(
@@ -55,7 +55,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
             type=click.IntRange(min=1),
             default=images,
             show_default=True,
-            help="Pictures drawn with each mix, at most.",
+            help="Maximum number of pictures drawn with each mix.",
         ),
         click.option(
             "--prefer",
@@ -63,9 +63,9 @@ def request_options(images: int) -> Callable[[Command], Command]:
             default="quality",
             show_default=True,
             help=(
-                "What decides among mixes shown equal to the best; speed is measured on this "
-                "machine. speed and memory also take a comparison that is still open, within the "
-                "indifference."
+                "Criterion for choosing among mixes shown equal to the best; speed is measured on "
+                "this machine. speed and memory also accept a comparison that is still open, "
+                "within the indifference."
             ),
         ),
     )

@@ -51,7 +51,7 @@ Examples:
 )
 @runtime_option
 @out_option(
-    "A folder for 1.png, 2.png ...; or a file: .png, .jpg, .jpeg or .webp. Several pictures for "
+    "Folder for 1.png, 2.png ..., or a .png, .jpg, .jpeg or .webp file. Several pictures with "
     "one file name are numbered: pizza-1.jpg, pizza-2.jpg.",
     Path(),
 )
@@ -106,7 +106,7 @@ def command(
             (picture,) = drawer.draw(drawn)
             made = GenerationParameters.of(drawn, 0, manifest, sampler)
             if path.exists():
-                click.echo(f"{path} was there and is replaced", err=True)
+                click.echo(f"{path} exists and is replaced", err=True)
             write_picture(path, encode(picture, format_of(path), made))
             files.append({"prompt": prompt, "seed": seed + number, "file": str(path)})
             for truncation in truncations(drawer.tokenizers, drawer.conditioning, prompt):

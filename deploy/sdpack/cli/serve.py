@@ -30,8 +30,8 @@ Examples:
 
 Each option can be given as an environment variable: SDPACK_PORT, SDPACK_API_KEY_FILE ...
 
-On SIGTERM or Ctrl-C the server accepts nothing new, finishes what it has accepted, and ends. A
-second one ends it at once.
+On SIGTERM or Ctrl-C the server stops accepting requests, finishes those it has accepted, and exits.
+A second signal stops it at once.
 """,
 )
 @click.argument("bundle", type=PATH, envvar="SDPACK_BUNDLE")
@@ -63,30 +63,29 @@ second one ends it at once.
     "--root-path",
     default="",
     callback=lambda _ctx, _option, given: parse_root_path(given),
-    help="Path prefix clients ask under, where a reverse proxy adds one and does not send "
-    "X-Forwarded-Prefix.",
+    help="Path prefix clients use, if a reverse proxy adds one without sending X-Forwarded-Prefix.",
 )
 @click.option(
     "--forwarded-allow-ips",
     envvar=["SDPACK_FORWARDED_ALLOW_IPS", "FORWARDED_ALLOW_IPS"],
     default=",".join(TRUSTED),
     callback=lambda _ctx, _option, given: parse_proxies(given),
-    help="Addresses and networks of reverse proxies whose X-Forwarded headers are believed, "
+    help="Addresses and networks of reverse proxies whose X-Forwarded headers are trusted, "
     "separated by commas; * for any.",
 )
 @click.option(
     "--model-alias",
     type=TEXT,
     multiple=True,
-    help="A model name to accept besides the bundle's, such as dall-e-3; repeatable.",
+    help="Additional model name to accept, such as dall-e-3; repeatable.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Pictures drawn together, at most; default: the bundle's.",
+    help="Maximum number of pictures drawn in one batch; default: the bundle's.",
 )
 @click.option(
-    "--queue", type=click.IntRange(min=1), default=64, help="Pictures that may wait, at most."
+    "--queue", type=click.IntRange(min=1), default=64, help="Maximum number of waiting pictures."
 )
 @click.option(
     "--wait-ms",
@@ -98,13 +97,16 @@ second one ends it at once.
     "--timeout", type=Finite(0.1, 86_400), default=300.0, help="Seconds a request may take."
 )
 @click.option(
-    "--max-pictures", type=click.IntRange(min=1), default=10, help="Pictures per request, at most."
+    "--max-pictures",
+    type=click.IntRange(min=1),
+    default=10,
+    help="Maximum number of pictures per request.",
 )
 @click.option(
     "--max-prompt",
     type=click.IntRange(min=1),
     default=4000,
-    help="Characters per prompt, at most.",
+    help="Maximum number of characters per prompt.",
 )
 @runtime_option
 @click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads; default: all cores.")
@@ -147,7 +149,7 @@ def command(
     manifest = open_bundle(bundle)
     if batch is not None and batch > manifest.sampling.batch:
         raise click.BadParameter(
-            f"the bundle was built for {manifest.sampling.batch} at once; build with --batch",
+            f"the bundle was built for batches of {manifest.sampling.batch}; build with --batch",
             param_hint="--batch",
         )
     local = _is_loopback(host)
@@ -170,7 +172,7 @@ def command(
         least_memory=least_memory,
     )
     if not local and api_key_file is None:
-        click.echo(f"{host} can be reached from outside, and no --api-key-file is given", err=True)
+        click.echo(f"{host} is reachable from outside, but no --api-key-file is given", err=True)
     chosen = Runtime(runtime) if runtime else chosen_runtime(manifest)
     quiet = bool((ctx.obj or {}).get("quiet"))
 

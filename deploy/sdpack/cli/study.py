@@ -73,7 +73,7 @@ def command(
     if as_json:
         print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return
-    columns = ("budget", "which", "mix", "peak", "quality, 95 %", "to the best, 95 %", "shares, %")
+    columns = ("budget", "which", "mix", "peak", "quality, 95 %", "vs. best, 95 %", "shares, %")
     rows = [
         (
             format_bytes(p.budget_bytes),
@@ -91,7 +91,7 @@ def command(
     print_lines(finding(found))
     print_lines(
         [
-            f"{done.pictures:,} pictures were drawn; every mix in full would take "
+            f"{done.pictures:,} pictures were drawn; drawing every mix in full would take "
             f"{done.exhaustive:,}. {out / PAGE} holds the charts."
         ]
     )
@@ -107,18 +107,18 @@ def parse_budgets(text: str) -> tuple[int, ...]:
         return _evenly(text)
     found = tuple(sorted({_budget(word.strip()) for word in text.split(",")}))
     if len(found) > MOST:
-        raise InputError(f"{len(found)} budgets are more than a study takes; give at most {MOST}")
+        raise InputError(f"{len(found)} budgets are too many for one study; give at most {MOST}")
     return found
 
 
 def _evenly(text: str) -> tuple[int, ...]:
     words = text.split(":")
     if len(words) != 3 or not words[2].strip().isdecimal():
-        raise InputError(f"{text!r} is no range of budgets; write it like 8MiB:64MiB:8")
+        raise InputError(f"{text!r} is not a range of budgets; write it like 8MiB:64MiB:8")
     first, last, count = parse_bytes(words[0]), parse_bytes(words[1]), int(words[2])
     if not 2 <= count <= MOST or first >= last:
         raise InputError(
-            f"{text!r}: give a smaller budget first, and 2 to {MOST} of them; like 8MiB:64MiB:8"
+            f"{text!r}: give the smaller budget first, and 2 to {MOST} of them, like 8MiB:64MiB:8"
         )
     step = (last - first) / (count - 1)
     return tuple(sorted({round(first + step * number) for number in range(count)}))

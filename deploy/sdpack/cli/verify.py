@@ -18,14 +18,15 @@ from sdpack.units import format_bytes
 def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
     own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
     if chosen is not own:
-        return f"nothing was predicted for {chosen}; this bundle is for {own}"
+        return f"there is no prediction for {chosen}; this bundle is for {own}"
     if manifest.profile.memory.unified:
         return (
-            f"predicted are {predicted} of the memory that CPU and GPU share, not the host's part"
+            f"the prediction, {predicted}, is of the memory that CPU and GPU share, "
+            "not of the host's part"
         )
     return (
-        f"that is the host's memory; predicted are {predicted} of the GPU's, and nobody could look "
-        "at that: cuda-bindings is missing, or the driver is too old for it; see `sdpack doctor`"
+        f"that is host memory; the prediction, {predicted}, is of GPU memory, which could not be "
+        "measured: cuda-bindings is missing, or the driver is too old for it; see `sdpack doctor`"
     )
 
 
@@ -49,7 +50,7 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
     if as_json:
         print_json({**asdict(seen), "within": seen.within})
     else:
-        click.echo(f"{len(manifest.files)} files are as shipped")
+        click.echo(f"{len(manifest.files)} files are unchanged")
         capped = ", under a hard cap of its budget" if seen.capped else ""
         took = format_bytes(seen.measured_bytes)
         if seen.of_gpu:

@@ -52,7 +52,7 @@ version_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=show_version,
-    help="Show the versions of sdpack and of what it runs on, and exit.",
+    help="Show the versions of sdpack and its dependencies, and exit.",
 )
 
 

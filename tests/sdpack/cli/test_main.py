@@ -63,7 +63,7 @@ def test_the_detected_profile_is_one(tmp_path: Path) -> None:
 
 
 def test_the_zoo_is_the_default_catalog() -> None:
-    assert "18 ways" in run("catalog", "show").output
+    assert "18 combinations" in run("catalog", "show").output
     assert read_json("catalog", "show", "sdxl")["name"] == "sdxl"
     assert read_json("catalog", "check") == {
         "name": "zoo",
@@ -127,7 +127,7 @@ def test_an_interrupt_anywhere_exits_with_130(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stopped"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 130
-    assert done.stderr == "Error: stopped; the same command goes on from here\n"
+    assert done.stderr == "Error: stopped; run the same command to resume\n"
 
 
 def test_the_cache_is_listed_and_emptied(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_numbers_go_on_after_the_highest() -> None:
 def test_a_named_file_is_replaced_and_that_is_told() -> None:
     run("a cat", "--out", "a.png", "--seed", "1")
     result = run("a cat", "--out", "a.png", "--seed", "2")
-    assert "a.png was there and is replaced" in result.stderr
+    assert "a.png exists and is replaced" in result.stderr
     assert greys(["a.png"]) == [2]
 
 

@@ -139,10 +139,10 @@ def test_budgets_are_understood(text: str, wanted: tuple[int, ...]) -> None:
     ("text", "said"),
     [
         ("much", "unknown budget 'much': neither a size like 24MiB nor a profile"),
-        ("8MiB:64MiB", "no range of budgets; write it like 8MiB:64MiB:8"),
-        ("64MiB:8MiB:8", "give a smaller budget first"),
+        ("8MiB:64MiB", "not a range of budgets; write it like 8MiB:64MiB:8"),
+        ("64MiB:8MiB:8", "give the smaller budget first"),
         ("8MiB:64MiB:1", "2 to 64 of them"),
-        ("8MiB:64MiB:x", "no range of budgets"),
+        ("8MiB:64MiB:x", "not a range of budgets"),
         ("", "unknown budget ''"),
         ("0MiB:1MiB:3", "less than one byte"),
     ],
