@@ -63,7 +63,5 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
         lines.append(f"{name}: {kept} layers are not quantized, as the compiler rejects them")
     if part.islands:
         shown = ", ".join(part.islands[:3]) + (" ..." if len(part.islands) > 3 else "")
-        lines.append(
-            f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}"
-        )
+        lines.append(f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}")
     return lines

@@ -71,7 +71,7 @@ def report(build: Build, bundle: Path | None) -> Page:
         sheet=rows,
         prompts=record.prompts[: record.shown_prompts],
         sheet_caption=(
-            "Every row draws the same prompts from the same noise; below a picture what it scored "
+            "Every row draws the same prompts from the same noise; below each picture is its score "
             f"({record.metric})."
         ),
         small=side <= SMALL,
@@ -82,11 +82,11 @@ BASES = {
     "best": "No mix that raced has a better mean over the pictures both drew.",
     "shown equal": (
         "It was shown equal to every mix with a better mean: the whole interval of the difference "
-        "is within {near:g}. Of such mixes --prefer {prefer} decides."
+        "is within {near:g}. Among such mixes --prefer {prefer} decides."
     ),
     "open": (
         "A comparison with a mix of a better mean is still open, within {near:g}; "
-        "--prefer {prefer} takes that."
+        "--prefer {prefer} accepts that."
     ),
 }
 
@@ -110,9 +110,9 @@ def said(build: Build) -> list[str]:
     raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
-        lines.append(f"Of the others, {rival.mix} came nearest: {_rival(rival, winner)}; {field}.")
+        lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
     else:
-        lines.append(f"There is none to compare it with; {field}.")
+        lines.append(f"There is no other mix to compare it with; {field}.")
     return lines
 
 
@@ -161,12 +161,12 @@ def _mixes(build: Build) -> Table:
         "peak",
         "run",
         build.record.metric,
-        "to the winner",
+        "vs. winner",
         "interval",
-        "of its own pictures, 95 %",
+        "own mean, 95 %",
         "pictures, paired of all",
         "KID",
-        "a picture",
+        "time per picture",
         "in the race",
     )
     rows = [_mix_row(build, point, roles) for point in build.points]
@@ -226,7 +226,7 @@ def _costs(build: Build) -> Table:
         "candidate",
         "precision",
         "weights",
-        "beside",
+        "compared with",
         "change of the score, 95 %",
         "pictures",
         "with",
@@ -273,7 +273,7 @@ def _reproduce(build: Build) -> Table:
             [f"{role.words} of the winner", f"SHA-256 {part.content}"]
             for role, part in build.winner.entrant.parts.items()
         ),
-        ["how it is run", f"SHA-256 {build.winner.entrant.recipe}"],
+        ["sampling recipe", f"SHA-256 {build.winner.entrant.recipe}"],
         ["judge", f"SHA-256 {build.winner.entrant.judge}"],
     ]
     return Table("To reproduce this", (), rows)
@@ -295,7 +295,7 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
         SHEET_GAP + rows * (height + SHEET_GAP),
     ):
         raise BundleError(
-            f"{path} is {whole.width}x{whole.height}, which does not hold {rows} rows of {columns} "
+            f"{path} is {whole.width}x{whole.height}, too small for {rows} rows of {columns} "
             f"pictures of {width}x{height}; copy the bundle again"
         )
     for number, shown in enumerate(record.shown):

@@ -135,11 +135,11 @@ def quality_by_memory(build: Build) -> Figure:
         layers.append(_rule([{"budget": budget / MIB}], "budget"))
         said += ", the dashed line"
     caption = (
-        f"Each mark is a mix whose pictures were judged. {_FRONT} {said}. A mix that left the race "
+        f"Each mark is a mix whose pictures were scored. {_FRONT} {said}. A mix that left the race "
         "early is placed by its difference from the winner on the prompts both drew. Bars are "
-        "intervals of that difference: of a mix that raced the one that decided the race (at "
-        f"{build.record.confidence:.0%} for all of them together), of others at 95 %. The winner's "
-        f"own mean is {build.winner.own} (95 %)."
+        "intervals of that difference: for mixes that raced, the one that decided the race (at "
+        f"{build.record.confidence:.0%} for all of them together), for others at 95 %. The "
+        f"winner's own mean is {build.winner.own} (95 %)."
     )
     return Figure(
         "quality-memory",
@@ -159,20 +159,20 @@ def quality_by_latency(build: Build) -> Figure | None:
         return None
     metric = build.record.metric
     layers = _scatter(
-        rows, "latency_ms", "One picture where it was built (ms)", metric, "on_latency_front"
+        rows, "latency_ms", "Time per picture on the build machine (ms)", metric, "on_latency_front"
     )
     return Figure(
         "quality-latency",
         "Quality and speed",
         f"The {len(rows)} mixes that were timed, one picture each with everything loaded, on "
-        f"{build.record.machine}: not the device. {_FRONT}",
-        f"Scatter chart of {metric} against milliseconds for a picture for {len(rows)} mixes.",
+        f"{build.record.machine}, not on the device. {_FRONT}",
+        f"Scatter chart of {metric} against milliseconds per picture for {len(rows)} mixes.",
         _layered(layers, rows),
         rows,
     )
 
 
-_FRONT = "The line joins those that no other beats in both."
+_FRONT = "The line joins mixes that no other mix beats in both."
 
 
 def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> list[alt.Chart]:
@@ -187,17 +187,17 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
     tooltip = [
         *(alt.Tooltip(f"{role.value}:N", title=role.words) for role in roles),
         alt.Tooltip("said_quality:N", title=metric),
-        alt.Tooltip("said_difference:N", title="to the winner"),
-        alt.Tooltip("said_own:N", title="of its own pictures"),
+        alt.Tooltip("said_difference:N", title="vs. winner"),
+        alt.Tooltip("said_own:N", title="own mean"),
         alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
         *(
-            [alt.Tooltip("latency_ms:Q", title="a picture (ms)", format=",.0f")]
+            [alt.Tooltip("latency_ms:Q", title="time per picture (ms)", format=",.0f")]
             if x == "latency_ms"
             else []
         ),
         alt.Tooltip("pictures:Q", title="pictures"),
         alt.Tooltip("fate:N", title="in the race"),
-        alt.Tooltip("lost_to:N", title="to, or as"),
+        alt.Tooltip("lost_to:N", title="lost to, or same as"),
         alt.Tooltip("placement:N", title="run"),
         alt.Tooltip("fits:N", title="fits the budget"),
     ]
@@ -288,7 +288,7 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
             order=alt.Order("place:Q"),
             tooltip=[
                 alt.Tooltip("bar:N", title="bar"),
-                alt.Tooltip("kind:N", title="what"),
+                alt.Tooltip("kind:N", title="kind"),
                 alt.Tooltip("said:N", title="bytes"),
             ],
         )
@@ -296,7 +296,7 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
     where = "the lowest bar" if drawn else "far to the right"
     caption = (
         f"The winner takes {format_bytes(whole)} at its peak, {whole / budget:.1%} of the budget "
-        f"of {format_bytes(budget)} ({where}); {format_bytes(reserve)} more are kept in reserve. "
+        f"of {format_bytes(budget)} ({where}); {format_bytes(reserve)} more are reserved. "
         f"Predicted from {memory.predicted_from.value}."
     )
     return Figure(
@@ -359,9 +359,9 @@ def cost_of_precisions(build: Build) -> Figure | None:
     return Figure(
         "precision",
         "What each precision costs",
-        "Each row is a part stored in less than the widest form it was drawn in, all else the "
-        "same: how much the score changes, with 95 % intervals over the prompts both drew. Left "
-        "of the line is worse. Few pictures make wide intervals; of one there is none.",
+        "Each row compares a part with the widest precision it was drawn in, all else the same: "
+        "the change of the score, with 95 % intervals over the prompts both drew. Left of the "
+        "line is worse. Few pictures make wide intervals; a single picture has none.",
         "Dot chart of the change of the score by part and precision: "
         + "; ".join(f"{row['what']} {row['said']}" for row in rows),
         _layered(drawn, None, height=max(80, 22 * len(rows))),

@@ -17,7 +17,7 @@ from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page
 from sdpack.report.points import Build, paired, read_build
 from sdpack.units import format_bytes
 
-_BETTER = {FIDELITY: "is nearer to its own fp32 than {}"}  # which is no quality
+_BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # which is no quality
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class BundleComparison:
         if ways[0] == ways[1]:
             return None
         return (
-            "They were not drawn in the same way, which may be part of the difference: "
+            "They were not drawn with the same settings, which may explain part of the difference: "
             f"{ways[0]} and {ways[1]}."
         )
 
@@ -100,9 +100,9 @@ class BundleComparison:
             ("profile", *(build.record.profile.name for build in builds)),
             (self.first.record.metric, *(_quality(build) for build in builds)),
             ("KID to real pictures", *(_distance(build) for build in builds)),
-            ("one picture where it was built", *(_latency(build) for build in builds)),
+            ("time per picture on the build machine", *(_latency(build) for build in builds)),
             ("drawn on", *(build.record.measured_on for build in builds)),
-            ("drawn in", *(_sampling(build) for build in builds)),
+            ("sampling", *(_sampling(build) for build in builds)),
         ]
         return [(row[0], row[1], row[2]) for row in found]
 
@@ -130,7 +130,7 @@ def compare(first: Path, second: Path) -> BundleComparison:
     numbers = sorted(mine.keys() & theirs.keys())
     shared = [number for number in numbers if _prompt(one, number) == _prompt(other, number)]
     if not shared:
-        raise InputError(f"{pair}: they drew no prompt in common; build both from one catalog")
+        raise InputError(f"{pair}: they share no prompts; build both from one catalog")
     apart = paired({number: mine[number] for number in shared}, theirs)
     names = (one.record.name, other.record.name)
     if names[0] == names[1]:
@@ -182,7 +182,7 @@ def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page
         sheet=rows,
         prompts=[_prompt(found.first, n) for n in same],
         sheet_caption=(
-            "The same prompts from the same noise; below a picture what it scored "
+            "The same prompts from the same noise; below each picture is its score "
             f"({found.first.record.metric})."
         ),
         small=max(found.first.record.size) <= SMALL,
@@ -236,8 +236,8 @@ def by_prompt(found: BundleComparison) -> Figure:
     return Figure(
         "by-prompt",
         "Prompt by prompt",
-        "Each bar is a prompt both drew from the same noise. The dashed line is the mean, the band "
-        "around it its 95 % interval.",
+        "Each bar is a prompt both drew from the same noise. The dashed line is the mean, and the "
+        "band its 95 % interval.",
         f"Bars of the difference for {len(rows)} prompts; mean {away.signed()}.",
         configured(alt.layer(band, bars, line, width="container", height=300)),
         rows,

@@ -125,7 +125,7 @@ class DrawnMixes:
                 self._take(row)
             except (KeyError, TypeError, ValueError) as cause:
                 raise StoreError(
-                    f"a row of the ledger ({row.kind}, {row.made_at}) is not whole: {cause!r}; "
+                    f"a row of the ledger ({row.kind}, {row.made_at}) is incomplete: {cause!r}; "
                     f"delete it and run `sdpack {self.made_by}` again"
                 ) from cause
 
@@ -333,7 +333,7 @@ def ledger_of(path: Path) -> Path:
         old = (path / MANIFEST).is_file()
     except OSError as cause:
         raise StoreError(f"{path} cannot be read: {cause.strerror}; check the path") from cause
-    why = "it was built by an older sdpack" if old else "it is no bundle"
+    why = "it was built by an older sdpack" if old else "it is not a bundle"
     raise StoreError(f"{path} holds no {LEDGER}: {why}; give a bundle or a ledger")
 
 
@@ -372,4 +372,4 @@ def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tu
     if not others:
         raise StoreError(f"{ledger} holds no finished {kind}; run `sdpack {kind}` first")
     there = ", ".join(sorted(others))
-    raise StoreError(f"{ledger} holds no {kind} named {name!r}; there are: {there}")
+    raise StoreError(f"{ledger} holds no {kind} named {name!r}; available: {there}")

@@ -135,8 +135,8 @@ def shares_by_budget(study: StudyResult) -> Figure:
         "shares",
         "Who gets the bytes",
         "The weights of the best mix at each budget. The line in a bar spans the text encoder's "
-        "share in the mixes that raced level with the best: so far the choice is open. Last, for "
-        "comparison, the parameters of Stable Diffusion 1.x, its whole VAE as the decoder.",
+        "share in the mixes that tied with the best: the choice is open that far. Last, for "
+        "comparison, the parameters of Stable Diffusion 1.x, with its whole VAE as the decoder.",
         "Stacked bars of the share of weights by role: "
         + "; ".join(
             f"{format_bytes(p.budget_bytes)} "
@@ -183,13 +183,13 @@ def quality_by_budget(study: StudyResult) -> Figure:
     return Figure(
         "quality-budget",
         "What a budget buys",
-        "The best mix at each budget, mixes stored in one precision throughout, and two ways to "
-        f"spend: “{ENCODER_FIRST}” takes the largest text encoder that fits and what then fits "
-        f"beside it, “{DENOISER_FIRST}” the largest denoiser; as we read Imagen, the first should "
-        f"be better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are shared out most nearly "
-        "as its parameters. Bars: 95 % intervals of the difference from the best at the same "
-        f"budget. The best's own means: {_own_means(points)}. Marks of one budget are set a little "
-        "apart.",
+        "The best mix at each budget, mixes stored in one precision throughout, and two rules: "
+        f"“{ENCODER_FIRST}” takes the largest text encoder that fits and then what fits beside "
+        f"it, “{DENOISER_FIRST}” the largest denoiser; as we read Imagen, the first should be "
+        f"better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are divided most "
+        "nearly as its parameters. Bars: 95 % intervals of the difference from the best at the "
+        f"same budget. The best's own means: {_own_means(points)}. Marks of one budget are drawn "
+        "slightly apart.",
         f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
         configured(_lines(rows, series, "budget_mib", "Memory budget (MiB)", study, joined=True)),
         rows,
@@ -227,9 +227,9 @@ def quality_by_share(study: StudyResult) -> Figure | None:
     return Figure(
         "quality-share",
         "How much for the text encoder",
-        "At some budgets, the most promising mix with each variant of each text encoder. Bars: "
+        "The most promising mix with each variant of each text encoder, at some budgets. Bars: "
         "95 % intervals of the difference from the best mix at that budget. The dashed line is the "
-        "share of the parameters the text encoder has in Stable Diffusion 1.x.",
+        "text encoder's share of the parameters in Stable Diffusion 1.x.",
         f"Scatter chart of {study.record.metric} by the text encoder's share of the weights.",
         configured(_lines(rows, series, "text_share", title, study, joined=False, more=[rule])),
         rows,
@@ -267,7 +267,7 @@ def _lines(
             alt.Tooltip("mix:N"),
             alt.Tooltip("budget:N"),
             alt.Tooltip("said_quality:N", title=study.record.metric),
-            alt.Tooltip("said_difference:N", title="to the best"),
+            alt.Tooltip("said_difference:N", title="vs. best"),
             alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
             alt.Tooltip("text_share:Q", title="text encoder", format=".0%"),
             alt.Tooltip("pictures:Q"),
@@ -297,7 +297,7 @@ def _point_row(point: StudyPoint, at_bytes: float) -> Row:
 
 
 def _table(study: StudyResult) -> Table:
-    columns = ("budget", "which", "mix", "peak", study.record.metric, "to the best", "shares, %")
+    columns = ("budget", "which", "mix", "peak", study.record.metric, "vs. best", "shares, %")
     rows = [
         [
             format_bytes(p.budget_bytes),

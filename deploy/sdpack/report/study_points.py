@@ -234,8 +234,8 @@ def _rule(record: StudyRecord) -> str:
     """How the best mix at a budget was chosen."""
     if record.prefer is None:  # schema 1
         return (
-            "The best mix at a budget won its race: the smallest of those not told from the "
-            f"leader, nor seen to score less by more than {record.indifference:g}, unless its "
+            "The best mix at a budget won its race: the smallest of those not distinguished from "
+            f"the leader, nor seen to score less by more than {record.indifference:g}, unless its "
             "pictures taken together were farther from real ones."
         )
     rule = (
@@ -243,7 +243,7 @@ def _rule(record: StudyRecord) -> str:
         f"every mix with a better one (the whole interval within {record.indifference:g})"
     )
     if record.prefer != "quality":
-        rule += f", or, as --prefer {record.prefer} allows, not told from it"
+        rule += f", or, as --prefer {record.prefer} allows, not distinguished from it"
     return f"{rule}, unless its pictures taken together were farther from real ones."
 
 
@@ -254,13 +254,13 @@ def finding(study: StudyResult) -> list[str]:
     lines = [
         f"{len(budgets)} budgets from {names[first.budget_bytes]} to "
         f"{names[last.budget_bytes]}, {len(record.prompts)} prompts each, "
-        f"{record.metric}. Better and worse are said at 95 % for each comparison by itself, not "
-        "for all of them together.",
-        f"{_rule(record)} It was chosen on the very prompts it is compared on here, which flatters "
+        f"{record.metric}. Better and worse are at 95 % for each comparison by itself, not for "
+        "all of them together.",
+        f"{_rule(record)} It was chosen on the same prompts it is compared on here, which favours "
         "it.",
     ]
     if record.metric == FIDELITY:
-        lines.append("Fidelity is no quality: it tells how near pictures are to those of fp32.")
+        lines.append("Fidelity is not quality: it measures how close pictures are to fp32.")
     lines += [_verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN)]
     lines += [_shares(study, first, last)]
     lines += [_verdicts(study, BEST, LIKE_STABLE_DIFFUSION, _LIKE)]
@@ -268,13 +268,13 @@ def finding(study: StudyResult) -> list[str]:
     lines += [_verdicts(study, BEST, why, "") for why in uniform]
     broken = dict.fromkeys(said for budget in budgets for said in budget.broken)
     if broken:
-        lines.append(f"Picked, and then seen to draw broken pictures: {', '.join(broken)}.")
+        lines.append(f"Picked, but found to draw broken pictures: {', '.join(broken)}.")
     missing = [b for b in record.budgets if not b.runs]
     if missing:
         none = [b for b in missing if "nothing fits" in (b.infeasible or "")]
         for group, why in (
             (none, "Nothing fits into"),
-            ([b for b in missing if b not in none], "All that was best draws broken pictures at"),
+            ([b for b in missing if b not in none], "The best mix draws broken pictures at"),
         ):
             if group:
                 said = ", ".join(names[budget.budget_bytes] for budget in group)
@@ -283,10 +283,10 @@ def finding(study: StudyResult) -> list[str]:
 
 
 _IMAGEN = (
-    "Imagen found that growing the text encoder helps more than growing the UNet; our reading of "
-    "that for a fixed budget is the encoder first: "
+    "Imagen found that growing the text encoder helps more than growing the UNet; we read "
+    "that, for a fixed budget, as the encoder first: "
 )
-_LIKE = "Stable Diffusion 1.x shares its parameters out 12 / 80 / 8, its whole VAE counted last: "
+_LIKE = "Stable Diffusion 1.x divides its parameters 12 / 80 / 8, its whole VAE counted last: "
 
 
 def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
@@ -341,7 +341,7 @@ def _shares(study: StudyResult, first: BudgetFigures, last: BudgetFigures) -> st
         low, high = study.level_shares(figures)
         text = f"{study.names[budget]}: {_percent(best)}"
         if high > low:
-            text += f", and mixes that raced level with it give the text encoder {low:.0%} to "
+            text += f", and mixes that tied with it give the text encoder {low:.0%} to "
             text += f"{high:.0%}"
         said.append(text)
     return (

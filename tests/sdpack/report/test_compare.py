@@ -95,7 +95,7 @@ def test_the_page_shows_the_same_prompts(tmp_path: Path) -> None:
         ({"metric": "fidelity to fp32"}, "scored by judge similarity and fidelity to fp32"),
         ({"judge": "another"}, "judged by a judge and another"),
         ({"height": 128, "width": 128}, r"of size \[64, 64\] and \[128, 128\]"),
-        ({"prompts": [f"else {n}" for n in range(40)]}, "drew no prompt in common"),
+        ({"prompts": [f"else {n}" for n in range(40)]}, "share no prompts"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

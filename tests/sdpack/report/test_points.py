@@ -94,13 +94,13 @@ def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
     ledger.close()
     assert read_build(path, "one").record.name == "one"
     assert read_build(path, "two").record.name == "two"
-    with pytest.raises(StoreError, match="no build named 'three'; there are: one, two"):
+    with pytest.raises(StoreError, match="no build named 'three'; available: one, two"):
         read_build(path, "three")
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [({}, "not whole: KeyError"), ({"scores": [0.1]}, "not whole: ValueError")],
+    [({}, "incomplete: KeyError"), ({"scores": [0.1]}, "incomplete: ValueError")],
 )
 def test_a_row_that_is_not_whole_is_named(tmp_path: Path, value: object, said: str) -> None:
     path = tmp_path / "ledger.sqlite"
