@@ -134,6 +134,13 @@ def test_nothing_a_command_reads_is_overwritten(
     assert {path: path.read_bytes() for path in _files(source)} == before
 
 
+def test_no_repository_goes_into_the_bundle_it_is_made_of(work: Path, whole: Path) -> None:
+    result = run(work, "export", "triton", str(whole), str(whole / "models"))
+    assert result.exit_code == 2
+    assert "stray file in the bundle" in result.stderr
+    assert not (whole / "models").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "place"),
     [

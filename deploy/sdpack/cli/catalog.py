@@ -11,7 +11,6 @@ from sdpack.cli.output import json_option, print_json, print_table, warn
 from sdpack.cli.require import require
 from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
 from sdpack.documents.catalog import (
-    CATALOG_FILE,
     LocatedCatalog,
     builtin_catalogs,
     catalog_file,
@@ -24,6 +23,8 @@ from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.domain.precision import Runtime
 from sdpack.errors import StoreError
 from sdpack.units import format_count
+
+CATALOG_SUFFIXES = (".yaml", ".yml")
 
 catalog_option = click.option(
     "--catalog",
@@ -172,9 +173,9 @@ def from_model(
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The files of a model's folder; a catalog that lies in it is not one of the model's."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return [path for path in found if path != folder / CATALOG_FILE]
+    """The files of a model's folder; catalogs that lie in it are not the model's."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in files if path.parent != folder or path.suffix not in CATALOG_SUFFIXES]
 
 
 @command.command(epilog="Example: sdpack catalog convert ~/models/mine")

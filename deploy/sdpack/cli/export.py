@@ -8,7 +8,8 @@ import click
 
 from sdpack.cli.output import json_option, print_json, timed
 from sdpack.cli.values import PATH
-from sdpack.documents.bundle import open_bundle
+from sdpack.documents.bundle import bundle_files, open_bundle
+from sdpack.documents.overwrite import check_spared
 from sdpack.errors import MissingPackageError
 
 
@@ -41,6 +42,7 @@ def triton(bundle: Path, folder: Path, as_json: bool) -> None:
     except ModuleNotFoundError as cause:
         raise MissingPackageError(cause.name or "onnx", "build", "exporting a bundle") from cause
 
+    check_spared(bundle_files(bundle), [folder])
     names = export_repository(bundle, open_bundle(bundle), folder)
     if as_json:
         print_json({"repository": str(folder), "models": names})

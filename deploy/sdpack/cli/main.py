@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -33,6 +34,7 @@ COMMANDS = (
     "cache",
     "doctor",
 )
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 EPILOG = """\b
 Examples:
   sdpack profiles                      known devices
@@ -65,7 +67,8 @@ class LazyGroup(click.Group):
             logging.getLogger(__name__).debug("", exc_info=True)
             _drop_output()
             where = f" ({error.filename})" if error.filename else ""
-            click.echo(f"Error: {error.strerror or error}{where}; check the disk", err=True)
+            check = "disk" if error.errno in DISK_ERRORS else "path"
+            click.echo(f"Error: {error.strerror or error}{where}; check the {check}", err=True)
             sys.exit(FAILED)
 
     def resolve_command(

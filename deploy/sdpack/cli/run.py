@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -84,8 +85,8 @@ def command(
 
     asked_size = _one_size(size)
     manifest = open_bundle(bundle)
-    read = bundle_files(bundle)
-    paths = picture_paths(out, len(prompts))
+    paths = list(islice(picture_paths(out, len(prompts)), len(prompts)))
+    check_spared(bundle_files(bundle), paths)
     sampler = sampler_label(bundle)
     asked = partial(
         request,
@@ -99,9 +100,7 @@ def command(
     files = []
     with DeviceMeter() if device_peak and chosen.on_gpu else nullcontext() as device:
         drawer = pipeline(bundle, manifest, chosen, low_memory=least_memory or None)
-        for number, prompt in enumerate(prompts):
-            path = next(paths)
-            check_spared(read, [path])
+        for number, (prompt, path) in enumerate(zip(prompts, paths, strict=True)):
             drawn = asked([prompt], [seed + number])
             (picture,) = drawer.draw(drawn)
             made = GenerationParameters.of(drawn, 0, manifest, sampler)

@@ -47,7 +47,8 @@ def _check_sources(read: Iterable[Path], there: Sequence[Path]) -> None:
 
 def _check_bundles(path: Path) -> None:
     """Refuse a file more in a bundle, which would not pass its check with it."""
-    for place in (path.absolute(), Path(os.path.realpath(path))):
+    named = Path(os.path.realpath(path.parent)) / path.name
+    for place in (named, Path(os.path.realpath(path))):
         for folder in place.parents:
             if ships(place.relative_to(folder).as_posix()) and _is_bundle(folder):
                 raise InputError(

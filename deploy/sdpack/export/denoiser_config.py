@@ -8,6 +8,7 @@ from typing import Any
 
 from sdpack.errors import SourceError
 
+USUAL_CHANNELS = 4  # where a config does not say
 # What else a UNet may be asked for, by the key of diffusers' config, and the values that ask for
 # nothing sdpack does not give. A key that is not there has the first value.
 KNOWN: Mapping[str, tuple[object, ...]] = {
@@ -59,7 +60,10 @@ def check_denoiser(class_name: str, config: Mapping[str, Any], path: Path) -> No
 
 
 def _check_channels(config: Mapping[str, Any], path: Path) -> None:
-    taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
+    taken, given = (
+        USUAL_CHANNELS if config.get(key) is None else config[key]
+        for key in ("in_channels", "out_channels")
+    )
     if taken == given:
         return
     if given == 2 * taken:

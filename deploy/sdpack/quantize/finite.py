@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
 from sdpack.errors import GraphError
+from sdpack.quantize.folding import FLOATS
 from sdpack.quantize.layers import layers
-
-FLOATS = frozenset(
-    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
-)
 
 
 def check_weights(path: Path, model: ir.Model) -> None:
     """See that no weight of a graph holds NaN or infinity.
 
-    Attention masks may hold negative infinity beside zeros, and bounds may be infinite.
+    What no layer multiplies by may hold negative infinity, as masks and biases of attention do,
+    and bounds may be infinite.
 
     Raises:
         GraphError: one does; it is named, with how many NaN and infinite numbers it holds.
@@ -53,10 +51,7 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 
 
 def _is_mask(values: NDArray[Any]) -> bool:
-    """Whether infinities are meant: as bounds, or negative ones beside a single other number."""
+    """Whether infinities are meant: as bounds, or negative ones, as attention biases have them."""
     if np.isnan(values).any():
         return False
-    finite = values[np.isfinite(values)]
-    if finite.size and np.isposinf(values).any():
-        return False
-    return finite.size == 0 or bool((finite == finite[0]).all())
+    return not np.isposinf(values).any() or not np.isfinite(values).any()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -60,9 +61,12 @@ class FoldedWeight:
         return np.ascontiguousarray(found.transpose(self.order))
 
 
-def ends_of(weight: ir.Value) -> list[End]:
-    """Every use of a stored weight, those behind Cast, Transpose and Identity included."""
-    rank = len(weight.shape) if weight.shape is not None else 0
+def ends_of(weight: ir.Value, rank: int) -> list[End]:
+    """Every use of a stored weight, those behind Cast, Transpose and Identity included.
+
+    Args:
+        rank: how many axes it has; a value in a branch may have no shape that tells.
+    """
     return list(_ends(weight, tuple(range(rank)), (), weight.dtype))
 
 
@@ -99,7 +103,7 @@ def fold_weights(model: ir.Model) -> None:
             continue
         if weight.is_graph_input() or weight.is_graph_output():
             continue
-        ends = ends_of(weight)
+        ends = ends_of(weight, len(tensor.shape))
         if any(end.value is not weight for end in ends) and _agree(model, ends):
             _fold(model, weight, ends)
 
@@ -182,12 +186,22 @@ def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
     )
     first = min((use.node for use in weight.uses()), key=list(model.graph).index)
     value = stored
-    for number, dtype in enumerate(origin.casts):
-        node = ir.node("Cast", [value], {"to": dtype}, name=f"{name}_cast_{number}")
+    names = _free_names(model, f"{name}_cast")
+    for dtype, free in zip(origin.casts, names, strict=False):
+        node = ir.node("Cast", [value], {"to": dtype}, name=free)
         value = node.outputs[0]
-        value.name, value.type = f"{name}_cast_{number}", ir.TensorType(dtype)
+        value.name, value.type = free, ir.TensorType(dtype)
         value.shape = shape
         model.graph.insert_before(first, node)
     del model.graph.initializers[name]
     weight.replace_all_uses_with(value)
     model.graph.register_initializer(stored)
+
+
+def _free_names(model: ir.Model, prefix: str) -> Iterator[str]:
+    """Names that no value or node of a graph has."""
+    taken = {value.name for graph in model.graphs() for value in graph.initializers.values()}
+    taken |= {value.name for value in model.graph.inputs}
+    for node in model.graph.all_nodes():
+        taken |= {node.name, *(value.name for value in node.outputs)}
+    return (name for name in (f"{prefix}_{number}" for number in count()) if name not in taken)

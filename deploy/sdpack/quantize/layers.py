@@ -19,6 +19,7 @@ from sdpack.errors import QuantizationError
 from sdpack.quantize.folding import fold_weights
 from sdpack.quantize.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
+LAYERS_REVISION = 2  # of what counts as a layer; a change makes what was seen of graphs stale
 QUANTIZED = frozenset(
     {
         "DequantizeLinear",

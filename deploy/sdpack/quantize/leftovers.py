@@ -46,7 +46,7 @@ def leftovers(model: ir.Model, found: Sequence[Layer]) -> list[Unquantized]:
     own = {layer.weight for layer in found}
     inner = _inner_nodes(model)
     left = [
-        Unquantized(str(value.name), tensor.size, _why(value, inner))
+        Unquantized(str(value.name), tensor.size, _why(value, tensor, inner))
         for value, tensor in _stored(model)
         if value not in own
     ]
@@ -83,14 +83,17 @@ def _inner_nodes(model: ir.Model) -> dict[ir.Node, str]:
     return found
 
 
-def _why(value: ir.Value, inner: dict[ir.Node, str]) -> str:
+def _why(value: ir.Value, tensor: ir.TensorProtocol, inner: dict[ir.Node, str]) -> str:
     if value.is_graph_output():
         return "an output of the graph"
-    nodes = [end.node for end in ends_of(value)]
+    ends = ends_of(value, len(tensor.shape))
+    nodes = [end.node for end in ends]
     owners = sorted({inner[node] for node in nodes if node in inner})
     if owners:
         return f"in the body of {' and '.join(owners)}"
     ops = sorted({node.op_type for node in nodes})
     if not ops:
         return "used by nothing"
-    return f"used by {' and '.join(ops)}"
+    stored = {end.casts[-1] if end.casts else tensor.dtype for end in ends}
+    form = "" if stored == {ir.DataType.FLOAT} else f"in {tensor.dtype.name}, "
+    return f"{form}used by {' and '.join(ops)}"

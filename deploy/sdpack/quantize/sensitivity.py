@@ -86,9 +86,11 @@ def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[
 
     Args:
         noise: that rounding its inputs would add to each layer's outputs (`Observed.noise`).
-        gains: of these layers; where one is not known, noise passes on as it is.
+        gains: of these layers; one that is not known, as that of a layer whose rounding made
+            outputs NaN, is taken for the greatest that is.
     """
-    harms = {name: share * gains.get(name, 1.0) for name, share in noise.items()}
+    most = max(gains.values(), default=1.0)
+    harms = {name: share * gains.get(name, most) for name, share in noise.items()}
     spared: set[str] = set()
     left = sum(harms.values())
     for name in sorted(harms, key=lambda name: -harms[name])[: -(-len(harms) // SPARED)]:

@@ -109,3 +109,15 @@ def test_no_stray_file_is_written_into_a_bundle(tmp_path: Path) -> None:
 def test_another_program_s_manifest_makes_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "a page"}')
     check_spared([], [tmp_path / "1.png"])
+
+
+def test_a_path_beside_a_bundle_may_lead_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, manifest(), fill)
+    check_spared([], [folder / ".." / "x.png"])
+    monkeypatch.chdir(folder)
+    check_spared([], [Path("../x.png")])
+    with pytest.raises(InputError, match="stray file"):
+        check_spared([], [Path("../b/x.png")])

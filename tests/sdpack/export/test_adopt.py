@@ -526,6 +526,9 @@ def test_a_catalog_in_the_model_s_own_folder_is_written_again(
         ran = CliRunner().invoke(main, words)
         assert ran.exit_code == 0, ran.output
         assert f"steps: {steps}" in (folder / "catalog.yaml").read_text()
+    for _ in range(2):
+        ran = CliRunner().invoke(main, ["catalog", "from", str(folder), "-o", f"{folder}/my.yaml"])
+        assert ran.exit_code == 0, ran.output
     (folder / "catalog.yaml").unlink()
     config = folder / "unet" / "config.json"
     (folder / "catalog.yaml").symlink_to(config)

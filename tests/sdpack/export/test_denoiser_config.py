@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sdpack.errors import SdpackError
 from sdpack.export.adopt import adopt
+from sdpack.export.denoiser_config import check_denoiser
 
 from tests.sdpack.export.conftest import changed
 
@@ -61,3 +62,7 @@ def test_a_unet_that_needs_more_than_a_text_is_refused_before_the_export(
     changed(folder, "unet/config.json", **{key: value})
     with pytest.raises(SdpackError, match=rf"unet/config\.json: {key} is {value!r}, so the UNet"):
         adopt(str(folder))
+
+
+def test_a_null_is_what_is_usual() -> None:
+    check_denoiser("UNet2DConditionModel", {"in_channels": None, "out_channels": 4}, Path("c"))

@@ -51,10 +51,11 @@ def test_weights_of_every_float_type_are_looked_at(dtype: type) -> None:
     "values",
     [
         np.triu(np.full((77, 77), -np.inf, np.float32), 1),
+        np.where(np.tri(64, dtype=bool), np.arange(64), -np.inf).astype(np.float32),
         np.array(-np.inf, np.float32),
         np.array(np.inf, np.float32),
     ],
-    ids=["mask", "lower bound", "upper bound"],
+    ids=["mask", "slopes of ALiBi under a mask", "lower bound", "upper bound"],
 )
 def test_masks_and_bounds_may_be_infinite(values: np.ndarray) -> None:
     model = linear(weight())

@@ -15,6 +15,7 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.quantize.folding import stored_bytes
 from sdpack.quantize.layers import layers
+from sdpack.quantize.leftovers import leftovers
 from sdpack.quantize.rounded_weights import rounder
 from sdpack.quantize.schemes import ABILITIES, parse_scheme
 from sdpack.quantize.uses import LayerKind
@@ -284,3 +285,49 @@ def test_kinds_are_those_of_the_node_that_multiplies(tmp_path: Path) -> None:
     for name, kind in (("convolution", LayerKind.CONVOLUTION), ("table", LayerKind.TABLE)):
         (layer,) = layers(read(written(name, tmp_path)))
         assert layer.kind is kind
+
+
+def test_a_transposed_constant_of_a_branch_is_named(tmp_path: Path) -> None:
+    """Values of branches may have no shapes."""
+    constant = node("Constant", [], ["k"], value=numpy_helper.from_array(SQUARE))
+    body = [
+        constant,
+        node("Transpose", ["k"], ["t"], perm=[1, 0]),
+        node("MatMul", ["x", "t"], ["p"]),
+    ]
+    branch = helper.make_graph(body, "b", [], [helper.make_tensor_value_info("p", FLOAT, None)])
+    graph = helper.make_graph(
+        [node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)],
+        "test",
+        [
+            helper.make_tensor_value_info("x", FLOAT, ["N", 64]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", FLOAT, ["N", 64])],
+    )
+    path = tmp_path / "model.onnx"
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    model = read(path)
+    assert [weight.why for weight in leftovers(model, layers(model))] == ["in the body of If"] * 2
+
+
+def test_a_cast_that_is_put_back_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", ["w"], ["v"], to=FLOAT, name="w_cast_1"),
+        node("MatMul", ["x", "v"], ["w_cast_0"]),
+        node("Relu", ["w_cast_0"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", FLOAT, [None, None])],
+        [numpy_helper.from_array(HALF, "w")],
+    )
+    path = tmp_path / "model.onnx"
+    opsets = [helper.make_opsetid("", 21)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    target = made(path, None)
+    onnx.checker.check_model(target)
+    assert off(path, target) < 1e-12

@@ -22,7 +22,7 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.source_graphs import REVISION, part_words, versions, words
 from sdpack.pack.variants.variant_builder import QUANTIZERS, VariantBuilder
 from sdpack.progress import counted
-from sdpack.quantize.layers import layers
+from sdpack.quantize.layers import LAYERS_REVISION, layers
 from sdpack.quantize.rounded_weights import sampled_errors
 from sdpack.quantize.rounding import SAMPLED_ROWS
 from sdpack.quantize.schemes import UNIFORM, Scheme, suited
@@ -88,7 +88,7 @@ class Sensitivities:
             "abilities": asdict(builder.abilities),
             "rows": SAMPLED_ROWS,
             "tools": versions(QUANTIZERS),
-            "revision": REVISION,
+            "revision": [REVISION, LAYERS_REVISION],
         }
         known = builder.ledger.find("rounding errors", inputs)
         if known is None:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
 from sdpack.domain.precision import Precision, Runtime
+from sdpack.engines.detect import memory_bytes
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, QuantizationError
 from sdpack.quantize.half import widened
 from sdpack.rewrite.onnx_file import read, write
 
 CHEAP_BYTES = 64 * 2**20  # of weights
+LOADED_COPIES = 4  # of the fp32 weights, that a graph takes at most while it is loaded
 CHEAP_NUMBERS = 2**16  # in the inputs
 FREE_AXIS = 8  # what an axis of any length is given
 
@@ -44,13 +46,17 @@ class Written:
     arithmetic: Precision
     runtime: Runtime
 
-    def check_runs(self) -> None:
+    def check_runs(self) -> str:
         """Load the graph; where that is cheap, also run it on random inputs the source runs on.
 
+        Returns why that was left out, as of a graph that only a GPU runs; "" where it was done.
+
         Raises:
-            QuantizationError: ONNX Runtime cannot load or run it.
+            QuantizationError: ONNX Runtime loads the source, and cannot load or run what was made.
             MissingPackageError: onnxruntime is not installed.
         """
+        if LOADED_COPIES * _weight_bytes(self.source) > memory_bytes():
+            return "it is too large for this machine's memory"
         inputs = _random_inputs(self.source)
         try:
             self._check_types()
@@ -58,11 +64,14 @@ class Written:
                 if inputs is not None and _runs(self.source, inputs):
                     session.run(inputs)
         except EngineError as cause:
+            if not _loads(self.source):
+                return f"ONNX Runtime does not load {self.source} here either"
             raise QuantizationError(
                 f"{self.source} as {self.recipe} makes a graph that ONNX Runtime refuses: "
                 f"{self._reason(cause)}; nothing was written. Choose another --precision, and "
                 "report the graph"
             ) from cause
+        return ""
 
     def errors(self, wanted: Outputs, batches: Sequence[Batch]) -> dict[str, float]:
         """By output, the energy of its change as a share of its own.
@@ -171,12 +180,16 @@ def check_wanted(path: Path, wanted: Outputs) -> None:
             )
 
 
+def _weight_bytes(path: Path) -> int:
+    stored = (value.const_value for value in read(path).graph.initializers.values())
+    return sum(tensor.nbytes for tensor in stored if tensor is not None)
+
+
 def _random_inputs(path: Path) -> dict[str, NDArray[Any]] | None:
     """Small inputs of the right types; None where running the graph would not be cheap."""
-    model = read(path)
-    stored = (value.const_value for value in model.graph.initializers.values())
-    if sum(tensor.nbytes for tensor in stored if tensor is not None) > CHEAP_BYTES:
+    if _weight_bytes(path) > CHEAP_BYTES:
         return None
+    model = read(path)
     random = np.random.default_rng(0)
     inputs = {}
     for value in model.graph.inputs:
@@ -189,6 +202,14 @@ def _random_inputs(path: Path) -> dict[str, NDArray[Any]] | None:
         drawn = random.standard_normal(sizes) if value.type.dtype.is_floating_point() else None
         inputs[str(value.name)] = np.asarray(np.ones(sizes) if drawn is None else drawn, kind)
     return inputs
+
+
+def _loads(path: Path) -> bool:
+    try:
+        load(path).close()
+    except EngineError:
+        return False
+    return True
 
 
 def _runs(path: Path, inputs: Batch) -> bool:

@@ -40,7 +40,7 @@ from sdpack.quantize.batches import Batches, batches_for
 from sdpack.quantize.finite import check_weights
 from sdpack.quantize.folding import stored_bytes
 from sdpack.quantize.half import beyond_half
-from sdpack.quantize.layers import Layer, layers
+from sdpack.quantize.layers import LAYERS_REVISION, Layer, layers
 from sdpack.quantize.leftovers import Unquantized, leftovers, listed_words
 from sdpack.quantize.observe import Observed, observe, read_observed
 from sdpack.quantize.opset import require_observable, require_opset
@@ -165,8 +165,8 @@ class _Quantizing:
             _ = self.wanted  # before anything else: it takes the most memory
         if not found and not self.task.recipe.changes_arithmetic_alone:
             raise QuantizationError(
-                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has a "
-                "weight of its own of 1,024 numbers or more"
+                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has an "
+                "fp32 weight of its own of 1,024 numbers or more"
                 + listed_words("; its weights are ", leftovers(self.model, found))
             )
         schemes = self._schemes()
@@ -244,7 +244,9 @@ class _Quantizing:
         made = Written(target, task.path, str(task.recipe), self.arithmetic, task.runtime)
         if self.batches is None:
             self.say("loading what was made")
-            made.check_runs()
+            left_out = made.check_runs()
+            if left_out:
+                self.say(f"what was made was not loaded: {left_out}")
             return {}
         wanted = self.wanted
         self.say("comparing outputs")
@@ -274,7 +276,6 @@ class _Quantizing:
 
     @cached_property
     def _content(self) -> str:
-        self.say(f"reading {self.task.path}")
         path = self.task.path
         return digest({os.path.relpath(p, path.parent): file_sha256(p) for p in files_of(path)})
 
@@ -299,7 +300,7 @@ class _Quantizing:
             "graph": self._content,
             "batches": [file_sha256(path) for path in self.batches.files],
             "tools": versions(OBSERVERS),
-            "revision": REVISION,
+            "revision": [REVISION, LAYERS_REVISION],
         }
 
     @cached_property
@@ -383,7 +384,7 @@ class _Quantizing:
             "scales": str(scale_type(self.arithmetic)),
             "abilities": asdict(self.abilities),
             "tools": versions(QUANTIZERS),
-            "revision": REVISION,
+            "revision": [REVISION, LAYERS_REVISION],
         }
 
     def _allocated(self) -> dict[str, Scheme]:

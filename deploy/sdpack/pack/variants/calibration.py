@@ -27,6 +27,7 @@ from sdpack.pack.variants.source_graphs import (
     words,
 )
 from sdpack.progress import counted
+from sdpack.quantize.layers import LAYERS_REVISION
 from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
 from sdpack.rewrite.onnx_file import MODEL_FILE
@@ -79,7 +80,7 @@ class Calibration:
             "graph": source.content,
             "calibration": self._inputs(variant),
             "tools": versions(OBSERVERS),
-            "revision": REVISION,
+            "revision": [REVISION, LAYERS_REVISION],
         }
 
         def build(folder: Any) -> None:
@@ -112,7 +113,7 @@ class Calibration:
             "observed": self.content(variant),
             "probing": {**PROBING, "decoded": PROBED_SIDE if self.sources.request.is_large else 0},
             "tools": versions(OBSERVERS),
-            "revision": REVISION,
+            "revision": [REVISION, LAYERS_REVISION],
         }
 
         def build(folder: Path) -> None:

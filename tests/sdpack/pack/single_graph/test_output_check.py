@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
+from sdpack.pack.single_graph import output_check as module
 from sdpack.pack.single_graph.output_check import Written, check_wanted
 from sdpack.quantize.half import to_half
 from sdpack.rewrite.onnx_file import read
@@ -96,3 +97,27 @@ def test_broken_outputs_of_the_source_are_named_and_counted() -> None:
         QuantizationError, match=r"gives out y .* \(2 NaN and 1 infinite number of 4"
     ):
         check_wanted(Path("unet.onnx"), wanted)
+
+
+def for_a_gpu_alone(weight: np.ndarray, folder: Path) -> Path:
+    """A graph with an operator that no CPU has."""
+    path = saved(linear(weight), folder)
+    model = onnx.load(path)
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = "trt.plugins", "Special"
+    model.opset_import.append(onnx.helper.make_opsetid("trt.plugins", 1))
+    onnx.save(model, path)
+    return path
+
+
+def test_what_a_cpu_cannot_load_before_is_not_blamed_on_what_was_made(tmp_path: Path) -> None:
+    source = for_a_gpu_alone(WEIGHT, tmp_path / "whole")
+    made = for_a_gpu_alone(WEIGHT, tmp_path / "made")
+    assert "does not load" in written(made, source).check_runs()
+
+
+def test_what_memory_cannot_hold_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, made = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "made")
+    monkeypatch.setattr(module, "memory_bytes", lambda: WEIGHT.nbytes)
+    assert "memory" in written(made, source).check_runs()

@@ -369,7 +369,7 @@ def test_missing_and_cut_off_weights_are_told(graph: Path) -> None:
     data = graph.with_name("model.onnx.data")
     whole = data.read_bytes()
     data.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(GraphError, match="the file is cut off"):
+    with pytest.raises(GraphError, match="the file is truncated"):
         done(asked(graph, "w4"))
     data.unlink()
     with pytest.raises(GraphError, match=r"model\.onnx\.data, which is missing"):
