@@ -37,7 +37,7 @@ from sdpack.engines.onnxruntime import load
 from sdpack.pack.build import opened
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.quantize.layers import layers
+from sdpack.quantization.layers import layers
 from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 

@@ -20,8 +20,8 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.source_graphs import fused_attention_graph
 from sdpack.pack.variants.variant_builder import KEPT, VariantBuilder
-from sdpack.quantize.rounded_weights import Rounder, rounder
-from sdpack.quantize.sensitivity import uneven
+from sdpack.quantization.rounded_weights import Rounder, rounder
+from sdpack.quantization.sensitivity import uneven
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 

@@ -74,7 +74,7 @@ def command(
     """
     from sdpack.pack.single_graph.recipe import parse_recipe
     from sdpack.pack.single_graph.single import QuantizeRequest, default_out, quantize
-    from sdpack.quantize.leftovers import listed_words
+    from sdpack.quantization.leftovers import listed_words
     from sdpack.store.artifacts import Store, cache_folder
 
     recipe = parse_recipe(words)

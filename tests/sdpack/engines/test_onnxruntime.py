@@ -14,9 +14,9 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines import onnxruntime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
-from sdpack.quantize.rounded_weights import rounder
-from sdpack.quantize.schemes import ABILITIES, parse_scheme
-from sdpack.quantize.variant import make_variant
+from sdpack.quantization.rounded_weights import rounder
+from sdpack.quantization.schemes import ABILITIES, parse_scheme
+from sdpack.quantization.variant import make_variant
 from sdpack.rewrite.onnx_file import read, write_beside
 
 from tests.sdpack.graphs import linear, saved

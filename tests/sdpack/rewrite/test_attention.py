@@ -28,11 +28,11 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.export.graph import OPSET
 from sdpack.memory.liveness import liveness
-from sdpack.quantize.half import to_half
-from sdpack.quantize.layers import layers
-from sdpack.quantize.rounded_weights import rounder
-from sdpack.quantize.schemes import ABILITIES, UNIFORM
-from sdpack.quantize.variant import make_variant, scale_type, uniform_schemes
+from sdpack.quantization.half import to_half
+from sdpack.quantization.layers import layers
+from sdpack.quantization.rounded_weights import rounder
+from sdpack.quantization.schemes import ABILITIES, UNIFORM
+from sdpack.quantization.variant import make_variant, scale_type, uniform_schemes
 from sdpack.rewrite.fuse import FUSED, fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
 from sdpack.rewrite.slice import slice_attention

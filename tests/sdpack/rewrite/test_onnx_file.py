@@ -10,7 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, GraphError
-from sdpack.quantize.layers import layers
+from sdpack.quantization.layers import layers
 from sdpack.rewrite.onnx_file import files_of, read, write, write_beside
 
 from tests.sdpack import graphs

@@ -18,7 +18,7 @@ from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.graph import export
 from sdpack.memory.liveness import passed_bytes
-from sdpack.quantize.half import to_half
+from sdpack.quantization.half import to_half
 from sdpack.rewrite.onnx_file import read, write
 from sdpack.rewrite.tiles import write_split
 from sdpack.runtime.tiling import TiledDecoder

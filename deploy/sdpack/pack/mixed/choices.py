@@ -9,8 +9,8 @@ from sdpack.pack.mixed.allocate import Allocation, Choice, Option
 from sdpack.pack.mixed.sensitivity import Sensitivities
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.variant_builder import KEPT, VariantBuilder
-from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import MIXABLE, UNIFORM, Number, Scheme
+from sdpack.quantization.layers import layers
+from sdpack.quantization.schemes import MIXABLE, UNIFORM, Number, Scheme
 
 
 class Choices:

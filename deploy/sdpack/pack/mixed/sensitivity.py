@@ -22,12 +22,12 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.source_graphs import REVISION, part_words, versions, words
 from sdpack.pack.variants.variant_builder import QUANTIZERS, VariantBuilder
 from sdpack.progress import counted
-from sdpack.quantize.layers import LAYERS_REVISION, layers
-from sdpack.quantize.rounded_weights import sampled_errors
-from sdpack.quantize.rounding import SAMPLED_ROWS
-from sdpack.quantize.schemes import UNIFORM, Scheme, suited
-from sdpack.quantize.sensitivity import PROBING
-from sdpack.quantize.variant import scale_type, suited_schemes
+from sdpack.quantization.layers import LAYERS_REVISION, layers
+from sdpack.quantization.rounded_weights import sampled_errors
+from sdpack.quantization.rounding import SAMPLED_ROWS
+from sdpack.quantization.schemes import UNIFORM, Scheme, suited
+from sdpack.quantization.sensitivity import PROBING
+from sdpack.quantization.variant import scale_type, suited_schemes
 from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.runtime.pipeline import Pictures
 

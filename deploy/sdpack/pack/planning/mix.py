@@ -10,7 +10,7 @@ from sdpack.documents.catalog import Catalog, Mixable
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
-from sdpack.quantize.schemes import Scheme
+from sdpack.quantization.schemes import Scheme
 
 SMALLEST_TILE = 32  # latent pixels; below that a tile's borders are most of it
 

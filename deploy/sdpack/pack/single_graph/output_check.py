@@ -17,7 +17,7 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.detect import memory_bytes
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, QuantizationError
-from sdpack.quantize.half import widened
+from sdpack.quantization.half import widened
 from sdpack.rewrite.onnx_file import read, write
 
 CHEAP_BYTES = 64 * 2**20  # of weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, QuantizationError
-from sdpack.quantize.schemes import UNIFORM, Scheme, parse_scheme
+from sdpack.quantization.schemes import UNIFORM, Scheme, parse_scheme
 
 
 @dataclass(frozen=True)

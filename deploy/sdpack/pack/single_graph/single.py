@@ -35,18 +35,18 @@ from sdpack.pack.variants.calibration import GAINS, OBSERVERS
 from sdpack.pack.variants.source_graphs import REVISION, versions
 from sdpack.pack.variants.variant_builder import KEPT, QUANTIZERS
 from sdpack.progress import Say, counted
-from sdpack.quantize.archive import archive
-from sdpack.quantize.batches import Batches, batches_for
-from sdpack.quantize.finite import check_weights
-from sdpack.quantize.folding import stored_bytes
-from sdpack.quantize.half import beyond_half
-from sdpack.quantize.layers import LAYERS_REVISION, Layer, layers
-from sdpack.quantize.leftovers import Unquantized, leftovers, listed_words
-from sdpack.quantize.observe import Observed, observe, read_observed
-from sdpack.quantize.opset import require_observable, require_opset
-from sdpack.quantize.rounded_weights import rounder, sampled_errors
-from sdpack.quantize.rounding import SAMPLED_ROWS, Rounded
-from sdpack.quantize.schemes import (
+from sdpack.quantization.archive import archive
+from sdpack.quantization.batches import Batches, batches_for
+from sdpack.quantization.finite import check_weights
+from sdpack.quantization.folding import stored_bytes
+from sdpack.quantization.half import beyond_half
+from sdpack.quantization.layers import LAYERS_REVISION, Layer, layers
+from sdpack.quantization.leftovers import Unquantized, leftovers, listed_words
+from sdpack.quantization.observe import Observed, observe, read_observed
+from sdpack.quantization.opset import require_observable, require_opset
+from sdpack.quantization.rounded_weights import rounder, sampled_errors
+from sdpack.quantization.rounding import SAMPLED_ROWS, Rounded
+from sdpack.quantization.schemes import (
     ABILITIES,
     MIXABLE,
     UNIFORM,
@@ -54,8 +54,8 @@ from sdpack.quantize.schemes import (
     Scheme,
     suited,
 )
-from sdpack.quantize.sensitivity import PROBING, found_gains, spread, uneven
-from sdpack.quantize.variant import (
+from sdpack.quantization.sensitivity import PROBING, found_gains, spread, uneven
+from sdpack.quantization.variant import (
     make_variant,
     scale_type,
     suited_schemes,

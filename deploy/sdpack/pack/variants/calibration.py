@@ -27,9 +27,9 @@ from sdpack.pack.variants.source_graphs import (
     words,
 )
 from sdpack.progress import counted
-from sdpack.quantize.layers import LAYERS_REVISION
-from sdpack.quantize.observe import Inputs, Observed, observe, read_observed
-from sdpack.quantize.sensitivity import PROBING, found_gains, middle_of
+from sdpack.quantization.layers import LAYERS_REVISION
+from sdpack.quantization.observe import Inputs, Observed, observe, read_observed
+from sdpack.quantization.sensitivity import PROBING, found_gains, middle_of
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
 from sdpack.runtime.text_embeddings import encoder_inputs

@@ -12,10 +12,10 @@ from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants.calibration import Calibration
 from sdpack.pack.variants.source_graphs import SourceGraphs, part_words
 from sdpack.progress import counted, within
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.rounded_weights import RoundedWeights, fill
-from sdpack.quantize.schemes import ABILITIES, UNIFORM, Scheme
-from sdpack.quantize.variant import scale_type, suited_schemes
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.rounded_weights import RoundedWeights, fill
+from sdpack.quantization.schemes import ABILITIES, UNIFORM, Scheme
+from sdpack.quantization.variant import scale_type, suited_schemes
 from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.store.artifacts import Artifact
 

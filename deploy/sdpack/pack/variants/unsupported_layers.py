@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from sdpack.domain.precision import Precision
-from sdpack.quantize.layers import layers
+from sdpack.quantization.layers import layers
 
 Layers = Sequence[str]
 

@@ -42,14 +42,14 @@ from sdpack.pack.variants.source_graphs import (
 )
 from sdpack.pack.variants.unsupported_layers import Hints, refused_layers
 from sdpack.progress import counted
-from sdpack.quantize.half import beyond_half, widened
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.observe import Observed
-from sdpack.quantize.rounded_weights import RoundedWeights, rounder
-from sdpack.quantize.rounding import Rounded
-from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, Scheme
-from sdpack.quantize.sensitivity import uneven
-from sdpack.quantize.variant import (
+from sdpack.quantization.half import beyond_half, widened
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.observe import Observed
+from sdpack.quantization.rounded_weights import RoundedWeights, rounder
+from sdpack.quantization.rounding import Rounded
+from sdpack.quantization.schemes import ABILITIES, UNIFORM, Abilities, Scheme
+from sdpack.quantization.sensitivity import uneven
+from sdpack.quantization.variant import (
     make_variant,
     scale_type,
     suited_schemes,

@@ -10,7 +10,7 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
 from sdpack.pack.single_graph import output_check as module
 from sdpack.pack.single_graph.output_check import Written, check_wanted
-from sdpack.quantize.half import to_half
+from sdpack.quantization.half import to_half
 from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, linear, saved

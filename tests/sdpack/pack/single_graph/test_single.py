@@ -15,7 +15,7 @@ from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, 
 from sdpack.pack.single_graph import single
 from sdpack.pack.single_graph.recipe import parse_recipe
 from sdpack.pack.single_graph.single import QuantizeRequest, QuantizeResult, default_out, quantize
-from sdpack.quantize.schemes import parse_scheme
+from sdpack.quantization.schemes import parse_scheme
 from sdpack.rewrite.onnx_file import read, write
 from sdpack.store.artifacts import Store
 

@@ -17,8 +17,8 @@ from sdpack.domain.precision import Precision, Runtime
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants import rounded_weight_cache as module
 from sdpack.pack.variants.rounded_weight_cache import RoundedWeightCache, chunked
-from sdpack.quantize.observe import observe
-from sdpack.quantize.schemes import UNIFORM
+from sdpack.quantization.observe import observe
+from sdpack.quantization.schemes import UNIFORM
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.store.artifacts import Store
 

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
-from sdpack.quantize.archive import archive
-from sdpack.quantize.clipping import Counts, best_threshold, bins, histogram, mean_square
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.opset import require_observable
-from sdpack.quantize.rounding import Moment, moment_of, output_error, sampled_rows
-from sdpack.quantize.scratch import told_of
-from sdpack.quantize.uses import LayerKind
+from sdpack.quantization.archive import archive
+from sdpack.quantization.clipping import Counts, best_threshold, bins, histogram, mean_square
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.opset import require_observable
+from sdpack.quantization.rounding import Moment, moment_of, output_error, sampled_rows
+from sdpack.quantization.scratch import told_of
+from sdpack.quantization.uses import LayerKind
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.store.artifacts import digest
 

@@ -8,11 +8,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 from sdpack.engines.onnxruntime import load
-from sdpack.quantize.half import beyond_half, to_half, widened
+from sdpack.quantization.half import beyond_half, to_half, widened
 from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, linear, saved, upscaling
-from tests.sdpack.quantize.test_observe import wild
+from tests.sdpack.quantization.test_observe import wild
 
 RNG = np.random.default_rng(0)
 

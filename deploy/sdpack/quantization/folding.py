@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sdpack.quantize.uses import SMALLEST_WEIGHT, LayerKind, use_of
+from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
 MOVES = frozenset({"Cast", "Identity", "Transpose"})
 FLOATS = frozenset(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import Layer
-from sdpack.quantize.uses import LayerKind
+from sdpack.quantization.layers import Layer
+from sdpack.quantization.uses import LayerKind
 
 BLOCKS = (32, 64, 128)
 SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits

@@ -28,12 +28,12 @@ from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.observe import Inputs, Observed
-from sdpack.quantize.rounded_weights import relative_error
-from sdpack.quantize.rounding import Rounded, round_weight
-from sdpack.quantize.schemes import UNIFORM, Abilities, suited
-from sdpack.quantize.scratch import told_of
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.observe import Inputs, Observed
+from sdpack.quantization.rounded_weights import relative_error
+from sdpack.quantization.rounding import Rounded, round_weight
+from sdpack.quantization.schemes import UNIFORM, Abilities, suited
+from sdpack.quantization.scratch import told_of
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 
 Arrays = dict[str, NDArray[np.generic]]

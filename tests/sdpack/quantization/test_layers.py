@@ -4,8 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import layers
-from sdpack.quantize.uses import LayerKind
+from sdpack.quantization.layers import layers
+from sdpack.quantization.uses import LayerKind
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, two_readers
 

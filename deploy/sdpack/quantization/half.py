@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
-from sdpack.quantize.half_support import float_inputs, stays_wide
+from sdpack.quantization.half_support import float_inputs, stays_wide
 
 LARGEST_HALF = 65504.0
 HEADROOM = 2

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import GraphError
-from sdpack.quantize.finite import check_weights
+from sdpack.quantization.finite import check_weights
 from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import chain, linear

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.quantize.layers import layers
-from sdpack.quantize.observe import observe, rows_of
-from sdpack.quantize.rounded_weights import RoundedWeights, fill, rounder, sampled_errors
-from sdpack.quantize.schemes import parse_scheme
+from sdpack.quantization.layers import layers
+from sdpack.quantization.observe import observe, rows_of
+from sdpack.quantization.rounded_weights import RoundedWeights, fill, rounder, sampled_errors
+from sdpack.quantization.schemes import parse_scheme
 
 from tests.sdpack.graphs import convolution, embedding, linear, saved
 

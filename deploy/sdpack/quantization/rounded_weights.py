@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.progress import Step, unheard
-from sdpack.quantize.archive import archive
-from sdpack.quantize.layers import Layer
-from sdpack.quantize.observe import Observed
-from sdpack.quantize.rounding import (
+from sdpack.quantization.archive import archive
+from sdpack.quantization.layers import Layer
+from sdpack.quantization.observe import Observed
+from sdpack.quantization.rounding import (
     COUNTED_ROWS,
     Moment,
     Rounded,
@@ -29,7 +29,7 @@ from sdpack.quantize.rounding import (
     round_weight,
     sampled_rows,
 )
-from sdpack.quantize.schemes import Number, Scheme
+from sdpack.quantization.schemes import Number, Scheme
 
 Rounder = Callable[[Layer, Scheme], Rounded]
 

@@ -9,11 +9,11 @@ import pytest
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import GraphError, QuantizationError
-from sdpack.quantize.layers import layers
-from sdpack.quantize.observe import Observed, observe
-from sdpack.quantize.rounded_weights import rounder
-from sdpack.quantize.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
-from sdpack.quantize.variant import Schemes, make_variant, scale_type, uniform_schemes
+from sdpack.quantization.layers import layers
+from sdpack.quantization.observe import Observed, observe
+from sdpack.quantization.rounded_weights import rounder
+from sdpack.quantization.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
+from sdpack.quantization.variant import Schemes, make_variant, scale_type, uniform_schemes
 from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, saved, two_readers

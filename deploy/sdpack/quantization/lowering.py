@@ -20,10 +20,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import Layer
-from sdpack.quantize.rounding import Rounded
-from sdpack.quantize.schemes import Abilities, Number, Scheme
-from sdpack.quantize.uses import LayerKind
+from sdpack.quantization.layers import Layer
+from sdpack.quantization.rounding import Rounded
+from sdpack.quantization.schemes import Abilities, Number, Scheme
+from sdpack.quantization.uses import LayerKind
 
 Make = Callable[[], Rounded]
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import QuantizationError
-from sdpack.quantize.clipping import best_threshold, histogram
-from sdpack.quantize.layers import layers
-from sdpack.quantize.observe import (
+from sdpack.quantization.clipping import best_threshold, histogram
+from sdpack.quantization.layers import layers
+from sdpack.quantization.observe import (
     Extent,
     observe,
     read_observed,

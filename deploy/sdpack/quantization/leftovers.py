@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from sdpack.quantize.folding import FLOATS, ends_of
-from sdpack.quantize.layers import Layer
-from sdpack.quantize.uses import SMALLEST_WEIGHT
+from sdpack.quantization.folding import FLOATS, ends_of
+from sdpack.quantization.layers import Layer
+from sdpack.quantization.uses import SMALLEST_WEIGHT
 
 
 @dataclass(frozen=True)

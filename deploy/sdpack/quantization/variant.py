@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from sdpack.domain.precision import Precision
 from sdpack.errors import QuantizationError
-from sdpack.quantize.folding import keep_narrow
-from sdpack.quantize.half import to_half
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.lowering import round_inputs, store
-from sdpack.quantize.opset import require_opset
-from sdpack.quantize.rounded_weights import Rounder
-from sdpack.quantize.schemes import UNIFORM, Abilities, Scheme, suited
+from sdpack.quantization.folding import keep_narrow
+from sdpack.quantization.half import to_half
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.lowering import round_inputs, store
+from sdpack.quantization.opset import require_opset
+from sdpack.quantization.rounded_weights import Rounder
+from sdpack.quantization.schemes import UNIFORM, Abilities, Scheme, suited
 from sdpack.rewrite.onnx_file import read
 
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}

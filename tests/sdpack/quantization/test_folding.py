@@ -13,13 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
-from sdpack.quantize.folding import stored_bytes
-from sdpack.quantize.layers import layers
-from sdpack.quantize.leftovers import leftovers
-from sdpack.quantize.rounded_weights import rounder
-from sdpack.quantize.schemes import ABILITIES, parse_scheme
-from sdpack.quantize.uses import LayerKind
-from sdpack.quantize.variant import make_variant
+from sdpack.quantization.folding import stored_bytes
+from sdpack.quantization.layers import layers
+from sdpack.quantization.leftovers import leftovers
+from sdpack.quantization.rounded_weights import rounder
+from sdpack.quantization.schemes import ABILITIES, parse_scheme
+from sdpack.quantization.uses import LayerKind
+from sdpack.quantization.variant import make_variant
 from sdpack.rewrite.onnx_file import read, write
 
 FLOAT = TensorProto.FLOAT

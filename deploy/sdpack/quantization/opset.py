@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from sdpack.errors import QuantizationError
-from sdpack.quantize.schemes import Number, Scheme
+from sdpack.quantization.schemes import Number, Scheme
 
 # The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.
 CHANNELS_SINCE, FLOAT8_SINCE, BLOCKS_SINCE = 13, 19, 21

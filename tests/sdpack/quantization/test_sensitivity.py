@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.quantize import sensitivity
-from sdpack.quantize.layers import Layer, layers
-from sdpack.quantize.observe import observe
-from sdpack.quantize.rounding import Rounded
-from sdpack.quantize.sensitivity import (
+from sdpack.quantization import sensitivity
+from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.observe import observe
+from sdpack.quantization.rounding import Rounded
+from sdpack.quantization.sensitivity import (
     BATCHES,
     FORWARD,
     HARM,

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from sdpack.quantize.rounding import DAMPING, Moment, moment_of, output_error, round_weight
-from sdpack.quantize.schemes import Number, Scheme, parse_scheme
+from sdpack.quantization.rounding import DAMPING, Moment, moment_of, output_error, round_weight
+from sdpack.quantization.schemes import Number, Scheme, parse_scheme
 
 FLOAT = np.dtype(np.float32)
 matrices = arrays.arrays(

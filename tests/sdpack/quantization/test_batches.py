@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sdpack.errors import InputError
-from sdpack.quantize.batches import batches_for
+from sdpack.quantization.batches import batches_for
 
 from tests.sdpack.graphs import linear
 

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdpack.quantize.schemes import Scheme
+from sdpack.quantization.schemes import Scheme
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block

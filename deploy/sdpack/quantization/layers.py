@@ -16,8 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.errors import QuantizationError
-from sdpack.quantize.folding import fold_weights
-from sdpack.quantize.uses import SMALLEST_WEIGHT, LayerKind, use_of
+from sdpack.quantization.folding import fold_weights
+from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
 LAYERS_REVISION = 2  # of what counts as a layer; a change makes what was seen of graphs stale
 QUANTIZED = frozenset(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
 from sdpack.errors import GraphError
-from sdpack.quantize.folding import FLOATS
-from sdpack.quantize.layers import layers
+from sdpack.quantization.folding import FLOATS
+from sdpack.quantization.layers import layers
 
 
 def check_weights(path: Path, model: ir.Model) -> None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.engines.onnxruntime import load
-from sdpack.quantize.half import to_half, widened
+from sdpack.quantization.half import to_half, widened
 from sdpack.rewrite.onnx_file import read, write
 
 FLOAT, SIDE = TensorProto.FLOAT, 16

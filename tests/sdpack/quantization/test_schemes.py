@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
-from sdpack.quantize.layers import layers
-from sdpack.quantize.schemes import (
+from sdpack.quantization.layers import layers
+from sdpack.quantization.schemes import (
     ABILITIES,
     UNIFORM,
     Number,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sdpack.quantize.archive import archive
+from sdpack.quantization.archive import archive
 
 
 def write(path: Path) -> bytes:
