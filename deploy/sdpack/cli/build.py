@@ -7,16 +7,23 @@ from typing import Any
 
 import click
 
+from sdpack.api.making import build_bundle
 from sdpack.cli.explain import best_mixes, columns, verdict
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
-from sdpack.cli.request_options import build_request, files_read, request_options
+from sdpack.cli.output import (
+    json_option,
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+    timed,
+    warn,
+)
+from sdpack.cli.request_options import read_options, request_options
 from sdpack.cli.values import TEXT
 from sdpack.documents.bundle import REPORT, SAMPLES
-from sdpack.documents.overwrite import check_spared
-from sdpack.documents.profile import find_profile
-from sdpack.errors import InputError
-from sdpack.units import format_bytes, parse_bytes
+from sdpack.pack.options import BUILD_IMAGES, bundle_request
+from sdpack.units import format_bytes
 
 
 @click.command(
@@ -31,7 +38,7 @@ Examples:
 """,
 )
 @profile_option()
-@request_options(images=384)
+@request_options(images=BUILD_IMAGES)
 @click.option(
     "--memory",
     type=TEXT,
@@ -54,28 +61,9 @@ def command(
 
     Builds resume after an interruption; a repeated build reuses everything.
     """
-    budget = None if memory is None else parse_bytes(memory)
-    profile = find_profile(profile_name)
-    if budget is not None and budget > profile.memory.total:
-        raise InputError(
-            f"--memory {memory} is more than the {format_bytes(profile.memory.total)} of "
-            f"{profile.name}; give less, or choose another profile"
-        )
-    request = build_request(profile, out or Path("engines") / profile.name, budget, **asked)
-    check_spared(files_read(request, profile_name, asked["catalog_name"]), [request.out])
-    from sdpack.pack.request import check
-
-    check(request)
-    from sdpack.pack.build import build
-    from sdpack.report.build_page import write_report
-
+    request = bundle_request(read_options(profile_name, **asked), memory, out, warn)
     with progress(ctx) as say:
-
-        def finish(folder: Path) -> None:
-            say("drawing the charts")
-            write_report(folder)
-
-        result = build(request, say, finish)
+        result = build_bundle(request, say)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

@@ -8,19 +8,17 @@ import click
 
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table, warn
-from sdpack.cli.require import require
 from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
 from sdpack.documents.catalog import (
-    LocatedCatalog,
     builtin_catalogs,
     catalog_file,
-    default_catalog,
-    find_catalog,
+    located_catalog,
     write_catalog,
 )
 from sdpack.documents.overwrite import check_spared
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import require
 from sdpack.errors import StoreError
 from sdpack.units import format_count
 
@@ -35,11 +33,6 @@ catalog_option = click.option(
 
 
 named = click.argument("catalog_name", metavar="[NAME]", type=TEXT, required=False)
-
-
-def located(name: str | None) -> LocatedCatalog:
-    """The catalog of that name or at that path, or the zoo's."""
-    return default_catalog() if name is None else find_catalog(name)
 
 
 @click.group(
@@ -87,7 +80,7 @@ def show(catalog_name: str | None, as_json: bool) -> None:
 
     NAME is a built-in catalog's, a YAML file or its folder; default: the zoo.
     """
-    found = located(catalog_name)
+    found = located_catalog(catalog_name)
     if as_json:
         print_json(found.catalog.model_dump(mode="json", by_alias=True))
         return
@@ -208,7 +201,7 @@ def check(catalog_name: str | None, as_json: bool) -> None:
 
     NAME is a built-in catalog's, a YAML file or its folder; default: the zoo.
     """
-    found = located(catalog_name)
+    found = located_catalog(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.pack.request import check_catalog
 

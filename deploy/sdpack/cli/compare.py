@@ -9,10 +9,10 @@ import click
 
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
-from sdpack.cli.require import require_charts
 from sdpack.cli.values import PATH
 from sdpack.documents.bundle import bundle_files
 from sdpack.documents.overwrite import check_spared
+from sdpack.engines.detect import require_charts
 
 EPILOG = """\b
 Examples:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sdpack.api.making import quantize
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_lines, progress, timed
 from sdpack.cli.values import PATH, TEXT, FilePath
@@ -73,15 +74,19 @@ def command(
     are rounded to nearest.
     """
     from sdpack.pack.single_graph.recipe import parse_recipe
-    from sdpack.pack.single_graph.single import QuantizeRequest, default_out, quantize
     from sdpack.quantization.leftovers import listed_words
-    from sdpack.store.artifacts import Store, cache_folder
 
     recipe = parse_recipe(words)
-    target = out or default_out(model, recipe)
-    task = QuantizeRequest(model, recipe, target, calibration, Runtime(runtime), keep)
     with progress(ctx) as say:
-        result = quantize(task, Store(cache_folder() / "store"), say)
+        result = quantize(
+            model=model,
+            precision=words,
+            calibration=calibration,
+            runtime=runtime,
+            keep=keep,
+            out=out,
+            progress=say,
+        )
     decibels = {name: _decibels(error) for name, error in result.errors.items()}
     if as_json:
         print_json(

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from sdpack.cli.catalog import catalog_option, located
-from sdpack.cli.output import warn
-from sdpack.cli.require import require, require_charts
+from sdpack.cli.catalog import catalog_option
 from sdpack.cli.values import STEPS, TEXT
-from sdpack.documents.catalog import LocatedCatalog
-from sdpack.documents.profile import Profile, parse_batch, parse_sizes
-from sdpack.errors import CatalogError, InputError
-
-if TYPE_CHECKING:
-    from sdpack.pack.request import BuildRequest
+from sdpack.documents.profile import parse_batch, parse_sizes
+from sdpack.evaluate.rules import Preference
+from sdpack.pack.options import Options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def request_options(images: int) -> Callable[[Command], Command]:
-    """The options that `build_request` takes; `images` is the usual number."""
+    """The options that `read_options` takes; `images` is the usual number."""
     options = (
         catalog_option,
         click.option(
@@ -78,10 +71,8 @@ def request_options(images: int) -> Callable[[Command], Command]:
     return with_options
 
 
-def build_request(
-    profile: Profile,
-    out: Path,
-    budget: int | None,
+def read_options(
+    profile: str,
     *,
     catalog_name: str | None,
     model: str | None,
@@ -90,60 +81,19 @@ def build_request(
     steps: int | None,
     images: int,
     prefer: str,
-) -> BuildRequest:
-    """The order these options give, once all it needs is seen to be installed.
+) -> Options:
+    """What these options ask for.
 
     Raises:
-        MissingPackageError: something is not.
-        CatalogError: both a catalog and a model are given, or one is wrong.
-        InputError: sizes or batch cannot be read, or nothing can be written into `out`.
+        InputError: sizes or batch cannot be read.
     """
-    if model is not None and catalog_name is not None:
-        raise CatalogError("give --model or --catalog, not both")
-    check_writable(out)
-    require(profile.runtime)
-    require_charts()
-    catalog = located(catalog_name) if model is None else _adopted(model)
-    from sdpack.evaluate.rules import Preference, Rules
-    from sdpack.pack.request import BuildRequest
-
-    return BuildRequest(
+    return Options(
         profile,
-        catalog,
-        out,
-        budget,
-        Rules(most=images, prefer=Preference(prefer)),
+        images,
+        catalog_name,
+        model,
         parse_sizes(sizes) if sizes else (),
         parse_batch(batch) if batch else None,
         steps,
+        Preference(prefer),
     )
-
-
-def check_writable(folder: Path) -> None:
-    """See that a folder can be written before hours of work go into it.
-
-    Raises:
-        InputError: a file is in its place or above it, or it is read-only.
-    """
-    place = folder.absolute()
-    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise InputError(f"{folder} cannot be written: {there} is not a folder; choose --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: {there} is read-only; choose --out")
-
-
-def _adopted(model: str) -> LocatedCatalog:
-    from sdpack.export.adopt import adopt
-
-    return adopt(model, warn=warn)
-
-
-def files_read(request: BuildRequest, profile_name: str, catalog_name: str | None) -> list[Path]:
-    """What a build or a study reads that a user may have given: none of it is to be overwritten.
-
-    Args:
-        profile_name, catalog_name: as they were given; names that are no files are left out.
-    """
-    given = [Path(name) for name in (profile_name, catalog_name) if name]
-    return [*request.located.files(), *(path for path in given if path.is_file())]

@@ -7,14 +7,22 @@ from typing import Any
 
 import click
 
+from sdpack.api.making import study_budgets
 from sdpack.cli.options import out_option, profile_option
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, timed
-from sdpack.cli.request_options import build_request, files_read, request_options
+from sdpack.cli.output import (
+    json_option,
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+    timed,
+    warn,
+)
+from sdpack.cli.request_options import read_options, request_options
 from sdpack.cli.values import TEXT
-from sdpack.documents.overwrite import check_spared
-from sdpack.documents.profile import find_profile
-from sdpack.errors import InputError, ProfileError
-from sdpack.units import format_bytes, parse_bytes
+from sdpack.documents.profile import parse_budgets
+from sdpack.pack.options import STUDY_FOLDER, STUDY_IMAGES, STUDY_PROFILE, study_request
+from sdpack.units import format_bytes
 
 EPILOG = """\b
 Examples:
@@ -25,8 +33,6 @@ Examples:
 
 Studies resume after an interruption; a repeated study draws nothing.
 """
-MOST = 64  # budgets
-WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
 
 
 @click.command("study", epilog=EPILOG)
@@ -36,9 +42,9 @@ WRITTEN = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
     required=True,
     help="Memory budgets: FIRST:LAST:COUNT, or sizes or profile names separated by commas.",
 )
-@profile_option(default="4gb-gpu")
-@request_options(images=64)
-@out_option("Folder of the page, the charts and the points.", Path("study"))
+@profile_option(default=STUDY_PROFILE)
+@request_options(images=STUDY_IMAGES)
+@out_option("Folder of the page, the charts and the points.", Path(STUDY_FOLDER))
 @json_option
 @click.pass_context
 @timed
@@ -57,19 +63,13 @@ def command(
     PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
-    request = build_request(find_profile(profile_name), out, max(asked), **of_order)
-    written = [out / name for name in WRITTEN]
-    check_spared(files_read(request, profile_name, of_order["catalog_name"]), written)
-    from sdpack.documents.bundle import LEDGER
-    from sdpack.pack.study import study
-    from sdpack.report.study_page import PAGE, write_study
+    request = study_request(read_options(profile_name, **of_order), asked, out, warn)
+    from sdpack.report.study_page import PAGE
     from sdpack.report.study_points import as_json as machine_words
     from sdpack.report.study_points import finding
 
     with progress(ctx) as say:
-        done = study(request, asked, say)
-        say("drawing the charts")
-        found = write_study(out / LEDGER, out / PAGE)
+        done, found = study_budgets(request, asked, say)
     if as_json:
         print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return
@@ -95,42 +95,3 @@ def command(
             f"{done.exhaustive:,}. {out / PAGE} holds the charts."
         ]
     )
-
-
-def parse_budgets(text: str) -> tuple[int, ...]:
-    """Bytes of "8MiB:64MiB:8", "16MiB,24MiB" or "4gb-gpu,8gb-gpu", ascending.
-
-    Raises:
-        InputError: it is none of these, or more than `MOST`.
-    """
-    if ":" in text:
-        return _evenly(text)
-    found = tuple(sorted({_budget(word.strip()) for word in text.split(",")}))
-    if len(found) > MOST:
-        raise InputError(f"{len(found)} budgets are too many for one study; give at most {MOST}")
-    return found
-
-
-def _evenly(text: str) -> tuple[int, ...]:
-    words = text.split(":")
-    if len(words) != 3 or not words[2].strip().isdecimal():
-        raise InputError(f"{text!r} is not a range of budgets; write it like 8MiB:64MiB:8")
-    first, last, count = parse_bytes(words[0]), parse_bytes(words[1]), int(words[2])
-    if not 2 <= count <= MOST or first >= last:
-        raise InputError(
-            f"{text!r}: give the smaller budget first, and 2 to {MOST} of them, like 8MiB:64MiB:8"
-        )
-    step = (last - first) / (count - 1)
-    return tuple(sorted({round(first + step * number) for number in range(count)}))
-
-
-def _budget(word: str) -> int:
-    try:
-        return parse_bytes(word)
-    except InputError as no_size:
-        try:
-            return find_profile(word).budget_bytes
-        except ProfileError as no_profile:
-            raise InputError(
-                f"unknown budget {word!r}: neither a size like 24MiB nor a profile ({no_profile})"
-            ) from no_size

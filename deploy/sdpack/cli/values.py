@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-MOST_STEPS = 1000  # timesteps that the schedulers of diffusion models are trained for
+from sdpack.documents.catalog import MOST_STEPS
 
 
 class Finite(click.FloatRange):

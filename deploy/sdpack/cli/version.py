@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import click
+
+from sdpack.version import installed_version
 
 # Several lines where one package has several names in the index; only what is installed is shown.
 PACKAGES = (
@@ -31,9 +32,9 @@ def version_lines() -> list[str]:
 
     Versions come from the packages' metadata: none is imported, as that alone takes seconds.
     """
-    found = [("sdpack", _installed("sdpack") or "unknown (not installed)")]
+    found = [("sdpack", installed_version("sdpack") or "unknown (not installed)")]
     found.append(("python", platform.python_version()))
-    found += [(name, installed) for name in PACKAGES if (installed := _installed(name))]
+    found += [(name, installed) for name in PACKAGES if (installed := installed_version(name))]
     found.append(("platform", platform.platform()))
     return [f"{name} {number}" for name, number in found]
 
@@ -54,10 +55,3 @@ version_option = click.option(
     callback=show_version,
     help="Show the versions of sdpack and its dependencies, and exit.",
 )
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

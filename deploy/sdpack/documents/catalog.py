@@ -22,9 +22,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +48,7 @@ from sdpack.store.artifacts import write_whole
 
 CATALOG_FILE = "catalog.yaml"
 ZOO_PACKAGE = "sdpack_zoo"  # the default catalog, where sdpack is installed without its sources
+MOST_STEPS = 1000  # timesteps that the schedulers of diffusion models are trained for
 ZOO_HINT = (
     "the default catalog comes with the package sdpack-zoo; install it with: "
     "pip install 'sdpack[build]', or give --catalog FILE"
@@ -297,6 +300,15 @@ class Catalog(Document):
             )
         self._see_that_fidelity_compares_likes()
         return self
+
+    @classmethod
+    def load(cls, name_or_path: str | PathLike[str]) -> Catalog:
+        """A built-in catalog by name, such as "sdxl", or the one in a YAML file or its folder.
+
+        Raises:
+            CatalogError: there is neither, or it cannot be understood.
+        """
+        return find_catalog(os.fspath(name_or_path)).catalog
 
     def _see_that_fidelity_compares_likes(self) -> None:
         if self.quality.judge is not None:
@@ -560,3 +572,12 @@ def _zoo_folders() -> Iterator[Path]:
     yield Path(__file__).parents[3] / "zoo"
     found = importlib.util.find_spec(ZOO_PACKAGE)
     yield from map(Path, (found.submodule_search_locations or ()) if found else ())
+
+
+def located_catalog(name: str | None) -> LocatedCatalog:
+    """The catalog of that name or at that path; None: the zoo's.
+
+    Raises:
+        CatalogError: there is none, or it cannot be understood.
+    """
+    return default_catalog() if name is None else find_catalog(name)

@@ -8,7 +8,10 @@ sdpack profiles detect           # one for this machine
 from __future__ import annotations
 
 import difflib
+import os
 import re
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +22,8 @@ from sdpack.domain.placement import Guidance, Loading
 from sdpack.domain.precision import ComputeCapability, Precision, Runtime, runnable, why_not
 from sdpack.errors import InputError, ProfileError
 from sdpack.units import format_bytes, parse_bytes
+
+MOST_BUDGETS = 64  # that a study takes
 
 
 def _bytes(value: Any) -> int:
@@ -157,6 +162,15 @@ class Profile(Document):
             raise ValueError("precisions is empty; list some, or remove it")
         return self
 
+    @classmethod
+    def load(cls, name_or_path: str | PathLike[str]) -> Profile:
+        """A shipped profile by name, such as "4gb-gpu", or the one in a YAML file.
+
+        Raises:
+            ProfileError: there is neither, or it cannot be understood.
+        """
+        return find_profile(os.fspath(name_or_path))
+
     @property
     def device_precisions(self) -> tuple[Precision, ...]:
         """What runtime and compute capability take."""
@@ -232,3 +246,44 @@ def profile_path(name: str) -> Path:
     near = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {near[0]}?" if near else "."
     raise ProfileError(f"no profile {name!r}{meant} Known: {', '.join(names)}, or a .yaml file")
+
+
+def parse_budgets(asked: str | Sequence[str | int]) -> tuple[int, ...]:
+    """Bytes of "8MiB:64MiB:8", "16MiB,24MiB", "4gb-gpu,8gb-gpu" or a list of these, ascending.
+
+    Raises:
+        InputError: it is none of these, or more than `MOST_BUDGETS`.
+    """
+    if isinstance(asked, str) and ":" in asked:
+        return _evenly(asked)
+    words = asked.split(",") if isinstance(asked, str) else asked
+    found = tuple(sorted({_budget(str(word).strip()) for word in words}))
+    if not 1 <= len(found) <= MOST_BUDGETS:
+        raise InputError(f"a study takes 1 to {MOST_BUDGETS} budgets, not {len(found)}")
+    return found
+
+
+def _evenly(text: str) -> tuple[int, ...]:
+    words = text.split(":")
+    if len(words) != 3 or not words[2].strip().isdecimal():
+        raise InputError(f"{text!r} is no range of budgets; write it like 8MiB:64MiB:8")
+    first, last, count = parse_bytes(words[0]), parse_bytes(words[1]), int(words[2])
+    if not 2 <= count <= MOST_BUDGETS or first >= last:
+        raise InputError(
+            f"{text!r}: give a smaller budget first, and 2 to {MOST_BUDGETS} of them; "
+            "like 8MiB:64MiB:8"
+        )
+    step = (last - first) / (count - 1)
+    return tuple(sorted({round(first + step * number) for number in range(count)}))
+
+
+def _budget(word: str) -> int:
+    try:
+        return parse_bytes(word)
+    except InputError as no_size:
+        try:
+            return find_profile(word).budget_bytes
+        except ProfileError as no_profile:
+            raise InputError(
+                f"unknown budget {word!r}: neither a size like 24MiB nor a profile ({no_profile})"
+            ) from no_size

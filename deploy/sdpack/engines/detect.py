@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdpack.domain.precision import Runtime
-from sdpack.errors import ProfileError
+from sdpack.errors import MissingPackageError, ProfileError
 from sdpack.units import format_bytes
 
 MEMINFO = Path("/proc/meminfo")
@@ -100,6 +100,33 @@ def _version(name: str, module: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def require(runtime: Runtime) -> None:
+    """See that what a build for this runtime uses is installed.
+
+    Raises:
+        MissingPackageError: something is not.
+    """
+    here = {package.module for package in packages() if package.here}
+    for package in packages():
+        if package.extra == "build" and not package.here:
+            raise MissingPackageError(package.name, "build", "building a bundle")
+    if "onnxruntime" not in here:
+        raise MissingPackageError("onnxruntime", "cpu", "drawing what is measured")
+    if runtime is Runtime.TENSORRT_RTX and "tensorrt_rtx" not in here:
+        raise MissingPackageError("tensorrt_rtx_cu13", "tensorrt-rtx", f"building for {runtime}")
+
+
+def require_charts() -> None:
+    """See that what draws charts is installed.
+
+    Raises:
+        MissingPackageError: something is not.
+    """
+    for package in packages():
+        if package.extra == "report" and not package.here:
+            raise MissingPackageError(package.name, "report", "drawing charts")
 
 
 def gpus() -> list[Gpu]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from sdpack.cli.main import main as cli
-from sdpack.cli.study import parse_budgets
-from sdpack.documents.profile import find_profile
+from sdpack.documents.profile import find_profile, parse_budgets
 from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
 from sdpack.errors import InputError, StoreError
 from sdpack.report.study_page import study_figures, write_study
