@@ -113,7 +113,7 @@ def require(runtime: Runtime) -> None:
         if package.extra == "build" and not package.here:
             raise MissingPackageError(package.name, "build", "building a bundle")
     if "onnxruntime" not in here:
-        raise MissingPackageError("onnxruntime", "cpu", "drawing what is measured")
+        raise MissingPackageError("onnxruntime", "cpu", "measuring mixes")
     if runtime is Runtime.TENSORRT_RTX and "tensorrt_rtx" not in here:
         raise MissingPackageError("tensorrt_rtx_cu13", "tensorrt-rtx", f"building for {runtime}")
 

@@ -81,5 +81,5 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(
-            f"{judge} holds no judge sdpack knows, a CLIP or the zoo's: {reason}"
-        ) from (cause)
+            f"{judge} holds no supported judge, a CLIP or the zoo's: {reason}; give one of these"
+        ) from cause

@@ -110,8 +110,9 @@ class Race:
         self._draw(alive, upto)
         if not self._alive():
             raise BrokenPictureError(
-                f"all {len(self.arms)} mixes draw broken pictures, {self.arms[alive[0]].name} "
-                "among them; check the checkpoints and the scheduler, or use other precisions"
+                f"all {len(self.arms)} mixes draw broken pictures, such as "
+                f"{self.arms[alive[0]].name}; check the checkpoints and the scheduler, or use "
+                "other precisions"
             )
         self._drop()
         return upto

@@ -69,16 +69,16 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.[ab][12]\.weight$|\.bm\.weight$", "GLoRA weights"),
         (r"\.on_input$|\.ia3_l", "IA3 weights"),
         (r"vera_lambda|vera_[AB]", "VeRA weights"),
-        (r"lora_embedding_[AB]", "LoRA weights of a table of embeddings"),
+        (r"lora_embedding_[AB]", "LoRA weights of an embedding table"),
         (r"^bundle_emb\.|^emb_params$|^clip_[lg]$|string_to_param", "textual inversion embeddings"),
         (r"^lora_controlnet$|(query|key)_norm\.scale$", "weights of a control LoRA"),
-        (r"\.diff(_b)?$|\.set_weight$", "differences of whole weights"),
+        (r"\.diff(_b)?$|\.set_weight$", "full weight differences"),
         (r"\.[wb]_norm$|norm\d?\.(weight|bias)$", "weights of normalization layers"),
         (r"modules_to_save", "whole layers trained beside the LoRA"),
         (r"\.scalar$", "LyCORIS's learned scales"),
     )
 )
-_UNKNOWN = "keys that are no part of a LoRA"
+_UNKNOWN = "keys that do not belong to a LoRA"
 
 # How a layer's name begins, and the component it then belongs to; ANY is whatever lists the file.
 ANY, DENOISER = "", "denoiser"
@@ -170,7 +170,7 @@ def adapter_path(source: Path) -> Path:
     found = sorted(source.glob(f"*{SUFFIX}"))
     if len(found) != 1:
         named = ", ".join(path.name for path in found) or "none"
-        raise SourceError(f"{source}: one .safetensors file of LoRA weights is wanted, not {named}")
+        raise SourceError(f"{source}: expected one .safetensors LoRA file, found {named}")
     return found[0]
 
 
@@ -252,7 +252,7 @@ def _refuse_strange(path: Path, keys: list[str]) -> None:
         kinds.setdefault(kind, []).append(key)
     said = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
     raise SourceError(
-        f"{path} holds {said}; sdpack merges LoRA and DoRA alone: merge this file into the "
+        f"{path} holds {said}; sdpack merges only LoRA and DoRA: merge this file into the "
         "checkpoint with the program it was trained with, and give that checkpoint"
     )
 

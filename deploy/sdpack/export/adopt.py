@@ -152,7 +152,7 @@ class _Model:
             role for role in TEXT_ENCODERS if self._index.has(role.value) and role not in left_out
         ]
         if not there:
-            raise SourceError(f"{self._index.path}: it names no text encoder")
+            raise SourceError(f"{self._index.path} names no text encoder; give a complete pipeline")
         return {role: self._checkpoint(role.value) for role in there}
 
     def _see_what_is_left_out(self) -> None:
@@ -165,14 +165,16 @@ class _Model:
         wrong = sorted(role.value for role in self._adoption.left_out - can)
         if wrong:
             raise CatalogError(
-                f"{self._name} cannot do without its {wrong[0]}: of all families only Stable "
-                "Diffusion 3 can, without its text_encoder_3"
+                f"{self._name} needs its {wrong[0]}; only text_encoder_3 of Stable Diffusion 3 "
+                "can be left out"
             )
 
     def _one_of(self, components: tuple[str, ...]) -> str:
         found = next((name for name in components if self._index.has(name)), None)
         if found is None:
-            raise SourceError(f"{self._index.path}: it names no {' or '.join(components)}")
+            raise SourceError(
+                f"{self._index.path} names no {' or '.join(components)}; give a complete pipeline"
+            )
         return found
 
     def _checkpoint(self, component: str) -> Checkpoint:
@@ -273,7 +275,7 @@ def _whole(model: str) -> Source:
     try:
         return hub_source(model)
     except SourceError as cause:
-        raise SourceError(f"{model}: {here}; looked for on the hub: {cause}") from cause
+        raise SourceError(f"{model}: {here}; looked up on the hub: {cause}") from cause
 
 
 def _near(path: Path) -> str:

@@ -88,7 +88,7 @@ class Checkpoint:
         except (OSError, ValueError) as cause:
             raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
         if not isinstance(values, dict):
-            raise SourceError(f"{path} is no JSON object; restore the checkpoint")
+            raise SourceError(f"{path} is not a JSON object; restore the checkpoint")
         return values
 
     @cached_property
@@ -139,15 +139,15 @@ class Checkpoint:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             known = ", ".join(VARIANTS)
             return (
-                f"{self.folder} holds {others[0]}{more}, which is not read: weights are called "
-                f"{' or '.join(WEIGHTS)}, in several files with an index beside them, or are of "
+                f"{self.folder} holds {others[0]}{more}, which is not read: weights must be named "
+                f"{' or '.join(WEIGHTS)}, be several files with an index beside them, or be "
                 f"one of the variants {known}; rename or restore them"
             )
         if pickled:
             return (
-                f"{self.folder} holds its weights as a pickle alone ({pickled[0]}), which may run "
+                f"{self.folder} holds its weights only as a pickle ({pickled[0]}), which may run "
                 "any code when it is read; convert it with `sdpack catalog convert` if you trust "
-                "where it comes from, or choose a revision with .safetensors"
+                "its source, or choose a revision with .safetensors"
             )
         return f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
 
@@ -323,7 +323,9 @@ def _class(library: str, name: str) -> Any:
 
     modules = {"transformers": transformers, "diffusers": diffusers}
     if library not in modules:
-        raise SourceError(f"checkpoints of the library {library} are not exported")
+        raise SourceError(
+            f"checkpoints of the library {library} are not supported; use {' or '.join(modules)}"
+        )
     return getattr(modules[library], name)
 
 

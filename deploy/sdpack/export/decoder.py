@@ -54,9 +54,9 @@ class DecoderPart:
         wanted = tuple(times * side for side in FEW)
         if tuple(made.shape[-2:]) != wanted:
             raise ExportError(
-                f"the decoder makes {made.shape[-2]} rows and {made.shape[-1]} columns of "
-                f"{FEW[0]} and {FEW[1]} of latents, where its config promises {wanted[0]} and "
-                f"{wanted[1]}; restore its config"
+                f"the decoder turns {FEW[0]}x{FEW[1]} latents into {made.shape[-2]}x"
+                f"{made.shape[-1]} pixels, but its config says {wanted[0]}x{wanted[1]}; "
+                "restore its config"
             )
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:

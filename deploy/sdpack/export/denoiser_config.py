@@ -31,7 +31,7 @@ ASKED: Mapping[str, str] = {
 KINDS: Mapping[int, str] = {
     5: "for inpainting, which takes a mask and the latents of the masked picture",
     4: "for instruct-pix2pix or a latent upscaler, which takes the latents of another picture",
-    1: "for depth2img, which takes a map of depths",
+    1: "for depth2img, which takes a depth map",
     3: "for upscaling, which takes a smaller picture",
 }
 
@@ -54,8 +54,8 @@ def check_denoiser(class_name: str, config: Mapping[str, Any], path: Path) -> No
         return
     raise SourceError(
         f"{path}: in_channels is {taken} and out_channels is {given}: a transformer that takes a "
-        "picture beside its latents (as for inpainting, depths or edges), which sdpack does not "
-        "support; give the model that draws from a text alone"
+        "picture beside its latents (such as for inpainting, depth or edges), which sdpack does "
+        "not support; give a text-to-image model"
     )
 
 
@@ -67,12 +67,12 @@ def _check_channels(config: Mapping[str, Any], path: Path) -> None:
     if taken == given:
         return
     if given == 2 * taken:
-        kind = "that learns its variance, as those that draw pixels do"
+        kind = "that learns its variance, as pixel-space models do"
     else:
         kind = KINDS.get(taken - given, "of a kind sdpack does not know")
     raise SourceError(
         f"{path}: in_channels is {taken} and out_channels is {given}: a UNet {kind}. sdpack does "
-        "not support it; give the model that draws from a text alone"
+        "not support it; give a text-to-image model"
     )
 
 

@@ -101,7 +101,7 @@ def states_width(family: Family, config: Mapping[str, Any]) -> int:
         key = "encoder_hid_dim"
     width = config.get(key)
     if not isinstance(width, int):
-        raise SourceError(f"the denoiser's {key} is {width!r}; sdpack needs one number")
+        raise SourceError(f"the denoiser's {key} is {width!r}; sdpack supports one number only")
     return width
 
 

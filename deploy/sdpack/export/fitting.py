@@ -42,8 +42,8 @@ def check_parts_fit(
     known = len(ENCODER_OUTPUTS[family])
     if any(TEXT_ENCODERS.index(role) >= known for role in encoders):
         raise CatalogError(
-            f"{where}: {denoiser.class_name} takes {known} text encoders, and there are "
-            f"{len(encoders)}"
+            f"{where}: {denoiser.class_name} takes {known} text encoders, but there are "
+            f"{len(encoders)}; remove the others"
         )
     _check_states_fit(where, family, encoders, denoiser, bridged)
     said = [
@@ -54,20 +54,20 @@ def check_parts_fit(
     heard = pooled_width(family, denoiser.config)
     if heard and said and sum(said) != heard:
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} takes pooled texts of width {heard}, its text "
-            f"encoders say {sum(said)}; another encoder is needed"
+            f"{where}: {denoiser.folder.name} takes pooled embeddings of width {heard}, but its "
+            f"text encoders give {sum(said)}; use another encoder"
         )
     if family is Family.SDXL and decoder.config.get("latents_mean") is not None:
         raise CatalogError(
             f"{where}: {decoder.folder.name} has latents_mean and latents_std, a scale for each "
-            "channel, which sdpack does not do; take another decoder"
+            "channel, which sdpack does not support; use another decoder"
         )
     drawn = latent_channels(family, denoiser.config)
     seen = int(decoder.config.get("latent_channels", USUAL_CHANNELS))
     if drawn != seen:
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} draws latents of {drawn} channels, "
-            f"{decoder.folder.name} decodes {seen}; take the decoder it was trained with"
+            f"{where}: {denoiser.folder.name} makes latents of {drawn} channels, but "
+            f"{decoder.folder.name} decodes {seen}; use the decoder it was trained with"
         )
 
 
@@ -92,8 +92,8 @@ def _check_states_fit(
     if not fits:
         said = ", ".join(f"{role.words} {width}" for role, width in widths.items())
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} attends to states of width {heard}, and its text "
-            f"encoders say others ({said}); a bridge or another encoder is needed"
+            f"{where}: {denoiser.folder.name} attends to states of width {heard}, but its text "
+            f"encoders give other widths ({said}); add a bridge or use another encoder"
         )
 
 
@@ -106,7 +106,7 @@ def _width(encoder: Checkpoint) -> int:
     for key in WIDTHS:
         if isinstance(encoder.config.get(key), int):
             return int(encoder.config[key])
-    raise SourceError(f"{encoder.folder}: its config tells no width ({', '.join(WIDTHS)})")
+    raise SourceError(f"{encoder.folder}: its config has no width ({', '.join(WIDTHS)})")
 
 
 def _pooled_width(encoder: Checkpoint) -> int:

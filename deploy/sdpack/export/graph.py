@@ -102,7 +102,7 @@ def _checked(answers: Sequence[_Answer], path: Path) -> Exported:
     exported = Exported({_words(a.shape): _error(a, path) for a in answers})
     if not exported.worst < TOLERANCE:
         raise ExportError(
-            f"{path}: the graph is off by {exported.worst:.1e} of the module's output (allowed "
+            f"{path}: the graph differs by {exported.worst:.1e} from the module's output (allowed "
             f"{TOLERANCE:.0e}); report this checkpoint's class and versions"
         )
     return exported
@@ -188,7 +188,7 @@ def _largest(errors: Iterable[float]) -> float:
 
 def _difference(path: Path, seen: NDArray[Any], wanted: NDArray[Any]) -> float:
     if seen.shape != wanted.shape:
-        raise ExportError(f"{path}: output of shape {seen.shape}, PyTorch gives {wanted.shape}")
+        raise ExportError(f"{path}: output has shape {seen.shape}, PyTorch gives {wanted.shape}")
     for words, values in (("PyTorch gives", wanted), ("the graph gives", seen)):
         if not np.isfinite(values).all():  # a NaN would pass every comparison
             raise ExportError(

@@ -30,10 +30,10 @@ OF_THE_DENOISER = frozenset(
 )
 MORE: Mapping[str, str] = {
     "rescale_betas_zero_snr": (
-        ', or prediction_type to "v_prediction" if the denoiser was trained so, which a schedule '
-        "that ends in pure noise needs"
+        ', or prediction_type to "v_prediction" if the denoiser was trained with it: a schedule '
+        "that ends in pure noise needs that"
     ),
-    "thresholding": ", which was made for pixels and not for latents",
+    "thresholding": ", which is for pixels, not for latents",
 }
 OTHERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
 FLOW_OTHERS = ("FlowMatchEulerDiscreteScheduler",)
@@ -78,11 +78,11 @@ def way_out(
             return Instead(advice, f"{key} {_said(scheduler.config[key])}")
     for count in range(steps + 1, steps + 1 + MORE_STEPS):
         if works(scheduler, count):
-            return Instead(f"it can do {count} steps")
+            return Instead(f"it works with {count} steps")
     for kind in _others(defaults):
         other = _changed(kind, scheduler.config, dict.fromkeys(NONLINEAR, False))
         if other is not None and works(other):
-            return Instead(f"choose another scheduler, for instance {kind.__name__}")
+            return Instead(f"choose another scheduler, such as {kind.__name__}")
     return Instead("choose another scheduler")
 
 

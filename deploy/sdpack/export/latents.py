@@ -34,7 +34,7 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> Latents:
         pixels = enlargement(name, config)
     except (TypeError, ValueError) as cause:
         raise SourceError(
-            f"{checkpoint.folder / CONFIG} cannot be understood ({cause}); restore it"
+            f"{checkpoint.folder / CONFIG} is not valid ({cause}); restore it"
         ) from cause
     for key, number, known in (
         ("scaling_factor", scaling, math.isfinite(scaling) and scaling > 0),
@@ -43,8 +43,8 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> Latents:
     ):
         if not known:
             raise SourceError(
-                f"{checkpoint.folder / CONFIG}: {key} is {number}, with which nothing can be "
-                "decoded; restore it"
+                f"{checkpoint.folder / CONFIG}: {key} is {number}, with which latents "
+                "cannot be decoded; restore it"
             )
     return Latents(channels, pixels, scaling, shift)
 

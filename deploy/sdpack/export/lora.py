@@ -75,9 +75,9 @@ def merge(model: nn.Module, source: Path, scale: float) -> None:
             merged = _merged(weight, change, scale, file.path)
             if not bool(torch.isfinite(merged).all()):
                 raise SourceError(
-                    f"{file.path}: merged, {named(change.keys)} makes numbers of "
-                    f"{change.module}.weight that are not finite; the file is damaged, or its "
-                    "scale is too large"
+                    f"{file.path}: merging {named(change.keys)} makes numbers of "
+                    f"{change.module}.weight that are not finite: the file is damaged, or its "
+                    "scale is too large; restore the file, or lower its scale"
                 )
             weight.copy_(merged)
             if change.bias is not None:
@@ -150,7 +150,7 @@ def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
         for module, down, up in placed:
             if module in seen:
                 raise SourceError(
-                    f"{file.path}: {layer.name} and {seen[module]} are both for {module}"
+                    f"{file.path}: {layer.name} and {seen[module]} both change {module}; restore it"
                 )
             seen[module] = layer.name
             change = _change(file, layer, tensors, module, (down, up, len(placed) > 1))
@@ -190,7 +190,7 @@ def _change(
     if more and (is_split or not torch.equal(up, tensors[AdapterTensor.UP])):
         raise SourceError(
             f"{file.path}: {named(layer.keys[piece] for piece in sorted(more))} is of a layer "
-            f"that is divided among several of the model's ({module}), which sdpack does not do; "
+            f"that the model splits into several ({module}), which sdpack does not support; "
             "merge the file with the program it was trained with"
         )
     scale = _scale(file, layer, tensors, module)
@@ -216,7 +216,7 @@ def _scale(
         if settings:
             raise SourceError(
                 f"{file.path} has {layer.keys[AdapterTensor.ALPHA]} and PEFT's settings, which may "
-                "say different scales; take one of them away"
+                "give different scales; remove one of them"
             )
         return float(tensors[AdapterTensor.ALPHA]) / rank
     if not settings:
@@ -237,7 +237,7 @@ def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int)
     for key, is_wrong in wrong.items():
         if is_wrong:
             raise SourceError(
-                f"{path}: its setting {key} is {settings[key]!r}, which sdpack does not merge; "
+                f"{path}: its setting {key} is {settings[key]!r}, which sdpack cannot merge; "
                 "merge the file with PEFT and give the checkpoint"
             )
     patterns = settings.get("alpha_pattern") or {}
@@ -269,7 +269,7 @@ def _magnitude(
         return found.reshape(1, inputs, *axes[1:])
     key = layer.keys[AdapterTensor.MAGNITUDE if is_peft else AdapterTensor.DORA_SCALE]
     raise SourceError(
-        f"{path}: {key} is of shape {tuple(found.shape)}, and its layer has {outputs} outputs and "
+        f"{path}: {key} has shape {tuple(found.shape)}, but its layer has {outputs} outputs and "
         f"{down.shape[1]} inputs; restore the file"
     )
 
@@ -290,12 +290,12 @@ def _see_that_it_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
     fits = _without_ones(made) == _without_ones(shape) and inner and flat
     if not fits or (mid is None and rank != down.shape[0]):
         raise SourceError(
-            f"{path} does not fit: {named(change.keys)} are for a weight of shape {made}, and "
+            f"{path} does not fit: {named(change.keys)} are for a weight of shape {made}, but "
             f"{change.module}.weight has {shape}; give the model it was trained for"
         )
     if change.bias is not None and change.module not in finder.biases:
         raise SourceError(
-            f"{path} does not fit: {named(change.keys)} change a bias, and {change.module} has "
+            f"{path} does not fit: {named(change.keys)} change a bias, but {change.module} has "
             "none; give the model it was trained for"
         )
 
@@ -323,6 +323,6 @@ def _merged(weight: Tensor, change: _Change, scale: float, path: Path) -> Tensor
     if bool((norm == 0).any()):
         raise SourceError(
             f"{path}: {change.module}.weight merged with {named(change.keys)} is zero along an "
-            "axis that DoRA divides by; the file or the checkpoint is damaged"
+            "axis that DoRA divides by: the file or the checkpoint is damaged; restore it"
         )
     return magnitude * merged / norm

@@ -63,7 +63,7 @@ def without_pickles(folder: Path, kept: Path) -> Path:
 def _states(folder: Path) -> dict[str, list[int]]:
     """Size and time of every file under a folder, by its name there."""
     if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder; give the one its weights are in")
+        raise SourceError(f"{folder} is not a folder; give the one that holds the weights")
     try:
         seen = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
     except OSError as cause:
@@ -107,7 +107,7 @@ def _listed(index: Path) -> dict[str, Any]:
         raise SourceError(f"{index} cannot be read ({cause!r}); restore it") from cause
     odd = sorted(name for name in names if Path(name).name != name or "pytorch_model" not in name)
     if odd:
-        raise SourceError(f"{index} names {odd[0]!r}, which is no shard beside it; restore it")
+        raise SourceError(f"{index} names {odd[0]!r}, which is not a shard beside it; restore it")
     return dict(listed)
 
 
@@ -135,10 +135,10 @@ def _converted(path: Path, target: Path) -> Path:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(
-            f"{path} cannot be read as tensors alone ({reason}); it is damaged, or would run code"
+            f"{path} cannot be read as plain tensors ({reason}); it is damaged, or would run code"
         ) from cause
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SourceError(f"{path} holds something else than named tensors; it is not converted")
+        raise SourceError(f"{path} holds something other than named tensors; it is not converted")
     # Tied weights share their memory, which safetensors does not keep.
     tensors = {name: tensor.contiguous().clone() for name, tensor in state.items()}
     unfinished = target.with_name(f".{target.name}.unfinished")

@@ -38,13 +38,13 @@ TEXT_TO_IMAGE = (
 NEEDED: Mapping[str, str] = {
     "controlnet": "a ControlNet",
     "adapter": "a T2I-Adapter",
-    "image_encoder": "an encoder of pictures",
-    "prior": "a prior, which makes what the denoiser is told",
+    "image_encoder": "an image encoder",
+    "prior": "a prior, which makes the denoiser's embeddings",
     "upscaler": "an upscaler",
     "low_res_scheduler": "the scheduler of an upscaler",
     "image_normalizer": "the normalization of an encoded picture",
     "image_noising_scheduler": "the noise of an encoded picture",
-    "depth_estimator": "an estimator of depth",
+    "depth_estimator": "a depth estimator",
     "motion_adapter": "a motion module",
     "unet_2": "a second denoiser",
     "transformer_2": "a second denoiser",
@@ -98,17 +98,17 @@ class PipelineIndex:
             said = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
             raise SourceError(
                 f"{self.path}: the pipeline needs {said}, which sdpack does not support; give a "
-                "pipeline that draws from a text without it, as one saved without that component"
+                "text-to-image pipeline without it, such as one saved without that component"
             )
         if self.values.get("requires_aesthetics_score"):
             raise SourceError(
                 f"{self.path}: requires_aesthetics_score is true, so this is a refiner, which "
-                "goes on from another model's latents; sdpack does not support refiners: give the "
-                "base model"
+                "continues from another model's latents; sdpack does not support refiners: give "
+                "the base model"
             )
         lines = [f"{name} is left out: {SPARE[name]}" for name in spare]
         if self.class_name and self.class_name not in TEXT_TO_IMAGE:
-            lines.append(f"{self.class_name}: only drawing from a text is supported")
+            lines.append(f"{self.class_name}: only text-to-image is supported")
         return [f"{self.path}: {line}" for line in lines]
 
     def _is_spare(self, name: str) -> bool:

@@ -65,7 +65,7 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
             own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in known}
             made = cast(Any, found).from_config(made.config, **own)
     except (OSError, *FAILURES) as cause:
-        raise SourceError(f"{path}: no scheduler's config ({cause!r})") from cause
+        raise SourceError(f"{path} is not a scheduler config ({cause!r}); restore it") from cause
     return made
 
 
@@ -182,7 +182,7 @@ def _checked_table(scheduler: Any, steps: int, settings: RunSettings) -> Sampler
     heeded = _settings(scheduler)
     on = [key for key in NONLINEAR if key in heeded and getattr(scheduler.config, key, False)]
     if on:
-        raise UnusableError("is not linear in what the denoiser predicts")
+        raise UnusableError("is not linear in the denoiser's prediction")
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

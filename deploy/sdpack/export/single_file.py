@@ -16,7 +16,7 @@ def is_single_file(name: str) -> bool:
 def explain_single_file(path: Path) -> str:
     """One line that says what the file is and how to get a folder of it."""
     if path.suffix.lower() in CATALOGS:
-        return f"{path} is a file, not a model; if it is a catalog, give it with --catalog"
+        return f"{path} is a file, not a model; if it is a catalog, use --catalog"
     if not is_single_file(path.name):
         return (
             f"{path} is a file; give the folder of a diffusers pipeline, which has model_index.json"

@@ -48,8 +48,7 @@ def pipeline_folder(source: Source) -> Path:
     folder = _snapshot(source, [INDEX])
     if not (folder / INDEX).is_file():
         raise SourceError(
-            f"{source} is not a pipeline of diffusers: it has no {INDEX}; list its parts in a "
-            "catalog"
+            f"{source} is not a diffusers pipeline: it has no {INDEX}; list its parts in a catalog"
         )
     index = read_index(folder, str(source))
     index.warnings()
@@ -76,9 +75,9 @@ def _of_hub(source: Source) -> Path:
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
     if not _has_weights(folder, source):
         raise SourceError(
-            f"{source} is here without its weights: it was fetched in part, so fetch it again with "
-            "a network; or the repository keeps them as a pickle alone, which may run any code "
-            "when it is read: then ask for it with allow_pickle"
+            f"{source} is here without its weights: either it was fetched in part; then fetch it "
+            "again with a network; or the repository has them only as a pickle, which may run any "
+            "code when it is read; then allow it with allow_pickle"
         )
     return folder
 
@@ -174,8 +173,7 @@ def _explained(said: str, repository: str) -> Iterator[None]:
         yield
     except GatedRepoError as cause:
         raise SourceError(
-            f"{said}: its licence must be accepted at huggingface.co/{repository} first; then "
-            "set HF_TOKEN"
+            f"{said}: accept its licence at huggingface.co/{repository} first, then set HF_TOKEN"
         ) from cause
     except RevisionNotFoundError as cause:
         raise SourceError(f"{said}: there is no such revision; check the catalog") from cause
@@ -185,8 +183,8 @@ def _explained(said: str, repository: str) -> Iterator[None]:
         ) from cause
     except incomplete as cause:
         raise SourceError(
-            f"{said} is on this machine only in part, and the rest cannot be fetched (offline, or "
-            "no network); fetch it to the end with a network"
+            f"{said} is only partly on this machine, and the rest cannot be fetched (offline, or "
+            "no network); complete it with a network"
         ) from cause
     except LocalEntryNotFoundError as cause:
         raise SourceError(

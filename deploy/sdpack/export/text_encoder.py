@@ -111,7 +111,7 @@ def _see_that_there_are(model: nn.Module, count: int) -> None:
     """
     if count and count >= len(_layers(model)):
         raise CatalogError(
-            f"clip_skip {count}: {type(model).__name__} has no such layers to leave out; lower it"
+            f"clip_skip {count}: {type(model).__name__} has too few layers to skip; lower it"
         )
 
 

@@ -26,11 +26,11 @@ def convert_tokenizer(source: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
     except Exception as cause:  # transformers and tokenizers raise classes of their own
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        raise SourceError(f"{source} holds no tokenizer that can be read ({reason})") from cause
+        raise SourceError(f"{source} holds no readable tokenizer ({reason}); restore it") from cause
     if not (target / TOKENIZER_FILE).is_file():
         raise SourceError(
-            f"{source}: transformers reads its tokenizer only in Python, not as a "
-            f"{TOKENIZER_FILE}; put one beside it"
+            f"{source}: transformers implements its tokenizer only in Python, without a "
+            f"{TOKENIZER_FILE}; put that file beside it"
         )
     length = min(tokenizer.model_max_length, 512)
     read = PromptTokenizer(target, length)
@@ -39,6 +39,6 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     ).input_ids
     if read.ids(CHECKED).tolist() != wanted:
         raise SourceError(
-            f"{source}: its {TOKENIZER_FILE} gives other ids than transformers; put one that is "
-            "right beside it"
+            f"{source}: its {TOKENIZER_FILE} gives other ids than transformers; put a correct "
+            "one there"
         )

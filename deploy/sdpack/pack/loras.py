@@ -45,7 +45,7 @@ def check_loras(
         left = [component for component in file.components if component not in taken]
         if left and source not in partial:
             raise CatalogError(
-                f"{file.path} has weights for {', '.join(left)}, too ({named(file.keys(left))}), "
-                "which no candidate takes; list the file in the loras of that candidate as well, "
-                "or set partial: true where it is listed to leave them out"
+                f"{file.path} also has weights for {', '.join(left)} ({named(file.keys(left))}), "
+                "which no candidate uses; list the file in the loras of that candidate as well, "
+                "or set partial: true where it is listed to ignore them"
             )

@@ -103,8 +103,8 @@ class BuildRequest:
         if len(found) != 1:
             raise CatalogError(
                 f"decoders.{decoder}: denoisers of the families "
-                f"{', '.join(sorted(families)) or 'of none'} do not shift its latents alike; list "
-                "it once for each, under another name and with other latents"
+                f"{', '.join(sorted(families)) or 'of none'} shift its latents differently; list "
+                "it once per family, under another name and with other latents"
             )
         return found.pop()
 
@@ -122,8 +122,8 @@ class BuildRequest:
         if len(found) != 1:
             words = ", ".join(f"{name} {times} times" for times, name in sorted(found.items()))
             raise CatalogError(
-                f"denoisers.{candidate}: its decoders enlarge latents differently ({words}), so "
-                "that their pictures cannot be compared; give each a catalog of its own"
+                f"denoisers.{candidate}: its decoders upscale latents differently ({words}), so "
+                "their pictures cannot be compared; give each decoder its own catalog"
             )
         return next(iter(found))
 
@@ -209,8 +209,8 @@ class BuildRequest:
         if len(asked) != 1:
             raise CatalogError(
                 f"text_encoders.{variant.candidate}: denoisers of the families "
-                f"{', '.join(sorted(families)) or 'of none'} ask different things of it; list it "
-                "once for each, under another name and with other states"
+                f"{', '.join(sorted(families)) or 'of none'} need different outputs from it; list "
+                "it once per family, under another name and with other states"
             )
         return asked.pop()
 
@@ -279,8 +279,8 @@ def real_pictures(located: LocatedCatalog, sheet: Path) -> NDArray[np.uint8]:
     rows = whole.shape[0] // side
     if whole.shape[1] != columns * side or rows * columns < count:
         raise CatalogError(
-            f"{path} is {whole.shape[1]}x{whole.shape[0]}, which does not hold {count} tiles of "
-            f"{side}, {columns} a row; check quality.real_columns"
+            f"{path} is {whole.shape[1]}x{whole.shape[0]}, too small for {count} tiles of "
+            f"{side}, {columns} per row; check quality.real_columns"
         )
     tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
     return tiles.reshape(-1, side, side, 3)[:count]
@@ -314,7 +314,7 @@ def _refuse_sizes(request: BuildRequest) -> None:
         large = [size for size in request.sizes if most and max(size) > most * pixels]
         if large:
             raise CatalogError(
-                f"{name} knows no positions beyond {most * pixels} pixels a side, and "
+                f"{name} supports sides of up to {most * pixels} pixels, but "
                 f"{format_size(large[0])} is larger; choose another --size"
             )
 
@@ -349,7 +349,7 @@ def _refuse_hopeless(request: BuildRequest) -> None:
         fit(every, request.placements[-1:], least, request.budget, process)
     except InfeasibleError as error:
         raise InfeasibleError(
-            f"{error}; this is a lower bound, from the sizes of the checkpoints alone: what is "
-            "needed exactly is known once the graphs are made",
+            f"{error}; this is a lower bound from the sizes of the checkpoints: the exact need "
+            "is known once the graphs are made",
             error.smallest_bytes,
         ) from error

@@ -93,7 +93,7 @@ def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: No
 
 def _see_that_it_can_be_written(folder: Path) -> None:
     if (folder / MANIFEST).exists():
-        raise InputError(f"{folder} is a bundle; give --out another folder")
+        raise InputError(f"{folder} is a bundle; choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / unfinished_name(LEDGER)).write_text("")

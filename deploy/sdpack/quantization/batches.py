@@ -54,24 +54,24 @@ class Batches(Sequence[Arrays]):
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
         except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as cause:
-            raise InputError(f"{path} is no .npz file of arrays; save it with numpy.savez") from (
-                cause
-            )
+            raise InputError(
+                f"{path} is not an .npz file of arrays; save it with numpy.savez"
+            ) from cause
         if found.keys() != self.wanted.keys():
             raise InputError(
-                f"{path} has arrays named {_listed(found)}, and the graph takes "
-                f"{_listed(self.wanted)}; name them alike"
+                f"{path} has arrays named {_listed(found)}, but the graph takes "
+                f"{_listed(self.wanted)}; rename the arrays"
             )
         return {name: self._typed(path, name, values) for name, values in found.items()}
 
     def _typed(self, path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
         wanted = self.wanted[name]
         if not np.can_cast(values.dtype, wanted, "same_kind"):
-            raise InputError(f"{path}: {name} is {values.dtype}, and the graph takes {wanted}")
+            raise InputError(f"{path}: {name} is {values.dtype}, but the graph takes {wanted}")
         if np.issubdtype(values.dtype, np.inexact) and np.isnan(values).any():
             raise InputError(
                 f"{path}: {name} holds {int(np.isnan(values).sum()):,} NaN of {values.size:,} "
-                "numbers; save inputs the graph has really been given"
+                "numbers; save real inputs of the graph"
             )
         return np.ascontiguousarray(values.astype(wanted, copy=False))
 

@@ -43,7 +43,7 @@ def to_half(
             for a in node.attributes.values()
         ):
             raise QuantizationError(
-                f"{node.name} is a {node.op_type} with a graph of its own, which cannot be made "
+                f"{node.name} is a {node.op_type} with a subgraph, which cannot be converted to "
                 f"{dtype.name.lower()}; export the model without control flow"
             )
     _Narrowing(model, dtype, fp32_nodes).run()

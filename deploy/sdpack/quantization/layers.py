@@ -169,7 +169,7 @@ def _refuse_quantized(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.op_type in QUANTIZED:
             raise QuantizationError(
-                f"the graph is quantized already: {node.name or 'a node'} is a {node.op_type}; "
+                f"the graph is already quantized: {node.name or 'a node'} is a {node.op_type}; "
                 "give the fp32 graph it was made from"
             )
 

@@ -85,7 +85,7 @@ def _inner_nodes(model: ir.Model) -> dict[ir.Node, str]:
 
 def _why(value: ir.Value, tensor: ir.TensorProtocol, inner: dict[ir.Node, str]) -> str:
     if value.is_graph_output():
-        return "an output of the graph"
+        return "a graph output"
     ends = ends_of(value, len(tensor.shape))
     nodes = [end.node for end in ends]
     owners = sorted({inner[node] for node in nodes if node in inner})
@@ -93,7 +93,7 @@ def _why(value: ir.Value, tensor: ir.TensorProtocol, inner: dict[ir.Node, str]) 
         return f"in the body of {' and '.join(owners)}"
     ops = sorted({node.op_type for node in nodes})
     if not ops:
-        return "used by nothing"
+        return "not used"
     stored = {end.casts[-1] if end.casts else tensor.dtype for end in ends}
     form = "" if stored == {ir.DataType.FLOAT} else f"in {tensor.dtype.name}, "
     return f"{form}used by {' and '.join(ops)}"

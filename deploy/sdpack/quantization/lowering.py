@@ -165,7 +165,7 @@ def round_inputs(
         missing = [layer.name for layer in users if layer.name not in ranges]
         if missing:
             raise QuantizationError(
-                f"no range was measured for the input of {missing[0]}; calibrate this graph"
+                f"the input range of {missing[0]} was not measured; calibrate this graph"
             )
         largest = max(ranges[layer.name] for layer in users)
         nodes = [n for layer in users for n in layer.nodes if n.inputs[0] is value]

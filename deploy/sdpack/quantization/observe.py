@@ -326,8 +326,8 @@ class _View:
     def refuse_infinite(self, path: Path) -> None:
         if not self.finite:
             raise QuantizationError(
-                f"{path}: the input of {self.name} is not finite on the calibration inputs; the "
-                "checkpoint or its inputs are broken"
+                f"{path}: the input of {self.name} is not finite on the calibration inputs; check "
+                "the checkpoint and the inputs"
             )
 
 

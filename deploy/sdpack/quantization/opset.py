@@ -42,7 +42,7 @@ def _require(model: ir.Model, what: str, needed: int) -> None:
     opset = model.graph.opset_imports.get("", 1)
     if opset < needed:
         raise QuantizationError(
-            f"{what} needs opset {needed} and the graph has {opset}; export the model again with "
+            f"{what} needs opset {needed}, but the graph has {opset}; export the model again with "
             f"opset_version={max(needed, BLOCKS_SINCE)}, or convert the graph: python -c "
             '"import onnx, onnx.version_converter as c; '
             f"onnx.save(c.convert_version(onnx.load('OLD.onnx'), {max(needed, BLOCKS_SINCE)}), "

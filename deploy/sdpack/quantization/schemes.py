@@ -93,7 +93,7 @@ def parse_scheme(words: str) -> Scheme:
     found = re.fullmatch(r"w([48])(?::(\d+))?", words)
     if found is None or (found[2] and not 16 <= int(found[2]) <= 1024):
         raise QuantizationError(
-            f"{words!r} is no way to store a layer; choose int8, fp8, w8, w4, w4:64 or w4:128"
+            f"{words!r} is not a layer precision; choose int8, fp8, w8, w4, w4:64 or w4:128"
         )
     if found[1] == "8":
         return Scheme(Number.INT8, int(found[2] or 0))

@@ -161,8 +161,8 @@ def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
         for name, values in outputs.items():
             if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
                 raise QuantizationError(
-                    f"{path} gives out {name} that is not finite on the calibration inputs "
-                    f"({broken_words(values)}); check the inputs, and where the graph came from"
+                    f"{path}: the output {name} is not finite on the calibration inputs "
+                    f"({broken_words(values)}); check the inputs and the source of the graph"
                 )
 
 

@@ -69,8 +69,8 @@ def test_pictures_of_any_size_are_judged(folder: Path) -> None:
 
 
 def test_a_folder_without_a_judge_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="holds no judge sdpack knows"):
+    with pytest.raises(SourceError, match="holds no supported judge"):
         panel_of(tmp_path, folder)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
-    with pytest.raises(SourceError, match="holds no judge sdpack knows"):
+    with pytest.raises(SourceError, match="holds no supported judge"):
         panel_of(tmp_path, folder)

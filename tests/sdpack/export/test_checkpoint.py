@@ -211,5 +211,5 @@ def test_a_diffusers_model_in_bf16_alone_is_read(tmp_path: Path, shard_size: str
 def test_weights_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
     folder = damaged(tmp_path, "none").folder
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / name)
-    with pytest.raises(SourceError, match=f"holds {name}, which is not read: weights are called"):
+    with pytest.raises(SourceError, match=f"holds {name}, which is not read: weights must be"):
         _ = Checkpoint(folder).weight_files

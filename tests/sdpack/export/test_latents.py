@@ -64,7 +64,7 @@ def test_the_config_tells_how_much_a_decoder_enlarges(name: str) -> None:
 def test_a_decoder_that_enlarges_otherwise_is_not_exported() -> None:
     model: Any = kl(3)
     model.register_to_config(block_out_channels=(4, 4, 4, 4))
-    with pytest.raises(ExportError, match="makes 8 rows and 12 columns of 2 and 3 of latents"):
+    with pytest.raises(ExportError, match="turns 2x3 latents into 8x12 pixels"):
         DecoderPart(model)
 
 

@@ -292,10 +292,10 @@ STRANGE = {
     "oft_blocks": "OFT weights",
     "a1.weight": "GLoRA weights",
     "on_input": "IA3 weights",
-    "diff": "differences of whole weights",
+    "diff": "full weight differences",
     "w_norm": "weights of normalization layers",
     "scalar": "LyCORIS's learned scales",
-    "something": "keys that are no part of a LoRA",
+    "something": "keys that do not belong to a LoRA",
 }
 
 
@@ -309,7 +309,7 @@ def test_what_is_no_lora_is_named_and_refused(
     with pytest.raises(SourceError) as caught:
         merged(unet, {**file, key: torch.ones(2, 2)}, tmp_path)
     said = str(caught.value)
-    assert f"holds {STRANGE[suffix]} ({key}); sdpack merges LoRA and DoRA alone: merge this" in said
+    assert f"holds {STRANGE[suffix]} ({key}); sdpack merges only LoRA and DoRA: merge this" in said
     assert said.endswith("and give that checkpoint")
 
 
@@ -350,14 +350,14 @@ def twice(file: dict[str, Tensor]) -> dict[str, Tensor]:
     [
         (without_up, r"attn1_to_q\.lora_down\.weight without the layer's up weights"),
         (for_another_layer, r"has no layer for lora_unet_down_blocks_9_nothing\.lora_down\.weight"),
-        (of_another_shape, r"for a weight of shape \(16, 24\), and .* has \(16, 16\)"),
-        (of_an_odd_magnitude, r"dora_scale is of shape \(3, 1\), and its layer has 16 outputs"),
-        (with_a_bias_for_none, r"lora_B\.bias, .* change a bias, and .* has none"),
+        (of_another_shape, r"for a weight of shape \(16, 24\), but .* has \(16, 16\)"),
+        (of_an_odd_magnitude, r"dora_scale has shape \(3, 1\), but its layer has 16 outputs"),
+        (with_a_bias_for_none, r"lora_B\.bias, .* change a bias, but .* has none"),
         (
             not_a_number,
             r"lora_down\.weight, .* makes numbers of .*to_q\.weight that are not finite",
         ),
-        (twice, r"are both for down_blocks\.1"),
+        (twice, r"both change down_blocks\.1"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -137,7 +137,7 @@ def test_a_graph_that_disagrees_is_refused(tmp_path: Path, monkeypatch: Any) -> 
                 parameter.mul_(1.1)
 
     monkeypatch.setattr(graph, "_write", sabotage)
-    with pytest.raises(ExportError, match="off by"):
+    with pytest.raises(ExportError, match="differs by"):
         export(part, tmp_path)
 
 

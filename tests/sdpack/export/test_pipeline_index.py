@@ -35,7 +35,7 @@ def test_components_that_pictures_do_not_depend_on_are_told(
     changed(folder, "model_index.json", _class_name=other, **index)
     said.clear()
     adopt(str(folder), warn=said.append)
-    assert said == [f"{where}: {other}: only drawing from a text is supported"]
+    assert said == [f"{where}: {other}: only text-to-image is supported"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_components_that_pictures_do_not_depend_on_are_told(
                 "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
                 "image_normalizer": ["stable_diffusion", "StableUnCLIPImageNormalizer"],
             },
-            r"needs image_encoder \(an encoder of pictures, CLIP.*\), image_normalizer \(the norm",
+            r"needs image_encoder \(an image encoder, CLIP.*\), image_normalizer \(the norm",
         ),
         ({"prior": ["diffusers", "PriorTransformer"]}, r"needs prior \(a prior"),
         ({"wonder": ["mine", "Wonder"]}, r"needs wonder \(a component sdpack does not know, Won"),

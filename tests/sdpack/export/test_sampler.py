@@ -178,5 +178,5 @@ def test_a_setting_that_is_no_choice_is_told(tmp_path: Path) -> None:
     diffusers.EulerDiscreteScheduler(**BETAS).save_pretrained(tmp_path)
     path = tmp_path / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "odd"}))
-    with pytest.raises(SourceError, match="no scheduler's config"):
+    with pytest.raises(SourceError, match="is not a scheduler config"):
         load_scheduler(tmp_path)

@@ -238,14 +238,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "KDPM2, cosine": (
         "KDPM2AncestralDiscrete",
         {"beta_schedule": COSINE, "num_train_timesteps": 1000},
-        "for instance DPMSolverMultistepScheduler",
+        "such as DPMSolverMultistepScheduler",
     ),
     "PNDM, samples": ("PNDM", {"prediction_type": "sample"}, "DPMSolverMultistepScheduler"),
     "inverse": ("DDIMInverse", {}, "turns pictures into noise; choose another scheduler"),
-    "video": ("CogVideoXDPM", {}, "for instance DPMSolverMultistepScheduler"),
-    "inpainting": ("RePaint", {}, "for instance DPMSolverMultistepScheduler"),
-    "no steps": ("ScoreSdeVe", {}, "for instance FlowMatchEulerDiscreteScheduler"),
-    "no timesteps": ("HeliosDMD", {}, "for instance FlowMatchEulerDiscreteScheduler"),
+    "video": ("CogVideoXDPM", {}, "such as DPMSolverMultistepScheduler"),
+    "inpainting": ("RePaint", {}, "such as DPMSolverMultistepScheduler"),
+    "no steps": ("ScoreSdeVe", {}, "such as FlowMatchEulerDiscreteScheduler"),
+    "no timesteps": ("HeliosDMD", {}, "such as FlowMatchEulerDiscreteScheduler"),
 }
 
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_sampled_is_refused_with_a_way_out(case: str) -> None:
     [
         ("PNDM", {"skip_prk_steps": False}, "set skip_prk_steps to true"),
         ("FlowMatchEulerDiscrete", {"shift_terminal": 0.1}, "set shift_terminal to null"),
-        ("UnCLIP", {}, "it can do 2 steps"),
+        ("UnCLIP", {}, "it works with 2 steps"),
     ],
 )
 def test_what_one_step_is_too_few_for_is_refused(

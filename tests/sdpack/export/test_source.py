@@ -51,7 +51,7 @@ def test_another_revision_is_not_taken_for_it(cached: Path) -> None:
 
 def test_a_checkpoint_without_its_weights_is_none(cached: Path) -> None:
     (cached / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(SourceError, match=r"fetched in part.* as a pickle alone"):
+    with pytest.raises(SourceError, match=r"fetched in part.* only as a pickle"):
         local_folder(source(subfolder="unet"), cached)
 
 
@@ -94,7 +94,7 @@ def test_pickles_are_read_only_where_a_catalog_asks(
     assert load_file(again / "diffusion_pytorch_model.safetensors")["w"].tolist() == [0, 0, 0]
     assert not folder.exists(), "what was made of the pickle before is of no use"
     (tmp_path / "model.bin").write_bytes(b"x")
-    with pytest.raises(SourceError, match=r"model\.bin is no folder"):
+    with pytest.raises(SourceError, match=r"model\.bin is not a folder"):
         local_folder(Source(path=Path("model.bin"), allow_pickle=True), tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_a_folder_the_repository_lacks(cached: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(GatedRepoError, "licence must be accepted"), (RepositoryNotFoundError, "set HF_TOKEN")],
+    [(GatedRepoError, "accept its licence"), (RepositoryNotFoundError, "set HF_TOKEN")],
 )
 def test_what_the_hub_refuses_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
@@ -159,7 +159,7 @@ def test_of_a_pipeline_only_what_its_index_names_is_fetched(
     assert pipeline_folder(source()) == tmp_path
     assert fetched == ["model_index.json", *names[2:4]]
     (tmp_path / "model_index.json").unlink()
-    with pytest.raises(SourceError, match=r"is not a pipeline of diffusers: it has no model_index"):
+    with pytest.raises(SourceError, match=r"is not a diffusers pipeline: it has no model_index"):
         pipeline_folder(source())
 
 

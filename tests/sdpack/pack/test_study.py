@@ -151,7 +151,7 @@ def test_some_budgets_are_spread_over_all(count: int, places: list[int]) -> None
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="is a bundle; give --out another folder"):
+    with pytest.raises(InputError, match="is a bundle; choose another --out"):
         _see_that_it_can_be_written(tmp_path / "bundle")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"):

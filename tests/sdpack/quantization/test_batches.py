@@ -30,11 +30,11 @@ def test_files_of_folders_come_in_the_order_of_their_names(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"y": np.zeros((1, 4))}, "arrays named y, and the graph takes x"),
+        ({"y": np.zeros((1, 4))}, "arrays named y, but the graph takes x"),
         ({"x": np.zeros((1, 4)), "y": np.zeros(1)}, "arrays named x, y"),
         ({}, "arrays named nothing"),
-        ({"x": np.array(["a"])}, "x is <U1, and the graph takes float32"),
-        ({"x": np.array([{}])}, "is no .npz file of arrays"),
+        ({"x": np.array(["a"])}, "x is <U1, but the graph takes float32"),
+        ({"x": np.array([{}])}, "is not an .npz file of arrays"),
     ],
 )
 def test_what_the_graph_does_not_take_is_told(
@@ -52,11 +52,11 @@ def test_files_that_hold_no_arrays_are_told(tmp_path: Path) -> None:
         batches_for(MODEL, [tmp_path / "empty"])
     for content in (b"not an archive", b"PK\x03\x04cut off"):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(InputError, match=r"bad\.npz is no \.npz file"):
+        with pytest.raises(InputError, match=r"bad\.npz is not an \.npz file"):
             batches_for(MODEL, [tmp_path / "bad.npz"])
     one = tmp_path / "one.npy"
     np.save(one, np.zeros(3))
-    with pytest.raises(InputError, match=r"one\.npy is no \.npz file"):
+    with pytest.raises(InputError, match=r"one\.npy is not an \.npz file"):
         batches_for(MODEL, [one])
-    with pytest.raises(InputError, match=r"gone\.npz is no \.npz file"):
+    with pytest.raises(InputError, match=r"gone\.npz is not an \.npz file"):
         batches_for(MODEL, [tmp_path / "gone.npz"])

@@ -135,7 +135,7 @@ def test_nodes_that_share_a_weight_or_an_input_share_its_rounding(tmp_path: Path
 
 def test_rounded_inputs_need_to_have_been_observed(tmp_path: Path) -> None:
     path = saved(linear(WEIGHT), tmp_path)
-    with pytest.raises(QuantizationError, match="input of linear; calibrate"):
+    with pytest.raises(QuantizationError, match="input range of linear"):
         made(path, {"linear": parse_scheme("int8")}, Precision.FP32, CPU)
 
 
@@ -149,7 +149,7 @@ def test_an_old_opset_is_refused_where_it_lacks_something(tmp_path: Path) -> Non
     model = linear(WEIGHT)
     model.graph.opset_imports[""] = 17
     path = saved(model, tmp_path)
-    with pytest.raises(QuantizationError, match="w4:32 needs opset 21 and the graph has 17"):
+    with pytest.raises(QuantizationError, match="w4:32 needs opset 21, but the graph has 17"):
         made(path, {"linear": parse_scheme("w4")}, Precision.FP32, CPU)
     narrow = made(path, {"linear": parse_scheme("w8")}, Precision.FP32, CPU)
     assert saved(narrow, tmp_path / "narrow").is_file()
@@ -167,7 +167,7 @@ def test_weights_that_are_missing_or_cut_off_are_named(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="no such file"):
         made(tmp_path / "nothing.onnx", {}, Precision.FP32, CPU)
     (tmp_path / "text.onnx").write_text("not a graph")
-    with pytest.raises(GraphError, match="no ONNX graph"):
+    with pytest.raises(GraphError, match="not an ONNX graph"):
         made(tmp_path / "text.onnx", {}, Precision.FP32, CPU)
 
 

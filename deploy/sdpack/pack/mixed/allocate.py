@@ -94,7 +94,7 @@ def tied(name: str, choices: Sequence[Choice]) -> Choice:
     by_name = [{option.name: option for option in choice.options} for choice in choices]
     common = [n for n in by_name[0] if all(n in options for options in by_name)]
     if not common:
-        raise ValueError(f"the layers of {name} have no precision in common")
+        raise ValueError(f"the layers of {name} share no precision")
     options = tuple(
         Option(n, sum(o[n].bytes for o in by_name), sum(o[n].cost for o in by_name)) for n in common
     )
@@ -149,8 +149,8 @@ def _refuse_infeasible(own: Sequence[Choice], limit: Limit) -> None:
     if least > limit.bytes:
         names = " and ".join(sorted(limit.parts))
         raise InfeasibleError(
-            f"the weights of {names} take at least {format_bytes(least)}, and there are "
-            f"{format_bytes(limit.bytes)}; give more memory",
+            f"the weights of {names} take at least {format_bytes(least)}, but only "
+            f"{format_bytes(limit.bytes)} are available; give more memory",
             least,
         )
 

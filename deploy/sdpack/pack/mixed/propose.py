@@ -115,7 +115,7 @@ class Proposals:
                 if mix is not None:
                     return mix
             except (InfeasibleError, UnsupportedGraphError) as error:
-                self.builder.say(f"no mixed {widest.denoiser.candidate} {placement}: {error}")
+                self.builder.say(f"no mixed {widest.denoiser.candidate}, {placement}: {error}")
         return None
 
     def _filled(self, widest: Mix, placement: Placement, choices: Choices) -> Mix | None:

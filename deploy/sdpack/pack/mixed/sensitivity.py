@@ -92,7 +92,7 @@ class Sensitivities:
         }
         known = builder.ledger.find("rounding errors", inputs)
         if known is None:
-            doing = f"seeing what rounding costs the layers of {part_words(variant)}"
+            doing = f"measuring the rounding error of the layers of {part_words(variant)}"
             step = counted(builder.say, doing)
             observed, known = builder.observed(variant), {}
             found = layers(builder.model(variant))
@@ -140,7 +140,7 @@ class Sensitivities:
         foretold = sum(
             gains[name] * rounded_weights.errors[name] for name in rounded if name in gains
         )
-        say(f"seeing what {words(probed)} does to pictures")
+        say(f"measuring the effect of {words(probed)} on pictures")
         seen = self._change(probed, made.path)
         return {
             "gains": gains,

@@ -96,7 +96,7 @@ def fit(
 def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:
     """The refusal of a budget that is smaller than the smallest mix."""
     if smallest is None:
-        return InfeasibleError("there are no mixes to choose from; check the catalog", 0)
+        return InfeasibleError("the catalog gives no mixes to choose from; check the catalog", 0)
     needed = smallest.peak.bytes
     return InfeasibleError(
         f"nothing fits into {format_bytes(budget_bytes)}: the smallest mix, {smallest.mix} "

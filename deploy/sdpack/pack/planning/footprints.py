@@ -157,7 +157,7 @@ class Footprints:
         """What a probe sees, looked at once."""
         known = self._remembered("footprint", inputs)
         if known is None:
-            self.builder.say(f"measuring what {variant} takes")
+            self.builder.say(f"measuring the memory of {variant}")
             known = asdict(look())
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint

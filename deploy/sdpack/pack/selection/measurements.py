@@ -63,7 +63,7 @@ class Measurements:
         }
         known = builder.ledger.find(DISTANCE, inputs)
         if known is None:
-            self.say(f"setting {mix} beside real pictures")
+            self.say(f"comparing {mix} with real pictures")
             pictures = [self.runner.pictures(spec, list(chunk)) for chunk in chunks]
             drawn = self.judging.panel.features(torch.from_numpy(np.concatenate(pictures)))
             known = asdict(kid(drawn, self.judging.real_features))

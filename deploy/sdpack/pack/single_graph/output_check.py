@@ -67,7 +67,7 @@ class Written:
             if not _loads(self.source):
                 return f"ONNX Runtime does not load {self.source} here either"
             raise QuantizationError(
-                f"{self.source} as {self.recipe} makes a graph that ONNX Runtime refuses: "
+                f"{self.source} as {self.recipe} makes a graph that ONNX Runtime rejects: "
                 f"{self._reason(cause)}; nothing was written. Choose another --precision, and "
                 "report the graph"
             ) from cause
@@ -96,7 +96,7 @@ class Written:
             errors[name] = off / whole if whole else 0.0
             if not math.isfinite(errors[name]):
                 raise QuantizationError(
-                    f"{self.source} gives out {name} too large to be compared; check the "
+                    f"{self.source}: the output {name} is too large to be compared; check the "
                     "calibration inputs"
                 )
         return errors
@@ -125,7 +125,7 @@ class Written:
         except EngineError as cause:
             if "NOT_IMPLEMENTED" not in str(cause):
                 raise QuantizationError(
-                    f"{self.source} has operators that take bf16 in later opsets only "
+                    f"{self.source} has operators that support bf16 only in later opsets "
                     f"({self._reason(cause)}); export it again with opset_version=22, or choose "
                     "--precision fp16"
                 ) from cause
@@ -140,13 +140,13 @@ class Written:
     def _refuse_broken(self, name: str, values: NDArray[Any], reference: NDArray[Any]) -> None:
         if not np.isfinite(values).all():
             raise QuantizationError(
-                f"{self.source} as {self.recipe} gives out {name} that is not finite "
-                f"({broken_words(values)}); keep the layers it overflows in with --keep"
+                f"{self.source} as {self.recipe}: the output {name} is not finite "
+                f"({broken_words(values)}); use --keep for the layers it overflows in"
             )
         if values.size > 1 and np.ptp(values) == 0 and np.ptp(reference) > 0:
             raise QuantizationError(
-                f"{self.source} as {self.recipe} gives out {name} that is constant; keep some "
-                "layers with --keep, or give calibration inputs like those it will see"
+                f"{self.source} as {self.recipe}: the output {name} is constant; keep some "
+                "layers with --keep, or give calibration inputs closer to real ones"
             )
 
 
@@ -175,8 +175,8 @@ def check_wanted(path: Path, wanted: Outputs) -> None:
         broken = np.concatenate([value.ravel() for value in values])
         if not np.isfinite(broken).all():
             raise QuantizationError(
-                f"{path} itself gives out {name} that is not finite on the calibration inputs "
-                f"({broken_words(broken)}); check the inputs, and what the graph was exported from"
+                f"{path} itself: the output {name} is not finite on the calibration inputs "
+                f"({broken_words(broken)}); check the inputs and the source of the graph"
             )
 
 

@@ -55,7 +55,7 @@ def parse_recipe(words: str) -> Recipe:
         scheme = parse_scheme(words)
     except QuantizationError as cause:
         raise InputError(
-            f"{words!r} is no precision; choose fp16, bf16, int8, fp8, w8, w4, w4:64, w4:128 or "
-            "bits a number as mixed@4.5"
+            f"{words!r} is not a valid precision; choose fp16, bf16, int8, fp8, w8, w4, w4:64, "
+            "w4:128, or bits per weight like mixed@4.5"
         ) from cause
     return Recipe(Precision(str(replace(scheme, block=0))), scheme)

@@ -136,16 +136,16 @@ def _check(task: QuantizeRequest) -> None:
     recipe, runtime = task.recipe, task.runtime
     if not kept_small(runtime, recipe.precision):
         raise InputError(
-            f"{runtime} does not keep {recipe} small: it would hold it unpacked; "
+            f"{runtime} saves no memory with {recipe}: it would unpack it; "
             "choose another --precision, or another --runtime"
         )
     if recipe.calibrated and not task.calibration:
-        raise InputError(f"{recipe} needs real inputs of the graph; give --calibration FILE.npz")
+        raise InputError(f"{recipe} needs real inputs for the graph; give --calibration FILE.npz")
     if os.path.realpath(task.out) == os.path.realpath(task.path):
         raise InputError(f"{task.out} is the graph itself; choose another --out")
     check_spared([*files_of(task.path), *task.calibration], [task.out, Path(f"{task.out}.data")])
     if not task.out.parent.is_dir():
-        raise InputError(f"{task.out.parent} is no folder; make it, or choose another --out")
+        raise InputError(f"{task.out.parent} is not a folder; create it, or choose another --out")
 
 
 @dataclass
@@ -165,8 +165,8 @@ class _Quantizing:
             _ = self.wanted  # before anything else: it takes the most memory
         if not found and not self.task.recipe.changes_arithmetic_alone:
             raise QuantizationError(
-                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather of it has an "
-                "fp32 weight of its own of 1,024 numbers or more"
+                f"{path} has nothing to quantize: no MatMul, Gemm, Conv or Gather has its own "
+                "fp32 weight of 1,024 numbers or more"
                 + listed_words("; its weights are ", leftovers(self.model, found))
             )
         schemes = self._schemes()
@@ -234,7 +234,7 @@ class _Quantizing:
             return f"{layer.name}, as --keep asks"
         if layer.feeds_attention and not self.abilities.packed_attention:
             return f"{layer.name} feeds an attention"
-        return f"{layer.name} changes the outputs most"
+        return f"{layer.name} affects the outputs most"
 
     def _errors(self, target: Path) -> dict[str, float]:
         """How far the made graph is off on some of the calibration inputs; without any, it is
@@ -243,10 +243,10 @@ class _Quantizing:
         task = self.task
         made = Written(target, task.path, str(task.recipe), self.arithmetic, task.runtime)
         if self.batches is None:
-            self.say("loading what was made")
+            self.say("loading the new graph")
             left_out = made.check_runs()
             if left_out:
-                self.say(f"what was made was not loaded: {left_out}")
+                self.say(f"the new graph was not loaded: {left_out}")
             return {}
         wanted = self.wanted
         self.say("comparing outputs")
@@ -314,7 +314,7 @@ class _Quantizing:
 
         def build(folder: Path) -> None:
             assert self.batches is not None
-            self.say("seeing what the graph gives out")
+            self.say("running the graph")
             outputs = outputs_of(self.task.path, spread(self.batches, CHECKED), emulate=False)
             with archive(folder / "outputs.npz") as put:
                 for name, values in outputs.items():
@@ -348,7 +348,7 @@ class _Quantizing:
             found = {name for name in names if fnmatchcase(name, pattern)}
             if not found:
                 raise InputError(
-                    f"no layer is named like {pattern!r}; there are {', '.join(names[:3])} and "
+                    f"no layer matches {pattern!r}; there are {', '.join(names[:3])} and "
                     f"{max(0, len(names) - 3)} more"
                 )
             kept |= found
@@ -410,8 +410,9 @@ class _Quantizing:
         except InfeasibleError as cause:
             least = math.ceil(800 * cause.smallest_bytes / numbers) / 100
             raise InfeasibleError(
-                f"{self.task.path}: its layers take at least {least} bits a number, scales and "
-                f"what is kept counted in, and {self.task.recipe} allows {self.task.recipe.bits:g}",
+                f"{self.task.path}: its layers take at least {least} bits per weight, scales "
+                f"and unquantized layers included, but {self.task.recipe} allows "
+                f"{self.task.recipe.bits:g}",
                 cause.smallest_bytes,
             ) from cause
         chosen = zip(choices, found.options, strict=True)
@@ -424,7 +425,7 @@ class _Quantizing:
         def build(folder: Path) -> None:
             assert self.observed is not None
             assert self.batches is not None
-            step = counted(self.say, "finding which layers matter")
+            step = counted(self.say, "measuring the sensitivity of layers")
             with self.store.scratch() as scratch:
                 found = found_gains(self.task.path, self.observed, self.batches, scratch, step)
             (folder / GAINS).write_text(json.dumps(found, indent=1))
@@ -438,7 +439,7 @@ class _Quantizing:
         """What each scheme would cost each layer."""
 
         def build(folder: Path) -> None:
-            step = counted(self.say, "seeing what rounding costs layers")
+            step = counted(self.say, "measuring the rounding error of layers")
             found = {}
             for place, layer in enumerate(self.layers):
                 step(place, len(self.layers))

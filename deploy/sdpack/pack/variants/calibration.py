@@ -117,7 +117,7 @@ class Calibration:
         }
 
         def build(folder: Path) -> None:
-            doing = f"finding which layers of {part_words(variant)} matter"
+            doing = f"measuring the sensitivity of the layers of {part_words(variant)}"
             self.sources.say(doing)
             self.sources.make_room(variant)
             observed, probed = self.observed(variant), self._probed(variant)
@@ -173,7 +173,7 @@ class Calibration:
             and variant.partner in (None, parts.denoiser)
         ]
         if not fitting:
-            raise CatalogError(f"{words(variant)} fits nothing else in the catalog")
+            raise CatalogError(f"{words(variant)} fits no other part in the catalog; check it")
         largest = max(fitting, key=self._parameters)
         return in_precisions(largest, [Precision.FP32] * len(largest.names))
 

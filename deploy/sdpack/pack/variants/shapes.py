@@ -64,7 +64,7 @@ class InputShapes:
         if variant.role is not Role.DECODER or placement.tile is None:
             return (Piece(whole, ranges, largest),)
         if split is None:
-            raise UnsupportedGraphError(f"decoder {variant.candidate} cannot be cut into tiles")
+            raise UnsupportedGraphError(f"decoder {variant.candidate} cannot be split into tiles")
         every = [
             self._tail_sizes(split, placement.tile, count, latents)
             for latents in self._latent_sizes(variant)
@@ -171,7 +171,7 @@ class InputShapes:
         if len(lengths) != 1:
             raise CatalogError(
                 f"denoiser {denoiser.candidate}: its text encoders read texts of different "
-                f"lengths ({sorted(lengths)}); give them one length as their tokens"
+                f"lengths ({sorted(lengths)}); give them the same number of tokens"
             )
         return lengths.pop()
 

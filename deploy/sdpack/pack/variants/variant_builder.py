@@ -212,7 +212,7 @@ class VariantBuilder(SourceGraphs):
             raise failure
         refused = self._hints.guess(self.model(variant), variant.precision)
         if not refused or self._failure(variant, refused) is not None:
-            self.say(f"finding the layers of {words(variant)} that do not build")
+            self.say(f"finding the layers of {words(variant)} that the compiler rejects")
             everything = frozenset(names)
 
             def failing(groups: Sequence[Sequence[str]]) -> list[bool]:

@@ -87,5 +87,5 @@ def test_tied_layers_have_one_precision() -> None:
     one = Choice("q", "denoiser", (Option("w4", 4, 3.0), Option("w8", 8, 1.0)))
     other = Choice("k", "denoiser", (Option("w8", 80, 2.0), Option("fp16", 160, 0.0)))
     assert tied("qk", [one, other]) == Choice("qk", "denoiser", (Option("w8", 88, 3.0),))
-    with pytest.raises(ValueError, match="no precision in common"):
+    with pytest.raises(ValueError, match="share no precision"):
         tied("qk", [one, Choice("k", "denoiser", (Option("fp8", 8, 1.0),))])

@@ -48,7 +48,7 @@ def test_a_graph_that_cannot_be_loaded_is_refused_without_the_place_it_lies_in(
 def test_a_graph_that_does_not_run_where_its_source_does_is_refused(tmp_path: Path) -> None:
     source = saved(linear(WEIGHT), tmp_path / "whole")
     made = saved(linear(WEIGHT[:40].copy()), tmp_path / "made")  # it takes 40 numbers, not 64
-    with pytest.raises(QuantizationError, match=r"refuses: model\.onnx failed to run"):
+    with pytest.raises(QuantizationError, match=r"rejects: model\.onnx failed to run"):
         written(made, source).check_runs()
 
 
@@ -94,7 +94,7 @@ def test_errors_are_shares_of_the_outputs_energy(tmp_path: Path) -> None:
 def test_broken_outputs_of_the_source_are_named_and_counted() -> None:
     wanted = {"y": [np.array([1.0, np.nan]), np.array([np.inf, np.nan])]}
     with pytest.raises(
-        QuantizationError, match=r"gives out y .* \(2 NaN and 1 infinite number of 4"
+        QuantizationError, match=r"the output y .* \(2 NaN and 1 infinite number of 4"
     ):
         check_wanted(Path("unet.onnx"), wanted)
 

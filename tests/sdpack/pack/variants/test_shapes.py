@@ -91,7 +91,7 @@ def test_a_tail_without_norms_takes_features_alone() -> None:
 def test_only_a_decoder_comes_in_tiles_and_only_if_it_can_be_cut() -> None:
     (unet,) = shapes().pieces(DENOISER, Placement(tile=4), None)
     assert unet.file == "model.onnx"
-    with pytest.raises(UnsupportedGraphError, match="decoder kl cannot be cut into tiles"):
+    with pytest.raises(UnsupportedGraphError, match="decoder kl cannot be split into tiles"):
         shapes().pieces(DECODER, Placement(tile=4), None)
 
 
