@@ -277,7 +277,7 @@ def test_threads_take_turns(folder: Path) -> None:
 
 def test_a_prompt_that_is_not_read_to_its_end_is_told_of(folder: Path) -> None:
     with opened(folder) as bundle:
-        with pytest.warns(UserWarning, match="its end is not read: text_encoder takes 16") as told:
+        with pytest.warns(UserWarning, match="truncated: text_encoder reads 16 tokens") as told:
             bundle.draw("a cat " * 20, count=2)
         assert [warning.filename for warning in told] == [__file__]
 
@@ -294,7 +294,7 @@ def test_a_prompt_that_is_not_read_to_its_end_is_told_of(folder: Path) -> None:
         ({"seed": 1.5}, "seed is 1.5; give a whole number"),
         ({"seed": True}, "seed is True; give a whole number"),
         ({"steps": 0}, "steps is 0; give a whole number, 1 or more"),
-        ({"steps": 999}, "test has no table for 999 steps"),
+        ({"steps": 999}, "test has no sampler table for 999 steps"),
         ({"size": 512}, r"size is 512; give width and height in pixels"),
         ({"size": "64"}, r"size is '64'; give width and height in pixels"),
         ({"size": (64, 0)}, r"size, \(64, 0\), is 0; give a whole number, 1 or more"),
@@ -372,7 +372,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "no precision": (
         lambda: sdpack.quantize(model="nowhere.onnx", precision="w5"),
         sdpack.InputError,
-        "'w5' is no precision",
+        "'w5' is not a valid precision",
     ),
 }
 

@@ -266,11 +266,11 @@ def parse_budgets(asked: str | Sequence[str | int]) -> tuple[int, ...]:
 def _evenly(text: str) -> tuple[int, ...]:
     words = text.split(":")
     if len(words) != 3 or not words[2].strip().isdecimal():
-        raise InputError(f"{text!r} is no range of budgets; write it like 8MiB:64MiB:8")
+        raise InputError(f"{text!r} is not a range of budgets; write it like 8MiB:64MiB:8")
     first, last, count = parse_bytes(words[0]), parse_bytes(words[1]), int(words[2])
     if not 2 <= count <= MOST_BUDGETS or first >= last:
         raise InputError(
-            f"{text!r}: give a smaller budget first, and 2 to {MOST_BUDGETS} of them; "
+            f"{text!r}: give the smaller budget first, and 2 to {MOST_BUDGETS} of them; "
             "like 8MiB:64MiB:8"
         )
     step = (last - first) / (count - 1)

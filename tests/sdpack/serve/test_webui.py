@@ -291,7 +291,11 @@ def test_only_png_info_takes_a_large_request_and_one_at_a_time() -> None:
         answers: list[httpx.Response] = []
         length = {"content-length": str(len(body))}
         with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url) as other:
-            sent = pool.submit(other.post, f"{API}/png-info", content=slow(), headers=length)
+            while True:  # the request before may not be quite over
+                answers.clear()
+                sent = pool.submit(other.post, f"{API}/png-info", content=slow(), headers=length)
+                if sent.result().status_code != 503:
+                    break
             assert sent.result().status_code == 400
         assert [answer.status_code for answer in answers] == [503, 400]
         assert answers[0].headers["retry-after"] == "1"
