@@ -16,7 +16,7 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog import default_catalog, read_catalog
+from sdpack.documents.catalog_files import default_catalog, read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import mean_estimate
 from sdpack.errors import InfeasibleError

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog import read_catalog
+from sdpack.documents.catalog_files import read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.precision import Precision

@@ -19,7 +19,8 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.bundle import ONNX, open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.layout import ONNX
 from sdpack.domain.precision import Runtime
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise

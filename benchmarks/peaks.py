@@ -21,7 +21,7 @@ import click
 import yaml
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog import default_catalog
+from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import profiles_folder
 from sdpack.units import format_bytes
 

@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog import default_catalog
+from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import mean_estimate
 from sdpack.domain.placement import Role

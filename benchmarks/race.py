@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog import default_catalog, read_catalog
+from sdpack.documents.catalog_files import default_catalog, read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Rules

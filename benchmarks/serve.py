@@ -29,7 +29,9 @@ import httpx
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.bundle import ONNX, Manifest, open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.layout import ONNX
+from sdpack.documents.manifest import Manifest
 from sdpack.store.artifacts import cache_folder
 from sdpack.units import format_bytes
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sdpack.cli.main import main
 from sdpack.documents.bundle import open_bundle
-from sdpack.documents.catalog import LocatedCatalog
+from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import find_profile, profiles_folder
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sdpack.documents.bundle import NEEDED
-from sdpack.documents.catalog import read_catalog
+from sdpack.documents.catalog_files import read_catalog
+from sdpack.documents.manifest import NEEDED
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision

@@ -12,7 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 from diffusers import AutoencoderKL
 from sdpack.cli.main import main
-from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import find_profile, profiles_folder
 from sdpack.domain.placement import Placement, Role
 from sdpack.export.adopt import adopt

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from sdpack.documents.bundle import Manifest, tokenizer_name, write_bundle
+from sdpack.documents.bundle import write_bundle
+from sdpack.documents.layout import tokenizer_name
+from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 

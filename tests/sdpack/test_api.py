@@ -341,7 +341,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "both": (
         lambda: sdpack.build(profile="4gb-gpu", catalog="sd15", model="mine"),
         sdpack.CatalogError,
-        "give a model or a catalog, not both",
+        "give --model or --catalog, not both",
     ),
     "no sizes": (
         lambda: sdpack.build(profile="4gb-gpu", sizes=512),  # type: ignore[arg-type]

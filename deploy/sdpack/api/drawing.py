@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 from PIL import Image
 
 from sdpack.api.values import PathLikeText, as_choice, as_count, as_path, as_scale, as_size
-from sdpack.documents.bundle import Manifest
 from sdpack.documents.bundle import open_bundle as read_bundle
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.errors import EngineError, PromptError
 from sdpack.runtime.bundle import pipeline, request

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdpack.api.values import PathLikeText, as_choice, as_count, as_list, as_path, as_size, as_text
-from sdpack.documents.bundle import LEDGER
 from sdpack.documents.catalog import MOST_STEPS
+from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
 from sdpack.domain.precision import Runtime
 from sdpack.evaluate.rules import Preference

@@ -21,7 +21,7 @@ from sdpack.cli.output import (
 )
 from sdpack.cli.request_options import read_options, request_options
 from sdpack.cli.values import TEXT
-from sdpack.documents.bundle import REPORT, SAMPLES
+from sdpack.documents.layout import REPORT, SAMPLES
 from sdpack.pack.options import BUILD_IMAGES, bundle_request
 from sdpack.units import format_bytes
 

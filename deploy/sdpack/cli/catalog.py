@@ -9,7 +9,7 @@ import click
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table, warn
 from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
-from sdpack.documents.catalog import (
+from sdpack.documents.catalog_files import (
     builtin_catalogs,
     catalog_file,
     located_catalog,

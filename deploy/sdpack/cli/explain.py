@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpack.documents.bundle import Manifest
 from sdpack.documents.evidence import Estimated, Evidence, StandingFigures
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 

@@ -9,7 +9,8 @@ import click
 from sdpack.cli.explain import verdict
 from sdpack.cli.output import json_option, print_json, print_lines, print_table
 from sdpack.cli.values import PATH
-from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 

@@ -10,7 +10,8 @@ import click
 from sdpack.cli.drawing import runtime_option
 from sdpack.cli.output import json_option, print_json
 from sdpack.cli.values import PATH
-from sdpack.documents.bundle import Manifest, open_bundle
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.units import format_bytes
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sdpack.documents.bundle import MANIFEST, read_manifest, ships
+from sdpack.documents.bundle import read_manifest
+from sdpack.documents.layout import MANIFEST, ships
 from sdpack.errors import BundleError, InputError
 
 

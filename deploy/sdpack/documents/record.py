@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sdpack.documents.bundle import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
 from sdpack.documents.document import Document
+from sdpack.documents.manifest import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError

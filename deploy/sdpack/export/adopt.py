@@ -11,13 +11,12 @@ from sdpack.documents.catalog import (
     Catalog,
     Decoder,
     Denoiser,
-    LocatedCatalog,
     Quality,
     Sampling,
     Source,
     TextEncoder,
-    prompts_folder,
 )
+from sdpack.documents.catalog_files import LocatedCatalog, prompts_folder
 from sdpack.documents.conditioning import Family
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError

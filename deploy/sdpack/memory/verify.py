@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sdpack.documents.bundle import VERIFIED, Manifest
+from sdpack.documents.layout import VERIFIED
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.engines.detect import gpus, memory_bytes
 from sdpack.engines.device_memory import DEVICE_PEAK

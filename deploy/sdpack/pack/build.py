@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpack.documents.bundle import Manifest, sole_writer
+from sdpack.documents.bundle import sole_writer
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import keep_memory
 from sdpack.errors import UnsupportedGraphError

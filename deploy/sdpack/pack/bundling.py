@@ -13,12 +13,22 @@ from typing import Any
 
 from PIL import Image
 
-from sdpack.documents.bundle import (
+from sdpack.documents.bundle import write_bundle
+from sdpack.documents.catalog import TextEncoder
+from sdpack.documents.conditioning import Family
+from sdpack.documents.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
+from sdpack.documents.layout import (
     CONTACT_SHEET,
     ENGINES,
     LEDGER,
     ONNX,
     SAMPLES,
+    plan_name,
+    portable_name,
+    sampler_name,
+    tokenizer_name,
+)
+from sdpack.documents.manifest import (
     Engine,
     InputSizes,
     LatentSpace,
@@ -29,15 +39,7 @@ from sdpack.documents.bundle import (
     PlacementFigures,
     SamplingDefaults,
     Tiles,
-    plan_name,
-    portable_name,
-    sampler_name,
-    tokenizer_name,
-    write_bundle,
 )
-from sdpack.documents.catalog import TextEncoder
-from sdpack.documents.conditioning import Family
-from sdpack.documents.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime

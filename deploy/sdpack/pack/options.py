@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdpack.documents.catalog import LocatedCatalog, located_catalog
+from sdpack.documents.catalog_files import LocatedCatalog, located_catalog
 from sdpack.documents.overwrite import check_spared
 from sdpack.documents.profile import Profile, Size, find_profile
 from sdpack.engines.detect import require, require_charts
@@ -92,7 +92,7 @@ def _request(
     options: Options, profile: Profile, budget: int | None, out: Path, warn: Say
 ) -> BuildRequest:
     if options.model is not None and options.catalog is not None:
-        raise CatalogError("give a model or a catalog, not both")
+        raise CatalogError("give --model or --catalog, not both")
     _check_writable(out)
     require(profile.runtime)
     require_charts()
@@ -116,9 +116,9 @@ def _check_writable(folder: Path) -> None:
     place = folder.absolute()
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise InputError(f"{folder} cannot be written: {there} is not a folder; choose another")
+        raise InputError(f"{folder} cannot be written: {there} is not a folder; choose --out")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: {there} is read-only; choose another")
+        raise InputError(f"{folder} cannot be written: {there} is read-only; choose --out")
 
 
 def _adopted(model: str, warn: Say) -> LocatedCatalog:

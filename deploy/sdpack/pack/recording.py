@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from sdpack.documents.bundle import Manifest, Origin, PlacementFigures
+from sdpack.documents.manifest import Manifest, Origin, PlacementFigures
 from sdpack.documents.record import (
     BUILD,
     DISTANCE,

@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdpack.documents.catalog import (
-    Candidate,
-    Denoiser,
-    LocatedCatalog,
-    Sampling,
-    Source,
-    TextEncoder,
-)
+from sdpack.documents.catalog import Candidate, Denoiser, Sampling, Source, TextEncoder
+from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.documents.profile import Profile, Size, format_size
 from sdpack.domain.placement import Placement, Role

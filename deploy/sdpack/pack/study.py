@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from sdpack.documents.bundle import LEDGER, MANIFEST, PlacementFigures
+from sdpack.documents.layout import LEDGER, MANIFEST
+from sdpack.documents.manifest import PlacementFigures
 from sdpack.documents.record import (
     BEST,
     DENOISER_FIRST,

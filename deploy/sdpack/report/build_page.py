@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdpack.documents.bundle import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
+from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.documents.record import SCREENED_OUT
 from sdpack.domain.estimate import ENOUGH
 from sdpack.domain.placement import Role

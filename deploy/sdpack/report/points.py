@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from sdpack.documents.bundle import LEDGER, MANIFEST
+from sdpack.documents.layout import LEDGER, MANIFEST
 from sdpack.documents.record import (
     BUILD,
     DISTANCE,

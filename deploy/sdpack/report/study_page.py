@@ -9,7 +9,7 @@ from pathlib import Path
 
 import altair as alt
 
-from sdpack.documents.bundle import CHARTS
+from sdpack.documents.layout import CHARTS
 from sdpack.documents.record import (
     BEST,
     DENOISER_FIRST,

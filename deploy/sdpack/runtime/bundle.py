@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from sdpack.documents.bundle import Engine, Manifest, sampler_name, tokenizer_name
+from sdpack.documents.layout import sampler_name, tokenizer_name
+from sdpack.documents.manifest import Engine, Manifest
 from sdpack.documents.profile import Size, format_size
 from sdpack.domain.placement import Loading, Role
 from sdpack.domain.precision import Precision, Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.engines import onnxruntime
 from sdpack.engines.detect import gpus

@@ -13,18 +13,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sdpack.documents.bundle import (
-    ENGINES,
-    MANIFEST,
-    VERIFIED,
-    Engine,
-    Finished,
-    Manifest,
-    PlanFigures,
-    open_bundle,
-    plan_name,
-    write_bundle,
-)
+from sdpack.documents.bundle import open_bundle, write_bundle
+from sdpack.documents.layout import ENGINES, MANIFEST, VERIFIED, plan_name
+from sdpack.documents.manifest import Engine, Finished, Manifest, PlanFigures
 from sdpack.domain.placement import Role
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import gpus

@@ -20,7 +20,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.runtime.pipeline import Request
 from sdpack.runtime.sampler_label import AUTOMATIC, SamplerLabel
 from sdpack.store.artifacts import digest

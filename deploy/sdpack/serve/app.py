@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.engines.device_memory import used_bytes
 from sdpack.errors import EngineError, SdpackError

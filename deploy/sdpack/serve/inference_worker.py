@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.errors import BrokenPictureError, SdpackError
 from sdpack.runtime.bundle import pipeline, request

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import Size, parse_sizes
 from sdpack.domain.precision import Runtime
 from sdpack.errors import InputError, SdpackError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from sdpack.documents.catalog import (
+from sdpack.documents.catalog_files import (
     builtin_catalogs,
     default_catalog,
     find_catalog,

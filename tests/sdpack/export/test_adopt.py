@@ -16,7 +16,8 @@ from diffusers import DDIMScheduler
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from sdpack.cli.main import main
-from sdpack.documents.catalog import LocatedCatalog, Source, read_catalog, write_catalog
+from sdpack.documents.catalog import Source
+from sdpack.documents.catalog_files import LocatedCatalog, read_catalog, write_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError, SchedulerError, SdpackError

@@ -153,7 +153,7 @@ def test_a_folder_without_a_scheduler_is_refused(tmp_path: Any) -> None:
 
 
 def test_the_zoo_s_scheduler_loads_by_its_class() -> None:
-    from sdpack.documents.catalog import default_catalog
+    from sdpack.documents.catalog_files import default_catalog
 
     catalog = default_catalog()
     source = catalog.catalog.sampling.scheduler.path

@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
-from sdpack.documents.catalog import Catalog, LocatedCatalog, Lora, Source
+from sdpack.documents.catalog import Catalog, Lora, Source
+from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import find_profile
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.adopt import adopt

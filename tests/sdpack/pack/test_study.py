@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from sdpack.documents.bundle import LEDGER
+from sdpack.documents.layout import LEDGER
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, StoreError

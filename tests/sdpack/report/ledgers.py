@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sdpack.documents.bundle import MemoryFigures, SamplingDefaults
+from sdpack.documents.manifest import MemoryFigures, SamplingDefaults
 from sdpack.documents.profile import find_profile
 from sdpack.documents.record import (
     BEST,

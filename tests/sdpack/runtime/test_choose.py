@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import find_profile
 from sdpack.domain.precision import Runtime
 from sdpack.engines import onnxruntime

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpack.documents.bundle import Engine, InputSizes, Manifest, Tiles, open_bundle, write_bundle
+from sdpack.documents.bundle import open_bundle, write_bundle
+from sdpack.documents.manifest import Engine, InputSizes, Manifest, Tiles
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime

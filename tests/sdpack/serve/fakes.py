@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sdpack.documents.bundle import Manifest
+from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.errors import BrokenPictureError
 from sdpack.runtime.sampler_label import SamplerLabel

@@ -21,7 +21,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sdpack.documents.bundle import Foresight
+from sdpack.documents.manifest import Foresight
 from sdpack.domain.placement import Placement
 from sdpack.domain.precision import Runtime
 from sdpack.domain.tiles import LATENTS

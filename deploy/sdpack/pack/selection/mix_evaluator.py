@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.documents.bundle import SHEET_GAP
+from sdpack.documents.layout import SHEET_GAP
 from sdpack.documents.record import CHUNK
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sdpack.documents.catalog import Bridge, Catalog, LocatedCatalog
+from sdpack.documents.catalog import Bridge, Catalog
+from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import Profile, Size
 from sdpack.domain.placement import Role
 from sdpack.domain.tiles import Split

@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.documents.bundle import Engine, Manifest, read_manifest
+from sdpack.documents.bundle import read_manifest
+from sdpack.documents.manifest import Engine, Manifest
 from sdpack.documents.profile import Size, parse_sizes
 from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays

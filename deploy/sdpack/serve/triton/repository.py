@@ -11,7 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sdpack.documents.bundle import MANIFEST, Engine, Manifest
+from sdpack.documents.layout import MANIFEST
+from sdpack.documents.manifest import Engine, Manifest
 from sdpack.domain.precision import Runtime
 from sdpack.errors import BundleError, StoreError
 from sdpack.rewrite.onnx_file import files_of, read

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.documents.bundle import NEEDED
+from sdpack.documents.manifest import NEEDED
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import InfeasibleError, UnsupportedGraphError

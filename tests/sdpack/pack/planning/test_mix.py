@@ -1,4 +1,4 @@
-from sdpack.documents.catalog import default_catalog
+from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Guidance, Loading, Placement
 from sdpack.domain.precision import Precision

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sdpack.documents.catalog import default_catalog
+from sdpack.documents.catalog_files import default_catalog
 from sdpack.domain.precision import Precision
 from sdpack.evaluate.rules import Arm, Rules
 from sdpack.evaluate.runner import BROKEN_SCORE

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdpack.documents.catalog import default_catalog
+from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import find_profile, parse_sizes
 from sdpack.domain.placement import Guidance, Placement, Role
 from sdpack.domain.precision import Precision

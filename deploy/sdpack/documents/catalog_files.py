@@ -1,0 +1,209 @@
+"""Catalogs on this machine: the built-in ones, the default one, and files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from sdpack.documents.catalog import Catalog, Lora, Source
+from sdpack.documents.document import read_document
+from sdpack.errors import CatalogError
+from sdpack.store.artifacts import write_whole
+
+CATALOG_FILE = "catalog.yaml"
+ZOO_PACKAGE = "sdpack_zoo"  # the default catalog, where sdpack is installed without its sources
+ZOO_HINT = (
+    "the default catalog comes with the package sdpack-zoo; install it with: "
+    "pip install 'sdpack[build]', or give --catalog FILE"
+)
+
+
+@dataclass(frozen=True)
+class LocatedCatalog:
+    """A catalog and the folder its paths count from."""
+
+    catalog: Catalog
+    folder: Path
+
+    def path(self, relative: Path) -> Path:
+        return self.folder / relative
+
+    def local_files(self) -> Iterator[tuple[str, Path]]:
+        """Every path the catalog names, with the key that names it."""
+        for key, source in self.sources():
+            if source.path is not None:
+                yield key, self.path(source.path)
+        quality = self.catalog.quality
+        for key in ("prompts", "calibration", "samples", "real_images"):
+            path = getattr(quality, key)
+            if path is not None:
+                yield f"quality.{key}", self.path(path)
+
+    def files(self) -> list[Path]:
+        """What is read of it on this machine: its own file, and every path it names."""
+        own = [self.folder / CATALOG_FILE] if (self.folder / CATALOG_FILE).is_file() else []
+        return [*own, *(path for _, path in self.local_files())]
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """Every source the catalog names, with the key that names it."""
+        catalog = self.catalog
+        for name, encoder in catalog.text_encoders.items():
+            yield f"text_encoders.{name}", encoder.source
+            yield f"text_encoders.{name}.tokenizer", encoder.tokenizer
+            yield from _lora_sources(f"text_encoders.{name}", encoder.loras)
+        for name, denoiser in catalog.denoisers.items():
+            yield f"denoisers.{name}", denoiser.source
+            yield from _lora_sources(f"denoisers.{name}", denoiser.loras)
+            if denoiser.sampling is not None:
+                yield f"denoisers.{name}.sampling.scheduler", denoiser.sampling.scheduler
+        for name, decoder in catalog.decoders.items():
+            yield f"decoders.{name}", decoder.source
+        for number, bridge in enumerate(catalog.bridges):
+            yield f"bridges.{number}", bridge.source
+        yield "sampling.scheduler", catalog.sampling.scheduler
+        if catalog.quality.judge is not None and catalog.quality.tokenizer is not None:
+            yield "quality.judge", catalog.quality.judge
+            yield "quality.tokenizer", catalog.quality.tokenizer
+
+    def missing(self) -> list[tuple[str, Path]]:
+        """The named paths that do not exist."""
+        return [(key, path) for key, path in self.local_files() if not path.exists()]
+
+    def prompts(self, path: Path) -> list[str]:
+        """The prompts of one of the catalog's lists.
+
+        Raises:
+            CatalogError: the file is missing, or a line is no JSON object with a "text".
+        """
+        return read_prompts(self.path(path))
+
+
+def _lora_sources(key: str, loras: Sequence[Lora]) -> Iterator[tuple[str, Source]]:
+    for number, lora in enumerate(loras):
+        yield f"{key}.loras.{number}", lora.source
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The "text" of every line of a JSON lines file.
+
+    Raises:
+        CatalogError: the file is missing or empty, or a line has no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise CatalogError(f"{path} cannot be read ({cause}); give a file of prompts") from cause
+    texts = [_prompt(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    if not texts:
+        raise CatalogError(f"{path} holds no prompts; write one JSON object with a text per line")
+    return texts
+
+
+def _prompt(line: str, where: str) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError as cause:
+        raise CatalogError(f'{where}: not JSON; write {{"text": "a prompt"}}') from cause
+    text = value.get("text") if isinstance(value, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise CatalogError(f'{where}: no "text"; write {{"text": "a prompt"}}')
+    return text
+
+
+def read_catalog(path: Path) -> LocatedCatalog:
+    """The catalog in a YAML file, or in the catalog.yaml of a folder.
+
+    Raises:
+        CatalogError: the file is missing, no YAML, or breaks a rule; names line, key and value.
+    """
+    file = path / CATALOG_FILE if path.is_dir() else path
+    return LocatedCatalog(read_document(file, Catalog, CatalogError), file.parent)
+
+
+def catalogs_folder() -> Path:
+    """Where the built-in catalogs lie."""
+    return Path(__file__).parents[1] / "catalogs"
+
+
+def builtin_catalogs() -> list[LocatedCatalog]:
+    """Those of the families people run, by name.
+
+    Raises:
+        CatalogError: one is damaged.
+    """
+    return [read_catalog(path) for path in sorted(catalogs_folder().glob("*.yaml"))]
+
+
+def find_catalog(name: str) -> LocatedCatalog:
+    """A built-in catalog by name, or the one at the path that `name` is.
+
+    Raises:
+        CatalogError: there is neither, or it cannot be understood.
+    """
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return read_catalog(path)
+    builtin = {file.stem: file for file in catalogs_folder().glob("*.yaml")}
+    if name in builtin:
+        return read_catalog(builtin[name])
+    near = difflib.get_close_matches(name, builtin, n=1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    known = ", ".join(sorted(builtin))
+    raise CatalogError(f"no catalog {name!r}{meant} Known: {known}, or a .yaml file or its folder")
+
+
+def catalog_file(path: Path) -> Path:
+    """The file a catalog is written to, by a folder or a file."""
+    return path if path.suffix in (".yaml", ".yml") else path / CATALOG_FILE
+
+
+def write_catalog(catalog: Catalog, path: Path) -> Path:
+    """Write a catalog whose paths are absolute, into a folder or a .yaml file; returns the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file = catalog_file(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = catalog.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = yaml.safe_dump({"schema": catalog.version, **values}, sort_keys=False, width=100)
+    write_whole(file, text.encode())
+    return file
+
+
+def prompts_folder() -> Path:
+    """Where the prompts lie that come with the package, for catalogs without their own."""
+    return Path(__file__).parents[1] / "prompts"
+
+
+def default_catalog() -> LocatedCatalog:
+    """The zoo of the source tree this package runs from, or else that of the package sdpack-zoo.
+
+    Raises:
+        CatalogError: there is neither.
+    """
+    for folder in _zoo_folders():
+        if (folder / CATALOG_FILE).is_file():
+            return read_catalog(folder / CATALOG_FILE)
+    raise CatalogError(f"no catalog was given; {ZOO_HINT}")
+
+
+def _zoo_folders() -> Iterator[Path]:
+    yield Path(__file__).parents[3] / "zoo"
+    found = importlib.util.find_spec(ZOO_PACKAGE)
+    yield from map(Path, (found.submodule_search_locations or ()) if found else ())
+
+
+def located_catalog(name: str | None) -> LocatedCatalog:
+    """The catalog of that name or at that path; None: the zoo's.
+
+    Raises:
+        CatalogError: there is none, or it cannot be understood.
+    """
+    return default_catalog() if name is None else find_catalog(name)
