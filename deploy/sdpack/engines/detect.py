@@ -185,41 +185,51 @@ def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
         context_bytes: tells what a CUDA context takes of the GPU, or 0 where nobody can look;
             called after what is in use was read, as to look takes a context.
     """
-    host = memory_bytes()
-    jetson = jetson_model()
+    host, jetson = memory_bytes(), jetson_model()
     if jetson is not None:
-        return _yaml(
-            "this-jetson",
-            jetson,
-            Runtime.TENSORRT,
-            "8.7",
-            host,
-            (2 * 2**30, "estimate: system, CUDA context and Python process of a headless Jetson"),
-            ("68GB/s", "assumed: an Orin Nano's"),
-            host,
-            unified=True,
-        )
-    found = gpus()
-    if found:
-        gpu = max(found, key=lambda g: g.memory_bytes)
-        seen = context_bytes()
-        context = seen or CONTEXT_BYTES
-        source = (
-            f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
-            f"{format_bytes(context)} for a CUDA context, "
-            f"{'as measured here' if seen else 'an estimate'}"
-        )
-        runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
-        return _yaml(
-            "this-gpu",
-            gpu.name,
-            runtime,
-            gpu.compute_capability,
-            gpu.memory_bytes,
-            (gpu.used_bytes + context, source),
-            ("200GB/s", "assumed: nvidia-smi does not report it; look it up"),
-            host,
-        )
+        return _jetson_profile(jetson, host)
+    cards = gpus()
+    if cards:
+        return _gpu_profile(max(cards, key=lambda card: card.memory_bytes), context_bytes(), host)
+    return _cpu_profile(host)
+
+
+def _jetson_profile(model: str, host: int) -> str:
+    return _yaml(
+        "this-jetson",
+        model,
+        Runtime.TENSORRT,
+        "8.7",
+        host,
+        (2 * 2**30, "estimate: system, CUDA context and Python process of a headless Jetson"),
+        ("68GB/s", "assumed: an Orin Nano's"),
+        host,
+        unified=True,
+    )
+
+
+def _gpu_profile(gpu: Gpu, context_bytes: int, host: int) -> str:
+    """Of a card, a CUDA context of which takes so many bytes; 0 where that was not measured."""
+    context = context_bytes or CONTEXT_BYTES
+    source = (
+        f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
+        f"{format_bytes(context)} for a CUDA context, "
+        f"{'as measured here' if context_bytes else 'an estimate'}"
+    )
+    runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
+    return _yaml(
+        "this-gpu",
+        gpu.name,
+        runtime,
+        gpu.compute_capability,
+        gpu.memory_bytes,
+        (gpu.used_bytes + context, source),
+        ("200GB/s", "assumed: nvidia-smi does not report it; look it up"),
+        host,
+    )
+
+
+def _cpu_profile(host: int) -> str:
     return _yaml(
         "this-cpu",
         f"This machine's CPU, {len(os.sched_getaffinity(0))} cores",

@@ -138,22 +138,33 @@ def layer_gains(
         def outputs(changed: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
+        def harm_of(changed: Arrays) -> float:
+            return relative_energy(outputs(changed), wanted)
+
         wanted = outputs({})
         _refuse_broken(path, wanted)
         done = 0
         for group in _groups(found):
             step(done, len(found))
             done += len(group)
-            probed = [(layer, probe(layer)) for layer in group]
-            known = [(layer, *made) for layer, made in probed if made is not None]
-            rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
-            harm = relative_energy(outputs(rounded), wanted) if known else 0.0
-            error = sum(error for _, _, error in known)
-            gain = harm / error if error > 0 else 0.0
-            if math.isfinite(gain):
-                gains |= {layer.name: gain for layer, _, _ in known}
+            gains |= _gains_of(
+                group, probe, lambda changed: relative_energy(outputs(changed), wanted)
+            )
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
     return {name: gain or least for name, gain in gains.items()}
+
+
+def _gains_of(
+    group: Sequence[Layer], probe: Probe, harm_of: Callable[[Arrays], float]
+) -> dict[str, float]:
+    """The gain of layers that are rounded together; none where the outputs then are not finite."""
+    probed = [(layer, probe(layer)) for layer in group]
+    known = [(layer, *made) for layer, made in probed if made is not None]
+    rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
+    harm = harm_of(rounded) if known else 0.0
+    error = sum(error for _, _, error in known)
+    gain = harm / error if error > 0 else 0.0
+    return {layer.name: gain for layer, _, _ in known} if math.isfinite(gain) else {}
 
 
 def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -254,44 +254,47 @@ class VariantBuilder(SourceGraphs):
             "revision": REVISION,
         }
 
+        sliced = arithmetic is Precision.FP32 and not self._for_onnxruntime
+
         def build(folder: Path) -> None:
-            shared = set(schemes.values()) & set(UNIFORM.values())
-            by_scheme = {scheme: self.rounded_weights(variant, scheme) for scheme in shared}
+            rounded = self._rounding(variant, schemes)
             self.say(f"making {words(variant)}")
-            anew = rounder(self.observed(variant), scale_type(arithmetic)) if schemes else None
-
-            def rounded(layer: Layer, had: Scheme) -> Rounded:
-                rounded_weights = by_scheme.get(schemes[layer.name])
-                if rounded_weights is not None:
-                    return rounded_weights.rounded(layer.name)
-                assert anew is not None
-                return anew(layer, had)
-
             made = make_variant(
-                path,
-                schemes,
-                arithmetic,
-                self.abilities,
-                rounded,
-                rounded_inputs,
-                fp32_nodes,
+                path, schemes, arithmetic, self.abilities, rounded, rounded_inputs, fp32_nodes
             )
             if self._for_onnxruntime:
                 fuse_attention(made)
             write(made, folder / MODEL_FILE)
             if not self._for_onnxruntime:
                 write_fused_attention(folder)
-                if sliced:
-                    write_sliced(folder)
+            if sliced:
+                write_sliced(folder)
             if variant.role is Role.DECODER:
                 write_pieces(folder)
 
-        sliced = arithmetic is Precision.FP32 and not self._for_onnxruntime
         if sliced:
             inputs["slices"] = SLICES
         if variant.role is Role.DECODER:
             inputs["pieces"] = PIECES
         return self.store.make("variant", inputs, build)
+
+    def _rounding(
+        self, variant: Variant, schemes: Mapping[str, Scheme]
+    ) -> Callable[[Layer, Scheme], Rounded]:
+        """What rounds a variant's layers: those of uniform schemes are rounded once for all."""
+        shared = set(schemes.values()) & set(UNIFORM.values())
+        by_scheme = {scheme: self.rounded_weights(variant, scheme) for scheme in shared}
+        scales = scale_type(self._computed_in(variant))
+        on_its_own = rounder(self.observed(variant), scales) if schemes else None
+
+        def rounded(layer: Layer, had: Scheme) -> Rounded:
+            shared_weights = by_scheme.get(schemes[layer.name])
+            if shared_weights is not None:
+                return shared_weights.rounded(layer.name)
+            assert on_its_own is not None
+            return on_its_own(layer, had)
+
+        return rounded
 
     def rounded_weights(self, variant: Variant, scheme: Scheme) -> RoundedWeights:
         """A variant's layers, each rounded in this scheme (`RoundedWeightCache.of`)."""
