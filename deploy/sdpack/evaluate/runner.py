@@ -324,9 +324,17 @@ class EvaluationRunner:
         return list(scores)
 
     def latents(self, mix: PipelineSpec, numbers: Sequence[int]) -> Floats:
-        """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser."""
+        """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser.
+
+        Decoders share them that enlarge alike.
+        """
         contents = {name: what for name, what in mix.contents.items() if name != Role.DECODER}
-        inputs = {**contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
+        inputs = {
+            **contents,
+            "measured_on": self._measured_on,
+            "shape": mix.latents.shape(self.task.height, self.task.width),
+            **self.task.inputs(numbers),
+        }
 
         def draw(folder: Path) -> None:
             text, negative = self.texts(mix, numbers)

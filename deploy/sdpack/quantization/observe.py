@@ -251,7 +251,8 @@ def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
 
 
 def _is_float(value: ir.Value) -> bool:
-    return value.dtype is ir.DataType.FLOAT
+    """Whether it is a tensor of fp32, not a sequence of such tensors."""
+    return isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.FLOAT
 
 
 @dataclass

@@ -190,7 +190,8 @@ def _check_place(path: Path, tensor: ir.ExternalTensor) -> None:
     if not any(real.is_relative_to(folder) for folder in folders):
         raise GraphError(
             f"{path}: the weight {tensor.name} is stored in {real}, outside the graph's folder, "
-            "where ONNX Runtime does not read it; put the file itself, not a link, beside the graph"
+            "where ONNX Runtime does not read it; export the graph again, with its weights in its "
+            "own folder, or put the file there that a link leads to"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -251,3 +252,13 @@ def test_large_pictures_are_kept(tmp_path: Path, side: int, decoded: int) -> Non
     assert np.array_equal(first, again)
     assert np.array_equal(drawing.pictures(mix, range(3), 2), first[:2])
     assert counts["decoder a"] == decoded
+
+
+def test_decoders_that_enlarge_differently_share_no_latents(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    usual = spec("a", "a", "a", counts)
+    wider = replace(usual, latents=Latents(4, 4))
+    drawn = runner(tmp_path)
+    side = TASK.height // 8
+    assert drawn.latents(usual, [0]).shape == (1, 4, side, side)
+    assert drawn.latents(wider, [0]).shape == (1, 4, 2 * side, 2 * side)

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import QuantizationError
 from sdpack.quantization.clipping import best_threshold, histogram
 from sdpack.quantization.layers import layers
@@ -160,3 +162,26 @@ def test_names_are_those_of_the_graph_that_was_read(tmp_path: Path) -> None:
     path = saved(linear(WEIGHT), tmp_path / "graph")
     found = observe(path, batches(), tmp_path, threads=1)
     assert set(found.ranges) == {layer.name for layer in layers(read(path))}
+
+
+def test_sequences_of_tensors_are_passed_over(tmp_path: Path) -> None:
+    node, info = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("SequenceEmpty", [], ["none"]),
+        node("SequenceInsert", ["none", "x"], ["one"]),
+        node("ConcatFromSequence", ["one"], ["rows"], axis=0),
+        node("MatMul", ["rows", "w"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [info("x", TensorProto.FLOAT, ["N", 64])],
+        [info("y", TensorProto.FLOAT, [None, 48])],
+        [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    found = observe(path, batches(), tmp_path, threads=1)
+    assert list(found.ranges) == ["product"]
+    assert found.peaks["product"] > 0
