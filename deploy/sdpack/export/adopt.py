@@ -106,7 +106,7 @@ class _Model:
         self._whole = _whole(model)
         self._folder = pipeline_folder(self._whole)
         self._index = read_index(self._folder)
-        self.warnings = self._index.warnings()
+        self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()
         self._denoiser_name = self._one_of(DENOISERS)
         self._denoiser = self._checkpoint(self._denoiser_name)

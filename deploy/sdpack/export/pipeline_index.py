@@ -13,6 +13,7 @@ from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
 
 INDEX = "model_index.json"
+CONFIG = "config.json"  # of each model in a folder of its own
 DENOISERS = ("unet", "transformer")
 _TEXTS = [role.value for role in TEXT_ENCODERS]
 _TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]
@@ -110,6 +111,14 @@ class PipelineIndex:
         if self.class_name and self.class_name not in TEXT_TO_IMAGE:
             lines.append(f"{self.class_name}: only text-to-image is supported")
         return [f"{self.path}: {line}" for line in lines]
+
+    def unnamed(self, folder: Path) -> list[str]:
+        """Models in a pipeline's folder that its index does not name, one line each."""
+        return [
+            f"{self.path} does not name {config.parent.name}/, which is left out"
+            for config in sorted(folder.glob(f"*/{CONFIG}"))
+            if config.parent.name not in self.values
+        ]
 
     def _is_spare(self, name: str) -> bool:
         plain = self.class_name in TEXT_TO_IMAGE or name != "image_encoder"

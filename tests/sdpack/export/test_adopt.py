@@ -538,3 +538,20 @@ def test_a_catalog_in_the_model_s_own_folder_is_written_again(
     assert ran.exit_code == 2
     assert "would be overwritten" in ran.stderr
     assert config.read_bytes() == before
+
+
+def test_a_model_that_the_index_does_not_name_is_told_of(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models("sd"), tmp_path / "mine"))
+    said: list[str] = []
+    adopt(str(folder), warn=said.append)
+    before = list(said)
+    (folder / "controlnet").mkdir()
+    (folder / "controlnet" / "config.json").write_text('{"_class_name": "ControlNetModel"}')
+    said.clear()
+    adopt(str(folder), warn=said.append)
+    assert said == [
+        *before,
+        f"{folder}/model_index.json does not name controlnet/, which is left out",
+    ]
