@@ -237,5 +237,5 @@ def test_a_folder_that_holds_something_is_left_alone(bundle: Path, tmp_path: Pat
     (tmp_path / "mine").write_text("kept")
     result = CliRunner().invoke(main, ["export", "triton", str(bundle), str(tmp_path)])
     assert result.exit_code == 1
-    assert "holds files already" in result.output
+    assert "is not empty" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
