@@ -28,7 +28,7 @@ def repository(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triton") / "models"
     result = CliRunner().invoke(main, ["export", "triton", str(bundle), str(folder)])
     assert result.exit_code == 0, result.output
-    assert "ask bundle" in result.output
+    assert "send requests to bundle" in result.output
     return folder
 
 
