@@ -94,7 +94,7 @@ class LazyGroup(click.Group):
 
 def _drop_output() -> None:
     """Have Python not write at its end what could not be written before."""
-    with suppress(OSError, ValueError, AttributeError):  # it is no file in tests
+    with suppress(OSError, ValueError, AttributeError):  # it is not a file in tests
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

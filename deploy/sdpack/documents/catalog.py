@@ -293,7 +293,7 @@ class Catalog(Document):
                 "no candidates work together; a text encoder and a denoiser need a bridge "
                 "or the same states, a denoiser and a decoder the same latents"
             )
-        self._see_that_fidelity_compares_likes()
+        self._check_fidelity()
         return self
 
     @classmethod
@@ -307,7 +307,7 @@ class Catalog(Document):
 
         return find_catalog(os.fspath(name_or_path)).catalog
 
-    def _see_that_fidelity_compares_likes(self) -> None:
+    def _check_fidelity(self) -> None:
         if self.quality.judge is not None:
             return
         for role, names in self._candidates_by_role().items():

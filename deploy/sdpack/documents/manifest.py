@@ -94,7 +94,7 @@ class Part(Document):
             shared; None where `graph` is what is compiled.
         tokens: of a text encoder, how long a text it reads; None for what its tokenizer says.
         layers: how many of its layers are stored in each scheme, those in none as "kept".
-        fp32 nodes: nodes that compute in fp32, as fp16 may not hold their numbers.
+        islands: nodes that compute in fp32, as fp16 may not hold their numbers.
         refused: layers the compiler would not take in the precision.
         plan, inputs: as an engine's.
         tiles: a decoder's two graphs where it works in tiles; `plan` and `inputs` are empty then.

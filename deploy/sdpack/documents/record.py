@@ -120,7 +120,7 @@ class ScreeningFigures(Document):
 
 
 class Shown(Document):
-    """A row of pictures in the bundle's contact sheet; `mix` is None for one that is no mix."""
+    """A row of pictures in the bundle's contact sheet; `mix` is None for one that is not a mix."""
 
     label: str
     mix: str | None

@@ -86,18 +86,18 @@ class Arena:
     handed back and 4.2 by default.
 
     Args:
-        thrifty: hand it back after every run, so that the next part finds it. Taking it anew took
-            an H200 5 ms of a step's 38, and 19 of a decoding's 38.
+        low_memory: hand it back after every run, so that the next part finds it. Taking it again
+            took an H200 5 ms of a step's 38, and 19 of a decoding's 38.
     """
 
     def __init__(self, shrink: Any, low_memory: bool) -> None:
         self._shrink = shrink
-        self._thrifty = low_memory
+        self._low_memory = low_memory
         self._last: tuple[tuple[int, ...], ...] | None = None
 
     def options(self, inputs: Arrays) -> Any:
         """What a run with these inputs is to be told; None: nothing."""
-        return None if self._shapes(inputs) == self._last and not self._thrifty else self._shrink
+        return None if self._shapes(inputs) == self._last and not self._low_memory else self._shrink
 
     def ran(self, inputs: Arrays) -> None:
         """Say that a run with these inputs came to its end."""
@@ -119,7 +119,7 @@ def load(
 
     No memory arena on a CPU: what a run has freed goes back to the system, so that the peak is what
     the graph needs and not what earlier shapes needed. Large weights that are floating-point
-    numbers are not laid out anew: that takes longer than reading them, and a second copy, for no
+    numbers are not laid out again: that takes longer than reading them, and a second copy, for no
     speed (a UNet of Stable Diffusion 1 loads in 6 s instead of 13, and holds 2.4 GiB instead of
     3.3).
 
@@ -129,7 +129,7 @@ def load(
             a graph that is not quantized.
         in_order: run nodes in the order they have in the file as far as that goes, and not branch
             by branch.
-        thrifty: as of `Arena`; only on a GPU.
+        low_memory: as of `Arena`; only on a GPU.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
@@ -194,7 +194,7 @@ def steady_memory() -> None:
     """Have glibc give every tensor pages of its own, handed back when it is freed.
 
     Otherwise it keeps large blocks in heaps it grows as it goes, and the peak of one and the same
-    program differs by tens of MiB from run to run. Pages that are had anew cost time: a tenth for a
+    program differs by tens of MiB from run to run. Pages that are taken again cost time: a tenth for a
     large model, half for a small one. Holds for the process; without glibc nothing happens.
     """
     _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: OWN_PAGES_FROM_BYTES})

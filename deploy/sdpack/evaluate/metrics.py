@@ -73,7 +73,7 @@ def structural_similarity(pictures: Tensor, wanted: Tensor) -> Floats:
 def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     """Kernel distance (Binkowski et al. 2018), times 1000: unbiased MMD², cubic kernel.
 
-    The interval resamples pictures on both sides. A picture drawn twice is no pair with
+    The interval resamples pictures on both sides. A picture drawn twice is not a pair with
     itself: weights multiply the kernel matrix and its diagonal stays out.
     """
     x, y = (np.asarray(f, np.float64) for f in (features, real))

@@ -48,7 +48,7 @@ class Judged:
 class Faithful:
     """How near each picture is to what the same parts draw in fp32: structural similarity.
 
-    That is no quality: it says nothing of whether the fp32 picture is any good, and compares only
+    That is not quality: it does not say whether the fp32 picture is any good, and compares only
     variants of the same parts. What fp32 drew last is kept.
     """
 

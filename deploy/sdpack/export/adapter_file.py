@@ -190,7 +190,7 @@ def read_adapter(source: Path) -> AdapterFile:
     """The layers of a file of low-rank weights, from its header.
 
     Raises:
-        SourceError: it is damaged, a layer is not whole, or a key is no part of a LoRA; says which.
+        SourceError: it is damaged, a layer is not whole, or a key is not part of a LoRA; says which.
     """
     path = adapter_path(source)
     try:
@@ -232,7 +232,7 @@ def named(keys: Iterable[str]) -> str:
 
 
 def _split(key: str) -> tuple[str, AdapterTensor | None]:
-    """A key's layer, and what it is to it; None where it is no part of a LoRA."""
+    """A key's layer, and what it is to it; None where it is not part of a LoRA."""
     for pattern, piece in _SPELLINGS:
         match = pattern.fullmatch(key)
         if match is not None:

@@ -112,7 +112,7 @@ class _Model:
         self._denoiser = self._checkpoint(self._denoiser_name)
         self._decoder = self._checkpoint("vae")
         self._family = family_of(self._denoiser)
-        self._see_what_is_left_out()
+        self._check_left_out()
 
     def catalog(self) -> LocatedCatalog:
         check_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
@@ -154,7 +154,7 @@ class _Model:
             raise SourceError(f"{self._index.path} names no text encoder; give a complete pipeline")
         return {role: self._checkpoint(role.value) for role in there}
 
-    def _see_what_is_left_out(self) -> None:
+    def _check_left_out(self) -> None:
         """Only Stable Diffusion 3 was made to do without one of its text encoders, its T5.
 
         Raises:

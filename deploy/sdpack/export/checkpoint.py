@@ -171,7 +171,7 @@ class Checkpoint:
         for path in self.weight_files:
             try:
                 with safe_open(path, "np") as weights:
-                    for name in weights.keys():  # noqa: SIM118 (it is no dict)
+                    for name in weights.keys():  # noqa: SIM118 (it is not a dict)
                         yield name, tuple(weights.get_slice(name).get_shape())
             except (SafetensorError, OSError) as cause:
                 raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
@@ -223,7 +223,7 @@ class Checkpoint:
                     variant=self._weights[0],
                     output_loading_info=True,
                 )
-                self._see_that_nothing_is_missing(found["missing_keys"])
+                self._check_complete(found["missing_keys"])
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         check_finite(model, str(self.folder), self._spare)
@@ -266,7 +266,7 @@ class Checkpoint:
         """What the names of tensors begin with that are not needed."""
         return (*UNUSED, *ENCODING) if self.class_name.startswith("Autoencoder") else UNUSED
 
-    def _see_that_nothing_is_missing(self, names: Iterable[str]) -> None:
+    def _check_complete(self, names: Iterable[str]) -> None:
         """Libraries fill what a file does not hold with random numbers.
 
         Raises:

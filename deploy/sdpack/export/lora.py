@@ -154,7 +154,7 @@ def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
                 )
             seen[module] = layer.name
             change = _change(file, layer, tensors, module, (down, up, len(placed) > 1))
-            _see_that_it_fits(file.path, change, finder)
+            _check_fits(file.path, change, finder)
             yield change
     if strange:
         raise SourceError(
@@ -274,7 +274,7 @@ def _magnitude(
     )
 
 
-def _see_that_it_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
+def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
     """See that a change has the shape of the weight it is for.
 
     Raises:

@@ -39,7 +39,7 @@ def without_pickles(folder: Path, kept: Path) -> Path:
     taken away.
 
     Raises:
-        SourceError: it is no folder, or a pickle is damaged, or holds anything but tensors.
+        SourceError: it is not a folder, or a pickle is damaged, or holds anything but tensors.
         StoreError: it cannot be written.
     """
     mine = kept / digest({"folder": str(folder.resolve())})

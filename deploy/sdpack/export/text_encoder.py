@@ -75,7 +75,7 @@ class TextEncoderPart:
         self._masked = encoder_outputs.masked
         longest = getattr(self._config, "max_position_embeddings", None)
         self._tokens = int(tokens or longest or CHECKED_TOKENS)
-        _see_that_there_are(model, clip_skip)
+        _check_layers(model, clip_skip)
         if not encoder_outputs.pooled:
             _skip_last(model, clip_skip)
         skipped = clip_skip if encoder_outputs.pooled else 0
@@ -103,7 +103,7 @@ class TextEncoderPart:
         return made
 
 
-def _see_that_there_are(model: nn.Module, count: int) -> None:
+def _check_layers(model: nn.Module, count: int) -> None:
     """See that a model is a CLIP with more layers than so many.
 
     Raises:

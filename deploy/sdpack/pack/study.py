@@ -77,7 +77,7 @@ def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: No
     """Find the best mix at each budget, and keep what was found in the ledger and in a file.
 
     Args:
-        order: its budget is the largest; `out` is a folder for the rows, as a file LEDGER.
+        request: its budget is the largest; `out` is a folder for the rows, as a file LEDGER.
 
     Raises:
         InputError: no budget is given, or the folder is a bundle.
@@ -86,13 +86,13 @@ def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: No
     """
     if not budgets:
         raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
-    _see_that_it_can_be_written(request.out)
+    _check_writable(request.out)
     check(request)
     with opened(request, say) as builder:
         return Study(builder, sorted(set(budgets))).run()
 
 
-def _see_that_it_can_be_written(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} is a bundle; choose another --out")
     try:

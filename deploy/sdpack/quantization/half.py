@@ -31,7 +31,7 @@ def to_half(
     written, one after the other.
 
     Args:
-        fp32 nodes: names of nodes that stay in fp32.
+        fp32_nodes: names of nodes that stay in fp32.
         dtype: FLOAT16 or BFLOAT16.
 
     Raises:

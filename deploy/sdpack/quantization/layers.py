@@ -91,7 +91,7 @@ class Layer:
         return self.size // self.outputs
 
     def matrix(self) -> Floats:
-        """The weight as float32 (outputs, summed), read anew."""
+        """The weight as float32 (outputs, summed), read again each time."""
         assert self.weight.const_value is not None
         values = self.weight.const_value.numpy()
         rows = values if self.output_axis == 0 else values.T

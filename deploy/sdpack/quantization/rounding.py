@@ -268,7 +268,7 @@ def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Flo
 def _once_more(
     columns: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
 ) -> Floats:
-    """Every column rounded anew to the best given all the others: (summed, outputs)."""
+    """Every column rounded again, to the best given all the others: (summed, outputs)."""
     numbers = numbers.copy()
     pull = second @ (columns - numbers * step)
     per_step = 1 / (np.diag(second)[:, None] * step)

@@ -59,7 +59,7 @@ def make_variant(
     Args:
         rounded: gives a layer's weight in a scheme, its scales of `scale_type(computed_in)`.
         ranges: of layers' inputs, by layer (`observe`).
-        fp32 nodes: names of nodes that compute in fp32 whatever `computed_in` is.
+        fp32_nodes: names of nodes that compute in fp32 whatever `computed_in` is.
 
     Raises:
         QuantizationError: the graph is quantized already or too old, a scheme names a layer it

@@ -17,7 +17,7 @@ from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page
 from sdpack.report.points import Build, paired, read_build
 from sdpack.units import format_bytes
 
-_BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # which is no quality
+_BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # which is not quality
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class PageImage:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """The pictures of one mix; `mix` is None for what is no mix."""
+    """The pictures of one mix; `mix` is None for what is not a mix."""
 
     label: str
     mix: str | None

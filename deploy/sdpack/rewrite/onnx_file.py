@@ -40,7 +40,7 @@ def read(path: Path) -> ir.Model:
     values have types.
 
     Raises:
-        GraphError: there is no such file, it is no ONNX graph, or weights are missing, cut off, or
+        GraphError: there is no such file, it is not an ONNX graph, or weights are missing, cut off, or
             at a place where ONNX Runtime does not read them.
     """
     model = _loaded(path)

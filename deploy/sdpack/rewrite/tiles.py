@@ -154,7 +154,7 @@ def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
 
 
 def _infer(model: ir.Model, scale: int) -> None:
-    """Work the sizes out anew, in rows and columns: they were in those of latents.
+    """Work the sizes out again, in rows and columns: they were in those of latents.
 
     Args:
         scale: pixels a side of a feature.

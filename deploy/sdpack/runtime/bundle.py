@@ -38,9 +38,9 @@ def pipeline(
         runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
             for bf16 ones, which need a GPU.
         opened: loads a graph, where something else than this process runs it.
-        thrifty: hand back at once what is freed, as the memory plan counts, and be slower; by
+        low_memory: release memory immediately, as the memory plan counts, and be slower; by
             default where the budget has no room for anything else (`has_room`). TensorRT's scratch
-            is always handed back.
+            is always released.
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.

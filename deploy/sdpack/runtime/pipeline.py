@@ -166,7 +166,7 @@ class Pipeline:
         """Latents float32 (N, C, h, w).
 
         Args:
-            against: of one text, what guidance moves away from; None does without.
+            negative: embeddings of one text, which guidance moves away from; None: no guidance.
             stepped: as in `sample`.
         """
         table = self.sampler(request)

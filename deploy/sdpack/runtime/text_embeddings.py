@@ -78,7 +78,7 @@ def encode_text(
     """What the text encoder in a role says of these prompts.
 
     Raises:
-        PromptError: a prompt is no text.
+        PromptError: a prompt is not a text.
         EngineError: the encoder failed.
     """
     inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
@@ -96,7 +96,7 @@ def encoder_inputs(
     """What the text encoder in a role is given for these prompts.
 
     Raises:
-        PromptError: a prompt is no text.
+        PromptError: a prompt is not a text.
     """
     ids, mask = tokenizer.tokens(readable(prompts, conditioning))
     masked = encoder_outputs(conditioning.family, role).masked

@@ -80,7 +80,7 @@ class PromptTokenizer:
         """As `ids`, and of the same shape 1 for every token and 0 for padding.
 
         Raises:
-            PromptError: a prompt is no text.
+            PromptError: a prompt is not a text.
         """
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):

@@ -34,7 +34,7 @@ class InferenceWorker:
 
     Args:
         timed: told the seconds of each stage of a batch.
-        thrifty: as of `pipeline`.
+        low_memory: as of `pipeline`.
 
     Attributes:
         sampler: what the web UI calls the bundle's sampler.

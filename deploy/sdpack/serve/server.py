@@ -105,7 +105,7 @@ def serve(
         SdpackError: the engines cannot be loaded, or a picture is broken.
         ListenError: the port cannot be had.
     """
-    _see_that_it_is_free(*listen)
+    _check_free(*listen)
     host_bytes = manifest.profile.host_memory
     settings = replace(settings, limits=settings.limits.within(host_bytes))
     Connection.unread_bytes = min(UNREAD_BYTES, host_bytes // UNREAD_SHARE)
@@ -123,7 +123,7 @@ def serve(
     def ready() -> None:
         say(f"{service.name} is ready")
 
-    # What anybody can make a server say with a few bytes is no warning.
+    # What anybody can make a server say with a few bytes is not worth a warning.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if (tight := tightness(manifest, runtime, settings.batch)) is not None:
         say(tight)
@@ -134,7 +134,7 @@ def serve(
         raise service.failed
 
 
-def _see_that_it_is_free(host: str, port: int) -> None:
+def _check_free(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as tried:

@@ -45,7 +45,7 @@ class Ledger:
             reading: it has to be there, and stays as it is.
 
         Raises:
-            StoreError: it cannot be opened, is no ledger, or is of another schema.
+            StoreError: it cannot be opened, is not a ledger, or is of another schema.
         """
         self.path = path
         with self._explained():
@@ -139,7 +139,7 @@ def read_rows(path: Path, kinds: Iterable[str]) -> list[Measurement]:
     """The rows of these kinds in a ledger, whether a cache's or a bundle's.
 
     Raises:
-        StoreError: there is no such file, it is no ledger, is of another schema, or a row is
+        StoreError: there is no such file, it is not a ledger, is of another schema, or a row is
             half-written.
     """
     try:

@@ -2,7 +2,7 @@
 
 For the largest sets of parts that can be made to fit, each layer's storage is chosen so that the
 picture changes least. What the runtime needs besides the weights is known only once the variants
-are made, so the room for weights is set anew by what their peak turns out to be. What comes out is
+are made, so the room for weights is set again by what their peak turns out to be. What comes out is
 raced against everything else.
 
 Uniform variants have four bits in blocks of 32. Wider blocks take less, and every layer that has
@@ -31,7 +31,7 @@ from sdpack.pack.variants.variant_builder import KEPT
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget
 FILLED = 0.98  # of a budget: enough
-NARROWER = 0.85  # of the least uniform peak: less is not to be had from wider blocks
+NARROWER = 0.85  # of the least uniform peak: wider blocks do not save more
 ROOMY = 1.25  # times that: wider blocks gain little from there on
 
 

@@ -94,7 +94,7 @@ class QuantizeResult:
         layers: how many weights are stored in each scheme, those in none as KEPT; where only the
             arithmetic changes, how many layers are in its type.
         unquantized: the weights that are KEPT, largest first.
-        fp32 nodes: nodes that compute in fp32 for their range.
+        fp32_nodes: nodes that compute in fp32 for their range.
         errors: by output, the energy of its change as a share of its own; none uncalibrated.
     """
 
