@@ -6,14 +6,14 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from sdpack.api.values import PathLikeText, as_choice, as_count, as_path, as_scale, as_size
 from sdpack.documents.bundle import open_bundle as read_bundle
 from sdpack.documents.manifest import Manifest
+from sdpack.domain.closing import Closing
 from sdpack.domain.precision import Runtime
 from sdpack.errors import EngineError, PromptError
 from sdpack.runtime.bundle import pipeline, request
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FIRST_SEED = 0
 
 
-class Bundle:
+class Bundle(Closing):
     """A bundle that draws pictures, as `sdpack.open_bundle` gives it.
 
     Its engines are loaded by the first call of `draw` and freed by `close`, or at the end of a
@@ -104,17 +104,6 @@ class Bundle:
             if self._pipeline is not None:
                 self._pipeline.close()
                 self._pipeline = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_bundle(

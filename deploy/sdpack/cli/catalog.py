@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -162,7 +163,7 @@ def from_model(
     if as_json:
         print_json({"catalog": str(path), "name": found.catalog.name})
         return
-    click.echo(f"{path} lists the parts of {model}; build with --catalog {path}")
+    click.echo(f"{path} lists the parts of {model}; build with --catalog {quote(str(path))}")
 
 
 def _files_of(folder: Path) -> list[Path]:

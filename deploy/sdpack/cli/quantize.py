@@ -101,6 +101,7 @@ def command(
                 "islands": list(result.fp32_nodes),
                 "output_error_db": decibels,
                 "calibrated": bool(calibration),
+                "not_loaded": result.not_loaded or None,
             }
         )
         return
@@ -124,6 +125,8 @@ def command(
             "no calibration inputs were given: weights are rounded to nearest; neither output "
             "error nor overflow in fp16 was measured"
         )
+    if result.not_loaded:
+        lines.append(f"the new graph was not loaded to try it: {result.not_loaded}")
     print_lines(lines)
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ MEMINFO = Path("/proc/meminfo")
 JETSON = Path("/proc/device-tree/model")
 CONTEXT_BYTES = 320 * 2**20
 SYSTEM_BYTES = 640 * 2**20
+# What packages of one module are called besides, by CUDA version or maker.
+ALIASES = {"tensorrt": ("tensorrt_cu13", "tensorrt_cu12")}
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,10 @@ def packages() -> list[Package]:
 def _version(name: str, module: str) -> str | None:
     if not _is_here(module):
         return None
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for known in (name, *ALIASES.get(name, ())):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(known)
+    return None
 
 
 def require(runtime: Runtime) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from numpy.typing import NDArray
 
+from sdpack.domain.closing import Closing
 from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
 from sdpack.errors import EngineError, MissingPackageError
@@ -38,7 +38,7 @@ ON_CUDA = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search"
 SHRINK, ON_GPU = "memory.enable_memory_arena_shrinkage", "gpu:0"
 
 
-class OrtSession:
+class OrtSession(Closing):
     """A graph in ONNX Runtime."""
 
     def __init__(self, path: Path, session: Any, arena: Arena | None = None) -> None:
@@ -64,17 +64,6 @@ class OrtSession:
         if self._session is not None:
             self._session = None
             give_back_freed_memory()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Arena:
@@ -194,8 +183,8 @@ def steady_memory() -> None:
     """Have glibc give every tensor pages of its own, handed back when it is freed.
 
     Otherwise it keeps large blocks in heaps it grows as it goes, and the peak of one and the same
-    program differs by tens of MiB from run to run. Pages that are taken again cost time: a tenth for a
-    large model, half for a small one. Holds for the process; without glibc nothing happens.
+    program differs by tens of MiB from run to run. Pages that are taken again cost time: a tenth
+    for a large model, half for a small one. Holds for the process; without glibc nothing happens.
     """
     _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: OWN_PAGES_FROM_BYTES})
 

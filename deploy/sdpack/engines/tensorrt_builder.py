@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import jetson_model
 from sdpack.errors import EngineError, UnsupportedGraphError
 
 PLAN_FILE = "model.plan"
@@ -39,14 +40,19 @@ ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
 TIMEOUT_S = 3600
 TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
-EXTRAS = {
-    "tensorrt_rtx": "tensorrt-rtx",
-    "tensorrt": "tensorrt",
-}  # of sdpack, that bring these packages
+EXTRAS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # of sdpack, by package
 _MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 _SERIOUS = ("ERROR", "INTERNAL_ERROR")
 
 Sizes = tuple[int, ...]
+
+
+def extra_of(package: str) -> str:
+    """The extra of sdpack that installs "tensorrt_rtx" or "tensorrt".
+
+    "" for the latter on a Jetson, where it comes with JetPack.
+    """
+    return "" if package == "tensorrt" and jetson_model() is not None else EXTRAS[package]
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.closing import Closing
 from sdpack.engines.session import Arrays
-from sdpack.engines.tensorrt_builder import EXTRAS
+from sdpack.engines.tensorrt_builder import extra_of
 from sdpack.errors import EngineError, MissingPackageError
 
 
-class TensorRTSession:
+class TensorRTSession(Closing):
     """A plan on the GPU."""
 
     def __init__(self, path: Path, engine: Any, trt: Any, cuda: Any) -> None:
@@ -80,17 +80,6 @@ class TensorRTSession:
         if self._context is not None:
             self._gpu.call("cudaStreamDestroy", self._stream)
         self._context = self._engine = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class CudaCalls:
@@ -165,5 +154,5 @@ def _packages(package: str) -> tuple[Any, Any]:
         return importlib.import_module(package), importlib.import_module("cuda.bindings.runtime")
     except ImportError as cause:
         raise MissingPackageError(
-            f"{package} and cuda-bindings", EXTRAS[package], "running a TensorRT plan"
+            f"{package} and cuda-bindings", extra_of(package), "running a TensorRT plan"
         ) from cause

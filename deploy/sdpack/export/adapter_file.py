@@ -190,7 +190,8 @@ def read_adapter(source: Path) -> AdapterFile:
     """The layers of a file of low-rank weights, from its header.
 
     Raises:
-        SourceError: it is damaged, a layer is not whole, or a key is not part of a LoRA; says which.
+        SourceError: it is damaged, a layer is not whole, or a key is not part of a LoRA; says
+            which.
     """
     path = adapter_path(source)
     try:

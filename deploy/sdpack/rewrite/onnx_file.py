@@ -40,8 +40,8 @@ def read(path: Path) -> ir.Model:
     values have types.
 
     Raises:
-        GraphError: there is no such file, it is not an ONNX graph, or weights are missing, cut off, or
-            at a place where ONNX Runtime does not read them.
+        GraphError: there is no such file, it is not an ONNX graph, or weights are missing, cut off,
+            or at a place where ONNX Runtime does not read them.
     """
     model = _loaded(path)
     for graph in model.graphs():

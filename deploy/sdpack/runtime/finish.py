@@ -19,7 +19,7 @@ from sdpack.documents.manifest import Engine, Finished, Manifest, PlanFigures
 from sdpack.domain.placement import Role
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import gpus
-from sdpack.engines.tensorrt_builder import EXTRAS, TENSORRT_PACKAGES, InputRange, Plan
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan, extra_of
 from sdpack.errors import MissingPackageError
 from sdpack.store.artifacts import link
 
@@ -52,7 +52,7 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
         return manifest
     package = TENSORRT_PACKAGES[manifest.profile.runtime]
     if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(package, EXTRAS[package], "building engines on the device")
+        raise MissingPackageError(package, extra_of(package), "building engines on the device")
     with tempfile.TemporaryDirectory() as scratch:
         plans = {
             role: {

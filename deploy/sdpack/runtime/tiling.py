@@ -11,12 +11,11 @@ normalization right, the next one the second, so that there is an end; all are n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.closing import Closing
 from sdpack.domain.tiles import (
     CORE,
     FEATURES,
@@ -36,7 +35,7 @@ SETTLED = 0.005  # standard deviations of what is normalized; about half a level
 Floats = NDArray[np.float32]
 
 
-class TiledDecoder:
+class TiledDecoder(Closing):
     """A decoder's head and tail as one session: pictures of latents, in the memory of tiles.
 
     Args:
@@ -118,17 +117,6 @@ class TiledDecoder:
     def close(self) -> None:
         self._head.close()
         self._tail.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def load_tiled(

@@ -68,7 +68,7 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
     @routes.get("/v1/models/{name:path}", responses={404: ERRORS[404]})
     async def model(name: str) -> ModelData:
         """The model by one of its names."""
-        see_that_it_is_served(service, name)
+        check_served(service, name)
         return _model(service, name)
 
     @routes.get(
@@ -104,7 +104,7 @@ def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
         NotFoundError: it names another model.
     """
     if asked.model is not None:
-        see_that_it_is_served(service, asked.model)
+        check_served(service, asked.model)
     if asked.output_format is Encoding.PNG and asked.output_compression not in (None, 100):
         raise BadRequestError(
             "output_compression", "png is lossless and takes only 100; use jpeg or webp"
@@ -121,7 +121,7 @@ def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
     )
 
 
-def see_that_it_is_served(service: Service, name: str) -> None:
+def check_served(service: Service, name: str) -> None:
     """Raises NotFoundError for a name that is neither the bundle's nor one of its aliases."""
     if name not in service.names:
         shown = name[:80]

@@ -119,3 +119,12 @@ def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"package": "tensorrt_rtx"}))
     with pytest.raises(EngineError, match="holds no valid plan"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(("board", "extra"), [(None, "tensorrt"), ("NVIDIA Jetson Orin Nano", "")])
+def test_jetpack_brings_the_tensorrt_of_a_jetson(
+    board: str | None, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_builder, "jetson_model", lambda: board)
+    assert tensorrt_builder.extra_of("tensorrt") == extra
+    assert tensorrt_builder.extra_of("tensorrt_rtx") == "tensorrt-rtx"

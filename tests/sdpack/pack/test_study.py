@@ -24,7 +24,7 @@ from sdpack.pack.study import (
     _ENCODER_FIRST,
     Budget,
     Study,
-    _see_that_it_can_be_written,
+    _check_writable,
     _spread,
 )
 
@@ -152,9 +152,9 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_p
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="is a bundle; choose another --out"):
-        _see_that_it_can_be_written(tmp_path / "bundle")
+        _check_writable(tmp_path / "bundle")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file"):
-        _see_that_it_can_be_written(tmp_path / "file")
-    _see_that_it_can_be_written(tmp_path / "new" / "study")
+        _check_writable(tmp_path / "file")
+    _check_writable(tmp_path / "new" / "study")
     assert not list((tmp_path / "new" / "study").glob(f"*{LEDGER}*"))

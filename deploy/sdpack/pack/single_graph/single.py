@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,7 @@ class QuantizeResult:
         unquantized: the weights that are KEPT, largest first.
         fp32_nodes: nodes that compute in fp32 for their range.
         errors: by output, the energy of its change as a share of its own; none uncalibrated.
+        not_loaded: why the new graph was not loaded to try it; "" where it was.
     """
 
     out: Path
@@ -105,6 +106,7 @@ class QuantizeResult:
     fp32_nodes: tuple[str, ...]
     errors: Mapping[str, float]
     unquantized: tuple[Unquantized, ...] = ()
+    not_loaded: str = ""
 
 
 def default_out(path: Path, recipe: Recipe) -> Path:
@@ -153,6 +155,7 @@ class _Quantizing:
     task: QuantizeRequest
     store: Store
     say: Say
+    _not_loaded: str = field(default="", init=False)
 
     def run(self) -> QuantizeResult:
         task, path = self.task, self.task.path
@@ -200,6 +203,7 @@ class _Quantizing:
             tuple(sorted(self.fp32_nodes)),
             errors,
             tuple(kept),
+            self._not_loaded,
         )
 
     def _check_opset(self) -> None:
@@ -244,9 +248,7 @@ class _Quantizing:
         made = Written(target, task.path, str(task.recipe), self.arithmetic, task.runtime)
         if self.batches is None:
             self.say("loading the new graph")
-            left_out = made.check_runs()
-            if left_out:
-                self.say(f"the new graph was not loaded: {left_out}")
+            self._not_loaded = made.check_runs()
             return {}
         wanted = self.wanted
         self.say("comparing outputs")

@@ -7,8 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sdpack.documents.bundle import read_manifest
 from sdpack.documents.manifest import Engine, Manifest
 from sdpack.documents.profile import Size, parse_sizes
+from sdpack.domain.closing import Closing
 from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
 from sdpack.errors import EngineError, InputError, PromptError, SdpackError
@@ -34,7 +34,7 @@ def runtime_of(manifest: Manifest) -> Runtime:
     return Runtime.ONNXRUNTIME_CUDA if wanted is Runtime.TENSORRT_RTX else wanted
 
 
-class TritonSession:
+class TritonSession(Closing):
     """A part's model, as if it were loaded here.
 
     Args:
@@ -62,17 +62,6 @@ class TritonSession:
 
     def close(self) -> None:
         """Triton has it; nothing to free here."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Model:

@@ -9,10 +9,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from click.testing import CliRunner
+from sdpack.cli.main import main
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, QuantizationError
-from sdpack.pack.single_graph import single
+from sdpack.pack.single_graph import output_check, single
 from sdpack.pack.single_graph.recipe import parse_recipe
 from sdpack.pack.single_graph.single import QuantizeRequest, QuantizeResult, default_out, quantize
 from sdpack.quantization.schemes import parse_scheme
@@ -491,3 +493,13 @@ def test_the_output_is_replaced_whole(graph: Path, batches: Path) -> None:
         done(replace(task, out=graph))
     with pytest.raises(InputError, match="is not a folder"):
         done(replace(task, out=graph.parent / "nowhere" / "x.onnx"))
+
+
+def test_a_graph_that_was_not_loaded_is_told_of(
+    graph: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(output_check, "memory_bytes", lambda: 1)
+    words = ["quantize", str(graph), "--precision", "w8", "-o", str(tmp_path / "made.onnx")]
+    ran = CliRunner().invoke(main, words)
+    assert ran.exit_code == 0, ran.output
+    assert "the new graph was not loaded to try it: it is too large" in ran.stdout
