@@ -147,9 +147,7 @@ def layer_gains(
         for group in _groups(found):
             step(done, len(found))
             done += len(group)
-            gains |= _gains_of(
-                group, probe, lambda changed: relative_energy(outputs(changed), wanted)
-            )
+            gains |= _gains_of(group, probe, harm_of)
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
     return {name: gain or least for name, gain in gains.items()}
 

@@ -141,16 +141,16 @@ class Pipeline:
 
     def _encoded(self, *batches: Sequence[str]) -> list[TextEmbeddings]:
         """What they say of each batch of prompts; each encoder is loaded once."""
-        by_encoder: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
+        per_batch: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
         for role in self._roles:
             if role.encodes_text:
                 tokenizer = self.tokenizers[role]
                 with self._loaded(role) as session:
-                    for prompts, of_batch in zip(batches, by_encoder, strict=True):
+                    for prompts, of_batch in zip(batches, per_batch, strict=True):
                         of_batch[role] = encode_text(
                             session, tokenizer, prompts, self.conditioning, role
                         )
-        return [join_embeddings(self.conditioning, of_batch) for of_batch in by_encoder]
+        return [join_embeddings(self.conditioning, of_batch) for of_batch in per_batch]
 
     @property
     def _roles(self) -> list[Role]:
@@ -188,8 +188,8 @@ class Pipeline:
         return denoiser_inputs(self.conditioning, text, scale, request.height, request.width)
 
     def _predictor(self, session: Session, timestep: Floats) -> Callable[[Floats, Told], Floats]:
-        def predict(given: Floats, by_encoder: Told) -> Floats:
-            inputs: Told = {"sample": given, "timestep": timestep, **by_encoder}
+        def predict(given: Floats, conditions: Told) -> Floats:
+            inputs: Told = {"sample": given, "timestep": timestep, **conditions}
             if self.observe is not None:
                 self.observe(dict(inputs))
             return np.asarray(session.run(inputs)["out_sample"], np.float32)
@@ -250,7 +250,7 @@ def _guided(
         both = predict(np.concatenate([given, given]), _together(asked, len(given)))
         unguided, guided = np.split(both, 2)
     else:
-        unguided, guided = (predict(given, by_encoder) for by_encoder in asked)
+        unguided, guided = (predict(given, conditions) for conditions in asked)
     noise = unguided + np.float32(request.guidance_scale) * (guided - unguided)
     if request.guidance_rescale <= 0:
         return noise
