@@ -21,11 +21,13 @@ from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import mean_estimate
 from sdpack.errors import InfeasibleError
 from sdpack.evaluate.rules import Rules
-from sdpack.pack.build import buildable, fitting, opened
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.selection import Selection
+from sdpack.pack.toolchain import open_toolchain
 from sdpack.units import format_bytes, parse_bytes
 
 HEADS = (
@@ -53,16 +55,18 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     console = Console(width=200)
     table = Table(*HEADS, title=f"the best mix at each budget, {name}, {prompts} prompts")
     before = None
-    with opened(request, lambda words: console.log(words)) as builder:
-        possible, footprints = buildable(builder), Footprints(builder)
+    candidates = Candidates(request)
+    with open_toolchain(candidates, lambda words: console.log(words)) as toolchain:
+        possible, footprints = buildable(toolchain), Footprints.of_toolchain(toolchain)
+        places = candidates.placements
         for budget in budgets.split(","):
             try:
-                fitted = fitting(footprints, possible, parse_bytes(budget))
+                fitted = fitting(places, footprints, possible, parse_bytes(budget))
             except InfeasibleError as error:
                 table.add_row(budget, f"none; {format_bytes(error.smallest_bytes)} is the least")
                 continue
-            evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
-            winner = fitted[Selection(evaluator).run().outcome.winner]
+            evaluator = MixEvaluator(toolchain, possible, fitted)
+            winner = Selection(evaluator).run().winner
             scores = evaluator.scores([winner.mix], range(prompts))[0]
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores

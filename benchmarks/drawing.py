@@ -15,8 +15,7 @@ from sdpack.engines.onnxruntime import load
 from sdpack.evaluate.metrics import similarity
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
-from sdpack.pack.variants.variant_builder import VariantBuilder
-from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.pack.toolchain import Toolchain
 from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
 
 BATCH = 16
@@ -59,12 +58,12 @@ def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -
 class MixDrawing:
     """Draws with the fp32 graphs of a mix, or others in their places."""
 
-    builder: VariantBuilder
+    toolchain: Toolchain
     mix: Mix
 
     @cached_property
     def _evaluator(self) -> MixEvaluator:
-        return MixEvaluator(self.builder, [self.mix], [], lambda _: None)
+        return MixEvaluator(self.toolchain, [self.mix], [])
 
     @property
     def prompts(self) -> list[str]:
@@ -73,15 +72,15 @@ class MixDrawing:
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
         """So many pictures."""
-        own = {v.role: self.builder.graph(v).path(MODEL_FILE) for v in self.mix.variants}
+        own = {v.role: self.toolchain.sources.path(v) for v in self.mix.variants}
         paths = {**own, **replaced}
-        builder, sampling = self.builder, self.builder.located.catalog.sampling
-        request, prompts = builder.request, self.prompts
+        toolchain, prompts = self.toolchain, self.prompts
+        request, sampling = toolchain.context.request, toolchain.context.catalog.sampling
         pipeline = Pipeline(
             {role: partial(load, paths[role]) for role in paths},
-            {Role.TEXT_ENCODER: builder.tokenizer(self.mix.text_encoder.candidate)},
-            lambda _: builder.sampler(self.mix.denoiser.candidate),
-            builder.latents(self.mix.decoder.candidate),
+            {Role.TEXT_ENCODER: toolchain.tokenizers.of(self.mix.text_encoder.candidate)},
+            lambda _: toolchain.samplers.of(self.mix.denoiser.candidate),
+            toolchain.candidates.latents(self.mix.decoder.candidate),
         )
         latents, pictures, texts = [], [], []
         for first in range(0, count, BATCH):

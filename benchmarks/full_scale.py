@@ -29,11 +29,12 @@ from sdpack.engines.detect import memory_bytes
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
-from sdpack.pack.build import opened
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.fit import fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
+from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes, parse_bytes
 
@@ -135,16 +136,16 @@ def stages_table(watched: Watched) -> Table:
     return table
 
 
-def variants_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
+def variants_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
     """Bytes of each precision of each part, and what its engine takes."""
-    builder = footprints.builder
+    footprints = Footprints.of_toolchain(toolchain)
     table = Table(title="parts, by precision", title_justify="left")
     for column in ("part", "precision", "file", "engine weights", "engine scratch", "kept"):
         table.add_column(column, justify="left" if column in ("part", "precision") else "right")
-    placement = builder.request.placements[0]
+    placement = toolchain.candidates.placements[0]
     for variant in dict.fromkeys(v for mix in every for v in mix.variants):
         try:
-            made = builder.made(variant)
+            made = toolchain.variants.built(variant)
             footprint = footprints.of(variant, placement)
         except UnsupportedGraphError as error:
             table.add_row(variant.candidate, variant.label, "refused", str(error)[-60:])
@@ -160,12 +161,13 @@ def variants_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
     return table
 
 
-def placements_table(footprints: Footprints, every: Sequence[Mix]) -> Table:
+def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
     """The predicted peak of the largest and the smallest mix in each placement."""
+    footprints = Footprints.of_toolchain(toolchain)
     table = Table(title="predicted peaks, by placement", title_justify="left")
     for column in ("placement", "widest mix", "peak", "narrowest mix", "peak"):
         table.add_column(column, justify="right" if column == "peak" else "left")
-    for placement in footprints.builder.request.placements:
+    for placement in toolchain.candidates.placements:
         try:
             fitted = fit(every, [placement], footprints.of, memory_bytes() * 100)
         except InfeasibleError:
@@ -222,11 +224,10 @@ def main(
     profile = find_profile(profile_name)
     budget = None if memory is None else parse_bytes(memory)
     request = BuildRequest(profile, adopt(str(model)), out, budget, steps=steps)
-    with opened(request, console.log) as builder:
-        footprints = Footprints(builder)
+    with open_toolchain(Candidates(request), console.log) as toolchain:
         every = list(mixes(request.located.catalog, request.precisions))
-        console.print(variants_table(footprints, every))
-        console.print(placements_table(footprints, every))
+        console.print(variants_table(toolchain, every))
+        console.print(placements_table(toolchain, every))
     manifest = json.loads(watched.output)
     winner = manifest["evidence"]["standings"][0]
     console.print(

@@ -24,12 +24,13 @@ from sdpack.documents.catalog_files import read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.precision import Precision
-from sdpack.pack.build import buildable, opened
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.mixed.allocate import Limit, allocate
 from sdpack.pack.mixed.choices import Choices
+from sdpack.pack.planning.feasible import buildable
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain, open_toolchain
 
 from benchmarks.drawing import Drawn, MixDrawing
 from benchmarks.peaks import narrowed
@@ -56,16 +57,16 @@ HEADS = (
 class MixedComparison:
     """Mixes of one set of parts, each drawn once."""
 
-    builder: VariantBuilder
+    toolchain: Toolchain
     pictures: int
     console: Console
     _drawn: dict[tuple[Mix, int], Drawn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.uniform = buildable(self.builder)
-        self.choices = Choices(self.builder)
+        self.uniform = buildable(self.toolchain)
+        self.choices = Choices.of_toolchain(self.toolchain)
         self.reference = self.same(Precision.FP32)
-        self.evaluation = MixDrawing(self.builder, self.reference)
+        self.evaluation = MixDrawing(self.toolchain, self.reference)
 
     def same(self, precision: Precision) -> Mix:
         """All parts in one precision."""
@@ -74,12 +75,14 @@ class MixedComparison:
 
     def bytes(self, mix: Mix) -> int:
         """Of the graphs' files."""
-        return sum(self.builder.made(variant).artifact.bytes for variant in mix.variants)
+        return sum(
+            self.toolchain.variants.built(variant).artifact.bytes for variant in mix.variants
+        )
 
     def drawn(self, mix: Mix, count: int) -> Drawn:
         if (mix, count) not in self._drawn:
             self.console.log(f"drawing {count} pictures with {mix}")
-            graphs = {v.role: self.builder.made(v).path for v in mix.variants}
+            graphs = {v.role: self.toolchain.variants.built(v).path for v in mix.variants}
             self._drawn[mix, count] = self.evaluation.draw(graphs, count)
         return self._drawn[mix, count]
 
@@ -110,7 +113,7 @@ class MixedComparison:
         """What the allocator makes of so many bytes."""
         narrow = self.same(Precision.W4)
         choices = self.choices.of_mix(narrow)
-        besides = self.bytes(narrow) - sum(self.choices.stored(v) for v in narrow.variants)
+        besides = self.bytes(narrow) - sum(self.choices.layer_bytes(v) for v in narrow.variants)
         roles = frozenset(role.value for role in narrow.roles)
         for _ in range(3):
             found = allocate(choices, [Limit(roles, budget - besides)])
@@ -166,8 +169,8 @@ def main(name: str, parts: str, pictures: int) -> None:
         catalog = read_catalog(narrowed(Path(scratch), encoder, denoiser, decoder))
         request = BuildRequest(find_profile(name), catalog, Path("unused"))
         table = Table(*HEADS, title=f"mixed and uniform, {parts}, {pictures} pictures of each")
-        with opened(request, lambda words: console.log(words)) as builder:
-            comparison = MixedComparison(builder, pictures, console)
+        with open_toolchain(Candidates(request), lambda words: console.log(words)) as toolchain:
+            comparison = MixedComparison(toolchain, pictures, console)
             least, most = (
                 comparison.bytes(comparison.same(p)) for p in (Precision.W4, Precision.W8)
             )

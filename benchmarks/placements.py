@@ -24,11 +24,12 @@ from sdpack.domain.placement import Loading, Placement
 from sdpack.engines.detect import memory_bytes
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import MeterError, meter
-from sdpack.pack.build import opened
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.fit import fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import mixes
 from sdpack.pack.request import BuildRequest
+from sdpack.pack.toolchain import open_toolchain
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes
 
@@ -52,13 +53,14 @@ def narrowed(folder: Path, precision: str, loading: str | None) -> Path:
 
 def peaks(request: BuildRequest, console: Console) -> tuple[str, dict[Placement, int]]:
     """The order's one uniform mix, and what is predicted of it in each placement."""
-    with opened(request, console.log) as builder:
-        footprints = Footprints(builder)
+    candidates = Candidates(request)
+    with open_toolchain(candidates, console.log) as toolchain:
+        footprints = Footprints.of_toolchain(toolchain)
         every = list(mixes(request.located.catalog, request.precisions))
         fixed = footprints.fixed_bytes
         return str(every[0]), {
             place: fit(every, [place], footprints.of, memory_bytes() * 100, fixed)[0].peak.bytes
-            for place in request.placements
+            for place in candidates.placements
         }
 
 

@@ -34,9 +34,10 @@ from sdpack.domain.estimate import mean_estimate
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
-from sdpack.pack.build import opened
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
+from sdpack.pack.toolchain import open_toolchain
 from sdpack.quantization.layers import layers
 from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
@@ -106,14 +107,14 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
         Variant(Role.DECODER, "kl", Precision.FP32),
     )
     request = BuildRequest(find_profile("cpu-2gb"), default_catalog(), folder / "unused")
-    with opened(request) as builder:
-        graph = builder.graph(mix.denoiser).path(MODEL_FILE)
+    with open_toolchain(Candidates(request)) as toolchain:
+        graph = toolchain.sources.path(mix.denoiser)
         batches = folder / "batches"
         batches.mkdir()
-        every = builder.calibration.batches(mix.denoiser)
+        every = toolchain.calibration.drawing.batches(mix.denoiser)
         for number, batch in enumerate(every[:-1]):
             np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)
-        yield Subject("zoo", graph, batches, every[-1], MixDrawing(builder, mix), pictures)
+        yield Subject("zoo", graph, batches, every[-1], MixDrawing(toolchain, mix), pictures)
 
 
 def full_size(folder: Path) -> Subject:

@@ -20,11 +20,13 @@ from sdpack.documents.catalog_files import default_catalog, read_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Rules
-from sdpack.pack.build import buildable, fitting, opened
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.selection import Selection
+from sdpack.pack.toolchain import open_toolchain
 from sdpack.units import format_bytes, parse_bytes
 
 
@@ -42,12 +44,13 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     heads = ("budget", "mixes", "race's winner", "best of all", "difference", "pictures", "share")
     for head in heads:
         table.add_column(head)
-    with opened(request, lambda words: console.log(words)) as builder:
-        possible = buildable(builder)
-        footprints = Footprints(builder)
+    candidates = Candidates(request)
+    with open_toolchain(candidates, lambda words: console.log(words)) as toolchain:
+        possible, footprints = buildable(toolchain), Footprints.of_toolchain(toolchain)
+        places = candidates.placements
         for budget in budgets.split(","):
-            fitted = fitting(footprints, possible, parse_bytes(budget))
-            evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
+            fitted = fitting(places, footprints, possible, parse_bytes(budget))
+            evaluator = MixEvaluator(toolchain, possible, fitted)
             selected = Selection(evaluator).run()
             outcome = selected.outcome
             scores = evaluator.scores([f.mix for f in fitted], range(prompts))

@@ -67,16 +67,18 @@ from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 from sdpack.export.adopt import adopt
 from sdpack.pack.planning.mix import in_precisions
+from sdpack.pack.context import BuildContext
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain
 from sdpack.domain.precision import Precision
 from sdpack.documents.profile import find_profile
 model, out = sys.argv[1], Path(sys.argv[2])
-order = BuildRequest(find_profile("cpu-8gb"), adopt(model), out)
-builder = VariantBuilder(order, Store(out / "store"), Ledger(out / "ledger.sqlite"))
-(parts,) = builder.catalog.mixable()
+request = BuildRequest(find_profile("cpu-8gb"), adopt(model), out)
+context = BuildContext(request, Store(out / "store"), Ledger(out / "ledger.sqlite"))
+toolchain = Toolchain.of(context)
+(parts,) = context.catalog.mixable()
 for variant in in_precisions(parts, [Precision.FP32] * len(parts.names)).variants:
-    builder.graph(variant)
+    toolchain.sources.of(variant)
 """
 
 

@@ -25,9 +25,10 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.engines import onnxruntime
 from sdpack.export.adopt import Adoption, adopt
+from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import in_precisions
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise, Pipeline, Request
@@ -150,11 +151,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(work: Path) -> Iterator[Any]:
-    """A model of a family with a scheduler, and the builder that exports it, each made once."""
+    """A model of a family with a scheduler, and the toolchain that exports it, each made once."""
     ledger = Ledger(work / "ledger.sqlite")
 
     @cache
-    def make(case: Case) -> tuple[Path, VariantBuilder]:
+    def make(case: Case) -> tuple[Path, Toolchain]:
         folder = work / str(len(list(work.iterdir())))
         more = {"force_zeros_for_empty_prompt": False} if case.empties_read else {}
         families.write_model(folder, case.family, SCHEDULERS[case.scheduler](), **more)
@@ -164,7 +165,7 @@ def made(work: Path) -> Iterator[Any]:
         request = BuildRequest(
             find_profile("cpu-2gb"), located, work / "out", asked_sizes=(case.size,)
         )
-        return folder, VariantBuilder(request, Store(work / "store"), ledger)
+        return folder, Toolchain.of(BuildContext(request, Store(work / "store"), ledger))
 
     yield make
     ledger.close()
@@ -181,21 +182,21 @@ def _shorter(located: LocatedCatalog) -> LocatedCatalog:
 
 
 def drawn_here(
-    case: Case, builder: VariantBuilder, placement: Placement = RESIDENT
+    case: Case, toolchain: Toolchain, placement: Placement = RESIDENT
 ) -> NDArray[np.uint8]:
     """As a bundle would draw it, from the same graphs."""
-    (parts,) = builder.catalog.mixable()
+    (parts,) = toolchain.context.catalog.mixable()
     mix = in_precisions(parts, [Precision.FP32] * len(parts.names))
     drawer = Pipeline(
         {
-            v.role: partial(onnxruntime.load, builder.graph(v).path(MODEL_FILE))
+            v.role: partial(onnxruntime.load, toolchain.sources.of(v).path(MODEL_FILE))
             for v in mix.variants
         },
-        {v.role: builder.tokenizer(v.candidate) for v in mix.variants if v.role.encodes_text},
-        lambda _: builder.sampler(mix.denoiser.candidate),
-        builder.latents(mix.decoder.candidate),
+        {v.role: toolchain.tokenizers.of(v.candidate) for v in mix.variants if v.role.encodes_text},
+        lambda _: toolchain.samplers.of(mix.denoiser.candidate),
+        toolchain.candidates.latents(mix.decoder.candidate),
         placement,
-        builder.request.conditioning(mix.denoiser.candidate),
+        toolchain.candidates.conditioning(mix.denoiser.candidate),
     )
     return drawer.draw(
         Request(
@@ -270,10 +271,10 @@ def _with_our_noise(
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
-    folder, builder = made(case)
-    drawn = drawn_here(case, builder)
-    (parts,) = builder.catalog.mixable()
-    channels = builder.latents(parts.decoder).channels
+    folder, toolchain = made(case)
+    drawn = drawn_here(case, toolchain)
+    (parts,) = toolchain.context.catalog.mixable()
+    channels = toolchain.candidates.latents(parts.decoder).channels
     wanted = drawn_there(case, folder, channels)
     assert drawn.shape == wanted.shape == (len(PROMPTS), *case.size, 3)
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
@@ -309,8 +310,10 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
     """
     case = Case("sd", "euler", 4.0, negative_prompt="a mat")
     folder, plain = made(case)
-    request = replace(plain.request, located=with_clip_skip(plain.located, 1))
-    skipping = VariantBuilder(request, plain.store, plain.ledger)
+    request = replace(
+        plain.context.request, located=with_clip_skip(plain.context.request.located, 1)
+    )
+    skipping = Toolchain.of(replace(plain.context, request=request))
     drawn = drawn_here(case, skipping)
     reference = loaded("sd", folder)
     # diffusers 0.42 looks for the name this had before transformers 5.
@@ -331,8 +334,10 @@ def test_clip_skip_leaves_out_the_last_layers(made: Any, work: Path) -> None:
 def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
     case = Case("sdxl", "euler", 4.0, negative_prompt="a mat")
     folder, plain = made(case)
-    request = replace(plain.request, located=with_clip_skip(plain.located, 1))
-    drawn = drawn_here(case, VariantBuilder(request, plain.store, plain.ledger))
+    request = replace(
+        plain.context.request, located=with_clip_skip(plain.context.request.located, 1)
+    )
+    drawn = drawn_here(case, Toolchain.of(replace(plain.context, request=request)))
     reference = loaded("sdxl", folder)
     said = [
         reference.encode_prompt(texts, None, None, 1, False, clip_skip=1)
@@ -358,8 +363,8 @@ def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -
     whole.load_textual_inversion(vectors, token="dog")
     whole.save_pretrained(work / "inverted")
     located = adopt(str(work / "inverted"), Adoption(STEPS, case.guidance_scale))
-    request = replace(plain.request, located=located)
-    drawn = drawn_here(case, VariantBuilder(request, plain.store, plain.ledger))
+    request = replace(plain.context.request, located=located)
+    drawn = drawn_here(case, Toolchain.of(replace(plain.context, request=request)))
     wanted = drawn_there(case, work / "inverted", 4)
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn[1].astype(int) - drawn_here(case, plain)[1]).max() > 4
@@ -367,9 +372,9 @@ def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -
 
 def test_guidance_in_two_halves_draws_the_same(made: Any) -> None:
     case = Case("sdxl", "euler", 5.0)
-    _, builder = made(case)
-    batched = drawn_here(case, builder)
-    halves = drawn_here(case, builder, Placement(Loading.PHASED, Guidance.SEQUENTIAL))
+    _, toolchain = made(case)
+    batched = drawn_here(case, toolchain)
+    halves = drawn_here(case, toolchain, Placement(Loading.PHASED, Guidance.SEQUENTIAL))
     assert np.abs(batched.astype(int) - halves).max() <= 1
 
 

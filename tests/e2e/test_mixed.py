@@ -13,14 +13,16 @@ from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
+from sdpack.pack.context import BuildContext
 from sdpack.pack.mixed.allocate import Allocation, Limit, allocate
 from sdpack.pack.mixed.choices import Choices
 from sdpack.pack.mixed.sensitivity import Sensitivities
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.source_graphs import fused_attention_graph
-from sdpack.pack.variants.variant_builder import KEPT, VariantBuilder
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.quantization.rounded_weights import Rounder, rounder
+from sdpack.quantization.schemes import UNQUANTIZED
 from sdpack.quantization.sensitivity import uneven
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
@@ -30,13 +32,20 @@ from tests.e2e import tiny
 ROLES = frozenset(role.value for role in NEEDED)
 
 
-@pytest.fixture(name="builder", scope="module")
-def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VariantBuilder]:
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """What the progress says."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def toolchain(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[Toolchain]:
     folder = tmp_path_factory.mktemp("mixed")
     located = read_catalog(tiny.write_catalog(folder / "catalog") / "catalog.yaml")
     request = BuildRequest(find_profile("cpu-2gb"), located, folder / "out")
     ledger = Ledger(folder / "ledger.sqlite")
-    yield VariantBuilder(request, Store(folder / "store"), ledger)
+    context = BuildContext(request, Store(folder / "store"), ledger, lines.append)
+    yield Toolchain.of(context)
     ledger.close()
 
 
@@ -45,18 +54,22 @@ def uniform(precision: Precision) -> Mix:
     return Mix.of(*(Variant(role, name, precision) for role, name in names.items()))
 
 
-def file_bytes(builder: VariantBuilder, mix: Mix) -> int:
-    return sum(builder.made(variant).artifact.bytes for variant in mix.variants)
+def sensitivities(toolchain: Toolchain) -> Sensitivities:
+    return Sensitivities(toolchain.context, toolchain.calibration, toolchain.variants)
 
 
-def test_uniform_variants_take_what_the_allocator_thinks(builder: VariantBuilder) -> None:
-    choices = Choices(builder)
+def file_bytes(toolchain: Toolchain, mix: Mix) -> int:
+    return sum(toolchain.variants.built(variant).artifact.bytes for variant in mix.variants)
+
+
+def test_uniform_variants_take_what_the_allocator_thinks(toolchain: Toolchain) -> None:
+    choices = Choices.of_toolchain(toolchain)
     taken = {
-        precision: sum(choices.stored(variant) for variant in uniform(precision).variants)
+        precision: sum(choices.layer_bytes(variant) for variant in uniform(precision).variants)
         for precision in (Precision.FP32, Precision.W8, Precision.W4)
     }
     assert taken[Precision.W4] < taken[Precision.W8] < taken[Precision.FP32]
-    files = {precision: file_bytes(builder, uniform(precision)) for precision in taken}
+    files = {precision: file_bytes(toolchain, uniform(precision)) for precision in taken}
     for narrow in (Precision.W8, Precision.W4):
         foretold = taken[Precision.FP32] - taken[narrow]
         # A node and two names for each layer.
@@ -64,14 +77,17 @@ def test_uniform_variants_take_what_the_allocator_thinks(builder: VariantBuilder
 
 
 def test_choices_that_are_shared_are_those_of_uniform_variants(
-    builder: VariantBuilder, monkeypatch: pytest.MonkeyPatch
+    toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is rounded anew for them."""
     wide = uniform(Precision.FP32)
-    every, shared = Choices(builder).of_mix(wide), Choices(builder, shared=True).of_mix(wide)
+    every, shared = (
+        Choices.of_toolchain(toolchain).of_mix(wide),
+        Choices.of_toolchain(toolchain, shared=True).of_mix(wide),
+    )
     assert [choice.name for choice in shared] == [choice.name for choice in every]
     names = {option.name for choice in shared for option in choice.options}
-    assert names == {KEPT, "w8", "w4:32"}
+    assert names == {UNQUANTIZED, "w8", "w4:32"}
     assert {"w4:64", "w4:128"} <= {option.name for choice in every for option in choice.options}
     anew: list[str] = []
 
@@ -79,16 +95,18 @@ def test_choices_that_are_shared_are_those_of_uniform_variants(
         make = rounder(*given)
         return lambda layer, had: anew.append(layer.name) or make(layer, had)
 
-    monkeypatch.setattr("sdpack.pack.variants.variant_builder.rounder", spied)
+    monkeypatch.setattr("sdpack.pack.variants.variant_graphs.rounder", spied)
     least = sum(min(option.bytes for option in choice.options) for choice in shared)
     for choices, limit, is_anew in ((shared, 2 * least, False), (every, least - 1, True)):
-        mix = Choices(builder).mix(wide, choices, allocate(choices, [Limit(ROLES, limit)]))
-        assert file_bytes(builder, mix) > 0
+        mix = Choices.of_toolchain(toolchain).mix(
+            wide, choices, allocate(choices, [Limit(ROLES, limit)])
+        )
+        assert file_bytes(toolchain, mix) > 0
         assert bool(anew) is is_anew
 
 
-def test_a_mixed_mix_is_what_was_allocated(builder: VariantBuilder) -> None:
-    choices = Choices(builder)
+def test_a_mixed_mix_is_what_was_allocated(toolchain: Toolchain) -> None:
+    choices = Choices.of_toolchain(toolchain)
     wide = uniform(Precision.FP32)
     listed = choices.of_mix(wide)
     least = sum(min(option.bytes for option in choice.options) for choice in listed)
@@ -99,55 +117,56 @@ def test_a_mixed_mix_is_what_was_allocated(builder: VariantBuilder) -> None:
         mix = choices.mix(wide, listed, found)
         assert all(variant.precision is Precision.MIXED for variant in mix.variants)
         stored = {name for variant in mix.variants for name, _ in variant.schemes}
-        assert len(stored) == sum(option.name != KEPT for option in found.options)
-        assert file_bytes(builder, mix) > before
-        before = file_bytes(builder, mix)
+        assert len(stored) == sum(option.name != UNQUANTIZED for option in found.options)
+        assert file_bytes(toolchain, mix) > before
+        before = file_bytes(toolchain, mix)
         costs.append(found.cost)
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == 0
 
 
-def test_a_layer_costs_more_the_fewer_bits_it_has(builder: VariantBuilder) -> None:
-    for choice in Choices(builder).of_mix(uniform(Precision.FP32)):
+def test_a_layer_costs_more_the_fewer_bits_it_has(toolchain: Toolchain) -> None:
+    for choice in Choices.of_toolchain(toolchain).of_mix(uniform(Precision.FP32)):
         cost = {option.name: option.cost for option in choice.options}
-        assert cost[KEPT] == 0
+        assert cost[UNQUANTIZED] == 0
         assert cost["w8"] > 0
         if "w4:32" in cost:
             assert cost["w4:32"] >= cost["w8"]
 
 
-def test_sensitivities_are_found_once(builder: VariantBuilder) -> None:
+def test_sensitivities_are_measured_once(toolchain: Toolchain, lines: list[str]) -> None:
     denoiser = uniform(Precision.FP32).denoiser
-    first = Sensitivities(builder).of(denoiser)
-    said: list[str] = []
-    builder.say, say = said.append, builder.say
-    again = Sensitivities(builder).of(denoiser)
-    builder.say = say
+    first = sensitivities(toolchain).of(denoiser)
+    lines.clear()
+    again = sensitivities(toolchain).of(denoiser)
     assert again == first
-    assert not said
+    assert not lines
     assert first.scale > 0
-    assert first.seen == pytest.approx(first.scale * first.foretold)
+    assert first.measured == pytest.approx(first.scale * first.predicted)
     assert all(gain > 0 for gain in first.gains.values())
 
 
-def test_int8_spares_the_inputs_that_would_harm_most(builder: VariantBuilder) -> None:
+def test_int8_spares_the_inputs_that_would_harm_most(toolchain: Toolchain) -> None:
     denoiser = uniform(Precision.INT8).denoiser
-    spared = uneven(builder.observed(denoiser).noise, builder.calibration.gains(denoiser))
-    schemes = builder.schemes(denoiser, frozenset())
+    calibration = toolchain.calibration
+    spared = uneven(calibration.observed(denoiser).noise, calibration.of(denoiser).gains())
+    schemes = toolchain.variants.graphs.schemes(denoiser, frozenset())
     assert {name for name, scheme in schemes.items() if not scheme.inputs} == spared
 
 
-def test_kept_layers_are_those_of_the_fp32_graph(builder: VariantBuilder) -> None:
-    choices = Choices(builder)
+def test_kept_layers_are_those_of_the_fp32_graph(toolchain: Toolchain) -> None:
+    choices = Choices.of_toolchain(toolchain)
     wide = uniform(Precision.FP32)
     listed = choices.of_mix(wide)
-    kept = Allocation(tuple(next(o for o in c.options if o.name == KEPT) for c in listed), 0, 0, 0)
+    kept = Allocation(
+        tuple(next(o for o in c.options if o.name == UNQUANTIZED) for c in listed), 0, 0, 0
+    )
     mix = choices.mix(wide, listed, kept)
-    x = builder.calibration.batches(wide.decoder)[0]
+    x = toolchain.calibration.drawing.batches(wide.decoder)[0]
     seen = []
     for path in (
-        fused_attention_graph(builder.graph(wide.decoder)),
-        builder.made(mix.decoder).path,
+        fused_attention_graph(toolchain.sources.of(wide.decoder)),
+        toolchain.variants.built(mix.decoder).path,
     ):
         with load(path, threads=1) as session:
             (output,) = session.run(x).values()

@@ -17,11 +17,12 @@ from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import find_profile, profiles_folder
 from sdpack.domain.placement import Placement, Role
 from sdpack.export.adopt import adopt
+from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.fit import fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.finish import unfinished
 from sdpack.store.artifacts import Store
@@ -73,12 +74,12 @@ def peaks(work: Path, path: Path) -> dict[Placement, int]:
         find_profile(str(path)), located, work / "none", asked_sizes=((SIZE, SIZE),), steps=1
     )
     ledger = Ledger(work / "cache" / "ledger.sqlite")
-    builder = VariantBuilder(request, Store(work / "cache" / "store"), ledger)
+    toolchain = Toolchain.of(BuildContext(request, Store(work / "cache" / "store"), ledger))
     every: list[Mix] = list(mixes(request.located.catalog, request.precisions))
-    footprints = Footprints(builder)
+    footprints = Footprints.of_toolchain(toolchain)
     found = {
         placement: fit(every, [placement], footprints.of, 2**50, footprints.fixed_bytes)[0]
-        for placement in request.placements
+        for placement in toolchain.candidates.placements
     }
     ledger.close()
     return {placement: fitted.peak.bytes for placement, fitted in found.items()}

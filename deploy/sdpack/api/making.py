@@ -32,8 +32,8 @@ from sdpack.store.artifacts import Store, cache_folder
 if TYPE_CHECKING:
     from sdpack.pack.build import BuildResult
     from sdpack.pack.request import BuildRequest
-    from sdpack.pack.single_graph.single import QuantizeResult
-    from sdpack.pack.study import Studied
+    from sdpack.pack.single_graph.request import QuantizeResult
+    from sdpack.pack.study.study import Studied
     from sdpack.report.study_points import StudyResult
 
 
@@ -158,20 +158,21 @@ def quantize(
         QuantizationError: it cannot be quantized.
         SdpackError: anything else that failed, in one line.
     """
-    from sdpack.pack.single_graph import single
+    from sdpack.pack.single_graph.quantize import quantize as quantize_graph
     from sdpack.pack.single_graph.recipe import parse_recipe
+    from sdpack.pack.single_graph.request import QuantizeRequest, default_out
 
     path, recipe = as_path(model, "model"), parse_recipe(as_text(precision, "precision"))
     places = as_list(calibration, "calibration", (str, PathLike))
-    task = single.QuantizeRequest(
+    task = QuantizeRequest(
         path,
         recipe,
-        single.default_out(path, recipe) if out is None else as_path(out, "out"),
+        default_out(path, recipe) if out is None else as_path(out, "out"),
         tuple(as_path(place, "calibration") for place in places),
         as_choice(Runtime, runtime, "runtime"),
         tuple(as_text(pattern, "keep") for pattern in as_list(keep, "keep", (str,))),
     )
-    return single.quantize(task, Store(cache_folder() / "store"), progress or _unsaid)
+    return quantize_graph(task, Store(cache_folder() / "store"), progress or _unsaid)
 
 
 def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
@@ -180,9 +181,6 @@ def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
     Raises:
         SdpackError: as of `sdpack.pack.build.build`.
     """
-    from sdpack.pack.request import check
-
-    check(request)
     from sdpack.pack.build import build as build_mix
     from sdpack.report.build_page import write_report
 
@@ -201,7 +199,7 @@ def study_budgets(
     Raises:
         SdpackError: as of `sdpack.pack.study.study`.
     """
-    from sdpack.pack.study import study as study_mixes
+    from sdpack.pack.study.study import study as study_mixes
     from sdpack.report.study_page import PAGE, write_study
 
     studied = study_mixes(request, budgets, say)

@@ -204,7 +204,7 @@ def check(catalog_name: str | None, as_json: bool) -> None:
     """
     found = located_catalog(catalog_name)
     require(Runtime.ONNXRUNTIME_CPU)
-    from sdpack.pack.request import check_catalog
+    from sdpack.pack.checks import check_catalog
 
     check_catalog(found)
     quality = found.catalog.quality

@@ -29,7 +29,7 @@ ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's mallopt
 OWN_PAGES_FROM_BYTES = 128 * 2**10
 MOST_BYTES = 32 * 2**20  # that it takes for MMAP_THRESHOLD
 NEVER = 2**31 - 1
-LARGE_BYTES = 2**28  # of weights
+LARGE_BYTES = 2**28  # of a graph and its weights
 SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights they share
 # By default a GPU's arena grows to the next power of two (it held 3.2 GiB of weights in 4.1), and
 # every way to convolve is tried in the first run: it takes up to twice as long for later ones that
@@ -211,13 +211,23 @@ def give_back_freed_memory() -> None:
         trim(0)
 
 
-def let_go() -> None:
-    """Free what nothing refers to any more, files mapped into memory too, and hand it back.
+def trim_memory() -> None:
+    """Free unreferenced graphs and the files they map, and return the memory to the system.
 
-    Graphs refer to themselves, so that they and the weights they map stay until Python looks.
+    Graphs contain reference cycles, so they stay in memory until the garbage collector runs.
     """
     gc.collect()
     give_back_freed_memory()
+
+
+def make_room_for(graph_bytes: int) -> None:
+    """Trim memory before work on a graph that needs much of it.
+
+    Args:
+        graph_bytes: of the graph's files.
+    """
+    if graph_bytes > LARGE_BYTES:
+        trim_memory()
 
 
 def _package(runtime: Runtime) -> Any:

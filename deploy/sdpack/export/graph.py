@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sdpack.domain.finite import broken_words
-from sdpack.engines.onnxruntime import let_go, load
+from sdpack.engines.onnxruntime import load, trim_memory
 from sdpack.errors import ExportError, GraphError
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 
@@ -88,7 +88,7 @@ def export_made(make: Callable[[], ExportablePart], folder: Path) -> Exported:
     answers = _exported(part, path)
     _empty(part.module)
     del part
-    let_go()
+    trim_memory()
     return _checked(answers, path)
 
 

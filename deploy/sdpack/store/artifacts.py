@@ -14,8 +14,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from sdpack.errors import StoreError
+from sdpack.errors import SourceError, StoreError
 
 RECORD = "artifact.json"
 CACHE_VARIABLE = "SDPACK_CACHE"
+REVISION = 8  # of how artifacts are made; raised when that changes, so that old ones are not used
 Inputs = Mapping[str, Any]
 
 
@@ -45,6 +46,18 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(folder: Path) -> str:
+    """One hash of the files directly in a folder.
+
+    Raises:
+        SourceError: it has none.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    if not files:
+        raise SourceError(f"{folder} holds no files; restore them")
+    return digest({path.name: file_sha256(path) for path in files})
 
 
 @dataclass(frozen=True)
@@ -97,13 +110,45 @@ class Store:
         with _explained_io(self.folder), self._lock(kind, inputs):
             return self.find(kind, inputs) or self._make(kind, inputs, build)
 
+    def make_together(
+        self, kind: str, inputs: Sequence[Inputs], build: Callable[[Mapping[int, Path]], None]
+    ) -> list[Artifact]:
+        """Several artifacts of one kind; those that are missing are made in one pass.
+
+        Args:
+            build: called with an empty folder for each missing artifact, by its place in `inputs`.
+
+        Raises:
+            StoreError: the store cannot be written, or the disk is full.
+        """
+        with _explained_io(self.folder), ExitStack() as stack:
+            # Every process locks in the same order, so that no two wait for each other.
+            for each in sorted(inputs, key=digest):
+                stack.enter_context(self._lock(kind, each))
+            found = [self.find(kind, each) for each in inputs]
+            folders = {
+                place: stack.enter_context(self.scratch())
+                for place, artifact in enumerate(found)
+                if artifact is None
+            }
+            if folders:
+                build(folders)
+            return [
+                artifact or self._finish(folders[place], kind, inputs[place])
+                for place, artifact in enumerate(found)
+            ]
+
     def _make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
-        target = self._folder(kind, inputs)
         with self.scratch() as folder:
             build(folder)
-            _write_record(folder, kind, inputs)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(target)
+            return self._finish(folder, kind, inputs)
+
+    def _finish(self, folder: Path, kind: str, inputs: Inputs) -> Artifact:
+        """Move a filled folder to its place."""
+        target = self._folder(kind, inputs)
+        _write_record(folder, kind, inputs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
         _flush_folder(target.parent)
         artifact = _read_artifact(target)
         if artifact is None:

@@ -25,7 +25,9 @@ from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.pickles import convert_pickles
 from sdpack.export.source import local_folder
-from sdpack.pack.request import BuildRequest, check
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.checks import check
+from sdpack.pack.request import BuildRequest
 
 from tests.e2e import families
 
@@ -89,9 +91,11 @@ def test_a_denoiser_of_two_sides_draws_squares_of_the_shorter(
     assert adopt(str(folder)).catalog.image_size == 12 * 4
 
 
-def ordered(folder: Path, size: tuple[int, int]) -> BuildRequest:
-    return BuildRequest(
-        find_profile("cpu-2gb"), adopt(str(folder)), folder / "out", asked_sizes=(size,)
+def ordered(folder: Path, size: tuple[int, int]) -> Candidates:
+    return Candidates(
+        BuildRequest(
+            find_profile("cpu-2gb"), adopt(str(folder)), folder / "out", asked_sizes=(size,)
+        )
     )
 
 
@@ -123,7 +127,7 @@ def test_decoders_that_enlarge_differently_are_not_compared(
     both = catalog.model_copy(update={"decoders": {**catalog.decoders, "small": other}})
     request = BuildRequest(find_profile("cpu-2gb"), LocatedCatalog(both, Path()), tmp_path / "out")
     with pytest.raises(CatalogError, match=r"differently \(small 4 times, vae 8 times\)"):
-        check(request)
+        check(Candidates(request))
 
 
 def test_a_scheduler_that_cannot_be_used_is_refused_before_anything_is_made(
@@ -252,7 +256,7 @@ def test_parts_of_a_catalog_that_were_not_made_for_each_other_are_named(
         find_profile("cpu-2gb"), LocatedCatalog(catalog, Path()), tmp_path / "out"
     )
     with pytest.raises(CatalogError, match=r"wide \+ unet \+ vae: .*text encoder 24\).* a bridge"):
-        check(request)
+        check(Candidates(request))
     assert not (tmp_path / "out").exists()
 
 

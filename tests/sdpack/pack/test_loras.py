@@ -13,7 +13,9 @@ from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import find_profile
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.adopt import adopt
-from sdpack.pack.request import BuildRequest, check
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.checks import check
+from sdpack.pack.request import BuildRequest
 
 from tests.e2e import families
 
@@ -44,7 +46,8 @@ def with_loras(catalog: Catalog, unet: list[Lora], text: list[Lora]) -> LocatedC
 
 
 def checked(located: LocatedCatalog, folder: Path) -> None:
-    check(BuildRequest(find_profile("cpu-2gb"), located, folder / "out", asked_sizes=((64, 64),)))
+    out, profile = folder / "out", find_profile("cpu-2gb")
+    check(Candidates(BuildRequest(profile, located, out, asked_sizes=((64, 64),))))
 
 
 def test_weights_for_a_part_that_does_not_list_the_file_are_named(

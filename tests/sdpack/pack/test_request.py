@@ -10,9 +10,11 @@ from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import InfeasibleError
 from sdpack.memory.predict import Footprint
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.checks import check
 from sdpack.pack.planning.lower_bound import LEAST_SCRATCH, least_footprint
 from sdpack.pack.planning.mix import Variant
-from sdpack.pack.request import BuildRequest, check
+from sdpack.pack.request import BuildRequest
 
 
 def request(name: str = "4gb-gpu", **changes: Any) -> BuildRequest:
@@ -22,7 +24,7 @@ def request(name: str = "4gb-gpu", **changes: Any) -> BuildRequest:
 
 def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
     assert (request().height, request().width) == (64, 64)
-    assert request().latent_rows(Role.DENOISER, "s") == (8, 8)
+    assert Candidates(request()).latent_rows(Role.DENOISER, "s") == (8, 8)
 
 
 @pytest.mark.parametrize("wide", [Precision.FP32, Precision.BF16])
@@ -40,18 +42,18 @@ def test_the_budget_is_the_profile_s_unless_given() -> None:
 
 def test_a_hopeless_budget_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(InfeasibleError, match="a lower bound") as caught:
-        check(request(budget_bytes=2**20))
+        check(Candidates(request(budget_bytes=2**20)))
     assert caught.value.smallest_bytes > 2**20
-    check(request(budget_bytes=caught.value.smallest_bytes))
+    check(Candidates(request(budget_bytes=caught.value.smallest_bytes)))
 
 
 def test_devices_that_finish_their_own_engines_are_taken() -> None:
-    check(request("h200"))
-    check(request("jetson-orin-nano-8gb"))
+    check(Candidates(request("h200")))
+    check(Candidates(request("jetson-orin-nano-8gb")))
 
 
 def test_the_lower_bound_counts_weights_at_their_bits() -> None:
-    checkpoint = request().checkpoint(Role.DENOISER, "s")
+    checkpoint = Candidates(request()).checkpoint(Role.DENOISER, "s")
     found = [
         least_footprint(
             checkpoint,

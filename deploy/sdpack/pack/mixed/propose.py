@@ -25,8 +25,9 @@ from sdpack.pack.mixed.choices import Choices
 from sdpack.pack.planning.fit import peak_of
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.variants.source_graphs import stored_bytes
-from sdpack.pack.variants.variant_builder import KEPT
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.graph_files import stored_bytes
+from sdpack.quantization.schemes import UNQUANTIZED
 
 MOST = 6  # sets of parts
 TRIES = 4  # to fill a budget
@@ -43,14 +44,16 @@ class Proposals:
         possible: the uniform mixes that can be built.
     """
 
+    toolchain: Toolchain
     footprints: Footprints
     possible: Sequence[Mix]
     budget_bytes: int
 
     def __post_init__(self) -> None:
-        self.builder = self.footprints.builder
-        self.choices = Choices(self.builder)
-        self.shared = Choices(self.builder, shared=True)
+        self.candidates = self.toolchain.candidates
+        self.variants = self.toolchain.variants
+        self.choices = Choices.of_toolchain(self.toolchain)
+        self.shared = Choices.of_toolchain(self.toolchain, shared=True)
 
     def mixes(self) -> Iterator[Mix]:
         """The mixed mixes worth a race: each fills the budget, or nearly.
@@ -61,7 +64,7 @@ class Proposals:
             return
         found = 0
         for widest, least in self._widest():
-            quick = self.builder.request.is_large and least * ROOMY <= self.budget_bytes
+            quick = self.candidates.request.is_large and least * ROOMY <= self.budget_bytes
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
                 found += 1
@@ -80,7 +83,7 @@ class Proposals:
         sets: dict[tuple[tuple[Role, str], ...], list[Mix]] = {}
         for mix in self.possible:
             sets.setdefault(mix.candidates, []).append(mix)
-        placements = self.builder.request.placements
+        placements = self.candidates.placements
         tight = []
         for mixes in sets.values():
             ordered = sorted(mixes, key=lambda mix: (self._weight(mix), mix))
@@ -91,10 +94,10 @@ class Proposals:
         return sorted(tight, key=lambda found: (-self._parameters(found[0]), str(found[0])))
 
     def _weight(self, mix: Mix) -> int:
-        return sum(stored_bytes(self.builder.made(variant).artifact) for variant in mix.variants)
+        return sum(stored_bytes(self.variants.built(variant).artifact) for variant in mix.variants)
 
     def _parameters(self, mix: Mix) -> int:
-        return sum(self.builder.checkpoint(*part).parameters for part in mix.candidates)
+        return sum(self.candidates.parameters(*part) for part in mix.candidates)
 
     def _peak_or_more(self, mix: Mix, placement: Placement) -> float:
         """What a mix takes, or more than there is where the compiler does not take it."""
@@ -109,13 +112,15 @@ class Proposals:
 
     def _proposed(self, widest: Mix, choices: Choices) -> Mix | None:
         """The best mixed mix of one set of parts, in the fastest placement in which one fits."""
-        for placement in self.builder.request.placements:
+        for placement in self.candidates.placements:
             try:
                 mix = self._filled(widest, placement, choices)
                 if mix is not None:
                     return mix
             except (InfeasibleError, UnsupportedGraphError) as error:
-                self.builder.say(f"no mixed {widest.denoiser.candidate}, {placement}: {error}")
+                self.toolchain.context.say(
+                    f"no mixed {widest.denoiser.candidate}, {placement}: {error}"
+                )
         return None
 
     def _filled(self, widest: Mix, placement: Placement, choices: Choices) -> Mix | None:
@@ -132,7 +137,7 @@ class Proposals:
         best: tuple[float, Mix] | None = None
         for _ in range(TRIES):
             allocation = allocate(listed, _limits(room, placement))
-            if all(option.name == KEPT for option in allocation.options):
+            if all(option.name == UNQUANTIZED for option in allocation.options):
                 break  # a uniform mix is that already
             mix = choices.mix(widest, listed, allocation)
             peak = self._peak(mix, placement)
@@ -150,7 +155,7 @@ class Proposals:
         """
         narrow = {variant.role: self._narrowest(variant) for variant in widest.variants}
         taken = {role: self.footprints.of(variant, placement) for role, variant in narrow.items()}
-        stored = {role: choices.stored(variant) for role, variant in narrow.items()}
+        stored = {role: choices.layer_bytes(variant) for role, variant in narrow.items()}
         return self._left(taken, stored, placement)
 
     def _corrected(
@@ -196,7 +201,7 @@ class Proposals:
             for other in mix.variants
             if (other.role, other.candidate, other.partner) == part
         }
-        return min(own, key=lambda v: (stored_bytes(self.builder.made(v).artifact), v))
+        return min(own, key=lambda v: (stored_bytes(self.variants.built(v).artifact), v))
 
 
 def _limits(room: Mapping[Role, int], placement: Placement) -> list[Limit]:

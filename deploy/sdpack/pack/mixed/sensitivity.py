@@ -1,38 +1,39 @@
-"""What storing a layer in a scheme does to the picture, for all layers of all parts on one scale.
+"""What storing a layer in a scheme does to the images, on one scale for all layers of all parts.
 
-    cost = of its part, the change of the picture for the harm done to what the part gives out
-         * of the layer, that harm for the error of its outputs (`quantize.sensitivity`)
-         * of the scheme, that error
+    cost = change of the image for an output error of one of the part
+         * output error of the part for an error of one of the layer (`quantization.sensitivity`)
+         * error of the layer in the scheme
 
-The first is seen end to end: the part's uniform four-bit variant draws some pictures, and what they
-are off by is set beside the harm foretold for all its layers together.
+The first is measured end to end: the part's uniform four-bit variant draws some images, and their
+change is divided by the sum of the output errors predicted for all its layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sdpack.domain.precision import Precision, computed_in
+from sdpack.pack.context import BuildContext
+from sdpack.pack.mixed.layer_options import StorageOption, storage_options
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.variants.source_graphs import REVISION, part_words, versions, words
-from sdpack.pack.variants.variant_builder import QUANTIZERS, VariantBuilder
-from sdpack.progress import counted
-from sdpack.quantization.layers import LAYERS_REVISION, layers
-from sdpack.quantization.rounded_weights import sampled_errors
-from sdpack.quantization.rounding import SAMPLED_ROWS
-from sdpack.quantization.schemes import UNIFORM, Scheme, suited
+from sdpack.pack.variants.calibration import Calibration
+from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.quantization.quantizable_graph import QUANTIZERS
+from sdpack.quantization.schemes import UNIFORM, Abilities, Scheme
 from sdpack.quantization.sensitivity import PROBING
-from sdpack.quantization.variant import scale_type, suited_schemes
-from sdpack.rewrite.onnx_file import MODEL_FILE, read
+from sdpack.quantization.variant import suited_schemes
 from sdpack.runtime.pipeline import Pictures
+from sdpack.store.artifacts import REVISION
+from sdpack.version import versions
 
+KIND = "sensitivity"
 PROBED = (Precision.W4, Precision.W8)
-PICTURES = 16
+PROBE_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -40,125 +41,95 @@ class Sensitivity:
     """What is known of one part's layers.
 
     Attributes:
-        gains: the harm to the part's output for an error of one in the layer's, by layer.
-        scale: the change of the picture for a harm of one.
-        foretold, seen: harm of the probed variant as the sum of its layers', and the mean squared
-            change of its pictures, in [0, 1] a pixel.
+        gains: by layer, the error of the part's output for an error of one in the layer's.
+        scale: the change of the image for an output error of one.
+        predicted: output error of the probed variant, as the sum of its layers'.
+        measured: the mean squared change of its images, in [0, 1] a pixel.
     """
 
     gains: Mapping[str, float]
     scale: float
-    foretold: float
-    seen: float
+    predicted: float
+    measured: float
 
 
+@dataclass
 class Sensitivities:
-    """Measures parts, each once, and keeps what was found in the ledger."""
+    """Measures parts, each once; what was measured is in the ledger."""
 
-    def __init__(self, builder: VariantBuilder) -> None:
-        self.builder = builder
-        self._wanted: tuple[Mix, Pictures] | None = None
+    context: BuildContext
+    calibration: Calibration
+    variants: VariantBuilder
+    _unchanged: tuple[Mix, Pictures] | None = field(default=None, init=False)
 
-    def costs(
+    def options(
         self, variant: Variant, schemes: Sequence[Scheme]
-    ) -> dict[str, dict[Scheme, tuple[Scheme, float]]]:
-        """Of every layer and scheme, how the layer can have it, and what that does to the picture.
+    ) -> dict[str, list[StorageOption]]:
+        """The schemes that each of a variant's layers supports, by layer.
 
-        That is a mean squared change. Layers that can have none of the schemes are left out.
+        Their cost is the mean squared change of the image.
         """
-        found, errors = self.of(variant), self._errors(variant, schemes)
-        costs: dict[str, dict[Scheme, tuple[Scheme, float]]] = {}
-        for layer in layers(self.builder.model(variant)):
-            for scheme in schemes:
-                had = suited(layer, scheme, self.builder.abilities)
-                if had is not None and layer.name in found.gains:
-                    cost = found.scale * found.gains[layer.name] * errors[layer.name][str(had)]
-                    costs.setdefault(layer.name, {})[scheme] = (had, cost)
-        return costs
-
-    def _errors(self, variant: Variant, schemes: Sequence[Scheme]) -> dict[str, dict[str, float]]:
-        """The error of each scheme that a layer can have, by the layer's name."""
-        builder = self.builder
-        arithmetic = computed_in(builder.profile.runtime, variant.precision)
-        inputs = {
-            "graph": builder.graph(variant).content,
-            "observed": builder.calibration.content(variant),
-            "schemes": [str(scheme) for scheme in schemes],
-            "scales": str(scale_type(arithmetic)),
-            "abilities": asdict(builder.abilities),
-            "rows": SAMPLED_ROWS,
-            "tools": versions(QUANTIZERS),
-            "revision": [REVISION, LAYERS_REVISION],
-        }
-        known = builder.ledger.find("rounding errors", inputs)
-        if known is None:
-            doing = f"measuring the rounding error of the layers of {part_words(variant)}"
-            step = counted(builder.say, doing)
-            observed, known = builder.observed(variant), {}
-            found = layers(builder.model(variant))
-            for place, layer in enumerate(found):
-                step(place, len(found))
-                had = {suited(layer, scheme, builder.abilities) for scheme in schemes} - {None}
-                asked = sorted(scheme for scheme in had if scheme is not None)
-                seen = sampled_errors(layer, asked, observed, scale_type(arithmetic))
-                known[layer.name] = {str(scheme): error for scheme, error in seen.items()}
-            builder.ledger.record("rounding errors", inputs, known)
-        return dict(known)
+        graph, sensitivity = self.calibration.of(variant), self.of(variant)
+        arithmetic, abilities = computed_in(self.context.runtime, variant.precision), self.abilities
+        errors = graph.rounding_errors(schemes, arithmetic, abilities)
+        gains = {name: sensitivity.scale * gain for name, gain in sensitivity.gains.items()}
+        return storage_options(graph.graph.layers(), schemes, abilities, gains, errors)
 
     def of(self, variant: Variant) -> Sensitivity:
         """What is known of the layers of a variant's candidate.
 
-        It is tried in the narrowest precision of the order's that stores weights in less: others
-        a device may not have.
+        It is probed in the narrowest of the request's precisions that store weights in less: a
+        device may not have the others.
         """
-        precision = next(each for each in PROBED if each in self.builder.request.precisions)
+        precision = next(each for each in PROBED if each in self.context.request.precisions)
         probed = Variant(variant.role, variant.candidate, precision, variant.partner)
-        made = self.builder.made(probed)
         inputs = {
-            "graph": self.builder.graph(probed).content,
-            "probed": made.artifact.content,
-            "observed": self.builder.calibration.content(probed),
-            "pictures": PICTURES,
+            "graph": self.calibration.of(probed).graph.content,
+            "probed": self.variants.built(probed).artifact.content,
+            "observed": self.calibration.content(probed),
+            "images": PROBE_IMAGES,
             "probing": PROBING,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
-        known = self.builder.ledger.find("sensitivity", inputs)
+        known = self.context.ledger.find(KIND, inputs)
         if known is None:
             known = self._measure(probed)
-            self.builder.ledger.record("sensitivity", inputs, known)
+            self.context.ledger.record(KIND, inputs, known)
         return Sensitivity(**known)
 
+    @property
+    def abilities(self) -> Abilities:
+        """What the runtime keeps packed."""
+        return self.context.abilities
+
     def _measure(self, probed: Variant) -> dict[str, Any]:
-        say = self.builder.say
-        rounded_weights = self.builder.rounded_weights(probed, UNIFORM[probed.precision])
-        path = self.builder.graph(probed).path(MODEL_FILE)
-        gains = self.builder.calibration.gains(probed)
-        made = self.builder.made(probed)
-        schemes = self.builder.schemes(probed, made.refused)
-        rounded = suited_schemes(path, layers(read(path)), schemes, self.builder.abilities)
-        foretold = sum(
-            gains[name] * rounded_weights.errors[name] for name in rounded if name in gains
-        )
-        say(f"measuring the effect of {words(probed)} on pictures")
-        seen = self._change(probed, made.path)
+        graph, built = self.calibration.of(probed), self.variants.built(probed)
+        gains, graphs = graph.gains(), self.variants.graphs
+        rounded = graphs.rounded_weights(probed, UNIFORM[probed.precision])
+        schemes = graphs.schemes(probed, built.refused)
+        stored = suited_schemes(graph.graph.path, graph.graph.layers(), schemes, self.abilities)
+        predicted = sum(gains[name] * rounded.errors[name] for name in stored if name in gains)
+        self.context.say(f"measuring the effect of {probed.full_name} on images")
+        measured = self._change(probed, built.path)
         return {
             "gains": gains,
-            "scale": seen / foretold if foretold else 0.0,
-            "foretold": foretold,
-            "seen": seen,
+            "scale": measured / predicted if predicted else 0.0,
+            "predicted": predicted,
+            "measured": measured,
         }
 
     def _change(self, probed: Variant, path: Path) -> float:
-        """The mean squared change of pictures, in [0, 1] a pixel."""
-        wanted = self._in_fp32(probed).astype(np.float64)
-        seen = self.builder.calibration.pictures(probed, {probed.role: path}, PICTURES)
-        return float((((seen - wanted) / 255) ** 2).mean())
+        """The mean squared change of images, in [0, 1] a pixel."""
+        unchanged = self._in_fp32(probed).astype(np.float64)
+        drawing = self.calibration.drawing
+        images = drawing.pictures(probed, {probed.role: path}, PROBE_IMAGES)
+        return float((((images - unchanged) / 255) ** 2).mean())
 
     def _in_fp32(self, probed: Variant) -> Pictures:
-        """What the mix a variant is tried in draws; most parts are tried in the same one."""
-        calibration = self.builder.calibration
-        reference = calibration.reference(probed)
-        if self._wanted is None or self._wanted[0] != reference:
-            self._wanted = reference, calibration.pictures(probed, {}, PICTURES)
-        return self._wanted[1]
+        """The images of the mix a variant is probed in; most parts share that mix."""
+        drawing = self.calibration.drawing
+        reference = drawing.reference(probed)
+        if self._unchanged is None or self._unchanged[0] != reference:
+            self._unchanged = reference, drawing.pictures(probed, {}, PROBE_IMAGES)
+        return self._unchanged[1]

@@ -29,10 +29,15 @@ from sdpack.errors import UnsupportedGraphError
 from sdpack.memory.liveness import liveness, passed_bytes
 from sdpack.memory.predict import Footprint
 from sdpack.memory.probe import Probe, probe, probe_tiled, process_bytes
+from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.graph_files import split_of, stored_bytes
 from sdpack.pack.variants.shapes import Piece, Sizes
-from sdpack.pack.variants.source_graphs import split_of, stored_bytes, versions
+from sdpack.pack.variants.tokenizers import Tokenizers
 from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_pieces import VariantPieces
+from sdpack.version import versions
 
 # What parts in ONNX Runtime took of an H200 beyond their weights (docs/gpu.md): three in one
 # process 496 MiB where tensors are small, cuBLAS's and cuDNN's own; and at 512 x 512 pixels up to
@@ -48,7 +53,10 @@ REVISION = 5  # of this module's ways to measure; a change makes earlier figures
 class Footprints:
     """Footprints of a request's variants, each found once."""
 
-    builder: VariantBuilder
+    context: BuildContext
+    variants: VariantBuilder
+    pieces: VariantPieces
+    tokenizers: Tokenizers
     _known: dict[tuple[Variant, Placement], Footprint | UnsupportedGraphError] = field(
         default_factory=dict, init=False
     )
@@ -56,10 +64,15 @@ class Footprints:
         default_factory=dict, init=False
     )
 
+    @classmethod
+    def of_toolchain(cls, toolchain: Toolchain) -> Footprints:
+        """The footprints of a build."""
+        return cls(toolchain.context, toolchain.variants, toolchain.pieces, toolchain.tokenizers)
+
     @property
     def foresight(self) -> Foresight:
         """Where the figures come from."""
-        match self.builder.profile.runtime:
+        match self.context.runtime:
             case Runtime.TENSORRT_RTX:
                 return Foresight.PLAN
             case Runtime.ONNXRUNTIME_CPU:
@@ -90,29 +103,29 @@ class Footprints:
         """
         if self.foresight is Foresight.PROBE:
             return 0
-        return int(LEAST_SHARE * stored_bytes(self.builder.made(variant).artifact))
+        return int(LEAST_SHARE * stored_bytes(self.variants.built(variant).artifact))
 
     def size_bytes(self, mix: Mix) -> int | None:
         """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
         if self.foresight is not Foresight.PROBE:
             return None
-        return sum(stored_bytes(self.builder.made(variant).artifact) for variant in mix.variants)
+        return sum(stored_bytes(self.variants.built(variant).artifact) for variant in mix.variants)
 
     @property
     def fixed_bytes(self) -> int:
         """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
         if self.foresight is not Foresight.PROBE:
             return 0
-        encoder = next(iter(self.builder.located.catalog.text_encoders))
-        inputs = {"tokenizer": self.builder.tokenizer_content(encoder)}
+        encoder = next(iter(self.context.catalog.text_encoders))
+        inputs = {"tokenizer": self.tokenizers.content(encoder)}
         known = self._remembered("process", inputs)
         if known is None:
-            known = {"bytes": process_bytes(self.builder.tokenizer_folder(encoder))}
+            known = {"bytes": process_bytes(self.tokenizers.folder(encoder))}
             self._remember("process", inputs, known)
         return int(known["bytes"])
 
     def _find(self, variant: Variant, placement: Placement) -> Footprint:
-        pieces = self.builder.pieces(variant, placement)
+        pieces = self.pieces.of(variant, placement)
         match self.foresight:
             case Foresight.PLAN:
                 return one_after_the_other([self._planned(variant, piece) for piece in pieces])
@@ -122,7 +135,7 @@ class Footprints:
 
     def _planned(self, variant: Variant, piece: Piece) -> Footprint:
         """A plan's weights and scratch, and its inputs and outputs, which scratch does not hold."""
-        plan = self.builder.plan(variant, piece)
+        plan = self.pieces.plan(variant, piece)
         path = self._graph(variant, piece)
         key = (path, tuple(sorted(piece.largest.items())))
         if key not in self._passed:
@@ -131,10 +144,10 @@ class Footprints:
         return Footprint(plan.weight_bytes, plan.activation_bytes + self._passed[key])
 
     def _graph(self, variant: Variant, piece: Piece) -> Path:
-        return self.builder.made(variant).artifact.path(piece.file)
+        return self.variants.built(variant).artifact.path(piece.file)
 
     def _probed(self, variant: Variant, placement: Placement, pieces: Sequence[Piece]) -> Footprint:
-        made = self.builder.made(variant)
+        made = self.variants.built(variant)
         if len(pieces) == 1:
             shapes = {name: list(shape) for name, shape in pieces[0].largest.items()}
             inputs: dict[str, Any] = {"graph": made.artifact.content, "shapes": shapes}
@@ -144,7 +157,7 @@ class Footprints:
         assert tile is not None
         head, tail = (self._graph(variant, piece) for piece in pieces)
         found = []
-        for latents in self.builder.shapes.tiled_latents(variant, placement, split):
+        for latents in self.pieces.shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
             inputs = {"graph": made.artifact.content, "shapes": shapes, "tile": tile}
             look = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
@@ -157,16 +170,16 @@ class Footprints:
         """What a probe sees, looked at once."""
         known = self._remembered("footprint", inputs)
         if known is None:
-            self.builder.say(f"measuring the memory of {variant}")
+            self.context.say(f"measuring the memory of {variant}")
             known = asdict(look())
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint
 
     def _remembered(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-        return self.builder.ledger.find(kind, {**inputs, **self._here()})
+        return self.context.ledger.find(kind, {**inputs, **self._here()})
 
     def _remember(self, kind: str, inputs: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-        self.builder.ledger.record(kind, {**inputs, **self._here()}, value)
+        self.context.ledger.record(kind, {**inputs, **self._here()}, value)
 
     def _here(self) -> dict[str, Any]:
         """What a measured figure depends on besides what was measured."""
@@ -179,7 +192,7 @@ class Footprints:
 
     def _read_off(self, variant: Variant, piece: Piece) -> Footprint:
         found = graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
-        if self.builder.profile.runtime is not Runtime.ONNXRUNTIME_CUDA:
+        if self.context.runtime is not Runtime.ONNXRUNTIME_CUDA:
             return found
         live = CUDA_TIMES_LIVE * found.activation_bytes
         return Footprint(found.weight_bytes, live, session_bytes=CUDA_SESSION_BYTES)

@@ -38,6 +38,17 @@ class Variant:
         mixed = self.precision is Precision.MIXED
         return f"{self.precision}@{self.bits:.2f}" if mixed else self.precision.value
 
+    @property
+    def part_name(self) -> str:
+        """ "text encoder s for denoiser m": the candidate, in words."""
+        partner = f" for denoiser {self.partner}" if self.partner else ""
+        return f"{self.role.words} {self.candidate}{partner}"
+
+    @property
+    def full_name(self) -> str:
+        """ "text encoder s for denoiser m in w8": the variant, in words."""
+        return f"{self.part_name} in {self.label}"
+
     def __str__(self) -> str:
         return f"{self.candidate}/{self.label}"
 

@@ -13,21 +13,21 @@ from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.pack.request import BuildRequest, real_pictures
-from sdpack.pack.variants.source_graphs import files_digest
-from sdpack.store.artifacts import digest, file_sha256
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.real_images import real_images
+from sdpack.store.artifacts import digest, file_sha256, files_digest
 
 
 @dataclass
 class CatalogJudge:
     """The judge of a request's catalog and its real pictures; each is loaded once."""
 
-    request: BuildRequest
+    candidates: Candidates
 
     @property
     def is_judged(self) -> bool:
         """Whether the catalog has a judge; else mixes are compared with themselves in fp32."""
-        return self.request.located.catalog.quality.judge is not None
+        return self.candidates.catalog.quality.judge is not None
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -46,38 +46,38 @@ class CatalogJudge:
     @property
     def has_real_pictures(self) -> bool:
         """Whether the catalog has real pictures of its prompts."""
-        return self.request.located.catalog.quality.real_images is not None
+        return self.candidates.catalog.quality.real_images is not None
 
     @property
     def real_content(self) -> str | None:
         """Hash of the real pictures; None where there are none."""
         if not self.has_real_pictures:
             return None
-        return file_sha256(self.request.located.path(self._real_images))
+        return file_sha256(self.candidates.request.located.path(self._real_images))
 
     @cached_property
     def real_features(self) -> torch.Tensor:
         """What the judge sees in the real pictures: float32 (pictures, features)."""
-        pictures = real_pictures(self.request.located, self._real_images)
+        pictures = real_images(self.candidates.request.located, self._real_images)
         return self.panel.features(torch.from_numpy(pictures))
 
     @property
     def _real_images(self) -> Path:
-        sheet = self.request.located.catalog.quality.real_images
+        sheet = self.candidates.catalog.quality.real_images
         assert sheet is not None
         return sheet
 
     @property
     def _judge(self) -> Path:
-        return self._folder(self.request.located.catalog.quality.judge)
+        return self._folder(self.candidates.catalog.quality.judge)
 
     @property
     def _tokenizer(self) -> Path:
-        return self._folder(self.request.located.catalog.quality.tokenizer)
+        return self._folder(self.candidates.catalog.quality.tokenizer)
 
     def _folder(self, source: Source | None) -> Path:
         assert source is not None
-        return self.request.folder(source)
+        return self.candidates.folder(source)
 
     @cached_property
     def _content(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sdpack.domain.placement import Loading
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.metrics import kid
 from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.catalog_judge import CatalogJudge
@@ -37,10 +38,10 @@ class Measurements:
         distances: mixes whose distance to real pictures is known, and over how many prompts.
     """
 
+    context: BuildContext
     specs: PipelineSpecs
     runner: EvaluationRunner
     judging: CatalogJudge
-    say: Callable[[str], None]
     timed: set[Mix] = field(default_factory=set, init=False)
     distances: dict[Mix, int] = field(default_factory=dict, init=False)
     _timed_s: float = field(default=0.0, init=False)
@@ -52,22 +53,22 @@ class Measurements:
             chunks: the numbers of the prompts, as they were drawn.
             of: the number of prompts real pictures were cut for.
         """
-        builder, spec = self.specs.builder, self.specs.of(mix)
+        ledger, spec = self.context.ledger, self.specs.of(mix)
         numbers = [number for chunk in chunks for number in chunk]
         self.distances[mix] = len(numbers)
-        catalog = builder.catalog
+        catalog = self.context.catalog
         inputs = {
             **self.runner.inputs(spec, numbers),
             "real": self.judging.real_content,
             "cut": [catalog.image_size, catalog.quality.real_columns, of],
         }
-        known = builder.ledger.find(DISTANCE, inputs)
+        known = ledger.find(DISTANCE, inputs)
         if known is None:
-            self.say(f"comparing {mix} with real pictures")
+            self.context.say(f"comparing {mix} with real pictures")
             pictures = [self.runner.pictures(spec, list(chunk)) for chunk in chunks]
             drawn = self.judging.panel.features(torch.from_numpy(np.concatenate(pictures)))
             known = asdict(kid(drawn, self.judging.real_features))
-            builder.ledger.record(DISTANCE, inputs, known)
+            ledger.record(DISTANCE, inputs, known)
         return Estimate(**known)
 
     def latency_s(self, fitted: Fitted, always: bool = False) -> float | None:
@@ -77,12 +78,12 @@ class Measurements:
         and others have taken all the time there is for that.
         """
         inputs = self._latency_inputs(fitted)
-        ledger = self.specs.builder.ledger
+        ledger = self.context.ledger
         known = ledger.find(LATENCY, inputs)
         if known is None:
             if self._timed_s > TIMING_S and not always:
                 return None
-            self.say(f"timing {fitted.mix}")
+            self.context.say(f"timing {fitted.mix}")
             try:
                 times = self._times(fitted)
             except BrokenPictureError:
@@ -104,11 +105,11 @@ class Measurements:
         mix, tile = fitted.mix, fitted.placement.tile
         if tile is None:
             return None
-        whole, ledger = self.specs.of(mix), self.specs.builder.ledger
+        whole, ledger = self.specs.of(mix), self.context.ledger
         inputs = {**self.runner.inputs(whole, [0]), "tile": tile}
         known = ledger.find(TILED_DIFFERENCE, inputs)
         if known is None:
-            self.say(f"decoding {mix} in tiles of {tile}")
+            self.context.say(f"decoding {mix} in tiles of {tile}")
             at_once, in_tiles = (
                 self.runner.pictures(spec, [0]).astype(int)
                 for spec in (whole, self.specs.in_tiles(mix, tile))

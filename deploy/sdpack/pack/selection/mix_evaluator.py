@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,12 +17,14 @@ from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.catalog_judge import CatalogJudge
+from sdpack.pack.selection.evaluation_summary import EvaluatedMix, EvaluationSummary
 from sdpack.pack.selection.measurements import Measurements
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
-from sdpack.pack.variants.source_graphs import versions
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.graph_files import stored_bytes
 from sdpack.progress import counted, within
 from sdpack.runtime.pipeline import Pictures
+from sdpack.version import versions
 
 Floats = NDArray[np.float64]
 
@@ -38,28 +40,29 @@ class MixEvaluator:
 
     Args:
         possible: every mix that can be built, whether it fits or not.
-        runner: of another evaluator of the same builder, whose open parts are used on.
+        runner: of another evaluator of the same toolchain, whose open parts are used again.
     """
 
     def __init__(
         self,
-        builder: VariantBuilder,
+        toolchain: Toolchain,
         possible: Sequence[Mix],
         fitted: Sequence[Fitted],
-        say: Callable[[str], None],
         runner: EvaluationRunner | None = None,
     ) -> None:
-        self.builder = builder
+        self.context = toolchain.context
+        self.variants = toolchain.variants
         self.possible = possible
         self.fitted = fitted
-        self.say = say
-        self.judging = CatalogJudge(builder.request)
-        self.prompts = builder.located.prompts(builder.catalog.quality.prompts)
+        self.say = self.context.say
+        self.judging = CatalogJudge(toolchain.candidates)
+        located = self.context.request.located
+        self.prompts = located.prompts(self.context.catalog.quality.prompts)
         self.runner = runner or self._runner()
-        rules = builder.request.rules
+        rules = self.context.request.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
-        self._specs = PipelineSpecs(builder, with_reference=not self.judging.is_judged)
-        self._measurements = Measurements(self._specs, self.runner, self.judging, say)
+        self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
+        self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
         self._drawn: dict[Mix, set[int]] = {}
 
     def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
@@ -103,15 +106,42 @@ class MixEvaluator:
         """What tiles change in a picture of a fitted mix, as `Measurements.tiled_difference`."""
         return self._measurements.tiled_difference(self.fitted[number])
 
-    @property
-    def timed(self) -> set[Mix]:
-        """Mixes whose latency is known."""
-        return self._measurements.timed
+    def summary(self) -> EvaluationSummary:
+        """What was drawn and measured so far."""
+        timed, distances = self._measurements.timed, self._measurements.distances
+        summary = self.summary_of(self.drawn)
+        mixes = {
+            mix: replace(each, timed=mix in timed, distance_prompts=distances.get(mix))
+            for mix, each in summary.mixes.items()
+        }
+        return replace(summary, mixes=mixes)
 
-    @property
-    def distances(self) -> Mapping[Mix, int]:
-        """Mixes whose distance to real pictures is known, and over how many prompts."""
-        return self._measurements.distances
+    def summary_of(self, drawn: Mapping[Mix, int]) -> EvaluationSummary:
+        """The scores of these mixes, without other measurements.
+
+        Args:
+            drawn: on how many prompts each mix was scored, by this evaluator or another.
+        """
+        return EvaluationSummary(
+            self.metric,
+            self.measured_on,
+            self.drawn_with,
+            tuple(self.prompts),
+            self.rules,
+            self.judging.real_content,
+            {mix: self._evaluated(mix, prompts) for mix, prompts in drawn.items()},
+        )
+
+    def _evaluated(self, mix: Mix, prompts: int) -> EvaluatedMix:
+        spec = self.spec(mix)
+        contents = {role: part.content for role, part in spec.parts.items()}
+        judge = self.judging.scorer.content(spec)
+        return EvaluatedMix(prompts, spec.recipe.content, judge, contents)
+
+    def weight_bytes(self, mix: Mix) -> int:
+        """Of the graphs of its parts, as they ship."""
+        built = (self.variants.built(variant).artifact for variant in mix.variants)
+        return sum(stored_bytes(artifact) for artifact in built)
 
     @property
     def drawn(self) -> dict[Mix, int]:
@@ -123,18 +153,21 @@ class MixEvaluator:
         """The prompts every mix was scored on that was scored at all, as they were drawn."""
         return _chunks(range(min(self.rules.first, self.rules.most)))[0]
 
-    def judged_by(self, spec: PipelineSpec) -> str:
-        """One hash of what its scores depend on besides its pictures and prompts."""
-        return self.judging.scorer.content(spec)
+    @property
+    def is_large(self) -> bool:
+        """Whether a CPU takes many seconds for an image."""
+        return self.context.request.is_large
 
     @property
     def few(self) -> int | None:
-        """How many pictures are enough to look at where they are large; else None."""
-        return FEW_SAMPLES if self.runner.task.is_large else None
+        """How many images are enough to look at where they are large; else None."""
+        return FEW_SAMPLES if self.is_large else None
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""
-        prompts = self.builder.located.prompts(self.builder.catalog.quality.samples)[: self.few]
+        prompts = self.context.request.located.prompts(self.context.catalog.quality.samples)[
+            : self.few
+        ]
         runner = self.runner.on(self._evaluation_set(prompts))
         spec = self.spec(self.fitted[number].mix)
         return sheet(runner.pictures(spec, list(range(len(prompts)))))
@@ -149,11 +182,11 @@ class MixEvaluator:
 
     def _runner(self) -> EvaluationRunner:
         evaluation_set = self._evaluation_set(self.prompts)
-        store, ledger = self.builder.store, self.builder.ledger
+        store, ledger = self.context.store, self.context.ledger
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
 
     def _evaluation_set(self, prompts: Sequence[str]) -> EvaluationSet:
-        request = self.builder.request
+        request = self.context.request
         return EvaluationSet(prompts, request.height, request.width)
 
     @property
@@ -170,7 +203,7 @@ class MixEvaluator:
     @property
     def measured_on(self) -> str:
         """What draws."""
-        return EMULATED_ON if self.builder.profile.runtime.on_gpu else MEASURED_ON
+        return EMULATED_ON if self.context.runtime.on_gpu else MEASURED_ON
 
 
 def _chunks(asked: Sequence[int]) -> list[list[int]]:

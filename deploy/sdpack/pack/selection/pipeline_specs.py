@@ -14,8 +14,8 @@ from sdpack.engines.session import Session
 from sdpack.errors import EngineError
 from sdpack.evaluate.runner import LoadablePart, PipelineSpec, SamplingConfig
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.variants.source_graphs import fused_attention_graph, split_of
-from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.graph_files import fused_attention_graph, split_of
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.store.artifacts import Artifact, digest
@@ -33,7 +33,7 @@ class PipelineSpecs:
         with_reference: whether scores compare a mix with the same parts in fp32.
     """
 
-    builder: VariantBuilder
+    toolchain: Toolchain
     with_reference: bool
     _parts: dict[Variant, LoadablePart] = field(default_factory=dict, init=False)
     _sampling: dict[str, SamplingConfig] = field(default_factory=dict, init=False)
@@ -51,7 +51,7 @@ class PipelineSpecs:
     def in_tiles(self, mix: Mix, tile: int) -> PipelineSpec:
         """The pipeline of a mix whose decoder works in tiles of `tile` latent pixels."""
         whole = self.of(mix)
-        graph, emulate = self.builder.drawable(mix.decoder), self._emulate
+        graph, emulate = self.toolchain.variants.runnable(mix.decoder), self._emulate
         split = split_of(graph)
         assert split is not None
 
@@ -68,11 +68,11 @@ class PipelineSpecs:
     def sampling(self, denoiser: str) -> SamplingConfig:
         """How a denoiser is run."""
         if denoiser not in self._sampling:
-            request = self.builder.request
+            request = self.toolchain.context.request
             usual = request.sampling_of(denoiser)
             self._sampling[denoiser] = SamplingConfig(
-                self.builder.sampler(denoiser),
-                request.conditioning(denoiser),
+                self.toolchain.samplers.of(denoiser),
+                self.toolchain.candidates.conditioning(denoiser),
                 usual.guidance_scale,
                 usual.guidance_rescale,
                 usual.negative_prompt,
@@ -82,46 +82,48 @@ class PipelineSpecs:
     def _spec(
         self, mix: Mix, parts: Mapping[Role, LoadablePart], reference: PipelineSpec | None
     ) -> PipelineSpec:
-        latents = self.builder.latents(mix.decoder.candidate)
+        latents = self.toolchain.candidates.latents(mix.decoder.candidate)
         return PipelineSpec(parts, self.sampling(mix.denoiser.candidate), latents, reference)
 
     def _part(self, variant: Variant) -> LoadablePart:
         if variant not in self._parts:
-            content = self._content(variant, self.builder.made(variant).artifact)
+            content = self._content(variant, self.toolchain.variants.built(variant).artifact)
             load, opened = partial(self._load, variant), self._opened_bytes(variant)
             self._parts[variant] = LoadablePart(content, load, self._tokenizer(variant), opened)
         return self._parts[variant]
 
     def _part_in_fp32(self, variant: Variant) -> LoadablePart:
-        graph = self.builder.graph(variant)
+        graph = self.toolchain.sources.of(variant)
         load = partial(onnxruntime.load, fused_attention_graph(graph))
         opened = self._opened_bytes(variant)
         return LoadablePart(self._content(variant, graph), load, self._tokenizer(variant), opened)
 
     def _opened_bytes(self, variant: Variant) -> int:
         """Of a part in fp32, in which evaluation computes."""
-        return 4 * self.builder.checkpoint(variant.role, variant.candidate).parameters
+        return 4 * self.toolchain.candidates.parameters(variant.role, variant.candidate)
 
     def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
-        return self.builder.tokenizer(variant.candidate) if variant.role.encodes_text else None
+        return (
+            self.toolchain.tokenizers.of(variant.candidate) if variant.role.encodes_text else None
+        )
 
     def _content(self, variant: Variant, graph: Artifact) -> str:
         """One hash of all that decides what a part does: its graph and what it is used with."""
         inputs: dict[str, Any] = {"graph": graph.content}
         if variant.role.encodes_text:
-            inputs["tokenizer"] = self.builder.tokenizer_content(variant.candidate)
+            inputs["tokenizer"] = self.toolchain.tokenizers.content(variant.candidate)
         if variant.role is Role.DECODER:
-            inputs["latents"] = asdict(self.builder.latents(variant.candidate))
+            inputs["latents"] = asdict(self.toolchain.candidates.latents(variant.candidate))
         return digest(inputs)
 
     def _load(self, variant: Variant) -> Session:
-        graph = self.builder.drawable(variant)
+        graph = self.toolchain.variants.runnable(variant)
         try:
             return onnxruntime.load(fused_attention_graph(graph), emulate=self._emulate)
         except EngineError:
-            self.builder.store.check(graph)
+            self.toolchain.context.store.check(graph)
             raise
 
     @property
     def _emulate(self) -> bool:
-        return self.builder.profile.runtime.on_gpu
+        return self.toolchain.context.runtime.on_gpu

@@ -15,10 +15,10 @@ from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
+from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
-from sdpack.pack.variants.source_graphs import stored_bytes
 
 Floats = NDArray[np.float64]
 
@@ -32,19 +32,28 @@ class SelectionResult:
     """What was chosen, and how it came about.
 
     Attributes:
-        outcome: of the race; its arms are numbers of fitted mixes.
-        screened: who was left out before it; None if nobody was.
-        pictures: how many were drawn in all.
+        fitted: the mixes that fit; standings name them by their place.
+        outcome: of the race.
+        screened: which mixes were left out before it; None if there was no screening.
+        pictures: how many images were drawn in all.
+        rules: of the race.
     """
 
+    fitted: tuple[Fitted, ...]
     outcome: Outcome
     screened: ScreeningResult | None
     pictures: int
+    rules: Rules
+
+    @property
+    def winner(self) -> Fitted:
+        """The mix that was chosen."""
+        return self.fitted[self.outcome.winner]
 
 
 @dataclass
 class Selection:
-    """Chooses among the fitted mixes of a evaluator, by its rules."""
+    """Chooses among the fitted mixes of an evaluator, by its rules."""
 
     evaluator: MixEvaluator
     _latencies: dict[int, float] = field(default_factory=dict, init=False)
@@ -65,7 +74,9 @@ class Selection:
             outcome = self._race(numbers)
             overlooked = self._overlooked(outcome.winner, numbers)
             if not overlooked:
-                return SelectionResult(outcome, screened, sum(self.evaluator.drawn.values()))
+                drawn = sum(self.evaluator.drawn.values())
+                fitted = tuple(self.evaluator.fitted)
+                return SelectionResult(fitted, outcome, screened, drawn, self._rules)
             names = ", ".join(str(self.evaluator.fitted[number].mix) for number in overlooked)
             self.evaluator.say(f"back into the race: {names}")
             numbers = sorted([*numbers, *overlooked])
@@ -80,7 +91,7 @@ class Selection:
 
     @property
     def _finalists(self) -> int:
-        return FEW_FINALISTS if self.evaluator.runner.task.is_large else FINALISTS
+        return FEW_FINALISTS if self.evaluator.is_large else FINALISTS
 
     def _race(self, numbers: Sequence[int]) -> Outcome:
         """The race of these fitted mixes; its outcome names them by their own numbers."""
@@ -128,7 +139,7 @@ class Selection:
         def works(mix: Mix) -> bool:
             return bool((evaluator.scores([mix], self._first) > BROKEN_SCORE).any())
 
-        found = references(evaluator.possible, self._weight, works)
+        found = references(evaluator.possible, evaluator.weight_bytes, works)
         screen = Screener(mixes, found, frozenset(evaluator.possible), evaluator.scores)
         share = -(-self._rules.most // SCREENED_SHARE // CHUNK) * CHUNK
         most = max(2 * self._rules.first, share)
@@ -137,10 +148,6 @@ class Selection:
         screened = screen.run(arms, rules, self._finalists)
         evaluator.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
         return screened
-
-    def _weight(self, mix: Mix) -> int:
-        made = (self.evaluator.builder.made(variant).artifact for variant in mix.variants)
-        return sum(stored_bytes(artifact) for artifact in made)
 
     def _overlooked(self, winner: int, raced: Sequence[int]) -> list[int]:
         """Fitted mixes that did not race and were seen to draw better than the winner.

@@ -30,7 +30,7 @@ Outputs = dict[str, list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenGraph:
     """A graph that was written, and what it was made from.
 
     Attributes:
@@ -165,13 +165,13 @@ def outputs_of(path: Path, batches: Sequence[Batch], emulate: bool) -> Outputs:
     return found
 
 
-def check_wanted(path: Path, wanted: Outputs) -> None:
+def check_finite(path: Path, outputs: Outputs) -> None:
     """See that what a graph gives out is finite, before anything is compared with it.
 
     Raises:
         QuantizationError: an output is not; it is named, with how much of it is not.
     """
-    for name, values in wanted.items():
+    for name, values in outputs.items():
         broken = np.concatenate([value.ravel() for value in values])
         if not np.isfinite(broken).all():
             raise QuantizationError(

@@ -12,13 +12,16 @@ from typing import Any
 from sdpack.domain.placement import Placement
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import memory_bytes
+from sdpack.engines.onnxruntime import make_room_for
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Variant
-from sdpack.pack.variants.shapes import Piece
-from sdpack.pack.variants.source_graphs import REVISION, SourceGraphs, versions, words
+from sdpack.pack.variants.shapes import InputShapes, Piece
+from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.rewrite.onnx_file import MODEL_FILE
-from sdpack.store.artifacts import Artifact, digest
+from sdpack.store.artifacts import REVISION, Artifact, digest
+from sdpack.version import versions
 
 MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
 COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
@@ -28,7 +31,9 @@ COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were see
 class EnginePlans:
     """Compiles graphs for the target, and remembers those it does not take."""
 
+    context: BuildContext
     sources: SourceGraphs
+    shapes: InputShapes
     _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
 
     def target(self, variant: Variant) -> dict[str, Any]:
@@ -37,7 +42,7 @@ class EnginePlans:
             "precision": variant.precision,
             "layers": {name: str(scheme) for name, scheme in variant.schemes},
             "tools": versions(("tensorrt_rtx_cu13",)),
-            "compute_capability": self.sources.profile.sm,
+            "compute_capability": self.context.profile.sm,
             "revision": REVISION,
         }
 
@@ -45,7 +50,7 @@ class EnginePlans:
         """Why a graph does not compile, whole; None if it does. Tried once."""
         if graph.content not in self._failed:
             try:
-                (whole,) = self.sources.shapes.pieces(variant, Placement(), None)
+                (whole,) = self.shapes.pieces(variant, Placement(), None)
                 self._compiled(variant, graph, whole)
             except UnsupportedGraphError as error:
                 self._failed[graph.content] = error
@@ -94,7 +99,7 @@ class EnginePlans:
         return max(1, min(len(os.sched_getaffinity(0)), share))
 
     def _compiled(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
-        sources, profile = self.sources, self.sources.profile
+        context, profile = self.context, self.context.profile
         package = TENSORRT_PACKAGES[profile.runtime]
         inputs = {
             "graph": graph.content,
@@ -107,9 +112,9 @@ class EnginePlans:
             form = f" ({Path(piece.file).stem})"
 
         def build(folder: Path) -> None:
-            sources.say(f"building {words(variant)}{form} for {profile.sm}")
-            sources.make_room(variant)
+            context.say(f"building {variant.full_name}{form} for {profile.sm}")
+            make_room_for(self.sources.of(variant).bytes)
             path = graph.path(piece.file)
             tensorrt_builder.build(package, path, folder, piece.ranges, profile.sm)
 
-        return sources.store.make("plan", inputs, build)
+        return context.store.make("plan", inputs, build)

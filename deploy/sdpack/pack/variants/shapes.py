@@ -13,8 +13,8 @@ from sdpack.domain.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARE
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.export.families import denoiser_sizes
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
-from sdpack.pack.request import BuildRequest
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS
 
@@ -45,7 +45,7 @@ class InputShapes:
         text_length: tokens of a prompt, of each text encoder candidate.
     """
 
-    request: BuildRequest
+    candidates: Candidates
     text_length: Callable[[str], int]
 
     def pieces(
@@ -133,39 +133,39 @@ class InputShapes:
         """Of each size of a picture; a text encoder sees none of it."""
         if variant.role.encodes_text:
             return ((0, 0),)
-        return self.request.latent_sizes(variant.role, variant.candidate)
+        return self.candidates.latent_sizes(variant.role, variant.candidate)
 
     def _rows(self, variant: Variant, placement: Placement) -> int:
         """The most rows a part is given at once.
 
         Guidance in one batch doubles those of a denoiser, unless a picture is drawn without.
         """
-        most = self.request.batch
+        most = self.candidates.request.batch
         if variant.role is not Role.DENOISER or placement.guidance is Guidance.SEQUENTIAL:
             return most
-        scale = self.request.sampling_of(variant.candidate).guidance_scale
-        guided = self.request.conditioning(variant.candidate).guided(scale)
+        scale = self.candidates.request.sampling_of(variant.candidate).guidance_scale
+        guided = self.candidates.conditioning(variant.candidate).guided(scale)
         return 2 * most if guided else most
 
     def _sizes(
         self, variant: Variant, placement: Placement, count: int, latents: tuple[int, int]
     ) -> dict[str, Sizes]:
         if variant.role is Role.DECODER:
-            return {LATENTS: (count, self.request.latents(variant.candidate).channels, *latents)}
+            return {LATENTS: (count, self.candidates.latents(variant.candidate).channels, *latents)}
         if variant.role.encodes_text:
             sizes = (count, self.text_length(variant.candidate))
-            masked = self.request.encoder_outputs(variant).masked
+            masked = self.candidates.encoder_outputs(variant).masked
             return dict.fromkeys((IDS, ATTENTION_MASK) if masked else (IDS,), sizes)
-        conditioning = self.request.conditioning(variant.candidate)
+        conditioning = self.candidates.conditioning(variant.candidate)
         tokens = self._states_length(variant, conditioning)
-        checkpoint = self.request.checkpoint(variant.role, variant.candidate)
+        checkpoint = self.candidates.checkpoint(variant.role, variant.candidate)
         return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
 
     def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:
         """Tokens of all that a denoiser attends to."""
         lengths = {
             self._tokens_heard(parts, conditioning)
-            for parts in self.request.located.catalog.mixable()
+            for parts in self.candidates.catalog.mixable()
             if parts.denoiser == denoiser.candidate
         }
         if len(lengths) != 1:

@@ -1,6 +1,6 @@
-"""Which layers a compiler does not take in a precision, found by trying.
+"""Which layers a compiler does not support in a precision, found by trying.
 
-TensorRT-RTX refuses some graphs for the sake of a single quantized layer, and does not say which.
+TensorRT-RTX rejects some graphs because of a single quantized layer, and does not say which one.
 """
 
 from __future__ import annotations

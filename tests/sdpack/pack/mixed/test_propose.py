@@ -21,8 +21,14 @@ def tried(
     monkeypatch.setattr(Proposals, "_widest", lambda _: [("widest", LEAST)])
     monkeypatch.setattr(Proposals, "_proposed", proposed)
     request = SimpleNamespace(is_large=is_large, precisions=precisions)
-    footprints: Any = SimpleNamespace(builder=SimpleNamespace(request=request))
-    assert list(Proposals(footprints, [], budget).mixes()) == []
+    toolchain: Any = SimpleNamespace(
+        context=SimpleNamespace(request=request),
+        candidates=SimpleNamespace(request=request),
+        calibration=None,
+        variants=None,
+    )
+    footprints: Any = None
+    assert list(Proposals(toolchain, footprints, [], budget).mixes()) == []
     return seen
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,9 +23,6 @@ from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants.shapes import Piece
 
 from tests.sdpack.graphs import convolution, linear, saved
-
-if TYPE_CHECKING:
-    from sdpack.pack.variants.variant_builder import VariantBuilder
 
 RNG = np.random.default_rng(0)
 
@@ -64,13 +61,13 @@ def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
 ) -> None:
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
     path = saved(linear(weight), tmp_path)
-    builder = SimpleNamespace(
-        profile=SimpleNamespace(runtime=runtime),
-        pieces=lambda *_: [Piece("model.onnx", {}, {"x": (8, 64)})],
-        made=lambda _: SimpleNamespace(artifact=SimpleNamespace(path=lambda _: path)),
-    )
+    context: Any = SimpleNamespace(runtime=runtime)
+    pieces: Any = SimpleNamespace(of=lambda *_: [Piece("model.onnx", {}, {"x": (8, 64)})])
+    artifact = SimpleNamespace(path=lambda _: path)
+    variants: Any = SimpleNamespace(built=lambda _: SimpleNamespace(artifact=artifact))
+    tokenizers: Any = None
     variant = Variant(Role.TEXT_ENCODER, "e", Precision.FP16)
-    found = Footprints(cast("VariantBuilder", builder)).of(variant, Placement())
+    found = Footprints(context, variants, pieces, tokenizers).of(variant, Placement())
     live = 4 * 8 * (64 + 32)
     assert found == (
         Footprint(weight.nbytes, live)
@@ -80,13 +77,12 @@ def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
 
 
 class Refusing:
-    """A builder whose compiler refuses everything, and counts how often it is asked."""
+    """Pieces whose compiler rejects everything, and counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self.profile = find_profile("4gb-gpu")
 
-    def pieces(self, *_: object) -> list[Piece]:
+    def of(self, *_: object) -> list[Piece]:
         return [Piece("model.onnx", {}, {})]
 
     def plan(self, *_: object) -> None:
@@ -95,9 +91,11 @@ class Refusing:
 
 
 def test_a_refusal_is_asked_for_once() -> None:
-    builder = Refusing()
-    footprints = Footprints(cast("VariantBuilder", builder))
+    pieces = Refusing()
+    context: Any = SimpleNamespace(runtime=find_profile("4gb-gpu").runtime)
+    unused: Any = None
+    footprints = Footprints(context, unused, cast(Any, pieces), unused)
     for _ in range(3):
         with pytest.raises(UnsupportedGraphError, match="not so"):
             footprints.of(Variant(Role.DENOISER, "d", Precision.W4), Placement())
-    assert builder.asked == 1
+    assert pieces.asked == 1

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -35,7 +34,7 @@ class MixEvaluator:
         self.table = table
         self.fitted = field
         self.rules = Rules(first=16, fewest=16, most=table.shape[1], prefer=prefer)
-        self.runner = SimpleNamespace(task=SimpleNamespace(is_large=False))
+        self.is_large = False
         self.drawn: dict[Mix, int] = {}
         self.seconds = {number: 1.0 + number for number in range(len(field))}
         self.told: list[str] = []

@@ -9,7 +9,7 @@ import pytest
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
 from sdpack.pack.single_graph import output_check as module
-from sdpack.pack.single_graph.output_check import Written, check_wanted
+from sdpack.pack.single_graph.output_check import WrittenGraph, check_finite
 from sdpack.quantization.half import to_half
 from sdpack.rewrite.onnx_file import read
 
@@ -22,8 +22,8 @@ X = RNG.standard_normal((8, 64)).astype(np.float32)
 
 def written(
     made: Path, source: Path, runtime: str = "tensorrt-rtx", words: str = "fp16"
-) -> Written:
-    return Written(made, source, words, Precision(words), Runtime(runtime))
+) -> WrittenGraph:
+    return WrittenGraph(made, source, words, Precision(words), Runtime(runtime))
 
 
 def mistyped(folder: Path) -> Path:
@@ -96,7 +96,7 @@ def test_broken_outputs_of_the_source_are_named_and_counted() -> None:
     with pytest.raises(
         QuantizationError, match=r"the output y .* \(2 NaN and 1 infinite number of 4"
     ):
-        check_wanted(Path("unet.onnx"), wanted)
+        check_finite(Path("unet.onnx"), wanted)
 
 
 def for_a_gpu_alone(weight: np.ndarray, folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +20,8 @@ from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants import rounded_weight_cache as module
 from sdpack.pack.variants.rounded_weight_cache import RoundedWeightCache, chunked
 from sdpack.quantization.observe import observe
-from sdpack.quantization.schemes import UNIFORM
-from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.quantization.quantizable_graph import Fp32Graph
+from sdpack.quantization.schemes import ABILITIES, UNIFORM
 from sdpack.store.artifacts import Store
 
 from tests.sdpack.graphs import chain, linear, saved
@@ -29,99 +31,111 @@ W4, W8 = UNIFORM[Precision.W4], UNIFORM[Precision.W8]
 PART = Variant(Role.DECODER, "d", Precision.W4)
 
 
-def banks_of(tmp_path: Path, model: ir.Model) -> tuple[RoundedWeightCache, list[str]]:
-    """RoundedWeightCache of a part, for an order of fp16, int8, w8 and w4; and what they say."""
+@dataclass
+class Making:
+    """A cache for a request of fp16, int8, w8 and w4, and what its progress said."""
+
+    cache: RoundedWeightCache
+    store: Store
+    lines: list[str] = field(default_factory=list)
+    hear: Callable[[str], None] = lambda _: None
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+        self.hear(line)
+
+
+def making(tmp_path: Path, model: ir.Model) -> Making:
     path = saved(model, tmp_path / "graph")
     (tmp_path / "seen").mkdir()
     x = {"x": RNG.standard_normal((256, 64)).astype(np.float32)}
-    seen = observe(path, [x], tmp_path / "seen", threads=1)
-    said: list[str] = []
-    precisions = (Precision.FP16, Precision.INT8, Precision.W8, Precision.W4)
-    graph = SimpleNamespace(content="graph", path={MODEL_FILE: path}.__getitem__)
-    sources: Any = SimpleNamespace(
-        graph=lambda _: graph,
-        profile=SimpleNamespace(runtime=Runtime.TENSORRT_RTX),
-        request=SimpleNamespace(precisions=precisions),
-        store=Store(tmp_path / "store"),
-        say=said.append,
-        make_room=lambda _: None,
+    observed = observe(path, [x], tmp_path / "seen", threads=1)
+    graph = SimpleNamespace(graph=Fp32Graph(path, "graph", "decoder d", path))
+    calibration: Any = SimpleNamespace(
+        of=lambda _: graph, content=lambda _: "seen", observed=lambda _: observed
     )
-    calibration: Any = SimpleNamespace(content=lambda _: "seen", observed=lambda _: seen)
-    return RoundedWeightCache(sources, calibration), said
+    runtime, store = Runtime.TENSORRT_RTX, Store(tmp_path / "store")
+    precisions = (Precision.FP16, Precision.INT8, Precision.W8, Precision.W4)
+    context: Any = SimpleNamespace(
+        request=SimpleNamespace(precisions=precisions),
+        runtime=runtime,
+        abilities=ABILITIES[runtime],
+        store=store,
+        say=lambda line: made.say(line),
+    )
+    made = Making(RoundedWeightCache(context, calibration), store)
+    return made
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[RoundedWeightCache, list[str]]:
-    """Those of a part of one layer."""
-    return banks_of(tmp_path, linear(RNG.standard_normal((64, 96)).astype(np.float32)))
+def made(tmp_path: Path) -> Making:
+    """Of a part of one layer."""
+    return making(tmp_path, linear(RNG.standard_normal((64, 96)).astype(np.float32)))
 
 
-def test_all_an_order_asks_for_is_rounded_in_one_pass(
-    made: tuple[RoundedWeightCache, list[str]],
-) -> None:
-    weight_cache, said = made
-    narrow, wide = weight_cache.of(PART, W4), weight_cache.of(PART, W8)
-    assert said == [f"rounding decoder d to {W4} and {W8}: 0 %"]
-    assert weight_cache.of(PART, UNIFORM[Precision.INT8]) == wide
+def test_all_a_request_needs_is_rounded_in_one_pass(made: Making) -> None:
+    narrow, wide = made.cache.of(PART, W4), made.cache.of(PART, W8)
+    assert made.lines == [f"rounding decoder d to {W4} and {W8}: 0 %"]
+    assert made.cache.of(PART, UNIFORM[Precision.INT8]) == wide
     assert narrow.errors["linear"] > 10 * wide.errors["linear"] > 0
 
 
-def test_what_another_process_has_made_meanwhile_is_taken(
-    made: tuple[RoundedWeightCache, list[str]], monkeypatch: pytest.MonkeyPatch
+def test_weights_that_another_process_has_rounded_meanwhile_are_taken(
+    made: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weight_cache, said = made
-    (chunk,) = weight_cache._chunks(PART)
-    wide = weight_cache._make(PART, chunk, W8, (), {}).content
-    monkeypatch.setattr(
-        RoundedWeightCache, "_find", lambda *_: None
-    )  # as it was when the pass began
-    assert weight_cache.of(PART, W4).errors["linear"] > 0
-    assert said == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
-    assert weight_cache._make(PART, chunk, W8, (), {}).content == wide
+    (chunk,) = made.cache._chunks(PART)
+    other = made.cache._rounded(PART, chunk, W8)
+    made.lines.clear()
+    find, looked = Store.find, []
+
+    def find_none_at_first(store: Store, kind: str, inputs: Any) -> Any:
+        """As long as the other process has not finished; then comes the lock."""
+        looked.append(kind)
+        return None if len(looked) <= 2 else find(store, kind, inputs)
+
+    monkeypatch.setattr(Store, "find", find_none_at_first)
+    assert made.cache.of(PART, W4).errors == made.cache.of(PART, W4).errors
+    assert made.lines == []
+    assert made.cache.of(PART, W8).folders == (other.folder,)
 
 
-def test_a_pass_that_is_stopped_leaves_no_half_of_a_shelf(
-    made: tuple[RoundedWeightCache, list[str]],
-) -> None:
-    weight_cache, said = made
-
+def test_an_interrupted_pass_leaves_nothing_unfinished(made: Making) -> None:
     def stop(_: str) -> None:
         raise KeyboardInterrupt
 
-    weight_cache.sources.say = stop
+    made.hear = stop
     with pytest.raises(KeyboardInterrupt):
-        weight_cache.of(PART, W4)
-    assert list(weight_cache.sources.store.artifacts()) == []
-    weight_cache.sources.say = said.append
-    assert weight_cache.of(PART, W4).is_filled
-    assert weight_cache.of(PART, W8).is_filled
+        made.cache.of(PART, W4)
+    assert list(made.store.artifacts()) == []
+    made.hear = lambda _: None
+    assert made.cache.of(PART, W4).is_filled
+    assert made.cache.of(PART, W8).is_filled
 
 
-def test_a_pass_that_is_stopped_goes_on_where_it_was(
+def test_an_interrupted_pass_resumes_at_its_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = [RNG.standard_normal(shape).astype(np.float32) for shape in ((64, 96), (96, 32))]
-    monkeypatch.setattr(module, "SHELF", 64 * 96)
-    weight_cache, said = banks_of(tmp_path, chain(weights))
+    monkeypatch.setattr(module, "CHUNK_NUMBERS", 64 * 96)
+    made = making(tmp_path, chain(weights))
 
-    def stop_at_half(words: str) -> None:
-        said.append(words)
-        if words.endswith("50 %"):
+    def stop_at_half(line: str) -> None:
+        if line.endswith("50 %"):
             raise KeyboardInterrupt
 
-    weight_cache.sources.say = stop_at_half
+    made.hear = stop_at_half
     with pytest.raises(KeyboardInterrupt):
-        weight_cache.of(PART, W4)
+        made.cache.of(PART, W4)
     first = f"rounding decoder d to {W4} and {W8}: "
-    assert said == [first + "0 %", first + "50 %"]
-    weight_cache.sources.say = said.append
-    narrow = weight_cache.of(PART, W4)
-    assert said == [first + "0 %", first + "50 %", first + "50 %"]
+    assert made.lines == [first + "0 %", first + "50 %"]
+    made.hear = lambda _: None
+    narrow = made.cache.of(PART, W4)
+    assert made.lines == [first + "0 %", first + "50 %", first + "50 %"]
     assert len(narrow.folders) == 2
-    assert weight_cache._read is None
-    monkeypatch.setattr(module, "read", lambda _: pytest.fail("all of it is kept"))
-    assert weight_cache.of(PART, W4) == narrow
-    assert len(weight_cache.of(PART, W8).folders) == 2
+    assert made.cache._layers is None
+    monkeypatch.setattr(Fp32Graph, "layers", lambda _: pytest.fail("all of it is kept"))
+    assert made.cache.of(PART, W4) == narrow
+    assert len(made.cache.of(PART, W8).folders) == 2
     assert list(narrow.errors) == ["linear0", "linear1"]
     for number, weight in enumerate(weights):
         off = narrow.rounded(f"linear{number}").values - weight.T
@@ -129,24 +143,24 @@ def test_a_pass_that_is_stopped_goes_on_where_it_was(
 
 
 def test_a_scheme_that_is_kept_is_not_rounded_again_with_another(
-    made: tuple[RoundedWeightCache, list[str]],
+    made: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a process leaves them that is killed between the two."""
-    weight_cache, said = made
-    (chunk,) = weight_cache._chunks(PART)
-    weight_cache._make(PART, chunk, W8, (), {})
-    assert weight_cache.of(PART, W4).is_filled
-    assert said == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
+    """A process that is killed between two schemes leaves one of them."""
+    monkeypatch.setattr(RoundedWeightCache, "_uniform_schemes", lambda *_: set())
+    made.cache.of(PART, W8)
+    monkeypatch.undo()
+    assert made.cache.of(PART, W4).is_filled
+    assert made.lines == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
 
 
-def test_a_graph_without_layers_has_an_empty_bank(tmp_path: Path) -> None:
-    weight_cache, said = banks_of(tmp_path, linear(np.ones((64, 1), np.float32)))
-    assert weight_cache.of(PART, W4).errors == {}
-    assert said == []
+def test_a_graph_without_layers_has_no_rounded_weights(tmp_path: Path) -> None:
+    made = making(tmp_path, linear(np.ones((64, 1), np.float32)))
+    assert made.cache.of(PART, W4).errors == {}
+    assert made.lines == []
 
 
 @given(st.lists(st.integers(1, 100)), st.integers(1, 200))
-def test_shelves_hold_every_layer_in_order_and_are_full(sizes: list[int], most: int) -> None:
+def test_chunks_hold_every_layer_in_order_and_are_full(sizes: list[int], most: int) -> None:
     found: Any = [SimpleNamespace(name=str(n), size=size) for n, size in enumerate(sizes)]
     runs = chunked(found, most)
     assert [name for run in runs for name in run] == [layer.name for layer in found]

@@ -11,6 +11,7 @@ from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.shapes import InputShapes
@@ -22,7 +23,7 @@ ENCODER = Variant(Role.TEXT_ENCODER, "m", Precision.FP16, "s")
 
 def shapes(profile: str = "4gb-gpu", **asked: Any) -> InputShapes:
     request = BuildRequest(find_profile(profile), default_catalog(), Path("x"), **asked)
-    return InputShapes(request, lambda _: 16)
+    return InputShapes(Candidates(request), lambda _: 16)
 
 
 def test_an_engine_takes_smaller_batches_and_sizes_too() -> None:
@@ -100,7 +101,7 @@ def test_a_text_encoder_reads_whole_prompts() -> None:
 
 
 def test_encoders_of_different_lengths_are_refused() -> None:
-    request = shapes().request
-    mixed = InputShapes(request, lambda name: {"s": 16, "m": 77, "l": 16}[name])
+    candidates = shapes().candidates
+    mixed = InputShapes(candidates, lambda name: {"s": 16, "m": 77, "l": 16}[name])
     with pytest.raises(CatalogError, match=r"denoiser s: .*\[16, 77\]"):
         mixed.ranges(DENOISER, Placement())

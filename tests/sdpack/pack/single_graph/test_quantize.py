@@ -14,9 +14,11 @@ from sdpack.cli.main import main
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError, GraphError, InfeasibleError, InputError, QuantizationError
-from sdpack.pack.single_graph import output_check, single
+from sdpack.pack.single_graph import output_check
+from sdpack.pack.single_graph import quantize as module
+from sdpack.pack.single_graph.quantize import quantize
 from sdpack.pack.single_graph.recipe import parse_recipe
-from sdpack.pack.single_graph.single import QuantizeRequest, QuantizeResult, default_out, quantize
+from sdpack.pack.single_graph.request import QuantizeRequest, QuantizeResult, default_out
 from sdpack.quantization.schemes import parse_scheme
 from sdpack.rewrite.onnx_file import read, write
 from sdpack.store.artifacts import Store
@@ -465,7 +467,7 @@ def test_what_cannot_be_loaded_is_not_written(graph: Path, monkeypatch: pytest.M
         model.graph.outputs[0].dtype = ir.DataType.FLOAT16
         write(model, path)
 
-    monkeypatch.setattr(single, "write", spoiled)
+    monkeypatch.setattr(module, "write", spoiled)
     task = asked(graph, "w8")
     with pytest.raises(QuantizationError, match="as w8 makes a graph that ONNX Runtime rejects"):
         done(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +19,9 @@ from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.selection.screening import ScreeningResult
 from sdpack.pack.selection.selection import SelectionResult
-from sdpack.pack.study import (
-    _DENOISER_FIRST,
-    _ENCODER_FIRST,
-    Budget,
-    Study,
-    _check_writable,
-    _spread,
-)
+from sdpack.pack.study.budget import Budget
+from sdpack.pack.study.comparison_rules import DENOISERS_FIRST, ENCODERS_FIRST, ComparisonRules
+from sdpack.pack.study.study import _check_writable, _spread
 
 PARAMETERS = {"small": 10, "large": 40, "vae": 5}
 WIDTH = {Precision.FP16: 2, Precision.W8: 1}
@@ -62,20 +57,18 @@ def budget(
         means = np.array(common)
         # Means over other prompts, as a race leaves them: nothing may be picked by these.
         screened = ScreeningResult([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
-    evaluator = SimpleNamespace(fitted=[fitted(each) for each in mixes], rules=Rules())
-    return Budget(2**20, cast(Any, evaluator), SelectionResult(outcome, screened, 0))
+    every = tuple(fitted(each) for each in mixes)
+    return Budget(2**20, SelectionResult(every, outcome, screened, 0, Rules()))
 
 
-def study() -> Study:
-    def checkpoint(role: Role, candidate: str) -> SimpleNamespace:
-        return SimpleNamespace(parameters=PARAMETERS[candidate])
-
+def comparisons() -> ComparisonRules:
     def is_in(of: Mix, precision: Precision) -> bool:
         return all(variant.precision is precision for variant in of.variants)
 
-    made = Study(cast(Any, SimpleNamespace(checkpoint=checkpoint, is_in=is_in)), [])
-    made.footprints = cast(Any, SimpleNamespace(of=weight))
-    return made
+    candidates: Any = SimpleNamespace(parameters=lambda _, candidate: PARAMETERS[candidate])
+    variants: Any = SimpleNamespace(is_in=is_in)
+    footprints: Any = SimpleNamespace(of=weight)
+    return ComparisonRules(candidates, variants, footprints)
 
 
 BIG_ENCODER = mix("large", "small", Precision.W8)
@@ -99,10 +92,10 @@ def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
     raced.append(standing(3, Fate.WON, 0.0, 0.0))
     raced[0] = standing(0, Fate.WORSE, -0.3, -0.2)
     found = budget(FIELD, raced)
-    first = study()._first(found, _ENCODER_FIRST)
+    first = comparisons().largest(ENCODERS_FIRST, found)
     assert first is not None
     assert first.mix == BIG_ENCODER_WIDE
-    other = study()._first(found, _DENOISER_FIRST)
+    other = comparisons().largest(DENOISERS_FIRST, found)
     assert other is not None
     assert other.mix == BIG_DENOISER
 
@@ -115,18 +108,19 @@ def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
         standing(3, Fate.WON, 0.0, 0.0),
     ]
     found = budget(FIELD, raced)
-    narrow, wide = study()._all_in(Precision.W8, found), study()._all_in(Precision.FP16, found)
+    rules = comparisons()
+    narrow, wide = rules.all_in(Precision.W8, found), rules.all_in(Precision.FP16, found)
     assert narrow is not None
     assert narrow.mix == BIG_DENOISER
     assert wide is not None
     assert wide.mix == SMALL
-    assert study()._all_in(Precision.INT8, found) is None
+    assert rules.all_in(Precision.INT8, found) is None
 
 
 def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
     raced = [standing(n, Fate.OPEN, 0.0, 0.1) for n in range(3)]
     found = budget(FIELD, [*raced, standing(3, Fate.WON, 0.0, 0.0)])
-    chosen = study()._like_stable_diffusion(found)
+    chosen = comparisons().like_stable_diffusion(found)
     assert chosen is not None
     assert chosen.mix == BIG_DENOISER  # 18 / 73 / 9 %
 

@@ -1,0 +1,1 @@
+"""From the winner of a race to the bundle."""

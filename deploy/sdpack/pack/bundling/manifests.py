@@ -1,0 +1,126 @@
+"""The manifest of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sdpack.documents.catalog import TextEncoder
+from sdpack.documents.evidence import Evidence
+from sdpack.documents.manifest import (
+    Foresight,
+    LatentSpace,
+    Manifest,
+    MemoryFigures,
+    Origin,
+    Part,
+    PlacementFigures,
+    SamplingDefaults,
+    Tiles,
+)
+from sdpack.pack.bundling.winner import Winner
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.recording.roster import TOOLS
+from sdpack.pack.variants.graph_files import SLICED_FILE, fused_attention_graph, split_of
+from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.version import versions
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """Writes a winner's manifest.
+
+    Attributes:
+        foresight: where the predicted memory comes from.
+    """
+
+    winner: Winner
+    foresight: Foresight
+
+    def of(self, evidence: Evidence) -> Manifest:
+        """The manifest.
+
+        Args:
+            evidence: why the winner was chosen.
+        """
+        toolchain, mix = self.winner.toolchain, self.winner.mix
+        request, candidates = toolchain.context.request, toolchain.candidates
+        return Manifest(
+            name=request.out.resolve().name,
+            catalog=candidates.catalog.name,
+            profile=request.profile,
+            parts={variant.role: self._part(variant) for variant in mix.variants},
+            placement=PlacementFigures.of(self.winner.fitted.placement),
+            sampling=self._sampling(),
+            latents=LatentSpace(**asdict(candidates.latents(mix.decoder.candidate))),
+            conditioning=candidates.conditioning(self.winner.denoiser),
+            memory=self._memory(),
+            evidence=evidence,
+            tools=versions(TOOLS),
+        )
+
+    def _sampling(self) -> SamplingDefaults:
+        request, sampling = self.winner.toolchain.context.request, self.winner.sampling
+        return SamplingDefaults(
+            steps=sampling.steps,
+            other_steps=self.winner.other_steps,
+            guidance_scale=sampling.guidance_scale,
+            guidance_rescale=sampling.guidance_rescale,
+            negative_prompt=sampling.negative_prompt,
+            height=request.height,
+            width=request.width,
+            sizes=request.sizes,
+            batch=request.batch,
+        )
+
+    def _part(self, variant: Variant) -> Part:
+        toolchain, portable = self.winner.toolchain, self.winner.portable(variant.role)
+        candidate = toolchain.candidates.catalog.candidates(variant.role)[variant.candidate]
+        built = toolchain.variants.built(variant)
+        fused = fused_attention_graph(built.artifact).name
+        return Part(
+            candidate=variant.candidate,
+            precision=variant.precision,
+            tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
+            layers=toolchain.variants.layer_counts(variant),
+            islands=tuple(sorted(built.fp32_nodes)),
+            refused=tuple(sorted(built.refused)),
+            source=str(candidate.source),
+            licence=candidate.licence,
+            bridge=self._bridge(variant),
+            parameters=toolchain.candidates.parameters(variant.role, variant.candidate),
+            graph=f"{portable}/{MODEL_FILE}",
+            attending=None if fused == MODEL_FILE else f"{portable}/{fused}",
+            **self._loaded(variant),
+        )
+
+    def _loaded(self, variant: Variant) -> dict[str, Any]:
+        """The fields of a part that say which graphs and plans are loaded."""
+        engines = [self.winner.engine(variant, piece) for piece in self.winner.pieces(variant)]
+        if len(engines) == 1:
+            (whole,) = engines
+            sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
+            return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
+        head, tail = engines
+        split = split_of(self.winner.toolchain.variants.built(variant).artifact)
+        assert split is not None
+        return {"tiles": Tiles(head=head, tail=tail, **asdict(split))}
+
+    def _bridge(self, variant: Variant) -> Origin | None:
+        bridge = self.winner.toolchain.candidates.bridge(variant)
+        if bridge is None:
+            return None
+        return Origin(source=str(bridge.source), licence=bridge.licence)
+
+    def _memory(self) -> MemoryFigures:
+        peak = self.winner.fitted.peak
+        return MemoryFigures(
+            budget_bytes=self.winner.toolchain.context.request.budget,
+            predicted_bytes=peak.bytes,
+            predicted_from=self.foresight,
+            weights=dict(peak.weights),
+            activation_bytes=peak.activation_bytes,
+            activation_role=peak.role,
+            fixed_bytes=peak.fixed_bytes,
+        )

@@ -1,0 +1,79 @@
+"""The mix that a bundle is made of, and where its files go."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sdpack.documents.catalog import Sampling
+from sdpack.documents.layout import ONNX, plan_name, portable_name
+from sdpack.documents.manifest import Engine, InputSizes
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Runtime
+from sdpack.errors import SchedulerError
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.shapes import Piece
+
+OTHER_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The winner of a race."""
+
+    toolchain: Toolchain
+    fitted: Fitted
+
+    @property
+    def mix(self) -> Mix:
+        """Its parts."""
+        return self.fitted.mix
+
+    @property
+    def denoiser(self) -> str:
+        """The name of its denoiser."""
+        return self.mix.denoiser.candidate
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its denoiser is run."""
+        return self.toolchain.context.request.sampling_of(self.denoiser)
+
+    def portable(self, role: Role) -> str:
+        """The folder of a role's portable graph in the bundle."""
+        denoiser = self.toolchain.candidates.checkpoint(Role.DENOISER, self.denoiser)
+        return f"{ONNX}/{portable_name(role, denoiser.class_name)}"
+
+    def pieces(self, variant: Variant) -> tuple[Piece, ...]:
+        """The graphs a part is loaded as."""
+        return self.toolchain.pieces.of(variant, self.fitted.placement)
+
+    def engine(self, variant: Variant, piece: Piece) -> Engine:
+        """What the manifest says of such a graph."""
+        graph = f"{self.portable(variant.role)}/{piece.file}"
+        planned = self.toolchain.context.runtime is Runtime.TENSORRT_RTX
+        return Engine(
+            graph=graph,
+            plan=plan_name(variant.role, graph) if planned else None,
+            inputs={name: InputSizes(**asdict(sizes)) for name, sizes in piece.ranges.items()},
+        )
+
+    def scheduler(self) -> Path:
+        """The folder of its scheduler's config."""
+        return self.toolchain.candidates.folder(self.sampling.scheduler)
+
+    @cached_property
+    def other_steps(self) -> tuple[int, ...]:
+        """Numbers of steps that its scheduler supports, beside the number that is measured."""
+        own = self.sampling.steps
+        return tuple(n for n in OTHER_STEPS if n != own and self._is_supported(n))
+
+    def _is_supported(self, steps: int) -> bool:
+        try:
+            self.toolchain.samplers.of(self.denoiser, steps=steps)
+        except SchedulerError:
+            return False
+        return True

@@ -1,0 +1,160 @@
+"""The candidates of a request as they lie on this machine, and what their configs say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdpack.documents.catalog import Bridge, Catalog, Denoiser, Source, TextEncoder
+from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
+from sdpack.documents.profile import Size
+from sdpack.domain.placement import Placement, Role
+from sdpack.errors import CatalogError
+from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.families import conditioning_of, family_of
+from sdpack.export.latents import latents_of
+from sdpack.export.source import local_folder
+from sdpack.pack.planning.mix import Variant, placements
+from sdpack.pack.request import BuildRequest
+from sdpack.runtime.pipeline import Latents
+
+
+@dataclass
+class Candidates:
+    """Finds the files of a request's candidates, fetched once, and reads their configs."""
+
+    request: BuildRequest
+    _folders: dict[Source, Path] = field(default_factory=dict, init=False)
+    _checkpoints: dict[tuple[str, str], Checkpoint] = field(default_factory=dict, init=False)
+
+    @property
+    def catalog(self) -> Catalog:
+        """That of the request."""
+        return self.request.located.catalog
+
+    def folder(self, source: Source) -> Path:
+        """The folder of a source's files on this machine, fetched if they have to be.
+
+        Raises:
+            SourceError: they are not available.
+        """
+        if source not in self._folders:
+            self._folders[source] = local_folder(source, self.request.located.folder)
+        return self._folders[source]
+
+    def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
+        """A candidate's checkpoint, with its low-rank weights merged; read once."""
+        key = (role.group, candidate)
+        if key not in self._checkpoints:
+            self._checkpoints[key] = self._checkpoint(role, candidate)
+        return self._checkpoints[key]
+
+    def _checkpoint(self, role: Role, candidate: str) -> Checkpoint:
+        entry = self.catalog.candidates(role)[candidate]
+        loras = entry.loras if isinstance(entry, TextEncoder | Denoiser) else ()
+        merged = tuple((self.folder(lora.source), lora.scale) for lora in loras)
+        return Checkpoint(self.folder(entry.source), merged)
+
+    def parameters(self, role: Role, candidate: str) -> int:
+        """How many parameters a candidate has."""
+        return self.checkpoint(role, candidate).parameters
+
+    def bridge(self, variant: Variant) -> Bridge | None:
+        """The bridge from a text encoder to its partner; None where none is needed.
+
+        Raises:
+            CatalogError: one is needed, and the catalog has none.
+        """
+        if variant.partner is None:
+            return None
+        for bridge in self.catalog.bridges:
+            leads = bridge.leads_to(variant.partner, variant.role)
+            if leads and bridge.text_encoder == variant.candidate:
+                return bridge
+        raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
+
+    def conditioning(self, denoiser: str) -> Conditioning:
+        """What a denoiser is given besides latents."""
+        checkpoint = self.checkpoint(Role.DENOISER, denoiser)
+        return conditioning_of(checkpoint, self.request.sampling_of(denoiser))
+
+    def encoder_outputs(self, variant: Variant) -> EncoderOutputs:
+        """The outputs of a text encoder that the denoisers it works with need.
+
+        Raises:
+            CatalogError: two of them need different outputs.
+        """
+        denoisers = {
+            parts.denoiser
+            for parts in self.catalog.mixable()
+            if parts.names.get(variant.role) == variant.candidate
+            and variant.partner in (None, parts.denoiser)
+        }
+        families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(denoisers)}
+        outputs = {encoder_outputs(family, variant.role) for family in families}
+        if len(outputs) != 1:
+            raise CatalogError(
+                f"text_encoders.{variant.candidate}: denoisers of the families "
+                f"{', '.join(sorted(families)) or 'of none'} need different outputs from it; list "
+                "it once per family, under another name and with other states"
+            )
+        return outputs.pop()
+
+    def latents(self, decoder: str) -> Latents:
+        """The latent space of a decoder.
+
+        Raises:
+            SourceError: its config is not valid.
+            CatalogError: denoisers of different families run it in different ways.
+        """
+        checkpoint = self.checkpoint(Role.DECODER, decoder)
+        denoisers = {m.denoiser for m in self.catalog.mixable() if m.decoder == decoder}
+        families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(denoisers)}
+        spaces = {latents_of(checkpoint, family) for family in families}
+        if len(spaces) != 1:
+            raise CatalogError(
+                f"decoders.{decoder}: denoisers of the families "
+                f"{', '.join(sorted(families)) or 'of none'} shift its latents differently; list "
+                "it once per family, under another name and with other latents"
+            )
+        return spaces.pop()
+
+    def pixels(self, role: Role, candidate: str) -> int:
+        """Image pixels a side of a latent pixel, of a denoiser or a decoder.
+
+        Raises:
+            SourceError: a decoder's config is not valid.
+            CatalogError: a denoiser's decoders upscale differently.
+        """
+        if role is Role.DECODER:
+            return self.latents(candidate).pixels
+        decoders = {m.decoder for m in self.catalog.mixable() if m.denoiser == candidate}
+        by_pixels = {self.latents(name).pixels: name for name in sorted(decoders)}
+        if len(by_pixels) != 1:
+            words = ", ".join(f"{name} {times} times" for times, name in sorted(by_pixels.items()))
+            raise CatalogError(
+                f"denoisers.{candidate}: its decoders upscale latents differently ({words}), so "
+                "their pictures cannot be compared; give each decoder its own catalog"
+            )
+        return next(iter(by_pixels))
+
+    def latent_sizes(self, role: Role, candidate: str) -> tuple[Size, ...]:
+        """Height and width of the latents for each size, of a denoiser or a decoder."""
+        pixels = self.pixels(role, candidate)
+        return tuple((height // pixels, width // pixels) for height, width in self.request.sizes)
+
+    def latent_rows(self, role: Role, candidate: str) -> Size:
+        """Height and width of a measured image's latents."""
+        return self.latent_sizes(role, candidate)[0]
+
+    @property
+    def placements(self) -> list[Placement]:
+        """Those the profile allows, the fastest first."""
+        decoders = {parts.decoder for parts in self.catalog.mixable()}
+        sides = [
+            side
+            for name in sorted(decoders)
+            for rows in self.latent_sizes(Role.DECODER, name)
+            for side in rows
+        ]
+        return placements(self.request.profile, max(sides))

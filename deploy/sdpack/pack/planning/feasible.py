@@ -1,0 +1,67 @@
+"""The mixes that can be built, and those of them that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sdpack.domain.placement import Placement, Role
+from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, Variant, mixes
+from sdpack.pack.toolchain import Toolchain
+
+
+def buildable(toolchain: Toolchain) -> list[Mix]:
+    """The mixes of a request all of whose variants the target's compiler supports.
+
+    Of variants with the same graph one is listed: a part without matrix products is the same in
+    w4 as in w8, and then counts as w8.
+
+    Raises:
+        UnsupportedGraphError: there are none.
+    """
+    context, builder = toolchain.context, toolchain.variants
+    every = list(mixes(context.catalog, context.request.precisions))
+    variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
+    builder.prepare(variants)
+    failed: list[UnsupportedGraphError] = []
+    seen: set[tuple[Role, str, str | None, str]] = set()
+    distinct: set[Variant] = set()
+    for variant in variants:
+        try:
+            built = builder.built(variant)
+        except UnsupportedGraphError as error:
+            context.say(f"left out: {error}")
+            failed.append(error)
+            continue
+        key = (variant.role, variant.candidate, variant.partner, built.artifact.content)
+        if key not in seen:
+            seen.add(key)
+            distinct.add(variant)
+    buildable_mixes = [mix for mix in every if distinct.issuperset(mix.variants)]
+    if not buildable_mixes:
+        raise failed[0]
+    return buildable_mixes
+
+
+def fitting(
+    placements: Sequence[Placement],
+    footprints: Footprints,
+    possible: Sequence[Mix],
+    budget_bytes: int,
+) -> list[Fitted]:
+    """Every mix of `possible` that fits, in the fastest of `placements` in which it does.
+
+    Raises:
+        InfeasibleError: none fits.
+    """
+    return fit(
+        possible,
+        placements,
+        footprints.of,
+        budget_bytes,
+        footprints.fixed_bytes,
+        footprints.size_bytes,
+        footprints.least_bytes,
+    )

@@ -1,0 +1,1 @@
+"""What a build or a study writes into the ledger about itself."""

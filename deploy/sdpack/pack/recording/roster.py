@@ -1,0 +1,154 @@
+"""The mixes that were drawn, as the ledger keeps them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sdpack.documents.manifest import Origin, PlacementFigures
+from sdpack.documents.record import SCREENED_OUT, Entrant, PartFigures, PeakFigures
+from sdpack.domain.placement import Placement
+from sdpack.errors import UnsupportedGraphError
+from sdpack.evaluate.rules import Standing
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.planning.fit import Fitted, peak_of
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.selection.evaluation_summary import EvaluatedMix, EvaluationSummary
+from sdpack.pack.variants.source_graphs import EXPORTERS
+from sdpack.quantization.quantizable_graph import QUANTIZERS
+from sdpack.version import versions
+
+TOOLS = (*EXPORTERS, *QUANTIZERS, "tensorrt_rtx_cu13", "sdpack")
+
+
+@dataclass(frozen=True)
+class RacedMix:
+    """How the race ended for a mix.
+
+    Attributes:
+        lost_to: the mix it lost to, or was the same as; the winner's is its own.
+    """
+
+    standing: Standing
+    lost_to: Mix
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Lists the mixes that were drawn.
+
+    Attributes:
+        summary: of the mixes that were drawn.
+        fitted: how each mix that fits is run.
+        raced: how the race ended for the mixes that were in it.
+    """
+
+    candidates: Candidates
+    footprints: Footprints
+    summary: EvaluationSummary
+    fitted: Mapping[Mix, Fitted]
+    raced: Mapping[Mix, RacedMix] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> dict[Mix, str]:
+        """The name of each mix; mixed mixes of the same name get a number."""
+        names: dict[Mix, str] = {}
+        for mix in sorted(self.summary.mixes, key=lambda mix: (str(mix), mix)):
+            before = sum(str(other) == str(mix) for other in names)
+            names[mix] = str(mix) if not before else f"{mix} ({before + 1})"
+        return names
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """The fields of a `DrawnRecord`."""
+        request, summary = self.candidates.request, self.summary
+        return {
+            "name": name,
+            "catalog": self.candidates.catalog.name,
+            "profile": request.profile,
+            "height": request.height,
+            "width": request.width,
+            "metric": summary.metric,
+            "measured_on": summary.measured_on,
+            "drawn_with": summary.drawn_with,
+            "prompts": tuple(summary.prompts[: summary.rules.most]),
+            "confidence": summary.rules.confidence,
+            "indifference": summary.rules.indifference,
+            "prefer": summary.rules.prefer.value,
+            "entrants": tuple(self._entrants()),
+            "origins": self._origins(),
+            "tools": versions(TOOLS),
+            "real": summary.real_content,
+            "machine": _machine(),
+            "platform": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        }
+
+    def _entrants(self) -> Iterator[Entrant]:
+        for mix in self.names:
+            try:
+                fitted = self.fitted.get(mix) or self._too_large(mix)
+            except UnsupportedGraphError:  # of the whole graph, which no placement needed so far
+                continue
+            yield self._entrant(fitted, self.summary.mixes[mix])
+
+    def _too_large(self, mix: Mix) -> Fitted:
+        placement = self.candidates.placements[0]
+        peak = peak_of(mix, placement, self.footprints.of, self.footprints.fixed_bytes)
+        return Fitted(mix, placement, peak, self.footprints.size_bytes(mix) or peak.bytes, 0)
+
+    def _entrant(self, fitted: Fitted, evaluated: EvaluatedMix) -> Entrant:
+        mix, peak, raced = fitted.mix, fitted.peak, self.raced.get(fitted.mix)
+        fate = None if raced is None else raced.standing.fate.value
+        if raced is None and self.raced and mix in self.fitted:
+            fate = SCREENED_OUT
+        lost_to = None if raced is None or raced.lost_to == mix else self.names[raced.lost_to]
+        return Entrant(
+            mix=self.names[mix],
+            parts={v.role: self._part(v, fitted.placement, evaluated) for v in mix.variants},
+            recipe=evaluated.recipe,
+            judge=evaluated.judge,
+            placement=PlacementFigures.of(fitted.placement),
+            peak=PeakFigures(
+                weights=dict(peak.weights),
+                activation_bytes=peak.activation_bytes,
+                activation_role=peak.role,
+                fixed_bytes=peak.fixed_bytes,
+            ),
+            fits=mix in self.fitted,
+            size_bytes=fitted.size_bytes,
+            prompts=evaluated.prompts,
+            timed=evaluated.timed,
+            distance_prompts=evaluated.distance_prompts,
+            fate=fate,
+            lost_to=lost_to,
+        )
+
+    def _part(self, variant: Variant, placement: Placement, evaluated: EvaluatedMix) -> PartFigures:
+        return PartFigures(
+            candidate=variant.candidate,
+            precision=variant.label,
+            parameters=self.candidates.parameters(variant.role, variant.candidate),
+            weight_bytes=self.footprints.of(variant, placement).weight_bytes,
+            content=evaluated.contents[variant.role],
+        )
+
+    def _origins(self) -> dict[str, Origin]:
+        """Where the candidates come from, by role and name."""
+        origins: dict[str, Origin] = {}
+        for variant in dict.fromkeys(
+            variant for mix in self.summary.mixes for variant in mix.variants
+        ):
+            candidate = self.candidates.catalog.candidates(variant.role)[variant.candidate]
+            name = f"{variant.role.words} {variant.candidate}"
+            origins[name] = Origin(source=str(candidate.source), licence=candidate.licence)
+        return dict(sorted(origins.items()))
+
+
+def _machine() -> str:
+    here = f"{platform.machine()} {platform.system()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{here}, Python {platform.python_version()}"

@@ -1,0 +1,118 @@
+"""The contact sheet: the same prompts and noise through the mixes that users ask about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdpack.domain.precision import Precision
+from sdpack.errors import BrokenPictureError, EngineError
+from sdpack.evaluate.rules import Fate
+from sdpack.evaluate.runner import PipelineSpec
+from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.mix_evaluator import MixEvaluator, sheet
+from sdpack.pack.selection.selection import SelectionResult
+from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.runtime.pipeline import Pictures
+
+COLUMNS = 8  # images of a mix; fewer of large ones
+UNIFORM = (Precision.FP16, Precision.INT8)
+IN_FP32 = "the same parts in fp32"
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A row of the contact sheet.
+
+    Attributes:
+        mix: None for the winner's parts in fp32.
+        images: uint8 (N, H, W, 3).
+    """
+
+    label: str
+    mix: Mix | None
+    images: Pictures
+
+
+@dataclass(frozen=True)
+class ContactSheet:
+    """The rows of the sheet, and how many images each has."""
+
+    rows: tuple[SheetRow, ...]
+    columns: int
+
+    def image(self) -> Pictures:
+        """The sheet: uint8 (H, W, 3)."""
+        return sheet(np.concatenate([row.images for row in self.rows]), columns=self.columns)
+
+
+@dataclass(frozen=True)
+class SheetDrawing:
+    """Draws the contact sheet of a selection; mixes that draw broken images are left out."""
+
+    evaluator: MixEvaluator
+    variants: VariantBuilder
+    selected: SelectionResult
+
+    def draw(self) -> ContactSheet:
+        """Each mix in one row, the winner first."""
+        rows: dict[Mix, SheetRow] = {}
+        for label, mix in self._mixes().items():
+            images = None if mix in rows else self._images_of(mix)
+            if images is not None:
+                rows[mix] = SheetRow(label, mix, images)
+        in_fp32 = self._in_fp32()
+        last = () if in_fp32 is None else (SheetRow(IN_FP32, None, in_fp32),)
+        return ContactSheet((*rows.values(), *last), len(self._numbers))
+
+    def _mixes(self) -> dict[str, Mix]:
+        """The mixes of the sheet, by the label of their row."""
+        fitted, winner = self.selected.fitted, self.selected.winner.mix
+        mixes = {"the winner": winner}
+        standings = self.selected.outcome.standings
+        rivals = [s for s in standings if s.fate not in (Fate.WON, Fate.BROKEN)]
+        if rivals:
+            nearest = max(rivals, key=lambda s: s.difference)
+            mixes["the runner-up"] = fitted[nearest.arm].mix
+        for precision in UNIFORM:
+            mix = self._uniform(winner, precision)
+            if mix is not None:
+                mixes[f"the same parts in {precision}"] = mix
+        return mixes
+
+    @property
+    def _numbers(self) -> range:
+        """The prompts of the sheet."""
+        return range(min(len(self.evaluator.first_round), self.evaluator.few or COLUMNS))
+
+    def _images_of(self, mix: Mix) -> Pictures | None:
+        """Of a mix; one that was not scored is, where that is cheap."""
+        if mix not in self.evaluator.drawn and self.evaluator.few is None:
+            try:
+                self.evaluator.scores([mix], self.evaluator.first_round)
+            except EngineError as error:
+                self.evaluator.say(f"not on the contact sheet: {error}")
+                return None
+        scored = mix in self.evaluator.drawn
+        numbers = self.evaluator.first_round if scored else list(self._numbers)
+        return self._images(self.evaluator.spec(mix), numbers)
+
+    def _in_fp32(self) -> Pictures | None:
+        """Of the winner's parts in fp32; without a judge they were drawn for the scores."""
+        judged = self.evaluator.judging.is_judged
+        numbers = list(self._numbers) if judged else self.evaluator.first_round
+        return self._images(self.evaluator.reference(self.selected.winner.mix), numbers)
+
+    def _images(self, spec: PipelineSpec, numbers: Sequence[int]) -> Pictures | None:
+        try:
+            return self.evaluator.runner.pictures(spec, numbers, len(self._numbers))
+        except (BrokenPictureError, EngineError) as error:
+            self.evaluator.say(f"not on the contact sheet: {error}")
+            return None
+
+    def _uniform(self, winner: Mix, precision: Precision) -> Mix | None:
+        """The winner's parts in one precision, where they can be built in it."""
+        same_parts = (m for m in self.evaluator.possible if m.candidates == winner.candidates)
+        return next((mix for mix in same_parts if self.variants.is_in(mix, precision)), None)

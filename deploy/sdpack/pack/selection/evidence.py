@@ -1,0 +1,114 @@
+"""Why the winner was chosen, as the manifest has it: every figure is measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sdpack.documents.evidence import (
+    Estimated,
+    Evidence,
+    Screening,
+    SelectionRule,
+    StandingFigures,
+)
+from sdpack.domain.estimate import Estimate
+from sdpack.evaluate.rules import Fate, Standing
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
+from sdpack.pack.selection.selection import SelectionResult
+
+LISTED = 10  # standings whose latency is measured
+
+
+@dataclass(frozen=True)
+class EvidenceMeasuring:
+    """Measures what is not known yet of the winner and the mixes next to it."""
+
+    evaluator: MixEvaluator
+    footprints: Footprints
+    selected: SelectionResult
+
+    def measure(self) -> Evidence:
+        """The evidence for the winner."""
+        outcome, selected = self.selected.outcome, self.selected
+        number = outcome.winner
+        seen = next(s.prompts for s in outcome.standings if s.arm == number)
+        return Evidence(
+            metric=self.evaluator.metric,
+            measured_on=self.evaluator.measured_on,
+            quality=_estimated(self.evaluator.quality(number, seen), seen),
+            kid=self._distance(number, seen),
+            tiled_difference=self.evaluator.tiled_difference(number),
+            mixes=len(selected.fitted),
+            pictures=selected.pictures,
+            rule=self._rule(),
+            screening=self._screening(),
+            standings=tuple(
+                self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
+            ),
+        )
+
+    def _rule(self) -> SelectionRule:
+        rules = self.selected.rules
+        return SelectionRule(
+            prefer=rules.prefer.value,
+            basis=self.selected.outcome.basis.value,
+            confidence=rules.confidence,
+            indifference=rules.indifference,
+            prompts=rules.most,
+        )
+
+    def _distance(self, number: int, seen: int) -> Estimated | None:
+        if seen < FEWEST_FOR_KID or not self.evaluator.has_real_pictures:
+            return None
+        return _estimated(self.evaluator.distance(number, seen), seen)
+
+    def _screening(self) -> Screening | None:
+        screened = self.selected.screened
+        if screened is None:
+            return None
+        left = set(screened.left)
+        left_out = {
+            str(fitted.mix): round(float(screened.foretold[number]), 6)
+            for number, fitted in enumerate(self.selected.fitted)
+            if number not in left
+        }
+        return Screening(error=screened.error, checked=screened.checked, foretold=left_out)
+
+    def _ranked(self) -> list[Standing]:
+        """The winner, then the others by their difference from it on the prompts both drew."""
+        standings = self.selected.outcome.standings
+        return sorted(standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
+
+    def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
+        timed = listed and standing.fate is not Fate.BROKEN
+        fitted = self.selected.fitted[standing.arm]
+        quality = self.evaluator.quality(standing.arm, standing.prompts)
+        return StandingFigures(
+            mix=str(fitted.mix),
+            placement=str(fitted.placement),
+            peak_bytes=fitted.peak.bytes,
+            size_bytes=fitted.size_bytes,
+            weights={v.role: self._weight_bytes(fitted, v) for v in fitted.mix.variants},
+            fate=standing.fate.value,
+            lost_to=str(self.selected.fitted[standing.to].mix),
+            quality=_estimated(quality, standing.prompts),
+            difference=standing.difference,
+            low=_finite(standing.low),
+            high=_finite(standing.high),
+            latency_s=self.evaluator.latency_s(standing.arm) if timed else None,
+        )
+
+    def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:
+        return self.footprints.of(variant, fitted.placement).weight_bytes
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _estimated(estimate: Estimate, pictures: int) -> Estimated:
+    return Estimated(value=estimate.value, low=estimate.low, high=estimate.high, pictures=pictures)

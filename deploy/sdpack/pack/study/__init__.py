@@ -1,0 +1,1 @@
+"""The best mix at each of several budgets."""

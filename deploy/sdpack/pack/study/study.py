@@ -1,0 +1,263 @@
+"""Where the bytes should go: the best mix at each of several budgets, and what was not chosen.
+
+Every budget asks the same candidates, prompts and noise, so each picture is drawn once however many
+budgets it serves. Beside the best mix, at each budget these are measured on all the prompts:
+
+    all PRECISION          every part stored alike
+    encoder first          the largest text encoder that fits with anything, then the largest
+                           denoiser that fits beside it, then the largest decoder; by parameters
+    denoiser first         the other way round
+    like Stable Diffusion  the mix whose weights are shared out most nearly as the parameters of
+                           Stable Diffusion 1.x: 12 % text encoder, 80 % UNet, 8 % VAE
+
+Where such a rule leaves choices open, the mix is taken that promises the best pictures: by its
+difference from the best mix on the prompts both drew, or, of one that was screened out, by what the
+screening put together on the first prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdpack.documents.layout import LEDGER, MANIFEST
+from sdpack.documents.manifest import PlacementFigures
+from sdpack.documents.record import (
+    BEST,
+    STUDY,
+    BudgetFigures,
+    Run,
+    StudyRecord,
+)
+from sdpack.domain.precision import Precision
+from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
+from sdpack.evaluate.rules import BROKEN_SCORE
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.checks import check
+from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.planning.feasible import buildable, fitting
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.planning.mix import Mix
+from sdpack.pack.recording.kept import keep
+from sdpack.pack.recording.roster import Roster
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection
+from sdpack.pack.study.budget import Budget
+from sdpack.pack.study.comparison_rules import ComparisonRules
+from sdpack.pack.toolchain import Toolchain, open_toolchain
+from sdpack.progress import Say
+from sdpack.store.artifacts import explain_io, unfinished_name
+
+FIXED = 3  # budgets at which every text encoder is tried
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A finished study.
+
+    Attributes:
+        pictures: that were drawn for it; none when it is run again.
+        exhaustive: that drawing every mix of the largest budget in full would take.
+    """
+
+    record: StudyRecord
+    pictures: int
+    exhaustive: int
+
+
+def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
+    """Find the best mix at each budget, and keep what was found in the ledger and in a file.
+
+    Args:
+        request: its budget is the largest; `out` is a folder for the rows, as a file LEDGER.
+
+    Raises:
+        InputError: no budget is given, or the folder is a bundle.
+        InfeasibleError: nothing fits even the largest.
+        SdpackError: anything else that failed, in one line.
+    """
+    if not budgets:
+        raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
+    _check_writable(request.out)
+    candidates = Candidates(request)
+    check(candidates)
+    with open_toolchain(candidates, say) as toolchain:
+        return Study(toolchain, sorted(set(budgets))).run()
+
+
+def _check_writable(folder: Path) -> None:
+    if (folder / MANIFEST).exists():
+        raise InputError(f"{folder} is a bundle; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / unfinished_name(LEDGER)).write_text("")
+        (folder / unfinished_name(LEDGER)).unlink()
+    except OSError as cause:
+        raise StoreError(explain_io(cause, folder)) from cause
+
+
+@dataclass
+class Figures:
+    """What was found for one budget, until mixes have names."""
+
+    budget_bytes: int
+    infeasible: str | None = None
+    fitting: int = 0
+    runs: list[tuple[str, Fitted]] = field(default_factory=list)
+    level: list[Mix] = field(default_factory=list)
+    by_encoder: list[tuple[str, Fitted]] = field(default_factory=list)
+    broken: list[tuple[str, Mix]] = field(default_factory=list)
+
+    def document(self, names: Mapping[Mix, str]) -> BudgetFigures:
+        """As the ledger keeps it."""
+
+        def runs(found: Iterable[tuple[str, Fitted]]) -> tuple[Run, ...]:
+            return tuple(
+                Run(
+                    why=why,
+                    mix=names[fitted.mix],
+                    placement=PlacementFigures.of(fitted.placement),
+                    peak_bytes=fitted.peak.bytes,
+                )
+                for why, fitted in found
+            )
+
+        return BudgetFigures(
+            budget_bytes=self.budget_bytes,
+            infeasible=self.infeasible,
+            fitting=self.fitting,
+            runs=runs(self.runs),
+            level=tuple(names[mix] for mix in self.level),
+            by_encoder=runs(self.by_encoder),
+            broken=tuple(f"{why}: {mix}" for why, mix in self.broken),
+        )
+
+
+@dataclass
+class Study:
+    """Studies the budgets of one request."""
+
+    toolchain: Toolchain
+    budgets: Sequence[int]
+    _evaluators: dict[int, MixEvaluator] = field(default_factory=dict, init=False)
+    _drawn: dict[Mix, int] = field(default_factory=dict, init=False)
+    _fitted: dict[Mix, Fitted] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.footprints = Footprints.of_toolchain(self.toolchain)
+        candidates, variants = self.toolchain.candidates, self.toolchain.variants
+        self.comparisons = ComparisonRules(candidates, variants, self.footprints)
+
+    def run(self) -> Studied:
+        """Race the mixes at every budget, and keep what was found."""
+        uniform = buildable(self.toolchain)
+        found: list[Figures] = []
+        raced: dict[int, Budget] = {}
+        for number, budget in enumerate(self.budgets, 1):
+            self.toolchain.context.say(f"budget {number} of {len(self.budgets)}")
+            try:
+                one = self._race(uniform, budget)
+                found.append(self._figures(one))
+                raced[budget] = one
+            except (InfeasibleError, BrokenPictureError) as error:
+                if budget == self.budgets[-1] and not raced:
+                    raise
+                found.append(Figures(budget, str(error)))
+        for place in _spread(len(raced), FIXED):
+            budget = list(raced)[place]
+            figures = next(each for each in found if each.budget_bytes == budget)
+            self._by_encoder(raced[budget], figures)
+        return self._kept(found)
+
+    @property
+    def _last(self) -> MixEvaluator | None:
+        """The evaluator of the budget that raced last."""
+        return self._evaluators[max(self._evaluators)] if self._evaluators else None
+
+    def _race(self, uniform: Sequence[Mix], budget: int) -> Budget:
+        mixed = list(Proposals(self.toolchain, self.footprints, uniform, budget).mixes())
+        possible = [*uniform, *mixed]
+        placements = self.toolchain.candidates.placements
+        fitted = fitting(placements, self.footprints, possible, budget)
+        runner = None if self._last is None else self._last.runner
+        evaluator = MixEvaluator(self.toolchain, possible, fitted, runner)
+        self._evaluators[budget] = evaluator
+        return Budget(budget, Selection(evaluator).run())
+
+    def _kept(self, found: Sequence[Figures]) -> Studied:
+        last, context = self._last, self.toolchain.context
+        assert last is not None
+        summary = last.summary_of(self._drawn)
+        roster = Roster(self.toolchain.candidates, self.footprints, summary, self._fitted)
+        out = context.request.out
+        record = StudyRecord(
+            **roster.fields(out.resolve().name),
+            budgets=tuple(figures.document(roster.names) for figures in found),
+        )
+        kept = keep(context, STUDY, record, {"budgets": list(self.budgets)})
+        try:
+            kept.write(out / unfinished_name(LEDGER))
+            (out / unfinished_name(LEDGER)).replace(out / LEDGER)
+        except OSError as cause:
+            raise StoreError(explain_io(cause, out / LEDGER)) from cause
+        return Studied(record, last.runner.drawn, len(last.fitted) * last.rules.most)
+
+    def _figures(self, budget: Budget) -> Figures:
+        found = Figures(budget.budget_bytes, fitting=len(budget.fitted))
+        by_mix = {fitted.mix: fitted for fitted in budget.fitted}
+        level = sorted((by_mix[mix] for mix in budget.level), key=lambda f: (f.size_bytes, f.mix))
+        next_best = [fitted for fitted in level if fitted is not budget.best]
+        for fitted in (budget.best, *next_best):
+            if self._measured(budget, BEST, fitted, found):
+                found.runs.append((BEST, fitted))
+                break
+        else:
+            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken picture")
+        for why, pick in self.comparisons.rules():
+            picked = pick(budget)
+            if picked is not None and self._measured(budget, why, picked, found):
+                found.runs.append((why, picked))
+        broken = {mix for _, mix in found.broken}
+        found.level = [fitted.mix for fitted in level if fitted.mix not in broken]
+        for mix in found.level:
+            self._note(budget, by_mix[mix])
+        return found
+
+    def _measured(self, budget: Budget, why: str, fitted: Fitted, found: Figures) -> bool:
+        """Whether a mix, measured on all the prompts, draws no broken image."""
+        every = range(budget.selected.rules.most)
+        evaluator = self._evaluators[budget.budget_bytes]
+        if (evaluator.scores([fitted.mix], every) <= BROKEN_SCORE).any():
+            found.broken.append((why, fitted.mix))
+            return False
+        self._note(budget, fitted)
+        return True
+
+    def _note(self, budget: Budget, fitted: Fitted) -> None:
+        seen = self._evaluators[budget.budget_bytes].drawn.get(fitted.mix, 0)
+        self._drawn[fitted.mix] = max(seen, self._drawn.get(fitted.mix, 0))
+        self._fitted.setdefault(fitted.mix, fitted)
+
+    def _by_encoder(self, budget: Budget, found: Figures) -> None:
+        """Measure the most promising mix of each variant of each text encoder."""
+        groups: dict[str, list[Fitted]] = {}
+        for fitted in budget.fitted:
+            encoders = [variant for variant in fitted.mix.variants if variant.role.encodes_text]
+            for variant in encoders:
+                if variant.precision is not Precision.MIXED:
+                    which = f"{variant.role.words} " if len(encoders) > 1 else ""
+                    groups.setdefault(f"{which}{variant}", []).append(fitted)
+        for why, group in sorted(groups.items()):
+            chosen = budget.promising(group)
+            if chosen is not None and self._measured(budget, why, chosen, found):
+                found.by_encoder.append((why, chosen))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` places, evenly from the first to the last."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

@@ -1,0 +1,87 @@
+"""The collaborators of a build, wired together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sdpack.engines.onnxruntime import keep_memory
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.context import BuildContext
+from sdpack.pack.variants.calibration import Calibration
+from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
+from sdpack.pack.variants.compiler_trials import CompilerTrials
+from sdpack.pack.variants.engine_plans import EnginePlans
+from sdpack.pack.variants.rounded_weight_cache import RoundedWeightCache
+from sdpack.pack.variants.sampler_tables import SamplerTables
+from sdpack.pack.variants.shapes import InputShapes
+from sdpack.pack.variants.source_graphs import SourceGraphs
+from sdpack.pack.variants.tokenizers import Tokenizers
+from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.pack.variants.variant_graphs import VariantGraphs
+from sdpack.pack.variants.variant_pieces import VariantPieces
+from sdpack.progress import Say
+from sdpack.store.artifacts import Store, cache_folder
+from sdpack.store.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What one build works with. Steps take from it what they need, and only that.
+
+    Attributes:
+        sources: the fp32 graphs.
+        variants: what is made of them.
+        pieces: the forms in which variants are loaded, and their plans.
+    """
+
+    context: BuildContext
+    candidates: Candidates
+    tokenizers: Tokenizers
+    samplers: SamplerTables
+    sources: SourceGraphs
+    calibration: Calibration
+    variants: VariantBuilder
+    pieces: VariantPieces
+
+    @classmethod
+    def of(cls, context: BuildContext, candidates: Candidates | None = None) -> Toolchain:
+        """The toolchain of a context.
+
+        Args:
+            candidates: of its request, if they have been found already.
+        """
+        candidates = candidates or Candidates(context.request)
+        tokenizers = Tokenizers(candidates, context.store)
+        samplers = SamplerTables(candidates, context.store)
+        sources = SourceGraphs(context, candidates, tokenizers)
+        drawing = CalibrationDrawing(candidates, sources, samplers)
+        calibration = Calibration(context, sources, drawing)
+        plans = EnginePlans(context, sources, InputShapes(candidates, tokenizers.length))
+        weight_cache = RoundedWeightCache(context, calibration)
+        graphs = VariantGraphs(context, calibration, weight_cache)
+        trials = CompilerTrials(context, sources, graphs, plans)
+        variants = VariantBuilder(context, sources, graphs, trials)
+        return cls(
+            context,
+            candidates,
+            tokenizers,
+            samplers,
+            sources,
+            calibration,
+            variants,
+            VariantPieces(variants, plans),
+        )
+
+
+@contextmanager
+def open_toolchain(candidates: Candidates, say: Say = lambda _: None) -> Iterator[Toolchain]:
+    """The toolchain of a request, with the store and the ledger of this user."""
+    keep_memory()  # parts run again and again; the memory they used is returned in between
+    ledger = Ledger(cache_folder() / "ledger.sqlite")
+    try:
+        context = BuildContext(candidates.request, Store(cache_folder() / "store"), ledger, say)
+        yield Toolchain.of(context, candidates)
+    finally:
+        ledger.close()

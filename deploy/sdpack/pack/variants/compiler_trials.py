@@ -1,0 +1,103 @@
+"""Which layers of a variant the target's compiler rejects; they stay unquantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sdpack.domain.placement import Placement
+from sdpack.domain.precision import Runtime
+from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.context import BuildContext
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.variants.engine_plans import EnginePlans
+from sdpack.pack.variants.source_graphs import SourceGraphs
+from sdpack.pack.variants.unsupported_layers import Hints, refused_layers
+from sdpack.pack.variants.variant_graphs import VariantGraphs
+from sdpack.progress import counted
+
+KIND = "refused layers"
+
+
+@dataclass
+class CompilerTrials:
+    """Compiles variants to find the layers that the compiler rejects; results are in the ledger."""
+
+    context: BuildContext
+    sources: SourceGraphs
+    variants: VariantGraphs
+    plans: EnginePlans
+    _hints: Hints = field(default_factory=Hints, init=False)
+
+    def refused(self, variant: Variant) -> frozenset[str]:
+        """Names of the layers to leave unquantized so that a variant compiles.
+
+        Raises:
+            UnsupportedGraphError: it does not compile whatever is left out.
+            EngineError: the compiler could not work.
+        """
+        if self.context.runtime is not Runtime.TENSORRT_RTX:
+            return frozenset()
+        inputs = self._inputs(variant)
+        known = self.context.ledger.find(KIND, inputs)
+        if known is None:
+            refused = self._find(variant)
+            self.context.ledger.record(KIND, inputs, {"layers": sorted(refused)})
+        else:
+            refused = frozenset(known["layers"])
+        if refused:
+            self._hints.learn(self.sources.model(variant), variant.precision, refused)
+        return refused
+
+    def prepare(self, variants: Sequence[Variant]) -> None:
+        """Compile variants whose refused layers are not known yet, several at a time.
+
+        What fails is left to `refused`, as its guesses depend on the order of the variants.
+        """
+        if self.context.runtime is not Runtime.TENSORRT_RTX:
+            return
+        ledger = self.context.ledger
+        new = [v for v in variants if ledger.find(KIND, self._inputs(v)) is None]
+        pairs = [(variant, self.variants.of(variant)) for variant in new]
+        step = counted(self.context.say, f"building engines for {self.context.profile.sm}")
+        self.plans.failures(pairs, lambda done: step(done, len(pairs)))
+
+    def _inputs(self, variant: Variant) -> dict[str, Any]:
+        ranges = self.plans.shapes.ranges(variant, Placement())
+        return {
+            "graph": self.sources.of(variant).content,
+            "shapes": {name: asdict(sizes) for name, sizes in ranges.items()},
+            "spared": sorted(self.variants.uneven_inputs(variant)),
+            **self.plans.target(variant),
+        }
+
+    def _find(self, variant: Variant) -> frozenset[str]:
+        failure = self._failure(variant, frozenset())
+        if failure is None:
+            return frozenset()
+        names = list(self.variants.schemes(variant, frozenset()))
+        if not names:
+            raise failure
+        refused = self._hints.guess(self.sources.model(variant), variant.precision)
+        if not refused or self._failure(variant, refused) is not None:
+            self.context.say(f"finding the layers of {variant.full_name} that the compiler rejects")
+            refused = frozenset(refused_layers(names, self._failing(variant, frozenset(names))))
+            if self._failure(variant, refused) is not None:
+                raise failure
+        return refused
+
+    def _failing(
+        self, variant: Variant, names: frozenset[str]
+    ) -> Callable[[Sequence[Sequence[str]]], list[bool]]:
+        """Tells for groups of layers whether the graph fails with only these quantized."""
+
+        def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
+            graphs = [self.variants.of(variant, names - set(group)) for group in groups]
+            failures = self.plans.failures([(variant, graph) for graph in graphs])
+            return [failure is not None for failure in failures]
+
+        return failing
+
+    def _failure(self, variant: Variant, keep: frozenset[str]) -> UnsupportedGraphError | None:
+        return self.plans.failure(variant, self.variants.of(variant, keep))

@@ -1,0 +1,68 @@
+"""The schedulers of a request's denoisers as tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdpack.documents.profile import Size
+from sdpack.domain.placement import Role
+from sdpack.export.families import family_of, latent_step
+from sdpack.pack.candidates import Candidates
+from sdpack.runtime.sampler import SamplerTable, read_sampler
+from sdpack.store.artifacts import REVISION, Store, digest, files_digest
+from sdpack.version import versions
+
+TABLE_FILE = "sampler.json"
+TABLES_REVISION = 2  # of how tables are made, beside that of all artifacts
+
+
+@dataclass
+class SamplerTables:
+    """Turns schedulers into tables, each once."""
+
+    candidates: Candidates
+    store: Store
+    _read: dict[str, SamplerTable] = field(default_factory=dict, init=False)
+
+    def of(
+        self, denoiser: str, latents: Size | None = None, steps: int | None = None
+    ) -> SamplerTable:
+        """A denoiser's scheduler as a table.
+
+        Args:
+            latents: height and width of an image's latents; by default those of a measured image.
+            steps: by default the number that is measured.
+
+        Raises:
+            SchedulerError: it is not linear, or does not support this many steps.
+        """
+        rows = latents or self.candidates.latent_rows(Role.DENOISER, denoiser)
+        sampling = self.candidates.request.sampling_of(denoiser)
+        count = steps or sampling.steps
+        checkpoint = self.candidates.checkpoint(Role.DENOISER, denoiser)
+        family = family_of(checkpoint)
+        patch = latent_step(family, checkpoint.config)
+        folder = self.candidates.folder(sampling.scheduler)
+        inputs = {
+            "scheduler": files_digest(folder),
+            "steps": count,
+            "family": family,
+            "size": rows,
+            "patch": patch,
+            "tools": versions(("torch", "diffusers")),
+            "revision": [REVISION, TABLES_REVISION],
+        }
+        key = digest(inputs)
+        if key not in self._read:
+
+            def build(target: Path) -> None:
+                from sdpack.export.sampler import scheduler_table
+
+                table = scheduler_table(folder, family, count, rows, patch)
+                (target / TABLE_FILE).write_text(json.dumps(table.to_json()) + "\n")
+
+            made = self.store.make("sampler", inputs, build)
+            self._read[key] = read_sampler(made.path(TABLE_FILE))
+        return self._read[key]

@@ -1,0 +1,72 @@
+"""The graphs a variant is loaded as under a placement, and their TensorRT plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdpack.domain.placement import Placement
+from sdpack.domain.precision import Runtime
+from sdpack.engines import tensorrt_builder
+from sdpack.engines.tensorrt_builder import Plan
+from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.planning.mix import Variant
+from sdpack.pack.variants.engine_plans import EnginePlans
+from sdpack.pack.variants.graph_files import SLICED_FILE, split_of
+from sdpack.pack.variants.shapes import InputShapes, Piece
+from sdpack.pack.variants.variant_builder import VariantBuilder
+from sdpack.rewrite.onnx_file import MODEL_FILE
+from sdpack.store.artifacts import Artifact
+
+SLICED_SHARE = 0.75  # of the scratch of the whole graph: slices that take less are worth their time
+
+
+@dataclass
+class VariantPieces:
+    """Finds the pieces of variants."""
+
+    variants: VariantBuilder
+    plans: EnginePlans
+
+    @property
+    def shapes(self) -> InputShapes:
+        """Of the inputs of every variant."""
+        return self.plans.shapes
+
+    def of(self, variant: Variant, placement: Placement) -> tuple[Piece, ...]:
+        """The graphs a variant is loaded as under a placement, in the order they run.
+
+        Raises:
+            UnsupportedGraphError: it cannot be placed like this.
+        """
+        graph = self.variants.built(variant).artifact
+        if SLICED_FILE not in graph.files:
+            return self.shapes.pieces(variant, placement, split_of(graph))
+        whole, sliced = (
+            self.shapes.pieces(variant, placement, split_of(graph), file)
+            for file in (MODEL_FILE, SLICED_FILE)
+        )
+        most = SLICED_SHARE * self._scratch(variant, whole)
+        return sliced if self._scratch(variant, sliced) < most else whole
+
+    def plan(self, variant: Variant, piece: Piece) -> Plan:
+        """The TensorRT plan of a piece of a variant.
+
+        Raises:
+            UnsupportedGraphError: the compiler rejects the graph; tried once.
+        """
+        return tensorrt_builder.read_plan(self.plan_artifact(variant, piece).folder)
+
+    def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
+        """The artifact of that plan."""
+        return self.plans.artifact(variant, self.variants.built(variant).artifact, piece)
+
+    def _scratch(self, variant: Variant, pieces: Sequence[Piece]) -> float:
+        """The most bytes any piece takes while it runs; known of plans alone, 0 elsewhere."""
+        if self.variants.context.runtime is not Runtime.TENSORRT_RTX:
+            return 0
+        try:
+            return max(self.plan(variant, piece).activation_bytes for piece in pieces)
+        except UnsupportedGraphError:
+            return math.inf
