@@ -29,21 +29,27 @@ from sdpack.runtime.text_embeddings import encoder_inputs
 from sdpack.store.artifacts import digest
 
 MOST_TEXTS = 512
-MOST_PICTURES = 64
-STEPS = 6  # of each picture's, evenly spaced
-DECODED_SIDE = 32  # latent pixels of a large picture that a decoder is calibrated on
-PROBED_SIDE = 8  # and that its layers are tried on one by one
-FEW_STEPS = 2  # of each, where pictures are large
-BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
+MOST_IMAGES = 64
+FEWEST_IMAGES = 2
+STEPS = 6  # of each image that a denoiser is calibrated on, evenly spaced
+FEW_STEPS = 2  # where images are large
+DECODED_SIDE = 32  # latent pixels a side of a large image that a decoder is calibrated on
+PROBED_SIDE = 8  # and that its layers are rounded one by one on
+BATCH = 16  # texts, and images of BATCH_PIXELS; fewer of larger ones
 BATCH_PIXELS = 64 * 64
-FEWEST_PICTURES = 2
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What parts gave out while they drew: a denoiser's inputs, and latents, a batch each."""
+    """What was recorded while the calibration prompts were drawn.
+
+    Attributes:
+        parts: the text encoders and the denoiser.
+        denoised: inputs of the denoiser, a batch an entry.
+        latents: float32 (N, C, H, W), a batch an entry.
+    """
 
     parts: tuple[Variant, ...]
     denoised: list[Arrays] = field(default_factory=list)
@@ -52,35 +58,21 @@ class _Drawing:
 
 @dataclass
 class CalibrationDrawing:
-    """Draws the calibration prompts with the largest parts in fp32."""
+    """Draws the calibration prompts in fp32, with the largest partners of each part."""
 
     candidates: Candidates
     graphs: SourceGraphs
     samplers: SamplerTables
     _last: _Drawing | None = field(default=None, init=False)
 
-    def probing(self, variant: Variant) -> Sequence[Inputs]:
-        """What a part is run on again and again, to find out which layers matter.
-
-        A decoder enlarges what it is given: of a large picture a few latent pixels are enough.
-        """
-        batches = self.batches(variant)
-        if variant.role is Role.DECODER and self._request.is_large:
-            return [middle_of(batch, PROBED_SIDE) for batch in batches]
-        return batches
-
-    @cached_property
-    def _texts(self) -> list[str]:
-        located = self._request.located
-        return located.prompts(located.catalog.quality.calibration)[:MOST_TEXTS]
-
     def identity(self, variant: Variant) -> dict[str, Any]:
+        """JSON values that determine the batches of a variant's graph."""
         reference = self.reference(variant)
         denoiser = reference.denoiser.candidate
         sampling = self._request.sampling_of(denoiser)
         return {
             "texts": self._texts,
-            "pictures": [self._pictures, self._steps],
+            "pictures": [self._images, self._steps],
             "sampler": digest(self.samplers.of(denoiser).to_json()),
             "conditioning": self.candidates.conditioning(denoiser).model_dump(mode="json"),
             "guidance_scale": sampling.guidance_scale,
@@ -94,12 +86,8 @@ class CalibrationDrawing:
             "latents": asdict(self.candidates.latents(reference.decoder.candidate)),
         }
 
-    @property
-    def _request(self) -> BuildRequest:
-        return self.candidates.request
-
     def reference(self, variant: Variant) -> Mix:
-        """The mix a variant is calibrated in: the largest partners it has, all in fp32."""
+        """The mix a variant is calibrated in: its largest partners, all in fp32."""
         fitting = [
             parts
             for parts in self.candidates.catalog.mixable()
@@ -110,9 +98,6 @@ class CalibrationDrawing:
             raise CatalogError(f"{variant.full_name} fits no other part in the catalog; check it")
         largest = max(fitting, key=self._parameters)
         return in_precisions(largest, [Precision.FP32] * len(largest.names))
-
-    def _parameters(self, parts: Mixable) -> int:
-        return sum(self.candidates.parameters(*part) for part in parts.names.items())
 
     def batches(self, variant: Variant) -> list[Arrays]:
         """Real inputs of a variant's graph, from drawing the calibration prompts in fp32."""
@@ -126,10 +111,50 @@ class CalibrationDrawing:
         decoded = (x / space.scaling_factor + space.shift_factor for x in drawing.latents)
         return [self._cut({"latent_sample": latents}) for latents in decoded]
 
-    def _drawing(self, reference: Mix) -> _Drawing:
-        """What a mix gives out while it draws the calibration prompts; the last one is kept.
+    def probing(self, variant: Variant) -> Sequence[Inputs]:
+        """The batches on which the layers of a variant's graph are rounded one by one.
 
-        A decoder is not run, so that mixes that differ in it alone are the same here.
+        A decoder upscales its input, so a few latent pixels of a large image are enough.
+        """
+        batches = self.batches(variant)
+        if variant.role is Role.DECODER and self._request.is_large:
+            return [middle_of(batch, PROBED_SIDE) for batch in batches]
+        return batches
+
+    def pictures(self, variant: Variant, replaced: Mapping[Role, Path], count: int) -> Pictures:
+        """Images of the first calibration prompts by a variant's reference mix.
+
+        Args:
+            replaced: graphs to use instead of the reference's.
+
+        Returns:
+            uint8 (N, H, W, 3).
+        """
+        reference = self.reference(variant)
+        pipeline = self._pipeline(reference, replaced)
+        drawn = [
+            pipeline.decode(self._denoised(pipeline, request))
+            for request in self._requests(reference, min(count, self._images))
+        ]
+        pipeline.close()
+        return to_pictures(np.concatenate(drawn))
+
+    @property
+    def _request(self) -> BuildRequest:
+        return self.candidates.request
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        located = self._request.located
+        return located.prompts(located.catalog.quality.calibration)[:MOST_TEXTS]
+
+    def _parameters(self, parts: Mixable) -> int:
+        return sum(self.candidates.parameters(*part) for part in parts.names.items())
+
+    def _drawing(self, reference: Mix) -> _Drawing:
+        """What is recorded while a mix draws the calibration prompts; the last one is kept.
+
+        Decoders are not run, so mixes that differ only in the decoder share a drawing.
         """
         parts = tuple(v for v in reference.variants if v.role is not Role.DECODER)
         if self._last is None or self._last.parts != parts:
@@ -137,56 +162,42 @@ class CalibrationDrawing:
         return self._last
 
     def _draw(self, reference: Mix, parts: tuple[Variant, ...]) -> _Drawing:
-        seen: list[Arrays] = []
-        made = _Drawing(parts)
-        pipeline = self._pipeline(reference, {}, seen.append)
-        for request in self._requests(reference, self._pictures):
-            seen.clear()
-            made.latents.append(self._denoised(pipeline, request))
-            chosen = np.linspace(0, len(seen) - 1, min(self._steps, len(seen))).round()
-            made.denoised.extend(
-                self._thinned(seen[int(step)], place) for place, step in enumerate(chosen)
+        steps: list[Arrays] = []
+        drawing = _Drawing(parts)
+        pipeline = self._pipeline(reference, {}, steps.append)
+        for request in self._requests(reference, self._images):
+            steps.clear()
+            drawing.latents.append(self._denoised(pipeline, request))
+            chosen = np.linspace(0, len(steps) - 1, min(self._steps, len(steps))).round()
+            drawing.denoised.extend(
+                self._thinned(steps[int(step)], place) for place, step in enumerate(chosen)
             )
         pipeline.close()
-        return made
+        return drawing
 
     def _read(self, variant: Variant, reference: Mix) -> Iterator[Arrays]:
-        """What a text encoder is given for the calibration prompts."""
+        """The inputs of a text encoder for the calibration prompts."""
         tokenizer = self.graphs.tokenizers.of(variant.candidate)
         conditioning = self.candidates.conditioning(reference.denoiser.candidate)
         for texts in _cut(self._texts, BATCH):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
-    def pictures(self, variant: Variant, replaced: Mapping[Role, Path], count: int) -> Pictures:
-        """The first calibration prompts through a variant's reference mix: uint8 (N, H, W, 3).
+    def _cut(self, inputs: Arrays) -> Arrays:
+        """The middle of the latents of large images.
 
-        Args:
-            replaced: graphs to use in the place of the reference's.
+        A decoder does the same everywhere, and the activations of a large image take gigabytes.
         """
-        reference = self.reference(variant)
-        pipeline = self._pipeline(reference, replaced)
-        drawn = [
-            pipeline.decode(self._denoised(pipeline, request))
-            for request in self._requests(reference, min(count, self._pictures))
-        ]
-        pipeline.close()
-        return to_pictures(np.concatenate(drawn))
+        return dict(middle_of(inputs, DECODED_SIDE)) if self._request.is_large else inputs
 
-    def _cut(self, given: Arrays) -> Arrays:
-        """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
-        all of a large picture takes gigabytes.
-        """
-        return dict(middle_of(given, DECODED_SIDE)) if self._request.is_large else given
-
-    def _thinned(self, given: Arrays, place: int) -> Arrays:
-        """Of a large picture one row: by turns the half without guidance, and that with it."""
-        rows = len(given["sample"])
+    def _thinned(self, inputs: Arrays, place: int) -> Arrays:
+        """One row of a large image's inputs, alternating between the two halves of guidance."""
+        rows = len(inputs["sample"])
         if not self._request.is_large or rows == 1:
-            return given
+            return inputs
         row = place % 2 * (rows // 2)
         return {
             name: array[row : row + 1] if len(array) == rows else array
-            for name, array in given.items()
+            for name, array in inputs.items()
         }
 
     @property
@@ -194,22 +205,20 @@ class CalibrationDrawing:
         return FEW_STEPS if self._request.is_large else STEPS
 
     @property
-    def _pictures(self) -> int:
-        """How many are drawn: fewer of larger ones."""
+    def _images(self) -> int:
+        """How many images are drawn: fewer of larger ones."""
         request = self._request
-        return max(
-            FEWEST_PICTURES, MOST_PICTURES * BATCH_PIXELS // (request.height * request.width)
-        )
+        return max(FEWEST_IMAGES, MOST_IMAGES * BATCH_PIXELS // (request.height * request.width))
 
     def _requests(self, reference: Mix, count: int) -> list[Request]:
-        """Of the first calibration prompts, picture number i from seed i."""
+        """Requests for the first calibration prompts; image number i starts from seed i."""
         request = self._request
         sampling = self._request.sampling_of(reference.denoiser.candidate)
         size = max(1, BATCH * BATCH_PIXELS // (request.height * request.width))
-        found: list[Request] = []
+        requests: list[Request] = []
         for first in range(0, min(count, len(self._texts)), size):
             prompts = self._texts[first : min(first + size, count)]
-            found.append(
+            requests.append(
                 Request(
                     prompts,
                     list(range(first, first + len(prompts))),
@@ -219,7 +228,7 @@ class CalibrationDrawing:
                     guidance_rescale=sampling.guidance_rescale,
                 )
             )
-        return found
+        return requests
 
     def _denoised(self, pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
         return pipeline.denoise(request, *pipeline.texts(request))
