@@ -1,1 +1,1 @@
-"""Mixed precision: which layer of a part is stored how."""
+"""Mixed precision: a scheme for each layer of a part."""

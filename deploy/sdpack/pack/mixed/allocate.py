@@ -1,10 +1,10 @@
-"""Which layer is stored how, so that a budget of bytes buys the least harm.
+"""How each layer is stored, so that the total cost is least within a budget of bytes.
 
-Each layer takes one of its options, each option so many bytes at such a cost, and what parts that
-are loaded together take must not exceed a limit: a multiple-choice knapsack, solved exactly as a
-mixed-integer program by HiGHS (Huangfu and Hall, "Parallelizing the dual revised simplex method",
-2018). Layers an engine needs in one precision are one layer here, with the sum of their bytes and
-costs.
+Each layer has several options, and each option a size and a cost. The sizes of parts that are
+loaded together must not exceed a limit. This is a multiple-choice knapsack problem. HiGHS solves it
+exactly as a mixed-integer program (Huangfu and Hall, "Parallelizing the dual revised simplex
+method", 2018). Layers that an engine needs in the same precision count as one layer, with the sums
+of their sizes and costs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from scipy.sparse import csr_array
 from sdpack.errors import InfeasibleError, QuantizationError
 from sdpack.units import format_bytes
 
-SECONDS = 8.0
-GAP = 1e-6  # of the cost; closer than any cost is known
-BISECTIONS = 200
-STEPS = 1e4  # the program's costs are at most about that; it stops at gaps of a millionth
+SECONDS = 8.0  # time limit of the solver
+GAP = 1e-6  # relative to the cost, which is never known more precisely
+BISECTIONS = 200  # at most, for the price of a byte
+STEPS = 1e4  # about the largest cost the solver is given: it stops at an absolute gap of 1e-6
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +38,8 @@ class Option:
     """One way to store a layer.
 
     Attributes:
-        name: of the scheme.
-        cost: the harm it does; on one scale for all layers, and added up.
+        name: the name of its scheme.
+        cost: its effect on the output, on one scale for all layers; the costs of layers add up.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """A layer, or several that are tied to one precision, and its options.
+    """A layer, or several that share one precision, and its options.
 
     Attributes:
-        part: whose layer it is; limits are on parts.
+        part: the part that the layer belongs to; limits apply to parts.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limit:
-    """What these parts may take together, in bytes."""
+    """The most bytes that these parts may take together."""
 
     parts: frozenset[str]
     bytes: int
@@ -73,9 +73,9 @@ class Allocation:
     """A solution.
 
     Attributes:
-        options: of each choice, in their order.
-        bytes: of all of them.
-        gap: how much less, as a share of the cost, the best solution could cost; 0: none.
+        options: the option of each choice, in the order of the choices.
+        bytes: their sizes, added up.
+        gap: how much less the best solution could cost, as a share of the cost; 0 if none.
     """
 
     options: tuple[Option, ...]
@@ -85,10 +85,10 @@ class Allocation:
 
 
 def tied(name: str, choices: Sequence[Choice]) -> Choice:
-    """Layers of one part that must have one precision, as one.
+    """One choice for several layers of a part that must have the same precision.
 
     Raises:
-        ValueError: they are of several parts, or have no option in common.
+        ValueError: the layers belong to several parts, or have no option in common.
     """
     (part,) = {choice.part for choice in choices}
     by_name = [{option.name: option for option in choice.options} for choice in choices]
@@ -102,39 +102,38 @@ def tied(name: str, choices: Sequence[Choice]) -> Choice:
 
 
 def allocate(choices: Sequence[Choice], limits: Sequence[Limit]) -> Allocation:
-    """The options with the least cost within every limit.
+    """Choose the options with the least total cost within every limit.
 
-    Parts without a limit take what costs least.
+    In parts without a limit, each layer gets its cheapest option.
 
     Raises:
-        InfeasibleError: even the smallest options exceed a limit; says by how much.
+        InfeasibleError: even the smallest options exceed a limit; the message gives both sizes.
         QuantizationError: a cost is not a finite number.
         ValueError: a part has two limits.
     """
-    _refuse_broken(choices)
+    _check_costs(choices)
     parts = [part for limit in limits for part in limit.parts]
     if len(parts) != len(set(parts)):
         raise ValueError("a part has two limits")
     free = frozenset(choice.part for choice in choices) - frozenset(parts)
-    taken: dict[int, Option] = {}
+    chosen: dict[int, Option] = {}
     bound = 0.0
     for limit in (*limits, Limit(free, sys.maxsize)):
         own = {n: choice for n, choice in enumerate(choices) if choice.part in limit.parts}
-        _refuse_infeasible(list(own.values()), limit)
+        _check_feasible(list(own.values()), limit)
         useful = [_undominated(choice.options) for choice in own.values()]
-        found, at_least = _knapsack(useful, limit.bytes)
-        taken.update(zip(own, found, strict=True))
-        bound += at_least
-    chosen = tuple(taken[number] for number in range(len(choices)))
-    cost = float(sum(option.cost for option in chosen))
+        cheapest, least_cost = _knapsack(useful, limit.bytes)
+        chosen.update(zip(own, cheapest, strict=True))
+        bound += least_cost
+    options = tuple(chosen[number] for number in range(len(choices)))
+    cost = float(sum(option.cost for option in options))
     gap = (cost - bound) / cost if cost > 0 else 0.0
-    return Allocation(
-        chosen, sum(option.bytes for option in chosen), cost, gap if gap > GAP else 0.0
-    )
+    size = sum(option.bytes for option in options)
+    return Allocation(options, size, cost, gap if gap > GAP else 0.0)
 
 
-def _refuse_broken(choices: Sequence[Choice]) -> None:
-    """A NaN would pass every comparison of costs."""
+def _check_costs(choices: Sequence[Choice]) -> None:
+    """Check that costs are finite: comparisons would silently accept a NaN."""
     for choice in choices:
         for option in choice.options:
             if not math.isfinite(option.cost):
@@ -144,7 +143,7 @@ def _refuse_broken(choices: Sequence[Choice]) -> None:
                 )
 
 
-def _refuse_infeasible(own: Sequence[Choice], limit: Limit) -> None:
+def _check_feasible(own: Sequence[Choice], limit: Limit) -> None:
     least = sum(min(option.bytes for option in choice.options) for choice in own)
     if least > limit.bytes:
         names = " and ".join(sorted(limit.parts))
@@ -156,7 +155,7 @@ def _refuse_infeasible(own: Sequence[Choice], limit: Limit) -> None:
 
 
 def _undominated(options: Iterable[Option]) -> list[Option]:
-    """Without those that another is no larger and no worse than."""
+    """The options without those that another option matches or beats in both size and cost."""
     kept: list[Option] = []
     for option in sorted(options, key=lambda o: (o.bytes, o.cost, o.name)):
         if not kept or option.cost < kept[-1].cost:
@@ -165,62 +164,64 @@ def _undominated(options: Iterable[Option]) -> list[Option]:
 
 
 def _knapsack(useful: Sequence[Sequence[Option]], room: int) -> tuple[list[Option], float]:
-    """One option of each, and a bound below which no solution's cost is.
+    """One option of each choice, and a lower bound on the cost of every solution.
 
-    A price per byte that nearly balances the budget gives that bound, and a solution near it. An
-    option whose price alone lifts the bound beyond that solution is in no better one; what is left
-    is a small program.
+    A price per byte at which the budget is nearly balanced gives the bound, and a solution close to
+    it. An option that alone raises the bound above the cost of that solution is in no better
+    solution. The options that remain make a small program, which is solved exactly.
     """
     price, bound = _best_price(useful, room)
     near = _filled(useful, _cheapest(useful, price), room)
     slack = sum(o.cost for o in near) - bound
-    left = []
+    remaining = []
     for options, own in zip(useful, near, strict=True):
-        paid = [option.cost + price * option.bytes for option in options]
-        within = min(paid) + slack * (1 + 1e-9)
-        left.append([o for o, p in zip(options, paid, strict=True) if p <= within or o is own])
-    open_ = [place for place, options in enumerate(left) if len(options) > 1]
-    if not open_ or slack <= GAP * abs(bound):
+        priced = [option.cost + price * option.bytes for option in options]
+        most = min(priced) + slack * (1 + 1e-9)
+        pairs = zip(options, priced, strict=True)
+        remaining.append([o for o, value in pairs if value <= most or o is own])
+    undecided = [place for place, options in enumerate(remaining) if len(options) > 1]
+    if not undecided or slack <= GAP * abs(bound):
         return near, bound
-    fixed = sum(options[0].bytes for options in left if len(options) == 1)
-    best, at_least = _program([left[place] for place in open_], room - fixed, slack)
-    chosen = [options[0] for options in left]
-    for place, option in zip(open_, best or [near[place] for place in open_], strict=True):
+    decided = [options[0] for options in remaining if len(options) == 1]
+    spare = room - sum(option.bytes for option in decided)
+    best, least_cost = _program([remaining[place] for place in undecided], spare, slack)
+    chosen = [options[0] for options in remaining]
+    for place, option in zip(undecided, best or [near[place] for place in undecided], strict=True):
         chosen[place] = option
-    rest = sum(options[0].cost for options in left if len(options) == 1)
     if sum(o.cost for o in chosen) > sum(o.cost for o in near):
         chosen = near
-    return chosen, max(bound, rest + at_least)
+    return chosen, max(bound, sum(option.cost for option in decided) + least_cost)
 
 
 def _cheapest(useful: Sequence[Sequence[Option]], price: float) -> list[Option]:
-    """What is best where a byte costs so much; of equals the smaller."""
+    """The cheapest option of each choice at a price per byte; among equals, the smaller."""
     return [min(options, key=lambda o: (o.cost + price * o.bytes, o.bytes)) for options in useful]
 
 
 def _best_price(useful: Sequence[Sequence[Option]], room: int) -> tuple[float, float]:
-    """A price of a byte at which the cheapest options fit, and the greatest bound of any tried.
+    """A price per byte at which the cheapest options fit, and the largest bound of all tried.
 
-    The bound is the Lagrangian: cost and price of the cheapest options, less the price of the room.
+    The bound is the Lagrangian: the cost and price of the cheapest options, minus the price of the
+    room.
     """
 
-    def tried(price: float) -> tuple[int, float]:
-        found = _cheapest(useful, price)
-        used = sum(option.bytes for option in found)
-        return used, sum(option.cost for option in found) + price * (used - room)
+    def evaluate(price: float) -> tuple[int, float]:
+        cheapest = _cheapest(useful, price)
+        used = sum(option.bytes for option in cheapest)
+        return used, sum(option.cost for option in cheapest) + price * (used - room)
 
-    used, bound = tried(0.0)
+    used, bound = evaluate(0.0)
     if used <= room:
         return 0.0, bound
     low, high = 0.0, 1e-18
-    while tried(high)[0] > room:
+    while evaluate(high)[0] > room:
         low, high = high, high * 16
         if high > 1e30:
             break
-    bound = max(bound, tried(high)[1])
+    bound = max(bound, evaluate(high)[1])
     for _ in range(BISECTIONS):
         middle = (low * high) ** 0.5 if low > 0 else high / 16
-        used, value = tried(middle)
+        used, value = evaluate(middle)
         bound = max(bound, value)
         low, high = (middle, high) if used > room else (low, middle)
         if high - low <= 1e-12 * high:
@@ -231,7 +232,7 @@ def _best_price(useful: Sequence[Sequence[Option]], room: int) -> tuple[float, f
 def _filled(
     useful: Sequence[Sequence[Option]], chosen: Sequence[Option], room: int
 ) -> list[Option]:
-    """What is chosen, with exchanges that save the most for their bytes while there is room."""
+    """The chosen options, improved within the room, largest saving of cost per byte first."""
     filled = list(chosen)
     spare = room - sum(option.bytes for option in filled)
     if spare < 0:
@@ -254,7 +255,11 @@ def _filled(
 def _program(
     useful: Sequence[Sequence[Option]], room: int, scale: float
 ) -> tuple[list[Option] | None, float]:
-    """The exact solution and a bound on its cost; None if time ran out before there was one."""
+    """The exact solution and a bound on its cost; None if the time limit came first.
+
+    Args:
+        scale: costs are divided by it for the solver.
+    """
     flat = [(place, option) for place, options in enumerate(useful) for option in options]
     owner = np.array([place for place, _ in flat])
     least = [min(option.cost for option in options) for options in useful]
@@ -265,7 +270,7 @@ def _program(
     ones = csr_array((np.ones(len(flat)), (owner, np.arange(len(flat)))))
     while True:
         with _silent():
-            found = milp(
+            solution = milp(
                 costs * STEPS,
                 integrality=np.ones(len(flat)),
                 bounds=Bounds(0, 1),
@@ -275,27 +280,27 @@ def _program(
                 ],
                 options={"time_limit": SECONDS, "mip_rel_gap": 0.0},
             )
-        proved = found.mip_dual_bound if found.mip_dual_bound is not None else 0.0
+        dual_bound = solution.mip_dual_bound if solution.mip_dual_bound is not None else 0.0
         if bound == -np.inf:
-            bound = sum(least) + float(proved) / STEPS * scale
-        if found.x is None:
+            bound = sum(least) + float(dual_bound) / STEPS * scale
+        if solution.x is None:
             return None, bound
-        chosen = [flat[number] for number in np.flatnonzero(found.x > 0.5)]
-        over = sum(option.bytes for _, option in chosen) - room
-        if over <= 0:
+        chosen = [flat[number] for number in np.flatnonzero(solution.x > 0.5)]
+        excess = sum(option.bytes for _, option in chosen) - room
+        if excess <= 0:
             return [option for _, option in chosen], bound
-        spare -= over  # the solver's tolerance is a millionth of the room
+        spare -= excess  # the solver tolerates an excess of a millionth of the room
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep what the solver prints, past Python, off standard output."""
+    """Discard what the solver, which is native code, writes to standard output."""
     sys.stdout.flush()
-    kept = os.dup(1)
+    stdout = os.dup(1)
     try:
-        with Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), 1)
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), 1)
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(stdout, 1)
+        os.close(stdout)

@@ -19,7 +19,7 @@ from sdpack.quantization.schemes import MIXABLE, UNIFORM, UNQUANTIZED, Number, S
 
 @dataclass
 class Choices:
-    """Lists the allocator's choices for the parts of a request, each part's once.
+    """Lists the allocator's choices for the parts of a request, once for each part.
 
     Attributes:
         shared: whether to offer only the schemes of uniform variants, which are rounded already.
@@ -47,7 +47,7 @@ class Choices:
         return [scheme for scheme in MIXABLE if precisions[scheme.number] in allowed]
 
     def of_mix(self, mix: Mix) -> list[Choice]:
-        """The layers of all its parts."""
+        """The layers of all parts of a mix."""
         return [choice for variant in mix.variants for choice in self.of(variant)]
 
     def of(self, variant: Variant) -> list[Choice]:
@@ -70,7 +70,7 @@ class Choices:
         return total
 
     def mix(self, widest: Mix, choices: Sequence[Choice], allocation: Allocation) -> Mix:
-        """The mixed mix of the parts of `widest` that an allocation stands for."""
+        """The mixed mix of the parts of `widest` that an allocation describes."""
         by_name = {str(scheme): scheme for scheme in MIXABLE}
         stored: dict[str, list[tuple[str, Scheme]]] = {role.value: [] for role in widest.roles}
         part_bytes = dict.fromkeys((role.value for role in widest.roles), 0)
@@ -86,7 +86,7 @@ class Choices:
             )
         )
 
-    def _mixed(self, base: Variant, stored: Sequence[tuple[str, Scheme]], taken: int) -> Variant:
+    def _mixed(self, base: Variant, stored: Sequence[tuple[str, Scheme]], size: int) -> Variant:
         numbers = sum(layer.size for layer in self.calibration.of(base).graph.layers())
         return Variant(
             base.role,
@@ -94,7 +94,7 @@ class Choices:
             Precision.MIXED,
             base.partner,
             tuple(sorted(stored)),
-            round(8 * taken / numbers, 2) if numbers else 0.0,
+            round(8 * size / numbers, 2) if numbers else 0.0,
         )
 
     def _listed(self, mixed: Variant) -> Iterator[Choice]:

@@ -1,4 +1,4 @@
-"""The ways to store one layer, with what each takes and what it costs."""
+"""The ways to store one layer, each with its size and its cost."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def storage_options(
     """The schemes that each layer supports, by the layer's name; layers with none are left out.
 
     Args:
-        gains: by layer; the cost is this times the scheme's error. Layers without a gain, whose
-            rounding makes outputs NaN, have no options.
+        gains: by layer; a scheme's cost is its error times this. Layers whose rounding makes
+            outputs NaN have no gain, and therefore no options.
     """
     options: dict[str, list[StorageOption]] = {}
     for layer in layers:
@@ -52,10 +52,10 @@ def storage_options(
 def allocator_options(
     layer: Layer, stored: Sequence[StorageOption], wide: int
 ) -> tuple[Option, ...]:
-    """The options of a layer as the allocator takes them; the first leaves it unquantized.
+    """The options of a layer for the allocator; the first leaves it unquantized.
 
     Args:
-        wide: bytes of a number in the type the graph computes in, and of a scale.
+        wide: bytes of one number in the type the graph computes in, which scales have as well.
     """
     unquantized = layer.size * min(wide, stored_bytes(layer.weight))
     return (

@@ -1,14 +1,15 @@
-"""Mixed variants for a budget: what the allocator would make of the bytes there are.
+"""Mixed variants that fill a memory budget: the allocator chooses a scheme for each layer.
 
-For the largest sets of parts that can be made to fit, each layer's storage is chosen so that the
-picture changes least. What the runtime needs besides the weights is known only once the variants
-are made, so the room for weights is set again by what their peak turns out to be. What comes out is
-raced against everything else.
+For the largest sets of parts that can fit, each layer's storage is chosen so that the image changes
+least. The memory that a runtime needs besides the weights is known only after the variants are
+made, so each try corrects the room for weights by the peak of the previous one. The resulting mixes
+race against all others.
 
-Uniform variants have four bits in blocks of 32. Wider blocks take less, and every layer that has
-them is rounded for one mix: minutes of a large model, for each try. Of large pictures they are left
-out where there is room: at the zoo's largest parts the harm foretold is then at most 4 % higher
-from 15 % of the way from w4 to fp32 on, 24 % higher at a tenth, 2.3 times as high at a fiftieth.
+Uniform variants in w4 have blocks of 32. Wider blocks take less memory, but layers in wider blocks
+have to be rounded for the one mix that uses them: minutes for each try with a large model. For
+large images they are therefore not offered where the budget is not tight. For the zoo's largest
+parts, the predicted change of the image is then higher by at most 4 % if the budget is 15 % or more
+of the way from w4 to fp32, by 24 % at a tenth of the way, and 2.3 times as high at a fiftieth.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from sdpack.pack.variants.graph_files import stored_bytes
 from sdpack.quantization.schemes import UNQUANTIZED
 
 MOST = 6  # sets of parts
-TRIES = 4  # to fill a budget
-FILLED = 0.98  # of a budget: enough
-NARROWER = 0.85  # of the least uniform peak: wider blocks do not save more
-ROOMY = 1.25  # times that: wider blocks gain little from there on
+TRIES = 4  # at filling a budget
+FILLED = 0.98  # share of a budget that counts as full
+NARROWER = 0.85  # of the least uniform peak; wider blocks cannot go below that
+ROOMY = 1.25  # times the least uniform peak; wider blocks gain little in larger budgets
 
 
 @dataclass
@@ -56,29 +57,28 @@ class Proposals:
         self.shared = Choices.of_toolchain(self.toolchain, shared=True)
 
     def mixes(self) -> Iterator[Mix]:
-        """The mixed mixes worth a race: each fills the budget, or nearly.
+        """The mixed mixes that are worth racing: each fills the budget, or nearly.
 
-        None where the order stores no layer in less: nothing is probed then.
+        There are none if the request allows no scheme for layers; nothing is measured then.
         """
         if not self.choices.offered:
             return
-        found = 0
+        count = 0
         for widest, least in self._widest():
             quick = self.candidates.request.is_large and least * ROOMY <= self.budget_bytes
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
-                found += 1
+                count += 1
                 yield mix
-            if found == MOST:
+            if count == MOST:
                 return
 
     def _widest(self) -> list[tuple[Mix, float]]:
-        """Of each set of parts the mix with the heaviest weights, and the least peak of any.
+        """For each set of parts, its mix with the largest weights and the least peak of its mixes.
 
-        Those sets come first that have most parameters.
-
-        A set whose heaviest mix fits in the fastest placement has nothing to gain, one whose
-        lightest is far from fitting in any no way to fit.
+        Sets with more parameters come first. Two kinds of sets are left out: those whose largest
+        mix fits in the fastest placement, as they have nothing to gain, and those whose smallest
+        mix is far too large in every placement.
         """
         sets: dict[tuple[tuple[Role, str], ...], list[Mix]] = {}
         for mix in self.possible:
@@ -91,7 +91,7 @@ class Proposals:
             too_wide = self._peak_or_more(ordered[-1], placements[0]) > self.budget_bytes
             if too_wide and least * NARROWER <= self.budget_bytes:
                 tight.append((ordered[-1], least))
-        return sorted(tight, key=lambda found: (-self._parameters(found[0]), str(found[0])))
+        return sorted(tight, key=lambda pair: (-self._parameters(pair[0]), str(pair[0])))
 
     def _weight(self, mix: Mix) -> int:
         return sum(stored_bytes(self.variants.built(variant).artifact) for variant in mix.variants)
@@ -100,7 +100,7 @@ class Proposals:
         return sum(self.candidates.parameters(*part) for part in mix.candidates)
 
     def _peak_or_more(self, mix: Mix, placement: Placement) -> float:
-        """What a mix takes, or more than there is where the compiler does not take it."""
+        """The peak of a mix; infinite if the compiler rejects one of its variants."""
         try:
             return self._peak(mix, placement)
         except UnsupportedGraphError:
@@ -111,7 +111,7 @@ class Proposals:
         return peak_of(mix, placement, self.footprints.of, fixed).bytes
 
     def _proposed(self, widest: Mix, choices: Choices) -> Mix | None:
-        """The best mixed mix of one set of parts, in the fastest placement in which one fits."""
+        """The best mixed mix of a set of parts, in the fastest placement where one fits."""
         for placement in self.candidates.placements:
             try:
                 mix = self._filled(widest, placement, choices)
@@ -124,13 +124,13 @@ class Proposals:
         return None
 
     def _filled(self, widest: Mix, placement: Placement, choices: Choices) -> Mix | None:
-        """Allocations with ever better known room, until the budget is nearly full.
+        """Repeat the allocation with better estimates of the room until the budget is nearly full.
 
-        None where every layer can be kept as it is computed, or none of the allocations fits.
+        Returns None if every layer can stay unquantized, or if no allocation fits.
 
         Raises:
-            InfeasibleError: the layers do not fit however they are stored.
-            UnsupportedGraphError: the compiler refuses what was allocated.
+            InfeasibleError: the layers do not fit in any of their schemes.
+            UnsupportedGraphError: the compiler rejects a variant that was allocated.
         """
         listed = choices.of_mix(widest)
         room = self._room(widest, placement, choices)
@@ -138,7 +138,7 @@ class Proposals:
         for _ in range(TRIES):
             allocation = allocate(listed, _limits(room, placement))
             if all(option.name == UNQUANTIZED for option in allocation.options):
-                break  # a uniform mix is that already
+                break  # this is a uniform mix
             mix = choices.mix(widest, listed, allocation)
             peak = self._peak(mix, placement)
             if peak <= self.budget_bytes and (best is None or allocation.cost < best[0]):
@@ -149,14 +149,14 @@ class Proposals:
         return best[1] if best is not None else None
 
     def _room(self, widest: Mix, placement: Placement, choices: Choices) -> dict[Role, int]:
-        """Bytes of layers' weights there is room for while each part is loaded, a first guess.
+        """A first estimate of the room for layers, in bytes, while each part is loaded.
 
-        What a part takes besides them is taken to be what its four-bit variant does.
+        It assumes that a part takes as much besides its layers as its smallest variant does.
         """
         narrow = {variant.role: self._narrowest(variant) for variant in widest.variants}
-        taken = {role: self.footprints.of(variant, placement) for role, variant in narrow.items()}
+        parts = {role: self.footprints.of(variant, placement) for role, variant in narrow.items()}
         stored = {role: choices.layer_bytes(variant) for role, variant in narrow.items()}
-        return self._left(taken, stored, placement)
+        return self._room_besides(parts, stored, placement)
 
     def _corrected(
         self,
@@ -165,29 +165,34 @@ class Proposals:
         allocation: Allocation,
         placement: Placement,
     ) -> dict[Role, int]:
-        """The room as the variants of an allocation show it."""
-        taken = {v.role: self.footprints.of(v, placement) for v in mix.variants}
+        """The room for layers, estimated from the footprints of an allocation's variants."""
+        parts = {v.role: self.footprints.of(v, placement) for v in mix.variants}
         stored = dict.fromkeys(mix.roles, 0)
         for choice, option in zip(choices, allocation.options, strict=True):
             stored[Role(choice.part)] += option.bytes
-        return self._left(taken, stored, placement)
+        return self._room_besides(parts, stored, placement)
 
-    def _left(
-        self, taken: Mapping[Role, Footprint], stored: Mapping[Role, int], placement: Placement
+    def _room_besides(
+        self, parts: Mapping[Role, Footprint], stored: Mapping[Role, int], placement: Placement
     ) -> dict[Role, int]:
-        """Room for layers where so much is taken, of which so much are layers.
+        """The room for layers besides everything else that the parts take.
 
-        Resident: of all parts together, the same number for each. Phased: of each part alone.
+        For resident parts, it is the room for all of them together, repeated for each part. For
+        phased parts, it is the room for each part alone.
+
+        Args:
+            parts: the footprint of each part.
+            stored: how many bytes of that footprint are layers.
         """
         fixed = self.footprints.fixed_bytes
-        besides = {role: part.weight_bytes - stored[role] for role, part in taken.items()}
+        besides = {role: part.weight_bytes - stored[role] for role, part in parts.items()}
         if placement.loading is Loading.RESIDENT:
-            scratch = max(footprint.activation_bytes for footprint in taken.values())
-            sessions = sum(footprint.session_bytes for footprint in taken.values())
-            left = self.budget_bytes - fixed - sessions - scratch - sum(besides.values())
-            return dict.fromkeys(taken, left)
+            scratch = max(footprint.activation_bytes for footprint in parts.values())
+            sessions = sum(footprint.session_bytes for footprint in parts.values())
+            used = fixed + sessions + scratch + sum(besides.values())
+            return dict.fromkeys(parts, self.budget_bytes - used)
         room, residue = {}, fixed
-        for role, part in taken.items():
+        for role, part in parts.items():
             used = besides[role] + part.activation_bytes + part.session_bytes + residue
             room[role] = self.budget_bytes - used
             residue += part.residue_bytes

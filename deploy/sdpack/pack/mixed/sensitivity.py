@@ -1,11 +1,11 @@
-"""What storing a layer in a scheme does to the images, on one scale for all layers of all parts.
+"""How much a layer in a scheme changes the image, on one scale for all layers of all parts.
 
-    cost = change of the image for an output error of one of the part
-         * output error of the part for an error of one of the layer (`quantization.sensitivity`)
+    cost = change of the image per output error of the part
+         * output error of the part per error of the layer (`quantization.sensitivity`)
          * error of the layer in the scheme
 
-The first is measured end to end: the part's uniform four-bit variant draws some images, and their
-change is divided by the sum of the output errors predicted for all its layers.
+The first factor is measured end to end: the part's uniform four-bit variant draws some images, and
+their change is divided by the sum of the output errors predicted for all its layers.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ PROBE_IMAGES = 16
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What is known of one part's layers.
+    """What was measured of one part's layers.
 
     Attributes:
-        gains: by layer, the error of the part's output for an error of one in the layer's.
-        scale: the change of the image for an output error of one.
-        predicted: output error of the probed variant, as the sum of its layers'.
-        measured: the mean squared change of its images, in [0, 1] a pixel.
+        gains: by layer, the output error of the part per error of the layer.
+        scale: the change of the image per output error of the part.
+        predicted: output error of the probed variant, as the sum over its layers.
+        measured: mean squared change of its images, with pixel values in [0, 1].
     """
 
     gains: Mapping[str, float]
@@ -55,7 +55,7 @@ class Sensitivity:
 
 @dataclass
 class Sensitivities:
-    """Measures parts, each once; what was measured is in the ledger."""
+    """Measures parts, each once; the results are in the ledger."""
 
     context: BuildContext
     calibration: Calibration
@@ -67,7 +67,7 @@ class Sensitivities:
     ) -> dict[str, list[StorageOption]]:
         """The schemes that each of a variant's layers supports, by layer.
 
-        Their cost is the mean squared change of the image.
+        The cost is the mean squared change of the image.
         """
         graph, sensitivity = self.calibration.of(variant), self.of(variant)
         arithmetic, abilities = computed_in(self.context.runtime, variant.precision), self.abilities
@@ -76,10 +76,9 @@ class Sensitivities:
         return storage_options(graph.graph.layers(), schemes, abilities, gains, errors)
 
     def of(self, variant: Variant) -> Sensitivity:
-        """What is known of the layers of a variant's candidate.
+        """The sensitivity of the layers of a variant's candidate.
 
-        It is probed in the narrowest of the request's precisions that store weights in less: a
-        device may not have the others.
+        It is measured with w4, or with w8 if the request does not allow w4.
         """
         precision = next(each for each in PROBED if each in self.context.request.precisions)
         probed = Variant(variant.role, variant.candidate, precision, variant.partner)
@@ -100,7 +99,7 @@ class Sensitivities:
 
     @property
     def abilities(self) -> Abilities:
-        """What the runtime keeps packed."""
+        """What the runtime keeps packed in memory."""
         return self.context.abilities
 
     def _measure(self, probed: Variant) -> dict[str, Any]:
@@ -120,7 +119,7 @@ class Sensitivities:
         }
 
     def _change(self, probed: Variant, path: Path) -> float:
-        """The mean squared change of images, in [0, 1] a pixel."""
+        """The mean squared change of the images, with pixel values in [0, 1]."""
         unchanged = self._in_fp32(probed).astype(np.float64)
         drawing = self.calibration.drawing
         images = drawing.pictures(probed, {probed.role: path}, PROBE_IMAGES)

@@ -1,1 +1,1 @@
-"""Which mixes there are, what each needs, and which of them fit."""
+"""Which mixes exist, how much memory each needs, and which of them fit."""

@@ -1,4 +1,4 @@
-"""The mixes that can be built, and those of them that fit."""
+"""The mixes that can be built, and the ones that also fit the budget."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sdpack.pack.toolchain import Toolchain
 
 
 def buildable(toolchain: Toolchain) -> list[Mix]:
-    """The mixes of a request all of whose variants the target's compiler supports.
+    """The mixes of a request whose variants the target's compiler all supports.
 
-    Of variants with the same graph one is listed: a part without matrix products is the same in
-    w4 as in w8, and then counts as w8.
+    Variants with identical graphs are listed once: a part without matrix products is the same in w4
+    as in w8, and is listed as w8.
 
     Raises:
-        UnsupportedGraphError: there are none.
+        UnsupportedGraphError: no mix can be built.
     """
     context, builder = toolchain.context, toolchain.variants
     every = list(mixes(context.catalog, context.request.precisions))
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
     builder.prepare(variants)
     failed: list[UnsupportedGraphError] = []
-    seen: set[tuple[Role, str, str | None, str]] = set()
+    known: set[tuple[Role, str, str | None, str]] = set()
     distinct: set[Variant] = set()
     for variant in variants:
         try:
@@ -36,8 +36,8 @@ def buildable(toolchain: Toolchain) -> list[Mix]:
             failed.append(error)
             continue
         key = (variant.role, variant.candidate, variant.partner, built.artifact.content)
-        if key not in seen:
-            seen.add(key)
+        if key not in known:
+            known.add(key)
             distinct.add(variant)
     buildable_mixes = [mix for mix in every if distinct.issuperset(mix.variants)]
     if not buildable_mixes:
@@ -51,10 +51,10 @@ def fitting(
     possible: Sequence[Mix],
     budget_bytes: int,
 ) -> list[Fitted]:
-    """Every mix of `possible` that fits, in the fastest of `placements` in which it does.
+    """Every mix of `possible` that fits, in the fastest of `placements` in which it fits.
 
     Raises:
-        InfeasibleError: none fits.
+        InfeasibleError: no mix fits.
     """
     return fit(
         possible,

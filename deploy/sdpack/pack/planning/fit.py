@@ -1,6 +1,7 @@
-"""Which mixes fit a budget, each in the fastest placement that does; exact, by looking at all.
+"""Which mixes fit a budget, each in the fastest placement in which it fits.
 
-There are thousands of mixes at most, and a peak is a sum and a maximum: nothing cleverer pays.
+The search is exhaustive: there are at most thousands of mixes, and a peak is only a sum and a
+maximum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.units import format_bytes
 
 Footprints = Callable[[Variant, Placement], Footprint]
-"""What a variant takes under a placement; called often, so it should remember."""
+"""The footprint of a variant in a placement; called often, so it should cache its results."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Fitted:
     """A mix in a placement, and its predicted peak.
 
     Attributes:
-        size_bytes: what "smaller" means among equals: its peak in the fastest placement, whether
-            that fits or not, unless `fit` is told otherwise. The peak itself will not do, as the
-            same parts take less when they are run more slowly.
-        rank: of the placement; 0 is the fastest.
+        size_bytes: the size by which mixes of equal quality are compared. By default it is the
+            peak in the fastest placement, whether that fits or not. The predicted peak does not
+            serve here, as the same parts take less memory in slower placements.
+        rank: the rank of the placement; 0 is the fastest.
     """
 
     mix: Mix
@@ -37,7 +38,7 @@ class Fitted:
 
 
 def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
-    """The predicted peak of a mix under a placement."""
+    """The predicted peak of a mix in a placement."""
     parts: Mapping[Role, Footprint] = {
         variant.role: footprints(variant, placement) for variant in mix.variants
     }
@@ -53,18 +54,20 @@ def fit(
     size: Callable[[Mix], int | None] = lambda _: None,
     least: Callable[[Variant], int] = lambda _: 0,
 ) -> list[Fitted]:
-    """Every mix that fits, in the first of `placements` in which it does.
+    """Every mix that fits, in the first of `placements` in which it fits.
 
-    A placement for which the compiler refuses a part is left out.
+    A mix is not tried in a placement for which the compiler rejects one of its parts.
 
     Args:
-        size: what "smaller" means among equals; None for the peak in the fastest placement.
-        least: bytes a variant takes at least, whatever the placement. The footprints of a mix with
-            a part that cannot fit even alone, which can mean to compile it, are asked for only
-            where nothing else fits either, to say what would.
+        placements: fastest first.
+        size: the size by which mixes of equal quality are compared; None for the peak in the
+            fastest placement.
+        least: the least bytes that a variant takes in any placement. A mix with a part that exceeds
+            the budget alone is hopeless. Its footprints, which may require compiling the part, are
+            needed only for the error message, if no other mix fits either.
 
     Raises:
-        InfeasibleError: none fits; names the smallest budget that would do, and its breakdown.
+        InfeasibleError: no mix fits; names the smallest budget that works, and its breakdown.
     """
     every = list(mixes)
     variants = {variant for mix in every for variant in mix.variants}
@@ -94,7 +97,7 @@ def fit(
 
 
 def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:
-    """The refusal of a budget that is smaller than the smallest mix."""
+    """The error for a budget that is below the smallest mix."""
     if smallest is None:
         return InfeasibleError("the catalog gives no mixes to choose from; check the catalog", 0)
     needed = smallest.peak.bytes

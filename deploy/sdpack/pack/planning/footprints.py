@@ -1,12 +1,12 @@
-"""What each variant takes on the device, by the best that can be known of its runtime here.
+"""How much memory each variant takes on the device, from the best source that each runtime has.
 
-TensorRT-RTX         the builder's own plan of the engine that ships, and its inputs and outputs
-ONNX Runtime, CPU    a process that runs the part alone, measured
-ONNX Runtime, GPU    the graph: its weights as stored, and the tensors alive at once, by what such
-                     parts were seen to take on an H200
-others               the graph, as it is; their engines are made on the device
+TensorRT-RTX         the plan that ships, which states its memory, plus its inputs and outputs
+ONNX Runtime, CPU    measured in a process that runs the part alone
+ONNX Runtime, GPU    the graph: the stored weights and the live tensors, scaled by factors that were
+                     measured on an H200
+others               the graph, without factors, as their engines are built on the device
 
-`verify` measures on the device.
+`sdpack verify` measures the memory on the device.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.pack.variants.variant_pieces import VariantPieces
 from sdpack.version import versions
 
-# What parts in ONNX Runtime took of an H200 beyond their weights (docs/gpu.md): three in one
-# process 496 MiB where tensors are small, cuBLAS's and cuDNN's own; and at 512 x 512 pixels up to
-# 4.3 times the tensors that are alive at once in a UNet, 3.0 times in a decoder, as they lie in one
-# block, less tightly, and convolutions need scratch.
+# Memory of parts in ONNX Runtime on an H200, beyond their weights (docs/gpu.md). Three parts in one
+# process took 496 MiB where tensors are small, which cuBLAS and cuDNN hold for themselves. At
+# 512 x 512 pixels, a UNet took up to 4.3 times its live tensors, and a decoder 3.0 times: the arena
+# packs tensors less tightly, and convolutions need scratch.
 CUDA_SESSION_BYTES = 165 * 2**20
 CUDA_TIMES_LIVE = 4
-LEAST_SHARE = 0.9  # of a file is on the device at least; of SDXL's parts engines held 99.6 %
-REVISION = 5  # of this module's ways to measure; a change makes earlier figures strangers
+LEAST_SHARE = 0.9  # of a file that is surely on the device; engines held 99.6 % of SDXL's parts
+REVISION = 5  # of this module's measurements; a change makes earlier figures invalid
 
 
 @dataclass
 class Footprints:
-    """Footprints of a request's variants, each found once."""
+    """Footprints of a request's variants, each determined once."""
 
     context: BuildContext
     variants: VariantBuilder
@@ -80,10 +80,10 @@ class Footprints:
         return Foresight.GRAPH
 
     def of(self, variant: Variant, placement: Placement) -> Footprint:
-        """What a variant takes under a placement.
+        """The footprint of a variant in a placement.
 
         Raises:
-            UnsupportedGraphError: the compiler does not take it so.
+            UnsupportedGraphError: the compiler rejects the variant in this placement.
         """
         key = (variant, placement)
         if key not in self._known:
@@ -91,29 +91,33 @@ class Footprints:
                 self._known[key] = self._find(variant, placement)
             except UnsupportedGraphError as error:
                 self._known[key] = error
-        found = self._known[key]
-        if isinstance(found, UnsupportedGraphError):
-            raise found
-        return found
+        known = self._known[key]
+        if isinstance(known, UnsupportedGraphError):
+            raise known
+        return known
 
     def least_bytes(self, variant: Variant) -> int:
-        """What a variant takes at least while it is loaded: on a GPU nearly what its file holds.
+        """The least bytes that a loaded variant takes: on a GPU, nearly the size of its file.
 
-        On a CPU only what is read of a file counts, such as a few rows of a table.
+        On a CPU it is 0: only the pages that are read count, such as a few rows of an embedding
+        table.
         """
         if self.foresight is Foresight.PROBE:
             return 0
         return int(LEAST_SHARE * stored_bytes(self.variants.built(variant).artifact))
 
     def size_bytes(self, mix: Mix) -> int | None:
-        """What "smaller" means where peaks are measured and vary: the files. None elsewhere."""
+        """The size of a mix's files, where peaks are measured and vary; None elsewhere.
+
+        It decides between mixes of equal quality (`fit`).
+        """
         if self.foresight is not Foresight.PROBE:
             return None
         return sum(stored_bytes(self.variants.built(variant).artifact) for variant in mix.variants)
 
     @property
     def fixed_bytes(self) -> int:
-        """What the process takes whatever the mix; on a GPU the profile's reserve holds it."""
+        """Bytes that the process takes with any mix; on a GPU, the profile's reserve has them."""
         if self.foresight is not Foresight.PROBE:
             return 0
         encoder = next(iter(self.context.catalog.text_encoders))
@@ -131,10 +135,10 @@ class Footprints:
                 return one_after_the_other([self._planned(variant, piece) for piece in pieces])
             case Foresight.PROBE:
                 return self._probed(variant, placement, pieces)
-        return one_after_the_other([self._read_off(variant, piece) for piece in pieces])
+        return one_after_the_other([self._from_graph(variant, piece) for piece in pieces])
 
     def _planned(self, variant: Variant, piece: Piece) -> Footprint:
-        """A plan's weights and scratch, and its inputs and outputs, which scratch does not hold."""
+        """A plan's weights and scratch, and its inputs and outputs, which scratch excludes."""
         plan = self.pieces.plan(variant, piece)
         path = self._graph(variant, piece)
         key = (path, tuple(sorted(piece.largest.items())))
@@ -147,31 +151,31 @@ class Footprints:
         return self.variants.built(variant).artifact.path(piece.file)
 
     def _probed(self, variant: Variant, placement: Placement, pieces: Sequence[Piece]) -> Footprint:
-        made = self.variants.built(variant)
+        built = self.variants.built(variant)
         if len(pieces) == 1:
             shapes = {name: list(shape) for name, shape in pieces[0].largest.items()}
-            inputs: dict[str, Any] = {"graph": made.artifact.content, "shapes": shapes}
-            return self._seen(variant, inputs, lambda: probe(made.path, pieces[0].largest))
-        split, tile = split_of(made.artifact), placement.tile
+            inputs: dict[str, Any] = {"graph": built.artifact.content, "shapes": shapes}
+            return self._measured(variant, inputs, lambda: probe(built.path, pieces[0].largest))
+        split, tile = split_of(built.artifact), placement.tile
         assert split is not None
         assert tile is not None
         head, tail = (self._graph(variant, piece) for piece in pieces)
-        found = []
+        footprints = []
         for latents in self.pieces.shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
-            inputs = {"graph": made.artifact.content, "shapes": shapes, "tile": tile}
-            look = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
-            found.append(self._seen(variant, inputs, look))
-        return Footprint(*(max(each) for each in zip(*map(astuple, found), strict=True)))
+            inputs = {"graph": built.artifact.content, "shapes": shapes, "tile": tile}
+            run = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
+            footprints.append(self._measured(variant, inputs, run))
+        return Footprint(*(max(each) for each in zip(*map(astuple, footprints), strict=True)))
 
-    def _seen(
-        self, variant: Variant, inputs: Mapping[str, Any], look: Callable[[], Probe]
+    def _measured(
+        self, variant: Variant, inputs: Mapping[str, Any], run: Callable[[], Probe]
     ) -> Footprint:
-        """What a probe sees, looked at once."""
+        """The footprint that a probe measures; each probe is run once."""
         known = self._remembered("footprint", inputs)
         if known is None:
             self.context.say(f"measuring the memory of {variant}")
-            known = asdict(look())
+            known = asdict(run())
             self._remember("footprint", inputs, known)
         return Probe(**known).footprint
 
@@ -182,7 +186,7 @@ class Footprints:
         self.context.ledger.record(kind, {**inputs, **self._here()}, value)
 
     def _here(self) -> dict[str, Any]:
-        """What a measured figure depends on besides what was measured."""
+        """What a measured figure depends on besides the graph and its inputs."""
         return {
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
@@ -190,16 +194,16 @@ class Footprints:
             "revision": REVISION,
         }
 
-    def _read_off(self, variant: Variant, piece: Piece) -> Footprint:
-        found = graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
+    def _from_graph(self, variant: Variant, piece: Piece) -> Footprint:
+        footprint = graph_footprint(ir.load(self._graph(variant, piece)), piece.largest)
         if self.context.runtime is not Runtime.ONNXRUNTIME_CUDA:
-            return found
-        live = CUDA_TIMES_LIVE * found.activation_bytes
-        return Footprint(found.weight_bytes, live, session_bytes=CUDA_SESSION_BYTES)
+            return footprint
+        live = CUDA_TIMES_LIVE * footprint.activation_bytes
+        return Footprint(footprint.weight_bytes, live, session_bytes=CUDA_SESSION_BYTES)
 
 
 def one_after_the_other(footprints: Sequence[Footprint]) -> Footprint:
-    """Of pieces that are loaded together, and run one at a time."""
+    """The footprint of pieces that are loaded together and run one at a time."""
     return Footprint(
         sum(footprint.weight_bytes for footprint in footprints),
         max(footprint.activation_bytes for footprint in footprints),
@@ -208,7 +212,10 @@ def one_after_the_other(footprints: Sequence[Footprint]) -> Footprint:
 
 
 def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
-    """Stored weights and live tensors of a graph at these input shapes; the model is changed."""
+    """The stored weights and live tensors of a graph at these input shapes.
+
+    It changes the model.
+    """
     weights = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
@@ -218,7 +225,7 @@ def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
 
 
 def _bindings(model: ir.Model, shapes: Mapping[str, Sizes]) -> dict[str, int]:
-    """The graph's symbolic sizes, as its inputs' shapes give them."""
+    """The values of the graph's symbolic dimensions at these input shapes."""
     bindings: dict[str, int] = {}
     for value in model.graph.inputs:
         for size, number in zip(value.shape or (), shapes.get(str(value.name), ()), strict=False):

@@ -1,4 +1,4 @@
-"""What a mix takes at least, read off configs and file headers before anything is exported."""
+"""A lower bound on the memory of a mix, from configs and file headers, before any export."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sdpack.export.latents import enlargement
 from sdpack.memory.predict import Footprint
 from sdpack.pack.planning.mix import Variant
 
-# What TensorRT-RTX 1.7 plans for one 64x64 matrix product, and for everything larger.
+# TensorRT-RTX 1.7 plans this much for a single 64x64 matrix product, and no less for any graph.
 LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}
-# A Python process with numpy, Pillow and ONNX Runtime; 90 MiB were seen with CPython 3.11.
+# A Python process with numpy, Pillow and ONNX Runtime; it took 90 MiB with CPython 3.11.
 LEAST_PROCESS = {Runtime.ONNXRUNTIME_CPU: 64 * 2**20}
 
 
@@ -24,13 +24,14 @@ def least_footprint(
     latent_rows: tuple[int, int],
     runtime: Runtime,
 ) -> Footprint:
-    """A lower bound of a variant's footprint at batch 1.
+    """A lower bound on a variant's footprint at batch 1.
 
-    Weights: its parameters at the precision's bits. Activations: the widest convolution's input
-    and output, which live together, in the narrowest type; or the runtime's least scratch.
+    Its weights are the parameters at the precision's bits. Its activations are the input and the
+    output of the widest convolution, which are alive together, in 16 bits, or the runtime's least
+    scratch if that is more.
 
     Args:
-        latent_rows: height and width of a picture's latents.
+        latent_rows: height and width of an image's latents.
     """
     weights = checkpoint.parameters * weight_bits(variant.precision) // 8
     activations = _least_activations(checkpoint, variant, placement, latent_rows)

@@ -1,4 +1,4 @@
-"""Mixes: a candidate and a precision for each role, from a catalog and a profile."""
+"""Mixes: a candidate and a precision for each role of a pipeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.quantization.schemes import Scheme
 
-SMALLEST_TILE = 32  # latent pixels; below that a tile's borders are most of it
+SMALLEST_TILE = 32  # latent pixels; smaller tiles consist mostly of their borders
 
 
 @dataclass(frozen=True, order=True)
@@ -20,9 +20,9 @@ class Variant:
     """One candidate in one precision.
 
     Attributes:
-        partner: a text encoder's denoiser, whose bridge is fused into it; None for the others.
-        schemes: of a mixed variant, how its layers are stored, by name; others stay as computed.
-        bits: of a mixed variant, what one of its parameters takes on average.
+        partner: of a text encoder, the denoiser whose bridge is fused into it; None for others.
+        schemes: of a mixed variant, the schemes of its quantized layers, by name.
+        bits: of a mixed variant, the average bits per parameter.
     """
 
     role: Role
@@ -34,19 +34,19 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """ "w4", or "mixed@4.61"."""
+        """The precision, such as "w4" or "mixed@4.61"."""
         mixed = self.precision is Precision.MIXED
         return f"{self.precision}@{self.bits:.2f}" if mixed else self.precision.value
 
     @property
     def part_name(self) -> str:
-        """ "text encoder s for denoiser m": the candidate, in words."""
+        """The candidate in words, such as "text encoder s for denoiser m"."""
         partner = f" for denoiser {self.partner}" if self.partner else ""
         return f"{self.role.words} {self.candidate}{partner}"
 
     @property
     def full_name(self) -> str:
-        """ "text encoder s for denoiser m in w8": the variant, in words."""
+        """The variant in words, such as "text encoder s for denoiser m in w8"."""
         return f"{self.part_name} in {self.label}"
 
     def __str__(self) -> str:
@@ -55,13 +55,13 @@ class Variant:
 
 @dataclass(frozen=True, order=True)
 class Mix:
-    """One variant for each of a pipeline's roles, in the order of work."""
+    """One variant for each role of a pipeline, in the order in which they run."""
 
     variants: tuple[Variant, ...]
 
     @classmethod
     def of(cls, *variants: Variant) -> Mix:
-        """The mix of these variants, in whatever order they come."""
+        """The mix of these variants, given in any order."""
         return cls(tuple(sorted(variants, key=lambda v: list(Role).index(v.role))))
 
     @property
@@ -70,7 +70,7 @@ class Mix:
 
     @property
     def candidates(self) -> tuple[tuple[Role, str], ...]:
-        """What it is made of, whatever the precisions."""
+        """The role and the name of each candidate, without the precisions."""
         return tuple((variant.role, variant.candidate) for variant in self.variants)
 
     def variant(self, role: Role) -> Variant:
@@ -100,12 +100,12 @@ class Mix:
 def mixes(catalog: Catalog, precisions: Sequence[Precision]) -> Iterator[Mix]:
     """Every mix of a catalog's candidates in these precisions."""
     for parts in catalog.mixable():
-        for chosen in product(precisions, repeat=len(parts.names)):
-            yield in_precisions(parts, chosen)
+        for combination in product(precisions, repeat=len(parts.names)):
+            yield in_precisions(parts, combination)
 
 
 def in_precisions(parts: Mixable, precisions: Sequence[Precision]) -> Mix:
-    """Candidates that work together, each in a precision, in the order of their roles."""
+    """The mix of candidates that work together, given a precision for each, in role order."""
     return Mix.of(
         *(
             Variant(role, name, precision, parts.partner(role))
@@ -115,14 +115,14 @@ def in_precisions(parts: Mixable, precisions: Sequence[Precision]) -> Mix:
 
 
 def placements(profile: Profile, latent_side: int) -> list[Placement]:
-    """The profile's placements, the fastest first.
+    """The placements that a profile allows, fastest first.
 
-    Guidance in two halves costs some speed. On a GPU tiles cost more, and loading parts for every
-    picture the most. On a CPU a picture is decoded for longer than parts take to load, and tiles
-    decode it several times over: there they come last (`benchmarks.placements`).
+    Sequential guidance costs a little speed. On a GPU, tiles cost more, and loading the parts for
+    every image costs most. On a CPU, decoding an image takes longer than loading the parts, and
+    with tiles it is decoded several times over, so tiles come last there (`benchmarks.placements`).
 
     Args:
-        latent_side: the longer side of a picture's latents; tiles are at most half of it.
+        latent_side: the longer side of an image's latents; tiles are at most half of it.
     """
     tiles: list[int | None] = [None]
     side = latent_side // 2
@@ -131,12 +131,12 @@ def placements(profile: Profile, latent_side: int) -> list[Placement]:
         side //= 2
     loadings = [loading for loading in Loading if loading in profile.loading]
     if profile.runtime.on_gpu:
-        ways = [(loading, tile) for loading in loadings for tile in tiles]
+        pairs = [(loading, tile) for loading in loadings for tile in tiles]
     else:
-        ways = [(loading, tile) for tile in tiles for loading in loadings]
+        pairs = [(loading, tile) for tile in tiles for loading in loadings]
     return [
         Placement(loading, guidance, tile)
-        for loading, tile in ways
+        for loading, tile in pairs
         for guidance in Guidance
         if guidance in profile.guidance
     ]

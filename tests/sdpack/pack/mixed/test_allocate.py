@@ -12,15 +12,15 @@ from sdpack.pack.mixed.allocate import Allocation, Choice, Limit, Option, alloca
 PARTS = ("text_encoder", "denoiser", "decoder")
 
 options = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 1000)), min_size=1, max_size=4).map(
-    lambda found: tuple(Option(f"o{i}", b, c / 7) for i, (b, c) in enumerate(found))
+    lambda pairs: tuple(Option(f"o{i}", b, c / 7) for i, (b, c) in enumerate(pairs))
 )
 instances = st.lists(st.tuples(st.sampled_from(PARTS), options), min_size=1, max_size=6).map(
-    lambda found: [Choice(f"l{i}", part, o) for i, (part, o) in enumerate(found)]
+    lambda pairs: [Choice(f"l{i}", part, o) for i, (part, o) in enumerate(pairs)]
 )
 
 
 def brute_force(choices: list[Choice], limits: list[Limit]) -> float | None:
-    """The least cost of all combinations, one after the other."""
+    """The least cost of all combinations that fit; None if none fits."""
     best = None
     for combination in product(*(choice.options for choice in choices)):
         pairs = list(zip(choices, combination, strict=True))
@@ -30,17 +30,17 @@ def brute_force(choices: list[Choice], limits: list[Limit]) -> float | None:
     return best
 
 
-def check(found: Allocation, choices: list[Choice], limits: list[Limit]) -> None:
-    pairs = list(zip(choices, found.options, strict=True))
+def check(allocation: Allocation, choices: list[Choice], limits: list[Limit]) -> None:
+    pairs = list(zip(choices, allocation.options, strict=True))
     assert all(option in choice.options for choice, option in pairs)
     for limit in limits:
         assert sum(o.bytes for c, o in pairs if c.part in limit.parts) <= limit.bytes
-    assert found.cost == pytest.approx(sum(option.cost for option in found.options))
+    assert allocation.cost == pytest.approx(sum(option.cost for option in allocation.options))
 
 
 @settings(deadline=None, max_examples=150)
 @given(instances, st.integers(0, 400))
-def test_resident_parts_share_a_budget_as_well_as_can_be(choices: list[Choice], room: int) -> None:
+def test_resident_parts_share_a_budget_optimally(choices: list[Choice], room: int) -> None:
     agree(choices, [Limit(frozenset(PARTS), room)])
 
 
@@ -51,19 +51,19 @@ def test_phased_parts_have_a_budget_each(choices: list[Choice], rooms: tuple[int
 
 
 def agree(choices: list[Choice], limits: list[Limit]) -> None:
-    wanted = brute_force(choices, limits)
-    if wanted is None:
+    expected = brute_force(choices, limits)
+    if expected is None:
         with pytest.raises(InfeasibleError, match="take at least"):
             allocate(choices, limits)
         return
-    found = allocate(choices, limits)
-    check(found, choices, limits)
-    assert found.gap == 0
-    assert found.cost == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    allocation = allocate(choices, limits)
+    check(allocation, choices, limits)
+    assert allocation.gap == 0
+    assert allocation.cost == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_two_thousand_layers_are_solved_to_the_optimum() -> None:
-    """The bound is that of the problem without integrality, which is at most a layer away."""
+    """The relaxation without integrality, which bounds the cost, splits at most one layer."""
     rng = np.random.default_rng(0)
     choices = []
     for number in range(2000):
@@ -77,13 +77,13 @@ def test_two_thousand_layers_are_solved_to_the_optimum() -> None:
         choices.append(Choice(f"l{number}", PARTS[number % 3], ways))
     whole = sum(choice.options[0].bytes for choice in choices)
     limits = [Limit(frozenset(PARTS), whole // 6)]
-    found = allocate(choices, limits)
-    check(found, choices, limits)
-    assert found.gap == 0
-    assert found.bytes > 0.9999 * limits[0].bytes
+    allocation = allocate(choices, limits)
+    check(allocation, choices, limits)
+    assert allocation.gap == 0
+    assert allocation.bytes > 0.9999 * limits[0].bytes
 
 
-def test_tied_layers_have_one_precision() -> None:
+def test_tied_layers_have_the_same_precision() -> None:
     one = Choice("q", "denoiser", (Option("w4", 4, 3.0), Option("w8", 8, 1.0)))
     other = Choice("k", "denoiser", (Option("w8", 80, 2.0), Option("fp16", 160, 0.0)))
     assert tied("qk", [one, other]) == Choice("qk", "denoiser", (Option("w8", 88, 3.0),))

@@ -1,4 +1,4 @@
-"""The packer against brute force, on random instances."""
+"""`fit` against brute force on random instances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACEMENTS = [
 sizes = st.integers(0, 1000)
 
 
-# Those every pipeline has, and the text encoders some have besides.
+# The roles of every pipeline, and the text encoders that only some have.
 ROLES = (*NEEDED, Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3)
 
 
@@ -42,8 +42,8 @@ def instances(draw: st.DrawFn) -> tuple[list[Mix], dict[tuple[Variant, Placement
     }
     footprints = {
         (variant, placement): Footprint(draw(sizes), draw(sizes), draw(st.integers(0, 50)))
-        for found in variants.values()
-        for variant in found
+        for candidates in variants.values()
+        for variant in candidates
         for placement in PLACEMENTS
     }
     return [Mix.of(*parts) for parts in product(*variants.values())], footprints
@@ -52,18 +52,18 @@ def instances(draw: st.DrawFn) -> tuple[list[Mix], dict[tuple[Variant, Placement
 def brute_peak(
     mix: Mix, placement: Placement, footprints: dict[tuple[Variant, Placement], Footprint]
 ) -> int:
-    """The peak as it would happen, moment by moment."""
-    request = [footprints[variant, placement] for variant in mix.variants]
+    """The peak, computed moment by moment."""
+    parts = [footprints[variant, placement] for variant in mix.variants]
     if placement.loading is Loading.RESIDENT:
-        return sum(f.weight_bytes for f in request) + max(f.activation_bytes for f in request)
+        return sum(f.weight_bytes for f in parts) + max(f.activation_bytes for f in parts)
     return max(
-        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in request[:place])
-        for place, now in enumerate(request)
+        now.weight_bytes + now.activation_bytes + sum(f.residue_bytes for f in parts[:place])
+        for place, now in enumerate(parts)
     )
 
 
 @given(instances(), st.integers(0, 4000), st.integers(0, 200))
-def test_the_packer_agrees_with_brute_force(
+def test_fit_agrees_with_brute_force(
     instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]],
     budget: int,
     fixed: int,
@@ -74,19 +74,19 @@ def test_the_packer_agrees_with_brute_force(
         for mix in mixes
         for placement in PLACEMENTS
     }
-    wanted = {}
+    expected = {}
     for mix in mixes:
         fitting = [p for p in PLACEMENTS if peaks[mix, p] <= budget]
         if fitting:
-            wanted[mix] = (fitting[0], peaks[mix, fitting[0]])
+            expected[mix] = (fitting[0], peaks[mix, fitting[0]])
     try:
-        found = fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], budget, fixed)
+        fitted = fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], budget, fixed)
     except InfeasibleError as error:
-        found, smallest = [], error.smallest_bytes
+        fitted, smallest = [], error.smallest_bytes
     else:
         smallest = min(peaks.values())
-    assert {f.mix: (f.placement, f.peak.bytes) for f in found} == wanted
-    assert all(f.size_bytes == peaks[f.mix, PLACEMENTS[0]] for f in found)
+    assert {f.mix: (f.placement, f.peak.bytes) for f in fitted} == expected
+    assert all(f.size_bytes == peaks[f.mix, PLACEMENTS[0]] for f in fitted)
     assert smallest == min(peaks.values())
 
 
@@ -106,33 +106,33 @@ def test_a_larger_budget_never_loses_a_mix(
 
 
 @given(instances(), st.integers(0, 3000))
-def test_what_cannot_fit_is_not_asked_for_and_nothing_else_changes(
+def test_footprints_of_hopeless_mixes_are_not_computed_and_the_result_is_the_same(
     instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int
 ) -> None:
     mixes, footprints = instance
-    asked: set[Variant] = set()
+    computed: set[Variant] = set()
 
     def least(variant: Variant) -> int:
         return min(footprints[variant, placement].weight_bytes for placement in PLACEMENTS)
 
     def of(variant: Variant, placement: Placement) -> Footprint:
-        asked.add(variant)
+        computed.add(variant)
         return footprints[variant, placement]
 
-    def found(of: Any, **more: Any) -> list[Fitted] | int:
+    def result(of: Any, **more: Any) -> list[Fitted] | int:
         try:
             return fit(mixes, PLACEMENTS, of, budget, **more)
-        except InfeasibleError as refusal:
-            return refusal.smallest_bytes
+        except InfeasibleError as error:
+            return error.smallest_bytes
 
-    wanted = found(lambda v, p: footprints[v, p])
-    assert found(of, least=least) == wanted
-    if not isinstance(wanted, int):
+    expected = result(lambda v, p: footprints[v, p])
+    assert result(of, least=least) == expected
+    if not isinstance(expected, int):
         hopeful = [m for m in mixes if all(least(v) <= budget for v in m.variants)]
-        assert asked == {variant for mix in hopeful for variant in mix.variants}
+        assert computed == {variant for mix in hopeful for variant in mix.variants}
 
 
-def test_a_placement_the_compiler_refuses_is_left_out() -> None:
+def test_a_placement_for_which_the_compiler_rejects_a_part_is_left_out() -> None:
     mix = Mix.of(*(Variant(role, "a", Precision.W4) for role in NEEDED))
     slow = Placement(guidance=Guidance.SEQUENTIAL)
 
@@ -141,13 +141,13 @@ def test_a_placement_the_compiler_refuses_is_left_out() -> None:
             raise UnsupportedGraphError("not so")
         return Footprint(10, 1)
 
-    (found,) = fit([mix], [Placement(), slow], footprints, 100)
-    assert found.placement == slow
+    (fitted,) = fit([mix], [Placement(), slow], footprints, 100)
+    assert fitted.placement == slow
     with pytest.raises(InfeasibleError, match="no mixes"):
         fit([mix], [Placement()], footprints, 100)
 
 
-def test_the_refusal_names_a_budget_that_works() -> None:
+def test_the_error_suggests_a_budget_that_works() -> None:
     parts = [Variant(role, "a", Precision.W4) for role in NEEDED]
     mix = Mix.of(*parts)
 
@@ -156,14 +156,14 @@ def test_the_refusal_names_a_budget_that_works() -> None:
 
     with pytest.raises(InfeasibleError, match="nothing fits into 1 B") as caught:
         fit([mix], [Placement()], footprints, 1)
-    said = str(caught.value)
-    assert "denoiser 976.6 KiB" in said
-    assert "scratch of the denoiser 488.3 KiB" in said
-    suggested = parse_bytes(said.rpartition("--memory ")[2])
+    message = str(caught.value)
+    assert "denoiser 976.6 KiB" in message
+    assert "scratch of the denoiser 488.3 KiB" in message
+    suggested = parse_bytes(message.rpartition("--memory ")[2])
     assert suggested >= caught.value.smallest_bytes == 3 * 1_000_001 + 500_000
     assert len(fit([mix], [Placement()], footprints, suggested)) == 1
 
 
-def test_no_mixes_at_all_is_refused() -> None:
+def test_a_catalog_without_mixes_is_refused() -> None:
     with pytest.raises(InfeasibleError, match="no mixes"):
         fit([], PLACEMENTS, lambda v, p: Footprint(0, 0), 100)

@@ -27,14 +27,14 @@ from tests.sdpack.graphs import convolution, linear, saved
 RNG = np.random.default_rng(0)
 
 
-def test_a_graph_s_weights_and_live_tensors_are_counted() -> None:
+def test_a_footprint_counts_the_weights_and_live_tensors_of_a_graph() -> None:
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
-    found = graph_footprint(linear(weight), {"x": (8, 64)})
-    assert found.weight_bytes == weight.nbytes
-    assert found.activation_bytes == 4 * 8 * (64 + 32)
+    footprint = graph_footprint(linear(weight), {"x": (8, 64)})
+    assert footprint.weight_bytes == weight.nbytes
+    assert footprint.activation_bytes == 4 * 8 * (64 + 32)
 
 
-def test_activations_follow_the_shapes_given() -> None:
+def test_activations_grow_with_the_input_shapes() -> None:
     weight = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)
     small, large = (
         graph_footprint(convolution(weight), {"x": (1, 3, side, side)}) for side in (8, 16)
@@ -45,18 +45,18 @@ def test_activations_follow_the_shapes_given() -> None:
 
 def test_inputs_and_outputs_are_counted_at_their_largest() -> None:
     weight = RNG.standard_normal((8, 3, 3, 3)).astype(np.float32)
-    found = passed_bytes(convolution(weight), {"N": 2, "H": 16, "W": 4})
-    assert found == 4 * 2 * (3 + 8) * 16 * 4
+    passed = passed_bytes(convolution(weight), {"N": 2, "H": 16, "W": 4})
+    assert passed == 4 * 2 * (3 + 8) * 16 * 4
 
 
-def test_pieces_of_a_part_are_loaded_together_and_run_in_turn() -> None:
+def test_pieces_of_a_part_are_loaded_together_and_run_one_at_a_time() -> None:
     assert one_after_the_other([Footprint(3, 10), Footprint(4, 7)]) == Footprint(7, 10)
     own = [Footprint(3, 10, session_bytes=2), Footprint(4, 7, session_bytes=2)]
     assert one_after_the_other(own) == Footprint(7, 10, session_bytes=4)
 
 
 @pytest.mark.parametrize("runtime", [Runtime.TENSORRT, Runtime.ONNXRUNTIME_CUDA])
-def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
+def test_a_graph_s_footprint_on_a_gpu_depends_on_the_runtime(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     weight = RNG.standard_normal((64, 32)).astype(np.float32)
@@ -67,35 +67,35 @@ def test_a_graph_for_a_gpu_takes_what_such_parts_were_seen_to_take(
     variants: Any = SimpleNamespace(built=lambda _: SimpleNamespace(artifact=artifact))
     tokenizers: Any = None
     variant = Variant(Role.TEXT_ENCODER, "e", Precision.FP16)
-    found = Footprints(context, variants, pieces, tokenizers).of(variant, Placement())
+    footprint = Footprints(context, variants, pieces, tokenizers).of(variant, Placement())
     live = 4 * 8 * (64 + 32)
-    assert found == (
+    assert footprint == (
         Footprint(weight.nbytes, live)
         if runtime is Runtime.TENSORRT
         else Footprint(weight.nbytes, CUDA_TIMES_LIVE * live, session_bytes=CUDA_SESSION_BYTES)
     )
 
 
-class Refusing:
-    """Pieces whose compiler rejects everything, and counts how often it is asked."""
+class RejectedPieces:
+    """Pieces whose compiler rejects everything and counts how often it runs."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.compiled = 0
 
     def of(self, *_: object) -> list[Piece]:
         return [Piece("model.onnx", {}, {})]
 
     def plan(self, *_: object) -> None:
-        self.asked += 1
+        self.compiled += 1
         raise UnsupportedGraphError("not so")
 
 
-def test_a_refusal_is_asked_for_once() -> None:
-    pieces = Refusing()
+def test_a_rejected_variant_is_compiled_once() -> None:
+    pieces = RejectedPieces()
     context: Any = SimpleNamespace(runtime=find_profile("4gb-gpu").runtime)
     unused: Any = None
     footprints = Footprints(context, unused, cast(Any, pieces), unused)
     for _ in range(3):
         with pytest.raises(UnsupportedGraphError, match="not so"):
             footprints.of(Variant(Role.DENOISER, "d", Precision.W4), Placement())
-    assert pieces.asked == 1
+    assert pieces.compiled == 1

@@ -5,28 +5,28 @@ from sdpack.domain.precision import Precision
 from sdpack.pack.planning.mix import mixes, placements
 
 
-def test_every_combination_is_there_once() -> None:
-    found = list(mixes(default_catalog().catalog, [Precision.FP16, Precision.W4]))
-    assert len(found) == len(set(found)) == 18 * 2**3
+def test_every_combination_is_listed_once() -> None:
+    listed = list(mixes(default_catalog().catalog, [Precision.FP16, Precision.W4]))
+    assert len(listed) == len(set(listed)) == 18 * 2**3
 
 
-def test_a_text_encoder_knows_the_denoiser_its_bridge_leads_to() -> None:
+def test_a_text_encoder_has_the_denoiser_of_its_bridge_as_partner() -> None:
     for mix in mixes(default_catalog().catalog, [Precision.FP16]):
         assert mix.text_encoder.partner == mix.denoiser.candidate
         assert mix.decoder.partner is None
 
 
 def test_placements_go_from_fast_to_slow() -> None:
-    found = placements(find_profile("4gb-gpu"), 128)
-    assert found[0] == Placement(Loading.RESIDENT, Guidance.BATCHED)
-    assert found[1] == Placement(Loading.RESIDENT, Guidance.SEQUENTIAL)
-    assert found[-1] == Placement(Loading.PHASED, Guidance.SEQUENTIAL, 32)
-    assert {p.tile for p in found} == {None, 64, 32}
-    loadings = [p.loading for p in found]
+    listed = placements(find_profile("4gb-gpu"), 128)
+    assert listed[0] == Placement(Loading.RESIDENT, Guidance.BATCHED)
+    assert listed[1] == Placement(Loading.RESIDENT, Guidance.SEQUENTIAL)
+    assert listed[-1] == Placement(Loading.PHASED, Guidance.SEQUENTIAL, 32)
+    assert {p.tile for p in listed} == {None, 64, 32}
+    loadings = [p.loading for p in listed]
     assert loadings == sorted(loadings, key=list(Loading).index)
 
 
-def test_a_cpu_loads_parts_before_it_decodes_in_tiles() -> None:
+def test_a_cpu_prefers_phased_loading_to_tiles() -> None:
     cpu = placements(find_profile("cpu-2gb"), 64)
     gpu = placements(find_profile("4gb-gpu"), 64)
     whole = [p for p in cpu if p.tile is None]
@@ -35,7 +35,7 @@ def test_a_cpu_loads_parts_before_it_decodes_in_tiles() -> None:
     assert {p.loading for p in whole} == set(Loading)
 
 
-def test_a_profile_narrows_them() -> None:
+def test_a_profile_restricts_the_placements() -> None:
     profile = find_profile("4gb-gpu").model_copy(update={"loading": (Loading.PHASED,)})
     assert {p.loading for p in placements(profile, 8)} == {Loading.PHASED}
     assert {p.tile for p in placements(profile, 8)} == {None}
