@@ -1,4 +1,4 @@
-"""What a finished build writes into the ledger about itself."""
+"""The record of a finished build in the ledger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BuildRecording:
         """Write the build into the ledger, and return what was written.
 
         Args:
-            manifest: of the bundle, which says the same of the winner.
+            manifest: the manifest of the bundle, whose figures the record repeats.
         """
         selected, fitted = self.selected, self.selected.fitted
         raced = {
@@ -64,5 +64,5 @@ class BuildRecording:
         screened = self.selected.screened
         if screened is None:
             return None
-        left_out = len(self.selected.fitted) - len(screened.left)
+        left_out = len(self.selected.fitted) - len(screened.finalists)
         return ScreeningFigures(left_out=left_out, error=screened.error, checked=screened.checked)

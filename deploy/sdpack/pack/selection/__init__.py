@@ -1,1 +1,1 @@
-"""Which of the mixes that fit is chosen: drawn, scored, screened and raced."""
+"""How one of the mixes that fit is selected: evaluation, screening, race, evidence."""

@@ -1,4 +1,4 @@
-"""What pictures of one catalog are judged by: its judge, or fp32, and its real pictures."""
+"""How the images of a catalog are judged: by its judge or against fp32, and by real images."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from sdpack.store.artifacts import digest, file_sha256, files_digest
 
 @dataclass
 class CatalogJudge:
-    """The judge of a request's catalog and its real pictures; each is loaded once."""
+    """The judge and the real images of a request's catalog, each loaded once."""
 
     candidates: Candidates
 
     @property
     def is_judged(self) -> bool:
-        """Whether the catalog has a judge; else mixes are compared with themselves in fp32."""
+        """Whether the catalog has a judge; if not, mixes are compared with their parts in fp32."""
         return self.candidates.catalog.quality.judge is not None
 
     @cached_property
     def scorer(self) -> Scorer:
-        """What gives a picture its score."""
+        """The scorer of images."""
         if self.is_judged:
             return Judged(lambda: self.panel, self._content)
         return Faithful()
 
     @cached_property
     def panel(self) -> Panel:
-        """The catalog's judge."""
+        """The catalog's judge, loaded."""
         from sdpack.evaluate.clip import panel_of
 
         return panel_of(self._judge, self._tokenizer)
 
     @property
     def has_real_pictures(self) -> bool:
-        """Whether the catalog has real pictures of its prompts."""
+        """Whether the catalog has real images for its prompts."""
         return self.candidates.catalog.quality.real_images is not None
 
     @property
     def real_content(self) -> str | None:
-        """Hash of the real pictures; None where there are none."""
+        """Hash of the real images; None if there are none."""
         if not self.has_real_pictures:
             return None
         return file_sha256(self.candidates.request.located.path(self._real_images))
 
     @cached_property
     def real_features(self) -> torch.Tensor:
-        """What the judge sees in the real pictures: float32 (pictures, features)."""
-        pictures = real_images(self.candidates.request.located, self._real_images)
-        return self.panel.features(torch.from_numpy(pictures))
+        """The judge's features of the real images: float32 (images, features)."""
+        images = real_images(self.candidates.request.located, self._real_images)
+        return self.panel.features(torch.from_numpy(images))
 
     @property
     def _real_images(self) -> Path:

@@ -1,4 +1,4 @@
-"""The contact sheet: the same prompts and noise through the mixes that users ask about."""
+"""The contact sheet: the same prompts and noise, drawn by several mixes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdpack.pack.selection.selection import SelectionResult
 from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.runtime.pipeline import Pictures
 
-COLUMNS = 8  # images of a mix; fewer of large ones
+COLUMNS = 8  # images of each mix; fewer if they are large
 UNIFORM = (Precision.FP16, Precision.INT8)
 IN_FP32 = "the same parts in fp32"
 
@@ -27,7 +27,7 @@ class SheetRow:
     """A row of the contact sheet.
 
     Attributes:
-        mix: None for the winner's parts in fp32.
+        mix: the mix that drew it; None for the winner's parts in fp32.
         images: uint8 (N, H, W, 3).
     """
 
@@ -57,7 +57,7 @@ class SheetDrawing:
     selected: SelectionResult
 
     def draw(self) -> ContactSheet:
-        """Each mix in one row, the winner first."""
+        """Draw one row for each mix, the winner first."""
         rows: dict[Mix, SheetRow] = {}
         for label, mix in self._mixes().items():
             images = None if mix in rows else self._images_of(mix)
@@ -88,7 +88,7 @@ class SheetDrawing:
         return range(min(len(self.evaluator.first_round), self.evaluator.few or COLUMNS))
 
     def _images_of(self, mix: Mix) -> Pictures | None:
-        """Of a mix; one that was not scored is, where that is cheap."""
+        """The images of a mix; it is scored as well if that is cheap and was not done yet."""
         if mix not in self.evaluator.drawn and self.evaluator.few is None:
             try:
                 self.evaluator.scores([mix], self.evaluator.first_round)
@@ -100,7 +100,7 @@ class SheetDrawing:
         return self._images(self.evaluator.spec(mix), numbers)
 
     def _in_fp32(self) -> Pictures | None:
-        """Of the winner's parts in fp32; without a judge they were drawn for the scores."""
+        """The images of the winner's parts in fp32; without a judge, scoring drew them already."""
         judged = self.evaluator.judging.is_judged
         numbers = list(self._numbers) if judged else self.evaluator.first_round
         return self._images(self.evaluator.reference(self.selected.winner.mix), numbers)
@@ -113,6 +113,6 @@ class SheetDrawing:
             return None
 
     def _uniform(self, winner: Mix, precision: Precision) -> Mix | None:
-        """The winner's parts in one precision, where they can be built in it."""
+        """The winner's parts in one precision; None if they cannot be built in it."""
         same_parts = (m for m in self.evaluator.possible if m.candidates == winner.candidates)
         return next((mix for mix in same_parts if self.variants.is_in(mix, precision)), None)

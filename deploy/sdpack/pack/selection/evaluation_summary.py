@@ -1,4 +1,4 @@
-"""What was drawn and measured for a selection, as frozen data."""
+"""The mixes that were drawn and measured for a selection, as frozen data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class EvaluatedMix:
     """A mix that was scored.
 
     Attributes:
-        prompts: on how many, the first ones.
-        recipe: hash of how its denoiser is run.
-        judge: hash of what its scores depend on beside its images and the prompts.
-        contents: hash of what each part does, by role.
+        prompts: the number of prompts it was scored on, counted from the first.
+        recipe: hash of its sampling settings.
+        judge: hash of everything its scores depend on besides its images and the prompts.
+        contents: by role, a hash that identifies the part.
         timed: whether its latency was measured.
-        distance_prompts: over how many its distance to real images was; None for none.
+        distance_prompts: the number of prompts over which its distance to real images was measured;
+            None if it was not.
     """
 
     prompts: int
@@ -33,15 +34,15 @@ class EvaluatedMix:
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """What was drawn, with what, and how it was scored.
+    """The mixes that were drawn, and how they were drawn and scored.
 
     Attributes:
-        metric: what scores are called.
-        measured_on: what draws, in words.
-        drawn_with: what else figures depend on, as the ledger's rows have it.
-        prompts: the catalog's.
-        real_content: hash of the real images; None where there are none.
-        mixes: those that were scored.
+        metric: the name of the scores.
+        measured_on: the runtime that drew the images, in words.
+        drawn_with: everything else the figures depend on, as the rows of the ledger state it.
+        prompts: the prompts of the catalog.
+        real_content: hash of the real images; None if there are none.
+        mixes: the mixes that were scored.
     """
 
     metric: str

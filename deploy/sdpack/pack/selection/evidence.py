@@ -1,4 +1,4 @@
-"""Why the winner was chosen, as the manifest has it: every figure is measured."""
+"""The evidence for the winner, as the manifest states it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTED = 10  # standings whose latency is measured
 
 @dataclass(frozen=True)
 class EvidenceMeasuring:
-    """Measures what is not known yet of the winner and the mixes next to it."""
+    """Measures what is still unknown about the winner and the mixes nearest to it."""
 
     evaluator: MixEvaluator
     footprints: Footprints
@@ -35,12 +35,12 @@ class EvidenceMeasuring:
         """The evidence for the winner."""
         outcome, selected = self.selected.outcome, self.selected
         number = outcome.winner
-        seen = next(s.prompts for s in outcome.standings if s.arm == number)
+        prompts = next(s.prompts for s in outcome.standings if s.arm == number)
         return Evidence(
             metric=self.evaluator.metric,
             measured_on=self.evaluator.measured_on,
-            quality=_estimated(self.evaluator.quality(number, seen), seen),
-            kid=self._distance(number, seen),
+            quality=_estimated(self.evaluator.quality(number, prompts), prompts),
+            kid=self._distance(number, prompts),
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),
             pictures=selected.pictures,
@@ -61,25 +61,25 @@ class EvidenceMeasuring:
             prompts=rules.most,
         )
 
-    def _distance(self, number: int, seen: int) -> Estimated | None:
-        if seen < FEWEST_FOR_KID or not self.evaluator.has_real_pictures:
+    def _distance(self, number: int, prompts: int) -> Estimated | None:
+        if prompts < FEWEST_FOR_KID or not self.evaluator.has_real_pictures:
             return None
-        return _estimated(self.evaluator.distance(number, seen), seen)
+        return _estimated(self.evaluator.distance(number, prompts), prompts)
 
     def _screening(self) -> Screening | None:
         screened = self.selected.screened
         if screened is None:
             return None
-        left = set(screened.left)
+        finalists = set(screened.finalists)
         left_out = {
-            str(fitted.mix): round(float(screened.foretold[number]), 6)
+            str(fitted.mix): round(float(screened.predicted[number]), 6)
             for number, fitted in enumerate(self.selected.fitted)
-            if number not in left
+            if number not in finalists
         }
         return Screening(error=screened.error, checked=screened.checked, foretold=left_out)
 
     def _ranked(self) -> list[Standing]:
-        """The winner, then the others by their difference from it on the prompts both drew."""
+        """The winner, then the other mixes by their difference from it on the prompts both drew."""
         standings = self.selected.outcome.standings
         return sorted(standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
 

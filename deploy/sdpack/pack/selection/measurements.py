@@ -1,4 +1,4 @@
-"""What is measured of a mix besides its score: latency, distance to real pictures, tiles."""
+"""Measurements of a mix besides its score: latency, distance to real images, effect of tiles."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from sdpack.pack.selection.catalog_judge import CatalogJudge
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
 
 TIMED_PICTURES = 3
-SLOW_S = 10.0  # a picture that takes longer is not drawn again to be timed
-TIMING_S = 30.0  # of timing, after which no further mix is timed
+SLOW_S = 10.0  # an image that takes longer is timed only once
+TIMING_S = 30.0  # total time for timing mixes; when it is used up, no other mix is timed
 TILED_DIFFERENCE = "tiled difference"
 
 
 @dataclass
 class Measurements:
-    """Measures mixes of one build; what the ledger knows is not measured again.
+    """Measures the mixes of one build; nothing that is in the ledger is measured again.
 
     Attributes:
-        timed: mixes whose latency is known.
-        distances: mixes whose distance to real pictures is known, and over how many prompts.
+        timed: the mixes whose latency is known.
+        distances: the mixes whose distance to real images is known, with the number of prompts.
     """
 
     context: BuildContext
@@ -47,11 +47,11 @@ class Measurements:
     _timed_s: float = field(default=0.0, init=False)
 
     def distance(self, mix: Mix, chunks: Sequence[Sequence[int]], of: int) -> Estimate:
-        """KID of a mix's pictures to all the real ones.
+        """KID between the images of a mix and all real images.
 
         Args:
-            chunks: the numbers of the prompts, as they were drawn.
-            of: the number of prompts real pictures were cut for.
+            chunks: the numbers of the prompts, in the chunks in which they were drawn.
+            of: the number of real images on the catalog's sheet.
         """
         ledger, spec = self.context.ledger, self.specs.of(mix)
         numbers = [number for chunk in chunks for number in chunk]
@@ -64,18 +64,18 @@ class Measurements:
         }
         known = ledger.find(DISTANCE, inputs)
         if known is None:
-            self.context.say(f"comparing {mix} with real pictures")
-            pictures = [self.runner.pictures(spec, list(chunk)) for chunk in chunks]
-            drawn = self.judging.panel.features(torch.from_numpy(np.concatenate(pictures)))
-            known = asdict(kid(drawn, self.judging.real_features))
+            self.context.say(f"comparing {mix} with real images")
+            images = [self.runner.pictures(spec, list(chunk)) for chunk in chunks]
+            features = self.judging.panel.features(torch.from_numpy(np.concatenate(images)))
+            known = asdict(kid(features, self.judging.real_features))
             ledger.record(DISTANCE, inputs, known)
         return Estimate(**known)
 
     def latency_s(self, fitted: Fitted, always: bool = False) -> float | None:
-        """Seconds for one picture of a fitted mix on this machine, loading not counted.
+        """Seconds per image of a fitted mix on this machine, without loading.
 
-        None where the picture is broken; and, unless it is `always` wanted, where it is not known
-        and others have taken all the time there is for that.
+        Returns None if the mix draws broken images. Without `always`, it also returns None if the
+        latency is unknown and other mixes have used up the time for timing.
         """
         inputs = self._latency_inputs(fitted)
         ledger = self.context.ledger
@@ -95,12 +95,12 @@ class Measurements:
         return float(known["seconds"])
 
     def tiled_difference(self, fitted: Fitted) -> int | None:
-        """By how many levels of 255 a picture in tiles differs from the same decoded at once.
+        """The largest difference between an image decoded in tiles and decoded at once.
 
-        Of a fitted mix whose decoder works in tiles; of others None.
+        It is in levels of 255; None for a fitted mix whose decoder does not work in tiles.
 
         Raises:
-            BrokenPictureError: in tiles it is not finite, or constant.
+            BrokenPictureError: the image decoded in tiles is not finite, or constant.
         """
         mix, tile = fitted.mix, fitted.placement.tile
         if tile is None:

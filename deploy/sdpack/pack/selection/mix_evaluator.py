@@ -1,4 +1,4 @@
-"""The mixes of one build, drawn and scored."""
+"""Draws and scores the mixes of one build."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Floats = NDArray[np.float64]
 
 MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
-REVISION = 2  # of the ways to draw and judge; a change makes earlier figures invalid
-FEW_SAMPLES = 2  # of large pictures, that are enough to look at
-FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
+REVISION = 2  # of drawing and judging; a change makes earlier figures invalid
+FEW_SAMPLES = 2  # sample images to show where images are large
+FEWEST_FOR_KID = 16  # images; KID compares pairs of images, and its interval resamples them
 
 
 class MixEvaluator:
@@ -40,7 +40,8 @@ class MixEvaluator:
 
     Args:
         possible: every mix that can be built, whether it fits or not.
-        runner: of another evaluator of the same toolchain, whose open parts are used again.
+        fitted: the mixes that fit.
+        runner: the runner of another evaluator of the same toolchain, to reuse its loaded parts.
     """
 
     def __init__(
@@ -65,14 +66,18 @@ class MixEvaluator:
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
         self._drawn: dict[Mix, set[int]] = {}
 
-    def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
-        """The scores of these mixes on these prompts: float64 (mixes, prompts)."""
-        doing = f"drawing {len(asked)} prompts with {len(mixes)} mixes"
+    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Floats:
+        """The scores of these mixes on these prompts: float64 (mixes, prompts).
+
+        Args:
+            numbers: the numbers of the prompts.
+        """
+        doing = f"drawing {len(numbers)} prompts with {len(mixes)} mixes"
         self.say(doing)
         for mix in mixes:
-            self._drawn.setdefault(mix, set()).update(asked)
+            self._drawn.setdefault(mix, set()).update(numbers)
         specs = [self.spec(mix) for mix in mixes]
-        step, chunks = counted(self.say, doing), _chunks(asked)
+        step, chunks = counted(self.say, doing), _chunks(numbers)
         scores = [
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))
             for place, chunk in enumerate(chunks)
@@ -80,34 +85,34 @@ class MixEvaluator:
         return np.concatenate(scores, axis=1)
 
     def quality(self, number: int, prompts: int) -> Estimate:
-        """The mean score of one fitted mix over the first prompts."""
+        """The mean score of a fitted mix over the first `prompts` prompts."""
         return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
 
     def scores_of(self, mix: Mix, prompts: int) -> Floats:
-        """Scores of a mix that was drawn, over the first prompts: float64 (prompts,)."""
+        """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
         spec, chunks = self.spec(mix), _chunks(range(prompts))
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
 
     @property
     def has_real_pictures(self) -> bool:
-        """Whether distances can be measured."""
+        """Whether the catalog has real images, so that distances can be measured."""
         return self.judging.has_real_pictures
 
     def distance(self, number: int, prompts: int) -> Estimate:
-        """KID of one fitted mix over the first prompts to all the real pictures."""
+        """KID between a fitted mix's images of the first `prompts` prompts and all real images."""
         chunks = _chunks(range(prompts))
         return self._measurements.distance(self.fitted[number].mix, chunks, len(self.prompts))
 
     def latency_s(self, number: int, always: bool = False) -> float | None:
-        """Seconds for one picture of a fitted mix, as `Measurements.latency_s`."""
+        """Seconds per image of a fitted mix; see `Measurements.latency_s`."""
         return self._measurements.latency_s(self.fitted[number], always)
 
     def tiled_difference(self, number: int) -> int | None:
-        """What tiles change in a picture of a fitted mix, as `Measurements.tiled_difference`."""
+        """The change that tiles make to an image; see `Measurements.tiled_difference`."""
         return self._measurements.tiled_difference(self.fitted[number])
 
     def summary(self) -> EvaluationSummary:
-        """What was drawn and measured so far."""
+        """The mixes that were drawn and measured so far."""
         timed, distances = self._measurements.timed, self._measurements.distances
         summary = self.summary_of(self.drawn)
         mixes = {
@@ -120,7 +125,7 @@ class MixEvaluator:
         """The scores of these mixes, without other measurements.
 
         Args:
-            drawn: on how many prompts each mix was scored, by this evaluator or another.
+            drawn: the number of prompts each mix was scored on, by this evaluator or another.
         """
         return EvaluationSummary(
             self.metric,
@@ -139,18 +144,18 @@ class MixEvaluator:
         return EvaluatedMix(prompts, spec.recipe.content, judge, contents)
 
     def weight_bytes(self, mix: Mix) -> int:
-        """Of the graphs of its parts, as they ship."""
+        """Bytes of the graphs of a mix's parts, as they ship."""
         built = (self.variants.built(variant).artifact for variant in mix.variants)
         return sum(stored_bytes(artifact) for artifact in built)
 
     @property
     def drawn(self) -> dict[Mix, int]:
-        """The mixes that were scored, and on how many prompts, the first ones."""
-        return {mix: len(asked) for mix, asked in self._drawn.items()}
+        """The mixes that were scored, each with the number of prompts, counted from the first."""
+        return {mix: len(numbers) for mix, numbers in self._drawn.items()}
 
     @property
     def first_round(self) -> list[int]:
-        """The prompts every mix was scored on that was scored at all, as they were drawn."""
+        """The numbers of the prompts that every scored mix was scored on, drawn as one chunk."""
         return _chunks(range(min(self.rules.first, self.rules.most)))[0]
 
     @property
@@ -160,11 +165,11 @@ class MixEvaluator:
 
     @property
     def few(self) -> int | None:
-        """How many images are enough to look at where they are large; else None."""
+        """The number of images to show where they are large; None where they are not."""
         return FEW_SAMPLES if self.is_large else None
 
     def samples(self, number: int) -> Pictures:
-        """The catalog's sample prompts through one mix, as one sheet."""
+        """The images of the catalog's sample prompts by a fitted mix, on one sheet."""
         prompts = self.context.request.located.prompts(self.context.catalog.quality.samples)[
             : self.few
         ]
@@ -173,7 +178,7 @@ class MixEvaluator:
         return sheet(runner.pictures(spec, list(range(len(prompts)))))
 
     def spec(self, mix: Mix) -> PipelineSpec:
-        """The pipeline of a mix, as it is run to be evaluated."""
+        """The pipeline of a mix, as it is run for evaluation."""
         return self._specs.of(mix)
 
     def reference(self, mix: Mix) -> PipelineSpec:
@@ -191,38 +196,43 @@ class MixEvaluator:
 
     @property
     def metric(self) -> str:
-        """What scores are called."""
+        """The name of the scores."""
         return self.judging.scorer.metric
 
     @cached_property
     def drawn_with(self) -> str:
-        """What else the figures depend on: packages, and this module's ways."""
+        """Everything else the figures depend on: package versions, and this module's revision."""
         tools = versions(("onnxruntime", "numpy", "torch"))
         return json.dumps({"on": self.measured_on, "tools": tools, "revision": REVISION})
 
     @property
     def measured_on(self) -> str:
-        """What draws."""
+        """The runtime that draws the images, in words."""
         return EMULATED_ON if self.context.runtime.on_gpu else MEASURED_ON
 
 
-def _chunks(asked: Sequence[int]) -> list[list[int]]:
-    """Prompts cut at multiples of CHUNK: what is drawn is kept by chunk, whoever asks for it."""
-    if not asked:
+def _chunks(numbers: Sequence[int]) -> list[list[int]]:
+    """Prompts in chunks that end at multiples of CHUNK, as images are kept by chunk."""
+    if not numbers:
         return []
-    found: dict[int, list[int]] = {}
-    for number in asked:
-        found.setdefault(number // CHUNK, []).append(number)
-    return list(found.values())
+    chunks: dict[int, list[int]] = {}
+    for number in numbers:
+        chunks.setdefault(number // CHUNK, []).append(number)
+    return list(chunks.values())
 
 
-def sheet(pictures: Pictures, columns: int = 5, gap: int = SHEET_GAP) -> Pictures:
-    """Pictures side by side on white: uint8 (H, W, 3)."""
-    height, width = (size + gap for size in pictures.shape[1:3])
-    rows = -(-len(pictures) // columns)
+def sheet(images: Pictures, columns: int = 5, gap: int = SHEET_GAP) -> Pictures:
+    """Images in rows on a white sheet: uint8 (H, W, 3).
+
+    Args:
+        images: uint8 (N, h, w, 3).
+        gap: pixels between images, and around them.
+    """
+    height, width = (size + gap for size in images.shape[1:3])
+    rows = -(-len(images) // columns)
     whole = np.full((rows * height + gap, columns * width + gap, 3), 255, np.uint8)
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         row, column = divmod(number, columns)
         top, left = gap + row * height, gap + column * width
-        whole[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        whole[top : top + image.shape[0], left : left + image.shape[1]] = image
     return whole

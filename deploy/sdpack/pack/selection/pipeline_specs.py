@@ -1,4 +1,4 @@
-"""The parts of a mix as they are loaded and run to be evaluated."""
+"""The pipelines of mixes, as they are loaded and run for evaluation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from sdpack.store.artifacts import Artifact, digest
 
 @dataclass
 class PipelineSpecs:
-    """Pipelines of one build, each of their parts described once.
+    """Describes the pipelines of one build, each part once.
 
-    Every part is run with the graph that ships, on this machine's ONNX Runtime: with the kernels a
-    CPU bundle runs with, or for a GPU with floating-point ones that round where the graph
-    quantizes. Those compute 16-bit graphs in fp32; what fp16 cannot hold is in fp32 in the graph.
+    Every part runs the graph that ships, in ONNX Runtime on this machine. A CPU bundle uses the
+    same kernels here as on its device. For a GPU bundle, floating-point kernels round where the
+    graph quantizes. They compute 16-bit graphs in fp32; where fp16 would overflow, the graph itself
+    computes in fp32.
 
-    Args:
+    Attributes:
         with_reference: whether scores compare a mix with the same parts in fp32.
     """
 
@@ -66,16 +67,16 @@ class PipelineSpecs:
         return replace(whole, parts={**whole.parts, Role.DECODER: LoadablePart(content, load)})
 
     def sampling(self, denoiser: str) -> SamplingConfig:
-        """How a denoiser is run."""
+        """The sampling settings of a denoiser."""
         if denoiser not in self._sampling:
             request = self.toolchain.context.request
-            usual = request.sampling_of(denoiser)
+            sampling = request.sampling_of(denoiser)
             self._sampling[denoiser] = SamplingConfig(
                 self.toolchain.samplers.of(denoiser),
                 self.toolchain.candidates.conditioning(denoiser),
-                usual.guidance_scale,
-                usual.guidance_rescale,
-                usual.negative_prompt,
+                sampling.guidance_scale,
+                sampling.guidance_rescale,
+                sampling.negative_prompt,
             )
         return self._sampling[denoiser]
 
@@ -99,7 +100,7 @@ class PipelineSpecs:
         return LoadablePart(self._content(variant, graph), load, self._tokenizer(variant), opened)
 
     def _opened_bytes(self, variant: Variant) -> int:
-        """Of a part in fp32, in which evaluation computes."""
+        """Bytes of a part's weights in fp32, the type in which evaluation computes."""
         return 4 * self.toolchain.candidates.parameters(variant.role, variant.candidate)
 
     def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
@@ -108,7 +109,7 @@ class PipelineSpecs:
         )
 
     def _content(self, variant: Variant, graph: Artifact) -> str:
-        """One hash of all that decides what a part does: its graph and what it is used with."""
+        """One hash of everything that determines a part's outputs: its graph and its settings."""
         inputs: dict[str, Any] = {"graph": graph.content}
         if variant.role.encodes_text:
             inputs["tokenizer"] = self.toolchain.tokenizers.content(variant.candidate)

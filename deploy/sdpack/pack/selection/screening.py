@@ -1,14 +1,14 @@
-"""Screening: which of a thousand mixes are worth drawing, told from what each part does alone.
+"""Screening: which of thousands of mixes are worth drawing, predicted from each part on its own.
 
-What a part's precision does to the pictures hardly depends on the precision of the other parts. So
-each variant is drawn once in place of its counterpart in a reference mix of its denoiser, and the
-scores of every other mix are put together, prompt by prompt:
+The effect of a part's precision on the images hardly depends on the precisions of the other parts.
+So each variant is drawn once in a reference mix with the same denoiser candidate, where it replaces
+the reference's own variant. The scores of every other mix are predicted from those, by prompt:
 
     mix = reference + (with its encoder - reference) + (with its denoiser - reference)
                     + (with its decoder - reference)
 
-How far that is off is measured on some mixes that are drawn in full. What is foretold decides only
-who takes part in the race; no figure of a bundle comes from it.
+The error of these predictions is measured on some mixes that are drawn in full. The predictions
+decide only which mixes take part in the race; no figure of a bundle comes from them.
 """
 
 from __future__ import annotations
@@ -27,32 +27,34 @@ from sdpack.pack.planning.mix import Mix
 
 Floats = NDArray[np.float64]
 Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
-"""Mixes and prompts by number to scores, float64 (mixes, prompts)."""
+"""Draws mixes on prompts, given by number, and returns scores: float64 (mixes, prompts)."""
 
 
 MixClass = tuple[str, tuple[Role, ...]]
-"""A denoiser candidate, and the roles that are filled."""
+"""A denoiser candidate and the roles of a pipeline; mixes of a class share a reference."""
 
 
-def kind(mix: Mix) -> MixClass:
-    """Mixes of one kind differ in one part at a time."""
+def class_of(mix: Mix) -> MixClass:
+    """The class of a mix."""
     return mix.denoiser.candidate, mix.roles
 
 
 @dataclass(frozen=True)
 class ScreeningResult:
-    """What came of a screening.
+    """The result of a screening.
 
     Attributes:
-        left: the numbers of the mixes that go on.
-        foretold: every mix's mean score as it was put together, float64 (mixes,).
-        common: the same over the prompts of the first round, which all of them have.
-        error: the farthest a foretold mean was from the drawn one.
-        checked: over how many mixes that was measured.
+        finalists: the numbers of the mixes that take part in the race.
+        predicted: the predicted mean score of every mix over the prompts it was screened on,
+            float64 (mixes,).
+        common: the predicted mean score of every mix over the prompts of the first round, which all
+            mixes share, float64 (mixes,).
+        error: the largest difference between a predicted and a drawn mean.
+        checked: the number of mixes over which the error was measured.
     """
 
-    left: list[int]
-    foretold: Floats
+    finalists: list[int]
+    predicted: Floats
     common: Floats
     error: float
     checked: int
@@ -63,7 +65,7 @@ class Screener:
     """Screens mixes.
 
     Attributes:
-        references: of each kind of mix, the one its variants are tried in.
+        references: the reference mix of each class.
         possible: every mix that can be drawn.
     """
 
@@ -73,12 +75,12 @@ class Screener:
     draw: Draw
 
     @cached_property
-    def _recipes(self) -> list[dict[Mix, int]]:
-        return [self._recipe(mix) for mix in self.mixes]
+    def _sums(self) -> list[dict[Mix, int]]:
+        return [self._sum(mix) for mix in self.mixes]
 
-    def _recipe(self, mix: Mix) -> dict[Mix, int]:
-        """The drawn mixes whose scores, so many times each, add up to this one's."""
-        reference = self.references[kind(mix)]
+    def _sum(self, mix: Mix) -> dict[Mix, int]:
+        """The mixes to draw, and the coefficients with which their scores predict this mix's."""
+        reference = self.references[class_of(mix)]
         others = [v for v in mix.variants if v != reference.variant(v.role)]
         if len(others) <= 1:
             return {mix: 1}
@@ -88,50 +90,65 @@ class Screener:
         return {**dict.fromkeys(changed, 1), reference: 1 - len(others)}
 
     def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Floats:
-        """Foretold scores of these mixes: float64 (mixes, prompts)."""
-        recipes = [self._recipes[number] for number in numbers]
-        drawn = list(dict.fromkeys(mix for recipe in recipes for mix in recipe))
+        """The predicted scores of these mixes: float64 (mixes, prompts)."""
+        sums = [self._sums[number] for number in numbers]
+        drawn = list(dict.fromkeys(mix for coefficients in sums for mix in coefficients))
         scores = dict(zip(drawn, self.draw(drawn, prompts), strict=True))
-        return np.array([_put_together(recipe, scores) for recipe in recipes])
+        return np.array([_weighted_sum(coefficients, scores) for coefficients in sums])
 
     def run(self, arms: Sequence[Arm], rules: Rules, few: int) -> ScreeningResult:
-        """Narrow the mixes, whose arms these are, to at most `few`; half as many are checked."""
+        """Narrow the mixes to at most `few` finalists.
+
+        Half as many mixes are drawn in full to measure the error of the predictions.
+
+        Args:
+            arms: the arm of each mix.
+        """
         first = range(min(rules.first, rules.most))
-        foretold = self.scores(range(len(self.mixes)), first).mean(axis=1)
-        checked = self._to_check(foretold, few // 2)
-        seen = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
-        error = float(np.abs(seen - foretold[checked]).max(initial=0.0))
+        common = self.scores(range(len(self.mixes)), first).mean(axis=1)
+        checked = self._to_check(common, few // 2)
+        drawn = self.draw([self.mixes[number] for number in checked], first).mean(axis=1)
+        error = float(np.abs(drawn - common[checked]).max(initial=0.0))
         preferred = few // 2 if rules.prefer.takes_open else few // 4
-        left, means = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
-        return ScreeningResult(left, means, foretold, error, len(checked))
+        finalists, predicted = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
+        return ScreeningResult(finalists, predicted, common, error, len(checked))
 
-    def _to_check(self, foretold: Floats, most: int) -> list[int]:
-        """Mixes that are put together, spread evenly from the worst to the best."""
-        composed = [n for n, recipe in enumerate(self._recipes) if len(recipe) > 1]
-        composed.sort(key=lambda n: float(foretold[n]))
-        places = np.linspace(0, len(composed) - 1, min(most, len(composed))).round()
-        return [composed[int(place)] for place in places]
+    def _to_check(self, means: Floats, most: int) -> list[int]:
+        """Mixes whose scores are predicted, not drawn, spread evenly from the worst to the best.
+
+        Args:
+            means: the predicted mean score of every mix.
+        """
+        predicted = [n for n, coefficients in enumerate(self._sums) if len(coefficients) > 1]
+        predicted.sort(key=lambda n: float(means[n]))
+        places = np.linspace(0, len(predicted) - 1, min(most, len(predicted))).round()
+        return [predicted[int(place)] for place in places]
 
 
-def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Floats:
-    """The sum a recipe stands for; where an ingredient is broken, broken too."""
-    total: Floats = np.sum([times * scores[mix] for mix, times in recipe.items()], axis=0)
-    broken = np.any([scores[mix] <= BROKEN_SCORE for mix in recipe], axis=0)
+def _weighted_sum(coefficients: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Floats:
+    """The sum of the mixes' scores; BROKEN_SCORE on prompts where one of them is broken."""
+    total: Floats = np.sum([times * scores[mix] for mix, times in coefficients.items()], axis=0)
+    broken = np.any([scores[mix] <= BROKEN_SCORE for mix in coefficients], axis=0)
     return np.where(broken, BROKEN_SCORE, total)
 
 
 def references(
     mixes: Sequence[Mix], weight: Callable[[Mix], int], works: Callable[[Mix], bool]
 ) -> dict[MixClass, Mix]:
-    """Of each kind the heaviest mix that works: the largest partners, least narrowed.
+    """The reference of each class of mixes: the heaviest that works.
 
-    Where none works the heaviest stands: all of them are then found to be broken.
+    It has the largest candidates, and quantizes them least. If none works, it is the heaviest; the
+    screening then finds all mixes of the class to be broken.
+
+    Args:
+        weight: the bytes of a mix's weights.
+        works: whether a mix draws images that are not broken.
     """
-    found: dict[MixClass, Mix] = {}
-    by_kind: dict[MixClass, list[Mix]] = {}
+    classes: dict[MixClass, list[Mix]] = {}
     for mix in mixes:
-        by_kind.setdefault(kind(mix), []).append(mix)
-    for name, of_it in by_kind.items():
-        of_it.sort(key=lambda mix: (-weight(mix), mix))
-        found[name] = next((mix for mix in of_it if works(mix)), of_it[0])
-    return found
+        classes.setdefault(class_of(mix), []).append(mix)
+    chosen: dict[MixClass, Mix] = {}
+    for mix_class, members in classes.items():
+        members.sort(key=lambda mix: (-weight(mix), mix))
+        chosen[mix_class] = next((mix for mix in members if works(mix)), members[0])
+    return chosen

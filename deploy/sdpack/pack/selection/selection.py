@@ -1,4 +1,4 @@
-"""Which of the mixes that fit is chosen: a screening if there are many, then the race."""
+"""The selection among the mixes that fit: a screening if there are many, then the race."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from sdpack.pack.selection.screening import Screener, ScreeningResult, reference
 Floats = NDArray[np.float64]
 
 FINALISTS = 24  # mixes that are drawn in full after a screening
-FEW_FINALISTS = 8  # where pictures are large, and one takes a minute on a CPU
-SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
+FEW_FINALISTS = 8  # of large images, each of which takes a minute on a CPU
+SCREENED_SHARE = 4  # a screening draws at most one in this many of the prompts
 
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What was chosen, and how it came about.
+    """The winner, and how it was selected.
 
     Attributes:
-        fitted: the mixes that fit; standings name them by their place.
-        outcome: of the race.
-        screened: which mixes were left out before it; None if there was no screening.
-        pictures: how many images were drawn in all.
-        rules: of the race.
+        fitted: the mixes that fit; standings refer to them by their place.
+        outcome: the outcome of the race.
+        screened: the result of the screening before the race; None if there was none.
+        pictures: the number of images that were drawn.
+        rules: the rules of the race.
     """
 
     fitted: tuple[Fitted, ...]
@@ -47,29 +47,29 @@ class SelectionResult:
 
     @property
     def winner(self) -> Fitted:
-        """The mix that was chosen."""
+        """The mix that was selected."""
         return self.fitted[self.outcome.winner]
 
 
 @dataclass
 class Selection:
-    """Chooses among the fitted mixes of an evaluator, by its rules."""
+    """Selects one of an evaluator's fitted mixes, by the evaluator's rules."""
 
     evaluator: MixEvaluator
     _latencies: dict[int, float] = field(default_factory=dict, init=False)
 
     def run(self) -> SelectionResult:
-        """Screen the mixes if there are many, and race those that are left.
+        """Screen the mixes if there are many, and race the finalists.
 
-        A mix that was drawn for the screening, was left out, and still drew better than the winner
-        beyond chance, goes into the race after all; what is scored already is not drawn again.
+        The screening draws some mixes that it then leaves out. If one of these scored better than
+        the winner beyond chance, the race is repeated with it. Scores are never drawn twice.
 
         Raises:
-            BrokenPictureError: every mix draws broken pictures.
+            BrokenPictureError: every mix draws broken images.
         """
         count = len(self.evaluator.fitted)
         screened = self._screen() if count > self._finalists else None
-        numbers = list(screened.left) if screened else list(range(count))
+        numbers = list(screened.finalists) if screened else list(range(count))
         while True:
             outcome = self._race(numbers)
             overlooked = self._overlooked(outcome.winner, numbers)
@@ -94,11 +94,11 @@ class Selection:
         return FEW_FINALISTS if self.evaluator.is_large else FINALISTS
 
     def _race(self, numbers: Sequence[int]) -> Outcome:
-        """The race of these fitted mixes; its outcome names them by their own numbers."""
+        """Race these fitted mixes; the outcome refers to them by these numbers."""
         fitted = self.evaluator.fitted
 
-        def scores(arms: Sequence[int], asked: Sequence[int]) -> Floats:
-            return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], asked)
+        def scores(arms: Sequence[int], prompts: Sequence[int]) -> Floats:
+            return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], prompts)
 
         def guard(leader: int, eligible: Sequence[int]) -> int:
             chosen = self._guard(numbers[leader], [numbers[arm] for arm in eligible])
@@ -111,11 +111,14 @@ class Selection:
         return replace(outcome, winner=numbers[outcome.winner], standings=tuple(standings))
 
     def _arm(self, number: int, timed: bool) -> Arm:
-        """A fitted mix as the race takes it: what decides between equals is its size, or speed.
+        """A fitted mix as an arm of the race; size or speed decides between equal mixes.
 
-        Speed is the seconds of a picture on this machine; where they were not measured, as in a
-        screening, the rank of the placement. Parts that are loaded for every picture come last,
-        as seconds do not count loading.
+        Speed is the seconds per image on this machine or, in a screening, where they are not
+        measured, the rank of the placement. Mixes that load parts for every image come last, as the
+        seconds exclude loading.
+
+        Args:
+            timed: whether to measure the seconds.
         """
         fitted = self.evaluator.fitted[number]
         size, rank = float(fitted.size_bytes), float(fitted.rank)
@@ -126,10 +129,10 @@ class Selection:
         return Arm(str(fitted.mix), (loads, seconds, rank, size))
 
     def _latency_s(self, number: int) -> float:
-        """Of one picture; of a mix that draws broken pictures infinite."""
+        """Seconds per image; infinite for a mix that draws broken images."""
         if number not in self._latencies:
-            found = self.evaluator.latency_s(number, always=True)
-            self._latencies[number] = math.inf if found is None else found
+            seconds = self.evaluator.latency_s(number, always=True)
+            self._latencies[number] = math.inf if seconds is None else seconds
         return self._latencies[number]
 
     def _screen(self) -> ScreeningResult:
@@ -139,47 +142,53 @@ class Selection:
         def works(mix: Mix) -> bool:
             return bool((evaluator.scores([mix], self._first) > BROKEN_SCORE).any())
 
-        found = references(evaluator.possible, evaluator.weight_bytes, works)
-        screen = Screener(mixes, found, frozenset(evaluator.possible), evaluator.scores)
+        by_class = references(evaluator.possible, evaluator.weight_bytes, works)
+        screener = Screener(mixes, by_class, frozenset(evaluator.possible), evaluator.scores)
         share = -(-self._rules.most // SCREENED_SHARE // CHUNK) * CHUNK
         most = max(2 * self._rules.first, share)
         rules = replace(self._rules, most=min(self._rules.most, most))
         arms = [self._arm(number, timed=False) for number in range(len(mixes))]
-        screened = screen.run(arms, rules, self._finalists)
-        evaluator.say(f"{len(screened.left)} of {len(arms)} mixes go into the race")
+        screened = screener.run(arms, rules, self._finalists)
+        evaluator.say(f"{len(screened.finalists)} of {len(arms)} mixes go into the race")
         return screened
 
     def _overlooked(self, winner: int, raced: Sequence[int]) -> list[int]:
-        """Fitted mixes that did not race and were seen to draw better than the winner.
+        """Fitted mixes that did not race, but scored better than the winner.
 
-        By the race's own interval over the prompts both drew, as if they had been in it.
+        They are compared as the race would have compared them: by its confidence interval of the
+        difference, over the prompts that both mixes drew.
         """
         fitted, drawn = self.evaluator.fitted, self.evaluator.drawn
-        left = set(range(len(fitted))) - set(raced)
-        others = [number for number in sorted(left) if drawn.get(fitted[number].mix, 0) > 1]
+        left_out = set(range(len(fitted))) - set(raced)
+        others = [number for number in sorted(left_out) if drawn.get(fitted[number].mix, 0) > 1]
         alpha = (1 - self._rules.confidence) / max(1, len(raced))
-        found = []
+        better = []
         for number in others:
-            both = min(drawn[fitted[number].mix], drawn[fitted[winner].mix])
-            mine = self.evaluator.scores_of(fitted[number].mix, both)
-            best = self.evaluator.scores_of(fitted[winner].mix, both)
-            if mine.min() > BROKEN_SCORE and interval(mine - best, alpha)[1] > 0:
-                found.append(number)
-        return found
+            prompts = min(drawn[fitted[number].mix], drawn[fitted[winner].mix])
+            own = self.evaluator.scores_of(fitted[number].mix, prompts)
+            best = self.evaluator.scores_of(fitted[winner].mix, prompts)
+            if own.min() > BROKEN_SCORE and interval(own - best, alpha)[1] > 0:
+                better.append(number)
+        return better
 
     def _guard(self, leader: int, eligible: Sequence[int]) -> int:
+        """The preferred one of the eligible mixes whose images are near enough to real ones."""
         evaluator = self.evaluator
-        seen = min(evaluator.drawn[evaluator.fitted[number].mix] for number in eligible)
-        if len(eligible) == 1 or seen < FEWEST_FOR_KID or not evaluator.has_real_pictures:
+        prompts = min(evaluator.drawn[evaluator.fitted[number].mix] for number in eligible)
+        if len(eligible) == 1 or prompts < FEWEST_FOR_KID or not evaluator.has_real_pictures:
             return eligible[0]
-        return first_as_near(leader, eligible, lambda number: evaluator.distance(number, seen))
+        return first_near_real(leader, eligible, lambda number: evaluator.distance(number, prompts))
 
 
-def first_as_near(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:
-    """The first of `level`, the preferred first, whose KID is not clearly above the leader's.
+def first_near_real(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:
+    """The first of `level` whose KID is not clearly above the leader's.
 
-    A mix may please the judge picture by picture and still draw one thing all the time; that shows
-    in the distance of its pictures, taken together, from real ones.
+    A mix can score well on each image and still lack variety. That shows only in the distance of
+    all its images together from real ones.
+
+    Args:
+        level: mixes that are level with the leader, preferred first.
+        distance: the KID of a mix.
     """
     best = distance(leader)
     return next(n for n in level if n == leader or distance(n).low <= best.high)

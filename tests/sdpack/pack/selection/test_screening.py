@@ -1,4 +1,4 @@
-"""Screening on made-up scores: parts that add up, nearly add up, and break."""
+"""Screening of synthetic scores whose parts add up, nearly add up, or break."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RULES = Rules(first=16, most=64)
 
 
 class EvaluationRunner:
-    """Scores that add up over the parts but for `entangled`; pictures are counted."""
+    """Scores that add up over the parts, except for `entangled`; it records what is drawn."""
 
     def __init__(self, entangled: float = 0.0, noise: float = 0.05) -> None:
         rng = np.random.default_rng(0)
@@ -37,10 +37,10 @@ class EvaluationRunner:
         worth = sum(WORTH[v.candidate] - LOSS[v.precision] for v in mix.variants)
         return worth + float(self.entangled[mix])
 
-    def __call__(self, asked: Sequence[Mix], prompts: Sequence[int]) -> NDArray[np.float64]:
+    def __call__(self, mixes: Sequence[Mix], prompts: Sequence[int]) -> NDArray[np.float64]:
         numbers = list(prompts)
-        self.drawn |= {(mix, number) for mix in asked for number in numbers}
-        return np.array([self._score(mix)[numbers] for mix in asked])
+        self.drawn |= {(mix, number) for mix in mixes for number in numbers}
+        return np.array([self._score(mix)[numbers] for mix in mixes])
 
     def _score(self, mix: Mix) -> NDArray[np.float64]:
         if mix in self.broken:
@@ -56,62 +56,62 @@ def weight(mix: Mix) -> int:
 
 
 def screen(runner: EvaluationRunner) -> Screener:
-    found = references(EVERY, weight, lambda mix: mix not in runner.broken)
-    return Screener(EVERY, found, frozenset(EVERY), runner)
+    by_class = references(EVERY, weight, lambda mix: mix not in runner.broken)
+    return Screener(EVERY, by_class, frozenset(EVERY), runner)
 
 
 ARMS = [Arm(str(mix), (weight(mix),)) for mix in EVERY]
 
 
-def test_scores_that_add_up_are_foretold_exactly_from_a_fraction_of_the_pictures() -> None:
+def test_scores_that_add_up_are_predicted_exactly_from_a_fraction_of_the_images() -> None:
     runner = EvaluationRunner()
     prompts = range(16)
-    foretold = screen(runner).scores(range(len(EVERY)), prompts)
+    predicted = screen(runner).scores(range(len(EVERY)), prompts)
     assert len(runner.drawn) < 0.2 * len(EVERY) * len(prompts)
-    assert np.allclose(foretold, runner(EVERY, prompts), atol=1e-9)
+    assert np.allclose(predicted, runner(EVERY, prompts), atol=1e-9)
 
 
-def test_the_best_goes_on() -> None:
+def test_one_of_the_best_mixes_is_a_finalist() -> None:
     runner = EvaluationRunner()
     screened = screen(runner).run(ARMS, RULES, few=24)
-    assert len(screened.left) <= 24
+    assert len(screened.finalists) <= 24
     best = max(range(len(EVERY)), key=lambda n: runner.truth(EVERY[n]))
     close = {
         n for n in range(len(EVERY)) if runner.truth(EVERY[n]) > runner.truth(EVERY[best]) - 0.01
     }
-    assert close & set(screened.left)
+    assert close & set(screened.finalists)
     assert screened.error < 1e-9
     assert screened.checked == 12
 
 
 @pytest.mark.parametrize("entangled", [0.01, 0.03])
-def test_what_does_not_add_up_is_noticed(entangled: float) -> None:
+def test_the_error_of_scores_that_do_not_add_up_is_measured(entangled: float) -> None:
     screened = screen(EvaluationRunner(entangled)).run(ARMS, RULES, few=24)
     assert entangled <= screened.error <= 6.001 * entangled
 
 
-def test_a_broken_reference_gives_way_to_the_next() -> None:
+def test_a_broken_reference_is_replaced_by_the_next_heaviest() -> None:
     runner = EvaluationRunner()
-    (kind,) = (kind for kind in screen(runner).references if kind[0] == "l")
-    whole = screen(runner).references[kind]
-    runner.broken = {mix for mix in EVERY if mix.decoder == whole.decoder}
-    found = screen(runner).references[kind]
-    assert found not in runner.broken
-    assert found.text_encoder == whole.text_encoder
+    (largest,) = (each for each in screen(runner).references if each[0] == "l")
+    first = screen(runner).references[largest]
+    runner.broken = {mix for mix in EVERY if mix.decoder == first.decoder}
+    second = screen(runner).references[largest]
+    assert second not in runner.broken
+    assert second.text_encoder == first.text_encoder
 
 
-def test_a_mix_with_a_broken_part_is_foretold_to_be_broken() -> None:
+def test_a_mix_with_a_broken_part_is_predicted_to_be_broken() -> None:
     runner = EvaluationRunner()
     broken = {v for mix in EVERY for v in [mix.decoder] if v.precision is Precision.W4}
     runner.broken = {mix for mix in EVERY if mix.decoder in broken}
-    foretold = screen(runner).scores(range(len(EVERY)), range(4))
-    for mix, scores in zip(EVERY, foretold, strict=True):
+    predicted = screen(runner).scores(range(len(EVERY)), range(4))
+    for mix, scores in zip(EVERY, predicted, strict=True):
         assert (scores == BROKEN_SCORE).all() == (mix.decoder in broken)
 
 
-def test_the_reference_is_the_heaviest_of_its_denoiser() -> None:
-    found = references(EVERY, weight, lambda _: True)
-    assert {name for name, _ in found} == {"s", "m", "l"}
-    for (name, roles), mix in found.items():
+def test_the_reference_is_the_heaviest_mix_with_its_denoiser() -> None:
+    by_class = references(EVERY, weight, lambda _: True)
+    assert {name for name, _ in by_class} == {"s", "m", "l"}
+    for (name, roles), mix in by_class.items():
         assert roles == mix.roles
         assert str(mix) == f"l/fp16 + {name}/fp16 + kl/fp16"

@@ -12,7 +12,7 @@ from sdpack.evaluate.rules import Basis, Fate, Preference, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.selection.selection import Selection, first_as_near
+from sdpack.pack.selection.selection import Selection, first_near_real
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
 
@@ -37,16 +37,16 @@ class MixEvaluator:
         self.is_large = False
         self.drawn: dict[Mix, int] = {}
         self.seconds = {number: 1.0 + number for number in range(len(field))}
-        self.told: list[str] = []
-        self.say = self.told.append
+        self.lines: list[str] = []
+        self.say = self.lines.append
 
     def row(self, mix: Mix) -> int:
         return next(n for n, each in enumerate(self.fitted) if each.mix == mix)
 
-    def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> np.ndarray:
+    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> np.ndarray:
         for mix in mixes:
-            self.drawn[mix] = max(self.drawn.get(mix, 0), max(asked) + 1)
-        return self.table[np.ix_([self.row(mix) for mix in mixes], list(asked))]
+            self.drawn[mix] = max(self.drawn.get(mix, 0), max(numbers) + 1)
+        return self.table[np.ix_([self.row(mix) for mix in mixes], list(numbers))]
 
     def scores_of(self, mix: Mix, prompts: int) -> np.ndarray:
         return self.table[self.row(mix), :prompts]
@@ -66,44 +66,44 @@ LEVEL = 0.3 + np.random.default_rng(0).normal(0, 0.2, (1, 64))
 ALIKE = np.repeat(LEVEL, 3, axis=0)
 
 
-def test_the_smaller_of_mixes_shown_equal_wins() -> None:
+def test_the_smallest_of_equal_mixes_wins() -> None:
     result = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)]).run()
     assert result.outcome.winner == 1
     assert result.pictures == 3 * 16
 
 
 @pytest.mark.parametrize(("seconds", "winner"), [([3.0, 2.0, 1.0], 2), ([1.0, 2.0, 3.0], 0)])
-def test_a_preference_for_speed_takes_the_one_that_was_measured_to_be_faster(
+def test_a_preference_for_speed_selects_the_mix_that_was_measured_to_be_fastest(
     seconds: list[float], winner: int
 ) -> None:
-    asked = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
-    cast(Any, asked.evaluator).seconds = dict(enumerate(seconds))
-    assert asked.run().outcome.winner == winner
+    fastest = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
+    cast(Any, fastest.evaluator).seconds = dict(enumerate(seconds))
+    assert fastest.run().outcome.winner == winner
 
 
-def test_parts_that_are_loaded_for_every_picture_are_not_fast() -> None:
+def test_a_mix_that_loads_parts_for_every_image_is_not_the_fastest() -> None:
     field = [fitted(0, 30, Loading.PHASED), fitted(1, 10), fitted(2, 20)]
     assert selection(ALIKE, field, Preference.SPEED).run().outcome.winner == 1
 
 
-def test_a_mix_left_out_that_was_seen_to_draw_better_races_after_all() -> None:
-    """The screening drew it and left it out by what it foretold; its own scores say otherwise."""
+def test_a_mix_that_was_left_out_but_scored_better_races_after_all() -> None:
+    """The screening left it out by its prediction, but its own drawn scores are better."""
     noise = np.random.default_rng(1).normal(0, 0.01, (3, 64))
     table = LEVEL + noise + np.array([[0.0], [-0.1], [0.1]])
-    asked = selection(table, [fitted(n, 10) for n in range(3)])
-    evaluator = cast(Any, asked.evaluator)
+    race = selection(table, [fitted(n, 10) for n in range(3)])
+    evaluator = cast(Any, race.evaluator)
     evaluator.scores([evaluator.fitted[2].mix], range(16))
-    outcome = asked._race([0, 1])
+    outcome = race._race([0, 1])
     assert outcome.winner == 0
-    assert asked._overlooked(0, [0, 1]) == [2]
-    again = asked._race([0, 1, 2])
+    assert race._overlooked(0, [0, 1]) == [2]
+    again = race._race([0, 1, 2])
     assert (again.winner, again.basis) == (2, Basis.BEST)
     assert {s.arm: s.fate for s in again.standings}[0] is Fate.WORSE
-    assert asked._overlooked(2, [0, 1, 2]) == []
+    assert race._overlooked(2, [0, 1, 2]) == []
 
 
-def test_what_is_open_does_not_go_to_pictures_far_from_real_ones() -> None:
-    assert first_as_near(0, [1, 2, 0], KID.__getitem__) == 2
-    assert first_as_near(0, [2, 1, 0], KID.__getitem__) == 2
-    assert first_as_near(0, [1, 0], KID.__getitem__) == 0
-    assert first_as_near(1, [0, 1], KID.__getitem__) == 0
+def test_a_mix_whose_images_are_far_from_real_ones_is_not_preferred() -> None:
+    assert first_near_real(0, [1, 2, 0], KID.__getitem__) == 2
+    assert first_near_real(0, [2, 1, 0], KID.__getitem__) == 2
+    assert first_near_real(0, [1, 0], KID.__getitem__) == 0
+    assert first_near_real(1, [0, 1], KID.__getitem__) == 0

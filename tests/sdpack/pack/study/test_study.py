@@ -55,7 +55,7 @@ def budget(
     screened = None
     if common is not None:
         means = np.array(common)
-        # Means over other prompts, as a race leaves them: nothing may be picked by these.
+        # A race leaves means over different prompts, which must not be compared: they are reversed.
         screened = ScreeningResult([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
     every = tuple(fitted(each) for each in mixes)
     return Budget(2**20, SelectionResult(every, outcome, screened, 0, Rules()))
