@@ -36,7 +36,8 @@ from sdpack.documents.record import (
     PartFigures,
     scored_key,
 )
-from sdpack.domain.estimate import Estimate, Floats, difference_estimate, mean_estimate
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import Estimate, difference_estimate, mean_estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
 from sdpack.evaluate.confidence import interval
@@ -214,7 +215,7 @@ class Build(DrawnMixes):
     def _raced(self, entrant: Entrant) -> bool:
         return entrant.fate not in (None, SCREENED_OUT)
 
-    def _of_the_race(self, apart: Floats) -> Estimate:
+    def _of_the_race(self, apart: Float64Array) -> Estimate:
         """The race's own estimate of paired differences; a single one has no interval."""
         racers = sum(map(self._raced, self.record.entrants))
         alpha = (1 - self.record.confidence) / max(1, racers - 1)
@@ -286,7 +287,7 @@ def _worth(cost: Cost) -> tuple[int, int]:
     return cost.widest_bytes, cost.pictures
 
 
-def paired(one: Scores, other: Scores) -> Floats:
+def paired(one: Scores, other: Scores) -> Float64Array:
     """`one` minus `other` on the prompts both have: float64 (N,)."""
     both = sorted(one.keys() & other.keys())
     return np.array([one[number] - other[number] for number in both], np.float64)
