@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.domain.placement import Role
 from sdpack.engines.onnxruntime import load
 from sdpack.evaluate.metrics import similarity
@@ -19,8 +20,6 @@ from sdpack.pack.toolchain import Toolchain
 from sdpack.runtime.pipeline import Pipeline, Request, to_pictures
 
 BATCH = 16
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,24 +32,24 @@ class Drawn:
         scores: judge similarity, (N,).
     """
 
-    latents: NDArray[np.float32]
+    latents: Float32Array
     pictures: NDArray[np.uint8]
-    scores: Floats
+    scores: Float64Array
 
-    def latent_psnr(self, of: Drawn) -> Floats:
+    def latent_psnr(self, of: Drawn) -> Float64Array:
         """dB of each picture's latents, for a peak of the range of all the others' latents."""
         return _psnr(self.latents, of.latents, float(np.ptp(of.latents)))
 
-    def picture_psnr(self, of: Drawn) -> Floats:
+    def picture_psnr(self, of: Drawn) -> Float64Array:
         """dB of each picture."""
         return _psnr(self.pictures, of.pictures, 255.0)
 
 
-def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -> Floats:
+def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -> Float64Array:
     off = (seen.astype(np.float64) - wanted.astype(np.float64)) ** 2
     # Where nothing is off, a thousandth of what rounding to 8 bits would be.
     least = (peak / 255) ** 2 / 12 / 1000
-    decibels: Floats = 10 * np.log10(peak**2 / np.maximum(off.mean(axis=(1, 2, 3)), least))
+    decibels: Float64Array = 10 * np.log10(peak**2 / np.maximum(off.mean(axis=(1, 2, 3)), least))
     return decibels
 
 

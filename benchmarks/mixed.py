@@ -17,11 +17,11 @@ from pathlib import Path
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sdpack.documents.catalog_files import read_catalog
 from sdpack.documents.profile import find_profile
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.precision import Precision
 from sdpack.pack.candidates import Candidates
@@ -101,7 +101,7 @@ class MixedComparison:
         wanted = self.drawn(self.reference, count)
         return self.mean(self.drawn(mix, count).scores - wanted.scores)
 
-    def mean(self, values: NDArray[np.float64]) -> Estimate:
+    def mean(self, values: Float64Array) -> Estimate:
         """Over prompts; pictures of one prompt are not independent."""
         most = len(self.evaluation.prompts)
         whole = len(values) // most

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sdpack.domain.estimate import Floats
+from sdpack.domain.arrays import Float64Array
 from sdpack.evaluate.metrics import Panel
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def distractors(prompt: Prompt, labels: Sequence[str]) -> list[str]:
 
 def r_precision(
     panel: Panel, embedded: Tensor, prompts: Sequence[Prompt], labels: Sequence[str]
-) -> Floats:
+) -> Float64Array:
     """1 where the judge finds a picture's own caption first among 100, else 0: (N,)."""
     hits = []
     for picture, prompt in zip(embedded, prompts, strict=True):
@@ -38,7 +38,7 @@ def r_precision(
     return np.array(hits)
 
 
-def style_accuracy(panel: Panel, embedded: Tensor, prompts: Sequence[Prompt]) -> Floats:
+def style_accuracy(panel: Panel, embedded: Tensor, prompts: Sequence[Prompt]) -> Float64Array:
     """1 where the judge finds the asked-for style first among the six, else 0: (N,)."""
     hits = []
     for picture, prompt in zip(embedded, prompts, strict=True):

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from sdpack.domain.arrays import Float32Array
 from sdpack.export.graph import OPSET
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
-
-Floats = np.ndarray
 
 
 def _value(name: str, shape: Sequence[int | str]) -> ir.Value:
@@ -29,14 +28,14 @@ def _model(inputs: list[ir.Value], nodes: list[ir.Node], weights: dict[str, ir.V
     return ir.Model(graph, ir_version=10)
 
 
-def _constant(name: str, values: Floats) -> ir.Value:
+def _constant(name: str, values: Float32Array) -> ir.Value:
     tensor = ir.tensor(values, name=name)
     return ir.Value(
         name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
     )
 
 
-def linear(weight: Floats) -> ir.Model:
+def linear(weight: Float32Array) -> ir.Model:
     """y (N, outputs) = x (N, inputs) @ weight."""
     x, w = _value("x", ["N", weight.shape[0]]), _constant("w", weight)
     y = _value("y", ["N", weight.shape[1]])
@@ -44,7 +43,7 @@ def linear(weight: Floats) -> ir.Model:
     return _model([x], [node], {"w": w})
 
 
-def chain(weights: Sequence[Floats]) -> ir.Model:
+def chain(weights: Sequence[Float32Array]) -> ir.Model:
     """y (N, last outputs) = x (N, inputs) through each weight in turn, Relu between them."""
     x = value = _value("x", ["N", weights[0].shape[0]])
     fixed, nodes = {}, []
@@ -59,7 +58,7 @@ def chain(weights: Sequence[Floats]) -> ir.Model:
     return _model([x], nodes, fixed)
 
 
-def gemm(weight: Floats, bias: Floats) -> ir.Model:
+def gemm(weight: Float32Array, bias: Float32Array) -> ir.Model:
     """y (N, outputs) = x (N, inputs) @ weight.T + bias."""
     x = _value("x", ["N", weight.shape[1]])
     w, b = _constant("w", weight), _constant("b", bias)
@@ -68,7 +67,7 @@ def gemm(weight: Floats, bias: Floats) -> ir.Model:
     return _model([x], [node], {"w": w, "b": b})
 
 
-def convolution(weight: Floats) -> ir.Model:
+def convolution(weight: Float32Array) -> ir.Model:
     """y (N, outputs, H, W) = x (N, inputs, H, W) convolved with weight, same size."""
     outputs, inputs, kernel, _ = weight.shape
     x, w = _value("x", ["N", inputs, "H", "W"]), _constant("w", weight)
@@ -94,7 +93,7 @@ def saved(model: ir.Model, folder: Path) -> Path:
     return path
 
 
-def embedding(table: Floats) -> ir.Model:
+def embedding(table: Float32Array) -> ir.Model:
     """y (N, T, width) = table[x (N, T)]."""
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["N", "T"]))
     w, y = _constant("w", table), _value("y", ["N", "T", table.shape[1]])
@@ -102,7 +101,7 @@ def embedding(table: Floats) -> ir.Model:
     return _model([x], [node], {"w": w})
 
 
-def two_readers(weight: Floats) -> ir.Model:
+def two_readers(weight: Float32Array) -> ir.Model:
     """y and z (N, outputs), both x (N, inputs) @ weight."""
     model = linear(weight)
     (first,) = model.graph

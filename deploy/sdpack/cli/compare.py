@@ -49,7 +49,7 @@ def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) ->
             {
                 "first": names[0],
                 "second": names[1],
-                "metric": found.first.record.metric,
+                "metric": found.metric,
                 "difference": asdict(found.difference),
                 "prompts": len(found.prompts),
                 "verdict": found.verdict,

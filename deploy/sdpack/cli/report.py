@@ -43,7 +43,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
     require_charts()
     check_spared(bundle_files(source), [] if out is None else [out])
     from sdpack.documents.record import STUDY
-    from sdpack.report.build_page import said, write_report
+    from sdpack.report.build_page import summary, write_report
     from sdpack.report.charts import point_rows
     from sdpack.report.points import kinds
 
@@ -75,18 +75,18 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
     ]
     if rows:
         print_table(columns, rows, "what each precision costs", columns[2:])
-    print_lines(said(build))
+    print_lines(summary(build))
     click.echo(f"{path} holds the charts")
 
 
 def _report_study(source: Path, out: Path | None, as_json: bool) -> None:
+    from sdpack.report.study_files import as_json as study_json
+    from sdpack.report.study_finding import finding
     from sdpack.report.study_page import PAGE, write_study
-    from sdpack.report.study_points import as_json as machine_words
-    from sdpack.report.study_points import finding
 
     page = out or (source if source.is_dir() else Path()) / PAGE
     found = write_study(source, page)
     if as_json:
-        print_json({**machine_words(found), "page": str(page)})
+        print_json({**study_json(found), "page": str(page)})
         return
     print_lines([*finding(found), f"{page} holds the charts"])

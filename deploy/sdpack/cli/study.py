@@ -64,14 +64,14 @@ def command(
     """
     asked = parse_budgets(budgets)
     request = study_request(read_options(profile_name, **of_order), asked, out, warn)
+    from sdpack.report.study_files import as_json as study_json
+    from sdpack.report.study_finding import finding
     from sdpack.report.study_page import PAGE
-    from sdpack.report.study_points import as_json as machine_words
-    from sdpack.report.study_points import finding
 
     with progress(ctx) as say:
         done, found = study_budgets(request, asked, say)
     if as_json:
-        print_json({**machine_words(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
+        print_json({**study_json(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return
     columns = ("budget", "which", "mix", "peak", "quality, 95 %", "vs. best, 95 %", "shares, %")
     rows = [

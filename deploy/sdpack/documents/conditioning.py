@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from pydantic import NonNegativeInt
 
@@ -106,6 +106,20 @@ class Input(StrEnum):
 DISTILLED = frozenset({Input.TIMESTEP_COND, Input.GUIDANCE})
 
 
+class NegativeSource(Enum):
+    """What classifier-free guidance moves away from.
+
+    Attributes:
+        NONE: nothing; there is no guidance.
+        ZEROS: embeddings of zeros, in the shape of a text's.
+        TEXT: the embeddings of the negative prompt, which may be empty.
+    """
+
+    NONE = auto()
+    ZEROS = auto()
+    TEXT = auto()
+
+
 class Conditioning(Document):
     """How one denoiser is told what to draw.
 
@@ -134,3 +148,11 @@ class Conditioning(Document):
         if self.family is Family.FLUX:
             return False
         return guidance_scale > 1 and not DISTILLED.intersection(self.inputs)
+
+    def negative(self, guidance_scale: float, negative_prompt: str) -> NegativeSource:
+        """What guidance moves away from."""
+        if not self.guided(guidance_scale):
+            return NegativeSource.NONE
+        if self.zero_empty and not negative_prompt:
+            return NegativeSource.ZEROS
+        return NegativeSource.TEXT

@@ -10,7 +10,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
@@ -20,6 +19,7 @@ from sdpack.documents.conditioning import Conditioning
 from sdpack.documents.document import Document
 from sdpack.documents.evidence import Evidence
 from sdpack.documents.profile import Profile
+from sdpack.domain.latents import LatentSpace as LatentSpace
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
@@ -171,15 +171,6 @@ class SamplingDefaults(Document):
     width: PositiveInt
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     batch: PositiveInt
-
-
-class LatentSpace(Document):
-    """See `sdpack.runtime.pipeline.Latents`."""
-
-    channels: PositiveInt
-    scaling_factor: PositiveFloat
-    shift_factor: float
-    pixels: PositiveInt
 
 
 class PlacementFigures(Document):

@@ -62,6 +62,11 @@ class PartFigures(Document):
     def __str__(self) -> str:
         return f"{self.candidate}/{self.precision}"
 
+    @property
+    def base_precision(self) -> str:
+        """The precision without its bits per weight: "mixed" of "mixed@4.61"."""
+        return self.precision.split("@")[0]
+
 
 class PeakFigures(Document):
     """The predicted moment a mix takes the most."""

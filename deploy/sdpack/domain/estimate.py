@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from sdpack.domain.arrays import Float64Array
 
 BOOTSTRAPS = 1000
 ENOUGH = 16  # prompts, for a difference to be called one; intervals of fewer miss too often
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,20 @@ class Estimate:
         return self.low <= other.high and other.low <= self.high
 
 
-def percentiles(value: float, resampled: Sequence[float] | Floats) -> Estimate:
+def percentiles(value: float, resampled: Sequence[float] | Float64Array) -> Estimate:
     """A value and the middle 95 % of what resampling made of it."""
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
 
 
-def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+def mean_estimate(values: Float64Array, seed: int = 0) -> Estimate:
     """Mean over prompts, interval by resampling prompts."""
     rng = np.random.default_rng(seed)
     index = rng.integers(len(values), size=(BOOTSTRAPS, len(values)))
     return percentiles(values.mean(), values[index].mean(axis=1))
 
 
-def difference_estimate(apart: Floats) -> Estimate:
+def difference_estimate(apart: Float64Array) -> Estimate:
     """Mean of paired differences, with Student's t interval; of one alone there is no interval.
 
     Resampling a handful of differences gives intervals that miss the mean far too often (one in

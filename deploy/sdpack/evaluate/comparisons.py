@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.evaluate.confidence import half_width, interval
 from sdpack.evaluate.rules import BROKEN_SCORE, Rules
 
-Floats = NDArray[np.float64]
 Pairs = NDArray[np.bool_]
 
 
@@ -29,7 +29,7 @@ class Comparisons:
         self._scores = np.full((count, rules.most), np.nan)
         self._alpha = (1 - rules.confidence) / max(1, count - 1)
 
-    def add(self, mixes: Sequence[int], scores: Floats) -> list[int]:
+    def add(self, mixes: Sequence[int], scores: Float64Array) -> list[int]:
         """Take in the next scores of mixes that saw equally many prompts: (mixes, prompts).
 
         Returns:
@@ -92,6 +92,6 @@ class Comparisons:
         means = self._scores_of(mixes).mean(axis=1)
         return np.asarray((means[:, None] > means[None, :]) & ~self.equal_pairs(mixes))
 
-    def _scores_of(self, mixes: Sequence[int]) -> Floats:
+    def _scores_of(self, mixes: Sequence[int]) -> Float64Array:
         numbers = list(mixes)
         return np.asarray(self._scores[numbers, : int(self.seen[numbers].min())])

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from sdpack.domain.arrays import Float64Array
 
 
-def interval(differences: Floats, alpha: float) -> tuple[float, float, float]:
+def interval(differences: Float64Array, alpha: float) -> tuple[float, float, float]:
     """Mean of paired differences and a confidence sequence for it, valid at every sample size.
 
     The two-sided asymptotic confidence sequence of Waudby-Smith et al. (2021), theorem 2.2, at

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdpack.domain.estimate import BOOTSTRAPS, Estimate, Floats, percentiles
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import BOOTSTRAPS, Estimate, percentiles
 
 
 class Judging(Protocol):
@@ -57,12 +58,12 @@ class Panel:
         return torch.stack([self._texts[t] for t in texts])
 
 
-def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Floats:
+def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Float64Array:
     """Cosine of each picture with its text, as CLIPScore (Hessel et al. 2021) has it: (N,)."""
     return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
 
 
-def structural_similarity(pictures: Tensor, wanted: Tensor) -> Floats:
+def structural_similarity(pictures: Tensor, wanted: Tensor) -> Float64Array:
     """SSIM (Wang et al. 2004) of each picture, float32 (N, 3, H, W) in [0, 1]: (N,)."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -86,19 +87,19 @@ def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     return percentiles(1000 * _mmd2(kernels, *ones), 1000 * np.array(resampled))
 
 
-def _cubic(a: Floats, b: Floats) -> Floats:
+def _cubic(a: Float64Array, b: Float64Array) -> Float64Array:
     return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
 
 
-def _counts(rng: np.random.Generator, n: int) -> Floats:
+def _counts(rng: np.random.Generator, n: int) -> Float64Array:
     return np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
 
 
-def _mmd2(kernels: list[Floats], w: Floats, v: Floats) -> float:
+def _mmd2(kernels: list[Float64Array], w: Float64Array, v: Float64Array) -> float:
     xx, yy, xy = kernels
     return float(_off_diagonal(xx, w) + _off_diagonal(yy, v) - 2 * w @ xy @ v / w.sum() / v.sum())
 
 
-def _off_diagonal(kernel: Floats, w: Floats) -> float:
+def _off_diagonal(kernel: Float64Array, w: Float64Array) -> float:
     total = w @ kernel @ w - (w * w) @ np.diag(kernel)
     return float(total / (w.sum() ** 2 - (w * w).sum()))

@@ -34,16 +34,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.comparisons import Comparisons
 from sdpack.evaluate.rules import Arm, Basis, Fate, Outcome, Rules, Standing
 
-Floats = NDArray[np.float64]
 Guard = Callable[[int, Sequence[int]], int]
 """The leader and the mixes that may win, itself among them and the preferred first: the winner."""
-Score = Callable[[Sequence[int], Sequence[int]], Floats]
+Score = Callable[[Sequence[int], Sequence[int]], Float64Array]
 """(arms, prompts) by number to their scores, float64 (arms, prompts); larger is better."""
 
 
@@ -84,7 +83,7 @@ class Race:
             if not self._revived(eligible, seen):
                 return self._outcome(guard(self._leader(), eligible))
 
-    def narrow(self, few: int, preferred: int) -> tuple[list[int], Floats]:
+    def narrow(self, few: int, preferred: int) -> tuple[list[int], Float64Array]:
         """Rounds until at most `few` are left, or the prompts are used up.
 
         Should more be left then, the best go on, and with them as many as `preferred` of those not

@@ -1,174 +1,54 @@
-"""Drawing and scoring many mixes, each shared part of the work done once.
+"""Draws and scores many mixes, and does each shared part of the work once.
 
-Mixes that share a text encoder share its states, mixes that share a denoiser too share its
-latents; both are kept in the store, large pictures too, scores in the ledger, so that a killed run
-goes on where it was and a second run draws nothing.
+Mixes with the same text encoders share their embeddings, and mixes with the same denoiser as well
+share its latents. The store keeps both, and large pictures too; the ledger keeps the scores. A
+killed run therefore resumes where it stopped, and a second run draws nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.domain.finite import broken_words
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Placement, Role
-from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError
+from sdpack.evaluate.open_parts import OpenParts
+from sdpack.evaluate.pipeline_spec import EvaluationSet as EvaluationSet
+from sdpack.evaluate.pipeline_spec import LoadablePart as LoadablePart
+from sdpack.evaluate.pipeline_spec import PipelineSpec as PipelineSpec
+from sdpack.evaluate.pipeline_spec import SamplingConfig as SamplingConfig
 from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.progress import Step, unheard
-from sdpack.runtime.pipeline import Latents, Pictures, Pipeline, Request, to_pictures
-from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.pipeline import Pictures, Pipeline, to_pictures
 from sdpack.runtime.text_embeddings import TextEmbeddings, encode_text, join_embeddings
-from sdpack.runtime.tokenizer import PromptTokenizer
-from sdpack.store.artifacts import Store, digest
+from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 
-Floats = NDArray[np.float32]
-BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
-BATCH_PIXELS = 64 * 64
-SAID = "said.npz"
-PICTURES = "pictures.npy"
-LARGE = 256 * 256  # pixels of a picture that takes a CPU many seconds
-HELD_BYTES = 2 * 2**30  # of parts that are open at once
-
-
-def is_large(height: int, width: int) -> bool:
-    """Whether a picture of so many pixels takes a CPU many seconds."""
-    return height * width >= LARGE
-
-
-@dataclass(frozen=True)
-class LoadablePart:
-    """A part as the runner knows it.
-
-    Attributes:
-        content: hash of its graph; what was drawn with it is kept under that name.
-        load: what opens it.
-        tokenizer: a text encoder's; None for the others.
-        bytes: about what it takes while it is open.
-    """
-
-    content: str
-    load: Callable[[], Session]
-    tokenizer: PromptTokenizer | None = None
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How a denoiser is run.
-
-    Attributes:
-        content: one hash of it.
-    """
-
-    sampler: SamplerTable
-    conditioning: Conditioning
-    guidance_scale: float
-    guidance_rescale: float = 0.0
-    negative_prompt: str = ""
-
-    @cached_property
-    def content(self) -> str:
-        return digest(
-            {
-                "sampler": self.sampler.to_json(),
-                "conditioning": self.conditioning.model_dump(mode="json"),
-                "guidance": [self.guidance_scale, self.guidance_rescale],
-                "negative_prompt": self.negative_prompt,
-            }
-        )
-
-
-@dataclass(frozen=True)
-class PipelineSpec:
-    """The parts of one mix, and how they are run.
-
-    Attributes:
-        latents: the space its decoder works in.
-        reference: the same parts in fp32, where pictures are compared with theirs.
-    """
-
-    parts: Mapping[Role, LoadablePart]
-    recipe: SamplingConfig
-    latents: Latents
-    reference: PipelineSpec | None = None
-
-    @property
-    def encoders(self) -> dict[Role, LoadablePart]:
-        return {role: part for role, part in self.parts.items() if role.encodes_text}
-
-    @property
-    def denoiser(self) -> LoadablePart:
-        return self.parts[Role.DENOISER]
-
-    @property
-    def decoder(self) -> LoadablePart:
-        return self.parts[Role.DECODER]
-
-    @property
-    def contents(self) -> dict[str, str]:
-        """What its pictures depend on besides what is drawn."""
-        parts = {role.value: part.content for role, part in self.parts.items()}
-        return {**parts, "recipe": self.recipe.content}
-
-
-@dataclass(frozen=True)
-class EvaluationSet:
-    """What every mix draws: the same prompts from the same noise.
-
-    Prompt number i starts from seed i.
-    """
-
-    prompts: Sequence[str]
-    height: int
-    width: int
-
-    @property
-    def is_large(self) -> bool:
-        """Whether each picture takes long to draw."""
-        return is_large(self.height, self.width)
-
-    def request(self, numbers: Sequence[int], recipe: SamplingConfig) -> Request:
-        return Request(
-            [self.prompts[i] for i in numbers],
-            list(numbers),
-            recipe.guidance_scale,
-            self.height,
-            self.width,
-            recipe.negative_prompt,
-            recipe.guidance_rescale,
-        )
-
-    def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """What the pictures of these prompts depend on besides the parts."""
-        return {
-            "prompts": [self.prompts[i] for i in numbers],
-            "seeds": list(numbers),
-            "size": [self.height, self.width],
-        }
+EMBEDDINGS_FILE, LATENTS_FILE, PICTURES_FILE = "said.npz", "latents.npy", "pictures.npy"
+is_large = SCALING.is_large
 
 
 class Scorer(Protocol):
-    """What a picture is worth, as a number that is larger for better ones, and at most 1.
+    """Scores pictures: larger is better, and 1 is the most.
 
     Attributes:
-        metric: what it is called in the evidence and in the ledger.
+        metric: its name in the evidence and in the ledger.
     """
 
     metric: str
 
     def content(self, mix: PipelineSpec) -> str:
-        """One hash of what the scores of a mix depend on besides its pictures and prompts."""
+        """One hash of what the scores of a mix depend on, apart from its pictures and prompts."""
         ...
 
     def score(
@@ -178,19 +58,26 @@ class Scorer(Protocol):
         numbers: Sequence[int],
         runner: EvaluationRunner,
     ) -> Sequence[float]:
-        """Of each of these pictures of a mix, uint8 (N, H, W, 3), of the prompts of these numbers.
+        """The score of each of a mix's pictures.
+
+        Args:
+            pictures: uint8 (N, H, W, 3).
+            numbers: of their prompts, N of them.
 
         Raises:
-            BrokenPictureError: what they are compared with is broken.
+            BrokenPictureError: the pictures they are compared with are broken.
         """
         ...
 
 
 class EvaluationRunner:
-    """Draws and scores mixes on one task.
+    """Draws and scores mixes on one set of prompts.
 
     Args:
-        measured_on: the runtime that draws, as the evidence will name it.
+        measured_on: the runtime that draws, as the evidence names it.
+
+    Attributes:
+        drawn: how many pictures were scored so far.
     """
 
     def __init__(
@@ -204,32 +91,33 @@ class EvaluationRunner:
         self.task = task
         self.drawn = 0
         self._scorer = scorer
-        self._batch = max(1, BATCH * BATCH_PIXELS // (task.height * task.width))
+        self._batch = SCALING.batch_of(task.height, task.width)
         self._store = store
         self._ledger = ledger
         self._measured_on = measured_on
-        self._sessions = _Sessions()
+        self._parts = OpenParts()
 
     def on(self, task: EvaluationSet) -> EvaluationRunner:
-        """A runner for another task that has the same parts open."""
+        """A runner for another set of prompts, which shares the open parts."""
         other = EvaluationRunner(task, self._scorer, self._store, self._ledger, self._measured_on)
-        other._sessions = self._sessions
+        other._parts = self._parts
         return other
 
     def scores(
         self, mixes: Sequence[PipelineSpec], numbers: Sequence[int], step: Step = unheard
-    ) -> NDArray[np.float64]:
-        """What every mix is worth on these prompts: float64 (mixes, prompts).
+    ) -> Float64Array:
+        """The scores of all mixes on these prompts: float64 (mixes, prompts).
 
         A mix that draws a broken picture scores BROKEN_SCORE on all of these prompts.
 
         Args:
-            step: told of what there is to denoise and to decode.
+            step: called with the number of stages done, and of all stages (to denoise and to
+                decode each mix).
         """
         found = [self._known(mix, numbers) for mix in mixes]
         missing = [i for i, scores in enumerate(found) if scores is None]
         for i in missing:
-            # All of them first: a large denoiser is not left open beside a text encoder.
+            # All texts first: a large denoiser would be closed for each text encoder.
             self.texts(mixes[i], numbers)
         by_decoder: dict[str, list[int]] = {}
         done, of = itertools.count(), 2 * len(missing)
@@ -246,10 +134,10 @@ class EvaluationRunner:
     def pictures(
         self, mix: PipelineSpec, numbers: Sequence[int], count: int | None = None
     ) -> Pictures:
-        """uint8 (N, H, W, 3).
+        """The pictures of these prompts: uint8 (N, H, W, 3).
 
         Args:
-            count: of them; all by default.
+            count: return only the first so many.
 
         Raises:
             BrokenPictureError: a picture is not finite, or constant.
@@ -259,13 +147,13 @@ class EvaluationRunner:
             return self._decoded(mix, latents[:count])
 
         def decode(folder: Path) -> None:
-            np.save(folder / PICTURES, self._decoded(mix, latents))
+            np.save(folder / PICTURES_FILE, self._decoded(mix, latents))
 
         inputs = {**mix.contents, "measured_on": self._measured_on, **self.task.inputs(numbers)}
-        kept: Pictures = np.load(self._store.make("pictures", inputs, decode).path(PICTURES))
+        kept: Pictures = np.load(self._store.make("pictures", inputs, decode).path(PICTURES_FILE))
         return kept[:count]
 
-    def _decoded(self, mix: PipelineSpec, latents: Floats) -> Pictures:
+    def _decoded(self, mix: PipelineSpec, latents: Float32Array) -> Pictures:
         pipeline = self._pipeline(mix)
         size = self._batch
         batches = [latents[i : i + size] for i in range(0, len(latents), size)]
@@ -283,17 +171,18 @@ class EvaluationRunner:
     def times(
         self, mix: PipelineSpec, placement: Placement, count: int, slow_s: float
     ) -> list[float]:
-        """Seconds of each of `count` pictures drawn one by one, loading not counted.
+        """Seconds per picture, drawn one by one, without the time for loading.
 
         Args:
-            slow_s: a picture that takes longer is the last.
+            count: pictures to draw.
+            slow_s: stop after a picture that takes longer.
         """
         found: list[float] = []
         for _ in range(count):
             pipeline = self._pipeline(mix, placement)
-            since, opening = time.perf_counter(), self._sessions.opening_s
+            since, opening = time.perf_counter(), self._parts.opening_s
             pipeline.draw(self.task.request([0], mix.recipe))
-            opening = self._sessions.opening_s - opening
+            opening = self._parts.opening_s - opening
             found.append(time.perf_counter() - since - opening)
             if found[-1] > slow_s:
                 break
@@ -311,7 +200,7 @@ class EvaluationRunner:
         return list(value["scores"])
 
     def _finite(self, scores: Sequence[float]) -> list[float]:
-        """The scores of whole pictures; a NaN among them would lose and win every comparison.
+        """The scores, which must be finite: a NaN would neither win nor lose a comparison.
 
         Raises:
             EngineError: one is not a finite number.
@@ -323,10 +212,10 @@ class EvaluationRunner:
             )
         return list(scores)
 
-    def latents(self, mix: PipelineSpec, numbers: Sequence[int]) -> Floats:
-        """Denoised latents float32 (N, C, h, w), drawn once for each encoders and denoiser.
+    def latents(self, mix: PipelineSpec, numbers: Sequence[int]) -> Float32Array:
+        """Denoised latents float32 (N, C, h, w), drawn once for all mixes that share them.
 
-        Decoders share them that enlarge alike.
+        Those are mixes with the same encoders and denoiser, whose decoders enlarge equally.
         """
         contents = {name: what for name, what in mix.contents.items() if name != Role.DECODER}
         inputs = {
@@ -347,35 +236,31 @@ class EvaluationRunner:
                 )
                 for i in range(0, len(text), self._batch)
             ]
-            np.save(folder / "latents.npy", np.concatenate(parts))
+            np.save(folder / LATENTS_FILE, np.concatenate(parts))
 
         artifact = self._store.make("latents", inputs, draw)
-        latents: Floats = np.load(artifact.path("latents.npy"))
+        latents: Float32Array = np.load(artifact.path(LATENTS_FILE))
         return latents
 
     def texts(
         self, mix: PipelineSpec, numbers: Sequence[int]
     ) -> tuple[TextEmbeddings, TextEmbeddings | None]:
-        """What is said of these prompts, and of what guidance moves away from."""
-        recipe = mix.recipe
+        """Embeddings of these prompts, and of one text that guidance moves away from, if any."""
+        recipe, conditioning = mix.recipe, mix.recipe.conditioning
         prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in numbers)]
         by_encoder = {
-            role: self._said(role, encoder, prompts, recipe.conditioning)
+            role: self._embeddings(role, encoder, prompts, conditioning)
             for role, encoder in mix.encoders.items()
         }
-        together = join_embeddings(recipe.conditioning, by_encoder)
-        text = together.rows(1, len(together))
-        if not recipe.conditioning.guided(recipe.guidance_scale):
-            return text, None
-        negative = together.rows(0, 1)
-        if recipe.conditioning.zero_empty and not recipe.negative_prompt:
-            negative = negative.zeroed()
-        return text, negative
+        together = join_embeddings(conditioning, by_encoder)
+        text, first = together.rows(1, len(together)), together.rows(0, 1)
+        source = conditioning.negative(recipe.guidance_scale, recipe.negative_prompt)
+        return text, first.as_negative(source)
 
-    def _said(
+    def _embeddings(
         self, role: Role, encoder: LoadablePart, prompts: Sequence[str], conditioning: Conditioning
     ) -> TextEmbeddings:
-        """What one encoder says, asked once."""
+        """One encoder's embeddings of these texts, which the store keeps."""
         inputs = {
             "text_encoder": encoder.content,
             "texts": list(prompts),
@@ -386,57 +271,24 @@ class EvaluationRunner:
         def encode(folder: Path) -> None:
             tokenizer = encoder.tokenizer
             assert tokenizer is not None
-            session = self._sessions.of(role, encoder)
+            size = SCALING.batch
+            session = self._parts.session(role, encoder)
             parts = [
-                encode_text(session, tokenizer, prompts[i : i + BATCH], conditioning, role)
-                for i in range(0, len(prompts), BATCH)
+                encode_text(session, tokenizer, prompts[i : i + size], conditioning, role)
+                for i in range(0, len(prompts), size)
             ]
-            np.savez(folder / SAID, **TextEmbeddings.concatenated(parts).arrays())  # type: ignore[arg-type]
+            np.savez(folder / EMBEDDINGS_FILE, **TextEmbeddings.concatenated(parts).arrays())  # type: ignore[arg-type]
 
-        with np.load(self._store.make("states", inputs, encode).path(SAID)) as arrays:
+        with np.load(self._store.make("states", inputs, encode).path(EMBEDDINGS_FILE)) as arrays:
             return TextEmbeddings(**arrays)
 
     def _pipeline(self, mix: PipelineSpec, placement: Placement | None = None) -> Pipeline:
-        """What draws with these parts, once: another part may close one that was used."""
+        """A pipeline of these parts for one use: opening another part may close one of them."""
         return Pipeline(
-            {role: partial(self._sessions.of, role, part) for role, part in mix.parts.items()},
+            {role: partial(self._parts.session, role, part) for role, part in mix.parts.items()},
             {r: part.tokenizer for r, part in mix.encoders.items() if part.tokenizer is not None},
             lambda _: mix.recipe.sampler,
             mix.latents,
             placement or Placement(),
             mix.recipe.conditioning,
         )
-
-
-class _Sessions:
-    """For each role the part that was used last, left open for its next use.
-
-    Large parts are not open beside others: loading one takes twice what it takes once it is open.
-
-    Attributes:
-        opening_s: that was spent on opening parts, and on closing others for them.
-    """
-
-    def __init__(self) -> None:
-        self.opening_s = 0.0
-        self._open: dict[Role, tuple[LoadablePart, Session]] = {}
-
-    def of(self, role: Role, drawer: LoadablePart) -> Session:
-        """A session of this part; what it has no room beside is closed."""
-        held = self._open.get(role)
-        if held is not None and held[0].content == drawer.content:
-            return held[1]
-        since = time.perf_counter()
-        self._close(role)
-        for other in list(self._open):
-            if drawer.bytes + sum(there.bytes for there, _ in self._open.values()) > HELD_BYTES:
-                self._close(other)
-        session = drawer.load()
-        self._open[role] = (drawer, session)
-        self.opening_s += time.perf_counter() - since
-        return session
-
-    def _close(self, role: Role) -> None:
-        held = self._open.pop(role, None)
-        if held is not None:
-            held[1].close()

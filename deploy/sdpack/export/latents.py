@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdpack.documents.conditioning import Family
+from sdpack.domain.latents import LatentSpace
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import CONFIG, Checkpoint
 from sdpack.export.fitting import USUAL_CHANNELS
-from sdpack.runtime.pipeline import Latents
 
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
@@ -20,7 +20,7 @@ DOUBLING = 2
 SHIFTED = frozenset({Family.SD3, Family.FLUX})  # whose pipelines heed a shift_factor
 
 
-def latents_of(checkpoint: Checkpoint, family: Family) -> Latents:
+def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
     """The latents that a decoder takes from a denoiser of a family.
 
     Raises:
@@ -46,7 +46,7 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> Latents:
                 f"{checkpoint.folder / CONFIG}: {key} is {number}, with which latents "
                 "cannot be decoded; restore it"
             )
-    return Latents(channels, pixels, scaling, shift)
+    return LatentSpace(channels=channels, scaling_factor=scaling, shift_factor=shift, pixels=pixels)
 
 
 def enlargement(class_name: str, config: Mapping[str, Any]) -> int:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float64Array
+
 OCTAVES = (-60, 60)
 BINS_AN_OCTAVE = 32
 STEPS = 127  # of int8, a side
 CANDIDATES = 128
 
-Counts = NDArray[np.float64]
+Counts = Float64Array
 
 
 def bins() -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array
 from sdpack.errors import QuantizationError
 from sdpack.quantization.folding import fold_weights
 from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
@@ -38,8 +39,6 @@ RESHAPING = frozenset(
     {"Add", "Cast", "Div", "Mul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
 MOVING = ("Einsum", 1)  # of one input, as transformers put their patches together
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Layer:
         """Columns of `matrix`."""
         return self.size // self.outputs
 
-    def matrix(self) -> Floats:
+    def matrix(self) -> Float32Array:
         """The weight as float32 (outputs, summed), read again each time."""
         assert self.weight.const_value is not None
         values = self.weight.const_value.numpy()

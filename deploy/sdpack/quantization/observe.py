@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.engines.onnxruntime import OrtSession, load
 from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
@@ -264,7 +265,7 @@ class _View:
     largest: float = 0.0
     rows: int = 0
     finite: bool = True
-    _grams: list[NDArray[np.float64]] = field(default_factory=list)
+    _grams: list[Float64Array] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -290,7 +291,7 @@ class _View:
             if rows is not None:
                 self._count_moments(rows)
 
-    def _count_moments(self, rows: NDArray[np.float32]) -> None:
+    def _count_moments(self, rows: Float32Array) -> None:
         for number, (start, stop) in enumerate(_runs(self.layer)):
             part = rows[:, start:stop]
             with np.errstate(over="ignore", invalid="ignore"):
@@ -332,7 +333,7 @@ class _View:
             )
 
 
-def rows_of(node: ir.Node, values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
     """What one output of a layer is summed over, a row each: float32 (at most ROWS, summed).
 
     Of a convolution, the patches its kernel sees, in the order of the flattened weight; None where

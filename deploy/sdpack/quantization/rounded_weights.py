@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array
 from sdpack.progress import Step, unheard
 from sdpack.quantization.archive import archive
 from sdpack.quantization.layers import Layer
@@ -128,7 +129,7 @@ def sampled_errors(
 
 
 def relative_error(
-    matrix: NDArray[np.float32], made: Rounded, moments: tuple[Moment, ...] | None
+    matrix: Float32Array, made: Rounded, moments: tuple[Moment, ...] | None
 ) -> float:
     """The energy that rounding adds to a layer's outputs, as a share of what they have.
 

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdpack.domain.arrays import Float32Array
 from sdpack.quantization.schemes import Scheme
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
@@ -37,8 +38,6 @@ ROWS = 64  # scaled at once: they stay in the cache
 SAMPLED_ROWS = 64
 COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Moment:
@@ -48,10 +47,10 @@ class Moment:
         lower: the lower triangle of E[x xT], row after row, float32 (columns (columns + 1) / 2,).
     """
 
-    lower: Floats
+    lower: Float32Array
 
     @cached_property
-    def matrix(self) -> Floats:
+    def matrix(self) -> Float32Array:
         """E[x xT], float32 (columns, columns)."""
         columns = (math.isqrt(8 * len(self.lower) + 1) - 1) // 2
         whole = np.zeros((columns, columns), np.float32)
@@ -60,7 +59,7 @@ class Moment:
             whole[row, : row + 1] = self.lower[start : start + row + 1]
             start += row + 1
         lower = torch.from_numpy(whole)
-        mirrored: Floats = (lower + lower.tril(-1).T).numpy()
+        mirrored: Float32Array = (lower + lower.tril(-1).T).numpy()
         return mirrored
 
     @property
@@ -73,14 +72,14 @@ class Moment:
         return np.argsort(-self.squares, kind="stable")
 
     @cached_property
-    def damped(self) -> Floats:
+    def damped(self) -> Float32Array:
         """The moments in that order, those of the diagonal raised a little."""
         second = self.matrix[np.ix_(self.order, self.order)]
         second[np.diag_indices_from(second)] += DAMPING * float(self.squares.mean())
         return second
 
     @cached_property
-    def inverse_root(self) -> Floats:
+    def inverse_root(self) -> Float32Array:
         """The upper triangular U with UT U = M^-1 of the damped moments M.
 
         Its rows say how errors are made up for. From the end on, M = R RT with R upper triangular;
@@ -91,11 +90,11 @@ class Moment:
         lower, failed = torch.linalg.cholesky_ex(given)
         if failed:
             lower = torch.linalg.cholesky(given.double())
-        root: Floats = _inverse(lower).flip(0, 1).float().numpy()
+        root: Float32Array = _inverse(lower).flip(0, 1).float().numpy()
         return root
 
     @cached_property
-    def squares(self) -> Floats:
+    def squares(self) -> Float32Array:
         """E[x²], float32 (columns,)."""
         return np.ascontiguousarray(np.diag(self.matrix))
 
@@ -130,18 +129,18 @@ class Rounded:
         block: as in the scheme; 0 where there is one scale a row.
     """
 
-    numbers: Floats
+    numbers: Float32Array
     scales: NDArray[np.floating]
     block: int
 
     @property
-    def values(self) -> Floats:
+    def values(self) -> Float32Array:
         """What the numbers stand for, float32 (outputs, summed)."""
         return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
 
 
 def round_weight(
-    matrix: Floats,
+    matrix: Float32Array,
     scheme: Scheme,
     moments: tuple[Moment, ...] | None,
     scale_type: np.dtype[np.floating],
@@ -169,13 +168,13 @@ def round_weight(
     return Rounded(numbers, scales, scheme.block)
 
 
-def sampled_rows(matrix: Floats, most: int = SAMPLED_ROWS) -> Floats:
+def sampled_rows(matrix: Float32Array, most: int = SAMPLED_ROWS) -> Float32Array:
     """So many rows of a weight at even distances: what happens to one has no part in others."""
     places = np.linspace(0, len(matrix) - 1, min(most, len(matrix))).round()
     return np.ascontiguousarray(matrix[places.astype(int)])
 
 
-def output_error(error: Floats, moments: tuple[Moment, ...]) -> float:
+def output_error(error: Float32Array, moments: tuple[Moment, ...]) -> float:
     """tr(D M DT) of a weight error D (outputs, summed): the energy it adds to the outputs."""
     total, start = 0.0, 0
     for moment in moments:
@@ -186,9 +185,9 @@ def output_error(error: Floats, moments: tuple[Moment, ...]) -> float:
 
 
 def _scales(
-    matrix: Floats,
+    matrix: Float32Array,
     scheme: Scheme,
-    weights: Floats | None,
+    weights: Float32Array | None,
     scale_type: np.dtype[np.floating],
 ) -> NDArray[np.floating]:
     """The scale of each block with the least weighted squared error, (outputs, blocks)."""
@@ -204,7 +203,7 @@ def _scales(
 
 
 def _best_scales(
-    cut: Floats, scheme: Scheme, counted: Floats, scale_type: np.dtype[np.floating]
+    cut: Float32Array, scheme: Scheme, counted: Float32Array, scale_type: np.dtype[np.floating]
 ) -> NDArray[np.floating]:
     """Of blocks (outputs, blocks, block), whose columns count so much: (outputs, blocks)."""
     whole = np.abs(cut).max(axis=2) / scheme.number.largest
@@ -224,19 +223,21 @@ def _best_scales(
     return chosen
 
 
-def _storable(scales: Floats, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
+def _storable(scales: Float32Array, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
     """In the stored type; a block of zeros gets 1, one beyond what the type holds its ends."""
     held = np.finfo(scale_type)
     stored = np.clip(scales, held.tiny, held.max).astype(scale_type)
     return np.where(scales == 0, scale_type.type(1), stored)
 
 
-def _spread(scales: Floats, summed: int) -> Floats:
+def _spread(scales: Float32Array, summed: int) -> Float32Array:
     """Each scale repeated over its block: float32 (outputs, summed)."""
     return np.repeat(scales, summed // scales.shape[1], axis=1)
 
 
-def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) -> Floats:
+def _compensated(
+    matrix: Float32Array, steps: Float32Array, moment: Moment, scheme: Scheme
+) -> Float32Array:
     """The numbers of a run of columns, each rounded in view of the others."""
     if not moment.squares.any():
         return scheme.number.rounded(matrix / steps)
@@ -247,7 +248,9 @@ def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) 
     return numbers[np.argsort(moment.order)].T
 
 
-def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Floats:
+def _forward(
+    columns: Float32Array, step: Float32Array, root: Float32Array, scheme: Scheme
+) -> Float32Array:
     """Column after column, the error of each made up for in those after it: (summed, outputs)."""
     left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
     for start, stop in _cut(len(left), COLUMNS):
@@ -266,8 +269,12 @@ def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Flo
 
 
 def _once_more(
-    columns: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
-) -> Floats:
+    columns: Float32Array,
+    step: Float32Array,
+    numbers: Float32Array,
+    second: Float32Array,
+    scheme: Scheme,
+) -> Float32Array:
     """Every column rounded again, to the best given all the others: (summed, outputs)."""
     numbers = numbers.copy()
     pull = second @ (columns - numbers * step)

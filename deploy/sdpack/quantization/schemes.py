@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import QuantizationError
 from sdpack.quantization.layers import Layer
@@ -41,7 +41,7 @@ class Number(StrEnum):
         """The largest magnitude on both sides of zero."""
         return {Number.INT4: 7.0, Number.INT8: 127.0, Number.FP8: 448.0}[self]
 
-    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def rounded(self, values: Float32Array) -> Float32Array:
         """The nearest representable numbers, those beyond the ends clipped."""
         if self is Number.FP8:
             clipped = np.clip(values, -self.largest, self.largest)

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.precision import Precision
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
@@ -43,11 +44,13 @@ PROBED = UNIFORM[Precision.W4]
 PROBES = 128  # runs of the part at most
 BATCHES = 3  # that a layer's harm is seen on
 MOST_ROWS = 8  # of a batch
-MOST_SIDE = 16  # of pictures that a very large part is probed with
 FORWARD = 2**29  # rows times numbers of weights that a run takes at most, or one row
 HARM = 1e-3  # of a part's output that int8 inputs may do
 SPARED = 4  # at most one layer in so many is spared them
-PROBING = {"rounded": str(PROBED), "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, MOST_SIDE]}
+PROBING = {
+    "rounded": str(PROBED),
+    "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, SCALING.huge_probed_side],
+}
 """What gains depend on here."""
 
 _ANY = Abilities(packed_tables=True, packed_attention=True)
@@ -216,7 +219,7 @@ def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
     found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
-    return found if rows > 1 else [middle_of(batch, MOST_SIDE) for batch in found]
+    return found if rows > 1 else [middle_of(batch, SCALING.huge_probed_side) for batch in found]
 
 
 def middle_of(batch: Inputs, most: int) -> Inputs:

@@ -16,7 +16,7 @@ from sdpack.errors import BundleError
 from sdpack.evaluate.rules import Fate
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
-    SMALL,
+    ENLARGED_SIDE,
     FilterOption,
     Page,
     PageImage,
@@ -32,13 +32,14 @@ from sdpack.units import format_bytes
 def write_report(
     source: Path, out: Path | None = None, name: str | None = None
 ) -> tuple[Build, Path]:
-    """The report of a bundle, or of a build in a ledger, as HTML with its charts as PNGs beside it.
+    """Write the report of a bundle, or of a build in a ledger: HTML, and its charts as PNGs.
 
     Args:
-        out: the HTML file; in a bundle's folder by default, else here.
+        out: the HTML file; default: in the bundle's folder, or for a ledger the current one.
+        name: of the build, if the ledger holds several; default: the last.
 
     Raises:
-        StoreError: there is no ledger, or it holds no such build.
+        StoreError: the ledger is missing, or it holds no build of this name.
     """
     build = read_build(source, name)
     bundle = source if source.is_dir() else None
@@ -52,7 +53,8 @@ def report(build: Build, bundle: Path | None) -> Page:
     """The page of one build.
 
     Args:
-        bundle: its folder, for the pictures and what `verify` saw; None leaves them out.
+        bundle: its folder, for its pictures and the memory that `verify` measured; None omits
+            both.
     """
     record = build.record
     rows = list(sheet_rows(build, bundle)) if bundle else []
@@ -64,7 +66,7 @@ def report(build: Build, bundle: Path | None) -> Page:
             f"{record.sampling.width}x{record.sampling.height} pixels, {record.sampling.steps} "
             f"steps; built {build.made_at}"
         ),
-        said=said(build),
+        summary=summary(build),
         figures=build_figures(build, _measured(bundle)),
         tables=[_mixes(build), _costs(build), _reproduce(build)],
         choices=_choices(build.points),
@@ -74,7 +76,7 @@ def report(build: Build, bundle: Path | None) -> Page:
             "Every row draws the same prompts from the same noise; below each picture is its score "
             f"({record.metric})."
         ),
-        small=side <= SMALL,
+        small=side <= ENLARGED_SIDE,
     )
 
 
@@ -91,8 +93,8 @@ BASES = {
 }
 
 
-def said(build: Build) -> list[str]:
-    """What was chosen and why, in a few sentences."""
+def summary(build: Build) -> list[str]:
+    """Which mix was chosen and why, in a few sentences."""
     record, winner = build.record, build.winner
     peak, budget = (format_bytes(n) for n in (winner.peak_bytes, record.memory.budget_bytes))
     lines = [
@@ -117,7 +119,7 @@ def said(build: Build) -> list[str]:
 
 
 def _rival(rival: Point, winner: Point) -> str:
-    """How the nearest rival differs, in quality and bytes."""
+    """How the closest other mix differs, in quality and bytes."""
     told = f"{rival.difference.signed()} over {rival.paired} pictures"
     if rival.paired < ENOUGH:
         told = f"{rival.difference.value:+.3f} over {rival.paired} pictures, too few to tell"
@@ -128,13 +130,13 @@ def _rival(rival: Point, winner: Point) -> str:
 
 
 def _measured(bundle: Path | None) -> dict[str, int]:
-    """What `verify` saw, by where, in bytes, if that is the memory that was predicted."""
+    """The peak in bytes that `verify` measured, by where, if it is comparable to the prediction."""
     path = None if bundle is None else bundle / VERIFIED
     if path is None or not path.is_file():
         return {}
     try:
         seen = json.loads(path.read_text(encoding="utf-8"))
-        if seen["predicted_bytes"] is None:  # other memory than what was predicted
+        if seen["predicted_bytes"] is None:  # not the memory that was predicted
             return {}
         return {f"measured ({seen['runtime']})": int(seen["measured_bytes"])}
     except (OSError, ValueError, KeyError, TypeError) as cause:
@@ -146,16 +148,16 @@ def _measured(bundle: Path | None) -> dict[str, int]:
 def _choices(points: Sequence[Point]) -> dict[str, FilterOption]:
     found: dict[str, FilterOption] = {}
     for role in Role:
-        names = {str(p.entrant.parts[role]) for p in points if role in p.entrant.parts}
+        names = {str(p.parts[role]) for p in points if role in p.parts}
         if names:
             found[role.value] = FilterOption(role.words, sorted(names))
-    stored = {part.precision.split("@")[0] for p in points for part in p.entrant.parts.values()}
+    stored = {part.base_precision for p in points for part in p.parts.values()}
     found[PRECISION] = FilterOption("any part in", sorted(stored))
     return found
 
 
 def _mixes(build: Build) -> Table:
-    roles = [role for role in Role if any(role in p.entrant.parts for p in build.points)]
+    roles = [role for role in Role if any(role in p.parts for p in build.points)]
     columns = (
         *(role.words for role in roles),
         "peak",
@@ -182,7 +184,7 @@ def _mixes(build: Build) -> Table:
 
 
 def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
-    parts = point.entrant.parts
+    parts = point.parts
     kid = build.distance(point.entrant)
     return [
         *(str(parts[role]) if role in parts else "" for role in roles),
@@ -200,7 +202,7 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
 
 
 def _fate(point: Point) -> str:
-    """How the race ended for a mix, and against which."""
+    """How the race ended for a mix, and which mix it lost to."""
     fate, rival = point.entrant.fate, point.entrant.lost_to
     if fate is None:
         return "drawn for comparison"
@@ -235,9 +237,8 @@ def _costs(build: Build) -> Table:
 
 
 def _reproduce(build: Build) -> Table:
-    record = build.record
-    memory = record.profile.memory
-    screened = record.screened
+    record, winner = build.record, build.winner.entrant
+    memory, screened = record.profile.memory, record.screened
     rows = [
         ["build", f"{record.name}, {build.made_at}"],
         ["machine it ran on", record.machine],
@@ -271,16 +272,20 @@ def _reproduce(build: Build) -> Table:
         *([name, f"{o.source}, {o.licence}"] for name, o in record.origins.items()),
         *(
             [f"{role.words} of the winner", f"SHA-256 {part.content}"]
-            for role, part in build.winner.entrant.parts.items()
+            for role, part in winner.parts.items()
         ),
-        ["sampling recipe", f"SHA-256 {build.winner.entrant.recipe}"],
-        ["judge", f"SHA-256 {build.winner.entrant.judge}"],
+        ["sampling recipe", f"SHA-256 {winner.recipe}"],
+        ["judge", f"SHA-256 {winner.judge}"],
     ]
     return Table("To reproduce this", (), rows)
 
 
 def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
-    """The pictures of a bundle's contact sheet, the winner's first; none where it has no sheet."""
+    """The pictures of a bundle's contact sheet, the winner's first; none if it has no sheet.
+
+    Raises:
+        BundleError: the sheet is damaged.
+    """
     path, record = bundle / CONTACT_SHEET, build.record
     if not path.is_file():
         return

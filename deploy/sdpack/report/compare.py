@@ -12,22 +12,23 @@ from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import InputError
 from sdpack.report.build_page import sheet_rows
-from sdpack.report.charts import Figure, configured
-from sdpack.report.page import SMALL, Page, PictureRow, Table, write_page
-from sdpack.report.points import Build, paired, read_build
+from sdpack.report.figure import GREY, Figure, Row, color_by, configured
+from sdpack.report.page import ENLARGED_SIDE, Page, PictureRow, Table, write_page
+from sdpack.report.points import Build, Point, paired, read_build
 from sdpack.units import format_bytes
 
-_BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # which is not quality
+BETTER_COLOURS = ("#0072B2", "#D55E00")  # of the bundle that scored higher
+_BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # fidelity does not measure quality
 
 
 @dataclass(frozen=True)
 class BundleComparison:
-    """The winners of two builds.
+    """The winners of two builds, compared.
 
     Attributes:
         difference: the first's score minus the second's, over the prompts both drew.
-        prompts: their numbers.
-        names: what the two are called, never the same.
+        prompts: the numbers of these prompts.
+        names: of the two bundles, never the same.
     """
 
     first: Build
@@ -37,47 +38,54 @@ class BundleComparison:
     prompts: tuple[int, ...]
 
     @property
+    def builds(self) -> tuple[Build, Build]:
+        return self.first, self.second
+
+    @property
+    def metric(self) -> str:
+        """The name of the score, which both share."""
+        return self.first.record.metric
+
+    @property
     def verdict(self) -> str:
-        """In a sentence."""
+        """Which is better, in a sentence."""
         told = f"{_told(self.difference)} over the {len(self.prompts)} prompts both drew"
         if len(self.prompts) < ENOUGH:
-            return f"Too few prompts to tell: {self.first.record.metric} differs by {told}."
-        better = _BETTER.get(self.first.record.metric, "draws better than {}")
+            return f"Too few prompts to tell: {self.metric} differs by {told}."
+        better = _BETTER.get(self.metric, "draws better than {}")
         if self.difference.low > 0:
             return f"{self.names[0]} {better.format(self.names[1])}: {told}."
         if self.difference.high < 0:
             return f"{self.names[1]} {better.format(self.names[0])}: {told}."
-        return f"They cannot be told apart at 95 %: {self.first.record.metric} differs by {told}."
+        return f"They cannot be told apart at 95 %: {self.metric} differs by {told}."
 
     @property
     def summary(self) -> str:
-        """One line on what the second has in place of the first's, and what that costs."""
-        one, other = (build.winner for build in (self.first, self.second))
+        """One line: what changes from the first to the second, and what that costs."""
+        one, other = (build.winner for build in self.builds)
         changes = [
-            f"{role.words} {_name(one.entrant.parts.get(role))} -> "
-            f"{_name(other.entrant.parts.get(role))}"
+            f"{role.words} {_name(one.parts.get(role))} -> {_name(other.parts.get(role))}"
             for role in Role
-            if _name(one.entrant.parts.get(role)) != _name(other.entrant.parts.get(role))
+            if _name(one.parts.get(role)) != _name(other.parts.get(role))
         ]
         if one.placement != other.placement:
             changes.append(f"{one.placement} -> {other.placement}")
         return (
             f"{self.names[0]} -> {self.names[1]}: {', '.join(changes) or 'the same mix'}; "
             f"predicted peak {format_bytes(one.peak_bytes)} -> {format_bytes(other.peak_bytes)}; "
-            f"{self.first.record.metric} {self._change} over {len(self.prompts)} prompts."
+            f"{self.metric} {self._change} over {len(self.prompts)} prompts."
         )
 
     @property
     def _change(self) -> str:
-        """Of the score, from the first to the second."""
+        """The change of the score from the first to the second."""
         none = self.difference.low == self.difference.value == self.difference.high == 0
         return "unchanged" if none else _told(-self.difference)
 
     @property
     def caveat(self) -> str | None:
-        """What else than the mixes was not the same."""
-        builds = (self.first, self.second)
-        ways = [f"{_sampling(build)}, {build.record.drawn_with}" for build in builds]
+        """A warning if the two were drawn with different settings."""
+        ways = [f"{_sampling(build)}, {build.record.drawn_with}" for build in self.builds]
         if ways[0] == ways[1]:
             return None
         return (
@@ -87,22 +95,22 @@ class BundleComparison:
 
     @property
     def rows(self) -> list[tuple[str, str, str]]:
-        """What they are and take, a row of each: what, the first's, the second's."""
-        builds = (self.first, self.second)
-        found = [("mix", *(build.record.winner for build in builds))]
-        roles = [r for r in Role if any(r in b.winner.entrant.parts for b in builds)]
-        for role in roles:
-            found.append((role.words, *(_part(b.winner.entrant.parts.get(role)) for b in builds)))
+        """A table of both: what the row is about, the first's value, the second's."""
+        winners = [build.winner for build in self.builds]
+        records = [build.record for build in self.builds]
+        found = [("mix", *(record.winner for record in records))]
+        for role in (r for r in Role if any(r in winner.parts for winner in winners)):
+            found.append((role.words, *(_part(winner.parts.get(role)) for winner in winners)))
         found += [
-            ("run", *(build.winner.placement for build in builds)),
-            ("predicted peak", *(format_bytes(build.winner.peak_bytes) for build in builds)),
-            ("budget", *(format_bytes(build.record.memory.budget_bytes) for build in builds)),
-            ("profile", *(build.record.profile.name for build in builds)),
-            (self.first.record.metric, *(_quality(build) for build in builds)),
-            ("KID to real pictures", *(_distance(build) for build in builds)),
-            ("time per picture on the build machine", *(_latency(build) for build in builds)),
-            ("drawn on", *(build.record.measured_on for build in builds)),
-            ("sampling", *(_sampling(build) for build in builds)),
+            ("run", *(winner.placement for winner in winners)),
+            ("predicted peak", *(format_bytes(winner.peak_bytes) for winner in winners)),
+            ("budget", *(format_bytes(record.memory.budget_bytes) for record in records)),
+            ("profile", *(record.profile.name for record in records)),
+            (self.metric, *(_quality(winner) for winner in winners)),
+            ("KID to real pictures", *(_distance(build) for build in self.builds)),
+            ("time per picture on the build machine", *(_latency(build) for build in self.builds)),
+            ("drawn on", *(record.measured_on for record in records)),
+            ("sampling", *(_sampling(build) for build in self.builds)),
         ]
         return [(row[0], row[1], row[2]) for row in found]
 
@@ -116,9 +124,10 @@ def compare(first: Path, second: Path) -> BundleComparison:
     """
     one, other = read_build(first), read_build(second)
     pair = f"{first} and {second} cannot be compared"
+    winners = [build.winner.entrant for build in (one, other)]
     for what, seen, wanted in (
         ("scored by", one.record.metric, other.record.metric),
-        ("judged by", one.winner.entrant.judge[:12], other.winner.entrant.judge[:12]),
+        ("judged by", winners[0].judge[:12], winners[1].judge[:12]),
         ("of size", one.record.size, other.record.size),
     ):
         if seen != wanted:
@@ -126,7 +135,7 @@ def compare(first: Path, second: Path) -> BundleComparison:
                 f"{pair}: their pictures are {what} {seen} and {wanted}; build both from one "
                 "catalog at one size"
             )
-    mine, theirs = (build.scores(build.winner.entrant) for build in (one, other))
+    mine, theirs = one.scores(winners[0]), other.scores(winners[1])
     numbers = sorted(mine.keys() & theirs.keys())
     shared = [number for number in numbers if _prompt(one, number) == _prompt(other, number)]
     if not shared:
@@ -145,7 +154,7 @@ def _prompt(build: Build, number: int) -> str:
 
 
 def write_comparison(found: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
-    """The comparison as a page with the pictures both drew.
+    """Write the comparison as a page with the pictures both drew.
 
     Raises:
         StoreError: it cannot be written.
@@ -154,15 +163,14 @@ def write_comparison(found: BundleComparison, folders: tuple[Path, Path], path: 
 
 
 def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page:
-    """The page.
+    """The page of a comparison.
 
     Args:
         folders: of the bundles, for their pictures.
     """
-    builds = (found.first, found.second)
-    names = found.names
+    names, record = found.names, found.first.record
     rows = []
-    for build, name, folder in zip(builds, names, folders, strict=True):
+    for build, name, folder in zip(found.builds, names, folders, strict=True):
         own = next(iter(sheet_rows(build, folder)), None)
         if own is not None:
             rows.append(PictureRow(name, own.mix, own.pictures))
@@ -176,24 +184,41 @@ def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page
     return Page(
         title=f"{names[0]} and {names[1]}",
         subtitle=f"built {found.first.made_at} and {found.second.made_at}",
-        said=[found.verdict, *([found.caveat] if found.caveat else [])],
+        summary=[found.verdict, *([found.caveat] if found.caveat else [])],
         figures=[by_prompt(found)],
         tables=[Table("Side by side", ("", *names), found.rows, open=True)],
         sheet=rows,
         prompts=[_prompt(found.first, n) for n in same],
         sheet_caption=(
             "The same prompts from the same noise; below each picture is its score "
-            f"({found.first.record.metric})."
+            f"({found.metric})."
         ),
-        small=max(found.first.record.size) <= SMALL,
+        small=max(record.size) <= ENLARGED_SIDE,
     )
 
 
 def by_prompt(found: BundleComparison) -> Figure:
-    """How much better the first drew each prompt."""
-    one, other = (b.scores(b.winner.entrant) for b in (found.first, found.second))
+    """How much better the first scored on each prompt."""
+    rows = _prompt_rows(found)
+    title = f"{found.metric.capitalize()}, {found.names[0]} minus {found.names[1]}"
+    band, line = _mean(found.difference, title)
+    layers = alt.layer(band, _bars(rows, found.names, title), line, width="container", height=300)
+    return Figure(
+        "by-prompt",
+        "Prompt by prompt",
+        "Each bar is a prompt both drew from the same noise. The dashed line is the mean, and the "
+        "band its 95 % interval.",
+        f"Bars of the difference for {len(rows)} prompts; mean {found.difference.signed()}.",
+        configured(layers),
+        rows,
+    )
+
+
+def _prompt_rows(found: BundleComparison) -> list[Row]:
+    """A row for each prompt, the one with the largest difference first."""
+    one, other = (build.scores(build.winner.entrant) for build in found.builds)
     names = found.names
-    rows = [
+    rows: list[Row] = [
         {
             "prompt": _prompt(found.first, number),
             "difference": one[number] - other[number],
@@ -203,21 +228,23 @@ def by_prompt(found: BundleComparison) -> Figure:
         }
         for number in found.prompts
     ]
-    rows.sort(key=lambda row: -float(str(row["difference"])))
+    rows.sort(key=lambda row: -float(row["difference"]))
     for place, row in enumerate(rows, 1):
         row["place"] = place
-    title = f"{found.first.record.metric.capitalize()}, {names[0]} minus {names[1]}"
-    bars = (
+    return rows
+
+
+def _bars(rows: list[Row], names: tuple[str, str], title: str) -> alt.Chart:
+    axis = alt.Axis(labels=False, ticks=False)
+    legend = alt.Legend(title="scored higher", orient="top")
+    colours = dict(zip(names, BETTER_COLOURS, strict=True))
+    bars: alt.Chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("place:O", title="Prompts, sorted", axis=alt.Axis(labels=False, ticks=False)),
+            x=alt.X("place:O", title="Prompts, sorted", axis=axis),
             y=alt.Y("difference:Q", title=title),
-            color=alt.Color(
-                "better:N",
-                scale=alt.Scale(domain=list(names), range=["#0072B2", "#D55E00"]),
-                legend=alt.Legend(title="scored higher", orient="top"),
-            ),
+            color=color_by("better", colours, legend),
             tooltip=[
                 alt.Tooltip("prompt:N"),
                 alt.Tooltip("first:Q", title=names[0], format=".3f"),
@@ -225,23 +252,18 @@ def by_prompt(found: BundleComparison) -> Figure:
             ],
         )
     )
-    away = found.difference
-    mean = alt.Chart(
-        alt.InlineData(values=[{"mean": away.value, "low": away.low, "high": away.high}])
-    )
-    band = mean.mark_rect(opacity=0.25, color="#777").encode(
+    return bars
+
+
+def _mean(away: Estimate, title: str) -> tuple[alt.Chart, alt.Chart]:
+    """The interval of the mean as a band, and the mean as a line."""
+    values = [{"mean": away.value, "low": away.low, "high": away.high}]
+    mean = alt.Chart(alt.InlineData(values=values))
+    band = mean.mark_rect(opacity=0.25, color=GREY).encode(
         y=alt.Y("low:Q", title=title), y2="high:Q"
     )
-    line = mean.mark_rule(strokeDash=[6, 4], color="#777").encode(y=alt.Y("mean:Q", title=title))
-    return Figure(
-        "by-prompt",
-        "Prompt by prompt",
-        "Each bar is a prompt both drew from the same noise. The dashed line is the mean, and the "
-        "band its 95 % interval.",
-        f"Bars of the difference for {len(rows)} prompts; mean {away.signed()}.",
-        configured(alt.layer(band, bars, line, width="container", height=300)),
-        rows,
-    )
+    line = mean.mark_rule(strokeDash=[6, 4], color=GREY).encode(y=alt.Y("mean:Q", title=title))
+    return band, line
 
 
 def _sampling(build: Build) -> str:
@@ -250,7 +272,7 @@ def _sampling(build: Build) -> str:
 
 
 def _told(difference: Estimate) -> str:
-    """A difference, its interval named for what it is."""
+    """A difference with its interval."""
     return f"{difference.signed()} (95 % interval)"
 
 
@@ -264,8 +286,8 @@ def _part(part: PartFigures | None) -> str:
     return f"{part}, {format_bytes(part.weight_bytes)}"
 
 
-def _quality(build: Build) -> str:
-    return f"{build.winner.own}, {build.winner.pictures} pictures"
+def _quality(winner: Point) -> str:
+    return f"{winner.own}, {winner.pictures} pictures"
 
 
 def _distance(build: Build) -> str:

@@ -17,19 +17,19 @@ from markupsafe import Markup
 from PIL import Image
 
 from sdpack.errors import StoreError
-from sdpack.report.charts import Figure
+from sdpack.report.figure import Figure
 from sdpack.store.artifacts import explain_io, write_whole
 
-SMALL = 128  # pixels a side of pictures that are enlarged without smoothing
-LOSSY = 256  # from this on pictures are embedded with losses
-PNG_WIDTH = 760
+ENLARGED_SIDE = 128  # pixels; pictures up to this side are enlarged without smoothing
+LOSSY_SIDE = 256  # pixels; pictures from this side on are embedded with lossy compression
+PNG_WIDTH = 760  # pixels, before PNG_SCALE
 PNG_SCALE = 2.0
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class FilterOption:
-    """What can be picked in a filter."""
+    """A filter of the charts of mixes: its label and the values it offers."""
 
     words: str
     of: Sequence[str]
@@ -37,7 +37,7 @@ class FilterOption:
 
 @dataclass(frozen=True)
 class PageImage:
-    """A picture, and what it scored; None where that was not measured."""
+    """A picture as a data URI, and its score; None if that was not measured."""
 
     uri: str
     score: float | None
@@ -45,7 +45,7 @@ class PageImage:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """The pictures of one mix; `mix` is None for what is not a mix."""
+    """A labelled row of pictures; `mix` is None if no mix drew them."""
 
     label: str
     mix: str | None
@@ -54,7 +54,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers; `numbers` are the columns that are set flush right."""
+    """A table; `numbers` are the columns that are aligned right."""
 
     title: str
     columns: Sequence[str]
@@ -68,14 +68,14 @@ class Page:
     """A page's content.
 
     Attributes:
-        said: what was found, in sentences.
-        choices: filters of the charts of mixes, by the name of what they look at.
-        small: whether pictures are so small that they are better enlarged unsmoothed.
+        summary: the findings, in sentences.
+        choices: filters of the charts of mixes, by the field they filter.
+        small: whether the pictures are so small that enlarging them unsmoothed looks better.
     """
 
     title: str
     subtitle: str
-    said: Sequence[str]
+    summary: Sequence[str]
     figures: Sequence[Figure]
     tables: Sequence[Table]
     choices: Mapping[str, FilterOption] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Page:
 
 
 def html(page: Page) -> str:
-    """The page as one file: no request leaves it."""
+    """The page as one HTML file that makes no requests."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True)
     specs = {figure.name: figure.spec for figure in page.figures}
     return environment.get_template("page.html").render(
@@ -106,19 +106,22 @@ def _library() -> str:
 
 
 def _in_script(value: Any) -> str:
-    """JSON that cannot end the script it stands in."""
+    """JSON that cannot end the script element around it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def png(figure: Figure) -> bytes:
-    """A chart as a picture on white."""
+    """A chart as a PNG file on a white background."""
     spec = {**figure.spec, "width": PNG_WIDTH, "title": figure.title}
     spec["config"] = {**spec["config"], "background": "white"}
     return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=PNG_SCALE))
 
 
 def write_page(page: Page, path: Path, charts: Path | None) -> None:
-    """The page, and its charts as PNGs in a folder of their own.
+    """Write the page, and its charts as PNGs to a folder.
+
+    Args:
+        charts: the folder; None writes no PNGs.
 
     Raises:
         StoreError: they cannot be written.
@@ -135,9 +138,9 @@ def write_page(page: Page, path: Path, charts: Path | None) -> None:
 
 
 def picture_uri(picture: Image.Image) -> str:
-    """A picture within the page: small ones as they are, large ones with losses nobody sees."""
+    """A picture as a data URI: PNG if it is small, else WebP with losses too small to see."""
     held = io.BytesIO()
-    if max(picture.size) < LOSSY:
+    if max(picture.size) < LOSSY_SIDE:
         picture.save(held, "PNG", optimize=True)
         kind = "png"
     else:

@@ -1,13 +1,14 @@
-"""The numbers a report is drawn from, read off the rows of a ledger.
+"""The numbers a report is drawn from, computed from the rows of a ledger.
 
-Mixes of one race are scored on the same prompts from the same noise, the early losers on the first
-of them only. So a mix is placed by its difference from the winner on the prompts both drew:
+Mixes of one race are scored on the same prompts from the same noise; early losers were only scored
+on the first of them. A mix is therefore placed by its difference from the winner on the prompts
+both drew:
 
     quality = the winner's mean + mean(its scores - the winner's)
 
-and its interval is that of the difference, which says more than two means with intervals do. Of a
-mix that raced it is the interval that decided the race, computed from the same scores by the same
-rule; of one that was drawn for other reasons it is a 95 % interval (Student's t).
+and its interval is that of the difference, which says more than two means with intervals. For a mix
+that raced, it is the interval that decided the race, computed from the same scores by the same
+rule; for a mix that was drawn for other reasons, it is a 95 % interval (Student's t).
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from sdpack.documents.record import (
     BuildRecord,
     DrawnRecord,
     Entrant,
+    PartFigures,
     scored_key,
 )
-from sdpack.domain.estimate import Estimate, Floats, difference_estimate, mean_estimate
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import Estimate, difference_estimate, mean_estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
 from sdpack.evaluate.confidence import interval
@@ -50,14 +53,14 @@ class Point:
     """One mix in the charts.
 
     Attributes:
-        quality: the mean, placed by its difference from the winner; of the winner itself there is
-            no difference, and no interval of it.
-        own: the mean over its own pictures, and its interval.
+        quality: the winner's mean plus the difference from it; the winner's own has no interval.
+        own: the mean over its own pictures, with its interval.
         difference: from the winner, over the `paired` prompts both drew.
-        raced: whether the interval of the difference is the race's; otherwise it is one of 95 %.
-        latency_s: of one picture; None where it was not timed.
-        on_front, on_latency_front: whether it fits, and no other that does is both better and
-            smaller, or faster.
+        raced: whether the interval of the difference is the race's; otherwise it is a 95 %
+            interval.
+        latency_s: of one picture; None if it was not timed.
+        on_front, on_latency_front: whether it fits and no other mix that fits is both better and
+            smaller (or both better and faster).
     """
 
     entrant: Entrant
@@ -76,6 +79,10 @@ class Point:
         return self.entrant.mix
 
     @property
+    def parts(self) -> Mapping[Role, PartFigures]:
+        return self.entrant.parts
+
+    @property
     def peak_bytes(self) -> int:
         return self.entrant.peak.bytes
 
@@ -86,11 +93,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one precision of one part costs, all else equal.
+    """What one precision of one part costs in quality, all else equal.
 
     Attributes:
         difference: from the same part stored widest, over the prompts both drew.
-        within: the other parts of the two mixes that were compared.
+        within: the other parts, which the two compared mixes share.
     """
 
     role: Role
@@ -105,10 +112,10 @@ class Cost:
 
 
 class DrawnMixes:
-    """What a ledger holds of mixes that were drawn for one record.
+    """The scores, latencies and distances of the mixes of one record.
 
     Raises:
-        StoreError: a row is not whole.
+        StoreError: a row is incomplete.
     """
 
     made_by = BUILD
@@ -148,20 +155,20 @@ class DrawnMixes:
                 self._distances[key] = (seen, Estimate(**row.value))
 
     def scores(self, entrant: Entrant) -> Scores:
-        """Of its pictures; none where it drew a broken one."""
+        """The scores of its pictures; none if one of them is broken."""
         key = self.drawn.scored(entrant)
         return {} if key in self._broken else self._scores.get(key, {})
 
     def broken(self, entrant: Entrant) -> str | None:
-        """What is wrong with its pictures, if one is broken."""
+        """Why its pictures are broken; None if they are not."""
         return self._broken.get(self.drawn.scored(entrant))
 
     def distance(self, entrant: Entrant) -> tuple[int, Estimate] | None:
-        """KID to real pictures, and over how many of its own; None where it was not measured."""
+        """The number of its pictures and their KID to real ones; None if it was not measured."""
         return self._distances.get(self.drawn.scored(entrant))
 
     def latency_s(self, entrant: Entrant) -> float | None:
-        """Of one picture where the build ran, everything loaded."""
+        """Seconds per picture on the build machine, everything loaded; None if not timed."""
         placed = entrant.placement
         for inputs, seconds in self._latencies.get(self.drawn.scored(entrant), []):
             if inputs.get("guidance") == placed.guidance and inputs.get("tile") == placed.tile:
@@ -170,10 +177,10 @@ class DrawnMixes:
 
 
 class Build(DrawnMixes):
-    """One build as a ledger has it.
+    """One build, read from a ledger.
 
     Raises:
-        StoreError: the winner's scores are not there.
+        StoreError: the winner's scores are missing.
     """
 
     def __init__(self, record: BuildRecord, rows: Iterable[Measurement], made_at: str) -> None:
@@ -188,7 +195,7 @@ class Build(DrawnMixes):
 
     @cached_property
     def points(self) -> list[Point]:
-        """Every mix that was drawn, the winner first, then the better first."""
+        """Every mix that was drawn: the winner, then the others by quality, the best first."""
         best = self.scores(self._winner)
         level = float(np.mean(list(best.values())))
         found = []
@@ -208,8 +215,8 @@ class Build(DrawnMixes):
     def _raced(self, entrant: Entrant) -> bool:
         return entrant.fate not in (None, SCREENED_OUT)
 
-    def _of_the_race(self, apart: Floats) -> Estimate:
-        """The race's own estimate of differences from the winner; of one there is no interval."""
+    def _of_the_race(self, apart: Float64Array) -> Estimate:
+        """The race's own estimate of paired differences; a single one has no interval."""
         racers = sum(map(self._raced, self.record.entrants))
         alpha = (1 - self.record.confidence) / max(1, racers - 1)
         mean, low, high = interval(apart, alpha)
@@ -221,7 +228,7 @@ class Build(DrawnMixes):
 
     @cached_property
     def costs(self) -> list[Cost]:
-        """What each precision of each part costs in quality, where two mixes show it."""
+        """The cost of each precision of each part that two mixes can be compared for."""
         found: dict[tuple[Role, str, str], Cost] = {}
         for role, group in self._alike():
             scored = [entrant for entrant in group if self.scores(entrant)]
@@ -242,7 +249,7 @@ class Build(DrawnMixes):
         )
 
     def _alike(self) -> Iterator[tuple[Role, list[Entrant]]]:
-        """Mixes that differ in nothing but how the part of one role is stored."""
+        """Groups of mixes that differ only in how the part of one role is stored."""
         groups: dict[tuple[Role, str, str], list[Entrant]] = {}
         for entrant in self.record.entrants:
             for role, part in entrant.parts.items():
@@ -276,18 +283,18 @@ def _others(entrant: Entrant, role: Role) -> str:
 
 
 def _worth(cost: Cost) -> tuple[int, int]:
-    """Of two measurements of the same thing, the one to believe: wider base, then more pictures."""
+    """Sorts measurements of the same cost by reliability: wider baseline, then more pictures."""
     return cost.widest_bytes, cost.pictures
 
 
-def paired(one: Scores, other: Scores) -> Floats:
+def paired(one: Scores, other: Scores) -> Float64Array:
     """`one` minus `other` on the prompts both have: float64 (N,)."""
     both = sorted(one.keys() & other.keys())
     return np.array([one[number] - other[number] for number in both], np.float64)
 
 
 def on_fronts(points: Sequence[Point]) -> list[Point]:
-    """The points, those of mixes that fit and are on the Pareto fronts marked."""
+    """The points, with those on the Pareto fronts of the mixes that fit marked."""
     fit = [point for point in points if point.entrant.fits]
     timed = [point for point in fit if point.latency_s is not None]
     small = {fit[place].mix for place in _front([(p.peak_bytes, p.quality.value) for p in fit])}
@@ -300,7 +307,7 @@ def on_fronts(points: Sequence[Point]) -> list[Point]:
 
 
 def _front(points: Sequence[tuple[float, float]]) -> set[int]:
-    """The numbers of (burden, worth) that no other beats in both."""
+    """The indices of the (cost, quality) pairs that no other pair beats in both."""
     best, front = -np.inf, set()
     for number in sorted(range(len(points)), key=lambda n: (points[n][0], -points[n][1])):
         if points[number][1] > best:
@@ -313,10 +320,10 @@ def read_build(path: Path, name: str | None = None) -> Build:
     """A build of a bundle or a ledger.
 
     Args:
-        name: of the build, where the ledger holds several; the last one by default.
+        name: of the build, if the ledger holds several; default: the last.
 
     Raises:
-        StoreError: there is no ledger, it is damaged, of another schema, or holds no such build.
+        StoreError: the ledger is missing, damaged or of another schema, or it holds no such build.
     """
     ledger = ledger_of(path)
     record, made_at = chosen(ledger, BuildRecord, BUILD, name)
@@ -338,19 +345,22 @@ def ledger_of(path: Path) -> Path:
 
 
 def kinds(path: Path) -> set[str]:
-    """What a bundle or a ledger holds records of: builds, studies, both or neither.
+    """The kinds of records in a bundle or a ledger: BUILD, STUDY, both or neither.
 
     Raises:
-        StoreError: there is no ledger, it is damaged, or of another schema.
+        StoreError: the ledger is missing, damaged or of another schema.
     """
     return {row.kind for row in read_rows(ledger_of(path), (BUILD, STUDY))}
 
 
 def chosen(ledger: Path, model: type[Record], kind: str, name: str | None) -> tuple[Record, str]:
-    """A ledger's record of this kind and name, or the last of the kind; and when it was written.
+    """A ledger's last record of this kind and name, and when it was written.
+
+    Args:
+        name: None takes the last record of any name.
 
     Raises:
-        StoreError: there is none, or one cannot be understood.
+        StoreError: there is none, or it cannot be read.
     """
     found, others, unread = [], set[str](), ""
     for row in read_rows(ledger, (kind,)):

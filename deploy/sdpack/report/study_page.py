@@ -1,9 +1,9 @@
-"""The page of a study: where the bytes go as the budget grows."""
+"""The page of a study: how the bytes are divided as the budget grows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -19,29 +19,37 @@ from sdpack.documents.record import (
 )
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
-from sdpack.report.charts import MIB, ROLE_COLOURS, Figure, Row, configured
+from sdpack.report.figure import (
+    GREY,
+    MIB,
+    ROLE_COLOURS,
+    Figure,
+    Row,
+    color_by,
+    layered,
+    legend_above,
+)
 from sdpack.report.page import Page, Table, write_page
+from sdpack.report.study_files import as_csv, as_json
+from sdpack.report.study_finding import finding
 from sdpack.report.study_points import (
     GROUPS,
     StudyPoint,
     StudyResult,
-    as_csv,
-    as_json,
-    finding,
     labels,
     read_study,
 )
 from sdpack.store.artifacts import explain_io, write_whole
 from sdpack.units import format_bytes
 
-PAGE, POINTS, TABLE = "study.html", "points.json", "points.csv"
-WORDS = {"text": "text encoder", "denoiser": "denoiser", "decoder": "decoder"}
-COLOURS = {
+PAGE, POINTS_JSON, POINTS_CSV = "study.html", "points.json", "points.csv"
+GROUP_NAMES = {"text": "text encoder", "denoiser": "denoiser", "decoder": "decoder"}
+GROUP_COLOURS = {
     "text encoder": ROLE_COLOURS[Role.TEXT_ENCODER],
     "denoiser": ROLE_COLOURS[Role.DENOISER],
     "decoder": ROLE_COLOURS[Role.DECODER],
 }
-LINES = (
+SERIES_COLOURS = (
     "#D55E00",
     "#0072B2",
     "#E69F00",
@@ -54,12 +62,11 @@ LINES = (
     "#1b7837",
 )
 ORIGINAL = "SD 1.x"
-HEIGHT = 340
-SPREAD = 0.03  # of the budgets' range, and half of their smallest gap: the marks of a budget
+SPREAD = 0.03  # share of the budgets' range that the marks of one budget are spread over
 
 
 def write_study(source: Path, page: Path) -> StudyResult:
-    """A ledger's last study as a page; beside it its charts as PNGs, its points as CSV and JSON.
+    """Write a ledger's last study as a page, with charts (PNG) and points (CSV, JSON) beside it.
 
     Raises:
         StoreError: there is no study, or the folder cannot be written.
@@ -67,15 +74,15 @@ def write_study(source: Path, page: Path) -> StudyResult:
     found, folder = read_study(source), page.parent
     write_page(study_page(found), page, folder / CHARTS)
     try:
-        write_whole(folder / POINTS, (json.dumps(as_json(found), indent=1) + "\n").encode())
-        write_whole(folder / TABLE, as_csv(found.points).encode())
+        write_whole(folder / POINTS_JSON, (json.dumps(as_json(found), indent=1) + "\n").encode())
+        write_whole(folder / POINTS_CSV, as_csv(found.points).encode())
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
     return found
 
 
 def study_page(study: StudyResult) -> Page:
-    """The page."""
+    """The page of a study."""
     record = study.record
     return Page(
         title=f"Where the bytes go: {record.catalog}",
@@ -83,14 +90,14 @@ def study_page(study: StudyResult) -> Page:
             f"for {record.profile.name} ({record.profile.description}), "
             f"{record.width}x{record.height} pixels, {record.measured_on}; {study.made_at}"
         ),
-        said=finding(study),
+        summary=finding(study),
         figures=study_figures(study),
         tables=[_table(study), _reproduce(study)],
     )
 
 
 def study_figures(study: StudyResult) -> list[Figure]:
-    """The charts."""
+    """The charts of a study."""
     found = [shares_by_budget(study), quality_by_budget(study), quality_by_share(study)]
     return [figure for figure in found if figure is not None]
 
@@ -99,25 +106,38 @@ def shares_by_budget(study: StudyResult) -> Figure:
     """The share of the weights each role has in the best mix at each budget."""
     best = [point for point in study.points if point.why == BEST]
     budgets = {budget.budget_bytes: budget for budget in study.feasible}
-    said = labels(budgets)
+    named = labels(budgets)
     rows: list[Row] = []
     for point in best:
         low, high = study.level_shares(budgets[point.budget_bytes])
-        rows += _stack(said[point.budget_bytes], point.shares, point.mix, (low, high))
+        rows += _stack(named[point.budget_bytes], point.shares, point.mix, (low, high))
     rows += _stack(ORIGINAL, STABLE_DIFFUSION, "Stable Diffusion 1.x, parameters", None)
-    order = [*(said[point.budget_bytes] for point in best), ORIGINAL]
-    names = list(COLOURS)
+    return Figure(
+        "shares",
+        "Who gets the bytes",
+        "The weights of the best mix at each budget. The line in a bar spans the text encoder's "
+        "share in the mixes that tied with the best: the choice is open that far. Last, for "
+        "comparison, the parameters of Stable Diffusion 1.x, with its whole VAE as the decoder.",
+        "Stacked bars of the share of weights by role: "
+        + "; ".join(
+            f"{format_bytes(p.budget_bytes)} "
+            + ", ".join(f"{GROUP_NAMES[g]} {p.shares[g]:.0%}" for g in GROUPS)
+            for p in best
+        ),
+        layered(_share_bars(rows, [*(named[p.budget_bytes] for p in best), ORIGINAL])),
+        rows,
+    )
+
+
+def _share_bars(rows: list[Row], order: list[str]) -> list[alt.Chart]:
+    """Stacked bars, and in each a line over the range of the text encoder's share."""
     across = alt.X("budget:N", sort=order, title="Memory budget", axis=alt.Axis(labelAngle=-40))
     title = "Share of the weights"
     base = alt.Chart(alt.InlineData(values=rows))
     bars = base.mark_bar().encode(
         x=across,
         y=alt.Y("share:Q", title=title, stack="zero", axis=alt.Axis(format="%")),
-        color=alt.Color(
-            "role:N",
-            scale=alt.Scale(domain=names, range=[COLOURS[name] for name in names]),
-            legend=alt.Legend(title=None, orient="top", columns=3),
-        ),
+        color=color_by("role", GROUP_COLOURS, legend_above(3)),
         order=alt.Order("place:Q"),
         tooltip=[
             alt.Tooltip("budget:N"),
@@ -131,21 +151,7 @@ def shares_by_budget(study: StudyResult) -> Figure:
         .mark_rule(strokeWidth=2.5, color="currentColor")
         .encode(x=across, y=alt.Y("low:Q", title=title), y2="high:Q")
     )
-    return Figure(
-        "shares",
-        "Who gets the bytes",
-        "The weights of the best mix at each budget. The line in a bar spans the text encoder's "
-        "share in the mixes that tied with the best: the choice is open that far. Last, for "
-        "comparison, the parameters of Stable Diffusion 1.x, with its whole VAE as the decoder.",
-        "Stacked bars of the share of weights by role: "
-        + "; ".join(
-            f"{format_bytes(p.budget_bytes)} "
-            + ", ".join(f"{WORDS[g]} {p.shares[g]:.0%}" for g in GROUPS)
-            for p in best
-        ),
-        configured(alt.layer(bars, level, width="container", height=HEIGHT)),
-        rows,
-    )
+    return [bars, level]
 
 
 def _stack(
@@ -154,7 +160,7 @@ def _stack(
     return [
         {
             "budget": budget,
-            "role": WORDS[group],
+            "role": GROUP_NAMES[group],
             "share": shares[group],
             "place": place,
             "mix": mix,
@@ -166,7 +172,7 @@ def _stack(
 
 
 def quality_by_budget(study: StudyResult) -> Figure:
-    """Quality of the best mix and of what was not chosen, as the budget grows."""
+    """Quality of the best mix and of the others, as the budget grows."""
     points = [point for point in study.points if not point.by_encoder]
     series = list(dict.fromkeys(point.why for point in points))
     budgets = sorted({point.budget_bytes for point in points})
@@ -180,6 +186,13 @@ def quality_by_budget(study: StudyResult) -> Figure:
         )
         for point in points
     ]
+    across = alt.X(
+        "budget_mib:Q",
+        title="Memory budget (MiB)",
+        scale=alt.Scale(zero=False, padding=12),
+        axis=alt.Axis(),
+    )
+    layers = _lines(rows, series, across, study.record.metric)
     return Figure(
         "quality-budget",
         "What a budget buys",
@@ -191,38 +204,43 @@ def quality_by_budget(study: StudyResult) -> Figure:
         f"same budget. The best's own means: {_own_means(points)}. Marks of one budget are drawn "
         "slightly apart.",
         f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
-        configured(_lines(rows, series, "budget_mib", "Memory budget (MiB)", study, joined=True)),
+        layered([layers["line"], layers["bars"], layers["marks"]]),
         rows,
     )
 
 
 def _own_means(points: Sequence[StudyPoint]) -> str:
-    """Of the best mix at each budget, said once where they are the same."""
+    """The best mix's mean at each budget; equal neighbours are one entry."""
     best = [point for point in points if point.why == BEST]
-    said, found = labels(point.budget_bytes for point in points), []
+    named, found = labels(point.budget_bytes for point in points), []
     for own, alike in groupby(best, lambda point: point.own):
-        budgets = [said[point.budget_bytes] for point in alike]
+        budgets = [named[point.budget_bytes] for point in alike]
         where = budgets[0] if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]}"
         found.append(f"{own} at {where}")
     return ", ".join(found)
 
 
 def quality_by_share(study: StudyResult) -> Figure | None:
-    """Quality against the text encoder's share of the bytes at some budgets."""
+    """Quality against the text encoder's share of the bytes, at some budgets; None if not drawn."""
     points = [point for point in study.points if point.by_encoder]
     if not points:
         return None
-    said = labels({point.budget_bytes for point in points})
+    named = labels({point.budget_bytes for point in points})
     rows = [
-        {**_point_row(point, point.budget_bytes), "why": said[point.budget_bytes]}
+        {**_point_row(point, point.budget_bytes), "why": named[point.budget_bytes]}
         for point in sorted(points, key=lambda point: point.shares["text"])
     ]
-    series = list(said.values())
-    title = "Text encoder's share of the weights"
+    across = alt.X(
+        "text_share:Q",
+        title="Text encoder's share of the weights",
+        scale=alt.Scale(domainMin=0),
+        axis=alt.Axis(format="%"),
+    )
+    layers = _lines(rows, list(named.values()), across, study.record.metric)
     rule = (
         alt.Chart(alt.InlineData(values=[{"share": STABLE_DIFFUSION["text"]}]))
         .mark_rule(strokeDash=[6, 4], strokeWidth=1.5)
-        .encode(x="share:Q", color=alt.value("#777"))
+        .encode(x="share:Q", color=alt.value(GREY))
     )
     return Figure(
         "quality-share",
@@ -231,31 +249,23 @@ def quality_by_share(study: StudyResult) -> Figure | None:
         "95 % intervals of the difference from the best mix at that budget. The dashed line is the "
         "text encoder's share of the parameters in Stable Diffusion 1.x.",
         f"Scatter chart of {study.record.metric} by the text encoder's share of the weights.",
-        configured(_lines(rows, series, "text_share", title, study, joined=False, more=[rule])),
+        layered([rule, layers["bars"], layers["marks"]]),
         rows,
     )
 
 
 def _lines(
-    rows: Sequence[Row],
-    series: Sequence[str],
-    x: str,
-    title: str,
-    study: StudyResult,
-    joined: bool,
-    more: Iterable[alt.Chart] = (),
-) -> alt.LayerChart | alt.FacetChart:
-    colours = alt.Scale(domain=list(series), range=list(LINES[: len(series)]))
+    rows: Sequence[Row], series: Sequence[str], across: alt.X, metric: str
+) -> dict[str, alt.Chart]:
+    """Layers by kind: the intervals ("bars"), the means ("marks"), and a line through these."""
+    colours = alt.Scale(domain=list(series), range=list(SERIES_COLOURS[: len(series)]))
     legend = alt.Legend(title=None, orient="top", columns=2, symbolSize=110)
     coloured = alt.Color("why:N", scale=colours, legend=legend)
-    metric = study.record.metric.capitalize()
-    axis = alt.Axis(format="%") if x.endswith("share") else alt.Axis()
-    scale = alt.Scale(domainMin=0) if x.endswith("share") else alt.Scale(zero=False, padding=12)
-    across = alt.X(f"{x}:Q", title=title, scale=scale, axis=axis)
-    up = alt.Y("quality:Q", title=metric, scale=alt.Scale(zero=False))
+    title = metric.capitalize()
+    up = alt.Y("quality:Q", title=title, scale=alt.Scale(zero=False))
     base = alt.Chart(alt.InlineData(values=list(rows)))
     bars = base.mark_rule(opacity=0.45).encode(
-        x=across, y=alt.Y("low:Q", title=metric), y2="high:Q", color=coloured
+        x=across, y=alt.Y("low:Q", title=title), y2="high:Q", color=coloured
     )
     marks = base.mark_point(filled=True, size=90, stroke="white", strokeWidth=0.5).encode(
         x=across,
@@ -266,17 +276,15 @@ def _lines(
             alt.Tooltip("why:N", title="which"),
             alt.Tooltip("mix:N"),
             alt.Tooltip("budget:N"),
-            alt.Tooltip("said_quality:N", title=study.record.metric),
+            alt.Tooltip("said_quality:N", title=metric),
             alt.Tooltip("said_difference:N", title="vs. best"),
             alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
             alt.Tooltip("text_share:Q", title="text encoder", format=".0%"),
             alt.Tooltip("pictures:Q"),
         ],
     )
-    layers = [bars, marks]
-    if joined:
-        layers.insert(0, base.mark_line(strokeWidth=1.5).encode(x=across, y=up, color=coloured))
-    return alt.layer(*more, *layers, width="container", height=HEIGHT)
+    line = base.mark_line(strokeWidth=1.5).encode(x=across, y=up, color=coloured)
+    return {"bars": bars, "marks": marks, "line": line}
 
 
 def _point_row(point: StudyPoint, at_bytes: float) -> Row:

@@ -30,12 +30,12 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+from sdpack.domain.latents import COLOURS
 from sdpack.domain.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_statistics
 from sdpack.rewrite.onnx_file import read, write_beside
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
 
-COLOURS = 3
 REPEATING = ("nearest", "floor", "asymmetric")  # how a Resize repeats pixels
 # What makes each number of numbers in the same place.
 POINTWISE = frozenset(

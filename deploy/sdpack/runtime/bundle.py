@@ -15,7 +15,7 @@ from sdpack.engines import onnxruntime, tensorrt_session
 from sdpack.engines.session import Session
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError, PromptError
-from sdpack.runtime.pipeline import Latents, Pipeline, Request
+from sdpack.runtime.pipeline import Pipeline, Request
 from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -53,7 +53,6 @@ def pipeline(
     loaders = {
         role: partial(_load, folder, manifest, role, chosen, session) for role in manifest.parts
     }
-    space = manifest.latents
     return Pipeline(
         loaders,
         {
@@ -62,7 +61,7 @@ def pipeline(
             if role.encodes_text
         },
         tables(folder, manifest),
-        Latents(space.channels, space.pixels, space.scaling_factor, space.shift_factor),
+        manifest.latents,
         manifest.placement.placement(),
         manifest.conditioning,
     )

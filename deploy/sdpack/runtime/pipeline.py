@@ -1,7 +1,7 @@
 """Prompt to picture: encode, denoise, decode, as the mix's placement says.
 
-The three stages can be called one by one, so that whoever draws many pictures with mixes that
-share a part computes what they share once.
+The three stages can be called one by one, so that a caller that draws with many mixes can compute
+what they share once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.documents.conditioning import Conditioning
+from sdpack.documents.conditioning import Conditioning, NegativeSource
+from sdpack.domain.arrays import Float32Array
+from sdpack.domain.latents import COLOURS, LatentSpace
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.tiles import LATENTS, PICTURES
 from sdpack.engines.session import Session
@@ -28,43 +30,24 @@ from sdpack.runtime.text_embeddings import (
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 LARGEST_SEED = 2**63 - 1
-COLOURS = 3
 
-Floats = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
+Latents = LatentSpace  # the former name
 Loader = Callable[[], Session]
-Told = dict[str, NDArray[np.generic]]
+Conditions = dict[str, NDArray[np.generic]]
 """A denoiser's inputs, by name."""
 
 
 @dataclass(frozen=True)
-class Latents:
-    """The space a denoiser works in.
-
-    Attributes:
-        channels: of a latent pixel.
-        pixels: picture pixels a side of a latent pixel.
-        scaling_factor, shift_factor: a decoder takes latents / scaling_factor + shift_factor.
-    """
-
-    channels: int
-    pixels: int
-    scaling_factor: float = 1.0
-    shift_factor: float = 0.0
-
-    def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Of one picture's latents; height and width in picture pixels."""
-        return self.channels, height // self.pixels, width // self.pixels
-
-
-@dataclass(frozen=True)
 class Request:
-    """What one batch shall show; one seed a prompt.
+    """The pictures of one batch; one seed per prompt.
 
     Attributes:
-        guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 or less does without.
-        guidance_rescale: how far guided noise gets back the spread it has without guidance (Lin
-            et al. 2023, section 3.4), 0 to 1.
+        guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 or less disables
+            guidance.
+        guidance_rescale: 0 to 1; how much of the guided prediction is rescaled to the standard
+            deviation of the conditional one (Lin et al. 2023, section 3.4).
+        height, width: in pixels.
         steps: None for the sampler's own number.
     """
 
@@ -78,7 +61,7 @@ class Request:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises PromptError for what cannot be drawn."""
+        """Raises PromptError if it cannot be drawn."""
         if not self.prompts:
             raise PromptError("no prompt was given; give at least one")
         if len(self.prompts) != len(self.seeds):
@@ -95,16 +78,16 @@ class Pipeline:
     """A mix, loaded as its placement says.
 
     Attributes:
-        loaders: what loads each part's engine.
+        loaders: open each part's engine.
         tokenizers: of each text encoder.
-        sampler: the scheduler, as the table that is right for a request.
-        observe: called with what the denoiser is given at each step, for calibration.
+        sampler: returns the scheduler's table for a request.
+        observe: called with the denoiser's inputs at each step, for calibration.
     """
 
     loaders: Mapping[Role, Loader]
     tokenizers: Mapping[Role, PromptTokenizer]
     sampler: Callable[[Request], SamplerTable]
-    latents: Latents
+    latents: LatentSpace
     placement: Placement = field(default_factory=Placement)
     conditioning: Conditioning = field(default_factory=Conditioning)
     observe: Callable[[dict[str, NDArray[np.generic]]], None] | None = None
@@ -124,23 +107,21 @@ class Pipeline:
         return to_pictures(self.decode(self.denoise(request, text, negative, stepped)))
 
     def texts(self, request: Request) -> tuple[TextEmbeddings, TextEmbeddings | None]:
-        """What is said of the prompts, and what guidance moves away from, if there is any."""
-        guided = self.conditioning.guided(request.guidance_scale)
-        if not guided:
-            return self.encode(request.prompts), None
-        if self.conditioning.zero_empty and not request.negative_prompt:
-            text = self.encode(request.prompts)
-            return text, text.rows(0, 1).zeroed()
-        text, negative = self._encoded(request.prompts, [request.negative_prompt])
-        return text, negative
+        """Embeddings of the prompts, and of one text that guidance moves away from, if any."""
+        source = self.conditioning.negative(request.guidance_scale, request.negative_prompt)
+        if source is NegativeSource.TEXT:
+            text, negative = self._encoded(request.prompts, [request.negative_prompt])
+            return text, negative
+        text = self.encode(request.prompts)
+        return text, text.rows(0, 1).as_negative(source)
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """What the text encoders say together."""
+        """The embeddings of all text encoders, joined."""
         (text,) = self._encoded(prompts)
         return text
 
     def _encoded(self, *batches: Sequence[str]) -> list[TextEmbeddings]:
-        """What they say of each batch of prompts; each encoder is loaded once."""
+        """The embeddings of each batch of prompts; each encoder is loaded once."""
         per_batch: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
         for role in self._roles:
             if role.encodes_text:
@@ -162,7 +143,7 @@ class Pipeline:
         text: TextEmbeddings,
         negative: TextEmbeddings | None,
         stepped: Stepped | None = None,
-    ) -> Floats:
+    ) -> Float32Array:
         """Latents float32 (N, C, h, w).
 
         Args:
@@ -172,37 +153,39 @@ class Pipeline:
         table = self.sampler(request)
         noise = Noise(request.seeds, self.latents.shape(request.height, request.width))
         halves = [text] if negative is None else [negative.repeated(len(text)), text]
-        asked = [self._told(request, half) for half in halves]
+        conditions = [self._conditions(request, half) for half in halves]
         with self._loaded(Role.DENOISER) as session:
 
-            def model(given: Floats, timestep: float) -> Floats:
+            def model(given: Float32Array, timestep: float) -> Float32Array:
                 predict = self._predictor(session, np.array([timestep], np.float32))
-                if len(asked) == 1:
-                    return predict(given, asked[0])
-                return _guided(predict, given, asked, request, self.placement.guidance)
+                if len(conditions) == 1:
+                    return predict(given, conditions[0])
+                return _guided(predict, given, conditions, request, self.placement.guidance)
 
             return sample(table, noise.draw(), model, noise.draw, stepped)
 
-    def _told(self, request: Request, text: TextEmbeddings) -> Told:
+    def _conditions(self, request: Request, text: TextEmbeddings) -> Conditions:
         scale = request.guidance_scale
         return denoiser_inputs(self.conditioning, text, scale, request.height, request.width)
 
-    def _predictor(self, session: Session, timestep: Floats) -> Callable[[Floats, Told], Floats]:
-        def predict(given: Floats, conditions: Told) -> Floats:
-            inputs: Told = {"sample": given, "timestep": timestep, **conditions}
+    def _predictor(
+        self, session: Session, timestep: Float32Array
+    ) -> Callable[[Float32Array, Conditions], Float32Array]:
+        def predict(given: Float32Array, conditions: Conditions) -> Float32Array:
+            inputs: Conditions = {"sample": given, "timestep": timestep, **conditions}
             if self.observe is not None:
                 self.observe(dict(inputs))
             return np.asarray(session.run(inputs)["out_sample"], np.float32)
 
         return predict
 
-    def decode(self, latents: Floats) -> Floats:
-        """Pictures float32 (N, 3, H, W), about [-1, 1], of latents as `denoise` gives them.
+    def decode(self, latents: Float32Array) -> Float32Array:
+        """Pictures float32 (N, 3, H, W), about [-1, 1], of latents from `denoise`.
 
         Raises:
-            EngineError: the decoder failed, or makes pictures of another size than it should.
+            EngineError: the decoder failed, or its pictures have the wrong size.
         """
-        given = latents / self.latents.scaling_factor + self.latents.shift_factor
+        given = self.latents.rescaled(latents)
         with self._loaded(Role.DECODER) as session:
             made = session.run({LATENTS: np.ascontiguousarray(given, np.float32)})
         pictures = np.asarray(made[PICTURES], np.float32)
@@ -225,7 +208,7 @@ class Pipeline:
             yield self._resident[role]
 
     def load(self) -> None:
-        """Load every part that stays resident, so that the first picture takes no longer."""
+        """Load every part that stays resident, so that the first picture is as fast as the next."""
         if self.placement.loading is Loading.RESIDENT:
             for role in self._roles:
                 with self._loaded(role):
@@ -239,18 +222,23 @@ class Pipeline:
 
 
 def _guided(
-    predict: Callable[[Floats, Told], Floats],
-    given: Floats,
-    asked: Sequence[Told],
+    predict: Callable[[Float32Array, Conditions], Float32Array],
+    given: Float32Array,
+    conditions: Sequence[Conditions],
     request: Request,
     guidance: Guidance,
-) -> Floats:
-    """Away from what the first half is told, towards what the second is."""
+) -> Float32Array:
+    """The guided prediction: away from the first conditions, towards the second.
+
+    Args:
+        given: the model input, float32 (N, C, h, w).
+        conditions: the negative ones, then those of the prompts.
+    """
     if guidance is Guidance.BATCHED:
-        both = predict(np.concatenate([given, given]), _together(asked, len(given)))
+        both = predict(np.concatenate([given, given]), _together(conditions, len(given)))
         unguided, guided = np.split(both, 2)
     else:
-        unguided, guided = (predict(given, conditions) for conditions in asked)
+        unguided, guided = (predict(given, each) for each in conditions)
     noise = unguided + np.float32(request.guidance_scale) * (guided - unguided)
     if request.guidance_rescale <= 0:
         return noise
@@ -258,22 +246,22 @@ def _guided(
     return share * noise * (_spread(guided) / _spread(noise)) + (1 - share) * noise
 
 
-def _together(asked: Sequence[Told], rows: int) -> Told:
-    """Both halves in one batch; what is the same for any batch stays as it is."""
-    first, second = asked
+def _together(conditions: Sequence[Conditions], rows: int) -> Conditions:
+    """Both halves in one batch; inputs without a batch axis stay as they are."""
+    first, second = conditions
     return {
         name: np.concatenate([array, second[name]]) if len(array) == rows else array
         for name, array in first.items()
     }
 
 
-def _spread(noise: Floats) -> Floats:
-    """Each row's standard deviation, (N, 1, 1, 1)."""
+def _spread(noise: Float32Array) -> Float32Array:
+    """The standard deviation of each row, (N, 1, 1, 1)."""
     return np.asarray(noise.std(axis=(1, 2, 3), keepdims=True, ddof=1), np.float32)
 
 
 class Noise:
-    """Unit noise for a batch; each picture's comes from its own seed, whatever the batch.
+    """Normal noise for a batch; each picture's depends on its own seed only.
 
     Philox (Salmon et al. 2011), a counter-based generator, keyed by the seed.
     """
@@ -282,13 +270,13 @@ class Noise:
         self._generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
         self._shape = shape
 
-    def draw(self) -> Floats:
-        """float32 (N, *shape); another call gives other noise."""
+    def draw(self) -> Float32Array:
+        """float32 (N, *shape); every call draws new noise."""
         rows = [g.standard_normal(self._shape, np.float32) for g in self._generators]
         return np.stack(rows)
 
 
-def to_pictures(decoded: Floats) -> Pictures:
+def to_pictures(decoded: Float32Array) -> Pictures:
     """uint8 (N, H, W, 3) of float32 (N, 3, H, W) in [-1, 1], clamped and rounded.
 
     Raises:

@@ -5,7 +5,7 @@ draws on the way. With those as the basis vectors
 
     start, output 1 ... output K, draw 1 ... draw N
 
-each step's model input and sample are fixed combinations of them: one row of numbers a step.
+each step's model input and sample are fixed combinations of them: one row of numbers per step.
 `sdpack.export.sampler` makes the table from diffusers' own scheduler.
 """
 
@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.errors import BundleError
 
-SCHEMA = 1
-Floats = NDArray[np.float32]
-Table = NDArray[np.float64]
+SAMPLER_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ class SamplerTable:
 
     scheduler: str
     steps: int
-    timesteps: Table
-    inputs: Table
-    samples: Table
+    timesteps: Float64Array
+    inputs: Float64Array
+    samples: Float64Array
     draws: int
 
     @property
@@ -58,7 +56,7 @@ class SamplerTable:
     def to_json(self) -> dict[str, Any]:
         """The table as JSON values; coefficients keep all their digits."""
         return {
-            "schema": SCHEMA,
+            "schema": SAMPLER_SCHEMA,
             "scheduler": self.scheduler,
             "steps": self.steps,
             "draws": self.draws,
@@ -83,8 +81,8 @@ def read_sampler(path: Path) -> SamplerTable:
 
 
 def _table(values: dict[str, Any]) -> SamplerTable:
-    if values["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {values['schema']}, this version reads {SCHEMA}")
+    if values["schema"] != SAMPLER_SCHEMA:
+        raise ValueError(f"it has schema {values['schema']}, this version reads {SAMPLER_SCHEMA}")
     inputs, samples = (np.array(values[key], np.float64) for key in ("inputs", "samples"))
     timesteps, draws = np.array(values["timesteps"], np.float64), int(values["draws"])
     shape = (len(timesteps), 1 + len(timesteps) + draws)
@@ -99,27 +97,27 @@ def _table(values: dict[str, Any]) -> SamplerTable:
     )
 
 
-Model = Callable[[Floats, float], Floats]
+ModelCall = Callable[[Float32Array, float], Float32Array]
 """(model input, timestep) to the model's output, both float32 of the latents' shape."""
 
 
 Stepped = Callable[[int, int], None]
-"""Told how many model calls were made, and of how many."""
+"""Called with the number of model calls made, and the number of all calls."""
 
 
 def sample(
     table: SamplerTable,
-    start: Floats,
-    model: Model,
-    draw: Callable[[], Floats],
+    start: Float32Array,
+    model: ModelCall,
+    draw: Callable[[], Float32Array],
     stepped: Stepped | None = None,
-) -> Floats:
+) -> Float32Array:
     """Latents float32 of `start`'s shape after all of the table's calls.
 
     Args:
         start: unit noise.
         draw: called `table.draws` times for more unit noise of the same shape.
-        stepped: called after each model call; what it raises ends the work.
+        stepped: called after each model call; an exception it raises ends the sampling.
     """
     latents = start
     for made, sampled in enumerate(trajectory(table, start, model, draw), start=1):
@@ -130,8 +128,8 @@ def sample(
 
 
 def trajectory(
-    table: SamplerTable, start: Floats, model: Model, draw: Callable[[], Floats]
-) -> Iterator[Floats]:
+    table: SamplerTable, start: Float32Array, model: ModelCall, draw: Callable[[], Float32Array]
+) -> Iterator[Float32Array]:
     """The sample after each model call; the last one is the latents."""
     basis = np.zeros((table.inputs.shape[1], *start.shape), np.float32)
     basis[0] = start
@@ -142,10 +140,10 @@ def trajectory(
         yield _combined(table.samples[k], basis)
 
 
-def _combined(row: Table, basis: Floats) -> Floats:
-    """Sum of the basis by a row of coefficients; float32, summed in float64.
+def _combined(row: Float64Array, basis: Float32Array) -> Float32Array:
+    """The sum of the basis, weighted by a row of coefficients: float32, summed in float64.
 
-    One after the other: a matrix product would need all of it in float64 at once, and a BLAS.
+    The terms are added one by one: a matrix product would need the whole basis in float64.
     """
     total = np.zeros(basis.shape[1:])
     for column in np.flatnonzero(row):

@@ -1,4 +1,4 @@
-"""What text encoders say of prompts, and how a denoiser is told it."""
+"""Text embeddings: from prompts through text encoders to a denoiser's inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from sdpack.documents.conditioning import Conditioning, Family, Input, encoder_outputs
+from sdpack.documents.conditioning import (
+    Conditioning,
+    Family,
+    Input,
+    NegativeSource,
+    encoder_outputs,
+)
+from sdpack.domain.arrays import Float32Array
 from sdpack.domain.placement import Role
 from sdpack.engines.session import Session
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -16,28 +23,26 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 STATES, POOLED = "last_hidden_state", "text_embeds"
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """What is said of N texts, by one encoder or by all of a pipeline's together.
+    """Embeddings of N texts, of one encoder or of all of a pipeline's together.
 
     Attributes:
-        states: float32 (N, tokens, width), what a denoiser attends to.
-        pooled: float32 (N, width), one vector a text.
+        states: float32 (N, tokens, width), for cross-attention.
+        pooled: float32 (N, width), one vector per text.
         mask: int64 (N, tokens), 0 where a token is padding.
     """
 
-    states: Floats | None = None
-    pooled: Floats | None = None
+    states: Float32Array | None = None
+    pooled: Float32Array | None = None
     mask: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays().values())))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What there is, by name."""
+        """The arrays that are present, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: array for name, array in found.items() if array is not None}
 
@@ -45,15 +50,28 @@ class TextEmbeddings:
         return TextEmbeddings(**{name: change(array) for name, array in self.arrays().items()})  # type: ignore[arg-type]
 
     def rows(self, start: int, stop: int) -> TextEmbeddings:
-        """Those of some of the texts."""
+        """The embeddings of the texts from `start` to `stop`."""
         return self._each(lambda array: array[start:stop])
 
     def repeated(self, count: int) -> TextEmbeddings:
-        """Each text so many times, one after the other."""
+        """Each text's embeddings so many times in a row."""
         return self._each(lambda array: np.repeat(array, count, 0))
 
-    def zeroed(self) -> TextEmbeddings:
-        """As much of it, saying nothing."""
+    def as_negative(self, source: NegativeSource) -> TextEmbeddings | None:
+        """What guidance moves away from; None without guidance.
+
+        These embeddings are the negative prompt's, or any of the same shape for ZEROS.
+        """
+        match source:
+            case NegativeSource.NONE:
+                return None
+            case NegativeSource.ZEROS:
+                return self._zeroed()
+            case NegativeSource.TEXT:
+                return self
+
+    def _zeroed(self) -> TextEmbeddings:
+        """Zeros in the same shapes; the mask stays."""
         return TextEmbeddings(
             None if self.states is None else np.zeros_like(self.states),
             None if self.pooled is None else np.zeros_like(self.pooled),
@@ -62,7 +80,7 @@ class TextEmbeddings:
 
     @classmethod
     def concatenated(cls, texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
-        """One after the other."""
+        """The embeddings of all texts, in order."""
         names = texts[0].arrays()
         joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
         return cls(**joined)  # type: ignore[arg-type]
@@ -75,7 +93,7 @@ def encode_text(
     conditioning: Conditioning,
     role: Role,
 ) -> TextEmbeddings:
-    """What the text encoder in a role says of these prompts.
+    """The embeddings of these prompts by the text encoder in a role.
 
     Raises:
         PromptError: a prompt is not a text.
@@ -93,7 +111,7 @@ def encode_text(
 def encoder_inputs(
     tokenizer: PromptTokenizer, prompts: Sequence[str], conditioning: Conditioning, role: Role
 ) -> dict[str, NDArray[np.int64]]:
-    """What the text encoder in a role is given for these prompts.
+    """The inputs of the text encoder in a role for these prompts.
 
     Raises:
         PromptError: a prompt is not a text.
@@ -104,7 +122,7 @@ def encoder_inputs(
 
 
 def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
-    """Prompts as they are tokenized: in lower case where the denoiser was trained with that."""
+    """Prompts as they are tokenized: in lower case if the denoiser was trained that way."""
     if conditioning.lowercase:
         return [prompt.lower().strip() for prompt in prompts]
     return list(prompts)
@@ -113,7 +131,7 @@ def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
 def join_embeddings(
     conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
 ) -> TextEmbeddings:
-    """What a pipeline's text encoders say together, as its denoiser's family takes it."""
+    """The embeddings of all of a pipeline's text encoders, joined as its family requires."""
     texts = [by_encoder[role] for role in Role if role in by_encoder]
     match conditioning.family:
         case Family.SDXL:
@@ -130,7 +148,7 @@ def join_embeddings(
 def _as_sd3(
     conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
 ) -> TextEmbeddings:
-    """The CLIPs' states side by side, filled up with zeros; the T5's, or zeros, after them."""
+    """The CLIPs' states side by side, padded with zeros; then the T5's states, or zeros."""
     clips = [by_encoder[role] for role in (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)]
     wide, width = _side_by_side(clips), conditioning.states_width
     padded = np.pad(wide, ((0, 0), (0, 0), (0, width - wide.shape[-1])))
@@ -143,14 +161,14 @@ def _as_sd3(
     return TextEmbeddings(np.concatenate([padded, more], axis=1), pooled)
 
 
-def _side_by_side(texts: Sequence[TextEmbeddings]) -> Floats:
+def _side_by_side(texts: Sequence[TextEmbeddings]) -> Float32Array:
     return np.concatenate([text.states for text in texts if text.states is not None], axis=-1)
 
 
 def denoiser_inputs(
     conditioning: Conditioning, text: TextEmbeddings, guidance_scale: float, height: int, width: int
 ) -> dict[str, NDArray[np.generic]]:
-    """A denoiser's inputs besides its latents and the timestep, for as many pictures as texts.
+    """A denoiser's inputs other than latents and timestep, for one picture per text.
 
     Args:
         height, width: of a picture, in pixels.
@@ -170,7 +188,7 @@ def _input(
     height: int,
     width: int,
 ) -> NDArray[np.generic]:
-    def rows(*values: float) -> Floats:
+    def rows(*values: float) -> Float32Array:
         return np.repeat(np.array([values], np.float32), len(text), 0)
 
     match name:
@@ -192,8 +210,8 @@ def _input(
             return rows(*scale_embedding(guidance_scale, conditioning.guidance_width))
 
 
-def scale_embedding(guidance_scale: float, width: int) -> Floats:
-    """The guidance scale as latent consistency models are told it: float32 (width,).
+def scale_embedding(guidance_scale: float, width: int) -> Float32Array:
+    """The guidance scale as an embedding for latent consistency models: float32 (width,).
 
     Sines and cosines of a thousand times the scale less one (Luo et al. 2023).
     """

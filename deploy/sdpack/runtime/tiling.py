@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.domain.closing import Closing
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.tiles import (
     CORE,
     FEATURES,
@@ -29,10 +30,6 @@ from sdpack.domain.tiles import (
     spans,
 )
 from sdpack.engines.session import Arrays, Session
-
-SETTLED = 0.005  # standard deviations of what is normalized; about half a level of 255 in pictures
-
-Floats = NDArray[np.float32]
 
 
 class TiledDecoder(Closing):
@@ -51,15 +48,15 @@ class TiledDecoder(Closing):
         self._tile = tile * split.factor
         self._rounds = min(rounds or split.norms + 1, split.norms + 1)
 
-    def run(self, inputs: Arrays) -> dict[str, Floats]:
+    def run(self, inputs: Arrays) -> dict[str, Float32Array]:
         """{"sample": float32 (B, 3, s H, s W)} of {"latent_sample": float32 (B, C, H, W)}."""
         features = np.asarray(self._head.run(inputs)[FEATURES], np.float32)
         tiles = list(_tiles(features.shape[-2:], self._tile, self.split.halo))
-        given: Floats | None = None
-        pictures: Floats | None = None
+        given: Float32Array | None = None
+        pictures: Float32Array | None = None
         for number in range(self._rounds):
             pictures, found = self._round(features, tiles, given, pictures)
-            if given is not None and _moved(given, found) < SETTLED:
+            if given is not None and _moved(given, found) < SCALING.tile_tolerance:
                 break
             if len(tiles) == 1 or number == self._rounds - 1:
                 break
@@ -69,11 +66,11 @@ class TiledDecoder(Closing):
 
     def _round(
         self,
-        features: Floats,
+        features: Float32Array,
         tiles: Sequence[tuple[Span, Span]],
-        given: Floats | None,
-        pictures: Floats | None,
-    ) -> tuple[Floats, Floats]:
+        given: Float32Array | None,
+        pictures: Float32Array | None,
+    ) -> tuple[Float32Array, Float32Array]:
         """The pictures, over those of the round before, and the statistics of all tiles."""
         rows, columns = features.shape[-2:]
         side = (
@@ -103,8 +100,8 @@ class TiledDecoder(Closing):
         return pictures, gathered.statistics()
 
     def _asked(
-        self, part: Floats, own: tuple[slice, slice], given: Floats | None
-    ) -> dict[str, Floats]:
+        self, part: Float32Array, own: tuple[slice, slice], given: Float32Array | None
+    ) -> dict[str, Float32Array]:
         asked = {FEATURES: np.ascontiguousarray(part)}
         if not self.split.norms:
             return asked
@@ -148,17 +145,17 @@ class _Gathered:
 
     def __init__(self) -> None:
         self._pixels = 0
-        self._first: NDArray[np.float64] | float = 0.0
-        self._second: NDArray[np.float64] | float = 0.0
+        self._first: Float64Array | float = 0.0
+        self._second: Float64Array | float = 0.0
 
-    def add(self, found: Floats, pixels: int) -> None:
+    def add(self, found: Float32Array, pixels: int) -> None:
         """What a part of so many pixels has, (B, norms, 2, groups)."""
         mean, variance = found[:, :, 0].astype(np.float64), found[:, :, 1].astype(np.float64)
         self._pixels += pixels
         self._first = self._first + pixels * mean
         self._second = self._second + pixels * (variance + mean**2)
 
-    def statistics(self) -> Floats:
+    def statistics(self) -> Float32Array:
         """Those of all parts, (B, norms, 2, groups); of none nothing."""
         if not self._pixels:
             return np.zeros((0, 0, 2, 0), np.float32)
@@ -167,7 +164,7 @@ class _Gathered:
         return np.stack([mean, variance], axis=2).astype(np.float32)
 
 
-def _moved(given: Floats, found: Floats) -> float:
+def _moved(given: Float32Array, found: Float32Array) -> float:
     """How far any statistic has moved, in standard deviations."""
     (mean, variance), (new_mean, new_variance) = (
         (each[:, :, 0], np.maximum(each[:, :, 1], np.finfo(np.float32).tiny))

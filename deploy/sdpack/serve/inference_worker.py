@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.documents.manifest import Manifest
+from sdpack.domain.arrays import Float32Array
 from sdpack.domain.precision import Runtime
 from sdpack.errors import BrokenPictureError, SdpackError
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.infotext import GenerationParameters, model_hash
 from sdpack.runtime.pipeline import Request, to_pictures
+from sdpack.runtime.sampler import Stepped
 from sdpack.runtime.sampler_label import sampler_label
 from sdpack.runtime.truncation import Truncation, truncations
 from sdpack.serve.work import BatchKey, ImageRequest
@@ -22,7 +24,6 @@ from sdpack.serve.work import BatchKey, ImageRequest
 WARM_UP = "a red heart"
 
 PictureOrError = NDArray[np.uint8] | SdpackError
-Stepped = Callable[[int, int], None]
 
 
 class AbandonedError(SdpackError):
@@ -125,7 +126,7 @@ class InferenceWorker:
         self._pipeline.close()
 
 
-def _checked(decoded: NDArray[np.float32]) -> PictureOrError:
+def _checked(decoded: Float32Array) -> PictureOrError:
     try:
         pictures: NDArray[np.uint8] = to_pictures(decoded)
     except BrokenPictureError as error:

@@ -18,7 +18,7 @@ from typing import Any
 from sdpack.errors import StoreError
 from sdpack.store.artifacts import Inputs, digest, explain_io
 
-SCHEMA = 1  # of rows; a ledger without a number is of this one
+LEDGER_SCHEMA = 1  # of rows; a ledger without a number is of this one
 SQLITE = b"SQLite format 3\0"
 
 
@@ -63,7 +63,7 @@ class Ledger:
                 "key TEXT PRIMARY KEY, kind TEXT NOT NULL, inputs TEXT NOT NULL, "
                 "value TEXT NOT NULL, made_at TEXT NOT NULL) WITHOUT ROWID"
             )
-            self._database.execute(f"PRAGMA user_version={SCHEMA}")
+            self._database.execute(f"PRAGMA user_version={LEDGER_SCHEMA}")
 
     def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
         """The value measured for these inputs, or None."""
@@ -130,7 +130,7 @@ class Ledger:
 def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
     """These rows as a file of their own; the same rows give the same file."""
     with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"sdpack_ledger": SCHEMA}) + "\n")
+        file.write(json.dumps({"sdpack_ledger": LEDGER_SCHEMA}) + "\n")
         for row in rows:
             file.write(_json(asdict(row)) + "\n")
 
@@ -177,10 +177,10 @@ def _lines(path: Path, kinds: frozenset[str]) -> Iterator[Measurement]:
 
 
 def _check_schema(path: Path, found: object) -> None:
-    if found not in (0, SCHEMA):
+    if found not in (0, LEDGER_SCHEMA):
         raise StoreError(
-            f"{path} has schema {found}, this sdpack reads {SCHEMA}; use the sdpack that wrote it, "
-            "or another cache (SDPACK_CACHE)"
+            f"{path} has schema {found}, this sdpack reads {LEDGER_SCHEMA}; use the sdpack that "
+            "wrote it, or another cache (SDPACK_CACHE)"
         )
 
 

@@ -14,19 +14,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Placement, Role
 from sdpack.engines.session import Session
 from sdpack.evaluate.metrics import Panel
-from sdpack.evaluate.runner import (
-    HELD_BYTES,
-    EvaluationRunner,
+from sdpack.evaluate.open_parts import OPEN_BYTES
+from sdpack.evaluate.pipeline_spec import (
     EvaluationSet,
     LoadablePart,
     PipelineSpec,
     SamplingConfig,
 )
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.evaluate.scorers import Judged
-from sdpack.runtime.pipeline import Latents
+from sdpack.runtime.pipeline import Pipeline
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
 from sdpack.store.artifacts import Store
@@ -36,6 +37,7 @@ TOKENIZER = PromptTokenizer(Path(__file__).parents[3] / "zoo" / "parts" / "token
 TABLE = SamplerTable(
     "made up", 1, np.array([500.0]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.3]]), draws=0
 )
+LATENTS = LatentSpace(channels=4, scaling_factor=1.0, shift_factor=0.0, pixels=8)
 PROMPTS = [f"noto, thing {n}" for n in range(40)]
 TASK = EvaluationSet(PROMPTS, 16, 16)
 ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
@@ -94,7 +96,7 @@ def spec(
         role: drawer(role, f"{role} {name}", gains[name], counts)
         for role, name in zip(ROLES, names, strict=True)
     }
-    return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), guidance_scale), Latents(4, 8))
+    return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), guidance_scale), LATENTS)
 
 
 def runner(folder: Path, task: EvaluationSet = TASK) -> EvaluationRunner:
@@ -137,12 +139,12 @@ def test_a_large_part_is_not_open_beside_others(tmp_path: Path, large: bool) -> 
         return made
 
     def opened(role: Role) -> LoadablePart:
-        takes = HELD_BYTES if large and role is Role.DENOISER else 1
+        takes = OPEN_BYTES if large and role is Role.DENOISER else 1
         tokenizer = TOKENIZER if role is Role.TEXT_ENCODER else None
         return LoadablePart(role.value, partial(part, role), tokenizer, takes)
 
     parts = {role: opened(role) for role in ROLES}
-    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
+    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), LATENTS)
     drawing = runner(tmp_path)
     drawing.pictures(mix, [0])
     assert log == (["text_encoder", "denoiser"] if large else [])
@@ -169,14 +171,14 @@ def test_opening_parts_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Slow(role, role.value, 1.0, Counter())
 
     tokenizers = {Role.TEXT_ENCODER: TOKENIZER}
-    takes = {Role.DENOISER: HELD_BYTES}  # so that it is opened again for every picture
+    takes = {Role.DENOISER: OPEN_BYTES}  # so that it is opened again for every picture
     parts = {
         role: LoadablePart(
             role.value, partial(part, role), tokenizers.get(role), takes.get(role, 1)
         )
         for role in ROLES
     }
-    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
+    mix = PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), LATENTS)
     once = runner(tmp_path).times(mix, Placement(), 1, slow_s=100)[0]
     assert 3 <= once < 100
     assert runner(tmp_path).times(mix, Placement(), 3, slow_s=100) == [once] * 3
@@ -235,10 +237,10 @@ def test_a_large_denoiser_is_opened_once_for_all_text_encoders(tmp_path: Path) -
             Role.TEXT_ENCODER: LoadablePart(
                 encoder, partial(part, Role.TEXT_ENCODER, encoder), TOKENIZER, 1
             ),
-            Role.DENOISER: LoadablePart("u", partial(part, Role.DENOISER, "u"), None, HELD_BYTES),
+            Role.DENOISER: LoadablePart("u", partial(part, Role.DENOISER, "u"), None, OPEN_BYTES),
             Role.DECODER: LoadablePart("v", partial(part, Role.DECODER, "v"), None, 1),
         }
-        return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), Latents(4, 8))
+        return PipelineSpec(parts, SamplingConfig(TABLE, Conditioning(), 2.0), LATENTS)
 
     runner(tmp_path).scores([mix("a"), mix("b"), mix("c")], [0])
     assert opened == {"a": 1, "b": 1, "c": 1, "u": 1, "v": 1}
@@ -257,8 +259,30 @@ def test_large_pictures_are_kept(tmp_path: Path, side: int, decoded: int) -> Non
 def test_decoders_that_enlarge_differently_share_no_latents(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     usual = spec("a", "a", "a", counts)
-    wider = replace(usual, latents=Latents(4, 4))
+    wider = replace(usual, latents=replace(LATENTS, pixels=4))
     drawn = runner(tmp_path)
     side = TASK.height // 8
     assert drawn.latents(usual, [0]).shape == (1, 4, side, side)
     assert drawn.latents(wider, [0]).shape == (1, 4, 2 * side, 2 * side)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+@pytest.mark.parametrize("zero_empty", [False, True])
+@pytest.mark.parametrize("negative_prompt", ["", "noto, thing 3"])
+def test_the_runner_draws_as_the_pipeline_does(
+    tmp_path: Path, guidance_scale: float, zero_empty: bool, negative_prompt: str
+) -> None:
+    counts: Counter[str] = Counter()
+    recipe = SamplingConfig(
+        TABLE, Conditioning(zero_empty=zero_empty), guidance_scale, negative_prompt=negative_prompt
+    )
+    mix = replace(spec("a", "b", "a", counts), recipe=recipe)
+    pipeline = Pipeline(
+        {role: part.load for role, part in mix.parts.items()},
+        {Role.TEXT_ENCODER: TOKENIZER},
+        lambda _: TABLE,
+        LATENTS,
+        conditioning=recipe.conditioning,
+    )
+    drawn = runner(tmp_path).pictures(mix, range(3))
+    assert np.array_equal(drawn, pipeline.draw(TASK.request(range(3), recipe)))

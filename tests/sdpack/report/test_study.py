@@ -11,8 +11,9 @@ from sdpack.cli.main import main as cli
 from sdpack.documents.profile import find_profile, parse_budgets
 from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
 from sdpack.errors import InputError, StoreError
+from sdpack.report.study_finding import finding
 from sdpack.report.study_page import study_figures, write_study
-from sdpack.report.study_points import finding, labels, read_study
+from sdpack.report.study_points import labels, read_study
 from sdpack.store.ledger import Ledger
 
 from tests.sdpack.report.ledgers import MIB, ledger_of_study

@@ -8,13 +8,15 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.errors import BrokenPictureError, EngineError, PromptError
-from sdpack.runtime.pipeline import Latents, Noise, Pipeline, Request, to_pictures
+from sdpack.runtime.pipeline import Noise, Pipeline, Request, to_pictures
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 TOKENIZER = Path(__file__).parents[3] / "zoo" / "parts" / "tokenizer"
+LATENTS = LatentSpace(channels=4, scaling_factor=1.0, shift_factor=0.0, pixels=8)
 ROLES = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 TABLE = SamplerTable(
     "made up",
@@ -56,15 +58,13 @@ def pipeline(placement: Placement | None = None) -> tuple[Pipeline, list[str]]:
     log: list[str] = []
     loaders = {role: (lambda role=role: Fake(role, log)) for role in ROLES}
     tokenizers = {Role.TEXT_ENCODER: PromptTokenizer(TOKENIZER)}
-    return Pipeline(
-        loaders, tokenizers, lambda _: TABLE, Latents(4, 8), placement or Placement()
-    ), log
+    return Pipeline(loaders, tokenizers, lambda _: TABLE, LATENTS, placement or Placement()), log
 
 
 @pytest.mark.parametrize("pixels", [4, 16])
 def test_pictures_of_another_size_than_was_asked_for_are_refused(pixels: int) -> None:
     """As of a bundle whose manifest does not know what its decoder enlarges."""
-    drawer = replace(pipeline()[0], latents=Latents(4, pixels))
+    drawer = replace(pipeline()[0], latents=replace(LATENTS, pixels=pixels))
     with pytest.raises(EngineError, match="pictures of shape"):
         drawer.draw(request(height=32, width=48))
 

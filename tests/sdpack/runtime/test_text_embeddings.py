@@ -11,7 +11,7 @@ from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_t
     LatentConsistencyModelPipeline,
 )
 from numpy.typing import NDArray
-from sdpack.documents.conditioning import Conditioning, Family, Input
+from sdpack.documents.conditioning import Conditioning, Family, Input, NegativeSource
 from sdpack.domain.placement import Role
 from sdpack.runtime.text_embeddings import (
     TextEmbeddings,
@@ -79,7 +79,10 @@ def test_texts_can_be_cut_repeated_and_silenced() -> None:
     again = TextEmbeddings.concatenated(parts)
     assert all(np.array_equal(again.arrays()[n], a) for n, a in text.arrays().items())
     assert len(text.rows(0, 1).repeated(5)) == 5
-    silent = text.zeroed()
+    assert text.as_negative(NegativeSource.NONE) is None
+    assert text.as_negative(NegativeSource.TEXT) is text
+    silent = text.as_negative(NegativeSource.ZEROS)
+    assert silent is not None
     assert silent.states is not None
     assert not silent.states.any()
     assert silent.mask is text.mask, "padding stays padding"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from sdpack.domain.arrays import Float32Array
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.tiles import CORE, FEATURES, FOUND, GIVEN, LATENTS, PICTURES, SHARED, Split
 from sdpack.errors import EngineError
 from sdpack.runtime.tiling import TiledDecoder, load_tiled
 
 SCALE, GROUPS = 2, 2
-Floats = NDArray[np.float32]
 
 
 class Fake:
@@ -34,14 +35,16 @@ def head() -> Fake:
     return Fake(lambda inputs: {FEATURES: inputs[LATENTS]})
 
 
-def blurred(x: Floats) -> Floats:
+def blurred(x: Float32Array) -> Float32Array:
     """Each pixel with its four neighbours, zeros around."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     around = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
     return x + around + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
 
 
-def normalized(x: Floats, core: Floats, given: Floats | None) -> tuple[Floats, Floats]:
+def normalized(
+    x: Float32Array, core: Float32Array, given: Float32Array | None
+) -> tuple[Float32Array, Float32Array]:
     """Group normalization with what is given, or with what is found in the core; and that."""
     apart = x.reshape(len(x), GROUPS, -1, *x.shape[-2:])
     inside = apart[..., core[0, 0] > 0]
@@ -77,7 +80,7 @@ def decoder(tile: int, norms: int = 2, rounds: int | None = None) -> tuple[Tiled
     return TiledDecoder(head(), made, split, tile, rounds), made
 
 
-def latents(height: int, width: int, seed: int = 0) -> Floats:
+def latents(height: int, width: int, seed: int = 0) -> Float32Array:
     rng = np.random.default_rng(seed)
     slope = np.linspace(-2, 2, width, dtype=np.float32)
     return slope + rng.standard_normal((2, 4, height, width), np.float32)
@@ -105,7 +108,8 @@ def test_rounds_end_at_what_the_whole_would_have_been(
 
 
 def test_as_many_rounds_as_norms_and_one_make_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdpack.runtime.tiling.SETTLED", 0)
+    exact = replace(SCALING, tile_tolerance=0)
+    monkeypatch.setattr("sdpack.runtime.tiling.SCALING", exact)
     given = latents(24, 40)
     whole = decoder(1000)[0].run({LATENTS: given})[PICTURES]
     errors = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sdpack.documents.bundle import read_manifest
 from sdpack.documents.manifest import Engine, Manifest
 from sdpack.documents.profile import Size, parse_sizes
+from sdpack.domain.arrays import Float32Array
 from sdpack.domain.closing import Closing
 from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
@@ -120,7 +121,7 @@ class Model:
                 answers[number] = self._answer(rows_of)
         return [answers[number] for number in range(len(requests))]
 
-    def _decoded(self, asked: Request) -> NDArray[np.float32]:
+    def _decoded(self, asked: Request) -> Float32Array:
         latents = self._pipeline.denoise(asked, *self._pipeline.texts(asked))
         return self._pipeline.decode(latents)
 

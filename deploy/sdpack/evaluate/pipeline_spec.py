@@ -1,0 +1,129 @@
+"""What the evaluation runner draws: the parts of a mix, how they are run, and the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.latents import LatentSpace
+from sdpack.domain.picture_scaling import SCALING
+from sdpack.domain.placement import Role
+from sdpack.engines.session import Session
+from sdpack.runtime.pipeline import Request
+from sdpack.runtime.sampler import SamplerTable
+from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.store.artifacts import digest
+
+
+@dataclass(frozen=True)
+class LoadablePart:
+    """A part that the runner can load.
+
+    Attributes:
+        content: hash of its graph; the key under which the store keeps what it draws.
+        load: opens a session of it.
+        tokenizer: of a text encoder; None for the others.
+        bytes: about how much memory an open session takes.
+    """
+
+    content: str
+    load: Callable[[], Session]
+    tokenizer: PromptTokenizer | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a denoiser is run."""
+
+    sampler: SamplerTable
+    conditioning: Conditioning
+    guidance_scale: float
+    guidance_rescale: float = 0.0
+    negative_prompt: str = ""
+
+    @cached_property
+    def content(self) -> str:
+        """One hash of all of it."""
+        return digest(
+            {
+                "sampler": self.sampler.to_json(),
+                "conditioning": self.conditioning.model_dump(mode="json"),
+                "guidance": [self.guidance_scale, self.guidance_rescale],
+                "negative_prompt": self.negative_prompt,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PipelineSpec:
+    """The parts of one mix, and how they are run.
+
+    Attributes:
+        recipe: how its denoiser is run.
+        latents: the space its decoder works in.
+        reference: the same parts in fp32, if pictures are compared with theirs.
+    """
+
+    parts: Mapping[Role, LoadablePart]
+    recipe: SamplingConfig
+    latents: LatentSpace
+    reference: PipelineSpec | None = None
+
+    @property
+    def encoders(self) -> dict[Role, LoadablePart]:
+        return {role: part for role, part in self.parts.items() if role.encodes_text}
+
+    @property
+    def denoiser(self) -> LoadablePart:
+        return self.parts[Role.DENOISER]
+
+    @property
+    def decoder(self) -> LoadablePart:
+        return self.parts[Role.DECODER]
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """The hashes that its pictures depend on, apart from prompts, seeds and size."""
+        parts = {role.value: part.content for role, part in self.parts.items()}
+        return {**parts, "recipe": self.recipe.content}
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The prompts that every mix draws, each from the same noise.
+
+    Prompt number i starts from seed i.
+    """
+
+    prompts: Sequence[str]
+    height: int
+    width: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether each picture takes long to draw."""
+        return SCALING.is_large(self.height, self.width)
+
+    def request(self, numbers: Sequence[int], recipe: SamplingConfig) -> Request:
+        """The prompts of these numbers, as the pipeline takes them."""
+        return Request(
+            [self.prompts[i] for i in numbers],
+            list(numbers),
+            recipe.guidance_scale,
+            self.height,
+            self.width,
+            recipe.negative_prompt,
+            recipe.guidance_rescale,
+        )
+
+    def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """What the pictures of these prompts depend on, apart from the parts."""
+        return {
+            "prompts": [self.prompts[i] for i in numbers],
+            "seeds": list(numbers),
+            "size": [self.height, self.width],
+        }
