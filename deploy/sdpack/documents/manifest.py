@@ -19,7 +19,7 @@ from sdpack.documents.conditioning import Conditioning
 from sdpack.documents.document import Document
 from sdpack.documents.evidence import Evidence
 from sdpack.documents.profile import Profile
-from sdpack.domain.latents import LatentSpace as LatentSpace
+from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split

@@ -9,8 +9,8 @@ from typing import Any
 
 from sdpack.documents.conditioning import Conditioning
 from sdpack.domain.latents import LatentSpace
-from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Role
+from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.session import Session
 from sdpack.runtime.pipeline import Request
 from sdpack.runtime.sampler import SamplerTable
@@ -106,7 +106,7 @@ class EvaluationSet:
     @property
     def is_large(self) -> bool:
         """Whether each picture takes long to draw."""
-        return SCALING.is_large(self.height, self.width)
+        return WORKLOAD.is_large(self.height, self.width)
 
     def request(self, numbers: Sequence[int], recipe: SamplingConfig) -> Request:
         """The prompts of these numbers, as the pipeline takes them."""

@@ -19,8 +19,8 @@ import numpy as np
 from sdpack.documents.conditioning import Conditioning
 from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.domain.finite import broken_words
-from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Placement, Role
+from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.evaluate.open_parts import OpenParts
 from sdpack.evaluate.pipeline_spec import EvaluationSet as EvaluationSet
@@ -35,7 +35,6 @@ from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 
 EMBEDDINGS_FILE, LATENTS_FILE, PICTURES_FILE = "said.npz", "latents.npy", "pictures.npy"
-is_large = SCALING.is_large
 
 
 class Scorer(Protocol):
@@ -91,7 +90,7 @@ class EvaluationRunner:
         self.task = task
         self.drawn = 0
         self._scorer = scorer
-        self._batch = SCALING.batch_of(task.height, task.width)
+        self._batch = WORKLOAD.batch_of(task.height, task.width)
         self._store = store
         self._ledger = ledger
         self._measured_on = measured_on
@@ -271,7 +270,7 @@ class EvaluationRunner:
         def encode(folder: Path) -> None:
             tokenizer = encoder.tokenizer
             assert tokenizer is not None
-            size = SCALING.batch
+            size = WORKLOAD.batch
             session = self._parts.session(role, encoder)
             parts = [
                 encode_text(session, tokenizer, prompts[i : i + size], conditioning, role)

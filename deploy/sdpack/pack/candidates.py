@@ -8,6 +8,7 @@ from pathlib import Path
 from sdpack.documents.catalog import Bridge, Catalog, Denoiser, Source, TextEncoder
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.documents.profile import Size
+from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Placement, Role
 from sdpack.errors import CatalogError
 from sdpack.export.checkpoint import Checkpoint
@@ -16,7 +17,6 @@ from sdpack.export.latents import latents_of
 from sdpack.export.source import local_folder
 from sdpack.pack.planning.mix import Variant, placements
 from sdpack.pack.request import BuildRequest
-from sdpack.runtime.pipeline import Latents
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Candidates:
             )
         return outputs.pop()
 
-    def latents(self, decoder: str) -> Latents:
+    def latents(self, decoder: str) -> LatentSpace:
         """The latent space of a decoder.
 
         Raises:

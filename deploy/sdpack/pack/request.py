@@ -9,8 +9,8 @@ from sdpack.documents.catalog import Sampling
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import Profile, Size
 from sdpack.domain.precision import Precision, usual
+from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules
-from sdpack.evaluate.runner import is_large
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class BuildRequest:
     @property
     def is_large(self) -> bool:
         """Whether a CPU takes many seconds for a measured image."""
-        return is_large(self.height, self.width)
+        return WORKLOAD.is_large(self.height, self.width)
 
     @property
     def batch(self) -> int:

@@ -24,8 +24,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
-from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.precision import Precision
+from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.onnxruntime import load
 from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
@@ -49,7 +49,7 @@ HARM = 1e-3  # of a part's output that int8 inputs may do
 SPARED = 4  # at most one layer in so many is spared them
 PROBING = {
     "rounded": str(PROBED),
-    "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, SCALING.huge_probed_side],
+    "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, WORKLOAD.huge_probed_side],
 }
 """What gains depend on here."""
 
@@ -219,7 +219,7 @@ def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
     found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
-    return found if rows > 1 else [middle_of(batch, SCALING.huge_probed_side) for batch in found]
+    return found if rows > 1 else [middle_of(batch, WORKLOAD.huge_probed_side) for batch in found]
 
 
 def middle_of(batch: Inputs, most: int) -> Inputs:

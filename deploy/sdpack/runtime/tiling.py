@@ -16,7 +16,6 @@ import numpy as np
 
 from sdpack.domain.arrays import Float32Array, Float64Array
 from sdpack.domain.closing import Closing
-from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.tiles import (
     CORE,
     FEATURES,
@@ -29,6 +28,7 @@ from sdpack.domain.tiles import (
     side_of,
     spans,
 )
+from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.session import Arrays, Session
 
 
@@ -56,7 +56,7 @@ class TiledDecoder(Closing):
         pictures: Float32Array | None = None
         for number in range(self._rounds):
             pictures, found = self._round(features, tiles, given, pictures)
-            if given is not None and _moved(given, found) < SCALING.tile_tolerance:
+            if given is not None and _moved(given, found) < WORKLOAD.tile_tolerance:
                 break
             if len(tiles) == 1 or number == self._rounds - 1:
                 break

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.domain.arrays import Float32Array
-from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.tiles import CORE, FEATURES, FOUND, GIVEN, LATENTS, PICTURES, SHARED, Split
+from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import EngineError
 from sdpack.runtime.tiling import TiledDecoder, load_tiled
 
@@ -108,8 +108,8 @@ def test_rounds_end_at_what_the_whole_would_have_been(
 
 
 def test_as_many_rounds_as_norms_and_one_make_it_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = replace(SCALING, tile_tolerance=0)
-    monkeypatch.setattr("sdpack.runtime.tiling.SCALING", exact)
+    exact = replace(WORKLOAD, tile_tolerance=0)
+    monkeypatch.setattr("sdpack.runtime.tiling.WORKLOAD", exact)
     given = latents(24, 40)
     whole = decoder(1000)[0].run({LATENTS: given})[PICTURES]
     errors = []

@@ -10,7 +10,6 @@ from sdpack.documents.catalog import TextEncoder
 from sdpack.documents.evidence import Evidence
 from sdpack.documents.manifest import (
     Foresight,
-    LatentSpace,
     Manifest,
     MemoryFigures,
     Origin,
@@ -53,7 +52,7 @@ class Manifests:
             parts={variant.role: self._part(variant) for variant in mix.variants},
             placement=PlacementFigures.of(self.winner.fitted.placement),
             sampling=self._sampling(),
-            latents=LatentSpace(**asdict(candidates.latents(mix.decoder.candidate))),
+            latents=candidates.latents(mix.decoder.candidate),
             conditioning=candidates.conditioning(self.winner.denoiser),
             memory=self._memory(),
             evidence=evidence,

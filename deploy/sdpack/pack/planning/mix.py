@@ -10,9 +10,8 @@ from sdpack.documents.catalog import Catalog, Mixable
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
+from sdpack.domain.workload import WORKLOAD
 from sdpack.quantization.schemes import Scheme
-
-SMALLEST_TILE = 32  # latent pixels; smaller tiles consist mostly of their borders
 
 
 @dataclass(frozen=True, order=True)
@@ -126,7 +125,7 @@ def placements(profile: Profile, latent_side: int) -> list[Placement]:
     """
     tiles: list[int | None] = [None]
     side = latent_side // 2
-    while side >= SMALLEST_TILE:
+    while side >= WORKLOAD.smallest_tile:
         tiles.append(side)
         side //= 2
     loadings = [loading for loading in Loading if loading in profile.loading]

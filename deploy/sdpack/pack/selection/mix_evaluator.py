@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdpack.documents.layout import SHEET_GAP
 from sdpack.documents.record import CHUNK
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
@@ -26,12 +27,9 @@ from sdpack.progress import counted, within
 from sdpack.runtime.pipeline import Pictures
 from sdpack.version import versions
 
-Floats = NDArray[np.float64]
-
 MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of drawing and judging; a change makes earlier figures invalid
-FEW_SAMPLES = 2  # sample images to show where images are large
 FEWEST_FOR_KID = 16  # images; KID compares pairs of images, and its interval resamples them
 
 
@@ -66,7 +64,7 @@ class MixEvaluator:
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
         self._drawn: dict[Mix, set[int]] = {}
 
-    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Floats:
+    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Float64Array:
         """The scores of these mixes on these prompts: float64 (mixes, prompts).
 
         Args:
@@ -88,7 +86,7 @@ class MixEvaluator:
         """The mean score of a fitted mix over the first `prompts` prompts."""
         return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
 
-    def scores_of(self, mix: Mix, prompts: int) -> Floats:
+    def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
         spec, chunks = self.spec(mix), _chunks(range(prompts))
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
@@ -166,7 +164,7 @@ class MixEvaluator:
     @property
     def few(self) -> int | None:
         """The number of images to show where they are large; None where they are not."""
-        return FEW_SAMPLES if self.is_large else None
+        return WORKLOAD.large_samples if self.is_large else None
 
     def samples(self, number: int) -> Pictures:
         """The images of the catalog's sample prompts by a fitted mix, on one sheet."""

@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.placement import Role
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Rules
 from sdpack.pack.planning.mix import Mix
 
-Floats = NDArray[np.float64]
-Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
+Draw = Callable[[Sequence[Mix], Sequence[int]], Float64Array]
 """Draws mixes on prompts, given by number, and returns scores: float64 (mixes, prompts)."""
 
 
@@ -54,8 +53,8 @@ class ScreeningResult:
     """
 
     finalists: list[int]
-    predicted: Floats
-    common: Floats
+    predicted: Float64Array
+    common: Float64Array
     error: float
     checked: int
 
@@ -89,7 +88,7 @@ class Screener:
             return {mix: 1}
         return {**dict.fromkeys(changed, 1), reference: 1 - len(others)}
 
-    def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Floats:
+    def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Float64Array:
         """The predicted scores of these mixes: float64 (mixes, prompts)."""
         sums = [self._sums[number] for number in numbers]
         drawn = list(dict.fromkeys(mix for coefficients in sums for mix in coefficients))
@@ -113,7 +112,7 @@ class Screener:
         finalists, predicted = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
         return ScreeningResult(finalists, predicted, common, error, len(checked))
 
-    def _to_check(self, means: Floats, most: int) -> list[int]:
+    def _to_check(self, means: Float64Array, most: int) -> list[int]:
         """Mixes whose scores are predicted, not drawn, spread evenly from the worst to the best.
 
         Args:
@@ -125,9 +124,13 @@ class Screener:
         return [predicted[int(place)] for place in places]
 
 
-def _weighted_sum(coefficients: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Floats:
+def _weighted_sum(
+    coefficients: Mapping[Mix, int], scores: Mapping[Mix, Float64Array]
+) -> Float64Array:
     """The sum of the mixes' scores; BROKEN_SCORE on prompts where one of them is broken."""
-    total: Floats = np.sum([times * scores[mix] for mix, times in coefficients.items()], axis=0)
+    total: Float64Array = np.sum(
+        [times * scores[mix] for mix, times in coefficients.items()], axis=0
+    )
     broken = np.any([scores[mix] <= BROKEN_SCORE for mix in coefficients], axis=0)
     return np.where(broken, BROKEN_SCORE, total)
 

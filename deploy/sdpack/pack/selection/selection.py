@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sdpack.documents.record import CHUNK
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
+from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
@@ -20,10 +19,6 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
 
-Floats = NDArray[np.float64]
-
-FINALISTS = 24  # mixes that are drawn in full after a screening
-FEW_FINALISTS = 8  # of large images, each of which takes a minute on a CPU
 SCREENED_SHARE = 4  # a screening draws at most one in this many of the prompts
 
 
@@ -91,13 +86,13 @@ class Selection:
 
     @property
     def _finalists(self) -> int:
-        return FEW_FINALISTS if self.evaluator.is_large else FINALISTS
+        return WORKLOAD.large_finalists if self.evaluator.is_large else WORKLOAD.finalists
 
     def _race(self, numbers: Sequence[int]) -> Outcome:
         """Race these fitted mixes; the outcome refers to them by these numbers."""
         fitted = self.evaluator.fitted
 
-        def scores(arms: Sequence[int], prompts: Sequence[int]) -> Floats:
+        def scores(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
             return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], prompts)
 
         def guard(leader: int, eligible: Sequence[int]) -> int:

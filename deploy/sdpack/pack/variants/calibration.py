@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdpack.domain.placement import Role
+from sdpack.domain.workload import WORKLOAD
 from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Variant
-from sdpack.pack.variants.calibration_inputs import PROBED_SIDE, CalibrationDrawing
+from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
 from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.quantization.observe import Observed
@@ -55,7 +56,7 @@ class Calibration:
             lambda: drawing.identity(variant),
             lambda: drawing.batches(variant),
             lambda: drawing.probing(variant),
-            PROBED_SIDE if is_cut else 0,
+            WORKLOAD.probed_side if is_cut else 0,
         )
         return QuantizableGraph(graph, inputs, self.context.store, self.context.say)
 

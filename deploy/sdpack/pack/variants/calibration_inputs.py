@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sdpack.documents.catalog import Mixable
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
+from sdpack.domain.workload import WORKLOAD
 from sdpack.engines import onnxruntime
 from sdpack.errors import CatalogError
 from sdpack.pack.candidates import Candidates
@@ -29,14 +30,6 @@ from sdpack.runtime.text_embeddings import encoder_inputs
 from sdpack.store.artifacts import digest
 
 MOST_TEXTS = 512
-MOST_IMAGES = 64
-FEWEST_IMAGES = 2
-STEPS = 6  # of each image that a denoiser is calibrated on, evenly spaced
-FEW_STEPS = 2  # where images are large
-DECODED_SIDE = 32  # latent pixels a side of a large image that a decoder is calibrated on
-PROBED_SIDE = 8  # and that its layers are rounded one by one on
-BATCH = 16  # texts, and images of BATCH_PIXELS; fewer of larger ones
-BATCH_PIXELS = 64 * 64
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -108,7 +101,7 @@ class CalibrationDrawing:
         if variant.role is Role.DENOISER:
             return drawing.denoised
         space = self.candidates.latents(reference.decoder.candidate)
-        decoded = (x / space.scaling_factor + space.shift_factor for x in drawing.latents)
+        decoded = (space.rescaled(latents) for latents in drawing.latents)
         return [self._cut({"latent_sample": latents}) for latents in decoded]
 
     def probing(self, variant: Variant) -> Sequence[Inputs]:
@@ -118,7 +111,7 @@ class CalibrationDrawing:
         """
         batches = self.batches(variant)
         if variant.role is Role.DECODER and self._request.is_large:
-            return [middle_of(batch, PROBED_SIDE) for batch in batches]
+            return [middle_of(batch, WORKLOAD.probed_side) for batch in batches]
         return batches
 
     def pictures(self, variant: Variant, replaced: Mapping[Role, Path], count: int) -> Pictures:
@@ -179,7 +172,7 @@ class CalibrationDrawing:
         """The inputs of a text encoder for the calibration prompts."""
         tokenizer = self.graphs.tokenizers.of(variant.candidate)
         conditioning = self.candidates.conditioning(reference.denoiser.candidate)
-        for texts in _cut(self._texts, BATCH):
+        for texts in _cut(self._texts, WORKLOAD.batch):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
     def _cut(self, inputs: Arrays) -> Arrays:
@@ -187,7 +180,9 @@ class CalibrationDrawing:
 
         A decoder does the same everywhere, and the activations of a large image take gigabytes.
         """
-        return dict(middle_of(inputs, DECODED_SIDE)) if self._request.is_large else inputs
+        return (
+            dict(middle_of(inputs, WORKLOAD.calibrated_side)) if self._request.is_large else inputs
+        )
 
     def _thinned(self, inputs: Arrays, place: int) -> Arrays:
         """One row of a large image's inputs, alternating between the two halves of guidance."""
@@ -202,19 +197,19 @@ class CalibrationDrawing:
 
     @property
     def _steps(self) -> int:
-        return FEW_STEPS if self._request.is_large else STEPS
+        steps, large = WORKLOAD.calibration_steps, WORKLOAD.large_calibration_steps
+        return large if self._request.is_large else steps
 
     @property
     def _images(self) -> int:
         """How many images are drawn: fewer of larger ones."""
-        request = self._request
-        return max(FEWEST_IMAGES, MOST_IMAGES * BATCH_PIXELS // (request.height * request.width))
+        return WORKLOAD.calibration_images_of(self._request.height, self._request.width)
 
     def _requests(self, reference: Mix, count: int) -> list[Request]:
         """Requests for the first calibration prompts; image number i starts from seed i."""
         request = self._request
         sampling = self._request.sampling_of(reference.denoiser.candidate)
-        size = max(1, BATCH * BATCH_PIXELS // (request.height * request.width))
+        size = WORKLOAD.batch_of(request.height, request.width)
         requests: list[Request] = []
         for first in range(0, min(count, len(self._texts)), size):
             prompts = self._texts[first : min(first + size, count)]
