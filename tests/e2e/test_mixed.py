@@ -71,9 +71,9 @@ def test_uniform_variants_take_what_the_allocator_thinks(toolchain: Toolchain) -
     assert taken[Precision.W4] < taken[Precision.W8] < taken[Precision.FP32]
     files = {precision: file_bytes(toolchain, uniform(precision)) for precision in taken}
     for narrow in (Precision.W8, Precision.W4):
-        foretold = taken[Precision.FP32] - taken[narrow]
+        predicted = taken[Precision.FP32] - taken[narrow]
         # A node and two names for each layer.
-        assert files[Precision.FP32] - files[narrow] == pytest.approx(foretold, rel=0.2)
+        assert files[Precision.FP32] - files[narrow] == pytest.approx(predicted, rel=0.2)
 
 
 def test_choices_that_are_shared_are_those_of_uniform_variants(

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from sdpack.errors import InputError
 
 Model = TypeVar("Model", bound="Document")
 Location = tuple[str | int, ...]
+
+
+def formerly(name: str, former: str, default: Any = ...) -> Any:
+    """A field that documents of an older schema call `former`; they are read all the same.
+
+    Args:
+        default: of the field; without one it is required.
+    """
+    return Field(default, validation_alias=AliasChoices(name, former))
 
 
 class Document(BaseModel):

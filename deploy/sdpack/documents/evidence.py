@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sdpack.documents.document import Document
+from sdpack.documents.document import Document, formerly
 from sdpack.domain.placement import Role
 
 
@@ -26,7 +26,7 @@ class StandingFigures(Document):
         size_bytes: of equals the smaller won: its peak in the fastest placement, or its files
             where peaks are measured.
         weights: of every part, whatever is loaded when.
-        fate: "won", "open", "same", "no better" or "worse", than what `lost_to` names, or
+        outcome: "won", "open", "same", "no better" or "worse", than what `lost_to` names, or
             "broken", if a picture of its was; bundles of schema 1 say "tied" for open.
         quality: the mean of its own pictures, and its 95 % interval.
         difference, low, high: its score minus the winner's, and the interval that decided the race
@@ -39,7 +39,7 @@ class StandingFigures(Document):
     peak_bytes: int
     size_bytes: int
     weights: Mapping[Role, int]
-    fate: str
+    outcome: str = formerly("outcome", "fate")
     lost_to: str
     quality: Estimated
     difference: float
@@ -73,12 +73,12 @@ class Screening(Document):
 
     Attributes:
         error: the farthest such a mean was from the drawn one, over `checked` mixes.
-        foretold: of each mix left out, the mean put together.
+        predicted: of each mix that was left out, its predicted mean.
     """
 
     error: float
     checked: int
-    foretold: Mapping[str, float]
+    predicted: Mapping[str, float] = formerly("predicted", "foretold")
 
 
 class Evidence(Document):

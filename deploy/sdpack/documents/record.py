@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from sdpack.documents.document import Document
+from sdpack.documents.document import Document, formerly
 from sdpack.documents.manifest import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
@@ -92,8 +92,8 @@ class Entrant(Document):
         prompts: of the first so many it was scored.
         timed: whether one picture of its was.
         distance_prompts: over how many its distance to real pictures was measured; None for none.
-        fate: see `sdpack.evaluate.rules.Fate`, or SCREENED_OUT; None where it was drawn for others
-            to be compared with alone.
+        outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that was drawn
+            only to be compared with others.
     """
 
     mix: str
@@ -107,7 +107,7 @@ class Entrant(Document):
     prompts: NonNegativeInt
     timed: bool = False
     distance_prompts: PositiveInt | None = None
-    fate: str | None = None
+    outcome: str | None = formerly("outcome", "fate", None)
     lost_to: str | None = None
 
     @property
@@ -144,7 +144,7 @@ class DrawnRecord(Document):
         prefer: what decided among mixes that were shown equal; None in records of schema 1.
     """
 
-    version: Literal[1, 2] = Field(2, alias="schema")
+    version: Literal[1, 2, 3] = Field(3, alias="schema")
     name: str
     catalog: str
     profile: Profile

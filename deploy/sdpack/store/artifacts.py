@@ -27,7 +27,7 @@ from sdpack.errors import SourceError, StoreError
 
 RECORD = "artifact.json"
 CACHE_VARIABLE = "SDPACK_CACHE"
-REVISION = 8  # of how artifacts are made; raised when that changes, so that old ones are not used
+REVISION = 9  # of how artifacts are made; raised when that changes, so that old ones are not used
 Inputs = Mapping[str, Any]
 
 

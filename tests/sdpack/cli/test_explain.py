@@ -17,7 +17,7 @@ def standing(
         "peak_bytes": 20 * 2**20,
         "size_bytes": 12 * 2**20,
         "weights": {"text_encoder": 2**20, "denoiser": 8 * 2**20, "decoder": 3 * 2**20},
-        "fate": "worse",
+        "outcome": "worse",
         "lost_to": "a",
         "quality": Estimated(value=mean, low=mean - 0.1, high=mean + 0.1, pictures=64),
         "difference": difference,
@@ -28,9 +28,9 @@ def standing(
     return StandingFigures.model_validate({**values, **more})
 
 
-WINNER = standing("a", 0.5, 0.0, 0.0, 0.0, fate="won", latency_s=0.1234)
+WINNER = standing("a", 0.5, 0.0, 0.0, 0.0, outcome="won", latency_s=0.1234)
 WORSE = standing("b", 0.4, -0.1, -0.15, -0.05)
-BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, fate="open", size_bytes=15 * 2**20)
+BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, outcome="open", size_bytes=15 * 2**20)
 
 
 def evidence(**more: Any) -> Evidence:
@@ -112,7 +112,7 @@ def test_a_clear_win_names_the_next_best_and_counts_the_rest() -> None:
 
 
 def test_the_field_tells_of_a_screening() -> None:
-    screening = Screening(error=0.004, checked=12, foretold={"d": 0.1, "e": 0.2})
+    screening = Screening(error=0.004, checked=12, predicted={"d": 0.1, "e": 0.2})
     screened = evidence(screening=screening)
     assert _field(screened).startswith("1,152 mixes fit; 2 of them raced, 2 were left out")
     assert _field(evidence()) == "2 mixes fit and raced; 4,000 pictures in all."

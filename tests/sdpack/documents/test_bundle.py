@@ -61,7 +61,7 @@ def manifest(**changes: Any) -> Manifest:
                     "peak_bytes": 90,
                     "size_bytes": 90,
                     "weights": {"denoiser": 50},
-                    "fate": "won",
+                    "outcome": "won",
                     "lost_to": "s/w4 + s/w4 + s/w4",
                     "quality": {"value": 0.5, "low": 0.4, "high": 0.6, "pictures": 16},
                     "difference": 0.0,
@@ -148,9 +148,34 @@ def test_a_graph_needs_a_checksum_wherever_it_is(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", manifest(), fill)
-    rewritten(tmp_path / "b", schema=3)
+    rewritten(tmp_path / "b", schema=4)
     with pytest.raises(BundleError, match="schema"):
         read_manifest(tmp_path / "b")
+
+
+def test_keys_of_older_schemas_are_read(tmp_path: Path) -> None:
+    """The same manifest, as version 2 of its schema named some of its keys."""
+    write_bundle(tmp_path / "b", manifest(), fill)
+    values = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    part = values["parts"]["denoiser"]
+    part.pop("fp32_nodes"), part.pop("fused_attention")
+    part |= {"islands": ["exp"], "attending": "onnx/unet/attending.onnx"}
+    engine = {"graph": "onnx/vae_decoder/head.onnx"}
+    split = {"channels": 4, "factor": 2, "halo": 6, "norms": 0, "groups": 0}
+    tail = {"graph": "onnx/vae_decoder/tail.onnx"}
+    values["parts"]["decoder"]["tiles"] = {"head": engine, "tail": tail, **split}
+    values["placement"]["tile"] = 32
+    standing = values["evidence"]["standings"][0]
+    standing["fate"] = standing.pop("outcome")
+    values["evidence"]["screening"] = {"error": 0.1, "checked": 1, "foretold": {"x": 0.5}}
+    rewritten(tmp_path / "b", **{**values, "schema": 2})
+    older = read_manifest(tmp_path / "b")
+    assert older.parts[Role.DENOISER].fp32_nodes == ("exp",)
+    assert older.parts[Role.DENOISER].fused_attention == "onnx/unet/attending.onnx"
+    assert [e.graph for e in older.parts[Role.DECODER].engines] == [engine["graph"], tail["graph"]]
+    assert older.evidence.winner.outcome == "won"
+    assert older.evidence.screening is not None
+    assert older.evidence.screening.predicted == {"x": 0.5}
 
 
 def test_a_manifest_cannot_reach_outside_its_bundle(tmp_path: Path) -> None:

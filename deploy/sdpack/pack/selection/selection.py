@@ -13,7 +13,7 @@ from sdpack.domain.placement import Loading
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
@@ -28,14 +28,14 @@ class SelectionResult:
 
     Attributes:
         fitted: the mixes that fit; standings refer to them by their place.
-        outcome: the outcome of the race.
+        race: the result of the race.
         screened: the result of the screening before the race; None if there was none.
         pictures: the number of images that were drawn.
         rules: the rules of the race.
     """
 
     fitted: tuple[Fitted, ...]
-    outcome: Outcome
+    race: RaceResult
     screened: ScreeningResult | None
     pictures: int
     rules: Rules
@@ -43,7 +43,7 @@ class SelectionResult:
     @property
     def winner(self) -> Fitted:
         """The mix that was selected."""
-        return self.fitted[self.outcome.winner]
+        return self.fitted[self.race.winner]
 
 
 @dataclass
@@ -66,12 +66,12 @@ class Selection:
         screened = self._screen() if count > self._finalists else None
         numbers = list(screened.finalists) if screened else list(range(count))
         while True:
-            outcome = self._race(numbers)
-            overlooked = self._overlooked(outcome.winner, numbers)
+            race = self._race(numbers)
+            overlooked = self._overlooked(race.winner, numbers)
             if not overlooked:
                 drawn = sum(self.evaluator.drawn.values())
                 fitted = tuple(self.evaluator.fitted)
-                return SelectionResult(fitted, outcome, screened, drawn, self._rules)
+                return SelectionResult(fitted, race, screened, drawn, self._rules)
             names = ", ".join(str(self.evaluator.fitted[number].mix) for number in overlooked)
             self.evaluator.say(f"back into the race: {names}")
             numbers = sorted([*numbers, *overlooked])
@@ -88,8 +88,8 @@ class Selection:
     def _finalists(self) -> int:
         return WORKLOAD.large_finalists if self.evaluator.is_large else WORKLOAD.finalists
 
-    def _race(self, numbers: Sequence[int]) -> Outcome:
-        """Race these fitted mixes; the outcome refers to them by these numbers."""
+    def _race(self, numbers: Sequence[int]) -> RaceResult:
+        """Race these fitted mixes; the result refers to them by these numbers."""
         fitted = self.evaluator.fitted
 
         def scores(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
@@ -101,9 +101,9 @@ class Selection:
 
         timed = self._rules.prefer is Preference.SPEED
         arms = [self._arm(number, timed=timed) for number in numbers]
-        outcome = Race(arms, scores, self._rules).run(guard)
-        standings = [replace(s, arm=numbers[s.arm], to=numbers[s.to]) for s in outcome.standings]
-        return replace(outcome, winner=numbers[outcome.winner], standings=tuple(standings))
+        race = Race(arms, scores, self._rules).run(guard)
+        standings = [replace(s, arm=numbers[s.arm], to=numbers[s.to]) for s in race.standings]
+        return replace(race, winner=numbers[race.winner], standings=tuple(standings))
 
     def _arm(self, number: int, timed: bool) -> Arm:
         """A fitted mix as an arm of the race; size or speed decides between equal mixes.

@@ -21,6 +21,7 @@ from sdpack.serve.triton.model import HELD, PARTS, runtime_of
 from sdpack.store.artifacts import explain_io, unfinished_name
 
 VERSION = "1"
+TILED = ("stem", "head", "tail")  # graphs of a decoder in tiles; "head" in bundles of schema 2
 CONFIG = "config.pbtxt"
 TYPES = {
     ir.DataType.FLOAT: "TYPE_FP32",
@@ -137,7 +138,7 @@ def loaded(manifest: Manifest) -> list[Engine]:
 def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) -> PartModel:
     graph = Path(engine.graph)
     model = read(bundle / graph)
-    piece = "" if graph.stem in ("model", "attending", "sliced") else f"-{graph.stem}"
+    piece = f"-{graph.stem}" if graph.stem in TILED else ""
     name = f"{manifest.name}-{graph.parent.name}{piece}"
     version = folder / name / VERSION
     version.mkdir(parents=True)
