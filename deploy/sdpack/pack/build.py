@@ -77,7 +77,7 @@ def _build(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Build
     winner = Winner(toolchain, selected.winner)
     manifest = Manifests(winner, footprints.foresight).of(evidence)
     sheet = SheetDrawing(evaluator, toolchain.variants, selected).draw()
-    samples = evaluator.samples(selected.outcome.winner)
+    samples = evaluator.samples(selected.race.winner)
     recording = BuildRecording(
         toolchain.context,
         toolchain.candidates,

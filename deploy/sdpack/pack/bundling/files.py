@@ -25,7 +25,7 @@ from sdpack.documents.layout import (
 from sdpack.documents.manifest import Manifest
 from sdpack.documents.record import BuildRecord
 from sdpack.domain.placement import Role
-from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
+from sdpack.domain.tiles import STEM_FILE, TAIL_FILE
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.pack.bundling.winner import Winner
 from sdpack.pack.planning.mix import Variant
@@ -92,7 +92,7 @@ class BundleFiles:
         target.mkdir(parents=True)
         graph, store = toolchain.variants.built(variant).artifact, toolchain.context.store
         store.check(graph)
-        unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - {piece.file for piece in pieces}
+        unused = {STEM_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - {piece.file for piece in pieces}
         for name in set(graph.files) - unused:
             shutil.copyfile(graph.path(name), target / name)
         checkpoint = toolchain.candidates.checkpoint(variant.role, variant.candidate)

@@ -84,14 +84,14 @@ class Manifests:
             precision=variant.precision,
             tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
             layers=toolchain.variants.layer_counts(variant),
-            islands=tuple(sorted(built.fp32_nodes)),
+            fp32_nodes=tuple(sorted(built.fp32_nodes)),
             refused=tuple(sorted(built.refused)),
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),
             parameters=toolchain.candidates.parameters(variant.role, variant.candidate),
             graph=f"{portable}/{MODEL_FILE}",
-            attending=None if fused == MODEL_FILE else f"{portable}/{fused}",
+            fused_attention=None if fused == MODEL_FILE else f"{portable}/{fused}",
             **self._loaded(variant),
         )
 
@@ -102,10 +102,10 @@ class Manifests:
             (whole,) = engines
             sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
             return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
-        head, tail = engines
+        stem, tail = engines
         split = split_of(self.winner.toolchain.variants.built(variant).artifact)
         assert split is not None
-        return {"tiles": Tiles(head=head, tail=tail, **asdict(split))}
+        return {"tiles": Tiles(stem=stem, tail=tail, **asdict(split))}
 
     def _bridge(self, variant: Variant) -> Origin | None:
         bridge = self.winner.toolchain.candidates.bridge(variant)

@@ -159,12 +159,12 @@ class Footprints:
         split, tile = split_of(built.artifact), placement.tile
         assert split is not None
         assert tile is not None
-        head, tail = (self._graph(variant, piece) for piece in pieces)
+        stem, tail = (self._graph(variant, piece) for piece in pieces)
         footprints = []
         for latents in self.pieces.shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
             inputs = {"graph": built.artifact.content, "shapes": shapes, "tile": tile}
-            run = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
+            run = partial(probe_tiled, stem, tail, split, tile, {LATENTS: latents})
             footprints.append(self._measured(variant, inputs, run))
         return Footprint(*(max(each) for each in zip(*map(astuple, footprints), strict=True)))
 

@@ -35,7 +35,7 @@ class BuildRecording:
         """
         selected, fitted = self.selected, self.selected.fitted
         raced = {
-            fitted[s.arm].mix: RacedMix(s, fitted[s.to].mix) for s in selected.outcome.standings
+            fitted[s.arm].mix: RacedMix(s, fitted[s.to].mix) for s in selected.race.standings
         }
         roster = Roster(
             self.candidates,
@@ -51,7 +51,7 @@ class BuildRecording:
             fitting=len(fitted),
             screened=self._screened(),
             winner=roster.names[selected.winner.mix],
-            basis=selected.outcome.basis.value,
+            basis=selected.race.basis.value,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

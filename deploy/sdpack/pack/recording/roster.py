@@ -103,9 +103,9 @@ class Roster:
 
     def _entrant(self, fitted: Fitted, evaluated: EvaluatedMix) -> Entrant:
         mix, peak, raced = fitted.mix, fitted.peak, self.raced.get(fitted.mix)
-        fate = None if raced is None else raced.standing.fate.value
+        outcome = None if raced is None else raced.standing.outcome.value
         if raced is None and self.raced and mix in self.fitted:
-            fate = SCREENED_OUT
+            outcome = SCREENED_OUT
         lost_to = None if raced is None or raced.lost_to == mix else self.names[raced.lost_to]
         return Entrant(
             mix=self.names[mix],
@@ -124,7 +124,7 @@ class Roster:
             prompts=evaluated.prompts,
             timed=evaluated.timed,
             distance_prompts=evaluated.distance_prompts,
-            fate=fate,
+            outcome=outcome,
             lost_to=lost_to,
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, EngineError
-from sdpack.evaluate.rules import Fate
+from sdpack.evaluate.rules import Outcome
 from sdpack.evaluate.runner import PipelineSpec
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import MixEvaluator, sheet
@@ -71,8 +71,8 @@ class SheetDrawing:
         """The mixes of the sheet, by the label of their row."""
         fitted, winner = self.selected.fitted, self.selected.winner.mix
         mixes = {"the winner": winner}
-        standings = self.selected.outcome.standings
-        rivals = [s for s in standings if s.fate not in (Fate.WON, Fate.BROKEN)]
+        standings = self.selected.race.standings
+        rivals = [s for s in standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
             mixes["the runner-up"] = fitted[nearest.arm].mix

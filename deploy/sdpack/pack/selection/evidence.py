@@ -13,7 +13,7 @@ from sdpack.documents.evidence import (
     StandingFigures,
 )
 from sdpack.domain.estimate import Estimate
-from sdpack.evaluate.rules import Fate, Standing
+from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Variant
@@ -33,7 +33,7 @@ class EvidenceMeasuring:
 
     def measure(self) -> Evidence:
         """The evidence for the winner."""
-        outcome, selected = self.selected.outcome, self.selected
+        outcome, selected = self.selected.race, self.selected
         number = outcome.winner
         prompts = next(s.prompts for s in outcome.standings if s.arm == number)
         return Evidence(
@@ -55,7 +55,7 @@ class EvidenceMeasuring:
         rules = self.selected.rules
         return SelectionRule(
             prefer=rules.prefer.value,
-            basis=self.selected.outcome.basis.value,
+            basis=self.selected.race.basis.value,
             confidence=rules.confidence,
             indifference=rules.indifference,
             prompts=rules.most,
@@ -80,11 +80,11 @@ class EvidenceMeasuring:
 
     def _ranked(self) -> list[Standing]:
         """The winner, then the other mixes by their difference from it on the prompts both drew."""
-        standings = self.selected.outcome.standings
-        return sorted(standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
+        standings = self.selected.race.standings
+        return sorted(standings, key=lambda s: (s.outcome is not Outcome.WON, -s.difference))
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
-        timed = listed and standing.fate is not Fate.BROKEN
+        timed = listed and standing.outcome is not Outcome.BROKEN
         fitted = self.selected.fitted[standing.arm]
         quality = self.evaluator.quality(standing.arm, standing.prompts)
         return StandingFigures(
@@ -93,7 +93,7 @@ class EvidenceMeasuring:
             peak_bytes=fitted.peak.bytes,
             size_bytes=fitted.size_bytes,
             weights={v.role: self._weight_bytes(fitted, v) for v in fitted.mix.variants},
-            fate=standing.fate.value,
+            outcome=standing.outcome.value,
             lost_to=str(self.selected.fitted[standing.to].mix),
             quality=_estimated(quality, standing.prompts),
             difference=standing.difference,

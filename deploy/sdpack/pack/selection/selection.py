@@ -14,7 +14,7 @@ from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, RaceResult, Preference, Rules
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
@@ -40,7 +40,7 @@ class SelectionResult:
     """
 
     fitted: tuple[Fitted, ...]
-    outcome: Outcome
+    outcome: RaceResult
     screened: ScreeningResult | None
     pictures: int
     rules: Rules
@@ -93,7 +93,7 @@ class Selection:
     def _finalists(self) -> int:
         return FEW_FINALISTS if self.evaluator.is_large else FINALISTS
 
-    def _race(self, numbers: Sequence[int]) -> Outcome:
+    def _race(self, numbers: Sequence[int]) -> RaceResult:
         """Race these fitted mixes; the outcome refers to them by these numbers."""
         fitted = self.evaluator.fitted
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
+from sdpack.evaluate.rules import BROKEN_SCORE, Outcome, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.selection import SelectionResult
@@ -29,15 +29,15 @@ class Budget:
         -inf for a mix that draws broken images.
         """
         fitted, screened = self.fitted, self.selected.screened
-        raced = {fitted[s.arm].mix: s for s in self.selected.outcome.standings}
+        raced = {fitted[s.arm].mix: s for s in self.selected.race.standings}
         worth: dict[Mix, float] = {}
         if screened is not None:
-            level = screened.common[self.selected.outcome.winner]
+            level = screened.common[self.selected.race.winner]
             for each, common in zip(fitted, screened.common, strict=True):
                 broken = common <= BROKEN_SCORE
                 worth[each.mix] = -math.inf if broken else float(common - level)
         for mix, standing in raced.items():
-            broken = standing.fate is Fate.BROKEN
+            broken = standing.outcome is Outcome.BROKEN
             worth[mix] = -math.inf if broken else standing.difference
         return worth
 
@@ -57,11 +57,11 @@ class Budget:
         indifference = self.selected.rules.indifference
 
         def is_level(standing: Standing) -> bool:
-            if standing.fate in (Fate.SAME, Fate.NO_BETTER):  # as a mix that may itself be worse
+            if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):  # as a mix that may itself be worse
                 return standing.high >= 0 and standing.difference > -indifference
-            return standing.fate in (Fate.WON, Fate.OPEN)
+            return standing.outcome in (Outcome.WON, Outcome.OPEN)
 
-        level = [s for s in self.selected.outcome.standings if is_level(s)]
+        level = [s for s in self.selected.race.standings if is_level(s)]
         return [self.fitted[s.arm].mix for s in level]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:

@@ -1,9 +1,9 @@
 """The files of a graph's artifact: the graph itself, and other forms that share its weights.
 
 model.onnx      the graph, with its weights in model.onnx.data
-attending.onnx  attention as one operator, as ONNX Runtime runs it best
+fused_attention.onnx  attention as one operator, as ONNX Runtime runs it best
 sliced.onnx     attention computed slice by slice, for TensorRT in fp32
-head and tail   of a decoder, for decoding in tiles; split.json says how it is split
+stem and tail   of a decoder, for decoding in tiles; split.json says how it is split
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
 from sdpack.store.artifacts import Artifact
 
-FUSED_ATTENTION_FILE = "attending.onnx"
+FUSED_ATTENTION_FILE = "fused_attention.onnx"
 SLICED_FILE = "sliced.onnx"
 SPLIT_FILE = "split.json"
 SLICES = 8  # of attention, where the compiler does not fuse it
@@ -46,7 +46,7 @@ def write_sliced(folder: Path) -> None:
 
 
 def write_pieces(folder: Path) -> None:
-    """Write a decoder's head and tail for decoding in tiles, if it can be split."""
+    """Write a decoder's stem and tail for decoding in tiles, if it can be split."""
     sliced = folder / SLICED_FILE
     split = write_split(sliced if sliced.exists() else folder / MODEL_FILE)
     if split is not None:

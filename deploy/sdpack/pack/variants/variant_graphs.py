@@ -128,7 +128,7 @@ class VariantGraphs:
             "schemes": {name: str(scheme) for name, scheme in schemes.items()},
             "ranges": ranges,
             "computed_in": self.computed_in(variant),
-            "islands": sorted(fp32_nodes),
+            "fp32_nodes": sorted(fp32_nodes),
             "fused": self._for_onnxruntime,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,

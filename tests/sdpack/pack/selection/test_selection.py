@@ -8,7 +8,7 @@ import pytest
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading, Placement, Role
 from sdpack.domain.precision import Precision
-from sdpack.evaluate.rules import Basis, Fate, Preference, Rules
+from sdpack.evaluate.rules import Basis, Outcome, Preference, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
@@ -68,7 +68,7 @@ ALIKE = np.repeat(LEVEL, 3, axis=0)
 
 def test_the_smallest_of_equal_mixes_wins() -> None:
     result = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)]).run()
-    assert result.outcome.winner == 1
+    assert result.race.winner == 1
     assert result.pictures == 3 * 16
 
 
@@ -78,12 +78,12 @@ def test_a_preference_for_speed_selects_the_mix_that_was_measured_to_be_fastest(
 ) -> None:
     fastest = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
     cast(Any, fastest.evaluator).seconds = dict(enumerate(seconds))
-    assert fastest.run().outcome.winner == winner
+    assert fastest.run().race.winner == winner
 
 
 def test_a_mix_that_loads_parts_for_every_image_is_not_the_fastest() -> None:
     field = [fitted(0, 30, Loading.PHASED), fitted(1, 10), fitted(2, 20)]
-    assert selection(ALIKE, field, Preference.SPEED).run().outcome.winner == 1
+    assert selection(ALIKE, field, Preference.SPEED).run().race.winner == 1
 
 
 def test_a_mix_that_was_left_out_but_scored_better_races_after_all() -> None:
@@ -98,7 +98,7 @@ def test_a_mix_that_was_left_out_but_scored_better_races_after_all() -> None:
     assert race._overlooked(0, [0, 1]) == [2]
     again = race._race([0, 1, 2])
     assert (again.winner, again.basis) == (2, Basis.BEST)
-    assert {s.arm: s.fate for s in again.standings}[0] is Fate.WORSE
+    assert {s.arm: s.outcome for s in again.standings}[0] is Outcome.WORSE
     assert race._overlooked(2, [0, 1, 2]) == []
 
 

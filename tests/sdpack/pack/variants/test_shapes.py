@@ -62,9 +62,9 @@ def test_a_tile_bounds_the_inputs_of_the_decoder_s_tail() -> None:
     inputs = shapes("8gb-gpu", asked_sizes=parse_sizes("64,128x64"), asked_batch=2)
     (whole,) = inputs.pieces(DECODER, Placement(), split)
     assert whole.ranges == inputs.ranges(DECODER, Placement())
-    head, tail = inputs.pieces(DECODER, Placement(tile=8), split)
-    assert (head.file, tail.file) == ("head.onnx", "tail.onnx")
-    assert head.largest == whole.largest
+    stem, tail = inputs.pieces(DECODER, Placement(tile=8), split)
+    assert (stem.file, tail.file) == ("stem.onnx", "tail.onnx")
+    assert stem.largest == whole.largest
     assert tail.ranges["features"] == InputRange((1, 64, 16, 16), (2, 64, 16, 16), (2, 64, 16, 20))
     assert tail.ranges["core"].largest == (1, 1, 16, 20), "two tiles of 16, each with 4 more"
     assert tail.ranges["given"].largest == (2, 9, 2, 4)
