@@ -290,7 +290,7 @@ def test_nothing_is_observed_where_nothing_is_rounded(
     exported = Path("cache", "store", "graph")
     shutil.copytree(work / exported, tmp_path / exported)
     monkeypatch.setattr(
-        "sdpack.pack.variants.calibration.observe", lambda *_, **__: pytest.fail("observed")
+        "sdpack.quantization.quantizable_graph.observe", lambda *_, **__: pytest.fail("observed")
     )
     words = ("--profile", str(profile(tmp_path, "cpu-2gb", ["fp32"])), "--images", "1")
     places = ("--catalog", str(work / "catalog"), "--out", str(tmp_path / "out"))

@@ -1,1 +1,1 @@
-"""The heart: which mixes there are, which fit, and which of them is chosen."""
+"""The core of sdpack: it builds variants, finds the mixes that fit, and selects one of them."""

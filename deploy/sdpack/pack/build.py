@@ -1,4 +1,4 @@
-"""`build`: from a profile and a catalog to the bundle of the best mix that fits."""
+"""A build: from a profile and a catalog to the bundle of the best mix that fits."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class BuildResult:
 def build(
     request: BuildRequest, say: Say = lambda _: None, finish: Callable[[Path], None] | None = None
 ) -> BuildResult:
-    """Build the bundle a request asks for.
+    """Build the bundle of a request.
 
     Args:
-        say: told what is being done.
-        finish: given the folder of the bundle before it takes its place, for what is drawn from it;
-            should that fail, the bundle that was there stays.
+        say: called with a line on what is being done.
+        finish: called with the bundle's temporary folder before it replaces the old bundle, to add
+            files that are made from it; if that fails, the old bundle stays.
 
     Raises:
-        InfeasibleError: nothing fits; found before any export where sizes alone tell.
-        SdpackError: anything else that failed, in one line.
+        InfeasibleError: nothing fits; found before any export if file sizes alone show it.
+        SdpackError: something else failed, described in one line.
     """
     candidates = Candidates(request)
     check(candidates)

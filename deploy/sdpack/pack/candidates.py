@@ -1,4 +1,4 @@
-"""The candidates of a request as they lie on this machine, and what their configs say."""
+"""The candidates of a request: their files on this machine, and what their configs state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sdpack.pack.request import BuildRequest
 
 @dataclass
 class Candidates:
-    """Finds the files of a request's candidates, fetched once, and reads their configs."""
+    """Finds the files of a request's candidates, fetches each once, and reads their configs."""
 
     request: BuildRequest
     _folders: dict[Source, Path] = field(default_factory=dict, init=False)
@@ -29,14 +29,14 @@ class Candidates:
 
     @property
     def catalog(self) -> Catalog:
-        """That of the request."""
+        """The catalog of the request."""
         return self.request.located.catalog
 
     def folder(self, source: Source) -> Path:
-        """The folder of a source's files on this machine, fetched if they have to be.
+        """The folder of a source's files on this machine; fetches them if necessary.
 
         Raises:
-            SourceError: they are not available.
+            SourceError: the files are not available.
         """
         if source not in self._folders:
             self._folders[source] = local_folder(source, self.request.located.folder)
@@ -63,7 +63,7 @@ class Candidates:
         """The bridge from a text encoder to its partner; None where none is needed.
 
         Raises:
-            CatalogError: one is needed, and the catalog has none.
+            CatalogError: the catalog has no bridge where one is needed.
         """
         if variant.partner is None:
             return None
@@ -74,7 +74,7 @@ class Candidates:
         raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
 
     def conditioning(self, denoiser: str) -> Conditioning:
-        """What a denoiser is given besides latents."""
+        """The inputs of a denoiser besides latents and timestep."""
         checkpoint = self.checkpoint(Role.DENOISER, denoiser)
         return conditioning_of(checkpoint, self.request.sampling_of(denoiser))
 
@@ -134,7 +134,7 @@ class Candidates:
             words = ", ".join(f"{name} {times} times" for times, name in sorted(by_pixels.items()))
             raise CatalogError(
                 f"denoisers.{candidate}: its decoders upscale latents differently ({words}), so "
-                "their pictures cannot be compared; give each decoder its own catalog"
+                "their images cannot be compared; give each decoder its own catalog"
             )
         return next(iter(by_pixels))
 
@@ -149,7 +149,7 @@ class Candidates:
 
     @property
     def placements(self) -> list[Placement]:
-        """Those the profile allows, the fastest first."""
+        """The placements that the profile allows, fastest first."""
         decoders = {parts.decoder for parts in self.catalog.mixable()}
         sides = [
             side

@@ -1,4 +1,4 @@
-"""What can be seen to fail before anything is loaded, exported or built."""
+"""Checks of a request before anything is loaded, exported or built."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sdpack.pack.real_images import real_images
 
 
 def check(candidates: Candidates) -> None:
-    """Refuse a request that can be seen to fail; fetches the sources that are not here yet.
+    """Check a request, and fetch the sources that are not on this machine yet.
 
     Raises:
         CatalogError: a file the catalog names is missing, a size cannot be drawn, or a LoRA has
-            weights that no candidate takes.
+            weights that no candidate uses.
         SourceError: a checkpoint or a LoRA is damaged, a LoRA does not fit, or a config is not
             valid.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
@@ -45,7 +45,7 @@ def check_catalog(located: LocatedCatalog) -> None:
     """Check that every file a catalog names on this machine exists and can be read.
 
     Raises:
-        CatalogError: one is missing, or the real pictures are fewer than the prompts.
+        CatalogError: a file is missing, or there are fewer real images than prompts.
         SourceError: a checkpoint is damaged.
     """
     missing = [f"{key}: {path} is missing" for key, path in located.missing()]
@@ -72,11 +72,13 @@ def check_catalog(located: LocatedCatalog) -> None:
 
 def _check_parts_fit(candidates: Candidates) -> None:
     for parts in candidates.catalog.mixable():
-        found = {role: candidates.checkpoint(role, name) for role, name in parts.names.items()}
-        encoders = {role: part for role, part in found.items() if role.encodes_text}
+        checkpoints = {
+            role: candidates.checkpoint(role, name) for role, name in parts.names.items()
+        }
+        encoders = {role: part for role, part in checkpoints.items() if role.encodes_text}
         where = f"{candidates.catalog.name}: {' + '.join(parts.names.values())}"
         bridged = frozenset(parts.bridges)
-        denoiser, decoder = found[Role.DENOISER], found[Role.DECODER]
+        denoiser, decoder = checkpoints[Role.DENOISER], checkpoints[Role.DECODER]
         check_parts_fit(where, encoders, denoiser, decoder, bridged)
 
 
@@ -91,7 +93,7 @@ def _check_sizes(candidates: Candidates) -> None:
         wrong = [size for size in candidates.request.sizes if size[0] % step or size[1] % step]
         if wrong:
             raise CatalogError(
-                f"{name} draws pictures whose sides are multiples of {step} pixels, not "
+                f"{name} draws images whose sides are multiples of {step} pixels, not "
                 f"{format_size(wrong[0])}; choose another --size"
             )
         most = most_rows(family, config)
@@ -104,7 +106,7 @@ def _check_sizes(candidates: Candidates) -> None:
 
 
 def _denoisers(candidates: Candidates) -> list[str]:
-    """Those that work with something else of the catalog."""
+    """The denoisers that work with other parts of the catalog."""
     return list(dict.fromkeys(parts.denoiser for parts in candidates.catalog.mixable()))
 
 

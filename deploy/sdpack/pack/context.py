@@ -1,4 +1,4 @@
-"""What every step of a build shares: the request, the store, the ledger and the progress."""
+"""The context that all steps of a build share: request, store, ledger and progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdpack.store.ledger import Ledger
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What every step of a build shares.
+    """The context that all steps of a build share.
 
     Attributes:
         store: keeps the files that are made.
@@ -31,20 +31,20 @@ class BuildContext:
 
     @property
     def profile(self) -> Profile:
-        """That of the request."""
+        """The profile of the request."""
         return self.request.profile
 
     @property
     def runtime(self) -> Runtime:
-        """That of the profile."""
+        """The runtime of the profile."""
         return self.request.profile.runtime
 
     @property
     def catalog(self) -> Catalog:
-        """That of the request."""
+        """The catalog of the request."""
         return self.request.located.catalog
 
     @property
     def abilities(self) -> Abilities:
-        """What the runtime keeps packed while it runs."""
+        """The schemes that the runtime keeps packed in memory."""
         return ABILITIES[self.runtime]

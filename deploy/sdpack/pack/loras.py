@@ -1,4 +1,4 @@
-"""Whether a catalog uses all of every file of low-rank weights it lists; nothing is exported."""
+"""Checks the LoRA files of a catalog before anything is exported."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def check_loras(
     checkpoint: Callable[[Role, str], Checkpoint],
     folder: Callable[[Source], Path],
 ) -> None:
-    """See that every LoRA fits the candidates that list it, and that they use all of its weights.
+    """Check that every LoRA fits the candidates that list it, and that they use all its weights.
 
-    A file may have weights for a denoiser and for text encoders; each candidate takes its own.
+    A file may have weights for a denoiser and for text encoders; each candidate uses its own.
 
     Args:
-        checkpoint: of a candidate.
-        folder: of a source.
+        checkpoint: gives the checkpoint of a candidate.
+        folder: gives the folder of a source.
 
     Raises:
-        SourceError: a file is damaged, is no LoRA, or does not fit a candidate.
-        CatalogError: a file has weights that no candidate takes.
+        SourceError: a file is damaged, is not a LoRA, or does not fit a candidate.
+        CatalogError: a file has weights that no candidate uses.
     """
     used: dict[Source, set[str]] = {}
     partial: set[Source] = set()
@@ -36,16 +36,17 @@ def check_loras(
             loras = candidate.loras if isinstance(candidate, Denoiser | TextEncoder) else ()
             if not loras:
                 continue
-            found = checkpoint(role, name).adapted_components()
-            for lora, components in zip(loras, found, strict=True):
+            adapted = checkpoint(role, name).adapted_components()
+            for lora, components in zip(loras, adapted, strict=True):
                 used.setdefault(lora.source, set()).update(components)
                 partial |= {lora.source} if lora.partial else set()
-    for source, taken in used.items():
+    for source, used_components in used.items():
         file = read_adapter(folder(source))
-        left = [component for component in file.components if component not in taken]
-        if left and source not in partial:
+        unused = [name for name in file.components if name not in used_components]
+        if unused and source not in partial:
             raise CatalogError(
-                f"{file.path} also has weights for {', '.join(left)} ({named(file.keys(left))}), "
-                "which no candidate uses; list the file in the loras of that candidate as well, "
-                "or set partial: true where it is listed to ignore them"
+                f"{file.path} also has weights for {', '.join(unused)} "
+                f"({named(file.keys(unused))}), which no candidate uses; list the file in the "
+                "loras of that candidate as well, or set partial: true where it is listed to "
+                "ignore them"
             )

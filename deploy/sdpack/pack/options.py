@@ -1,6 +1,6 @@
-"""What a build and a study are both asked, and the request that makes.
+"""The options that a build and a study share, and the requests made from them.
 
-Whatever needs PyTorch is imported once what the options name has been seen to be there.
+Modules that need PyTorch are imported only after the options have been checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdpack.units import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from sdpack.pack.request import BuildRequest
 
-BUILD_IMAGES, STUDY_IMAGES = 384, 64  # drawn with each mix, at most
+BUILD_IMAGES, STUDY_IMAGES = 384, 64  # the most drawn with each mix
 STUDY_PROFILE = "4gb-gpu"
 STUDY_FOLDER = "study"
 STUDY_FILES = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")
@@ -31,17 +31,17 @@ STUDY_FILES = ("ledger.jsonl", "study.html", "points.csv", "points.json", "chart
 
 @dataclass(frozen=True)
 class Options:
-    """What a build and a study are both asked.
+    """The options that a build and a study share.
 
     Attributes:
         profile: name of a shipped profile, or path of a YAML file.
-        images: pictures drawn with each mix, at most.
-        catalog: name of a built-in catalog, path of a YAML file or of its folder; None: the zoo.
+        images: the most images drawn with each mix.
+        catalog: name of a built-in catalog, or path of a YAML file or its folder; None for the zoo.
         model: diffusers folder or hub repository to build instead of a catalog.
-        sizes: of pictures; none takes the catalog's, as far as the profile allows it.
-        batch: pictures drawn at once; None: the profile's.
-        steps: of denoising; None: the catalog's.
-        prefer: what decides among mixes that were shown equal to the best.
+        sizes: heights and widths of images; empty for the catalog's, within the profile's.
+        batch: the most images drawn at once; None for the profile's.
+        steps: denoising steps; None for the catalog's.
+        prefer: the preference among mixes that are equal to the best.
     """
 
     profile: str
@@ -57,16 +57,16 @@ class Options:
 def bundle_request(
     options: Options, memory: str | int | None, out: Path | None, warn: Say
 ) -> BuildRequest:
-    """The request of a build, once all it needs is seen to be there.
+    """The request of a build, after a check that packages, files and folders are available.
 
     Args:
-        memory: the most the pipeline may take, such as "24MiB"; None: what the profile allows.
-        out: folder of the bundle; None: engines/PROFILE.
-        warn: told what is odd about a model.
+        memory: the most memory the pipeline may take, such as "24MiB"; None for the profile's.
+        out: folder of the bundle; None for engines/PROFILE.
+        warn: called with warnings about a model.
 
     Raises:
-        MissingPackageError: something is not installed.
-        InputError: an option is wrong, or nothing can be written into `out`.
+        MissingPackageError: a package is not installed.
+        InputError: an option is wrong, or `out` cannot be written.
     """
     budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(options.profile)
@@ -82,7 +82,7 @@ def bundle_request(
 
 
 def study_request(options: Options, budgets: Sequence[int], out: Path, warn: Say) -> BuildRequest:
-    """The request of a study, with the largest budget; otherwise as `bundle_request`."""
+    """The request of a study, with its largest budget; see `bundle_request`."""
     request = _request(options, find_profile(options.profile), max(budgets), out, warn)
     check_spared(_files_read(options, request.located), [out / name for name in STUDY_FILES])
     return request
@@ -96,29 +96,29 @@ def _request(
     _check_writable(out)
     require(profile.runtime)
     require_charts()
-    found = (
+    located = (
         located_catalog(options.catalog) if options.model is None else _adopted(options.model, warn)
     )
     from sdpack.pack.request import BuildRequest
 
     rules = Rules(most=options.images, prefer=options.prefer)
     return BuildRequest(
-        profile, found, out, budget, rules, options.sizes, options.batch, options.steps
+        profile, located, out, budget, rules, options.sizes, options.batch, options.steps
     )
 
 
 def _check_writable(folder: Path) -> None:
-    """See that a folder can be written before hours of work go into it.
+    """Check that a folder can be written, before hours of work.
 
     Raises:
-        InputError: a file is in its place or above it, or it is read-only.
+        InputError: the folder or the nearest existing one above it is a file or read-only.
     """
-    place = folder.absolute()
-    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
-    if not there.is_dir():
-        raise InputError(f"{folder} cannot be written: {there} is not a folder; choose --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written: {there} is read-only; choose --out")
+    path = folder.absolute()
+    existing = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not existing.is_dir():
+        raise InputError(f"{folder} cannot be written: {existing} is not a folder; choose --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written: {existing} is read-only; choose --out")
 
 
 def _adopted(model: str, warn: Say) -> LocatedCatalog:
@@ -128,6 +128,6 @@ def _adopted(model: str, warn: Say) -> LocatedCatalog:
 
 
 def _files_read(options: Options, located: LocatedCatalog) -> list[Path]:
-    """What is read that a user may have given: none of it is to be overwritten."""
-    given = [Path(name) for name in (options.profile, options.catalog) if name]
-    return [*located.files(), *(path for path in given if path.is_file())]
+    """The user's files that are read, and must not be overwritten."""
+    named = [Path(name) for name in (options.profile, options.catalog) if name]
+    return [*located.files(), *(path for path in named if path.is_file())]

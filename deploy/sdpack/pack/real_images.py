@@ -16,20 +16,20 @@ def real_images(located: LocatedCatalog, sheet: Path) -> NDArray[np.uint8]:
     """The real images of a catalog's prompts, cut from their sheet: uint8 (N, side, side, 3).
 
     Raises:
-        CatalogError: the sheet cannot be read, or holds too few.
+        CatalogError: the sheet cannot be read, or has fewer images than there are prompts.
     """
     quality, side = located.catalog.quality, located.catalog.image_size
     path, columns = located.path(sheet), quality.real_columns
     count = len(located.prompts(quality.prompts))
     try:
-        whole = np.asarray(Image.open(path).convert("RGB"))
+        pixels = np.asarray(Image.open(path).convert("RGB"))
     except (OSError, SyntaxError) as cause:
         raise CatalogError(f"{path} cannot be read ({cause}); restore it") from cause
-    rows = whole.shape[0] // side
-    if whole.shape[1] != columns * side or rows * columns < count:
+    rows = pixels.shape[0] // side
+    if pixels.shape[1] != columns * side or rows * columns < count:
         raise CatalogError(
-            f"{path} is {whole.shape[1]}x{whole.shape[0]}, too small for {count} tiles of "
+            f"{path} is {pixels.shape[1]}x{pixels.shape[0]}, too small for {count} tiles of "
             f"{side}, {columns} per row; check quality.real_columns"
         )
-    tiles = whole[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    tiles = pixels[: rows * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
     return tiles.reshape(-1, side, side, 3)[:count]

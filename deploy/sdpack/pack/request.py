@@ -1,4 +1,4 @@
-"""What a build is asked to make."""
+"""The request of a build."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from sdpack.evaluate.rules import Rules
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a build is asked to make; pure data.
+    """The request of a build; it is pure data.
 
     Attributes:
         out: the bundle's folder.
-        budget_bytes: peak of the pipeline; None takes the profile's.
-        asked_sizes: of images; none takes the catalog's, as far as the profile allows it.
+        budget_bytes: the most memory at the pipeline's peak; None for the profile's budget.
+        rules: the rules of the race.
+        asked_sizes: heights and widths of images; empty for the catalog's, within the profile's.
         asked_batch: the most images drawn at once; None for the profile's.
-        steps: of denoising; None takes the catalog's.
+        steps: denoising steps; None for the catalog's.
     """
 
     profile: Profile
@@ -36,23 +37,23 @@ class BuildRequest:
 
     @property
     def budget(self) -> int:
-        """Bytes that the pipeline's peak may take."""
+        """The most bytes that the pipeline may take at its peak."""
         return self.profile.budget_bytes if self.budget_bytes is None else self.budget_bytes
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        """Of images; the first is the one that is measured, and the bundle's default."""
+        """Heights and widths of images; the first is measured, and is the bundle's default."""
         side, shapes = self.located.catalog.image_size, self.profile.shapes
         return self.asked_sizes or ((min(side, shapes.height), min(side, shapes.width)),)
 
     @property
     def height(self) -> int:
-        """Of a measured image, in pixels."""
+        """Height of a measured image, in pixels."""
         return self.sizes[0][0]
 
     @property
     def width(self) -> int:
-        """Of a measured image, in pixels."""
+        """Width of a measured image, in pixels."""
         return self.sizes[0][1]
 
     @property
@@ -67,12 +68,12 @@ class BuildRequest:
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Those to try: the ones the profile names, or else the usual ones of the device."""
+        """The precisions to try: the profile's, or the device's usual ones if it names none."""
         if self.profile.precisions is not None:
             return self.profile.allowed_precisions
         return usual(self.profile.runtime, self.profile.device_precisions)
 
     def sampling_of(self, denoiser: str) -> Sampling:
-        """How a denoiser is run, with the number of steps that was asked for."""
+        """The sampling settings of a denoiser, with the requested number of steps."""
         sampling = self.located.catalog.sampling_of(denoiser)
         return sampling if self.steps is None else sampling.model_copy(update={"steps": self.steps})

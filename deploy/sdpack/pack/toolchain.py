@@ -28,11 +28,11 @@ from sdpack.store.ledger import Ledger
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What one build works with. Steps take from it what they need, and only that.
+    """The collaborators of one build; each step takes only those it needs.
 
     Attributes:
         sources: the fp32 graphs.
-        variants: what is made of them.
+        variants: the graphs that are made from them.
         pieces: the forms in which variants are loaded, and their plans.
     """
 
@@ -50,7 +50,7 @@ class Toolchain:
         """The toolchain of a context.
 
         Args:
-            candidates: of its request, if they have been found already.
+            candidates: the candidates of its request, if they exist already.
         """
         candidates = candidates or Candidates(context.request)
         tokenizers = Tokenizers(candidates, context.store)
@@ -78,7 +78,7 @@ class Toolchain:
 @contextmanager
 def open_toolchain(candidates: Candidates, say: Say = lambda _: None) -> Iterator[Toolchain]:
     """The toolchain of a request, with the store and the ledger of this user."""
-    keep_memory()  # parts run again and again; the memory they used is returned in between
+    keep_memory()  # parts run repeatedly, and return their memory in between
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
         context = BuildContext(candidates.request, Store(cache_folder() / "store"), ledger, say)

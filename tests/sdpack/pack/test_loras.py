@@ -1,4 +1,4 @@
-"""What a catalog leaves of its files of low-rank weights is named, before anything is exported."""
+"""LoRA weights that a catalog does not use are reported before anything is exported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 
 def lora(folder: Path, *layers: str, partial: bool = False) -> Lora:
-    """A file with square layers of 16 numbers."""
+    """A LoRA file for layers of 16 by 16 weights."""
     down = {f"{layer}.lora_down.weight": torch.ones(2, 16) for layer in layers}
     up = {f"{layer}.lora_up.weight": torch.ones(16, 2) for layer in layers}
     save_file({**down, **up}, folder / "lora.safetensors")
@@ -50,7 +50,7 @@ def checked(located: LocatedCatalog, folder: Path) -> None:
     check(Candidates(BuildRequest(profile, located, out, asked_sizes=((64, 64),))))
 
 
-def test_weights_for_a_part_that_does_not_list_the_file_are_named(
+def test_weights_for_a_part_that_does_not_list_the_file_are_reported(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     both = lora(tmp_path, UNET, TEXT)
@@ -59,14 +59,14 @@ def test_weights_for_a_part_that_does_not_list_the_file_are_named(
         checked(with_loras(catalog, [both], []), tmp_path)
     with pytest.raises(CatalogError, match=rf"weights for denoiser \({UNET}\.lora_down"):
         checked(with_loras(catalog, [], [both]), tmp_path)
-    only = lora(tmp_path, UNET, TEXT, partial=True)
-    checked(with_loras(catalog, [only], []), tmp_path)
+    partial = lora(tmp_path, UNET, TEXT, partial=True)
+    checked(with_loras(catalog, [partial], []), tmp_path)
 
 
 def test_a_file_that_does_not_fit_is_refused_before_the_export(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    odd = lora(tmp_path, UNET, "lora_unet_nowhere")
+    unfit = lora(tmp_path, UNET, "lora_unet_nowhere")
     with pytest.raises(SourceError, match="has no layer for lora_unet_nowhere"):
-        checked(with_loras(catalog, [odd], []), tmp_path)
+        checked(with_loras(catalog, [unfit], []), tmp_path)
     assert not (tmp_path / "out").exists()

@@ -22,20 +22,20 @@ def request(name: str = "4gb-gpu", **changes: Any) -> BuildRequest:
     return BuildRequest(**{**values, **changes})
 
 
-def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_more() -> None:
+def test_the_zoo_draws_at_its_own_size_on_a_device_that_allows_larger_ones() -> None:
     assert (request().height, request().width) == (64, 64)
     assert Candidates(request()).latent_rows(Role.DENOISER, "s") == (8, 8)
 
 
 @pytest.mark.parametrize("wide", [Precision.FP32, Precision.BF16])
-def test_wide_types_are_tried_on_a_gpu_only_when_asked_for(wide: Precision) -> None:
+def test_wide_types_are_tried_on_a_gpu_only_if_the_profile_names_them(wide: Precision) -> None:
     assert wide not in request().precisions
-    asked = find_profile("4gb-gpu").model_copy(update={"precisions": (wide,)})
-    assert request(profile=asked).precisions == (wide,)
+    profile = find_profile("4gb-gpu").model_copy(update={"precisions": (wide,)})
+    assert request(profile=profile).precisions == (wide,)
     assert Precision.FP32 in request("cpu-4gb").precisions
 
 
-def test_the_budget_is_the_profile_s_unless_given() -> None:
+def test_the_budget_is_the_profile_s_unless_one_is_given() -> None:
     assert request().budget == find_profile("4gb-gpu").budget_bytes
     assert request(budget_bytes=5).budget == 5
 
@@ -47,14 +47,14 @@ def test_a_hopeless_budget_is_refused_before_anything_is_loaded() -> None:
     check(Candidates(request(budget_bytes=caught.value.smallest_bytes)))
 
 
-def test_devices_that_finish_their_own_engines_are_taken() -> None:
+def test_devices_that_build_their_own_engines_pass_the_checks() -> None:
     check(Candidates(request("h200")))
     check(Candidates(request("jetson-orin-nano-8gb")))
 
 
 def test_the_lower_bound_counts_weights_at_their_bits() -> None:
     checkpoint = Candidates(request()).checkpoint(Role.DENOISER, "s")
-    found = [
+    footprints = [
         least_footprint(
             checkpoint,
             Variant(Role.DENOISER, "s", precision),
@@ -66,4 +66,4 @@ def test_the_lower_bound_counts_weights_at_their_bits() -> None:
     ]
     count = checkpoint.parameters
     scratch = LEAST_SCRATCH[Runtime.TENSORRT_RTX]
-    assert found == [Footprint(count * bits // 8, scratch) for bits in (16, 8, 4)]
+    assert footprints == [Footprint(count * bits // 8, scratch) for bits in (16, 8, 4)]

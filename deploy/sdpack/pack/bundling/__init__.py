@@ -1,1 +1,1 @@
-"""From the winner of a race to the bundle."""
+"""Bundling: from the winner of a race to the files of a bundle."""

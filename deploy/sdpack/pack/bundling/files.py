@@ -49,7 +49,7 @@ class BundleImages:
 
     Attributes:
         samples: the catalog's sample prompts.
-        contact_sheet: the same prompts through several mixes, a row each.
+        contact_sheet: the same prompts drawn by several mixes, one row for each.
     """
 
     samples: Pictures
@@ -68,7 +68,7 @@ class BundleFiles:
         """Write the bundle into the request's folder; returns its manifest.
 
         Args:
-            finish: as of `write_bundle`.
+            finish: see `write_bundle`.
         """
         out = self.winner.toolchain.context.request.out
         return write_bundle(out, manifest, self._fill, finish)

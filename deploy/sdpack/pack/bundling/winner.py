@@ -29,7 +29,7 @@ class Winner:
 
     @property
     def mix(self) -> Mix:
-        """Its parts."""
+        """The mix that won."""
         return self.fitted.mix
 
     @property
@@ -39,7 +39,7 @@ class Winner:
 
     @property
     def sampling(self) -> Sampling:
-        """How its denoiser is run."""
+        """The sampling settings of its denoiser."""
         return self.toolchain.context.request.sampling_of(self.denoiser)
 
     def portable(self, role: Role) -> str:
@@ -48,11 +48,11 @@ class Winner:
         return f"{ONNX}/{portable_name(role, denoiser.class_name)}"
 
     def pieces(self, variant: Variant) -> tuple[Piece, ...]:
-        """The graphs a part is loaded as."""
+        """The graphs that are loaded for a part."""
         return self.toolchain.pieces.of(variant, self.fitted.placement)
 
     def engine(self, variant: Variant, piece: Piece) -> Engine:
-        """What the manifest says of such a graph."""
+        """The manifest's entry for one of these graphs."""
         graph = f"{self.portable(variant.role)}/{piece.file}"
         planned = self.toolchain.context.runtime is Runtime.TENSORRT_RTX
         return Engine(
@@ -67,7 +67,7 @@ class Winner:
 
     @cached_property
     def other_steps(self) -> tuple[int, ...]:
-        """Numbers of steps that its scheduler supports, beside the number that is measured."""
+        """Numbers of steps that its scheduler supports, besides the number that is measured."""
         own = self.sampling.steps
         return tuple(n for n in OTHER_STEPS if n != own and self._is_supported(n))
 

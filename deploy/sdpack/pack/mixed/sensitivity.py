@@ -38,7 +38,7 @@ PROBE_IMAGES = 16
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was measured of one part's layers.
+    """The measured sensitivity of one part's layers.
 
     Attributes:
         gains: by layer, the output error of the part per error of the layer.
@@ -99,7 +99,7 @@ class Sensitivities:
 
     @property
     def abilities(self) -> Abilities:
-        """What the runtime keeps packed in memory."""
+        """The schemes that the runtime keeps packed in memory."""
         return self.context.abilities
 
     def _measure(self, probed: Variant) -> dict[str, Any]:

@@ -186,7 +186,7 @@ class Footprints:
         self.context.ledger.record(kind, {**inputs, **self._here()}, value)
 
     def _here(self) -> dict[str, Any]:
-        """What a measured figure depends on besides the graph and its inputs."""
+        """Everything that a measurement depends on besides the graph and its inputs."""
         return {
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),

@@ -1,1 +1,1 @@
-"""What a build or a study writes into the ledger about itself."""
+"""The records of builds and studies in the ledger."""

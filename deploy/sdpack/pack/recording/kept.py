@@ -1,4 +1,4 @@
-"""A record in the ledger, and the file with the rows it rests on."""
+"""A record in the ledger, and the file with the rows that it is based on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Record = TypeVar("Record", bound=DrawnRecord)
 
 @dataclass(frozen=True)
 class Kept(Generic[Record]):
-    """A record that is in the ledger, and the rows there that it rests on."""
+    """A record in the ledger, and the rows that it is based on."""
 
     record: Record
     row: Measurement
@@ -29,7 +29,7 @@ class Kept(Generic[Record]):
 
     def _rows(self) -> Iterator[Measurement]:
         for row in self.ledger.measurements(self.record.metric, LATENCY, DISTANCE):
-            with suppress(KeyError, TypeError):  # of no kind this version writes
+            with suppress(KeyError, TypeError):  # of a kind that this version does not write
                 if self.record.takes(row):
                     yield row
 
@@ -37,10 +37,10 @@ class Kept(Generic[Record]):
 def keep(
     context: BuildContext, kind: str, record: Record, settings: Mapping[str, Any]
 ) -> Kept[Record]:
-    """Write a record into the ledger, unless it is there already as it is.
+    """Write a record into the ledger, unless the same record is there already.
 
     Args:
-        settings: what the record depends on, beside what all of its kind do.
+        settings: the inputs of the record in addition to those that all kinds of records share.
     """
     request, ledger = context.request, context.ledger
     inputs = {

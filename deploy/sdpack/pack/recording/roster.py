@@ -31,7 +31,7 @@ class RacedMix:
     """How the race ended for a mix.
 
     Attributes:
-        lost_to: the mix it lost to, or was the same as; the winner's is its own.
+        lost_to: the mix it lost to, or was equal to; for the winner, itself.
     """
 
     standing: Standing
@@ -43,9 +43,9 @@ class Roster:
     """Lists the mixes that were drawn.
 
     Attributes:
-        summary: of the mixes that were drawn.
-        fitted: how each mix that fits is run.
-        raced: how the race ended for the mixes that were in it.
+        summary: the mixes that were drawn.
+        fitted: the placement and the peak of each mix that fits.
+        raced: how the race ended for each mix that was in it.
     """
 
     candidates: Candidates
@@ -92,7 +92,7 @@ class Roster:
         for mix in self.names:
             try:
                 fitted = self.fitted.get(mix) or self._too_large(mix)
-            except UnsupportedGraphError:  # of the whole graph, which no placement needed so far
+            except UnsupportedGraphError:  # the unsplit graph, which no placement needed so far
                 continue
             yield self._entrant(fitted, self.summary.mixes[mix])
 

@@ -1,1 +1,1 @@
-"""One ONNX graph, quantized on its own."""
+"""Quantization of a single ONNX graph."""

@@ -1,4 +1,4 @@
-"""A scheme for each layer of one graph, within so many bits per weight."""
+"""A scheme for each layer of one graph, within a number of bits per weight."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PART = "graph"
 
 @dataclass(frozen=True)
 class BitBudget:
-    """Allocates a graph's bits so that its outputs change least.
+    """Allocates bits to a graph's layers so that its outputs change least.
 
     Attributes:
-        keep: names of layers to leave in the type they compute in.
+        keep: names of layers to leave unquantized.
     """
 
     graph: QuantizableGraph

@@ -1,4 +1,4 @@
-"""What a written graph does: whether ONNX Runtime loads and runs it, and how far it is off."""
+"""Checks of a written graph: whether ONNX Runtime loads and runs it, and its output errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sdpack.errors import EngineError, QuantizationError
 from sdpack.quantization.half import widened
 from sdpack.rewrite.onnx_file import read, write
 
-CHEAP_BYTES = 64 * 2**20  # of weights
-LOADED_COPIES = 4  # of the fp32 weights, that a graph takes at most while it is loaded
-CHEAP_NUMBERS = 2**16  # in the inputs
-FREE_AXIS = 8  # what an axis of any length is given
+CHEAP_BYTES = 64 * 2**20  # of weights, up to which running a graph is cheap
+LOADED_COPIES = 4  # of the fp32 weights that loading a graph takes at most
+CHEAP_NUMBERS = 2**16  # in an input, up to which running a graph is cheap
+FREE_AXIS = 8  # the length given to a dynamic axis
 
 Batch = Mapping[str, NDArray[Any]]
 Outputs = dict[str, list[NDArray[Any]]]
@@ -31,12 +31,12 @@ Outputs = dict[str, list[NDArray[Any]]]
 
 @dataclass(frozen=True)
 class WrittenGraph:
-    """A graph that was written, and what it was made from.
+    """A graph that was written, and the graph it was made from.
 
     Attributes:
-        path: where it lies until it is moved to its name.
+        path: the temporary file, which is moved to its final name later.
         source: the graph it was made from.
-        recipe: what was asked for, in words.
+        recipe: the requested recipe, in words.
         arithmetic: the type it computes in.
     """
 
@@ -47,12 +47,13 @@ class WrittenGraph:
     runtime: Runtime
 
     def check_runs(self) -> str:
-        """Load the graph; where that is cheap, also run it on random inputs the source runs on.
+        """Load the graph and, if that is cheap, run it on random inputs that the source supports.
 
-        Returns why that was left out, as of a graph that only a GPU runs; "" where it was done.
+        Returns:
+            why the graph was not loaded, for example because only a GPU can load it; "" if it was.
 
         Raises:
-            QuantizationError: ONNX Runtime loads the source, and cannot load or run what was made.
+            QuantizationError: ONNX Runtime can load the source, but not load or run the new graph.
             MissingPackageError: onnxruntime is not installed.
         """
         if LOADED_COPIES * _weight_bytes(self.source) > memory_bytes():
@@ -73,27 +74,26 @@ class WrittenGraph:
             ) from cause
         return ""
 
-    def errors(self, wanted: Outputs, batches: Sequence[Batch]) -> dict[str, float]:
-        """By output, the energy of its change as a share of its own.
+    def errors(self, expected: Outputs, batches: Sequence[Batch]) -> dict[str, float]:
+        """The relative squared error of each output.
 
         Args:
-            wanted: the source's outputs on the batches, all finite.
+            expected: the source's outputs on the batches, all finite.
 
         Raises:
-            QuantizationError: the graph cannot be loaded, or gives out what is not finite, or
-                constant.
+            QuantizationError: the graph cannot be loaded, or an output is constant or not finite.
         """
         self._check_types()
-        seen = outputs_of(self._runnable(), batches, emulate=self.runtime.on_gpu)
+        outputs = outputs_of(self._runnable(), batches, emulate=self.runtime.on_gpu)
         errors = {}
-        for name, references in wanted.items():
-            off = whole = 0.0
-            for values, reference in zip(seen[name], references, strict=True):
-                self._refuse_broken(name, values, reference)
+        for name, references in expected.items():
+            error = energy = 0.0
+            for values, reference in zip(outputs[name], references, strict=True):
+                self._check_output(name, values, reference)
                 exact = reference.astype(np.float64)
-                off += float(((values.astype(np.float64) - exact) ** 2).sum())
-                whole += float((exact**2).sum())
-            errors[name] = off / whole if whole else 0.0
+                error += float(((values.astype(np.float64) - exact) ** 2).sum())
+                energy += float((exact**2).sum())
+            errors[name] = error / energy if energy else 0.0
             if not math.isfinite(errors[name]):
                 raise QuantizationError(
                     f"{self.source}: the output {name} is too large to be compared; check the "
@@ -102,21 +102,21 @@ class WrittenGraph:
         return errors
 
     def _runnable(self) -> Path:
-        """The graph as a CPU can run it: bf16 with its arithmetic in fp32."""
+        """The graph in a form that a CPU can run: one in bf16 computes in fp32 there."""
         if self.arithmetic is not Precision.BF16:
             return self.path
         target = self.path.with_name(f"fp32-{self.path.name}")
         if not target.exists():
-            wide = read(self.path)
-            widened(wide)
-            write(wide, target)
+            model = read(self.path)
+            widened(model)
+            write(model, target)
         return target
 
     def _check_types(self) -> None:
-        """See that ONNX Runtime takes bf16 where the graph has it, though a CPU has no kernels.
+        """Check that ONNX Runtime accepts bf16 in every operator; a CPU only has no kernels for it.
 
         Raises:
-            QuantizationError: an operator takes bf16 in later opsets only.
+            QuantizationError: an operator supports bf16 only in later opsets.
         """
         if self.arithmetic is not Precision.BF16 or self.runtime is not Runtime.ONNXRUNTIME_CUDA:
             return
@@ -131,13 +131,13 @@ class WrittenGraph:
                 ) from cause
 
     def _reason(self, cause: EngineError) -> str:
-        """What ONNX Runtime says, without the place the graph is in for the time being."""
-        said = str(cause)
+        """ONNX Runtime's message, with the graph's final name instead of its temporary path."""
+        message = str(cause)
         for path in (self._runnable(), self.path):
-            said = said.replace(str(path), self.path.name)
-        return said
+            message = message.replace(str(path), self.path.name)
+        return message
 
-    def _refuse_broken(self, name: str, values: NDArray[Any], reference: NDArray[Any]) -> None:
+    def _check_output(self, name: str, values: NDArray[Any], reference: NDArray[Any]) -> None:
         if not np.isfinite(values).all():
             raise QuantizationError(
                 f"{self.source} as {self.recipe}: the output {name} is not finite "
@@ -151,32 +151,32 @@ class WrittenGraph:
 
 
 def outputs_of(path: Path, batches: Sequence[Batch], emulate: bool) -> Outputs:
-    """Of each floating-point output, what it is on each batch.
+    """The values of each floating-point output, one array for each batch.
 
     Raises:
         EngineError: the graph cannot be loaded or run.
     """
-    found: Outputs = {}
+    outputs: Outputs = {}
     with load(path, emulate=emulate) as session:
         for batch in batches:
             for name, values in session.run(batch).items():
                 if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
-                    found.setdefault(name, []).append(values)
-    return found
+                    outputs.setdefault(name, []).append(values)
+    return outputs
 
 
 def check_finite(path: Path, outputs: Outputs) -> None:
-    """See that what a graph gives out is finite, before anything is compared with it.
+    """Check that a graph's own outputs are finite, before anything is compared with them.
 
     Raises:
-        QuantizationError: an output is not; it is named, with how much of it is not.
+        QuantizationError: an output is not finite; the message counts its NaN and infinite numbers.
     """
-    for name, values in outputs.items():
-        broken = np.concatenate([value.ravel() for value in values])
-        if not np.isfinite(broken).all():
+    for name, batches in outputs.items():
+        values = np.concatenate([batch.ravel() for batch in batches])
+        if not np.isfinite(values).all():
             raise QuantizationError(
                 f"{path} itself: the output {name} is not finite on the calibration inputs "
-                f"({broken_words(broken)}); check the inputs and the source of the graph"
+                f"({broken_words(values)}); check the inputs and the source of the graph"
             )
 
 
@@ -186,7 +186,7 @@ def _weight_bytes(path: Path) -> int:
 
 
 def _random_inputs(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Small inputs of the right types; None where running the graph would not be cheap."""
+    """Small random inputs of the right types; None if running the graph would not be cheap."""
     if _weight_bytes(path) > CHEAP_BYTES:
         return None
     model = read(path)
@@ -198,9 +198,9 @@ def _random_inputs(path: Path) -> dict[str, NDArray[Any]] | None:
         sizes = [size if isinstance(size, int) else FREE_AXIS for size in value.shape]
         if math.prod(sizes) > CHEAP_NUMBERS:
             return None
-        kind = value.type.dtype.numpy()
-        drawn = random.standard_normal(sizes) if value.type.dtype.is_floating_point() else None
-        inputs[str(value.name)] = np.asarray(np.ones(sizes) if drawn is None else drawn, kind)
+        dtype = value.type.dtype
+        numbers = random.standard_normal(sizes) if dtype.is_floating_point() else np.ones(sizes)
+        inputs[str(value.name)] = np.asarray(numbers, dtype.numpy())
     return inputs
 
 
@@ -213,7 +213,7 @@ def _loads(path: Path) -> bool:
 
 
 def _runs(path: Path, inputs: Batch) -> bool:
-    """Whether a graph takes these inputs: axes of any length may have to agree in some way."""
+    """Whether a graph runs on these inputs: its dynamic axes may not support their lengths."""
     try:
         with load(path) as session:
             session.run(inputs)

@@ -1,7 +1,7 @@
-"""One ONNX file quantized on its own, without a catalog, a device or images.
+"""Quantization of one ONNX file on its own, without a catalog, a profile or images.
 
-It gets what a build does to a part. The user's inputs stand for the calibration prompts, and the
-graph's outputs for the images.
+It does what a build does to a part. The user's inputs take the place of the calibration prompts,
+and the graph's outputs that of the images.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def quantize(request: QuantizeRequest, store: Store, say: Say = lambda _: None) 
         InputError: the recipe, the runtime, a pattern or the calibration inputs are wrong.
         InfeasibleError: the layers need more bits than the recipe allows.
         GraphError: the graph is missing, damaged or not valid.
-        QuantizationError: it is quantized already, too old, or has nothing to quantize; or the
-            result has outputs that are constant or not finite.
-        EngineError: it does not run.
+        QuantizationError: the graph is quantized already, has too old an opset, or has nothing to
+            quantize; or an output of the result is constant or not finite.
+        EngineError: the graph does not run.
         StoreError: the output cannot be written.
     """
     request.check()
@@ -75,12 +75,12 @@ class _Quantization:
         self._check_layers()
         self._check_opset()
         if self.source is not None:
-            _ = self.source.values  # first, as it takes the most memory
+            _ = self.source.values  # done first, as it takes the most memory
         schemes = self._schemes()
         forms = suited_schemes(path, self.layers, schemes, self.abilities)
         self.say(f"making {request.recipe}")
         with replacing(request.out) as target:
-            write(self._made(schemes), target)
+            write(self._quantized(schemes), target)
             errors = self._errors(target)
             bytes_after = _bytes(target)
         unquantized = self._unquantized(forms)
@@ -105,7 +105,7 @@ class _Quantization:
         )
 
     def _check_opset(self) -> None:
-        """Check that the graph's opset is new enough, before anything takes long."""
+        """Check that the graph's opset is new enough, before any long computation."""
         recipe = self.request.recipe
         schemes = set(MIXABLE) if recipe.precision is Precision.MIXED else set()
         if recipe.scheme is not None:
@@ -179,7 +179,7 @@ class _Quantization:
         budget = BitBudget(self.graph, recipe, self.arithmetic, self.abilities, self.keep)
         return budget.schemes()
 
-    def _made(self, schemes: Mapping[str, Scheme]) -> ir.Model:
+    def _quantized(self, schemes: Mapping[str, Scheme]) -> ir.Model:
         observed = self.graph.observed
         return make_variant(
             self.request.path,
@@ -192,18 +192,18 @@ class _Quantization:
         )
 
     def _rounding(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:
-        """Rounds layers as they are written."""
+        """A function that rounds each layer when it is written, and reports progress."""
         step = counted(self.say, "rounding layers")
-        begun: dict[str, None] = {}
+        started: set[str] = set()
 
-        def tell(name: str) -> None:
-            begun[name] = None
-            step(len(begun) - 1, len(schemes))
+        def report(name: str) -> None:
+            started.add(name)
+            step(len(started) - 1, len(schemes))
 
-        return rounder(self.graph.observed, scale_type(self.arithmetic), tell)
+        return rounder(self.graph.observed, scale_type(self.arithmetic), report)
 
     def _errors(self, target: Path) -> dict[str, float]:
-        """The errors of the outputs; without calibration inputs the graph is only loaded."""
+        """The errors of the outputs; without calibration inputs, the graph is only loaded."""
         request = self.request
         written = WrittenGraph(
             target, request.path, str(request.recipe), self.arithmetic, request.runtime
@@ -216,28 +216,28 @@ class _Quantization:
         return written.errors(self.source.values, self.source.batches)
 
     def _unquantized(self, forms: Forms) -> list[Unquantized]:
-        """The weights that are not quantized; where only the arithmetic changes, those in fp32."""
+        """The weights that are not quantized or, if only the arithmetic changes, stay in fp32."""
         if self.request.recipe.changes_arithmetic_alone:
             weights = [
-                _left(layer, f"{layer.name} computes in fp32 for its range")
+                _leftover(layer, f"{layer.name} computes in fp32, as fp16 overflows")
                 for layer in self.layers
                 if self.fp32_nodes.issuperset(str(node.name) for node in layer.nodes)
             ]
         else:
             weights = leftovers(self.model, self.layers)
             rest = [layer for layer in self.layers if layer.name not in forms]
-            weights += [_left(layer, self._why_kept(layer)) for layer in rest]
+            weights += [_leftover(layer, self._why_kept(layer)) for layer in rest]
         return sorted(weights, key=lambda weight: (-weight.numbers, weight.name))
 
     def _why_kept(self, layer: Layer) -> str:
         if layer.name in self.keep:
             return f"{layer.name}, as --keep asks"
         if layer.feeds_attention and not self.abilities.packed_attention:
-            return f"{layer.name} feeds an attention"
+            return f"{layer.name} feeds attention"
         return f"{layer.name} affects the outputs most"
 
     def _counts(self, forms: Forms, unquantized: list[Unquantized]) -> dict[str, int]:
-        """How many weights are in each scheme."""
+        """The number of weights in each scheme."""
         counts = Counter(str(form) for _, form in forms.values())
         if self.request.recipe.changes_arithmetic_alone:
             counts[str(self.arithmetic)] = len(self.layers) - len(unquantized)
@@ -245,7 +245,7 @@ class _Quantization:
         return {name: count for name, count in sorted(counts.items()) if count}
 
 
-def _left(layer: Layer, why: str) -> Unquantized:
+def _leftover(layer: Layer, why: str) -> Unquantized:
     return Unquantized(str(layer.weight.name), layer.size, why)
 
 
@@ -254,5 +254,5 @@ def _bytes(path: Path) -> int:
 
 
 def _content(path: Path) -> str:
-    """One hash of a graph's files, wherever they are."""
+    """One hash of a graph's files, independent of their folder."""
     return digest({os.path.relpath(p, path.parent): file_sha256(p) for p in files_of(path)})

@@ -1,4 +1,4 @@
-"""What to make of one ONNX graph, in words: "w4", "mixed@4.5"."""
+"""Recipes: how to quantize one ONNX graph, written as "w4" or "mixed@4.5"."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sdpack.quantization.schemes import UNIFORM, Scheme, parse_scheme
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to make of a graph.
+    """How to quantize a graph.
 
     Attributes:
-        scheme: of every layer; None where only the arithmetic changes, and where layers differ.
-        bits: of `mixed`: how many each number of a layer may take, its share of scales counted in.
+        scheme: the scheme of every layer; None if layers differ, or if only the arithmetic changes.
+        bits: of `mixed`, the most bits per weight on average, scales included.
     """
 
     precision: Precision
@@ -25,12 +25,12 @@ class Recipe:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it cannot be had without calibration inputs."""
+        """Whether the recipe requires calibration inputs."""
         return self.precision is Precision.MIXED or (self.scheme is not None and self.scheme.inputs)
 
     @property
     def changes_arithmetic_alone(self) -> bool:
-        """Whether layers are stored as they are computed, in 16 bits."""
+        """Whether layers stay unquantized, and only the arithmetic changes, to 16 bits."""
         return self.precision in (Precision.FP16, Precision.BF16)
 
     def __str__(self) -> str:
@@ -41,10 +41,10 @@ class Recipe:
 
 
 def parse_recipe(words: str) -> Recipe:
-    """ "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64" or "mixed@4.5".
+    """Parse "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64" or "mixed@4.5".
 
     Raises:
-        InputError: it is none of these.
+        InputError: the words are not a recipe.
     """
     if words in (Precision.FP16, Precision.BF16):
         return Recipe(Precision(words))

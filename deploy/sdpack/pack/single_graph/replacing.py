@@ -1,4 +1,4 @@
-"""Replacing an ONNX file and its weights as one."""
+"""Replacing an ONNX file together with its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpack.store.artifacts import explain_io
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """Where to write a graph; the one at `out` is replaced when the new one is complete.
+    """Give a temporary path for a graph, which replaces the one at `out` once it is complete.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is full.
@@ -26,7 +26,7 @@ def replacing(out: Path) -> Iterator[Path]:
     try:
         target = folder / out.name
         yield target
-        # An old graph never stands beside new weights.
+        # An old graph is never left beside new weights.
         out.unlink(missing_ok=True)
         for name in (f"{out.name}.data", out.name):
             if (folder / name).exists():

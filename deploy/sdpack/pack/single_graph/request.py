@@ -1,4 +1,4 @@
-"""What `sdpack quantize` is asked for, and what it returns."""
+"""The request and the result of `sdpack quantize`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sdpack.rewrite.onnx_file import files_of
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """What to make of one ONNX file.
+    """How to quantize one ONNX file.
 
     Attributes:
         calibration: .npz files, or folders of them.
-        keep: patterns of names of layers to leave in the type they compute in.
-        out: the graph to write; its weights go beside it into OUT.data.
+        keep: patterns for the names of layers to leave unquantized.
+        out: the graph to write; its weights are written to OUT.data.
     """
 
     path: Path
@@ -34,11 +34,11 @@ class QuantizeRequest:
     keep: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse what can be seen to be wrong without reading the graph.
+        """Check everything that can be checked without reading the graph.
 
         Raises:
-            InputError: the runtime saves nothing with the recipe, calibration inputs are missing,
-                or the output cannot go where it should.
+            InputError: the runtime saves no memory with the recipe, calibration inputs are missing,
+                or the output would replace an input or has no folder.
         """
         recipe, runtime = self.recipe, self.runtime
         if not kept_small(runtime, recipe.precision):
@@ -62,17 +62,16 @@ class QuantizeRequest:
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What was made of one ONNX file.
+    """A quantized ONNX file.
 
     Attributes:
-        bytes_before, bytes_after: of the graph's files.
-        layers: how many weights are stored in each scheme, "kept" for none; where only the
-            arithmetic changes, how many layers compute in its type.
+        bytes_before, bytes_after: the size of the graph's files.
+        layers: the number of weights in each scheme, "kept" for those in none; if only the
+            arithmetic changes, the number of layers that compute in its type.
         fp32_nodes: nodes that compute in fp32 because fp16 overflows there.
-        errors: by output, the energy of its change as a share of its own; empty without
-            calibration inputs.
+        errors: the relative squared error of each output; empty without calibration inputs.
         unquantized: the weights that are not quantized, largest first.
-        not_loaded: why the new graph was not loaded to try it; "" if it was.
+        not_loaded: why the new graph was not loaded as a check; "" if it was.
     """
 
     out: Path
@@ -86,6 +85,6 @@ class QuantizeResult:
 
 
 def default_out(path: Path, recipe: Recipe) -> Path:
-    """The output beside the graph, named after the recipe."""
+    """The default path of the output: beside the graph, named after the recipe."""
     words = re.sub("[:@]", "-", str(recipe))
     return path.parent / f"{path.stem}.{words}.onnx"

@@ -1,4 +1,4 @@
-"""What the original graph gives out on some of the calibration inputs."""
+"""The outputs of the original graph on some of the calibration inputs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OUTPUTS_FILE = "outputs.npz"
 
 @dataclass(frozen=True)
 class SourceOutputs:
-    """The outputs that those of the quantized graph are compared with.
+    """The outputs with which those of the quantized graph are compared.
 
-    They are kept in the store: running the graph in fp32 takes the most memory of all steps.
+    They are kept in the store, as no other step takes as much memory as running the graph in fp32.
     """
 
     graph: QuantizableGraph
@@ -39,7 +39,7 @@ class SourceOutputs:
 
     @cached_property
     def values(self) -> Outputs:
-        """By output, its values on each batch.
+        """The values of each output, one array for each batch.
 
         Raises:
             EngineError: the graph does not run.
@@ -51,9 +51,9 @@ class SourceOutputs:
             "activations": observations.content,
             "checked": CHECKED_BATCHES,
         }
-        made = self.store.make("source outputs", inputs, self._run)
+        artifact = self.store.make("source outputs", inputs, self._run)
         outputs: Outputs = {}
-        with np.load(made.path(OUTPUTS_FILE)) as stored:
+        with np.load(artifact.path(OUTPUTS_FILE)) as stored:
             for key in stored.files:
                 outputs.setdefault(key.partition("/")[2], []).append(stored[key])
         check_finite(self.graph.graph.path, outputs)

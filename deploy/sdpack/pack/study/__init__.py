@@ -1,1 +1,1 @@
-"""The best mix at each of several budgets."""
+"""Studies: the best mix at each of several memory budgets."""

@@ -1,4 +1,4 @@
-"""One budget of a study whose race is over."""
+"""The race of one budget of a study, and the scores of the mixes that fit it."""
 
 from __future__ import annotations
 
@@ -15,58 +15,57 @@ from sdpack.pack.selection.selection import SelectionResult
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget whose race is over."""
+    """One budget of a study, after its race."""
 
     budget_bytes: int
     selected: SelectionResult
 
     @cached_property
     def worth(self) -> Mapping[Mix, float]:
-        """The score of each mix, less the best mix's, as far as it is known.
+        """The known or predicted score of each mix, minus that of the best mix.
 
-        That is the difference on the prompts both drew, or, for a mix that was screened out, what
-        the screening predicted on the first prompts; -inf if it draws broken images.
+        For a mix that raced, it is the difference over the prompts that both drew. For a mix that
+        was screened out, it is the predicted difference over the prompts of the first round. It is
+        -inf for a mix that draws broken images.
         """
         fitted, screened = self.fitted, self.selected.screened
         raced = {fitted[s.arm].mix: s for s in self.selected.race.standings}
-        found: dict[Mix, float] = {}
+        worth: dict[Mix, float] = {}
         if screened is not None:
             level = screened.common[self.selected.race.winner]
             for each, common in zip(fitted, screened.common, strict=True):
                 broken = common <= BROKEN_SCORE
-                found[each.mix] = -math.inf if broken else float(common - level)
+                worth[each.mix] = -math.inf if broken else float(common - level)
         for mix, standing in raced.items():
             broken = standing.outcome is Outcome.BROKEN
-            found[mix] = -math.inf if broken else standing.difference
-        return found
+            worth[mix] = -math.inf if broken else standing.difference
+        return worth
 
     @property
     def fitted(self) -> tuple[Fitted, ...]:
-        """The mixes that fit it."""
+        """The mixes that fit the budget."""
         return self.selected.fitted
 
     @property
     def best(self) -> Fitted:
-        """The winner of its race."""
+        """The winner of the race."""
         return self.selected.winner
 
     @property
     def level(self) -> list[Mix]:
-        """The best mix, and those that raced and were not shown to be worse."""
+        """The best mix, and the mixes that raced and were not found to be worse."""
         indifference = self.selected.rules.indifference
 
         def is_level(standing: Standing) -> bool:
-            if standing.outcome in (
-                Outcome.SAME,
-                Outcome.NO_BETTER,
-            ):  # than another, which may be worse
+            # A mix is the same as, or no better than, another one, which may itself be worse.
+            if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):
                 return standing.high >= 0 and standing.difference > -indifference
             return standing.outcome in (Outcome.WON, Outcome.OPEN)
 
-        found = [s for s in self.selected.race.standings if is_level(s)]
-        return [self.fitted[s.arm].mix for s in found]
+        level = [s for s in self.selected.race.standings if is_level(s)]
+        return [self.fitted[s.arm].mix for s in level]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:
-        """The mix worth most, the smaller of equals; None if all draw broken images."""
+        """The mix worth most; among equals, the smaller. None if all draw broken images."""
         working = [each for each in fitted if self.worth[each.mix] > -math.inf]
         return min(working, key=lambda f: (-self.worth[f.mix], f.size_bytes, f.mix), default=None)

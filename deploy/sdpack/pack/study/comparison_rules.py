@@ -1,4 +1,4 @@
-"""What a study compares the best mix with: mixes chosen by simple rules."""
+"""Mixes chosen by simple rules, with which a study compares the best mix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.study.budget import Budget
 from sdpack.pack.variants.variant_builder import VariantBuilder
 
-NEAR = 0.02  # of shares: as near to Stable Diffusion's
+NEAR = 0.02  # a difference in distance to Stable Diffusion's shares that does not count
 
 Pick = Callable[[Budget], Fitted | None]
 IsOne = Callable[[Role], bool]
@@ -48,14 +48,14 @@ DENOISERS_FIRST: Sequence[IsOne] = (is_denoiser, is_encoder, is_decoder)
 
 @dataclass(frozen=True)
 class ComparisonRules:
-    """Picks one mix by each rule; the module `study` lists them."""
+    """Picks one mix by each rule; the module `study` describes the rules."""
 
     candidates: Candidates
     variants: VariantBuilder
     footprints: Footprints
 
     def rules(self) -> Iterator[tuple[str, Pick]]:
-        """The name of each rule, and what picks by it."""
+        """The name of each rule, and the function that picks a mix by it."""
         for precision in self.candidates.request.precisions:
             yield f"all {precision}", partial(self.all_in, precision)
         yield ENCODER_FIRST, partial(self.largest, ENCODERS_FIRST)
@@ -63,22 +63,22 @@ class ComparisonRules:
         yield LIKE_STABLE_DIFFUSION, self.like_stable_diffusion
 
     def all_in(self, precision: Precision, budget: Budget) -> Fitted | None:
-        """Every part in one precision."""
+        """The most promising mix with every part in this precision."""
         return budget.promising(
             fitted for fitted in budget.fitted if self.variants.is_in(fitted.mix, precision)
         )
 
     def largest(self, order: Sequence[IsOne], budget: Budget) -> Fitted | None:
-        """The candidates with the most parameters, group of roles by group."""
-        left = list(budget.fitted)
+        """The mix whose candidates have the most parameters, compared in this order of roles."""
+        fitted = list(budget.fitted)
         for is_one in order:
-            sizes = [self._parameters(fitted.mix, is_one) for fitted in left]
+            sizes = [self._parameters(each.mix, is_one) for each in fitted]
             most = max(sizes)
-            left = [fitted for fitted, size in zip(left, sizes, strict=True) if size == most]
-        return budget.promising(left)
+            fitted = [each for each, size in zip(fitted, sizes, strict=True) if size == most]
+        return budget.promising(fitted)
 
     def like_stable_diffusion(self, budget: Budget) -> Fitted | None:
-        """The shares of the weights nearest to Stable Diffusion's."""
+        """The mix whose weights are shared out among roles most like Stable Diffusion's."""
         distances = {fitted.mix: self._distance(fitted) for fitted in budget.fitted}
         least = min(distances.values())
         return budget.promising(f for f in budget.fitted if distances[f.mix] <= least + NEAR)
@@ -89,17 +89,17 @@ class ComparisonRules:
         )
 
     def _distance(self, fitted: Fitted) -> float:
-        """The sum of the differences between the shares of the weights and Stable Diffusion's."""
+        """The summed differences between a mix's shares of weights and Stable Diffusion's."""
         shares = self._shares(fitted)
         return sum(abs(shares[group] - share) for group, share in STABLE_DIFFUSION.items())
 
     def _shares(self, fitted: Fitted) -> Mapping[str, float]:
-        taken = dict.fromkeys(STABLE_DIFFUSION, 0)
+        sizes = dict.fromkeys(STABLE_DIFFUSION, 0)
         for variant in fitted.mix.variants:
             group = "text" if variant.role.encodes_text else variant.role.value
-            taken[group] += self._weight_bytes(variant, fitted)
-        whole = sum(taken.values())
-        return {group: size / whole for group, size in taken.items()}
+            sizes[group] += self._weight_bytes(variant, fitted)
+        total = sum(sizes.values())
+        return {group: size / total for group, size in sizes.items()}
 
     def _weight_bytes(self, variant: Variant, fitted: Fitted) -> int:
         return self.footprints.of(variant, fitted.placement).weight_bytes

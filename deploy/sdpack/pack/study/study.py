@@ -1,18 +1,16 @@
-"""Where the bytes should go: the best mix at each of several budgets, and what was not chosen.
+"""Where memory is best spent: the best mix at each of several budgets, compared with others.
 
-Every budget asks the same candidates, prompts and noise, so each picture is drawn once however many
-budgets it serves. Beside the best mix, at each budget these are measured on all the prompts:
+All budgets share the same candidates, prompts and noise, so each image is drawn once, however many
+budgets need it. At each budget, these mixes are measured on all prompts besides the best:
 
-    all PRECISION          every part stored alike
+    all PRECISION          every part in the same precision
     encoder first          the largest text encoder that fits with anything, then the largest
                            denoiser that fits beside it, then the largest decoder; by parameters
-    denoiser first         the other way round
-    like Stable Diffusion  the mix whose weights are shared out most nearly as the parameters of
+    denoiser first         the same, but the denoiser before the text encoder
+    like Stable Diffusion  the mix whose weights are shared out most like the parameters of
                            Stable Diffusion 1.x: 12 % text encoder, 80 % UNet, 8 % VAE
 
-Where such a rule leaves choices open, the mix is taken that promises the best pictures: by its
-difference from the best mix on the prompts both drew, or, of one that was screened out, by what the
-screening put together on the first prompts.
+Where a rule allows several mixes, the one with the best score is taken (`Budget.worth`).
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 from sdpack.store.artifacts import explain_io, unfinished_name
 
-FIXED = 3  # budgets at which every text encoder is tried
+FIXED = 3  # budgets at which every text encoder is measured
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Studied:
     """A finished study.
 
     Attributes:
-        pictures: that were drawn for it; none when it is run again.
-        exhaustive: that drawing every mix of the largest budget in full would take.
+        pictures: the number of images drawn for it; 0 when it is repeated.
+        exhaustive: the number of images needed to draw every mix of the largest budget in full.
     """
 
     record: StudyRecord
@@ -69,15 +67,15 @@ class Studied:
 
 
 def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
-    """Find the best mix at each budget, and keep what was found in the ledger and in a file.
+    """Find the best mix at each budget, and record it in the ledger and in a file.
 
     Args:
-        request: its budget is the largest; `out` is a folder for the rows, as a file LEDGER.
+        request: a request with the largest budget; its `out` is the folder for the file LEDGER.
 
     Raises:
         InputError: no budget is given, or the folder is a bundle.
-        InfeasibleError: nothing fits even the largest.
-        SdpackError: anything else that failed, in one line.
+        InfeasibleError: nothing fits even the largest budget.
+        SdpackError: something else failed, described in one line.
     """
     if not budgets:
         raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
@@ -101,7 +99,7 @@ def _check_writable(folder: Path) -> None:
 
 @dataclass
 class Figures:
-    """What was found for one budget, until mixes have names."""
+    """The results for one budget, with mixes that have no names yet."""
 
     budget_bytes: int
     infeasible: str | None = None
@@ -112,9 +110,9 @@ class Figures:
     broken: list[tuple[str, Mix]] = field(default_factory=list)
 
     def document(self, names: Mapping[Mix, str]) -> BudgetFigures:
-        """As the ledger keeps it."""
+        """The figures as the ledger keeps them."""
 
-        def runs(found: Iterable[tuple[str, Fitted]]) -> tuple[Run, ...]:
+        def runs(measured: Iterable[tuple[str, Fitted]]) -> tuple[Run, ...]:
             return tuple(
                 Run(
                     why=why,
@@ -122,7 +120,7 @@ class Figures:
                     placement=PlacementFigures.of(fitted.placement),
                     peak_bytes=fitted.peak.bytes,
                 )
-                for why, fitted in found
+                for why, fitted in measured
             )
 
         return BudgetFigures(
@@ -152,25 +150,25 @@ class Study:
         self.comparisons = ComparisonRules(candidates, variants, self.footprints)
 
     def run(self) -> Studied:
-        """Race the mixes at every budget, and keep what was found."""
+        """Race the mixes at every budget, and record the results."""
         uniform = buildable(self.toolchain)
-        found: list[Figures] = []
+        results: list[Figures] = []
         raced: dict[int, Budget] = {}
         for number, budget in enumerate(self.budgets, 1):
             self.toolchain.context.say(f"budget {number} of {len(self.budgets)}")
             try:
                 one = self._race(uniform, budget)
-                found.append(self._figures(one))
+                results.append(self._figures(one))
                 raced[budget] = one
             except (InfeasibleError, BrokenPictureError) as error:
                 if budget == self.budgets[-1] and not raced:
                     raise
-                found.append(Figures(budget, str(error)))
+                results.append(Figures(budget, str(error)))
         for place in _spread(len(raced), FIXED):
             budget = list(raced)[place]
-            figures = next(each for each in found if each.budget_bytes == budget)
+            figures = next(each for each in results if each.budget_bytes == budget)
             self._by_encoder(raced[budget], figures)
-        return self._kept(found)
+        return self._recorded(results)
 
     @property
     def _last(self) -> MixEvaluator | None:
@@ -187,7 +185,7 @@ class Study:
         self._evaluators[budget] = evaluator
         return Budget(budget, Selection(evaluator).run())
 
-    def _kept(self, found: Sequence[Figures]) -> Studied:
+    def _recorded(self, results: Sequence[Figures]) -> Studied:
         last, context = self._last, self.toolchain.context
         assert last is not None
         summary = last.summary_of(self._drawn)
@@ -195,7 +193,7 @@ class Study:
         out = context.request.out
         record = StudyRecord(
             **roster.fields(out.resolve().name),
-            budgets=tuple(figures.document(roster.names) for figures in found),
+            budgets=tuple(figures.document(roster.names) for figures in results),
         )
         kept = keep(context, STUDY, record, {"budgets": list(self.budgets)})
         try:
@@ -206,42 +204,42 @@ class Study:
         return Studied(record, last.runner.drawn, len(last.fitted) * last.rules.most)
 
     def _figures(self, budget: Budget) -> Figures:
-        found = Figures(budget.budget_bytes, fitting=len(budget.fitted))
+        figures = Figures(budget.budget_bytes, fitting=len(budget.fitted))
         by_mix = {fitted.mix: fitted for fitted in budget.fitted}
         level = sorted((by_mix[mix] for mix in budget.level), key=lambda f: (f.size_bytes, f.mix))
         next_best = [fitted for fitted in level if fitted is not budget.best]
         for fitted in (budget.best, *next_best):
-            if self._measured(budget, BEST, fitted, found):
-                found.runs.append((BEST, fitted))
+            if self._measured(budget, BEST, fitted, figures):
+                figures.runs.append((BEST, fitted))
                 break
         else:
-            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken picture")
+            raise BrokenPictureError(f"the best mix, {budget.best.mix}, draws a broken image")
         for why, pick in self.comparisons.rules():
             picked = pick(budget)
-            if picked is not None and self._measured(budget, why, picked, found):
-                found.runs.append((why, picked))
-        broken = {mix for _, mix in found.broken}
-        found.level = [fitted.mix for fitted in level if fitted.mix not in broken]
-        for mix in found.level:
+            if picked is not None and self._measured(budget, why, picked, figures):
+                figures.runs.append((why, picked))
+        broken = {mix for _, mix in figures.broken}
+        figures.level = [fitted.mix for fitted in level if fitted.mix not in broken]
+        for mix in figures.level:
             self._note(budget, by_mix[mix])
-        return found
+        return figures
 
-    def _measured(self, budget: Budget, why: str, fitted: Fitted, found: Figures) -> bool:
-        """Whether a mix, measured on all the prompts, draws no broken image."""
+    def _measured(self, budget: Budget, why: str, fitted: Fitted, figures: Figures) -> bool:
+        """Measure a mix on all prompts; returns whether it draws no broken image."""
         every = range(budget.selected.rules.most)
         evaluator = self._evaluators[budget.budget_bytes]
         if (evaluator.scores([fitted.mix], every) <= BROKEN_SCORE).any():
-            found.broken.append((why, fitted.mix))
+            figures.broken.append((why, fitted.mix))
             return False
         self._note(budget, fitted)
         return True
 
     def _note(self, budget: Budget, fitted: Fitted) -> None:
-        seen = self._evaluators[budget.budget_bytes].drawn.get(fitted.mix, 0)
-        self._drawn[fitted.mix] = max(seen, self._drawn.get(fitted.mix, 0))
+        prompts = self._evaluators[budget.budget_bytes].drawn.get(fitted.mix, 0)
+        self._drawn[fitted.mix] = max(prompts, self._drawn.get(fitted.mix, 0))
         self._fitted.setdefault(fitted.mix, fitted)
 
-    def _by_encoder(self, budget: Budget, found: Figures) -> None:
+    def _by_encoder(self, budget: Budget, figures: Figures) -> None:
         """Measure the most promising mix of each variant of each text encoder."""
         groups: dict[str, list[Fitted]] = {}
         for fitted in budget.fitted:
@@ -252,12 +250,12 @@ class Study:
                     groups.setdefault(f"{which}{variant}", []).append(fitted)
         for why, group in sorted(groups.items()):
             chosen = budget.promising(group)
-            if chosen is not None and self._measured(budget, why, chosen, found):
-                found.by_encoder.append((why, chosen))
+            if chosen is not None and self._measured(budget, why, chosen, figures):
+                figures.by_encoder.append((why, chosen))
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """At most `most` places, evenly from the first to the last."""
+    """At most `most` places, evenly spaced from the first to the last."""
     if count <= most:
         return list(range(count))
     return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})

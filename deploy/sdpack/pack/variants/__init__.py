@@ -1,1 +1,1 @@
-"""From a checkpoint to its graphs in each precision, and to engines."""
+"""Variants: from a checkpoint to its graph in each precision, and to engines."""

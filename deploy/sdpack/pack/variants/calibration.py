@@ -1,4 +1,4 @@
-"""Calibration of a build's graphs on the inputs they get for the calibration prompts."""
+"""Calibration of a build's graphs on their inputs for the calibration prompts."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Calibration:
         return self._known[key]
 
     def observed(self, variant: Variant) -> Observed:
-        """What was observed in that graph on the calibration inputs."""
+        """The observations of that graph's layers on the calibration inputs."""
         observed = self.of(variant).observed
         assert observed is not None
         return observed
 
     def content(self, variant: Variant) -> str:
-        """One hash of what was observed."""
+        """One hash of the observations."""
         return self.of(variant).observations().content
 
     def _quantizable(self, variant: Variant) -> QuantizableGraph:

@@ -1,4 +1,4 @@
-"""Calibration inputs: what each part is given while the calibration prompts are drawn in fp32."""
+"""Calibration inputs: the inputs of each part while the calibration prompts are drawn in fp32."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What was recorded while the calibration prompts were drawn.
+    """The arrays recorded while the calibration prompts were drawn.
 
     Attributes:
-        parts: the text encoders and the denoiser.
-        denoised: inputs of the denoiser, a batch an entry.
-        latents: float32 (N, C, H, W), a batch an entry.
+        parts: the text encoders and the denoiser that drew them.
+        denoised: the inputs of the denoiser, one entry for each batch.
+        latents: the denoised latents, float32 (N, C, H, W), one entry for each batch.
     """
 
     parts: tuple[Variant, ...]
@@ -51,7 +51,7 @@ class _Drawing:
 
 @dataclass
 class CalibrationDrawing:
-    """Draws the calibration prompts in fp32, with the largest partners of each part."""
+    """Draws the calibration prompts in fp32, each part with its largest partners."""
 
     candidates: Candidates
     graphs: SourceGraphs
@@ -59,7 +59,7 @@ class CalibrationDrawing:
     _last: _Drawing | None = field(default=None, init=False)
 
     def identity(self, variant: Variant) -> dict[str, Any]:
-        """JSON values that determine the batches of a variant's graph."""
+        """The JSON values that determine the batches of a variant's graph."""
         reference = self.reference(variant)
         denoiser = reference.denoiser.candidate
         sampling = self._request.sampling_of(denoiser)
@@ -145,9 +145,9 @@ class CalibrationDrawing:
         return sum(self.candidates.parameters(*part) for part in parts.names.items())
 
     def _drawing(self, reference: Mix) -> _Drawing:
-        """What is recorded while a mix draws the calibration prompts; the last one is kept.
+        """The recording of a mix that draws the calibration prompts; the last one is kept.
 
-        Decoders are not run, so mixes that differ only in the decoder share a drawing.
+        Decoders are not run, so mixes that differ only in the decoder share a recording.
         """
         parts = tuple(v for v in reference.variants if v.role is not Role.DECODER)
         if self._last is None or self._last.parts != parts:
@@ -178,7 +178,7 @@ class CalibrationDrawing:
     def _cut(self, inputs: Arrays) -> Arrays:
         """The middle of the latents of large images.
 
-        A decoder does the same everywhere, and the activations of a large image take gigabytes.
+        A decoder treats every place alike, and the activations of a large image take gigabytes.
         """
         return (
             dict(middle_of(inputs, WORKLOAD.calibrated_side)) if self._request.is_large else inputs

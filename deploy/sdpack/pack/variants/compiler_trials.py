@@ -34,8 +34,8 @@ class CompilerTrials:
         """Names of the layers to leave unquantized so that a variant compiles.
 
         Raises:
-            UnsupportedGraphError: it does not compile whatever is left out.
-            EngineError: the compiler could not work.
+            UnsupportedGraphError: the variant does not compile even without these layers.
+            EngineError: the compiler itself failed.
         """
         if self.context.runtime is not Runtime.TENSORRT_RTX:
             return frozenset()
@@ -51,9 +51,9 @@ class CompilerTrials:
         return refused
 
     def prepare(self, variants: Sequence[Variant]) -> None:
-        """Compile variants whose refused layers are not known yet, several at a time.
+        """Compile the variants whose refused layers are not known yet, several in parallel.
 
-        What fails is left to `refused`, as its guesses depend on the order of the variants.
+        Failures are left to `refused`, as its guesses depend on the order of the variants.
         """
         if self.context.runtime is not Runtime.TENSORRT_RTX:
             return
@@ -90,7 +90,11 @@ class CompilerTrials:
     def _failing(
         self, variant: Variant, names: frozenset[str]
     ) -> Callable[[Sequence[Sequence[str]]], list[bool]]:
-        """Tells for groups of layers whether the graph fails with only these quantized."""
+        """A function that tells for groups of layers whether the graph fails with only that group.
+
+        Args:
+            names: all layers that can be quantized.
+        """
 
         def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
             graphs = [self.variants.of(variant, names - set(group)) for group in groups]

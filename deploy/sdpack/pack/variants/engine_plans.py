@@ -1,4 +1,4 @@
-"""TensorRT plans of one build's graphs: each compiled once, several side by side."""
+"""TensorRT plans of one build's graphs, each compiled once, several in parallel."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.store.artifacts import REVISION, Artifact, digest
 from sdpack.version import versions
 
-MEMORY_SHARE = 2  # compilers may take one part in so many of the machine's memory
-COMPILER_COPIES = 2  # of a graph in fp32 that a compiler holds; 5.7 GB were seen for 3.4
+MEMORY_SHARE = 2  # compilers may take one in this many parts of the machine's memory
+COMPILER_COPIES = 2  # of an fp32 graph in a compiler's memory; one of 3.4 GB took 5.7 GB
 
 
 @dataclass
 class EnginePlans:
-    """Compiles graphs for the target, and remembers those it does not take."""
+    """Compiles graphs for the target, and remembers the ones that the compiler rejects."""
 
     context: BuildContext
     sources: SourceGraphs
@@ -37,7 +37,7 @@ class EnginePlans:
     _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
 
     def target(self, variant: Variant) -> dict[str, Any]:
-        """What a plan of a variant depends on besides its graph and its shapes."""
+        """Everything that determines a variant's plan besides its graph and its shapes."""
         return {
             "precision": variant.precision,
             "layers": {name: str(scheme) for name, scheme in variant.schemes},
@@ -47,7 +47,7 @@ class EnginePlans:
         }
 
     def failure(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
-        """Why a graph does not compile, whole; None if it does. Tried once."""
+        """Why a graph, unsplit, does not compile; None if it does. It is compiled at most once."""
         if graph.content not in self._failed:
             try:
                 (whole,) = self.shapes.pieces(variant, Placement(), None)
@@ -61,10 +61,10 @@ class EnginePlans:
         graphs: Sequence[tuple[Variant, Artifact]],
         done: Callable[[int], None] = lambda _: None,
     ) -> list[UnsupportedGraphError | None]:
-        """`failure` of each, as many at a time as the machine takes.
+        """The `failure` of each graph; as many compile in parallel as the memory allows.
 
         Args:
-            done: told how many are.
+            done: called with the number of graphs that are done.
         """
         with ThreadPoolExecutor(self._at_once) as pool:
             running = [pool.submit(self.failure, *pair) for pair in graphs]
@@ -81,9 +81,9 @@ class EnginePlans:
         """The plan of a piece of a graph.
 
         Raises:
-            UnsupportedGraphError: the compiler does not take it; tried once.
+            UnsupportedGraphError: the compiler rejects the piece; it is compiled at most once.
         """
-        ranges = {name: asdict(given) for name, given in piece.ranges.items()}
+        ranges = {name: asdict(sizes) for name, sizes in piece.ranges.items()}
         key = digest({"graph": graph.content, "file": piece.file, "ranges": ranges})
         if key not in self._failed:
             try:
@@ -94,7 +94,7 @@ class EnginePlans:
 
     @property
     def _at_once(self) -> int:
-        """How many compilers may be at work at once: each holds its graph more than once."""
+        """How many compilers may run in parallel: each holds more than one copy of its graph."""
         share = memory_bytes() // MEMORY_SHARE // (COMPILER_COPIES * self.sources.largest_bytes)
         return max(1, min(len(os.sched_getaffinity(0)), share))
 
@@ -103,7 +103,7 @@ class EnginePlans:
         package = TENSORRT_PACKAGES[profile.runtime]
         inputs = {
             "graph": graph.content,
-            "shapes": {name: asdict(given) for name, given in piece.ranges.items()},
+            "shapes": {name: asdict(sizes) for name, sizes in piece.ranges.items()},
             **self.target(variant),
         }
         form = ""

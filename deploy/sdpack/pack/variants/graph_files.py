@@ -22,13 +22,13 @@ from sdpack.store.artifacts import Artifact
 FUSED_ATTENTION_FILE = "fused_attention.onnx"
 SLICED_FILE = "sliced.onnx"
 SPLIT_FILE = "split.json"
-SLICES = 8  # of attention that a compiler does not fuse
+SLICES = 8  # of attention, where the compiler does not fuse it
 
 
 def write_fused_attention(folder: Path) -> None:
-    """Write the graph of a folder once more, its attention fused into one operator.
+    """Write a second form of a folder's graph, with attention fused into one operator.
 
-    Attention is written out for compilers; ONNX Runtime is faster with the operator.
+    Compilers need attention as separate operators; ONNX Runtime is faster with one.
     """
     model = read(folder / MODEL_FILE)
     if fuse_attention(model):
@@ -36,9 +36,9 @@ def write_fused_attention(folder: Path) -> None:
 
 
 def write_sliced(folder: Path) -> None:
-    """Write the graph of a folder once more, its attention computed slice by slice.
+    """Write a second form of a folder's graph, with attention computed slice by slice.
 
-    TensorRT-RTX fuses attention in 16 bits, but holds the scores of all pairs of tokens in fp32.
+    TensorRT-RTX fuses attention in 16 bits. In fp32, it holds the scores of all pairs of tokens.
     """
     model = read(folder / MODEL_FILE)
     if slice_attention(model, SLICES):
@@ -46,7 +46,7 @@ def write_sliced(folder: Path) -> None:
 
 
 def write_pieces(folder: Path) -> None:
-    """Write the two pieces of a decoder's graph for decoding in tiles, if it can be split."""
+    """Write a decoder's stem and tail for decoding in tiles, if it can be split."""
     sliced = folder / SLICED_FILE
     split = write_split(sliced if sliced.exists() else folder / MODEL_FILE)
     if split is not None:

@@ -30,7 +30,7 @@ class WeightChunk:
 
     Attributes:
         place, of: its place among the graph's chunks, and how many there are.
-        inputs: what its rounded weights depend on beside their scheme.
+        inputs: everything that determines its rounded weights besides their scheme.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class WeightChunk:
     inputs: Mapping[str, Any]
 
     def key(self, scheme: Scheme) -> dict[str, Any]:
-        """What determines the chunk's rounded weights in a scheme."""
+        """Everything that determines the chunk's rounded weights in a scheme."""
         return {**self.inputs, "number": scheme.number, "block": scheme.block}
 
 
@@ -55,8 +55,8 @@ class RoundedWeightCache:
     def of(self, variant: Variant, scheme: Scheme) -> RoundedWeights:
         """A variant's layers in a scheme, each in the form that the layer supports.
 
-        Layers that support it only with their inputs rounded are included. Where a chunk is
-        missing, the schemes of the request's other precisions are rounded along with it.
+        Layers that support the scheme only with rounded inputs are included. If a chunk is missing,
+        it is also rounded to the schemes of the request's other precisions in the same pass.
         """
         stored = replace(scheme, inputs=False)
         try:
@@ -66,10 +66,10 @@ class RoundedWeightCache:
         return RoundedWeights(tuple(chunk.folder for chunk in chunks))
 
     def inputs(self, variant: Variant, rounded: bool = True) -> dict[str, Any]:
-        """What rounded weights depend on beside their schemes.
+        """Everything that determines rounded weights besides their schemes.
 
         Args:
-            rounded: whether there are any; without them nothing has to be calibrated.
+            rounded: whether any weights are rounded; if not, no calibration is needed.
         """
         return {
             "graph": self._graph(variant).content,
@@ -89,8 +89,8 @@ class RoundedWeightCache:
         def build(folders: Mapping[int, Path]) -> None:
             self._fill(variant, chunk, {path: schemes[place] for place, path in folders.items()})
 
-        made = store.make_together(KIND, [chunk.key(scheme) for scheme in schemes], build)
-        return made[schemes.index(stored)]
+        artifacts = store.make_together(KIND, [chunk.key(scheme) for scheme in schemes], build)
+        return artifacts[schemes.index(stored)]
 
     def _uniform_schemes(self, variant: Variant) -> set[Scheme]:
         """The schemes of the request's precisions that need scales of the variant's type."""
@@ -125,7 +125,11 @@ class RoundedWeightCache:
         return self._layers[1]
 
     def _fill(self, variant: Variant, chunk: WeightChunk, schemes: Mapping[Path, Scheme]) -> None:
-        """Round a chunk in each of the schemes, by the folder that takes the result."""
+        """Round a chunk to each scheme.
+
+        Args:
+            schemes: by the folder for the result.
+        """
         graph, names = self._graph(variant), " and ".join(map(str, schemes.values()))
         step = counted(self.context.say, f"rounding {variant.part_name} to {names}")
         make_room_for(graph.bytes)

@@ -1,4 +1,4 @@
-"""The schedulers of a request's denoisers as tables."""
+"""The schedulers of a request's denoisers, as tables of coefficients."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sdpack.store.artifacts import REVISION, Store, digest, files_digest
 from sdpack.version import versions
 
 TABLE_FILE = "sampler.json"
-TABLES_REVISION = 2  # of how tables are made, beside that of all artifacts
+TABLES_REVISION = 2  # of how tables are made, besides the revision of all artifacts
 
 
 @dataclass
 class SamplerTables:
-    """Turns schedulers into tables, each once."""
+    """Converts schedulers into tables, each once."""
 
     candidates: Candidates
     store: Store
@@ -36,7 +36,7 @@ class SamplerTables:
             steps: by default the number that is measured.
 
         Raises:
-            SchedulerError: it is not linear, or does not support this many steps.
+            SchedulerError: the scheduler is not linear, or does not support this many steps.
         """
         rows = latents or self.candidates.latent_rows(Role.DENOISER, denoiser)
         sampling = self.candidates.request.sampling_of(denoiser)
@@ -63,6 +63,6 @@ class SamplerTables:
                 table = scheduler_table(folder, family, count, rows, patch)
                 (target / TABLE_FILE).write_text(json.dumps(table.to_json()) + "\n")
 
-            made = self.store.make("sampler", inputs, build)
-            self._read[key] = read_sampler(made.path(TABLE_FILE))
+            artifact = self.store.make("sampler", inputs, build)
+            self._read[key] = read_sampler(artifact.path(TABLE_FILE))
         return self._read[key]

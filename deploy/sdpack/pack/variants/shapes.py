@@ -1,4 +1,4 @@
-"""The sizes of a variant's inputs: what an engine is built for, and what a measurement feeds."""
+"""The input shapes of variants, for which engines are built and memory is measured."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS
 
 Sizes = tuple[int, ...]
-FIXED = frozenset({"timestep", Input.GUIDANCE.value, SHARED})  # of one size whatever the batch
+FIXED = frozenset({"timestep", Input.GUIDANCE.value, SHARED})  # their size is fixed
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A graph of a part that is loaded as one.
+    """One graph that is loaded for a part: the whole part, or a piece of it.
 
     Attributes:
-        file: in the artifact of the variant.
-        ranges: as those of InputShapes.
-        largest: of every input, the largest sizes.
+        file: its name in the artifact of the variant.
+        ranges: by input with a dynamic size, its range (`InputShapes.ranges`).
+        largest: by input, its largest shape.
     """
 
     file: str
@@ -39,10 +39,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class InputShapes:
-    """Shapes of the inputs of every variant of a request.
+    """The input shapes of every variant of a request.
 
     Attributes:
-        text_length: tokens of a prompt, of each text encoder candidate.
+        text_length: gives the number of tokens of a prompt, by text encoder candidate.
     """
 
     candidates: Candidates
@@ -51,48 +51,50 @@ class InputShapes:
     def pieces(
         self, variant: Variant, placement: Placement, split: Split | None, whole: str = MODEL_FILE
     ) -> tuple[Piece, ...]:
-        """The graphs a variant is loaded as under a placement, in the order they run.
+        """The graphs that are loaded for a variant in a placement, in the order in which they run.
 
         Args:
-            split: of a decoder, how it is cut for tiles; None where it cannot be.
-            whole: the file of what is not cut.
+            split: how a decoder is split for tiles; None if it cannot be split.
+            whole: the file to load where the variant is not split.
 
         Raises:
-            UnsupportedGraphError: the placement wants tiles, and the decoder cannot be cut.
+            UnsupportedGraphError: the placement has tiles, and the decoder cannot be split.
         """
         ranges, largest = self.ranges(variant, placement), self.largest(variant, placement)
         if variant.role is not Role.DECODER or placement.tile is None:
             return (Piece(whole, ranges, largest),)
         if split is None:
             raise UnsupportedGraphError(f"decoder {variant.candidate} cannot be split into tiles")
-        every = [
+        tails = [
             self._tail_sizes(split, placement.tile, count, latents)
             for latents in self._latent_sizes(variant)
             for count in (self._rows(variant, placement), 1)
         ]
-        tail = {
-            name: _range_over([sizes[name] for sizes in every])
-            for name in every[0]
+        tail_ranges = {
+            name: _range_over([sizes[name] for sizes in tails])
+            for name in tails[0]
             if name not in FIXED
         }
-        widest = max(every, key=lambda sizes: math.prod(sizes[FEATURES]))
-        return Piece(STEM_FILE, ranges, largest), Piece(TAIL_FILE, tail, widest)
+        largest_tail = max(tails, key=lambda sizes: math.prod(sizes[FEATURES]))
+        return Piece(STEM_FILE, ranges, largest), Piece(TAIL_FILE, tail_ranges, largest_tail)
 
     def tiled_latents(self, variant: Variant, placement: Placement, split: Split) -> list[Sizes]:
-        """Of a decoder's latents those that take the most in tiles: the largest, and those whose
-        tiles are; a smaller picture may have larger ones.
+        """The latents of a decoder that take the most memory when they are decoded in tiles.
+
+        These are the largest latents, and the latents with the largest tiles, which a smaller image
+        may have.
         """
         assert placement.tile is not None
         tile = placement.tile
-        found = self._latent_sizes(variant)
-        most = max(found, key=math.prod)
-        widest = max(
-            found,
+        every = self._latent_sizes(variant)
+        largest = max(every, key=math.prod)
+        largest_tile = max(
+            every,
             key=lambda latents: math.prod(split.side(side, tile) for side in latents),
         )
         count = self._rows(variant, placement)
-        every = [self._sizes(variant, placement, count, latents) for latents in (most, widest)]
-        return list(dict.fromkeys(sizes[LATENTS] for sizes in every))
+        inputs = [self._sizes(variant, placement, count, x) for x in (largest, largest_tile)]
+        return list(dict.fromkeys(sizes[LATENTS] for sizes in inputs))
 
     def _tail_sizes(
         self, split: Split, tile: int, count: int, latents: tuple[int, int]
@@ -108,9 +110,9 @@ class InputShapes:
         return sizes
 
     def ranges(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
-        """Of every input with a dynamic size: from the fewest rows and smallest size to the most.
+        """By input with a dynamic size, its range: from one row and the smallest size to the most.
 
-        It is tuned for the largest batch of the size that is measured.
+        Engines are tuned for the largest batch of the size that is measured.
         """
         most = self._rows(variant, placement)
         every = [
@@ -125,20 +127,20 @@ class InputShapes:
         }
 
     def largest(self, variant: Variant, placement: Placement) -> dict[str, Sizes]:
-        """Of every input, for the largest batch of the picture with the most pixels."""
+        """By input, its shape for the largest batch of the image size with the most pixels."""
         latents = max(self._latent_sizes(variant), key=math.prod)
         return self._sizes(variant, placement, self._rows(variant, placement), latents)
 
     def _latent_sizes(self, variant: Variant) -> Sequence[tuple[int, int]]:
-        """Of each size of a picture; a text encoder sees none of it."""
+        """Height and width of the latents of each image size; a text encoder has no latents."""
         if variant.role.encodes_text:
             return ((0, 0),)
         return self.candidates.latent_sizes(variant.role, variant.candidate)
 
     def _rows(self, variant: Variant, placement: Placement) -> int:
-        """The most rows a part is given at once.
+        """The largest batch that a part runs at once.
 
-        Guidance in one batch doubles those of a denoiser, unless a picture is drawn without.
+        Batched guidance doubles the batch of a denoiser, unless images are drawn without guidance.
         """
         most = self.candidates.request.batch
         if variant.role is not Role.DENOISER or placement.guidance is Guidance.SEQUENTIAL:
@@ -162,9 +164,9 @@ class InputShapes:
         return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
 
     def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:
-        """Tokens of all that a denoiser attends to."""
+        """The number of tokens in a denoiser's text embeddings."""
         lengths = {
-            self._tokens_heard(parts, conditioning)
+            self._embedding_tokens(parts, conditioning)
             for parts in self.candidates.catalog.mixable()
             if parts.denoiser == denoiser.candidate
         }
@@ -175,7 +177,7 @@ class InputShapes:
             )
         return lengths.pop()
 
-    def _tokens_heard(self, parts: Mixable, conditioning: Conditioning) -> int:
+    def _embedding_tokens(self, parts: Mixable, conditioning: Conditioning) -> int:
         def length(role: Role) -> int:
             return self.text_length(parts.names[role])
 
@@ -184,12 +186,12 @@ class InputShapes:
                 return length(Role.TEXT_ENCODER_2)
             case Family.SD3:
                 third = Role.TEXT_ENCODER_3
-                more = length(third) if third in parts.names else conditioning.absent_tokens
-                return length(Role.TEXT_ENCODER) + more
+                tokens = length(third) if third in parts.names else conditioning.absent_tokens
+                return length(Role.TEXT_ENCODER) + tokens
         return length(Role.TEXT_ENCODER)
 
 
 def _range_over(sizes: Sequence[Sizes]) -> InputRange:
-    """The range that takes all of these; tuned for the first."""
+    """The range that covers all of these shapes; engines are tuned for the first."""
     axes = list(zip(*sizes, strict=True))
     return InputRange(tuple(map(min, axes)), sizes[0], tuple(map(max, axes)))

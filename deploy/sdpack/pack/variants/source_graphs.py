@@ -37,7 +37,7 @@ class SourceGraphs:
     )
 
     def of(self, variant: Variant) -> Artifact:
-        """The fp32 graph of a variant's candidate, its bridge included."""
+        """The fp32 graph of a variant's candidate, including its bridge."""
         key = (variant.role, variant.candidate, variant.partner)
         if key not in self._exported:
             self._exported[key] = self._export(variant)
@@ -53,7 +53,7 @@ class SourceGraphs:
 
     @property
     def largest_bytes(self) -> int:
-        """Of the graphs made so far."""
+        """Size of the largest graph exported so far; 1 if there is none."""
         return max((graph.bytes for graph in self._exported.values()), default=1)
 
     def _export(self, variant: Variant) -> Artifact:
@@ -81,7 +81,7 @@ class SourceGraphs:
         return None if bridge is None else self.candidates.folder(bridge.source)
 
     def _settings(self, variant: Variant) -> dict[str, Any]:
-        """What a graph depends on beside its checkpoint."""
+        """The settings that determine a graph besides its checkpoint."""
         if not variant.role.encodes_text:
             return {}
         return {

@@ -30,17 +30,17 @@ class Tokenizers:
         return self._read[encoder]
 
     def length(self, encoder: str) -> int:
-        """Tokens of a prompt as an encoder reads it."""
+        """The number of tokens in a prompt for a text encoder, padding included."""
         return self.of(encoder).length
 
     def folder(self, encoder: str) -> Path:
         """The folder of an encoder's tokenizer.json.
 
-        That is its source, if the file is there and says how texts are padded; otherwise the file
-        is made from what is there.
+        It is the folder of its source if that has the file, with settings for padding. Otherwise
+        the file is converted from the tokenizer's other files.
 
         Raises:
-            SourceError: it cannot be made.
+            SourceError: the tokenizer cannot be converted.
         """
         folder = self.candidates.folder(self.candidates.catalog.text_encoders[encoder].tokenizer)
         if is_complete(folder, self._tokens(encoder)):

@@ -1,4 +1,4 @@
-"""Which layers a compiler does not support in a precision, found by trying.
+"""Which layers a compiler does not support in a precision, found by trial compilation.
 
 TensorRT-RTX rejects some graphs because of a single quantized layer, and does not say which one.
 """
@@ -20,14 +20,14 @@ Layers = Sequence[str]
 def refused_layers(
     layers: Layers, failing: Callable[[Sequence[Layers]], Sequence[bool]]
 ) -> list[str]:
-    """The layers that keep a graph from building, found by halving.
-
-    Args:
-        layers: with all of them in the precision, the graph does not build.
-        failing: for each of some groups of layers, whether the graph fails to build with only
-            these in the precision; the groups of one call may be tried side by side.
+    """The layers that prevent a graph from compiling, found by bisection.
 
     Layers that fail only together are all refused.
+
+    Args:
+        layers: layers with which, all in the precision, the graph does not compile.
+        failing: tells for each group of layers whether the graph fails to compile with only that
+            group in the precision; the groups of one call may be tried in parallel.
     """
     refused: list[str] = []
     groups = [list(layers)]
@@ -37,9 +37,9 @@ def refused_layers(
         fail = iter(failing([half for halves in halved for half in halves]) if halved else ())
         groups = []
         for halves in halved:
-            found = [half for half in halves if next(fail)]
-            groups += found
-            if not found:
+            failed = [half for half in halves if next(fail)]
+            groups += failed
+            if not failed:
                 refused += [layer for half in halves for layer in half]
     return refused
 
@@ -50,30 +50,30 @@ def _halves(group: list[str]) -> tuple[list[str], list[str]]:
 
 @dataclass
 class Hints:
-    """What was refused in one graph, as a first guess for others of its family.
+    """The layers refused in some graphs, as a first guess for other graphs of the same family.
 
-    Node names differ between sizes of one family. What a layer reads, and where it stands among
-    those that read the same, does not.
+    Node names differ between the sizes of a family. The input of a layer, and its place among the
+    layers with the same input, do not.
     """
 
     _refused: set[tuple[Precision, str]] = field(default_factory=set)
 
     def learn(self, model: ir.Model, precision: Precision, refused: frozenset[str]) -> None:
-        """Note what was refused in this graph."""
+        """Remember the layers that were refused in this graph."""
         self._refused |= {(precision, place) for name, place in _places(model) if name in refused}
 
     def guess(self, model: ir.Model, precision: Precision) -> frozenset[str]:
-        """The layers of this graph that stand where others were refused."""
+        """The layers of this graph that are in the place of a refused layer of another graph."""
         return frozenset(
             name for name, place in _places(model) if (precision, place) in self._refused
         )
 
 
 def _places(model: ir.Model) -> Iterator[tuple[str, str]]:
-    """Names of the layers with weights, each with a name its whole family shares."""
-    readers: Counter[str] = Counter()
+    """The name of each layer, and a description of its place that its whole family shares."""
+    counts: Counter[str] = Counter()
     for layer in layers(model):
         source = layer.inputs[0].name if layer.inputs else ""
-        read = f"{layer.nodes[0].op_type} of {source}"
-        readers[read] += 1
-        yield layer.name, f"{read}, {readers[read]}"
+        operation = f"{layer.nodes[0].op_type} of {source}"
+        counts[operation] += 1
+        yield layer.name, f"{operation}, {counts[operation]}"

@@ -1,4 +1,4 @@
-"""From a variant to the graph that ships, and to the form that this machine can run."""
+"""From a variant to the graph that ships, and to the form of it that this machine runs."""
 
 from __future__ import annotations
 
@@ -53,16 +53,15 @@ class VariantBuilder:
     _built: dict[Variant, BuiltVariant] = field(default_factory=dict, init=False)
 
     def prepare(self, variants: Sequence[Variant]) -> None:
-        """Do what takes longest for these variants side by side (`CompilerTrials.prepare`)."""
+        """Compile these variants in parallel, which takes longest (`CompilerTrials.prepare`)."""
         self.trials.prepare(variants)
 
     def built(self, variant: Variant) -> BuiltVariant:
         """A variant as it ships.
 
         Raises:
-            UnsupportedGraphError: the compiler rejects it in every form, or fp16 cannot hold its
-                numbers.
-            EngineError: the compiler could not work.
+            UnsupportedGraphError: the compiler rejects it in every form.
+            EngineError: the compiler itself failed.
         """
         if variant not in self._built:
             refused = self.trials.refused(variant)
@@ -92,9 +91,9 @@ class VariantBuilder:
         return self.context.store.make("widened", inputs, build)
 
     def is_in(self, mix: Mix, precision: Precision) -> bool:
-        """Whether every part of a mix is what this precision makes of it.
+        """Whether every part of a mix has the graph that it has in this precision.
 
-        A part without layers to quantize is the same in several precisions.
+        A part without layers to quantize has the same graph in several precisions.
         """
         return all(self._is_in(variant, precision) for variant in mix.variants)
 

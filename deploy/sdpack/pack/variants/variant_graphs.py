@@ -56,7 +56,7 @@ class VariantGraphs:
         def build(folder: Path) -> None:
             rounded = self._rounding(variant, schemes)
             self.context.say(f"making {variant.full_name}")
-            made = make_variant(
+            model = make_variant(
                 self.calibration.of(variant).graph.path,
                 schemes,
                 self.computed_in(variant),
@@ -66,8 +66,8 @@ class VariantGraphs:
                 fp32_nodes,
             )
             if self._for_onnxruntime:
-                fuse_attention(made)
-            write(made, folder / MODEL_FILE)
+                fuse_attention(model)
+            write(model, folder / MODEL_FILE)
             self._write_other_forms(variant, folder)
 
         return self.context.store.make("variant", inputs, build)
@@ -150,7 +150,7 @@ class VariantGraphs:
     def _rounding(
         self, variant: Variant, schemes: Mapping[str, Scheme]
     ) -> Callable[[Layer, Scheme], Rounded]:
-        """Rounds a variant's layers; weights in uniform schemes are rounded once for all."""
+        """A function that rounds layers; all variants share the weights in uniform schemes."""
         shared = set(schemes.values()) & set(UNIFORM.values())
         by_scheme = {scheme: self.rounded_weights(variant, scheme) for scheme in shared}
         scales = scale_type(self.computed_in(variant))

@@ -1,4 +1,4 @@
-"""The graphs a variant is loaded as under a placement, and their TensorRT plans."""
+"""The graphs that are loaded for a variant in a placement, and their TensorRT plans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.store.artifacts import Artifact
 
-SLICED_SHARE = 0.75  # of the scratch of the whole graph: slices that take less are worth their time
+SLICED_SHARE = 0.75  # of the whole graph's scratch; slices are worth their time only below it
 
 
 @dataclass
@@ -31,14 +31,14 @@ class VariantPieces:
 
     @property
     def shapes(self) -> InputShapes:
-        """Of the inputs of every variant."""
+        """The input shapes of every variant."""
         return self.plans.shapes
 
     def of(self, variant: Variant, placement: Placement) -> tuple[Piece, ...]:
-        """The graphs a variant is loaded as under a placement, in the order they run.
+        """The graphs that are loaded for a variant in a placement, in the order in which they run.
 
         Raises:
-            UnsupportedGraphError: it cannot be placed like this.
+            UnsupportedGraphError: the variant does not support the placement.
         """
         graph = self.variants.built(variant).artifact
         if SLICED_FILE not in graph.files:
@@ -54,16 +54,16 @@ class VariantPieces:
         """The TensorRT plan of a piece of a variant.
 
         Raises:
-            UnsupportedGraphError: the compiler rejects the graph; tried once.
+            UnsupportedGraphError: the compiler rejects the graph; it is compiled at most once.
         """
         return tensorrt_builder.read_plan(self.plan_artifact(variant, piece).folder)
 
     def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
-        """The artifact of that plan."""
+        """The artifact of a piece's plan."""
         return self.plans.artifact(variant, self.variants.built(variant).artifact, piece)
 
     def _scratch(self, variant: Variant, pieces: Sequence[Piece]) -> float:
-        """The most bytes any piece takes while it runs; known of plans alone, 0 elsewhere."""
+        """The most bytes that a piece takes while it runs; 0 on runtimes without plans."""
         if self.variants.context.runtime is not Runtime.TENSORRT_RTX:
             return 0
         try:

@@ -21,13 +21,13 @@ X = RNG.standard_normal((8, 64)).astype(np.float32)
 
 
 def written(
-    made: Path, source: Path, runtime: str = "tensorrt-rtx", words: str = "fp16"
+    path: Path, source: Path, runtime: str = "tensorrt-rtx", words: str = "fp16"
 ) -> WrittenGraph:
-    return WrittenGraph(made, source, words, Precision(words), Runtime(runtime))
+    return WrittenGraph(path, source, words, Precision(words), Runtime(runtime))
 
 
 def mistyped(folder: Path) -> Path:
-    """A graph that says it gives out fp16 and gives out fp32: valid to ONNX's checker."""
+    """A graph that declares an fp16 output but computes fp32; ONNX's checker accepts it."""
     path = saved(linear(WEIGHT), folder)
     model = onnx.load(path)
     model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
@@ -35,25 +35,28 @@ def mistyped(folder: Path) -> Path:
     return path
 
 
-def test_a_graph_that_cannot_be_loaded_is_refused_without_the_place_it_lies_in(
+def test_the_error_for_a_graph_that_cannot_be_loaded_hides_its_temporary_path(
     tmp_path: Path,
 ) -> None:
-    source, made = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "made")
-    with pytest.raises(QuantizationError, match="as fp16 makes a graph that ONNX Runtime") as said:
-        written(made, source).check_runs()
-    assert str(made) not in str(said.value)
-    assert str(source) in str(said.value)
+    source, new = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "new")
+    with pytest.raises(
+        QuantizationError, match="as fp16 makes a graph that ONNX Runtime"
+    ) as caught:
+        written(new, source).check_runs()
+    assert str(new) not in str(caught.value)
+    assert str(source) in str(caught.value)
 
 
 def test_a_graph_that_does_not_run_where_its_source_does_is_refused(tmp_path: Path) -> None:
     source = saved(linear(WEIGHT), tmp_path / "whole")
-    made = saved(linear(WEIGHT[:40].copy()), tmp_path / "made")  # it takes 40 numbers, not 64
+    # Its rows have 40 numbers, not 64.
+    new = saved(linear(WEIGHT[:40].copy()), tmp_path / "new")
     with pytest.raises(QuantizationError, match=r"rejects: model\.onnx failed to run"):
-        written(made, source).check_runs()
+        written(new, source).check_runs()
 
 
-def test_a_source_that_takes_no_random_inputs_is_only_loaded(tmp_path: Path) -> None:
-    """Its rows are reshaped to three, whatever number is guessed for N."""
+def test_a_graph_whose_source_rejects_random_inputs_is_only_loaded(tmp_path: Path) -> None:
+    """The source reshapes its rows to three, which fails for the guessed length of N."""
     model = linear(WEIGHT)
     (last,) = model.graph
     shape = ir.Value(name="shape", const_value=ir.tensor(np.array([3, 48])))
@@ -67,39 +70,39 @@ def test_a_source_that_takes_no_random_inputs_is_only_loaded(tmp_path: Path) -> 
     written(source, source).check_runs()
 
 
-def test_bf16_convolutions_of_an_older_opset_are_not_written_for_onnx_runtime(
+def test_bf16_convolutions_of_an_older_opset_are_refused_for_onnx_runtime(
     tmp_path: Path,
 ) -> None:
-    """Conv takes bf16 from opset 22 on; TensorRT takes it in any."""
+    """Conv supports bf16 from opset 22 on; TensorRT supports it in any opset."""
     kernel = RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)
     source = saved(convolution(kernel), tmp_path / "whole")
     model = read(source)
     to_half(model, dtype=ir.DataType.BFLOAT16)
-    made = saved(model, tmp_path / "made")
-    written(made, source, "tensorrt-rtx", "bf16").check_runs()
+    new = saved(model, tmp_path / "new")
+    written(new, source, "tensorrt-rtx", "bf16").check_runs()
     with pytest.raises(QuantizationError, match=r"opset_version=22, or choose --precision fp16"):
-        written(made, source, "onnxruntime-cuda", "bf16").check_runs()
+        written(new, source, "onnxruntime-cuda", "bf16").check_runs()
     model.graph.opset_imports[""] = 22
-    made = saved(model, tmp_path / "newer")
-    written(made, source, "onnxruntime-cuda", "bf16").check_runs()
+    new = saved(model, tmp_path / "newer")
+    written(new, source, "onnxruntime-cuda", "bf16").check_runs()
 
 
-def test_errors_are_shares_of_the_outputs_energy(tmp_path: Path) -> None:
+def test_errors_are_relative_to_the_energy_of_the_output(tmp_path: Path) -> None:
     source = saved(linear(WEIGHT), tmp_path / "whole")
-    made = saved(linear(WEIGHT * np.float32(1.1)), tmp_path / "made")
-    errors = written(made, source, words="fp32").errors({"y": [X @ WEIGHT]}, [{"x": X}])
+    new = saved(linear(WEIGHT * np.float32(1.1)), tmp_path / "new")
+    errors = written(new, source, words="fp32").errors({"y": [X @ WEIGHT]}, [{"x": X}])
     assert errors["y"] == pytest.approx(0.1**2, rel=1e-3)
 
 
 def test_broken_outputs_of_the_source_are_named_and_counted() -> None:
-    wanted = {"y": [np.array([1.0, np.nan]), np.array([np.inf, np.nan])]}
+    outputs = {"y": [np.array([1.0, np.nan]), np.array([np.inf, np.nan])]}
     with pytest.raises(
         QuantizationError, match=r"the output y .* \(2 NaN and 1 infinite number of 4"
     ):
-        check_finite(Path("unet.onnx"), wanted)
+        check_finite(Path("unet.onnx"), outputs)
 
 
-def for_a_gpu_alone(weight: np.ndarray, folder: Path) -> Path:
+def gpu_only(weight: np.ndarray, folder: Path) -> Path:
     """A graph with an operator that no CPU has."""
     path = saved(linear(weight), folder)
     model = onnx.load(path)
@@ -109,15 +112,15 @@ def for_a_gpu_alone(weight: np.ndarray, folder: Path) -> Path:
     return path
 
 
-def test_what_a_cpu_cannot_load_before_is_not_blamed_on_what_was_made(tmp_path: Path) -> None:
-    source = for_a_gpu_alone(WEIGHT, tmp_path / "whole")
-    made = for_a_gpu_alone(WEIGHT, tmp_path / "made")
-    assert "does not load" in written(made, source).check_runs()
+def test_a_graph_is_not_blamed_if_a_cpu_cannot_load_its_source_either(tmp_path: Path) -> None:
+    source = gpu_only(WEIGHT, tmp_path / "whole")
+    new = gpu_only(WEIGHT, tmp_path / "new")
+    assert "does not load" in written(new, source).check_runs()
 
 
-def test_what_memory_cannot_hold_is_not_loaded(
+def test_a_graph_that_exceeds_memory_is_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, made = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "made")
+    source, new = saved(linear(WEIGHT), tmp_path / "whole"), mistyped(tmp_path / "new")
     monkeypatch.setattr(module, "memory_bytes", lambda: WEIGHT.nbytes)
-    assert "memory" in written(made, source).check_runs()
+    assert "memory" in written(new, source).check_runs()

@@ -1,4 +1,4 @@
-"""The rules of a study, on a field whose scores are known."""
+"""The rules of a study, for mixes with known scores."""
 
 from __future__ import annotations
 
@@ -51,16 +51,15 @@ def standing(arm: int, outcome: Outcome, difference: float, high: float, to: int
 def budget(
     mixes: Sequence[Mix], standings: Sequence[Standing], common: Sequence[float] | None = None
 ) -> Budget:
-    outcome = RaceResult(
-        next(s.arm for s in standings if s.outcome is Outcome.WON), tuple(standings), 0
-    )
+    winner = next(s.arm for s in standings if s.outcome is Outcome.WON)
+    race = RaceResult(winner, tuple(standings), 0)
     screened = None
     if common is not None:
         means = np.array(common)
         # A race leaves means over different prompts, which must not be compared: they are reversed.
         screened = ScreeningResult([s.arm for s in standings], means[::-1].copy(), means, 0.0, 0)
     every = tuple(fitted(each) for each in mixes)
-    return Budget(2**20, SelectionResult(every, outcome, screened, 0, Rules()))
+    return Budget(2**20, SelectionResult(every, race, screened, 0, Rules()))
 
 
 def comparisons() -> ComparisonRules:
@@ -80,54 +79,54 @@ SMALL = mix("small", "small", Precision.FP16)
 FIELD = [BIG_ENCODER, BIG_ENCODER_WIDE, BIG_DENOISER, SMALL]
 
 
-def test_a_mix_promises_its_paired_difference_or_what_a_screening_put_together() -> None:
+def test_the_worth_of_a_mix_is_its_paired_difference_or_the_screening_s_prediction() -> None:
     raced = [standing(0, Outcome.WON, 0.0, 0.0), standing(2, Outcome.WORSE, -0.2, -0.1)]
-    found = budget(FIELD, raced, common=[0.5, 0.45, 0.9, -1.0])
-    assert found.worth[BIG_ENCODER] == 0.0
-    assert found.worth[BIG_ENCODER_WIDE] == pytest.approx(-0.05)
-    assert found.worth[BIG_DENOISER] == -0.2  # it raced: what was put together counts no more
-    assert found.worth[SMALL] == -np.inf  # its pictures are broken
+    studied = budget(FIELD, raced, common=[0.5, 0.45, 0.9, -1.0])
+    assert studied.worth[BIG_ENCODER] == 0.0
+    assert studied.worth[BIG_ENCODER_WIDE] == pytest.approx(-0.05)
+    assert studied.worth[BIG_DENOISER] == -0.2  # it raced, so its prediction does not count
+    assert studied.worth[SMALL] == -np.inf  # its images are broken
 
 
-def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
+def test_among_mixes_with_the_largest_encoder_the_most_promising_is_picked() -> None:
     raced = [standing(n, Outcome.OPEN, 0.0, 0.1) for n in range(3)]
     raced.append(standing(3, Outcome.WON, 0.0, 0.0))
     raced[0] = standing(0, Outcome.WORSE, -0.3, -0.2)
-    found = budget(FIELD, raced)
-    first = comparisons().largest(ENCODERS_FIRST, found)
+    studied = budget(FIELD, raced)
+    first = comparisons().largest(ENCODERS_FIRST, studied)
     assert first is not None
     assert first.mix == BIG_ENCODER_WIDE
-    other = comparisons().largest(DENOISERS_FIRST, found)
+    other = comparisons().largest(DENOISERS_FIRST, studied)
     assert other is not None
     assert other.mix == BIG_DENOISER
 
 
-def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
+def test_among_mixes_in_one_precision_the_most_promising_is_picked() -> None:
     raced = [
         standing(0, Outcome.WORSE, -0.3, -0.2),
         standing(1, Outcome.OPEN, 0.2, 0.3),
         standing(2, Outcome.WORSE, -0.1, -0.05),
         standing(3, Outcome.WON, 0.0, 0.0),
     ]
-    found = budget(FIELD, raced)
+    studied = budget(FIELD, raced)
     rules = comparisons()
-    narrow, wide = rules.all_in(Precision.W8, found), rules.all_in(Precision.FP16, found)
+    narrow, wide = rules.all_in(Precision.W8, studied), rules.all_in(Precision.FP16, studied)
     assert narrow is not None
     assert narrow.mix == BIG_DENOISER
     assert wide is not None
     assert wide.mix == SMALL
-    assert rules.all_in(Precision.INT8, found) is None
+    assert rules.all_in(Precision.INT8, studied) is None
 
 
-def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
+def test_the_mix_most_like_stable_diffusion_has_a_small_encoder() -> None:
     raced = [standing(n, Outcome.OPEN, 0.0, 0.1) for n in range(3)]
-    found = budget(FIELD, [*raced, standing(3, Outcome.WON, 0.0, 0.0)])
-    chosen = comparisons().like_stable_diffusion(found)
+    studied = budget(FIELD, [*raced, standing(3, Outcome.WON, 0.0, 0.0)])
+    chosen = comparisons().like_stable_diffusion(studied)
     assert chosen is not None
     assert chosen.mix == BIG_DENOISER  # 18 / 73 / 9 %
 
 
-def test_the_same_as_a_mix_that_was_beaten_is_not_level_with_the_best() -> None:
+def test_a_mix_equal_to_a_beaten_one_is_not_level_with_the_best() -> None:
     raced = [
         standing(0, Outcome.WON, 0.0, 0.0),
         standing(1, Outcome.SAME, -0.005, 0.004),
@@ -140,11 +139,13 @@ def test_the_same_as_a_mix_that_was_beaten_is_not_level_with_the_best() -> None:
 @pytest.mark.parametrize(
     ("count", "places"), [(0, []), (1, [0]), (3, [0, 1, 2]), (8, [0, 4, 7]), (7, [0, 3, 6])]
 )
-def test_some_budgets_are_spread_over_all(count: int, places: list[int]) -> None:
+def test_places_are_evenly_spread(count: int, places: list[int]) -> None:
     assert _spread(count, 3) == places
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_drawn(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="is a bundle; choose another --out"):

@@ -1,4 +1,4 @@
-"""Rounded weights, made together."""
+"""Rounded weights of several schemes, made in one pass."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ PART = Variant(Role.DECODER, "d", Precision.W4)
 
 
 @dataclass
-class Making:
-    """A cache for a request of fp16, int8, w8 and w4, and what its progress said."""
+class CacheUnderTest:
+    """A cache for a request of fp16, int8, w8 and w4, and the lines of its progress."""
 
     cache: RoundedWeightCache
     store: Store
     lines: list[str] = field(default_factory=list)
-    hear: Callable[[str], None] = lambda _: None
+    on_line: Callable[[str], None] = lambda _: None
 
     def say(self, line: str) -> None:
         self.lines.append(line)
-        self.hear(line)
+        self.on_line(line)
 
 
-def making(tmp_path: Path, model: ir.Model) -> Making:
+def cache_for(tmp_path: Path, model: ir.Model) -> CacheUnderTest:
     path = saved(model, tmp_path / "graph")
     (tmp_path / "seen").mkdir()
     x = {"x": RNG.standard_normal((256, 64)).astype(np.float32)}
@@ -61,55 +61,55 @@ def making(tmp_path: Path, model: ir.Model) -> Making:
         runtime=runtime,
         abilities=ABILITIES[runtime],
         store=store,
-        say=lambda line: made.say(line),
+        say=lambda line: under_test.say(line),
     )
-    made = Making(RoundedWeightCache(context, calibration), store)
-    return made
+    under_test = CacheUnderTest(RoundedWeightCache(context, calibration), store)
+    return under_test
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Making:
-    """Of a part of one layer."""
-    return making(tmp_path, linear(RNG.standard_normal((64, 96)).astype(np.float32)))
+def under_test(tmp_path: Path) -> CacheUnderTest:
+    """A cache for a part with one layer."""
+    return cache_for(tmp_path, linear(RNG.standard_normal((64, 96)).astype(np.float32)))
 
 
-def test_all_a_request_needs_is_rounded_in_one_pass(made: Making) -> None:
-    narrow, wide = made.cache.of(PART, W4), made.cache.of(PART, W8)
-    assert made.lines == [f"rounding decoder d to {W4} and {W8}: 0 %"]
-    assert made.cache.of(PART, UNIFORM[Precision.INT8]) == wide
+def test_all_schemes_of_a_request_are_rounded_in_one_pass(under_test: CacheUnderTest) -> None:
+    narrow, wide = under_test.cache.of(PART, W4), under_test.cache.of(PART, W8)
+    assert under_test.lines == [f"rounding decoder d to {W4} and {W8}: 0 %"]
+    assert under_test.cache.of(PART, UNIFORM[Precision.INT8]) == wide
     assert narrow.errors["linear"] > 10 * wide.errors["linear"] > 0
 
 
-def test_weights_that_another_process_has_rounded_meanwhile_are_taken(
-    made: Making, monkeypatch: pytest.MonkeyPatch
+def test_weights_that_another_process_rounded_meanwhile_are_used(
+    under_test: CacheUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (chunk,) = made.cache._chunks(PART)
-    other = made.cache._rounded(PART, chunk, W8)
-    made.lines.clear()
-    find, looked = Store.find, []
+    (chunk,) = under_test.cache._chunks(PART)
+    other = under_test.cache._rounded(PART, chunk, W8)
+    under_test.lines.clear()
+    find, lookups = Store.find, []
 
     def find_none_at_first(store: Store, kind: str, inputs: Any) -> Any:
-        """As long as the other process has not finished; then comes the lock."""
-        looked.append(kind)
-        return None if len(looked) <= 2 else find(store, kind, inputs)
+        """Finds nothing in the first two lookups, before this process holds the lock."""
+        lookups.append(kind)
+        return None if len(lookups) <= 2 else find(store, kind, inputs)
 
     monkeypatch.setattr(Store, "find", find_none_at_first)
-    assert made.cache.of(PART, W4).errors == made.cache.of(PART, W4).errors
-    assert made.lines == []
-    assert made.cache.of(PART, W8).folders == (other.folder,)
+    assert under_test.cache.of(PART, W4).errors == under_test.cache.of(PART, W4).errors
+    assert under_test.lines == []
+    assert under_test.cache.of(PART, W8).folders == (other.folder,)
 
 
-def test_an_interrupted_pass_leaves_nothing_unfinished(made: Making) -> None:
+def test_an_interrupted_pass_leaves_nothing_unfinished(under_test: CacheUnderTest) -> None:
     def stop(_: str) -> None:
         raise KeyboardInterrupt
 
-    made.hear = stop
+    under_test.on_line = stop
     with pytest.raises(KeyboardInterrupt):
-        made.cache.of(PART, W4)
-    assert list(made.store.artifacts()) == []
-    made.hear = lambda _: None
-    assert made.cache.of(PART, W4).is_filled
-    assert made.cache.of(PART, W8).is_filled
+        under_test.cache.of(PART, W4)
+    assert list(under_test.store.artifacts()) == []
+    under_test.on_line = lambda _: None
+    assert under_test.cache.of(PART, W4).is_filled
+    assert under_test.cache.of(PART, W8).is_filled
 
 
 def test_an_interrupted_pass_resumes_at_its_chunk(
@@ -117,53 +117,56 @@ def test_an_interrupted_pass_resumes_at_its_chunk(
 ) -> None:
     weights = [RNG.standard_normal(shape).astype(np.float32) for shape in ((64, 96), (96, 32))]
     monkeypatch.setattr(module, "CHUNK_NUMBERS", 64 * 96)
-    made = making(tmp_path, chain(weights))
+    under_test = cache_for(tmp_path, chain(weights))
 
     def stop_at_half(line: str) -> None:
         if line.endswith("50 %"):
             raise KeyboardInterrupt
 
-    made.hear = stop_at_half
+    under_test.on_line = stop_at_half
     with pytest.raises(KeyboardInterrupt):
-        made.cache.of(PART, W4)
+        under_test.cache.of(PART, W4)
     first = f"rounding decoder d to {W4} and {W8}: "
-    assert made.lines == [first + "0 %", first + "50 %"]
-    made.hear = lambda _: None
-    narrow = made.cache.of(PART, W4)
-    assert made.lines == [first + "0 %", first + "50 %", first + "50 %"]
+    assert under_test.lines == [first + "0 %", first + "50 %"]
+    under_test.on_line = lambda _: None
+    narrow = under_test.cache.of(PART, W4)
+    assert under_test.lines == [first + "0 %", first + "50 %", first + "50 %"]
     assert len(narrow.folders) == 2
-    assert made.cache._layers is None
-    monkeypatch.setattr(Fp32Graph, "layers", lambda _: pytest.fail("all of it is kept"))
-    assert made.cache.of(PART, W4) == narrow
-    assert len(made.cache.of(PART, W8).folders) == 2
+    assert under_test.cache._layers is None
+    monkeypatch.setattr(Fp32Graph, "layers", lambda _: pytest.fail("everything is in the store"))
+    assert under_test.cache.of(PART, W4) == narrow
+    assert len(under_test.cache.of(PART, W8).folders) == 2
     assert list(narrow.errors) == ["linear0", "linear1"]
     for number, weight in enumerate(weights):
         off = narrow.rounded(f"linear{number}").values - weight.T
         assert 0 < np.abs(off).max() < 1
 
 
-def test_a_scheme_that_is_kept_is_not_rounded_again_with_another(
-    made: Making, monkeypatch: pytest.MonkeyPatch
+def test_a_scheme_in_the_store_is_not_rounded_again_with_another(
+    under_test: CacheUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that is killed between two schemes leaves one of them."""
     monkeypatch.setattr(RoundedWeightCache, "_uniform_schemes", lambda *_: set())
-    made.cache.of(PART, W8)
+    under_test.cache.of(PART, W8)
     monkeypatch.undo()
-    assert made.cache.of(PART, W4).is_filled
-    assert made.lines == [f"rounding decoder d to {W8}: 0 %", f"rounding decoder d to {W4}: 0 %"]
+    assert under_test.cache.of(PART, W4).is_filled
+    assert under_test.lines == [
+        f"rounding decoder d to {W8}: 0 %",
+        f"rounding decoder d to {W4}: 0 %",
+    ]
 
 
 def test_a_graph_without_layers_has_no_rounded_weights(tmp_path: Path) -> None:
-    made = making(tmp_path, linear(np.ones((64, 1), np.float32)))
-    assert made.cache.of(PART, W4).errors == {}
-    assert made.lines == []
+    under_test = cache_for(tmp_path, linear(np.ones((64, 1), np.float32)))
+    assert under_test.cache.of(PART, W4).errors == {}
+    assert under_test.lines == []
 
 
 @given(st.lists(st.integers(1, 100)), st.integers(1, 200))
 def test_chunks_hold_every_layer_in_order_and_are_full(sizes: list[int], most: int) -> None:
-    found: Any = [SimpleNamespace(name=str(n), size=size) for n, size in enumerate(sizes)]
-    runs = chunked(found, most)
-    assert [name for run in runs for name in run] == [layer.name for layer in found]
-    held = [[sizes[int(name)] for name in run] for run in runs]
-    assert all(sum(run) <= most or len(run) == 1 for run in held)
-    assert all(sum(one) + other[0] > most for one, other in pairwise(held))
+    layers: Any = [SimpleNamespace(name=str(n), size=size) for n, size in enumerate(sizes)]
+    chunks = chunked(layers, most)
+    assert [name for chunk in chunks for name in chunk] == [layer.name for layer in layers]
+    chunk_sizes = [[sizes[int(name)] for name in chunk] for chunk in chunks]
+    assert all(sum(chunk) <= most or len(chunk) == 1 for chunk in chunk_sizes)
+    assert all(sum(one) + other[0] > most for one, other in pairwise(chunk_sizes))

@@ -12,7 +12,7 @@ LAYERS = [f"layer {n}" for n in range(40)]
 
 
 @given(st.sets(st.sampled_from(LAYERS), min_size=1, max_size=4))
-def test_the_layers_that_do_not_build_are_found(bad: set[str]) -> None:
+def test_the_layers_that_do_not_compile_are_found(bad: set[str]) -> None:
     tried = []
 
     def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
@@ -32,12 +32,12 @@ def test_layers_that_fail_only_together_are_all_refused() -> None:
     assert pair <= set(refused_layers(LAYERS, failing))
 
 
-def test_a_hint_is_for_its_precision_and_whatever_the_width() -> None:
+def test_a_hint_holds_for_its_precision_and_for_any_width() -> None:
     hints = Hints()
     small, large = (linear(np.ones((width, 64), np.float32)) for width in (64, 128))
     for node in large.graph:
-        node.name = "called otherwise"
+        node.name = "another name"
     hints.learn(small, Precision.W4, frozenset({"linear"}))
-    assert hints.guess(large, Precision.W4) == {"called otherwise"}
+    assert hints.guess(large, Precision.W4) == {"another name"}
     assert hints.guess(large, Precision.INT8) == frozenset()
     assert Hints().guess(large, Precision.W4) == frozenset()
