@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from zoo.denoiser import new_denoiser
-from zoo.optimizer import MuonAdamW, is_hidden_matrix
+from zoo.training.denoiser import new_denoiser
+from zoo.training.muon import MuonAdamW, is_hidden_matrix
 
 
 def seconds(step: Callable[[], None]) -> float:

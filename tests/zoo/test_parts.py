@@ -5,8 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zoo import autoencoder, evaluate, parts, text
+from zoo import parts
 from zoo.errors import WeightsError
+from zoo.evaluation import evaluate
+from zoo.training import autoencoder
+from zoo.training import text_encoder as text
 
 LIMIT = 64_000_000
 PARAMETERS = {  # about what each size is meant to have, and how far it may be off

@@ -1,0 +1,1 @@
+"""The data set, the prompt lists, and the packages they come from."""

@@ -1,0 +1,1 @@
+"""Drawing with the zoo, and measuring it."""

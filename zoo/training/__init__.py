@@ -1,0 +1,1 @@
+"""The models of the zoo and how they are trained."""

@@ -1,0 +1,116 @@
+"""The stage that trains the denoisers and their bridges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zoo import parts
+from zoo.data import prompts
+from zoo.training import denoiser
+from zoo.training import text_encoder as text
+from zoo.training.decoder_stage import DecoderStage
+from zoo.training.kept_files import weights_digest, write_whole
+from zoo.training.recipes import Round
+from zoo.training.run import CHANNELS_LAST, Run
+from zoo.training.text_stage import TextStage
+
+
+@dataclass
+class DenoiserStage:
+    """Trains denoisers on the latents of the decoders' stage and the states of the text stage."""
+
+    run: Run
+    text: TextStage
+    decoders: DecoderStage
+
+    def pairs(self, size: str) -> denoiser.Pairs:
+        """The denoiser and its three bridges, trained on the drawn training rows.
+
+        Each round starts from the last one's averaged weights; shipped rounds are taken as they
+        are if they are the recipe's first ones, and all of them.
+        """
+        torch.manual_seed(40 + ord(size))
+        pairs = denoiser.Pairs(
+            denoiser.new_denoiser(size), [text.ENCODER_SIZES[s].width for s in parts.SIZES]
+        )
+        pairs = cast(denoiser.Pairs, cast(Any, pairs).to(self.run.device, **CHANNELS_LAST))
+        kept = self.kept_rounds(size)
+        if kept:
+            load_pairs(pairs, cast(parts.Size, size))
+        for number, schedule in enumerate(self.run.recipe.denoiser[size][kept:], kept + 1):
+            name = f"denoiser-{size}-{number}"
+            self.run.fit(name, pairs, partial(self._denoiser_loss, pairs, schedule), schedule)
+        return pairs.eval()
+
+    def kept_rounds(self, size: str) -> int:
+        """How many of the recipe's rounds the shipped denoiser has behind it; 0: another recipe's.
+
+        The shipped weights are those after their last round, so they are of use only if every
+        round they had is the recipe's.
+        """
+        had = sorted(name for name in self.run.kept if name.startswith(f"denoiser-{size}-"))
+        rounds = self.run.recipe.denoiser[size]
+        same = len(had) <= len(rounds) and all(
+            self.run.keeps(f"denoiser-{size}-{n}", schedule)
+            for n, schedule in enumerate(rounds[: len(had)], 1)
+        )
+        return len(had) if same else 0
+
+    def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Round) -> Callable[..., Tensor]:
+        train = self.run.rows(lambda r: r.split == "train" and r.drawn)
+        views = [self.decoders.latents, *(self.decoders.moved_latents if schedule.moved else [])]
+        clean = torch.stack([view[train] for view in views]).to(self.run.device)
+        asked = self.training_texts
+        number = {t: i for i, t in enumerate(asked)}
+        ways = torch.tensor(
+            [[number[t] for t in prompts.training_texts(self.run.dataset.rows[i])] for i in train]
+        )
+        likely = torch.tensor(prompts.TRAINING_TEXT_SHARES)
+        states = [self.text_states(size) for size in parts.SIZES]
+        alphas = denoiser.new_scheduler().alphas_cumprod.to(self.run.device)
+
+        def loss(step: int, g: torch.Generator) -> Tensor:
+            row = torch.randint(len(train), (schedule.batch_size,), generator=g)
+            way = torch.multinomial(likely, schedule.batch_size, True, generator=g)
+            dropped = torch.rand(schedule.batch_size, generator=g) < denoiser.TEXT_DROPOUT
+            view = torch.zeros(schedule.batch_size, dtype=torch.long)
+            if schedule.moved:
+                moved = torch.rand(schedule.batch_size, generator=g) < schedule.moved
+                view = torch.randint(1, len(clean), view.shape, generator=g) * moved
+            picture = clean[view.to(self.run.device), row.to(self.run.device)]
+            batch = denoiser.Batch(picture, ways[row, way], dropped)
+            return denoiser.velocity_loss(pairs, alphas, batch, states, g)
+
+        return loss
+
+    @cached_property
+    def training_texts(self) -> list[str]:
+        rows = [r for r in self.run.dataset.rows if r.split == "train" and r.drawn]
+        return sorted({t for row in rows for t in prompts.training_texts(row)})
+
+    def text_states(self, size: str) -> denoiser.Texts:
+        """What encoder `size` says of every training text, and of the empty one."""
+        encoder = self.text.encoder(size)
+        path = self.run.folder / f"states-{size}-{weights_digest(encoder)}.safetensors"
+        if not path.exists():
+            ids = text.token_ids(self.text.tokenizer, ["", *self.training_texts]).to(
+                self.run.device
+            )
+            states = text.encode(encoder, ids).half().cpu()
+            write_whole(lambda p: save_file({"states": states}, p), path)
+        states = load_file(path)["states"].to(self.run.device)
+        return denoiser.Texts(states[1:], states[:1])
+
+
+def load_pairs(pairs: denoiser.Pairs, size: parts.Size) -> None:
+    """Put the shipped denoiser's and bridges' weights into `pairs`."""
+    pairs.denoiser.load_state_dict(parts.load_denoiser(size).state_dict())
+    for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
+        bridge.load_state_dict(parts.load_bridge(encoder, size).state_dict())

@@ -1,0 +1,81 @@
+"""One run of a recipe: what all of its stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data import dataset
+from zoo.data.dataset import Dataset, Row
+from zoo.training.loop import Schedule, Stage
+from zoo.training.recipes import TrainingRecipe
+
+CHANNELS_LAST = {"memory_format": torch.channels_last}
+
+
+@dataclass
+class Run:
+    """One run of a recipe.
+
+    Attributes:
+        folder: where checkpoints and intermediate results are kept.
+        kept: the records of shipped stages to take as they are.
+    """
+
+    recipe: TrainingRecipe
+    folder: Path
+    device: torch.device
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def keeps(self, stage: str, schedule: Schedule) -> bool:
+        """Whether the shipped parts already hold this stage, made by this very schedule."""
+        return stage in self.kept and self.kept[stage]["schedule"] == asdict(schedule)
+
+    def fit(
+        self,
+        name: str,
+        model: nn.Module,
+        make_loss: Callable[[], Callable[..., Tensor]],
+        schedule: Schedule,
+    ) -> None:
+        """Train a model for a stage, or resume it.
+
+        Args:
+            make_loss: makes the loss; called at the first step, so that a finished stage does not
+                prepare its data.
+        """
+        Stage(name, model, _Deferred(make_loss), schedule, self.folder).fit()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set."""
+        return dataset.load()
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Its images: uint8 (N, 64, 64, 3)."""
+        return torch.from_numpy(self.dataset.images)
+
+    def rows(self, keep: Callable[[Row], bool]) -> Tensor:
+        """Indices of the data set's rows for which `keep` holds."""
+        return torch.tensor([i for i, row in enumerate(self.dataset.rows) if keep(row)])
+
+
+class _Deferred:
+    """A loss whose data are prepared at the first step: a finished stage never needs them."""
+
+    def __init__(self, make: Callable[[], Callable[..., Tensor]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _loss(self) -> Callable[..., Tensor]:
+        return self._make()
+
+    def __call__(self, step: int, g: torch.Generator) -> Tensor:
+        return self._loss(step, g)

@@ -1,0 +1,137 @@
+"""Finished stages as the parts that ship."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from sdpack.export.bridge import BridgeModule, save_bridge
+
+from zoo import parts
+from zoo.data import prompts
+from zoo.data.dataset import Dataset
+from zoo.errors import TrainingError
+from zoo.evaluation import evaluate
+from zoo.training import denoiser
+from zoo.training.stages import Stages
+
+RECORD = "training.json"
+VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Writes finished stages as the shipped parts, in the layouts the public classes load."""
+
+    stages: Stages
+    folder: Path = parts.PARTS_FOLDER
+
+    def write(self) -> None:
+        """Every part, the prompt lists, their real pictures and the checksums.
+
+        All stages end before the first file is written; the new folder then takes the old
+        one's place.
+        """
+        models = self._train()
+        new = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        self.stages.text.tokenizer.save_pretrained(new / "tokenizer")
+        denoiser.new_scheduler().save_pretrained(new / "scheduler")
+        for name, model in models.items():
+            _save_half(model, new / name)
+        (new / RECORD).write_text(json.dumps(self._record(), indent=1) + "\n")
+        parts.write_checksums(new)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        new.replace(self.folder)
+        write_prompts(self.stages.run.dataset)
+
+    def _train(self) -> dict[str, Any]:
+        """Every stage run to its end: models by the folder they are shipped in."""
+        models: dict[str, Any] = {
+            "judge": self.stages.judge.trained_judge,
+            "decoder/kl": self.stages.decoders.vae,
+            "decoder/tiny": self.stages.decoders.tiny,
+        }
+        for size in parts.SIZES:
+            models[f"text_encoder/{size}"] = self.stages.text.encoder(size)
+            pairs = self.stages.denoisers.pairs(size)
+            models[f"denoiser/{size}"] = pairs.denoiser
+            for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
+                models[f"bridge/{encoder}-{size}"] = bridge
+        return models
+
+    def _record(self) -> dict[str, Any]:
+        """How these weights were made: each stage's schedule and seconds, machine, versions."""
+        return {
+            "stages": self.stages.run.kept | stage_records(self.stages.run.folder),
+            "wordnet_share": self.stages.run.recipe.wordnet_share,
+            "dataset_digest": self.stages.run.dataset.digest,
+            "device": _device_words(self.stages.run.device),
+            "versions": {package: version(package) for package in VERSIONED},
+        }
+
+
+def _save_half(model: Any, folder: Path) -> None:
+    """Write a model's weights in fp16 in the layout of its class."""
+    if isinstance(model, BridgeModule):
+        save_bridge(model, folder)
+        return
+    shipped = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).half()
+    shipped.save_pretrained(folder)
+    _forget_origin(folder / "config.json")
+
+
+def _forget_origin(path: Path) -> None:
+    """Drop the folder a config was once loaded from: it names this machine."""
+    values = json.loads(path.read_text())
+    if values.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def write_prompts(dataset: Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
+    """The prompt lists, the labels R-precision chooses from, and the lists' real pictures."""
+    lists = prompts.make_lists(dataset)
+    prompts.write_lists(lists, folder)
+    labels = sorted({row.caption for row in dataset.drawn().rows})
+    (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n")
+    picture = {(r.code, r.style): i for i, r in enumerate(dataset.rows)}
+    for name in (*evaluate.EVALUATED, evaluate.SAMPLES):
+        index = [picture[p.code, p.style] for p in lists[name]]
+        evaluate.write_real(torch.from_numpy(dataset.images[index]), folder / f"{name}.png")
+
+
+def stage_records(folder: Path) -> dict[str, Any]:
+    """Schedule and seconds of every finished stage, from its checkpoint."""
+    paths = [path for path in sorted(folder.glob("*.pt")) if path.with_suffix(".jsonl").exists()]
+    states = {p.stem: torch.load(p, map_location="cpu", weights_only=True) for p in paths}
+    return {
+        name: {"schedule": state["schedule"], "seconds": round(state["seconds"], 1)}
+        for name, state in states.items()
+        if state["step"] == state["schedule"]["steps"]
+    }
+
+
+def shipped_records(folder: Path = parts.PARTS_FOLDER) -> dict[str, Any]:
+    """The records of the stages that made the shipped parts.
+
+    Raises:
+        TrainingError: the parts carry no record.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        raise TrainingError(f"{path} is missing; train from nothing, without --keep-shipped")
+    return cast(dict[str, Any], json.loads(path.read_text())["stages"])
+
+
+def _device_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

@@ -1,0 +1,29 @@
+"""The stages of a run, in the order in which they depend on each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zoo.training.decoder_stage import DecoderStage
+from zoo.training.denoiser_stage import DenoiserStage
+from zoo.training.judge_stage import JudgeStage
+from zoo.training.run import Run
+from zoo.training.text_stage import TextStage
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All stages of one run."""
+
+    run: Run
+    text: TextStage
+    decoders: DecoderStage
+    denoisers: DenoiserStage
+    judge: JudgeStage
+
+    @classmethod
+    def of(cls, run: Run) -> Stages:
+        """The stages of a run; nothing is trained yet."""
+        text, decoders = TextStage(run), DecoderStage(run)
+        denoisers, judge = DenoiserStage(run, text, decoders), JudgeStage(run, text)
+        return cls(run, text, decoders, denoisers, judge)
