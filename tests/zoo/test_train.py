@@ -1,5 +1,6 @@
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -63,18 +64,21 @@ class Oracle(nn.Module):
         return kept * noise - lost * self.clean
 
 
+def oracle(clean: torch.Tensor, alphas: torch.Tensor) -> denoiser.Pairs:
+    return cast(denoiser.Pairs, Oracle(clean, alphas))
+
+
 def test_the_exact_velocity_has_no_loss() -> None:
     alphas = denoiser.new_scheduler().alphas_cumprod
     clean = torch.randn(64, 16, 8, 8)
     texts = [denoiser.Texts(torch.zeros(1, 16, 4), torch.zeros(1, 16, 4))] * 3
     batch = denoiser.Batch(clean, torch.zeros(64, dtype=torch.long), torch.zeros(64).bool())
-    oracle = Oracle(clean, alphas)
     g = torch.Generator().manual_seed(0)
-    exact = denoiser.velocity_loss(oracle, alphas, batch, texts, g)  # type: ignore[arg-type]
+    exact = denoiser.velocity_loss(oracle(clean, alphas), alphas, batch, texts, g)
     assert exact < 1e-4
-    oracle.clean = torch.zeros_like(clean)
+    blind = oracle(torch.zeros_like(clean), alphas)
     g = torch.Generator().manual_seed(0)
-    ignorant = denoiser.velocity_loss(oracle, alphas, batch, texts, g)  # type: ignore[arg-type]
+    ignorant = denoiser.velocity_loss(blind, alphas, batch, texts, g)
     assert ignorant > 0.3
 
 
@@ -111,8 +115,8 @@ def test_a_share_of_each_batch_is_moved(
         seen.append(batch.latents)
         return torch.zeros(())
 
-    monkeypatch.setattr(train.denoiser, "velocity_loss", capture)
-    untrained: denoiser.Pairs = nn.Module()  # type: ignore[assignment]
+    monkeypatch.setattr(denoiser, "velocity_loss", capture)
+    untrained = cast(denoiser.Pairs, nn.Module())
     loss = training._denoiser_loss(untrained, round_of(5, moved))
     for step in range(100):
         loss(step, torch.Generator().manual_seed(step))

@@ -65,7 +65,7 @@ class TextEmbeddings:
         """One after the other."""
         names = texts[0].arrays()
         joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
-        return cls(**joined)  # type: ignore[arg-type]
+        return cls(**joined)
 
 
 def encode_text(

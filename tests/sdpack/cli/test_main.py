@@ -132,7 +132,11 @@ def test_an_interrupt_anywhere_exits_with_130(tmp_path: Path) -> None:
 
 def test_the_cache_is_listed_and_emptied(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache" / "store")
-    store.make("graph", {"of": 1}, lambda folder: (folder / "a").write_bytes(b"x" * 2048))
+
+    def write(folder: Path) -> None:
+        (folder / "a").write_bytes(b"x" * 2048)
+
+    store.make("graph", {"of": 1}, write)
     assert read_json("cache", "ls")["kinds"] == {"graph": {"count": 1, "bytes": 2048}}
     assert "2.0 KiB" in run("cache", "ls").output
     assert read_json("cache", "gc")["freed_bytes"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sdpack.export.latents import enlargement, latents_of
 from torch import nn
 
 
-def kl(blocks: int, **settings: Any) -> nn.Module:
+def kl(blocks: int, **settings: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(4,) * blocks,
         norm_num_groups=2,
@@ -28,7 +29,7 @@ def kl(blocks: int, **settings: Any) -> nn.Module:
     ).eval()
 
 
-def tiny(blocks: int, **settings: Any) -> nn.Module:
+def tiny(blocks: int, **settings: Any) -> AutoencoderTiny:
     return AutoencoderTiny(
         encoder_block_out_channels=(4,) * blocks,
         decoder_block_out_channels=(4,) * blocks,
@@ -39,8 +40,8 @@ def tiny(blocks: int, **settings: Any) -> nn.Module:
 
 
 DECODERS: dict[str, Callable[[], nn.Module]] = {
-    **{f"KL of {n}": lambda n=n: kl(n) for n in (1, 2, 3, 4, 5)},
-    **{f"tiny of {n}": lambda n=n: tiny(n) for n in (1, 2, 3, 5)},
+    **{f"KL of {n}": partial(kl, n) for n in (1, 2, 3, 4, 5)},
+    **{f"tiny of {n}": partial(tiny, n) for n in (1, 2, 3, 5)},
     "tiny by threes": lambda: tiny(3, upsampling_scaling_factor=3),
     "KL as its class makes it": AutoencoderKL,
     "tiny as its class makes it": AutoencoderTiny,

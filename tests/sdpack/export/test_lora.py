@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
@@ -27,7 +28,7 @@ RANK = 2
 
 
 @pytest.fixture(scope="module")
-def unet() -> nn.Module:
+def unet() -> UNet2DConditionModel:
     return families.unet()
 
 
@@ -94,7 +95,8 @@ def doras(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_kohya_dora_is_what_peft_makes_of_it(unet: nn.Module, tmp_path: Path, scale: float) -> None:
-    file, same = {}, {}
+    file: dict[str, torch.Tensor] = {}
+    same: dict[str, torch.Tensor] = {}
     for module, shape in doras(unet).items():
         ones = (1,) * (len(shape) - 1)
         magnitude = random(shape[0], seed=7).abs() + 0.5

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from PIL import Image
 from sdpack.cli.main import main as cli
 from sdpack.documents.record import BUILD
@@ -20,7 +20,7 @@ from tests.sdpack.report.ledgers import METRIC, entrant, record, write_build, wr
 NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 
 
-def bundle(folder: Path, precision: str, scores: Sequence[float], **more: object) -> Path:
+def bundle(folder: Path, precision: str, scores: NDArray[np.float64], **more: object) -> Path:
     """A folder with a ledger and pictures of one mix."""
     won = entrant("aaa", [precision] * 3, fate="won", prompts=len(scores))
     shown = [{"label": "the winner", "mix": won.mix}]
@@ -31,7 +31,7 @@ def bundle(folder: Path, precision: str, scores: Sequence[float], **more: object
     found = record([won], len(NOISE), **values)
     folder.mkdir()
     ledger = Ledger(folder / "all.sqlite")
-    write_scores(ledger, found, won, scores)
+    write_scores(ledger, found, won, scores.tolist())
     write_build(ledger, found)
     write_rows(folder / "ledger.jsonl", ledger.measurements(BUILD, METRIC))
     ledger.close()
@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_is_refused(
         found = record([won], len(NOISE), name="two", **more)
         folder.mkdir()
         ledger = Ledger(folder / "all.sqlite")
-        write_scores(ledger, found, won, NOISE)
+        write_scores(ledger, found, won, NOISE.tolist())
         write_build(ledger, found)
         write_rows(folder / "ledger.jsonl", ledger.measurements(BUILD, found.metric))
         ledger.close()

@@ -69,13 +69,13 @@ def test_what_is_plotted_is_what_the_ledger_holds(ledger: Path) -> None:
     assert rows.keys() == scores.keys()
     best = scores[build.record.winner]
     for entrant in build.record.entrants[1:40]:
-        mine, row = scores[entrant.mix], rows[entrant.mix]
-        apart = [mine[number] - best[number] for number in mine]
-        assert row["quality"] == pytest.approx(np.mean(list(best.values())) + np.mean(apart))
+        own, point = scores[entrant.mix], rows[entrant.mix]
+        apart = [own[number] - best[number] for number in own]
+        assert point["quality"] == pytest.approx(np.mean(list(best.values())) + np.mean(apart))
         _, low, high = interval(np.array(apart), 0.05 / (len(build.record.entrants) - 1))
-        assert row["high"] - row["low"] == pytest.approx(high - low)
-        assert row["pictures"] == len(mine)
-        assert row["peak_mib"] == entrant.peak.bytes / 2**20
+        assert point["high"] - point["low"] == pytest.approx(high - low)
+        assert point["pictures"] == len(own)
+        assert point["peak_mib"] == entrant.peak.bytes / 2**20
 
 
 def test_a_deleted_row_changes_the_charts(ledger: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
 def test_charts_hold_the_points(ledger: Path) -> None:
     study = read_study(ledger)
     shares, lines, scatter = study_figures(study)
-    stacked = {}
+    stacked: dict[str, float] = {}
     for row in shares.rows:
         stacked[row["budget"]] = stacked.get(row["budget"], 0) + row["share"]
     assert stacked == {budget: pytest.approx(1) for budget in ("16.0 MiB", "64.0 MiB", "SD 1.x")}

@@ -60,7 +60,8 @@ class Told(nn.Module):
 
     def __init__(self, model: nn.Module, pick: Callable[[Any], Tensor], **fixed: Any) -> None:
         super().__init__()
-        self.model, self.pick, self.fixed = model, pick, fixed
+        self.model: Any = model
+        self.pick, self.fixed = pick, fixed
 
     def run(self, **inputs: Tensor) -> Tensor:
         return self.pick(self.model(**inputs, **self.fixed))
@@ -78,7 +79,8 @@ class OfMaskedIds(Told):
 
 class OfLatents(Told):
     def forward(self, latent_sample: Tensor) -> Tensor:
-        return self.model.decode(latent_sample).sample
+        picture: Tensor = self.model.decode(latent_sample).sample
+        return picture
 
 
 class OfNoise(Told):
@@ -140,7 +142,8 @@ class OfMaskedText(Told):
 
 
 def first(output: Any) -> Tensor:
-    return output[0]
+    tensor: Tensor = output[0]
+    return tensor
 
 
 CLIP = CLIPTextConfig(
@@ -156,7 +159,7 @@ CLIP = CLIPTextConfig(
 )
 
 
-def bert() -> nn.Module:
+def bert() -> BertModel:
     config = BertConfig(
         vocab_size=64,
         hidden_size=16,
@@ -168,13 +171,13 @@ def bert() -> nn.Module:
     return BertModel(config, add_pooling_layer=False)
 
 
-def t5() -> nn.Module:
+def t5() -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     )
 
 
-def unet() -> nn.Module:
+def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         block_out_channels=(32, 32),
         layers_per_block=1,
@@ -186,7 +189,7 @@ def unet() -> nn.Module:
     )
 
 
-def sd3() -> nn.Module:
+def sd3() -> SD3Transformer2DModel:
     return SD3Transformer2DModel(
         in_channels=4,
         num_layers=2,
@@ -200,7 +203,7 @@ def sd3() -> nn.Module:
     )
 
 
-def flux() -> nn.Module:
+def flux() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(
         in_channels=4,
         num_layers=1,
@@ -213,7 +216,7 @@ def flux() -> nn.Module:
     )
 
 
-def pixart() -> nn.Module:
+def pixart() -> PixArtTransformer2DModel:
     return PixArtTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,
@@ -226,7 +229,7 @@ def pixart() -> nn.Module:
     )
 
 
-def decoder() -> nn.Module:
+def decoder() -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8,),
         norm_num_groups=4,
@@ -731,6 +734,8 @@ def drawn(path: Path, **sizes: int) -> Arrays:
     """Inputs for a graph; where a mask says yes or no, the first query attends to nothing."""
     rng, found = np.random.default_rng(0), Arrays()
     for value in read(path).graph.inputs:
+        assert value.name is not None
+        assert value.shape is not None
         shape = [size if isinstance(size, int) else sizes[str(size.value)] for size in value.shape]
         found[value.name] = 2 * rng.standard_normal(shape, np.float32)
         if value.dtype is ir.DataType.BOOL:

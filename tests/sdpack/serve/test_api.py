@@ -5,7 +5,6 @@ import base64
 import io
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -318,15 +317,15 @@ def test_a_server_whose_engines_cannot_be_loaded_ends(refusal: Exception) -> Non
 
 
 def test_while_engines_are_loaded_it_is_alive_and_not_ready() -> None:
-    worker, let = FakeWorker(), threading.Event()
-    worker.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    worker = FakeWorker()
+    worker.loadable.clear()
     with serving(worker) as (url, _, _), httpx.Client(base_url=url) as asking:
         assert asking.get("/healthz").status_code == 200
         assert asking.get("/readyz").json() == {"status": "loading"}
         answer = asking.post(GENERATE, json={"prompt": "a cat"})
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
-        let.set()
+        worker.loadable.set()
         wait_until(lambda: asking.get("/readyz").status_code == 200)
 
 

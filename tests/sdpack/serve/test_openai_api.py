@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import httpx
 import openai
@@ -54,7 +54,8 @@ def options() -> set[str]:
 def test_none_is_not_given_for_every_option_of_openais_client(client: openai.OpenAI) -> None:
     assert {"response_format", "output_format", "svg", "stream"} <= options()
     own = {"seed": None, "steps": None, "guidance_scale": None, "negative_prompt": None}
-    for asked in (dict.fromkeys(options()), *({name: None} for name in options())):
+    every: dict[str, Any] = dict.fromkeys(options())
+    for asked in (every, *({name: None} for name in every)):
         found = client.images.generate(prompt="a cat", **asked, extra_body=own)
         assert found.data is not None
         assert picture(found.data[0]).format == "PNG"
@@ -117,7 +118,7 @@ def test_what_cannot_be_done_is_refused_by_name(
 
 @pytest.mark.parametrize("encoding", ["jpeg", "webp"])
 def test_less_output_compression_gives_smaller_files(
-    both: tuple[openai.OpenAI, httpx.Client], encoding: str
+    both: tuple[openai.OpenAI, httpx.Client], encoding: Literal["jpeg", "webp"]
 ) -> None:
     client, _ = both
     sizes = []
