@@ -52,23 +52,6 @@ def test_scores_are_paired_by_prompt(tmp_path: Path) -> None:
     assert compare(second, first).verdict.startswith("one draws better than two: -0.050")
 
 
-def test_one_line_says_what_changed_and_what_it_costs(tmp_path: Path) -> None:
-    first = bundle(tmp_path / "one", "fp16", NOISE)
-    second = bundle(tmp_path / "two", "w4", NOISE - 0.05)
-    run = CliRunner().invoke(cli, ["compare", str(first), str(second), "--brief"])
-    assert run.exit_code == 0
-    assert run.output.startswith(
-        "one -> two: text encoder a/fp16 -> a/w4, denoiser a/fp16 -> a/w4, decoder a/fp16 -> a/w4; "
-        "predicted peak "
-    )
-    cost = "-0.050 [-0.050, -0.050] (95 % interval) over 40 prompts."
-    assert run.output.rstrip().endswith(f"{METRIC} {cost}")
-    assert run.output.count("\n") == 1
-    same = compare(first, first).summary
-    assert same.startswith(f"{first} -> {first} again: the same mix; ")
-    assert same.endswith(f"{METRIC} unchanged over 40 prompts.")
-
-
 def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:
     noise = np.random.default_rng(4).normal(0, 0.05, len(NOISE))
     first = bundle(tmp_path / "one", "fp16", NOISE)
@@ -123,20 +106,6 @@ def test_a_bundle_of_an_older_sdpack_says_so(tmp_path: Path) -> None:
     (tmp_path / "old" / "manifest.json").write_text("{}")
     with pytest.raises(StoreError, match="built by an older sdpack"):
         compare(tmp_path / "old", tmp_path / "old")
-
-
-def test_the_command_prints_both(tmp_path: Path) -> None:
-    first = bundle(tmp_path / "one", "fp16", NOISE)
-    second = bundle(tmp_path / "two", "w4", NOISE - 0.05)
-    out = tmp_path / "c.html"
-    words = ["compare", str(first), str(second), "--out", str(out)]
-    ran = CliRunner().invoke(cli, words)
-    assert ran.exit_code == 0
-    assert "one draws better than two" in ran.stdout
-    assert out.is_file()
-    found = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
-    assert found["prompts"] == len(NOISE)
-    assert found["difference"]["low"] > 0
 
 
 def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
