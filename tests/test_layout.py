@@ -55,7 +55,7 @@ def test_every_module_has_tests_in_a_file_of_its_name(module: str) -> None:
     assert has_tests(path)
 
 
-def test_every_file_of_tests_is_named_after_a_module_or_holds_for_several() -> None:
+def test_every_test_file_is_named_after_a_module_or_listed_as_spanning_several() -> None:
     named = {file_of(module) for module in modules()}
     there = {path for path in TESTS.rglob("test_*.py") if path.relative_to(TESTS).parts[0] != JOBS}
     assert {path.relative_to(TESTS).as_posix() for path in there - named} == ACROSS

@@ -26,25 +26,25 @@ def drawn_tree() -> dict[str, str]:
     return parents
 
 
-def test_the_drawn_tree_is_the_tree_of_classes() -> None:
+def test_the_tree_in_the_docstring_matches_the_classes() -> None:
     bases = {name: found.__bases__[0].__name__ for name, found in CLASSES.items()}
     del bases["SdpackError"]
     assert drawn_tree() == bases
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_only_wrong_input_and_a_budget_too_small_are_usage_errors(name: str) -> None:
+def test_only_wrong_input_and_infeasible_budgets_are_usage_errors(name: str) -> None:
     wrong_input = issubclass(CLASSES[name], errors.InputError | errors.InfeasibleError)
     assert CLASSES[name].exit_code == (2 if wrong_input else 1)
 
 
-def test_an_infeasible_budget_carries_the_smallest_that_would_do() -> None:
+def test_an_infeasible_budget_carries_the_smallest_budget_that_works() -> None:
     error = errors.InfeasibleError("nothing fits", 3 * 2**20)
     assert (str(error), error.smallest_bytes) == ("nothing fits", 3 * 2**20)
 
 
 @pytest.mark.parametrize(("extra", "how"), [("cpu", "pip install 'sdpack[cpu]'"), ("", "JetPack")])
-def test_a_missing_package_says_who_brings_it(extra: str, how: str) -> None:
+def test_a_missing_package_says_how_to_install_it(extra: str, how: str) -> None:
     message = str(errors.MissingPackageError("onnxruntime", extra, "drawing"))
     assert message.startswith("drawing needs onnxruntime; ")
     assert how in message

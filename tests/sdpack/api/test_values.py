@@ -43,7 +43,7 @@ def test_a_scale_is_finite_and_not_negative(value: Any) -> None:
             as_scale(value, "s")
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_numbers_are_accepted() -> None:
     integer, number = np.int64(3), np.float32(0.5)
     assert as_count(int(integer), "n") == 3
     value: Any = integer
@@ -57,7 +57,7 @@ def test_width_and_height_become_height_and_width(width: int, height: int) -> No
 
 
 @pytest.mark.parametrize("value", [512, "512", (512,), (1, 2, 3), (0, 512), ("a", "b"), None])
-def test_what_is_no_size_is_refused_as_asked(value: Any) -> None:
+def test_an_invalid_size_raises_the_requested_error(value: Any) -> None:
     with pytest.raises(PromptError, match="size"):
         as_size(value, "size", refusal=PromptError)
 

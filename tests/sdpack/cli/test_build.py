@@ -48,7 +48,7 @@ def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("asked")
-def test_the_best_mixes_and_the_place_of_the_bundle_are_told(tmp_path: Path) -> None:
+def test_the_output_names_the_bundle_and_its_report(tmp_path: Path) -> None:
     out = tmp_path / "b"
     result = run("build", "-p", "cpu-2gb", "-o", str(out))
     assert f"{out} holds the bundle; see {out}/report.html and {out}/samples.png" in result.output

@@ -38,6 +38,6 @@ def test_candidates_are_shown_by_role_with_their_licence() -> None:
         assert all(name in table for name in catalog[group])
 
 
-def test_a_folder_without_pickles_is_told_so(tmp_path: Path) -> None:
+def test_a_folder_without_pickles_is_reported(tmp_path: Path) -> None:
     assert "holds no pickled weights" in run("catalog", "convert", str(tmp_path)).output
     assert read_json("catalog", "convert", str(tmp_path)) == []

@@ -24,12 +24,12 @@ def test_every_runtime_can_be_named(runtime: Runtime) -> None:
     assert found.output == f"{[('least_memory', True), ('runtime', runtime.value)]}\n"
 
 
-def test_without_options_nothing_is_chosen() -> None:
+def test_no_runtime_is_chosen_by_default() -> None:
     assert CliRunner().invoke(command, []).output == (
         "[('least_memory', False), ('runtime', None)]\n"
     )
 
 
-def test_commands_that_draw_are_told_by_what() -> None:
+def test_commands_that_draw_have_a_runtime_option() -> None:
     told = {words for words, option in options() if option.name == "runtime"}
     assert {("run",), ("serve",), ("verify",)} <= told

@@ -33,7 +33,7 @@ def test_as_json_it_is_the_manifest(drawing: Path) -> None:
         ({"islands": list("abcd")}, "4 nodes compute in fp32 for their range: a, b, c ..."),
     ],
 )
-def test_what_is_special_about_a_part_s_layers_is_told(
+def test_mixed_and_fp32_layers_are_listed(
     drawing: Path, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     parts = {r: p.model_dump() for r, p in open_bundle(drawing).parts.items()}

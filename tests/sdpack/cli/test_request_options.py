@@ -26,7 +26,7 @@ def options_of(*words: str) -> Options:
     return asked[0]
 
 
-def test_without_options_everything_is_the_catalog_s_and_the_profile_s() -> None:
+def test_defaults_leave_everything_to_the_catalog_and_the_profile() -> None:
     assert options_of() == Options("cpu-2gb", 48, None, None, (), None, None, Preference.QUALITY)
 
 
@@ -40,6 +40,6 @@ def test_sizes_are_heights_and_widths_and_batches_a_range() -> None:
 
 
 @pytest.mark.parametrize("words", [("--size", "much"), ("--batch", "4-1")])
-def test_what_cannot_be_read_is_refused(words: tuple[str, str]) -> None:
+def test_invalid_sizes_and_batches_are_refused(words: tuple[str, str]) -> None:
     with pytest.raises(InputError):
         options_of(*words)

@@ -16,7 +16,7 @@ def converted(kind: click.ParamType[Any], value: str) -> Any:
 
 
 @given(st.floats())
-def test_only_finite_numbers_of_the_range_are_taken(number: float) -> None:
+def test_only_finite_numbers_in_the_range_are_accepted(number: float) -> None:
     kind = Finite(min=0)
     if math.isfinite(number) and number >= 0:
         assert converted(kind, repr(number)) == number
@@ -26,13 +26,13 @@ def test_only_finite_numbers_of_the_range_are_taken(number: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t"])
-def test_text_of_spaces_alone_is_empty(text: str) -> None:
+def test_text_of_spaces_counts_as_empty(text: str) -> None:
     with pytest.raises(click.BadParameter, match="it is empty"):
         converted(TEXT, text)
     assert converted(TEXT, " a ") == " a "
 
 
-def test_an_empty_path_is_not_this_folder() -> None:
+def test_an_empty_path_is_refused() -> None:
     with pytest.raises(click.BadParameter, match="it is empty"):
         converted(PATH, "")
     assert converted(PATH, ".") == Path()

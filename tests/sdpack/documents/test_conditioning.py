@@ -55,7 +55,7 @@ def test_inputs_have_the_names_that_diffusers_gives_them(
     st.sets(st.sampled_from(Input)),
     st.floats(0, 20),
 )
-def test_guidance_asks_twice_beyond_one_unless_the_denoiser_is_told_the_scale(
+def test_guidance_runs_twice_above_one_unless_the_scale_is_an_input(
     family: Family, inputs: set[Input], scale: float
 ) -> None:
     told = family is Family.FLUX or bool(inputs & DISTILLED)

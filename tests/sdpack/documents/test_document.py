@@ -48,9 +48,7 @@ def parsed(text: str) -> Outer:
         (("inner:\n  size: 3", "inner: 7"), "line 2: inner: "),
     ],
 )
-def test_a_broken_rule_is_told_with_file_line_key_and_value(
-    change: tuple[str, str], said: str
-) -> None:
+def test_a_broken_rule_names_file_line_key_and_value(change: tuple[str, str], said: str) -> None:
     with pytest.raises(ProfileError) as caught:
         parsed(GOOD.replace(*change))
     assert said in str(caught.value)
@@ -67,7 +65,7 @@ def test_a_broken_rule_is_told_with_file_line_key_and_value(
         ("name: \x00", "a.yaml is not YAML: "),
     ],
 )
-def test_what_is_no_document_is_told(text: str, said: str) -> None:
+def test_text_that_is_not_a_yaml_mapping_is_refused(text: str, said: str) -> None:
     with pytest.raises(ProfileError) as caught:
         parsed(text)
     assert str(caught.value).startswith(said)

@@ -30,7 +30,7 @@ def test_evidence_of_schema_1_has_no_rule_and_survives_json() -> None:
         ({"winner": "s"}, "winner"),
     ],
 )
-def test_evidence_that_cannot_be_is_refused_by_its_key(
+def test_invalid_evidence_is_refused_and_its_key_named(
     changes: dict[str, object], where: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:

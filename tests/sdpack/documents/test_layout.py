@@ -38,12 +38,12 @@ def test_a_plan_is_named_by_its_role_and_the_piece_of_a_part_that_is_cut() -> No
 @pytest.mark.parametrize(
     "name", ["manifest.json", "verified.json", "report.html", "charts/quality.png"]
 )
-def test_what_is_written_into_a_finished_bundle_later_does_not_ship(name: str) -> None:
+def test_files_added_to_a_finished_bundle_do_not_ship(name: str) -> None:
     assert not ships(name)
 
 
 @pytest.mark.parametrize(
     "name", ["onnx/unet/model.onnx", "ledger.jsonl", "samples.png", "onnx/charts/model.onnx"]
 )
-def test_everything_else_ships(name: str) -> None:
+def test_all_other_files_ship(name: str) -> None:
     assert ships(name)

@@ -60,7 +60,7 @@ def test_scores_of_anything_else_are_not_taken(changes: dict[str, Any]) -> None:
     assert not RECORD.takes(row(numbers, **changes))
 
 
-def test_scores_beyond_what_a_mix_was_raced_on_are_not_taken() -> None:
+def test_scores_beyond_the_prompts_of_the_race_are_not_taken() -> None:
     second = list(range(CHUNK, 2 * CHUNK))
     assert RECORD.takes(row(second))
     assert not RECORD.takes(row(second, **LOST.contents))
@@ -80,19 +80,19 @@ def test_a_distance_is_over_the_first_prompts_and_to_the_same_pictures() -> None
     assert not RECORD.takes(row(list(range(1, 9)), DISTANCE, real="pictures"))
 
 
-def test_an_entrant_is_found_by_its_mix() -> None:
+def test_an_entrant_is_found_by_the_name_of_its_mix() -> None:
     assert RECORD.entrant(LOST.mix) is RECORD.entrants[1]
     with pytest.raises(StoreError, match="test names x, which it did not draw"):
         RECORD.entrant("x")
 
 
-def test_the_peak_is_the_sum_of_what_takes_memory() -> None:
+def test_the_peak_is_the_sum_of_weights_activations_and_fixed_bytes() -> None:
     peak = WON.peak
     total = sum(peak.weights.values()) + peak.activation_bytes + peak.fixed_bytes
     assert peak.bytes == total
 
 
-def test_prompts_and_noise_are_no_part_of_what_names_a_mix_s_scores() -> None:
+def test_the_key_of_scores_ignores_prompts_and_noise() -> None:
     keys = {scored_key(row(numbers).inputs) for numbers in ([0], [1, 2])}
     assert keys == {RECORD.scored(WON)}
     assert RECORD.scored(WON) != RECORD.scored(LOST)

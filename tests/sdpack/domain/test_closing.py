@@ -20,7 +20,7 @@ def test_a_with_statement_gives_the_object_and_closes_it_once() -> None:
     assert counted.closed == 1
 
 
-def test_an_error_closes_it_and_is_raised_on() -> None:
+def test_an_error_closes_the_object_and_propagates() -> None:
     counted = Counted()
     with pytest.raises(ValueError, match="inside"), counted:
         raise ValueError("inside")

@@ -22,5 +22,5 @@ def test_nan_and_infinities_of_both_signs_are_counted(nan: int, infinite: int, f
         ((1000, 0, 1000), "1,000 NaN of 1,000"),
     ],
 )
-def test_words_name_only_what_there_is(counts: tuple[int, int, int], words: str) -> None:
+def test_words_omit_counts_of_zero(counts: tuple[int, int, int], words: str) -> None:
     assert counted_words(*counts) == words

@@ -28,7 +28,7 @@ def test_a_role_in_words_has_spaces() -> None:
         (Placement(Loading.PHASED, Guidance.SEQUENTIAL, 32), "phased, sequential, tiles of 32"),
     ],
 )
-def test_a_placement_in_words_names_tiles_only_where_there_are_some(
+def test_a_placement_in_words_names_tiles_only_if_it_has_some(
     placement: Placement, words: str
 ) -> None:
     assert str(placement) == words

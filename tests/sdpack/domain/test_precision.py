@@ -20,7 +20,7 @@ RUNTIMES = st.sampled_from(list(Runtime))
 
 
 @given(RUNTIMES, CAPABILITIES, st.sampled_from(list(Precision)))
-def test_a_precision_is_runnable_where_nothing_keeps_it_from_running(
+def test_a_precision_is_runnable_exactly_if_there_is_no_reason_against_it(
     runtime: Runtime, capability: tuple[int, int], precision: Precision
 ) -> None:
     reason = why_not(runtime, capability, precision)
@@ -62,7 +62,7 @@ def test_bits_are_those_of_the_type_in_the_graph(precision: Precision, stored: D
 
 
 @given(RUNTIMES, CAPABILITIES)
-def test_what_is_usual_on_a_gpu_is_narrow_and_on_a_cpu_everything(
+def test_gpus_skip_fp32_and_bf16_by_default_and_cpus_nothing(
     runtime: Runtime, capability: tuple[int, int]
 ) -> None:
     found = runnable(runtime, capability)

@@ -15,7 +15,9 @@ METHODS = ("run", "close", "__enter__", "__exit__")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_loaded_can_be_called_as_a_session_is(kind: type[Session], method: str) -> None:
+def test_every_session_class_accepts_the_arguments_of_the_protocol(
+    kind: type[Session], method: str
+) -> None:
     """With the session's arguments, by position; more of its own have defaults."""
     asked = inspect.signature(getattr(Session, method))
     given = [None] * len(asked.parameters)

@@ -27,7 +27,7 @@ def compared(draw: st.DrawFn) -> Comparisons:
 
 
 @given(compared())
-def test_all_pairs_at_once_are_judged_as_one_by_one(found: Comparisons) -> None:
+def test_pairs_compared_at_once_agree_with_pairs_compared_one_by_one(found: Comparisons) -> None:
     every = range(MIXES)
     equal, above = found.equal_pairs(every), found.above_pairs(every)
     for one in every:
@@ -45,7 +45,7 @@ def test_the_difference_of_two_is_the_negative_of_the_other_way_round(found: Com
 
 
 @given(compared())
-def test_no_two_mixes_keep_each_other_from_winning(found: Comparisons) -> None:
+def test_two_mixes_never_exclude_each_other(found: Comparisons) -> None:
     assert not (found.stands_against(0, 2) and found.stands_against(2, 0))
     assert not found.is_above(0, 1)  # they have the same scores
 
@@ -62,7 +62,7 @@ def test_two_are_compared_on_the_prompts_that_both_were_scored_on() -> None:
     assert list(found.seen) == [60, 40]
 
 
-def test_mixes_with_a_broken_picture_are_named_as_they_come() -> None:
+def test_mixes_with_a_broken_picture_are_returned() -> None:
     found = Comparisons(3, Rules())
     scores = np.full((2, 4), 0.5)
     scores[1, 3] = BROKEN_SCORE
@@ -70,7 +70,7 @@ def test_mixes_with_a_broken_picture_are_named_as_they_come() -> None:
     assert found.add([2, 0], np.full((2, 4), 0.5)) == []
 
 
-def test_too_few_prompts_show_nothing_equal() -> None:
+def test_too_few_prompts_never_show_equality() -> None:
     found = Comparisons(2, Rules(fewest=32))
     found.add([0, 1], np.full((2, 31), 0.5))
     assert not found.shown_equal(0, 1)

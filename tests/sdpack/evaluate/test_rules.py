@@ -9,7 +9,7 @@ ARMS = st.builds(Arm, st.text(max_size=3), st.tuples(st.integers(0, 3), st.integ
 
 
 @given(st.lists(ARMS, min_size=1))
-def test_the_first_cost_that_differs_decides_and_the_name_at_last(arms: list[Arm]) -> None:
+def test_the_first_differing_cost_decides_and_then_the_name(arms: list[Arm]) -> None:
     first = min(arms, key=lambda arm: arm.key)
     least = min(arm.cost[0] for arm in arms)
     tied = [arm for arm in arms if arm.cost[0] == least]
@@ -21,11 +21,11 @@ def test_the_first_cost_that_differs_decides_and_the_name_at_last(arms: list[Arm
 @pytest.mark.parametrize(
     ("fewest", "most", "enough"), [(32, 384, 32), (32, 16, 16), (1, 384, 2), (32, 1, 2)]
 )
-def test_two_prompts_at_least_show_that_mixes_are_equal(
+def test_at_least_two_prompts_are_needed_to_show_equality(
     fewest: int, most: int, enough: int
 ) -> None:
     assert Rules(fewest=fewest, most=most).enough == enough
 
 
-def test_only_speed_and_memory_take_what_is_open() -> None:
+def test_only_speed_and_memory_accept_an_open_comparison() -> None:
     assert [p for p in Preference if p.takes_open] == [Preference.SPEED, Preference.MEMORY]

@@ -84,7 +84,7 @@ def test_a_judge_scores_each_picture_with_its_own_prompt() -> None:
     assert judged.content(MIX) == judged.content(spec("other")) == "a judge"
 
 
-def test_what_fp32_draws_itself_is_wholly_faithful_and_noise_is_not() -> None:
+def test_the_fp32_pictures_score_one_and_noise_scores_low() -> None:
     faithful, (drawing, _) = Faithful(), runner()
     assert faithful.score(MIX, DRAWN, [0, 1, 2], drawing) == pytest.approx([1, 1, 1])
     noise = RNG.integers(0, 256, DRAWN.shape, np.uint8)
@@ -92,7 +92,7 @@ def test_what_fp32_draws_itself_is_wholly_faithful_and_noise_is_not() -> None:
     assert faithful.metric == FIDELITY
 
 
-def test_what_fp32_draws_is_drawn_once_for_mixes_that_follow() -> None:
+def test_the_fp32_pictures_are_drawn_once_for_consecutive_mixes() -> None:
     faithful, (drawing, made) = Faithful(), runner()
     for numbers in ([0, 1], [0, 1], [2, 3], [2, 3]):
         faithful.score(MIX, DRAWN[:2], numbers, drawing)

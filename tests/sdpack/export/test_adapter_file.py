@@ -70,7 +70,7 @@ def test_of_many_keys_a_few_are_named_and_the_rest_counted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("down", "up"), PAIRS)
-def test_two_factors_are_one_layer_whoever_wrote_them(down: str, up: str) -> None:
+def test_both_factors_form_one_layer_in_every_spelling(down: str, up: str) -> None:
     (layer,) = layers_of([up, down])
     assert layer.keys == {AdapterTensor.DOWN: down, AdapterTensor.UP: up}
     assert layer.component in ("denoiser", "unet", "text_encoder")
@@ -84,7 +84,7 @@ def test_keys_may_come_in_any_order(keys: list[str]) -> None:
     assert found == {"lora_unet_x_to_q": both | {AdapterTensor.ALPHA}, "unet.x.to_q": both}
 
 
-def test_components_are_told_apart_with_their_keys_and_settings(tmp_path: Path) -> None:
+def test_components_have_keys_and_settings_of_their_own(tmp_path: Path) -> None:
     pair = {"lora_A.weight": torch.ones(2, 3), "lora_B.weight": torch.ones(3, 2)}
     file = {
         f"{part}.x.{name}": t.clone()

@@ -95,7 +95,7 @@ def test_queries_keys_and_values_that_are_one_layer_are_three_in_flux() -> None:
 
 
 @pytest.mark.parametrize("make", [families.unet, families.clip, families.t5])
-def test_a_layer_the_model_lacks_has_no_place(make: Callable[[], torch.nn.Module]) -> None:
+def test_a_layer_the_model_lacks_matches_no_module(make: Callable[[], torch.nn.Module]) -> None:
     assert placed(make(), "lora_unet_nothing_of_this_name", random(2, 4), random(4, 2)) == {}
 
 

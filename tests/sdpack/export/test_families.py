@@ -124,6 +124,6 @@ def test_every_input_has_a_size(models: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("width", [None, [16, 16]])
-def test_a_config_that_tells_no_width_is_refused(width: Any) -> None:
+def test_a_config_without_a_single_width_is_refused(width: Any) -> None:
     with pytest.raises(SourceError, match=r"cross_attention_dim is .*; sdpack supports one number"):
         states_width(Family.SD, {"cross_attention_dim": width})

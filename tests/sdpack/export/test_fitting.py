@@ -73,7 +73,7 @@ def test_a_decoder_of_other_latents_is_named(models: Callable[[str], Path]) -> N
         check_parts_fit("here", **parts)
 
 
-def test_a_text_encoder_without_a_width_is_told(
+def test_a_text_encoder_without_a_width_is_refused(
     models: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(models("sd") / "text_encoder", tmp_path / "e"))

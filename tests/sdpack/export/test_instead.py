@@ -39,7 +39,7 @@ def test_the_one_setting_that_has_to_change_is_named(
     assert found.advice.startswith(advice)
 
 
-def test_what_the_denoiser_was_trained_with_is_not_changed() -> None:
+def test_settings_the_denoiser_was_trained_with_are_never_changed() -> None:
     scheduler, defaults = ddim()
     tried: list[dict[str, Any]] = []
 
@@ -52,7 +52,7 @@ def test_what_the_denoiser_was_trained_with_is_not_changed() -> None:
     assert {values["prediction_type"] for values in tried} == {"epsilon"}
 
 
-def test_a_few_steps_more_are_tried_before_another_scheduler() -> None:
+def test_more_steps_are_tried_before_another_scheduler() -> None:
     scheduler, defaults = ddim()
     found = way_out(scheduler, defaults, 1, lambda other, steps=1: steps == 3)
     assert found == Instead("it works with 3 steps")
@@ -65,7 +65,7 @@ def test_a_few_steps_more_are_tried_before_another_scheduler() -> None:
         (diffusers.FlowMatchHeunDiscreteScheduler, "FlowMatchEulerDiscreteScheduler"),
     ],
 )
-def test_another_scheduler_is_of_the_same_kind_of_schedule(make: Any, other: str) -> None:
+def test_the_suggested_scheduler_has_the_same_kind_of_schedule(make: Any, other: str) -> None:
     scheduler = make()
 
     def works(tried: Any, steps: int = 4) -> bool:

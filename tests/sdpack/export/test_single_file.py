@@ -41,7 +41,7 @@ def test_a_checkpoint_in_a_single_file_is_told_how_to_convert(
         ("safetensors", False),
     ],
 )
-def test_a_suffix_tells_a_checkpoint(name: str, is_one: bool) -> None:
+def test_a_single_file_checkpoint_is_recognized_by_its_suffix(name: str, is_one: bool) -> None:
     assert is_single_file(name) == is_one
 
 

@@ -32,7 +32,7 @@ def states_of(model: Any, ids: Tensor, **more: Tensor) -> Any:
 
 
 @pytest.mark.parametrize("projected", [False, True])
-def test_clip_gives_the_states_and_the_pooled_text_that_are_asked_for(projected: bool) -> None:
+def test_clip_outputs_the_requested_states_and_pooled_text(projected: bool) -> None:
     model: Any = families.clip(projected=projected).eval()
     part = TextEncoderPart(model, None, PENULTIMATE)
     inputs = part.inputs(SHAPE)
@@ -43,14 +43,14 @@ def test_clip_gives_the_states_and_the_pooled_text_that_are_asked_for(projected:
     assert torch.equal(seen["text_embeds"], pooled)
 
 
-def test_only_what_is_asked_for_comes_out() -> None:
+def test_only_the_requested_outputs_exist() -> None:
     model = families.clip().eval()
     assert TextEncoderPart(model, None).outputs == ("last_hidden_state",)
     pooled = EncoderOutputs(States.NONE, pooled=True)
     assert TextEncoderPart(model, None, pooled).outputs == ("text_embeds",)
 
 
-def test_a_t5_is_told_what_is_padding() -> None:
+def test_a_t5_takes_a_mask_of_its_padding() -> None:
     model: Any = families.t5().eval()
     part = TextEncoderPart(model, None, EncoderOutputs(masked=True), tokens=12)
     inputs = part.inputs(SHAPE)
@@ -71,7 +71,7 @@ def test_a_bridge_is_run_on_the_states() -> None:
 
 
 @pytest.mark.parametrize("skip", [1, 2])
-def test_skipped_layers_have_no_part_in_the_states(skip: int) -> None:
+def test_skipped_layers_do_not_affect_the_states(skip: int) -> None:
     """As diffusers' clip_skip: earlier states through the final norm; or earlier by so many."""
     model: Any = families.clip(layers=3).eval()
     ids = TextEncoderPart(model, None).inputs(SHAPE)["input_ids"]

@@ -41,6 +41,6 @@ def test_the_mean_square_is_right_to_half_a_bin(values: list[float]) -> None:
     )
 
 
-def test_zeros_alone_ask_for_no_clipping() -> None:
+def test_a_tensor_of_zeros_is_not_clipped() -> None:
     assert best_threshold(histogram(np.zeros(4)), 0.0) == (1.0, 0.0)
     assert mean_square(histogram(np.array([]))) == 0.0

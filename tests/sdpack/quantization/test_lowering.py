@@ -95,7 +95,7 @@ def test_layers_of_one_input_share_its_rounding_by_the_widest_range() -> None:
     assert scale.const_value.numpy() == 254 / 127
 
 
-def test_an_input_without_a_range_is_refused_by_its_layer() -> None:
+def test_a_layer_without_an_input_range_is_refused_by_name() -> None:
     model = GRAPHS["matrix"].clone()
     (layer,) = layers(model)
     with pytest.raises(QuantizationError, match="the input range of linear was not measured"):

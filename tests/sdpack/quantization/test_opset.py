@@ -28,7 +28,7 @@ def takes(opset: int, input_type: str, attribute: str | None = None) -> bool:
         ("w8:32", ("int8", "block_size")),
     ],
 )
-def test_an_opset_does_where_its_dequantizelinear_has_what_is_needed(
+def test_an_opset_is_accepted_exactly_if_its_dequantizelinear_supports_the_scheme(
     words: str, needed: tuple[str, str | None]
 ) -> None:
     for opset in range(10, 22):
@@ -40,7 +40,7 @@ def test_an_opset_does_where_its_dequantizelinear_has_what_is_needed(
                 require_opset(MODEL, [parse_scheme(words)])
 
 
-def test_calibration_needs_the_opset_that_brought_where() -> None:
+def test_calibration_needs_the_opset_that_introduced_where() -> None:
     since = onnx.defs.get_schema("Where", max_inclusive_version=9).since_version
     assert since == OBSERVED_SINCE
     MODEL.graph.opset_imports[""] = since

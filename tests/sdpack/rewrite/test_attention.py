@@ -261,7 +261,7 @@ def test_an_attention_is_found_by_its_softmax(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("factor", "scale"), [("half", 0.5), ("wide", None)])
-def test_a_factor_is_a_scale_where_it_is_one_number(
+def test_a_factor_is_a_scale_only_if_it_is_one_number(
     factor: str, scale: float | None, tmp_path: Path
 ) -> None:
     path = small(

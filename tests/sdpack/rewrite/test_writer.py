@@ -41,7 +41,7 @@ def constant(values: np.ndarray) -> ir.Value:
     return ir.Value(name="c", const_value=ir.tensor(values), shape=ir.Shape(values.shape))
 
 
-def test_nodes_that_are_added_run_before_the_one_they_are_for(tmp_path: Path) -> None:
+def test_added_nodes_run_before_the_node_they_feed(tmp_path: Path) -> None:
     """Halves of the input, exchanged before the product."""
     model = linear(WEIGHT)
     product = model.graph.node(0)
@@ -67,7 +67,7 @@ def test_a_cast_is_added_only_where_the_type_differs() -> None:
     assert (half.dtype, sizes_of(half)) == (ir.DataType.FLOAT16, ("N", 8))
 
 
-def test_sizes_are_numbers_names_or_names_of_our_own() -> None:
+def test_an_axis_without_a_name_gets_one_of_our_own() -> None:
     open_axis = ir.Value(name="v", shape=ir.Shape([2, "N", None]))
     assert sizes_of(open_axis) == (2, "N", "?v[2]")
     assert sizes_of(ir.Value(name="v")) == ()
@@ -138,7 +138,7 @@ def test_the_lowest_number_is_the_type_s(dtype: ir.DataType) -> None:
     assert found.dtype == dtype.numpy()
 
 
-def test_what_is_handed_over_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_replacing_a_value_removes_the_nodes_and_weights_behind_it(tmp_path: Path) -> None:
     """The second product of two gets the first one's input; the first and its weight go."""
     model = chain([np.eye(8, dtype=np.float32), WEIGHT])
     first, relu, second = list(model.graph)

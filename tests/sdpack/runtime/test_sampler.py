@@ -45,7 +45,7 @@ def test_sampling_is_each_row_s_combination_of_start_outputs_and_draws(table: Sa
     assert np.allclose(seen, wanted, atol=1e-4)
 
 
-def test_every_call_is_told_and_what_that_raises_ends_the_work() -> None:
+def test_the_callback_sees_every_step_and_its_exception_ends_sampling() -> None:
     table, told = some_table(4, 0, 0), list[tuple[int, int]]()
 
     def stepped(done: int, of: int) -> None:
@@ -71,7 +71,7 @@ def written(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_table_survives_its_file_with_all_digits(tmp_path: Path) -> None:
+def test_a_table_keeps_all_digits_in_its_file(tmp_path: Path) -> None:
     wanted, seen = some_table(3, 2, 0), read_sampler(written(tmp_path))
     assert (seen.scheduler, seen.steps, seen.draws) == (wanted.scheduler, wanted.steps, 2)
     for key in ("timesteps", "inputs", "samples"):
@@ -94,7 +94,7 @@ def test_a_table_with_numbers_that_are_not_finite_is_not_read(tmp_path: Path, ke
         ({"timesteps": None}, "build the bundle again"),
     ],
 )
-def test_a_damaged_table_is_refused_by_its_file(
+def test_a_damaged_table_is_refused_and_its_file_named(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     path = written(tmp_path, **changes)

@@ -124,7 +124,7 @@ def test_numbers_beyond_any_measure_are_refused(asking: httpx.Client) -> None:
         (EngineError("lost"), 500, "server_error", "failed"),
     ],
 )
-def test_an_error_of_ours_has_its_own_status_and_words(
+def test_each_error_class_has_its_status_and_keeps_its_message(
     raised: Exception, status: int, kind: str, code: str | None
 ) -> None:
     found, data = said(raised)
@@ -133,6 +133,6 @@ def test_an_error_of_ours_has_its_own_status_and_words(
     assert answer(raised).headers.get("retry-after") == waits
 
 
-def test_an_error_of_anybody_else_s_keeps_its_words_to_itself() -> None:
+def test_the_message_of_an_unexpected_error_is_not_sent_to_clients() -> None:
     status, data = said(RuntimeError("a secret"))
     assert (status, data.message) == (500, "the server failed; see its log")

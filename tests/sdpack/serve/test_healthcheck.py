@@ -15,7 +15,7 @@ def ask_at(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDPACK_PORT", str(port))
 
 
-def test_a_server_that_is_ready_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ready_server_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FakeWorker()) as (url, _, _), client(url):
         ask_at(int(url.rpartition(":")[2]), monkeypatch)
         assert reason() is None
@@ -25,7 +25,7 @@ def test_a_server_that_is_ready_is_healthy(monkeypatch: pytest.MonkeyPatch) -> N
     assert ended.value.code is None  # exit status 0
 
 
-def test_a_server_that_is_loading_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loading_server_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = FakeWorker()
     worker.loadable.clear()
     with serving(worker) as (url, _, _):
@@ -33,7 +33,7 @@ def test_a_server_that_is_loading_is_not(monkeypatch: pytest.MonkeyPatch) -> Non
         assert reason() == '{"status":"loading"}'
 
 
-def test_where_nothing_listens_the_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_port_is_named_if_nothing_listens_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

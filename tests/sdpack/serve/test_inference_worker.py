@@ -61,7 +61,7 @@ def test_it_draws_what_the_bundle_draws(
     assert stages == ["encode", "denoise", "decode"]
 
 
-def test_a_broken_picture_is_told_in_its_own_place(
+def test_a_broken_picture_is_reported_in_place_of_that_picture_alone(
     worker: InferenceWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = worker._pipeline.decode
@@ -77,18 +77,18 @@ def test_a_broken_picture_is_told_in_its_own_place(
     assert isinstance(second, np.ndarray)
 
 
-def test_what_the_bundle_cannot_draw_is_refused(worker: InferenceWorker) -> None:
+def test_an_unsupported_number_of_steps_is_refused(worker: InferenceWorker) -> None:
     with pytest.raises(PromptError, match="99 steps"):
         worker.request(replace(KIND, steps=99), ["a"], [1])
 
 
-def test_a_long_prompt_is_told_of_before_it_is_drawn(worker: InferenceWorker) -> None:
+def test_a_long_prompt_is_reported_before_it_is_drawn(worker: InferenceWorker) -> None:
     assert worker.truncations("a cat") == []
     (found,) = worker.truncations("a cat " * TOKENS)
     assert found.tokens == TOKENS
 
 
-def test_a_picture_is_told_how_it_was_made(worker: InferenceWorker) -> None:
+def test_generation_parameters_describe_the_picture(worker: InferenceWorker) -> None:
     made = parameters_of(worker, asked(prompt="a cat", seed=5, kind=KIND), 6)
     assert (made.prompt, made.negative_prompt, made.seed) == ("a cat", "a dog", 6)
     assert (made.width, made.height, made.steps, made.guidance_scale) == (SIDE, SIDE, STEPS, 2.0)

@@ -8,7 +8,7 @@ from sdpack.serve.limits import KEPT_SHARE, MIB, Limits
 
 
 @given(st.integers(1, 2**42))
-def test_a_small_machine_keeps_fewer_pictures_and_is_otherwise_as_limited(host_bytes: int) -> None:
+def test_less_memory_lowers_only_the_bytes_of_kept_pictures(host_bytes: int) -> None:
     usual = Limits()
     found = usual.within(host_bytes)
     assert found.keep_bytes == min(usual.keep_bytes, host_bytes // KEPT_SHARE)
@@ -16,7 +16,7 @@ def test_a_small_machine_keeps_fewer_pictures_and_is_otherwise_as_limited(host_b
     assert found.within(host_bytes) == found
 
 
-def test_a_machine_of_4_gib_keeps_as_much_as_any() -> None:
+def test_4_gib_are_enough_for_the_usual_limit_of_kept_pictures() -> None:
     # A 64th of 4 GiB is 64 MiB.
     assert Limits().within(4096 * MIB).keep_bytes == Limits().keep_bytes == 64 * MIB
     assert Limits().within(2048 * MIB).keep_bytes == 32 * MIB

@@ -41,7 +41,7 @@ def test_resident_memory_grows_by_what_is_written() -> None:
     assert len(held) == 64 * MIB
 
 
-def test_where_the_system_does_not_say_no_memory_is_counted(
+def test_resident_memory_is_zero_if_the_system_does_not_report_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "STATM", tmp_path / "nothing")

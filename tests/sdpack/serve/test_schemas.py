@@ -31,7 +31,7 @@ def test_null_is_not_given_for_every_optional_field_of_every_request(
 
 
 @pytest.mark.parametrize("model", [each for each in REQUESTS if "prompt" in each.model_fields])
-def test_a_text_that_is_no_utf8_is_refused(model: type[RequestModel]) -> None:
+def test_a_text_that_is_not_valid_unicode_is_refused(model: type[RequestModel]) -> None:
     """Half a character, which JSON can hold and nothing can be drawn of."""
     lone: dict[str, Any] = {"prompt": "\ud800"}
     with pytest.raises(ValidationError, match="prompt"):

@@ -43,7 +43,7 @@ def test_a_job_ends_once(ending: Status) -> None:
     assert job.files == ([b"a picture"] if ending is Status.DONE else [])
 
 
-def test_whoever_follows_a_job_hears_of_every_change_until_it_ends() -> None:
+def test_changes_are_yielded_until_the_job_ends() -> None:
     async def follow() -> list[tuple[str, int]]:
         job, heard = Job(asked()), list[tuple[str, int]]()
         changes: list[dict[str, Any]] = [
@@ -61,7 +61,7 @@ def test_whoever_follows_a_job_hears_of_every_change_until_it_ends() -> None:
     assert asyncio.run(follow()) == [("queued", 0), ("running", 0), ("running", 2), ("done", 2)]
 
 
-def test_the_outcome_is_the_files_or_why_there_are_none() -> None:
+def test_the_outcome_is_the_files_or_an_error() -> None:
     job = Job(asked(count=2))
     for picture in job.pictures:
         picture.encoded = bytes(picture.number + 1)
