@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import diffusers
 import torch
@@ -30,6 +30,7 @@ from transformers import (
 )
 
 CLIP_TOKENS, T5_TOKENS = 16, 20
+Made = TypeVar("Made", bound=torch.nn.Module)
 WIDTH = 16
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CLIP_VOCABULARY = 600
@@ -77,10 +78,10 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=4, model_max_length=T5_TOKENS)
 
 
-def seeded(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+def seeded(make: Callable[..., Made]) -> Callable[..., Made]:
     """The same part has the same weights in every pipeline, so that it is exported once."""
 
-    def made(*words: Any, seed: int = 0, **settings: Any) -> torch.nn.Module:
+    def made(*words: Any, seed: int = 0, **settings: Any) -> Made:
         torch.manual_seed(seed)
         return make(*words, **settings)
 
@@ -90,7 +91,7 @@ def seeded(make: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Modul
 @seeded
 def clip(
     projected: bool = False, width: int = WIDTH, layers: int = 3, eos_token_id: int = 519
-) -> torch.nn.Module:
+) -> CLIPTextModel | CLIPTextModelWithProjection:
     config = CLIPTextConfig(
         vocab_size=CLIP_VOCABULARY,
         hidden_size=width,
@@ -107,7 +108,7 @@ def clip(
 
 
 @seeded
-def t5(width: int = 2 * WIDTH) -> torch.nn.Module:
+def t5(width: int = 2 * WIDTH) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
             vocab_size=T5_VOCABULARY,
@@ -122,7 +123,7 @@ def t5(width: int = 2 * WIDTH) -> torch.nn.Module:
 
 
 @seeded
-def unet(**settings: Any) -> torch.nn.Module:
+def unet(**settings: Any) -> UNet2DConditionModel:
     values: dict[str, Any] = {
         "sample_size": 8,
         "in_channels": 4,
@@ -139,7 +140,7 @@ def unet(**settings: Any) -> torch.nn.Module:
 
 
 @seeded
-def kl(latent_channels: int = 4, blocks: int = 4, **settings: Any) -> torch.nn.Module:
+def kl(latent_channels: int = 4, blocks: int = 4, **settings: Any) -> AutoencoderKL:
     """A decoder that enlarges by two between each two of its blocks."""
     return AutoencoderKL(
         block_out_channels=(4,) * blocks,
@@ -213,7 +214,7 @@ def sdxl_without_middle() -> Parts:
 
 
 @seeded
-def sd3_transformer() -> torch.nn.Module:
+def sd3_transformer() -> SD3Transformer2DModel:
     return SD3Transformer2DModel(
         sample_size=8,
         patch_size=2,

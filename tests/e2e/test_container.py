@@ -180,7 +180,7 @@ def clean() -> dict[str, str]:
 
 def test_the_compose_file_is_one() -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
-    words = [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    words = [str(checker), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (service,) = yaml.safe_load(COMPOSE.read_text())["services"].values()

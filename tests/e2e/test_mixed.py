@@ -21,8 +21,10 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import fused_attention_graph
+from sdpack.quantization.layers import Layer
 from sdpack.quantization.rounded_weights import Rounder, rounder
-from sdpack.quantization.schemes import UNQUANTIZED
+from sdpack.quantization.rounding import Rounded
+from sdpack.quantization.schemes import UNQUANTIZED, Scheme
 from sdpack.quantization.sensitivity import uneven
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
@@ -93,7 +95,12 @@ def test_choices_that_are_shared_are_those_of_uniform_variants(
 
     def spied(*given: Any) -> Rounder:
         make = rounder(*given)
-        return lambda layer, had: anew.append(layer.name) or make(layer, had)
+
+        def noted(layer: Layer, scheme: Scheme) -> Rounded:
+            anew.append(layer.name)
+            return make(layer, scheme)
+
+        return noted
 
     monkeypatch.setattr("sdpack.pack.variants.variant_graphs.rounder", spied)
     least = sum(min(option.bytes for option in choice.options) for choice in shared)
@@ -171,4 +178,5 @@ def test_kept_layers_are_those_of_the_fp32_graph(toolchain: Toolchain) -> None:
         with load(path, threads=1) as session:
             (output,) = session.run(x).values()
             seen.append(output)
-    assert np.array_equal(*seen)
+    kept_as_it_is, made = seen
+    assert np.array_equal(kept_as_it_is, made)

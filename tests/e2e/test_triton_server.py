@@ -142,8 +142,8 @@ def ask(address: str, **values: list[Any]) -> NDArray[np.int64]:
         inputs.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
         inputs[-1].set_data_from_numpy(array)
     with InferenceServerClient(address) as client:
-        image = client.infer("bundle", inputs, client_timeout=120).as_numpy("IMAGE")
-    return image.astype(np.int64)
+        answer = client.infer("bundle", inputs, client_timeout=120)
+    return np.asarray(answer.as_numpy("IMAGE"), np.int64)
 
 
 def test_it_draws_what_the_bundle_draws(bundle: Path, server: str) -> None:
@@ -165,8 +165,8 @@ def test_what_is_asked_for_is_heeded(bundle: Path, server: str) -> None:
     manifest = open_bundle(bundle)
     wanted = pipeline(bundle, manifest).draw(request(manifest, ["a"], [1], 1.5, "b", steps=6))
     size = f"{manifest.sampling.width}x{manifest.sampling.height}"
-    more = {"STEPS": [6], "GUIDANCE_SCALE": [1.5], "NEGATIVE_PROMPT": ["b"], "SIZE": [size]}
-    drawn = ask(server, PROMPT=["a"], SEED=[1], **more)
+    more: dict[str, list[Any]] = {"STEPS": [6], "GUIDANCE_SCALE": [1.5], "NEGATIVE_PROMPT": ["b"]}
+    drawn = ask(server, PROMPT=["a"], SEED=[1], SIZE=[size], **more)
     assert np.abs(drawn - wanted).max() <= 2
 
 

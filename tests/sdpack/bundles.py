@@ -7,17 +7,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from sdpack.documents.bundle import write_bundle
-from sdpack.documents.layout import tokenizer_name
+from sdpack.documents.layout import sampler_name, tokenizer_name
 from sdpack.documents.manifest import Manifest
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
+from sdpack.runtime.sampler import SamplerTable
 
 from tests.sdpack.documents.test_bundle import manifest
 from tests.sdpack.runtime.test_pipeline import TABLE, TOKENIZER
 
-SIDE, STEPS, TOKENS = 32, TABLE.steps, 16
+SIDE, STEPS, TOKENS, BATCH = 32, TABLE.steps, 16, 4
+ONE_STEP = SamplerTable(
+    "made up", 1, np.array([500.0]), np.array([[1.0, 0.0]]), np.array([[0.5, 0.3]]), draws=0
+)
 HEAD = '<ir_version: 10, opset_import: ["": 20]>'
 GRAPHS = {
     Role.TEXT_ENCODER: """
@@ -51,7 +56,8 @@ def write_drawing_bundle(folder: Path, **changes: Any) -> Manifest:
     part = manifest().parts[Role.DENOISER].model_dump() | {"precision": "fp32"}
     parts = {role: {**part, "graph": f"onnx/{role.value}/model.onnx"} for role in GRAPHS}
     parts[Role.TEXT_ENCODER]["tokens"] = TOKENS
-    sampling = manifest().sampling.model_dump() | {"steps": STEPS, "height": SIDE, "width": SIDE}
+    own = {"steps": STEPS, "other_steps": [1], "height": SIDE, "width": SIDE, "batch": BATCH}
+    sampling = manifest().sampling.model_dump() | own
     latents = {"channels": 4, "scaling_factor": 1.0, "shift_factor": 0.0, "pixels": 8}
     made = {
         "profile": find_profile("cpu-2gb").model_dump(by_alias=True),
@@ -66,6 +72,7 @@ def write_drawing_bundle(folder: Path, **changes: Any) -> Manifest:
             path.parent.mkdir(parents=True)
             onnx.save(onnx.parser.parse_model(f"{HEAD} {text}"), path)
         shutil.copytree(TOKENIZER, new / tokenizer_name(Role.TEXT_ENCODER))
-        (new / "sampler.json").write_text(json.dumps(TABLE.to_json()))
+        (new / sampler_name()).write_text(json.dumps(TABLE.to_json()))
+        (new / sampler_name(steps=1)).write_text(json.dumps(ONE_STEP.to_json()))
 
-    return write_bundle(folder, manifest(**made, **changes), fill)
+    return write_bundle(folder, manifest(**{**made, **changes}), fill)

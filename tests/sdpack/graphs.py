@@ -31,7 +31,10 @@ def _model(inputs: list[ir.Value], nodes: list[ir.Node], weights: dict[str, ir.V
 def _constant(name: str, values: Float32Array) -> ir.Value:
     tensor = ir.tensor(values, name=name)
     return ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(values.shape),
+        const_value=tensor,
     )
 
 
@@ -79,7 +82,7 @@ def convolution(weight: Float32Array) -> ir.Model:
 
 def upscaling() -> ir.Model:
     """y (1, 4, 16, 16) = x (1, 4, 8, 8), every pixel four times."""
-    x, scales = _value("x", [1, 4, 8, 8]), _constant("scales", np.float32([1, 1, 2, 2]))
+    x, scales = _value("x", [1, 4, 8, 8]), _constant("scales", np.array([1, 1, 2, 2], np.float32))
     y = _value("y", [1, 4, 16, 16])
     node = ir.node("Resize", [x, None, scales], {"mode": "nearest"}, outputs=[y], name="up")
     return _model([x], [node], {"scales": scales})

@@ -219,7 +219,7 @@ def _profile(builder: Any, network: Any, inputs: Mapping[str, Any]) -> Any:
 def _logger(trt: Any) -> Any:
     """A logger that keeps the memory figures and what went wrong."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
+    class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.memory = {"Activation": 0, "Weights": 0}

@@ -83,7 +83,7 @@ class TextEmbeddings:
         """The embeddings of all texts, in order."""
         names = texts[0].arrays()
         joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
-        return cls(**joined)  # type: ignore[arg-type]
+        return cls(**joined)
 
 
 def encode_text(

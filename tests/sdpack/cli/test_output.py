@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import click
 import pytest
@@ -8,6 +9,7 @@ import rich.console
 from click.testing import CliRunner
 from sdpack.cli import output
 from sdpack.cli.output import progress, timed
+from sdpack.cli.progress_log import ProgressLog
 
 SAID = ("draw", "draw: 0 %", "draw: 50 %", "draw", "round: 0 %", "round: 10 %")
 
@@ -33,7 +35,7 @@ def test_a_log_hears_of_a_stage_that_says_nothing(
 ) -> None:
     reminded: list[bool] = []
     monkeypatch.setattr(output, "LOG_EVERY_S", 0.01)
-    monkeypatch.setattr(output.ProgressLog, "remind", lambda self: reminded.append(True))
+    monkeypatch.setattr(ProgressLog, "remind", lambda self: reminded.append(True))
     with progress(context()) as say:
         say("export")
         while not reminded:
@@ -46,7 +48,7 @@ def test_a_terminal_is_told_how_long_it_will_take(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(output, "Console", lambda **_: terminal)
     seconds = iter([0.0, 60.0])
     with progress(context()) as say:
-        monkeypatch.setattr(output.time, "monotonic", lambda: next(seconds))
+        monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
         for words in ("rounding: 0 %", "rounding: 50 %"):
             say(words)
         monkeypatch.undo()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from sdpack.documents.bundle import open_bundle, read_manifest, write_bundle
-from sdpack.documents.layout import portable_name, tokenizer_name
 from sdpack.documents.manifest import NEEDED, Manifest
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
@@ -291,12 +290,3 @@ def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="file"):
         write_bundle(tmp_path / "file" / "b", manifest(), fill)
-
-
-def test_the_portable_folders_are_those_optimum_reads() -> None:
-    sdxl = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.DENOISER, Role.DECODER)
-    named = [portable_name(role, "UNet2DConditionModel") for role in sdxl]
-    assert named == ["text_encoder", "text_encoder_2", "unet", "vae_decoder"]
-    assert portable_name(Role.DENOISER, "SD3Transformer2DModel") == "transformer"
-    assert tokenizer_name(Role.TEXT_ENCODER) == "onnx/tokenizer"
-    assert tokenizer_name(Role.TEXT_ENCODER_3) == "onnx/tokenizer_3"

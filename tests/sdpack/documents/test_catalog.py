@@ -8,11 +8,8 @@ import pytest
 import yaml
 from sdpack.documents.catalog_files import (
     builtin_catalogs,
-    default_catalog,
     find_catalog,
     read_catalog,
-    read_prompts,
-    write_catalog,
 )
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
@@ -58,19 +55,6 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         place = place[step]
     place[last] = value
     return catalog
-
-
-def test_the_zoo_has_eighteen_mixes_and_every_file() -> None:
-    zoo = default_catalog()
-    assert len(list(zoo.catalog.mixable())) == 3 * 3 * 2
-    assert all(mix.bridges for mix in zoo.catalog.mixable())
-    assert zoo.missing() == []
-    assert len(zoo.prompts(zoo.catalog.quality.prompts)) == 384
-
-
-def test_a_folder_stands_for_its_catalog(tmp_path: Path) -> None:
-    written(tmp_path, values())
-    assert read_catalog(tmp_path).catalog.name == "tiny"
 
 
 def test_shared_states_need_no_bridge(tmp_path: Path) -> None:
@@ -131,29 +115,6 @@ def test_a_pinned_hub_source(tmp_path: Path) -> None:
     read = read_catalog(written(tmp_path, changed("denoisers.d.source", source)))
     assert str(read.catalog.denoisers["d"].source) == "o/r@012345678901/unet"
     assert "denoisers.d" not in dict(read.local_files())
-
-
-def test_missing_files_are_listed_by_key(tmp_path: Path) -> None:
-    missing = dict(read_catalog(written(tmp_path, values())).missing())
-    assert missing["sampling.scheduler"] == tmp_path / "s"
-    assert missing["quality.prompts"] == tmp_path / "p.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "holds no prompts"),
-        ("{", "line 1: not JSON"),
-        ('{"text": "a"}\n{"prompt": "b"}', 'line 2: no "text"'),
-        ('{"text": " "}', 'no "text"'),
-        ('["a"]', 'no "text"'),
-    ],
-)
-def test_prompts_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text(text)
-    with pytest.raises(CatalogError, match=said):
-        read_prompts(path)
 
 
 def several(**changes: Any) -> dict[str, Any]:
@@ -361,15 +322,3 @@ def test_parameters_are_those_of_the_classes() -> None:
         assert find_catalog(name).catalog.decoders[key].parameters == held(*modules), key
     encoder = find_catalog("pixart").catalog.text_encoders["bert-base"]
     assert encoder.parameters == sum(parameter.numel() for parameter in bert.parameters())
-
-
-def test_a_catalog_that_is_not_there_says_what_is() -> None:
-    with pytest.raises(
-        CatalogError, match=r"no catalog 'sdlx'; did you mean sdxl.*, or a .yaml file"
-    ):
-        find_catalog("sdlx")
-
-
-def test_a_written_catalog_reads_as_it_was(tmp_path: Path) -> None:
-    found = find_catalog("sdxl").catalog
-    assert read_catalog(write_catalog(found, tmp_path / "x.yaml")).catalog == found

@@ -1,7 +1,68 @@
 from __future__ import annotations
 
+import inspect
+
+import diffusers
 import pytest
-from sdpack.documents.conditioning import Conditioning, Family, Input, NegativeSource
+from hypothesis import given
+from hypothesis import strategies as st
+from sdpack.documents.conditioning import (
+    DISTILLED,
+    ENCODER_OUTPUTS,
+    Conditioning,
+    Family,
+    Input,
+    NegativeSource,
+    encoder_outputs,
+)
+from sdpack.domain.placement import TEXT_ENCODERS
+
+PIPELINES = {
+    Family.SD: "StableDiffusionPipeline",
+    Family.SDXL: "StableDiffusionXLPipeline",
+    Family.SD3: "StableDiffusion3Pipeline",
+    Family.PIXART: "PixArtAlphaPipeline",
+    Family.FLUX: "FluxPipeline",
+}
+
+
+@pytest.mark.parametrize("family", Family)
+def test_a_family_has_the_text_encoders_of_its_pipeline_in_diffusers(family: Family) -> None:
+    pipeline = getattr(diffusers, PIPELINES[family])
+    parameters = inspect.signature(pipeline.__init__).parameters
+    named = sorted(name for name in parameters if name.startswith("text_encoder"))
+    outputs = [encoder_outputs(family, role) for role in TEXT_ENCODERS[: len(named)]]
+    assert tuple(outputs) == ENCODER_OUTPUTS[family]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "inputs"),
+    [
+        ("UNet2DConditionModel", {Input.TIMESTEP_COND}),
+        ("SD3Transformer2DModel", {Input.POOLED_PROJECTIONS}),
+        ("FluxTransformer2DModel", {Input.POOLED_PROJECTIONS, Input.GUIDANCE}),
+        ("PixArtTransformer2DModel", {Input.MASK}),
+    ],
+)
+def test_inputs_have_the_names_that_diffusers_gives_them(
+    class_name: str, inputs: set[Input]
+) -> None:
+    taken = inspect.signature(getattr(diffusers, class_name).forward).parameters
+    assert {found.value for found in inputs} <= taken.keys()
+
+
+@given(
+    st.sampled_from(Family),
+    st.sets(st.sampled_from(Input)),
+    st.floats(0, 20),
+)
+def test_guidance_runs_twice_above_one_unless_the_scale_is_an_input(
+    family: Family, inputs: set[Input], scale: float
+) -> None:
+    told = family is Family.FLUX or bool(inputs & DISTILLED)
+    conditioning = Conditioning(family=family, inputs=tuple(inputs))
+    assert conditioning.guided(scale) == (scale > 1 and not told)
+
 
 NONE, ZEROS, TEXT = NegativeSource.NONE, NegativeSource.ZEROS, NegativeSource.TEXT
 

@@ -13,6 +13,7 @@ from sdpack.documents.profile import (
     find_profile,
     format_size,
     parse_batch,
+    parse_budgets,
     parse_sizes,
     profiles_folder,
     read_profile,
@@ -21,6 +22,8 @@ from sdpack.documents.profile import (
 from sdpack.domain.placement import Loading
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.errors import InputError, ProfileError
+
+MIB = 2**20
 
 GIB = 2**30
 WANTED = {
@@ -202,3 +205,32 @@ def test_what_is_no_batch(text: str) -> None:
 def test_a_batch_takes_in_single_pictures() -> None:
     with pytest.raises(InputError, match=r"'2-4' excludes single pictures.*write 4, or 1-4"):
         parse_batch("2-4")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("8MiB:64MiB:8", tuple(range(8 * MIB, 65 * MIB, 8 * MIB))),
+        ("24MiB,16MiB,16MiB", (16 * MIB, 24 * MIB)),
+        ("4gb-gpu, 1GiB", (2**30, find_profile("4gb-gpu").budget_bytes)),
+    ],
+)
+def test_budgets_are_understood(text: str, wanted: tuple[int, ...]) -> None:
+    assert parse_budgets(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("much", "unknown budget 'much': neither a size like 24MiB nor a profile"),
+        ("8MiB:64MiB", "not a range of budgets; write it like 8MiB:64MiB:8"),
+        ("64MiB:8MiB:8", "give the smaller budget first"),
+        ("8MiB:64MiB:1", "2 to 64 of them"),
+        ("8MiB:64MiB:x", "not a range of budgets"),
+        ("", "unknown budget ''"),
+        ("0MiB:1MiB:3", "less than one byte"),
+    ],
+)
+def test_budgets_that_are_none_are_explained(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_budgets(text)

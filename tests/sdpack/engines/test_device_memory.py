@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -100,7 +101,5 @@ def test_without_cuda_nothing_is_in_use(
 
 def test_what_looks_is_a_program() -> None:
     """It is started by its source, in another process: here it finds no GPU, and says nothing."""
-    done = subprocess.run(
-        [device_memory.sys.executable, "-c", device_memory.LOOK], capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-c", device_memory.LOOK], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

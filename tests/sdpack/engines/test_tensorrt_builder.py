@@ -76,7 +76,7 @@ def test_what_cannot_be_built_says_why_in_one_line(tmp_path: Path, case: str, sa
 
 def test_a_builder_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     died = subprocess.CompletedProcess([sys.executable], -11, "", "")
-    monkeypatch.setattr(tensorrt_builder.subprocess, "run", lambda *_, **__: died)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
     with pytest.raises(EngineError, match="ended with status -11"):
         build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, {}, "SM86")
 
@@ -85,7 +85,7 @@ def test_ctrl_c_that_only_the_builder_got_stops_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died = subprocess.CompletedProcess([sys.executable], -signal.SIGINT, "", "")
-    monkeypatch.setattr(tensorrt_builder.subprocess, "run", lambda *_, **__: died)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
     with pytest.raises(KeyboardInterrupt):
         build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, RANGE)
 
@@ -103,8 +103,13 @@ print("ready", flush=True)
 input()
 print("done")
 """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    builder = subprocess.Popen([sys.executable, "-c", code], **pipes, text=True)
+    builder = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert builder.stdout is not None
     assert builder.stdout.readline() == "ready\n"
     builder.send_signal(signal.SIGINT)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
@@ -228,7 +229,9 @@ def score_tables(draw: st.DrawFn) -> np.ndarray:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     apart = draw(st.sampled_from([0.0, 0.002, 0.01, 0.05]))
     noise = rng.choice([0.0, 0.003, 0.02, 0.1], count)
-    table = 0.3 + rng.normal(0, 0.2, 96) + rng.normal(0, 1, (count, 96)) * noise[:, None]
+    table: NDArray[np.float64] = (
+        0.3 + rng.normal(0, 0.2, 96) + rng.normal(0, 1, (count, 96)) * noise[:, None]
+    )
     table += rng.normal(0, apart, count)[:, None]
     for copy in range(draw(st.integers(0, 2))):
         table[rng.integers(count)] = table[copy]

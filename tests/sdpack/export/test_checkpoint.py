@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_copies_beside_the_weights_are_not_counted(tmp_path: Path) -> None:
 
 
 def test_shards_are_those_the_index_names(tmp_path: Path) -> None:
-    model = Checkpoint(ZOO / "denoiser" / "s").load()
+    model: Any = Checkpoint(ZOO / "denoiser" / "s").load()
     model.save_pretrained(tmp_path / "whole", max_shard_size="1MB")
     sharded = Checkpoint(tmp_path / "whole")
     assert len(sharded.weight_files) > 1
@@ -191,7 +192,7 @@ def test_a_class_of_another_library_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shard_size", ["5GB", "200KB"])
 def test_a_diffusers_model_in_bf16_alone_is_read(tmp_path: Path, shard_size: str) -> None:
-    whole = Checkpoint(ZOO / "decoder" / "tiny").load().to(torch.bfloat16)
+    whole: Any = Checkpoint(ZOO / "decoder" / "tiny").load().to(torch.bfloat16)
     whole.save_pretrained(tmp_path, variant="bf16", max_shard_size=shard_size)
     checkpoint = Checkpoint(tmp_path)
     assert (len(checkpoint.weight_files) > 1) == (shard_size == "200KB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from sdpack.documents.conditioning import Family
-from sdpack.errors import ExportError, SourceError
+from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.latents import enlargement, latents_of
 from torch import nn
 
 
-def kl(blocks: int, **settings: Any) -> nn.Module:
+def kl(blocks: int, **settings: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(4,) * blocks,
         norm_num_groups=2,
@@ -28,7 +29,7 @@ def kl(blocks: int, **settings: Any) -> nn.Module:
     ).eval()
 
 
-def tiny(blocks: int, **settings: Any) -> nn.Module:
+def tiny(blocks: int, **settings: Any) -> AutoencoderTiny:
     return AutoencoderTiny(
         encoder_block_out_channels=(4,) * blocks,
         decoder_block_out_channels=(4,) * blocks,
@@ -39,8 +40,8 @@ def tiny(blocks: int, **settings: Any) -> nn.Module:
 
 
 DECODERS: dict[str, Callable[[], nn.Module]] = {
-    **{f"KL of {n}": lambda n=n: kl(n) for n in (1, 2, 3, 4, 5)},
-    **{f"tiny of {n}": lambda n=n: tiny(n) for n in (1, 2, 3, 5)},
+    **{f"KL of {n}": partial(kl, n) for n in (1, 2, 3, 4, 5)},
+    **{f"tiny of {n}": partial(tiny, n) for n in (1, 2, 3, 5)},
     "tiny by threes": lambda: tiny(3, upsampling_scaling_factor=3),
     "KL as its class makes it": AutoencoderKL,
     "tiny as its class makes it": AutoencoderTiny,
@@ -59,13 +60,6 @@ def test_the_config_tells_how_much_a_decoder_enlarges(name: str) -> None:
         enlargement(type(model).__name__, {})
         == {"AutoencoderKL": 1, "AutoencoderTiny": 8}[type(model).__name__]
     ), "what the class takes where the config says nothing"
-
-
-def test_a_decoder_that_enlarges_otherwise_is_not_exported() -> None:
-    model: Any = kl(3)
-    model.register_to_config(block_out_channels=(4, 4, 4, 4))
-    with pytest.raises(ExportError, match="turns 2x3 latents into 8x12 pixels"):
-        DecoderPart(model)
 
 
 def saved(folder: Path, model: Any, **changes: Any) -> Checkpoint:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+
+# Documented as public, but its package does not mark it as exported.
+from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.source import hub_source, local_folder, pipeline_folder
@@ -151,7 +154,7 @@ def test_of_a_pipeline_only_what_its_index_names_is_fetched(
     ]
     fetched: list[str] = []
 
-    def download(_: str, revision: str, **patterns: list[str]) -> str:
+    def download(_: str, revision: str, **patterns: Any) -> str:
         fetched.extend(filter_repo_objects(names, **patterns))
         return str(tmp_path)
 
@@ -168,7 +171,7 @@ def test_weights_in_half_the_bytes_are_fetched_where_there_are_no_others(
 ) -> None:
     names = ["unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors"]
 
-    def download(_: str, revision: str, **patterns: list[str]) -> str:
+    def download(_: str, revision: str, **patterns: Any) -> str:
         for name in filter_repo_objects(names, **patterns):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
@@ -194,7 +197,7 @@ def test_only_one_copy_of_the_weights_is_fetched(monkeypatch: pytest.MonkeyPatch
     ]
     fetched: list[str] = []
 
-    def download(_: str, revision: str, **patterns: list[str]) -> str:
+    def download(_: str, revision: str, **patterns: Any) -> str:
         assert revision == COMMIT
         fetched.extend(filter_repo_objects(names, **patterns))
         return str(Path(__file__).parents[1])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tests.sdpack.graphs import linear
 MODEL = linear(np.zeros((4, 3), np.float32))
 
 
-def saved(path: Path, **arrays: np.ndarray) -> Path:
+def saved(path: Path, **arrays: Any) -> Path:
     np.savez(path, **arrays)
     return path
 

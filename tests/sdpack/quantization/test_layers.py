@@ -28,6 +28,7 @@ def test_every_kind_is_a_matrix_of_outputs_by_what_is_summed() -> None:
         assert layer.kind is kind
         assert (layer.outputs, layer.summed) == wanted.shape
         assert np.array_equal(layer.matrix(), wanted)
+        assert layer.weight.const_value is not None
         assert np.array_equal(layer.folded(layer.matrix()), layer.weight.const_value.numpy())
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import QuantizationError
 from sdpack.quantization.clipping import best_threshold, histogram
 from sdpack.quantization.layers import layers
 from sdpack.quantization.observe import (
-    Extent,
     observe,
     read_observed,
     rows_of,
@@ -100,7 +98,7 @@ def test_the_extent_is_that_of_values_between_nodes_too(tmp_path: Path) -> None:
     x = {"x": np.full((2, 4), -2.0, np.float32)}
     x["x"][0, 0] = np.finfo(np.float32).min  # as a mask has it
     found = observe(path, [x], tmp_path, threads=1)
-    assert found.extent == Extent(pytest.approx(180_000.0), "mul 1")
+    assert astuple(found.extent) == (pytest.approx(180_000.0), "mul 1")
 
 
 def wild(factors: list[float]) -> ir.Model:
@@ -121,24 +119,6 @@ def wild(factors: list[float]) -> ir.Model:
         model.graph.append(node)
     model.graph.outputs[0] = value
     return model
-
-
-def expected_error(values: np.ndarray, threshold: float) -> float:
-    """Mean squared error of int8 rounding after clipping, computed the long way."""
-    step = threshold / 127
-    rounded = np.clip(np.rint(values / step), -127, 127) * step
-    return float(((rounded - values) ** 2).mean())
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(1, 50))
-def test_the_threshold_is_about_the_best_there_is(seed: int, outlier: float) -> None:
-    values = np.random.default_rng(seed).standard_normal(20_000)
-    values[0] = 4 * outlier
-    largest = float(np.abs(values).max())
-    chosen, _ = best_threshold(histogram(values), largest)
-    tried = largest * np.arange(1, 129) / 128
-    best = min(expected_error(values, t) for t in tried)
-    assert expected_error(values, chosen) <= 1.1 * best + 1e-12
 
 
 @pytest.mark.parametrize("outlier", [1.0, 100.0])

@@ -67,7 +67,9 @@ def test_rounding_is_to_the_nearest_the_type_can_hold(number: Number) -> None:
 
 
 def test_float8_is_that_of_the_open_compute_project() -> None:
-    assert Number.FP8.rounded(np.float32([0.3]))[0] == np.float32(ml_dtypes.float8_e4m3fn(0.3))
+    assert Number.FP8.rounded(np.array([0.3], np.float32))[0] == np.float32(
+        ml_dtypes.float8_e4m3fn(0.3)
+    )
 
 
 def test_what_feeds_an_attention_is_left_alone_where_unpacking_it_costs_more() -> None:

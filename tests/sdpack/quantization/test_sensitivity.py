@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sdpack.quantization.sensitivity import (
     spread,
     uneven,
 )
+from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import chain, linear, saved
 
@@ -35,7 +37,7 @@ def inputs(rows: int = 32) -> dict[str, np.ndarray]:
     return {"x": RNG.standard_normal((rows, 64)).astype(np.float32)}
 
 
-def noisy(error: float) -> sensitivity.Probe:
+def noisy(error: float) -> Callable[[Layer], tuple[Rounded, float]]:
     """Weights off by noise, said to cost each layer that much of its outputs' energy."""
 
     def probe(layer: Layer) -> tuple[Rounded, float]:
@@ -97,7 +99,7 @@ def test_gains_foretell_what_rounding_everything_does(tmp_path: Path) -> None:
     observed = observe(path, [seen], tmp_path, threads=1)
     gains = found_gains(path, observed, [seen], tmp_path)
     probe = noisy(1e-3)
-    made = {layer.name: probe(layer) for layer in layers(sensitivity.read(path))}
+    made = {layer.name: probe(layer) for layer in layers(read(path))}
     x = seen["x"]
     wanted = np.maximum(x @ FIRST, 0) @ SECOND
     hidden = np.maximum(x @ made["linear0"][0].values.T, 0)
@@ -113,7 +115,7 @@ def test_gains_foretell_what_rounding_everything_does(tmp_path: Path) -> None:
     [(1000, BATCHES, MOST_ROWS), (FORWARD // 6, BATCHES, 2), (FORWARD // 2, 2, 1), (FORWARD, 1, 1)],
 )
 def test_large_graphs_are_probed_on_fewer_rows(numbers: int, batches: int, rows: int) -> None:
-    every = [{**inputs(), "t": np.float32(n)} for n in range(20)]
+    every = [{**inputs(), "t": np.array(n, np.float32)} for n in range(20)]
     chosen = probing_batches(every, numbers)
     assert [len(batch["x"]) for batch in chosen] == [rows] * batches
     assert all(batch["t"].ndim == 0 for batch in chosen)

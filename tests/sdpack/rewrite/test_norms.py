@@ -21,7 +21,8 @@ def normalizing(kind: int = onnx.TensorProto.FLOAT) -> onnx.ModelProto:
     """y = GroupNormalization(x) in a type; weights and biases are none of them one or zero."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
     weights = {name: RNG.standard_normal(CHANNELS).astype(dtype) for name in ("weight", "bias")}
-    names, sizes = ["x", "weight", "bias"], ["batch", CHANNELS, "rows", "columns"]
+    names = ["x", "weight", "bias"]
+    sizes: list[int | str] = ["batch", CHANNELS, "rows", "columns"]
     graph = make_graph(
         [make_node("GroupNormalization", names, ["y"], num_groups=GROUPS, epsilon=1e-6)],
         "normalizing",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ WEIGHT = np.random.default_rng(0).standard_normal((64, 48)).astype(np.float32)
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def saved(folder: Path, nodes: list[onnx.NodeProto], **more: object) -> Path:
+def saved(folder: Path, nodes: list[onnx.NodeProto], **more: Any) -> Path:
     graph = helper.make_graph(
         nodes,
         "test",

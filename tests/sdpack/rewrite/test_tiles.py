@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -75,7 +76,8 @@ def latents() -> dict[str, np.ndarray]:
 
 def decoded(folder: Path, given: np.ndarray) -> np.ndarray:
     with load(folder / "model.onnx") as session:
-        return np.clip(session.run({LATENTS: given})[PICTURES], -1, 1)
+        pictures = session.run({LATENTS: given})[PICTURES]
+    return pictures.clip(-1, 1)
 
 
 def tiled(
@@ -185,7 +187,7 @@ def enlarge(source: str, made: str, mode: str = "nearest") -> onnx.NodeProto:
     return onnx.helper.make_node("Resize", [source, "", "twice"], [made], mode=mode, **how)
 
 
-def node(op_type: str, *inputs: str, made: str, **attributes: object) -> onnx.NodeProto:
+def node(op_type: str, *inputs: str, made: str, **attributes: Any) -> onnx.NodeProto:
     return onnx.helper.make_node(op_type, list(inputs), [made], **attributes)
 
 

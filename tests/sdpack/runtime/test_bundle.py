@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sdpack.domain.placement import Loading, Role
 from sdpack.domain.precision import Runtime
+from sdpack.engines import onnxruntime
 from sdpack.runtime import bundle as module
 from sdpack.runtime.bundle import has_room
 
@@ -71,9 +72,9 @@ def test_a_gpu_s_sessions_are_told_whether_to_be_thrifty(
         assert runtime is Runtime.ONNXRUNTIME_CUDA
         told.append(low_memory)
 
-    monkeypatch.setattr(module.onnxruntime, "load", load)
-    monkeypatch.setattr(module.onnxruntime, "steady_memory", lambda: pytest.fail("of the host"))
-    monkeypatch.setattr(module.onnxruntime, "keep_memory", lambda: pytest.fail("of the host"))
+    monkeypatch.setattr(onnxruntime, "load", load)
+    monkeypatch.setattr(onnxruntime, "steady_memory", lambda: pytest.fail("of the host"))
+    monkeypatch.setattr(onnxruntime, "keep_memory", lambda: pytest.fail("of the host"))
     monkeypatch.setattr(module, "PromptTokenizer", lambda *_: None)
     drawer = module.pipeline(Path("bundle"), built, low_memory=asked)
     for role in built.parts:

@@ -6,6 +6,7 @@ import errno
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
 from sdpack.engines import tensorrt_builder
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import BundleError, EngineError, MissingPackageError, StoreError
-from sdpack.runtime import finish as finishing
 from sdpack.runtime.finish import finish, unfinished
 
 from tests.sdpack.documents.test_bundle import manifest
@@ -35,7 +36,7 @@ def bundle(tmp_path: Path) -> Path:
     jetson = find_profile("jetson-orin-nano-8gb")
     others = {role: values.parts[role] for role in values.parts if role is not Role.DENOISER}
     built = {r: p.model_copy(update={"plan": f"engines/{r.value}.plan"}) for r, p in others.items()}
-    update = {"parts": {**built, Role.DENOISER: part}, "profile": jetson}
+    update: dict[str, Any] = {"parts": {**built, Role.DENOISER: part}, "profile": jetson}
 
     def fill(folder: Path) -> None:
         saved(linear(WEIGHT), folder / "onnx" / "unet")
@@ -51,9 +52,9 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setitem(finishing.TENSORRT_PACKAGES, Runtime.TENSORRT, "tensorrt_rtx")
+    monkeypatch.setitem(TENSORRT_PACKAGES, Runtime.TENSORRT, "tensorrt_rtx")
     build = partial(tensorrt_builder.build, compute_capability="SM86")
-    monkeypatch.setattr(finishing.tensorrt_builder, "build", build)
+    monkeypatch.setattr(tensorrt_builder, "build", build)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -137,7 +138,7 @@ def test_a_copy_that_fails_leaves_the_bundle_as_it_was(
             raise OSError(errno.ENOSPC, "no space left")
         copy(source, target)
 
-    monkeypatch.setattr(finishing.shutil, "copyfile", fail_at_last)
+    monkeypatch.setattr(shutil, "copyfile", fail_at_last)
     with pytest.raises(StoreError, match="no space left"):
         finish(whole)
     assert "decoder-stem.plan" in copied
@@ -159,7 +160,7 @@ def test_a_build_that_fails_leaves_the_bundle_as_it_was(
     def fail(*_: object) -> None:
         raise EngineError("does not build")
 
-    monkeypatch.setattr(finishing.tensorrt_builder, "build", fail)
+    monkeypatch.setattr(tensorrt_builder, "build", fail)
     before = files(bundle)
     with pytest.raises(EngineError):
         finish(bundle)

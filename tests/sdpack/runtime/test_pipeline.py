@@ -126,6 +126,8 @@ def test_guidance_by_hand() -> None:
     drawer, _ = pipeline()
     asked = request(prompts=["a cat"], seeds=[5], guidance_scale=3.0, negative_prompt="a dog")
     states, empty = drawer.encode(["a cat"]), drawer.encode(["a dog"])
+    assert states.states is not None
+    assert empty.states is not None
     noise = Noise([5], (4, 2, 3))
     start, more = noise.draw(), noise.draw()
     outputs: list[Any] = []

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.errors import BrokenPictureError
+from sdpack.runtime.sampler import Stepped
 from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
-from sdpack.serve.inference_worker import PictureOrError, Stepped
+from sdpack.serve.inference_worker import InferenceWorker, PictureOrError
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
@@ -51,6 +52,8 @@ class FakeWorker:
         batches: the prompts of each batch, as they were begun.
         begun: set when a batch is.
         go: unset, each step waits for it.
+        loadable: unset, loading waits for it.
+        reads: for each text encoder, how many tokens and characters of a prompt it reads.
     """
 
     def __init__(self) -> None:
@@ -61,10 +64,14 @@ class FakeWorker:
         self.begun = threading.Event()
         self.go = threading.Event()
         self.go.set()
+        self.loadable = threading.Event()
+        self.loadable.set()
+        self.reads = {Role.TEXT_ENCODER: (77, READ)}
         self.refusal: Exception | None = None
         self.closed = False
 
     def load(self) -> None:
+        assert self.loadable.wait(20)
         self.try_out()
 
     def try_out(self) -> None:
@@ -86,9 +93,11 @@ class FakeWorker:
         return [self._picture(kind, p, s) for p, s in zip(prompts, seeds, strict=True)]
 
     def truncations(self, prompt: str) -> list[Truncation]:
-        """Of one text encoder that reads so many characters."""
-        part = prompt[:READ]
-        return [] if part == prompt else [Truncation(Role.TEXT_ENCODER, 77, part)]
+        return [
+            Truncation(role, tokens, prompt[:characters])
+            for role, (tokens, characters) in self.reads.items()
+            if len(prompt) > characters
+        ]
 
     def _picture(self, kind: BatchKey, prompt: str, seed: int) -> PictureOrError:
         if prompt == "broken":
@@ -111,16 +120,9 @@ def service(
 ) -> Service:
     chosen = limits or Limits(wait_s=0.0)
     metrics = Metrics(batch, 100)
-    scheduler = Scheduler(worker, batch, chosen, metrics)  # type: ignore[arg-type]
-    return Service(
-        worker.manifest,
-        worker,  # type: ignore[arg-type]
-        chosen,
-        metrics,
-        scheduler,
-        Jobs(chosen),
-        aliases,
-    )
+    drawing = cast(InferenceWorker, worker)
+    scheduler = Scheduler(drawing, batch, chosen, metrics)
+    return Service(worker.manifest, drawing, chosen, metrics, scheduler, Jobs(chosen), aliases)
 
 
 def asked(
@@ -155,6 +157,7 @@ def serving(
         yield urls[0], server, served
     finally:
         worker.go.set()
+        worker.loadable.set()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()

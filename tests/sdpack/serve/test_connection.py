@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from sdpack.serve.connection import CONNECTIONS, OTHERS, Connection, most_connections
 
+from tests.sdpack.serve.clients import client, wait_until
 from tests.sdpack.serve.fakes import FakeWorker, serving
-from tests.sdpack.serve.test_api import client, wait_until
 
 
 def address(url: str) -> tuple[str, int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import httpx
 import openai
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from sdpack.serve.app import Settings
 
+from tests.sdpack.serve.clients import GENERATE, decoded, error
 from tests.sdpack.serve.fakes import FakeWorker, serving
 
 
@@ -54,7 +56,8 @@ def options() -> set[str]:
 def test_none_is_not_given_for_every_option_of_openais_client(client: openai.OpenAI) -> None:
     assert {"response_format", "output_format", "svg", "stream"} <= options()
     own = {"seed": None, "steps": None, "guidance_scale": None, "negative_prompt": None}
-    for asked in (dict.fromkeys(options()), *({name: None} for name in options())):
+    every: dict[str, Any] = dict.fromkeys(options())
+    for asked in (every, *({name: None} for name in every)):
         found = client.images.generate(prompt="a cat", **asked, extra_body=own)
         assert found.data is not None
         assert picture(found.data[0]).format == "PNG"
@@ -117,7 +120,7 @@ def test_what_cannot_be_done_is_refused_by_name(
 
 @pytest.mark.parametrize("encoding", ["jpeg", "webp"])
 def test_less_output_compression_gives_smaller_files(
-    both: tuple[openai.OpenAI, httpx.Client], encoding: str
+    both: tuple[openai.OpenAI, httpx.Client], encoding: Literal["jpeg", "webp"]
 ) -> None:
     client, _ = both
     sizes = []
@@ -144,3 +147,47 @@ def test_another_models_name_is_accepted_where_it_is_asked_for() -> None:
         schemas = plain.get("/openapi.json").json()["components"]["schemas"]
         model = schemas["GenerationRequest"]["properties"]["model"]
         assert model["anyOf"][0]["enum"] == ["fake", *named]
+
+
+def test_pictures_as_openai_has_them(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "n": 2, "size": "96x64", "seed": 5})
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["size"] == "96x64"
+    assert [one["seed"] for one in found["data"]] == [5, 6]
+    pictures = [decoded(one["b64_json"]) for one in found["data"]]
+    assert [picture.size for picture in pictures] == [(96, 64)] * 2
+    assert [picture.getpixel((0, 9)) for picture in pictures] == [(5, 5, 5), (6, 6, 6)]
+    assert json.loads(pictures[1].info["sdpack"])["seed"] == 6
+
+
+@pytest.mark.parametrize(("name", "kind"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_each_format(asking: httpx.Client, name: str, kind: str) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "output_format": name})
+    (one,) = answer.json()["data"]
+    assert decoded(one["b64_json"]).format == kind
+
+
+def test_pictures_can_be_fetched_by_their_address(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "response_format": "url", "seed": 9})
+    (one,) = answer.json()["data"]
+    assert one["b64_json"] is None
+    fetched = asking.get(one["url"])
+    assert fetched.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(fetched.content)).getpixel((0, 9)) == (9, 9, 9)
+    assert asking.get(one["url"][:-1] + "1").status_code == 404
+    assert error(asking.get("/v1/images/none/0"))["code"] == "not_found"
+
+
+def test_another_model_is_not_here(asking: httpx.Client) -> None:
+    answer = asking.post(GENERATE, json={"prompt": "a cat", "model": "dall-e-3"})
+    assert answer.status_code == 404
+    assert error(answer)["code"] == "model_not_found"
+    assert asking.get("/v1/models/dall-e-3").status_code == 404
+    assert asking.get("/v1/models/fake").json()["id"] == "fake"
+    assert [one["id"] for one in asking.get("/v1/models").json()["data"]] == ["fake"]
+
+
+def test_what_clients_leave_open_is_the_usual(asking: httpx.Client) -> None:
+    asked = {"prompt": "a", "n": None, "size": None, "stream": False, "quality": "hd"}
+    assert len(asking.post(GENERATE, json=asked).json()["data"]) == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import httpx
 import pytest
 from sdpack.domain.placement import Role
@@ -104,12 +102,12 @@ def test_a_key_is_asked_for_and_kept() -> None:
 
 @needs_a_browser
 def test_the_page_waits_for_the_engines() -> None:
-    worker, let = FakeWorker(), threading.Event()
-    worker.load = lambda: let.wait(20)  # type: ignore[method-assign]
+    worker = FakeWorker()
+    worker.loadable.clear()
     with serving(worker) as (url, _, _), opened(url, excused="503") as tab:
         tab.get_by_text("loading the engines").wait_for()
         assert tab.is_disabled("#draw")
-        let.set()
+        worker.loadable.set()
         tab.wait_for_selector("#draw:not([disabled])")
 
 

@@ -5,14 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import Field, ValidationError
-from sdpack.serve import schemas as shapes
 from sdpack.serve.request_model import RequestModel, nullable, values_of
-
-REQUESTS = [
-    model
-    for model in vars(shapes).values()
-    if isinstance(model, type) and issubclass(model, RequestModel) and model is not RequestModel
-]
 
 
 class Example(RequestModel):
@@ -42,18 +35,3 @@ def test_the_schema_takes_null_where_the_model_does() -> None:
     assert (number["default"], number["description"]) == (7, "How many.")
     assert values_of(number) == {"type": "integer", "minimum": 1}
     assert nullable(number) == number
-
-
-@pytest.mark.parametrize("model", REQUESTS)
-def test_null_is_not_given_for_every_optional_field_of_every_request(
-    model: type[RequestModel],
-) -> None:
-    optional = [name for name, field in model.model_fields.items() if not field.is_required()]
-    assert len(optional) > 5
-    needed = {} if "prompt" in optional else {"prompt": "a cat"}
-    usual = model.model_validate(needed)
-    assert model.model_validate({**needed, **dict.fromkeys(optional)}) == usual
-    schema = Draft202012Validator(model.model_json_schema())
-    for name in optional:
-        assert model.model_validate({**needed, name: None}) == usual
-        assert schema.is_valid({**needed, name: None})

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from sdpack.serve.limits import Limits
 from sdpack.serve.scheduler import BusyError, EndingError, Scheduler
 from sdpack.serve.work import Job, Status, TimedOutError, outcome
 
+from tests.sdpack.serve.clients import GENERATE
 from tests.sdpack.serve.fakes import KIND, FakeWorker, asked, service
 
 NO_WAIT = Limits(wait_s=0.0)
@@ -322,3 +324,17 @@ def test_every_accepted_job_ends_once_and_no_batch_is_too_large(
         assert all(1 <= len(batch) <= 3 for batch in worker.batches)
 
     run(test)
+
+
+def test_a_file_that_cannot_be_written_fails_its_own_job(
+    asking: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(*_: object) -> bytes:
+        raise OSError("no such codec")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdpack.serve.scheduler.encode", encode)
+        answer = asking.post(GENERATE, json={"prompt": "a"})
+    assert answer.status_code == 500
+    assert "codec" not in answer.text
+    assert asking.post(GENERATE, json={"prompt": "a"}).status_code == 200

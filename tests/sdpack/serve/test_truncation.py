@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import httpx
 import openai
 import pytest
 from sdpack.domain.placement import Role
 from sdpack.runtime.pictures import Format
-from sdpack.runtime.truncation import Truncation
 
 from tests.sdpack.serve.fakes import READ, FakeWorker, service, serving
 
@@ -30,18 +30,15 @@ def asking() -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("response_format", ["b64_json", "url"])
 def test_openais_client_gets_the_prompt_that_was_read(
-    asking: httpx.Client, response_format: str
+    asking: httpx.Client, response_format: Literal["b64_json", "url"]
 ) -> None:
     with openai.OpenAI(base_url=f"{asking.base_url}/v1", api_key="none") as client:
         for prompt, read, said in ((LONG, READ_OF_IT, [SAID]), ("a cat", None, [])):
-            found = client.images.generate(
-                prompt=prompt,
-                n=2,
-                response_format=response_format,  # type: ignore[arg-type]
-            )
+            found = client.images.generate(prompt=prompt, n=2, response_format=response_format)
             assert found.data is not None
             assert [one.revised_prompt for one in found.data] == [read] * 2
-            warnings = found.model_extra["warnings"]  # type: ignore[index]
+            assert found.model_extra is not None
+            warnings = found.model_extra["warnings"]
             assert [words[: len(SAID)] for words in warnings] == said
 
 
@@ -81,13 +78,11 @@ def test_the_prompt_is_revised_only_where_no_encoder_reads_all_of_it(
     encoders = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)
     more = dict.fromkeys(encoders, made.parts[Role.TEXT_ENCODER])
     worker.manifest = made.model_copy(update={"parts": {**made.parts, **more}})
-    worker.truncations = (
-        lambda prompt: [  # type: ignore[method-assign]
-            Truncation(role, length, prompt[:length])
-            for role, length in zip(encoders, lengths, strict=True)
-            if length is not None and len(prompt) > length
-        ]
-    )
+    worker.reads = {
+        role: (length, length)
+        for role, length in zip(encoders, lengths, strict=True)
+        if length is not None
+    }
     asked = service(worker).asked(LONG, 1, Format(), guidance_scale=1.0)
     assert asked.read == read
     assert [words.split()[2] for words in asked.warnings] == [

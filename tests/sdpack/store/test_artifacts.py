@@ -27,11 +27,13 @@ def never(folder: Path) -> None:
     raise AssertionError("made twice")
 
 
+def write_abc(folder: Path) -> None:
+    (folder / "a").write_bytes(b"abc")
+
+
 def test_what_was_changed_after_it_was_made_is_found_and_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    made = store.make(
-        "graph", {"of": 1}, lambda folder: (folder / "a").write_bytes(b"abc") and None
-    )
+    made = store.make("graph", {"of": 1}, write_abc)
     store.check(made)
     made.path("a").write_bytes(b"abd")
     with pytest.raises(StoreError, match="was changed after it was made"):

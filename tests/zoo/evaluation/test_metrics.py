@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import torch
 from sdpack.evaluate.metrics import Panel, similarity
 
@@ -11,7 +13,7 @@ class WordPanel(Panel):
     def __init__(self) -> None:
         pass
 
-    def embed_texts(self, texts: list[str], batch_size: int = 512) -> torch.Tensor:
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 512) -> torch.Tensor:
         return torch.stack([one_hot(int(t.split()[-1])) for t in texts])
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.zoo.rows import random_dataset
 from zoo.data import prompts
-from zoo.training import denoiser, denoiser_stage
+from zoo.training import denoiser
 from zoo.training.denoiser_stage import DenoiserStage
 from zoo.training.recipes import CPU, Round, TrainingRecipe
 from zoo.training.run import Run
@@ -59,7 +59,7 @@ def test_a_share_of_each_batch_is_moved(
         seen.append(batch.latents)
         return torch.zeros(())
 
-    monkeypatch.setattr(denoiser_stage.denoiser, "velocity_loss", capture)
+    monkeypatch.setattr(denoiser, "velocity_loss", capture)
     untrained: denoiser.Pairs = nn.Module()  # type: ignore[assignment]
     loss = training._denoiser_loss(untrained, round_of(5, moved))
     for step in range(100):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from sdpack.evaluate import judge
 from sdpack.evaluate.metrics import Panel
 
 from zoo import parts
@@ -35,22 +34,6 @@ def test_noise_is_told_from_pictures(panel: Panel) -> None:
         panel, panel.embed_features(panel.features(noise)), asked, evaluate.read_labels()
     )
     assert hits.mean() < 0.1
-
-
-def test_contrastive_loss_is_least_when_pictures_meet_their_texts() -> None:
-    eye, same = torch.eye(4), torch.eye(4, dtype=torch.bool)
-    scale = torch.tensor(20.0)
-    matched = judge.contrastive_loss(eye, eye, same, scale)
-    assert matched < 1e-3
-    assert judge.contrastive_loss(eye, eye.roll(1, 0), same, scale) > 10
-
-
-def test_two_pictures_of_one_caption_are_no_mistake() -> None:
-    rows = torch.eye(2)[[0, 0, 1]]
-    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
-    loss = judge.contrastive_loss(rows, rows, same, torch.tensor(30.0))
-    # Two equal positives leave the entropy of a fair coin for those rows, and nothing else.
-    assert loss.item() == pytest.approx(2 / 3 * torch.tensor(2.0).log().item(), abs=1e-3)
 
 
 def test_blur_keeps_brightness_and_softens_edges() -> None:

@@ -26,7 +26,8 @@ def stage(
         if step == killed_at:
             raise KilledError
         x = torch.randn(schedule.batch_size, 3, generator=g)
-        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+        apart: Tensor = model(x) - x.sum(1, keepdim=True)
+        return apart.square().mean()
 
     return Stage("line", model, loss, schedule, folder, save_every_s=0.0), model
 

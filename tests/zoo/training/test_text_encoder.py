@@ -1,22 +1,23 @@
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from zoo import parts
 from zoo.training import text_encoder as text
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> object:
+def tokenizer() -> PreTrainedTokenizerFast:
     return parts.load_tokenizer()
 
 
-def test_case_and_accents_do_not_matter(tokenizer: text.PreTrainedTokenizerFast) -> None:
+def test_case_and_accents_do_not_matter(tokenizer: PreTrainedTokenizerFast) -> None:
     a, b = text.token_ids(tokenizer, ["Noto, Piñata", "noto, pinata"])
     assert torch.equal(a, b)
 
 
 def test_a_caption_of_a_thousand_words_keeps_its_style(
-    tokenizer: text.PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     ids = text.token_ids(tokenizer, ["fluent 3d, " + "pizza " * 1000])
     assert ids.shape == (1, text.MAX_TOKENS)
@@ -24,13 +25,13 @@ def test_a_caption_of_a_thousand_words_keeps_its_style(
 
 
 def test_an_unknown_script_is_one_unknown_token_not_an_error(
-    tokenizer: text.PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     assert tokenizer.unk_token_id in text.token_ids(tokenizer, ["ቤት"])[0]
 
 
 def test_last_tokens_mark_where_words_and_text_end(
-    tokenizer: text.PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     ends, words = text.last_tokens(tokenizer, ["hatching chick"])
     ids = text.token_ids(tokenizer, ["hatching chick"])[0]
@@ -55,7 +56,7 @@ def test_word_means_average_each_word_s_pieces() -> None:
 
 @pytest.mark.parametrize("size", parts.SIZES)
 def test_encoders_place_kin_words_closer_than_strangers(
-    size: parts.Size, tokenizer: text.PreTrainedTokenizerFast
+    size: parts.Size, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     encoder = parts.load_text_encoder(size)
     words = ["dog", "puppy", "hammer", "wrench", "apple", "banana"]

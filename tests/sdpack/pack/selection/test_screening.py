@@ -9,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from sdpack.documents.catalog_files import default_catalog
 from sdpack.domain.precision import Precision
-from sdpack.evaluate.rules import Arm, Rules
-from sdpack.evaluate.runner import BROKEN_SCORE
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Rules
 from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.selection.screening import Screener, references
 

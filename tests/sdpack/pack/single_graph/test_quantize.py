@@ -282,6 +282,7 @@ def test_weights_cast_from_fp16_are_calibrated_and_quantized(tmp_path: Path, bat
     first = next(iter(model.graph))
     for name, weight in list(model.graph.initializers.items()):
         del model.graph.initializers[name]
+        assert weight.const_value is not None
         half = ir.tensor(weight.const_value.numpy().astype(np.float16), name=f"{name}_half")
         stored = ir.Value(name=half.name, const_value=half, type=ir.TensorType(half.dtype))
         model.graph.register_initializer(stored)

@@ -54,6 +54,7 @@ def cache_for(tmp_path: Path, model: ir.Model) -> CacheUnderTest:
     calibration: Any = SimpleNamespace(
         of=lambda _: graph, content=lambda _: "seen", observed=lambda _: observed
     )
+    made: list[CacheUnderTest] = []
     runtime, store = Runtime.TENSORRT_RTX, Store(tmp_path / "store")
     precisions = (Precision.FP16, Precision.INT8, Precision.W8, Precision.W4)
     context: Any = SimpleNamespace(
@@ -61,10 +62,10 @@ def cache_for(tmp_path: Path, model: ir.Model) -> CacheUnderTest:
         runtime=runtime,
         abilities=ABILITIES[runtime],
         store=store,
-        say=lambda line: under_test.say(line),
+        say=lambda line: made[0].say(line),
     )
-    under_test = CacheUnderTest(RoundedWeightCache(context, calibration), store)
-    return under_test
+    made.append(CacheUnderTest(RoundedWeightCache(context, calibration), store))
+    return made[0]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ LAYERS = [f"layer {n}" for n in range(40)]
 
 @given(st.sets(st.sampled_from(LAYERS), min_size=1, max_size=4))
 def test_the_layers_that_do_not_compile_are_found(bad: set[str]) -> None:
-    tried = []
+    tried: list[Sequence[str]] = []
 
     def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
         tried.extend(groups)

@@ -1,29 +1,17 @@
 from __future__ import annotations
 
-import csv
-import json
 import sqlite3
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from sdpack.cli.main import main as cli
-from sdpack.documents.profile import find_profile, parse_budgets
 from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST, LIKE_STABLE_DIFFUSION
-from sdpack.errors import InputError, StoreError
+from sdpack.errors import StoreError
 from sdpack.report.study_finding import finding
-from sdpack.report.study_page import study_figures, write_study
+from sdpack.report.study_page import study_figures
 from sdpack.report.study_points import labels, read_study
 from sdpack.store.ledger import Ledger
 
 from tests.sdpack.report.ledgers import MIB, ledger_of_study
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    path = tmp_path / "ledger.sqlite"
-    ledger_of_study(path)
-    return path
 
 
 def test_points_are_placed_by_their_difference_from_the_best_at_the_budget(ledger: Path) -> None:
@@ -80,78 +68,10 @@ def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
     assert "“encoder first” against “denoiser first”: both one mix at" in "\n".join(finding(after))
 
 
-def test_charts_hold_the_points(ledger: Path) -> None:
-    study = read_study(ledger)
-    shares, lines, scatter = study_figures(study)
-    stacked = {}
-    for row in shares.rows:
-        stacked[row["budget"]] = stacked.get(row["budget"], 0) + row["share"]
-    assert stacked == {budget: pytest.approx(1) for budget in ("16.0 MiB", "64.0 MiB", "SD 1.x")}
-    assert len(lines.rows) == 9
-    assert len(scatter.rows) == 4
-    for figure in (shares, lines, scatter):
-        held = [row for rows in figure.spec["datasets"].values() for row in rows]
-        assert all(row in held for row in figure.rows)
-
-
-def test_everything_is_written(ledger: Path, tmp_path: Path) -> None:
-    study = write_study(ledger, tmp_path / "out" / "study.html")
-    names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert names == {
-        "study.html",
-        "points.csv",
-        "points.json",
-        "shares.png",
-        "quality-budget.png",
-        "quality-share.png",
-    }
-    with (tmp_path / "out" / "points.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(study.points)
-    assert float(rows[0]["own"]) == pytest.approx(study.points[0].own.value, abs=1e-6)
-    found = json.loads((tmp_path / "out" / "points.json").read_text())
-    assert found["infeasible"] == {str(8 * MIB): "nothing fits into 8.0 MiB"}
-    assert found["finding"] == finding(study)
-
-
 def test_without_a_study_it_says_so(tmp_path: Path) -> None:
     Ledger(tmp_path / "l.sqlite").close()
     with pytest.raises(StoreError, match=r"no finished study; run `sdpack study` first"):
         read_study(tmp_path / "l.sqlite")
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("8MiB:64MiB:8", tuple(range(8 * MIB, 65 * MIB, 8 * MIB))),
-        ("24MiB,16MiB,16MiB", (16 * MIB, 24 * MIB)),
-        ("4gb-gpu, 1GiB", (2**30, find_profile("4gb-gpu").budget_bytes)),
-    ],
-)
-def test_budgets_are_understood(text: str, wanted: tuple[int, ...]) -> None:
-    assert parse_budgets(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("much", "unknown budget 'much': neither a size like 24MiB nor a profile"),
-        ("8MiB:64MiB", "not a range of budgets; write it like 8MiB:64MiB:8"),
-        ("64MiB:8MiB:8", "give the smaller budget first"),
-        ("8MiB:64MiB:1", "2 to 64 of them"),
-        ("8MiB:64MiB:x", "not a range of budgets"),
-        ("", "unknown budget ''"),
-        ("0MiB:1MiB:3", "less than one byte"),
-    ],
-)
-def test_budgets_that_are_none_are_explained(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        parse_budgets(text)
-    ran = CliRunner().invoke(cli, ["study", "--budgets", text])
-    assert ran.exit_code == 2
-    assert [line for line in ran.stderr.splitlines() if "Error: " in line] == [
-        ran.stderr.splitlines()[-1]
-    ]
 
 
 def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
@@ -172,13 +92,3 @@ def test_budgets_that_round_to_the_same_are_kept_apart() -> None:
     found = labels([8 * MIB, 8 * MIB + 1000, 16 * MIB])
     assert len(set(found.values())) == 3
     assert labels([8 * MIB, 16 * MIB]) == {8 * MIB: "8.0 MiB", 16 * MIB: "16.0 MiB"}
-
-
-def test_a_study_is_drawn_again_from_its_ledger(ledger: Path, tmp_path: Path) -> None:
-    out = tmp_path / "again" / "page.html"
-    ran = CliRunner().invoke(cli, ["report", str(ledger), "--out", str(out), "--json"])
-    assert ran.exit_code == 0, ran.output
-    found = json.loads(ran.stdout)
-    assert found["finding"] == finding(read_study(ledger))
-    assert out.is_file()
-    assert (out.parent / "charts" / "shares.png").is_file()

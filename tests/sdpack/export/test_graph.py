@@ -18,13 +18,13 @@ from sdpack.export import graph
 from sdpack.export.bridge import BridgeModule
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.denoiser import DenoiserPart
-from sdpack.export.graph import Shape, export, seeded_inputs
+from sdpack.export.graph import ExportablePart, Shape, export, seeded_inputs
 from sdpack.export.text_encoder import TextEncoderPart
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
-def clip() -> nn.Module:
+def clip() -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=64,
@@ -39,7 +39,7 @@ def clip() -> nn.Module:
     )
 
 
-def unet(**settings: Any) -> nn.Module:
+def unet(**settings: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -55,7 +55,7 @@ def unet(**settings: Any) -> nn.Module:
     )
 
 
-def kl() -> nn.Module:
+def kl() -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         norm_num_groups=4,
@@ -64,11 +64,11 @@ def kl() -> nn.Module:
     )
 
 
-def tiny() -> nn.Module:
+def tiny() -> AutoencoderTiny:
     return AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
 
 
-PARTS: dict[str, Callable[[], graph.Part]] = {
+PARTS: dict[str, Callable[[], ExportablePart]] = {
     "CLIP": lambda: TextEncoderPart(clip().eval(), None),
     "CLIP over a bridge": lambda: TextEncoderPart(clip().eval(), BridgeModule(16, 24).eval()),
     "UNet": lambda: DenoiserPart(unet().eval(), Conditioning()),
@@ -86,7 +86,9 @@ PARTS: dict[str, Callable[[], graph.Part]] = {
 
 
 @pytest.fixture(scope="module", params=list(PARTS))
-def exported(request: Any, tmp_path_factory: Any) -> tuple[graph.Part, Path, graph.Exported]:
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ExportablePart, Path, graph.Exported]:
     torch.manual_seed(0)
     part = PARTS[request.param]()
     folder = tmp_path_factory.mktemp("export")
@@ -94,7 +96,7 @@ def exported(request: Any, tmp_path_factory: Any) -> tuple[graph.Part, Path, gra
 
 
 def test_the_graph_says_what_the_module_says(
-    exported: tuple[graph.Part, Path, graph.Exported],
+    exported: tuple[ExportablePart, Path, graph.Exported],
 ) -> None:
     part, folder, said = exported
     assert said.worst < 1e-4
@@ -108,7 +110,7 @@ def test_the_graph_says_what_the_module_says(
 
 
 def test_an_export_names_no_place_on_this_machine(
-    exported: tuple[graph.Part, Path, graph.Exported],
+    exported: tuple[ExportablePart, Path, graph.Exported],
 ) -> None:
     _, folder, _ = exported
     text = (folder / "model.onnx").read_bytes()
@@ -125,12 +127,12 @@ def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_a_graph_that_disagrees_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_graph_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     part = PARTS["tiny decoder"]()
     write = graph._write
 
-    def sabotage(part: graph.Part, path: Path) -> None:
+    def sabotage(part: ExportablePart, path: Path) -> None:
         write(part, path)
         with torch.no_grad():
             for parameter in part.module.parameters():
@@ -147,13 +149,15 @@ def test_an_error_that_is_not_a_number_is_the_worst(errors: tuple[float, ...]) -
     assert not found.worst < graph.TOLERANCE
 
 
-def test_a_module_that_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_exported_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Wild(nn.Module):
         def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
             return latent_sample * float(latent_sample.sum() > 0 and len(str(latent_sample)))
 
-    part = PARTS["tiny decoder"]()
-    part.module = Wild()  # type: ignore[misc]
+    part = DecoderPart(tiny().eval())
+    monkeypatch.setattr(part, "module", Wild())
     with pytest.raises(ExportError, match="export failed"):
         export(part, tmp_path)
 

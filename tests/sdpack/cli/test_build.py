@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sdpack.cli import build
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.manifest import Manifest
+from sdpack.pack.request import BuildRequest
+from sdpack.progress import Say
+
+from tests.sdpack.cli.calling import read_json, run
+
+
+@pytest.fixture
+def made(drawing: Path) -> Manifest:
+    """The drawing bundle's, with the weights of all its parts in the evidence."""
+    found = open_bundle(drawing)
+    weights = dict.fromkeys(found.parts, 2**20)
+    winner = found.evidence.winner.model_copy(update={"weights": weights})
+    evidence = found.evidence.model_copy(update={"standings": (winner,)})
+    return found.model_copy(update={"evidence": evidence})
+
+
+@pytest.fixture
+def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """What is asked of builds that make nothing."""
+    requests: list[BuildRequest] = []
+
+    def built(request: BuildRequest, say: Say) -> Any:
+        say("export")
+        requests.append(request)
+        return SimpleNamespace(manifest=made)
+
+    monkeypatch.setattr(build, "build_bundle", built)
+    return requests
+
+
+def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    words = ("-p", "cpu-2gb", "--memory", "24MiB", "-o", str(out), "--images", "5")
+    assert run("build", *words).exit_code == 0
+    (request,) = asked
+    assert (request.profile.name, request.budget, request.out) == ("cpu-2gb", 24 * 2**20, out)
+    assert request.rules.most == 5
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_output_names_the_bundle_and_its_report(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    result = run("build", "-p", "cpu-2gb", "-o", str(out))
+    assert f"{out} holds the bundle; see {out}/report.html and {out}/samples.png" in result.output
+    assert result.stderr.splitlines()[0] == "export"
+
+
+@pytest.mark.usefixtures("asked")
+def test_as_json_it_is_the_manifest(made: Manifest) -> None:
+    assert read_json("build", "-p", "cpu-2gb") == made.model_dump(mode="json", by_alias=True)

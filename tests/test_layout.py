@@ -1,0 +1,66 @@
+"""Tests mirror the source: deploy/sdpack/x/y.py is tested in tests/sdpack/x/test_y.py."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE, TESTS = ROOT / "deploy" / "sdpack", ROOT / "tests" / "sdpack"
+JOBS = "pack"  # its modules are steps of long jobs, and many are tested as parts of these
+ACROSS = {
+    "cli/test_help.py",
+    "cli/test_misuse.py",
+    "export/test_schedulers.py",
+    "serve/test_cross_origin.py",
+    "serve/test_openapi.py",
+    "serve/test_truncation.py",
+    "test_docs_python.py",
+}
+"""Files of tests that hold for several modules at once."""
+
+
+def modules() -> list[str]:
+    """Every module that is more than a docstring, from the source's folder on."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        relative = path.relative_to(SOURCE)
+        has_code = any(not isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
+        if relative.parts[0] != JOBS and has_code:
+            found.append(relative.as_posix())
+    return found
+
+
+def file_of(module: str) -> Path:
+    """Where a module's tests are; those of a package's `__init__` stand beside its folder."""
+    path = TESTS / module
+    if path.name == "__init__.py":
+        path = path.parent
+    return path.with_name(f"test_{path.stem}.py")
+
+
+def has_tests(path: Path) -> bool:
+    functions = [
+        node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    return any(function.name.startswith("test_") for function in functions)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_tests_in_a_file_of_its_name(module: str) -> None:
+    path = file_of(module)
+    assert path.is_file(), f"{module} is to be tested in {path.relative_to(ROOT)}"
+    assert has_tests(path)
+
+
+def test_every_test_file_is_named_after_a_module_or_listed_as_spanning_several() -> None:
+    named = {file_of(module) for module in modules()}
+    there = {path for path in TESTS.rglob("test_*.py") if path.relative_to(TESTS).parts[0] != JOBS}
+    assert {path.relative_to(TESTS).as_posix() for path in there - named} == ACROSS
+
+
+def test_every_folder_of_tests_is_a_folder_of_the_source() -> None:
+    folders = {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")}
+    assert [folder for folder in folders if not (SOURCE / folder).is_dir()] == []
