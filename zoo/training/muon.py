@@ -55,7 +55,7 @@ class MuonAdamW:
 
     Does what `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` does, with matrices of one
     shape orthogonalized together, in float32 and in the smaller dimension: on a CPU without fast
-    bfloat16 a step takes a fraction of the time (benchmarks/muon.py).
+    bfloat16 a step takes a fraction of the time (benchmarks/muon_step.py).
 
     Args:
         model: its weights must not be moved or copied afterwards; Muon writes through views.

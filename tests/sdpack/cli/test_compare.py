@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from sdpack.cli.main import main as cli
 from sdpack.report.compare import compare
 
-from tests.sdpack.report.ledgers import METRIC
+from benchmarks.example_ledgers import METRIC
 from tests.sdpack.report.test_compare import NOISE, bundle
 
 

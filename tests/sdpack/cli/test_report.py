@@ -10,7 +10,7 @@ from sdpack.report.points import read_build
 from sdpack.report.study_finding import finding
 from sdpack.report.study_points import read_study
 
-from tests.sdpack.report.ledgers import ledger_of_many, ledger_of_study
+from benchmarks.example_ledgers import ledger_of_many, ledger_of_study
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from sdpack.documents.record import (
 from sdpack.errors import StoreError
 from sdpack.store.ledger import Measurement
 
-from tests.sdpack.report.ledgers import METRIC, entrant, record
+from benchmarks.example_ledgers import METRIC, entrant, record
 
 COUNT = 40  # prompts: two whole rows of scores, and one of eight
 WON = entrant("abc", ["fp16"] * 3, outcome="won", prompts=COUNT, timed=True, distance_prompts=8)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sdpack.report.build_page import write_report
 
-from tests.sdpack.report.ledgers import ledger_of_many, ledger_of_study
+from benchmarks.example_ledgers import ledger_of_many, ledger_of_study
 
 
 @pytest.fixture(scope="session")

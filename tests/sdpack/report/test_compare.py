@@ -14,8 +14,8 @@ from sdpack.errors import InputError, StoreError
 from sdpack.report.compare import compare, comparison_page
 from sdpack.store.ledger import Ledger, write_rows
 
+from benchmarks.example_ledgers import METRIC, entrant, record, write_build, write_scores
 from tests.sdpack.documents.test_bundle import manifest
-from tests.sdpack.report.ledgers import METRIC, entrant, record, write_build, write_scores
 
 NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 

@@ -15,7 +15,7 @@ from sdpack.evaluate.confidence import interval
 from sdpack.report.points import _front, paired, read_build
 from sdpack.store.ledger import Ledger
 
-from tests.sdpack.report.ledgers import (
+from benchmarks.example_ledgers import (
     entrant,
     ledger_of_many,
     record,

@@ -9,7 +9,7 @@ from sdpack.report.study_finding import finding
 from sdpack.report.study_page import study_figures, write_study
 from sdpack.report.study_points import read_study
 
-from tests.sdpack.report.ledgers import MIB
+from benchmarks.example_ledgers import MIB
 
 
 def test_charts_hold_the_points(ledger: Path) -> None:

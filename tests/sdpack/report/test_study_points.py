@@ -11,7 +11,7 @@ from sdpack.report.study_page import study_figures
 from sdpack.report.study_points import labels, read_study
 from sdpack.store.ledger import Ledger
 
-from tests.sdpack.report.ledgers import MIB, ledger_of_study
+from benchmarks.example_ledgers import MIB, ledger_of_study
 
 
 def test_points_are_placed_by_their_difference_from_the_best_at_the_budget(ledger: Path) -> None:

@@ -118,7 +118,8 @@ def placements(profile: Profile, latent_side: int) -> list[Placement]:
 
     Sequential guidance costs a little speed. On a GPU, tiles cost more, and loading the parts for
     every image costs most. On a CPU, decoding an image takes longer than loading the parts, and
-    with tiles it is decoded several times over, so tiles come last there (`benchmarks.placements`).
+    with tiles it is decoded several times over, so tiles come last there
+    (`benchmarks.placement_costs`).
 
     Args:
         latent_side: the longer side of an image's latents; tiles are at most half of it.

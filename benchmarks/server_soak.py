@@ -1,9 +1,9 @@
-"""A server under all that clients do, for a while: python -m benchmarks.soak [--minutes 10]
+"""A server under good and bad clients for a while: python -m benchmarks.server_soak [--minutes 10]
 
-Clients that ask properly, that ask for nonsense, that cancel, that leave in the middle, that send
-or read hardly anything, all at once. The table says how resident memory went (straight lines
-through its floors in the later parts; finished jobs are kept up to a bound, which fills first),
-what became of every job that was accepted, and that nothing was the server's fault.
+Valid requests, invalid ones, cancellations, clients that leave in the middle and clients that send
+or read very slowly arrive at once. The table shows resident memory (straight lines through its
+floors in the later parts; finished jobs are kept up to a bound, which fills first), the end of
+every accepted job, and errors of the server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.units import format_bytes
 
-from benchmarks.serve import Running, free_port, started, zoo_bundle
+from benchmarks.serving_throughput import Running, free_port, started, zoo_bundle
 
 EVERY_S = 0.5
 WINDOW = 40  # looks

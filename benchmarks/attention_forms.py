@@ -1,4 +1,4 @@
-"""Attention written out, in slices and fused, on this CPU: python -m benchmarks.attention
+"""Forms of attention on this CPU: written out, in slices, and as one operator.
 
 The UNet of Stable Diffusion 1.5 with random weights, batch 1, in ONNX Runtime. Every measurement is
 a process of its own, and in each round the forms follow one another, so that a busy machine slows
@@ -90,7 +90,7 @@ def time_steps(graph: Path, size: int, steps: int) -> float:
 def apart(*request: Any) -> Any:
     """What `work` gives for the request, in a process of its own, so that its memory is freed."""
     words = json.dumps(request)
-    command = [sys.executable, "-m", "benchmarks.attention", "--work", words]
+    command = [sys.executable, "-m", "benchmarks.attention_forms", "--work", words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise click.ClickException(done.stderr.strip())

@@ -1,4 +1,4 @@
-"""How long a report takes to draw and to open: python -m benchmarks.report
+"""How long a report takes to draw and to open: python -m benchmarks.report_time
 
 Of a made-up ledger of 216 mixes and 5,000 rows of scores. Opening is from the address to the last
 chart, in headless Chromium.
@@ -24,7 +24,7 @@ from sdpack.report.build_page import write_report
 from sdpack.store.ledger import read_rows
 from sdpack.units import format_bytes
 
-from tests.sdpack.report.ledgers import METRIC, ledger_of_many
+from benchmarks.example_ledgers import METRIC, ledger_of_many
 
 DRAWN = "document.documentElement.dataset.drawn"
 

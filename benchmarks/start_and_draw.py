@@ -1,10 +1,9 @@
-"""Starting and drawing, beside others: python -m benchmarks.runtime
+"""Start and drawing time compared with optimum and diffusers: python -m benchmarks.start_and_draw
 
-Stable Diffusion 1.5 with random weights, 512 x 512 pixels, 4 steps with guidance, on this CPU: the
-bundles of sdpack in fp32 and int8, optimum's ONNX Runtime pipeline on what `optimum-cli export
-onnx` makes of the same weights, and diffusers on PyTorch. Each starts in a process of its own and
-draws one picture; the first table is of the two exports. optimum and diffusers have the environment
-that optimum-onnx installs in, made once.
+Stable Diffusion 1.5 with random weights, 512 x 512 pixels, 4 steps with guidance, on this CPU:
+sdpack's bundles in fp32 and int8, optimum's ONNX Runtime pipeline on its own export of the same
+weights, and diffusers on PyTorch. Each starts in a separate process and draws one image. The first
+table compares the exports. optimum and diffusers use an environment of their own, made once.
 """
 
 from __future__ import annotations
@@ -192,7 +191,7 @@ def main(bundle: Path | None, skip_exports: bool) -> None:
         console.print(rows(exports, "exporting the same weights"))
     cache = kept / "full-scale-sd15"
     bundles = {name: bundle_of(model, name, cache) for name in ("fp32", "int8")}
-    own = [sys.executable, "-m", "benchmarks.runtime", "--bundle"]
+    own = [sys.executable, "-m", "benchmarks.start_and_draw", "--bundle"]
     seen = {f"sdpack {name}": take([*own, folder], LIMIT_S) for name, folder in bundles.items()}
     asked = [PROMPT, str(STEPS), str(SCALE), str(SIDE)]
     for name, kind, folder in (

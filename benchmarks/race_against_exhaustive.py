@@ -1,9 +1,8 @@
-"""The race against looking at everything, at several budgets: python -m benchmarks.race
+"""The race compared with exhaustive search: python -m benchmarks.race_against_exhaustive
 
-At each budget every mix that fits draws every prompt; the table sets the best of them beside the
-race's winner, with the difference over the same prompts, and the share of pictures the race took.
-What is drawn once is kept, so the race costs nothing extra here; its pictures are counted all the
-same.
+At each budget, every mix that fits draws every prompt. The table shows the best of them and the
+race's winner, their difference on the same prompts, and the share of images that the race drew.
+Images are drawn once and kept; those of the race are counted all the same.
 """
 
 from __future__ import annotations

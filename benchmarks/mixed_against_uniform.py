@@ -1,9 +1,9 @@
-"""Layer by layer against part by part, at equal bytes: python -m benchmarks.mixed
+"""Mixed precision compared with one precision a part: python -m benchmarks.mixed_against_uniform
 
-At budgets of weight bytes from uniform w4 to uniform w8, the mixed mix that the allocator makes
-stands beside the best uniform one that fits: of all choices of int8, w8, w4 and fp32 for the three
-parts, the one that draws nearest to fp32. The best few by some pictures are drawn in full, and the
-best of these is meant, for latents and for the judge each its own.
+At budgets of weight bytes between uniform w4 and uniform w8, the allocator's mixed mix is compared
+with the best uniform mix that fits: of all choices of int8, w8, w4 and fp32 for the three parts,
+the one whose images are closest to fp32. Some images choose the best few; these are drawn in full.
+The best is chosen once by latents and once by the judge.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 
-from benchmarks.drawing import Drawn, MixDrawing
-from benchmarks.peaks import narrowed
+from benchmarks.mix_drawing import Drawn, MixDrawing
+from benchmarks.predicted_peaks import narrowed
 
 BUDGETS = 5
 SCREENED = 32  # pictures of every uniform mix that fits

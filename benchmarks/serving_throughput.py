@@ -1,10 +1,10 @@
-"""A bundle served, beside it without batches, and optimum behind a plain FastAPI app:
+"""Throughput of `sdpack serve`, with and without batches, and of optimum behind FastAPI:
 
-    python -m benchmarks.serve [--clients 1,8,32] [--requests 48]
+    python -m benchmarks.serving_throughput [--clients 1,8,32] [--requests 48]
 
-Each server is a process of its own; clients ask one after the other for one picture at a time. All
-that differs is the server: the same bundle, the same prompts and seeds. The first table is of the
-start, the second of the load. optimum has an environment of its own, made once.
+Each server is a separate process. Clients request one image after the other, with the same prompts
+and seeds for all servers. The first table shows the start, the second the load. optimum uses an
+environment of its own, made once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of one mix of the zoo with other graphs in the places of its own."""
+"""Images of one mix of the zoo, with some of its graphs replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seconds a Muon step takes, ours against torch's, on each denoiser: python -m benchmarks.muon
+"""Seconds a Muon step takes, ours against torch's, on each denoiser: python -m benchmarks.muon_step
 
 The two run in turn in one process, `--rounds` times; the table gives medians and their ratio.
 """

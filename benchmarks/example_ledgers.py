@@ -1,4 +1,4 @@
-"""Ledgers of builds that never were, with scores that are known."""
+"""Ledgers of made-up builds and studies, with known scores."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What each way to place a mix costs, at full size: python -m benchmarks.placements
+"""Memory and time of each placement at full size: python -m benchmarks.placement_costs
 
 Stable Diffusion 1.5 with random weights in one precision, 512 x 512 pixels, on this CPU. For each
-placement the predicted peak; then `sdpack build` is given hardly more than that, and the bundle it
-makes draws one picture in a process held to the budget. A placement no faster than one that takes
-less is never chosen, and not shown as measured.
+placement, `sdpack build` gets hardly more than the predicted peak, and its bundle draws one image
+in a process limited to that budget. A placement that is no faster than one that takes less is never
+chosen, and has no measurement.
 """
 
 from __future__ import annotations

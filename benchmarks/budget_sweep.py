@@ -1,8 +1,8 @@
-"""What each budget buys: python -m benchmarks.budgets
+"""The best mix at each budget: python -m benchmarks.budget_sweep
 
-Builds nothing but what a build would: at each budget the mixes that fit are raced, and the table
-tells the winner, how its bytes are shared out, and its quality over the same prompts for all.
-Beside it stands the difference to the next smaller budget's winner, prompt by prompt.
+At each budget the mixes that fit race as in a build. The table shows the winner, the shares of its
+parts in its bytes, its quality on the same prompts for all budgets, and its difference from the
+winner of the next smaller budget, prompt by prompt.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Ways to quantize, beside each other: python -m benchmarks.precision
+"""sdpack's quantization compared with other tools: python -m benchmarks.quantization_tools
 
-The same weights and the same calibration inputs go into sdpack and, each in an environment of its
-own, into ONNX Runtime's quantizers, NVIDIA ModelOpt's and Olive's. The zoo's largest denoiser is
-judged by what it draws, `--full` takes a UNet of Stable Diffusion 1's size with random weights in
-its place, judged by its output on inputs nobody was calibrated on.
+The same weights and calibration inputs go into sdpack and into the quantizers of ONNX Runtime,
+NVIDIA ModelOpt and Olive, each in its own environment. The zoo's largest denoiser is judged by its
+images. `--full` takes a UNet of Stable Diffusion 1's size with random weights, judged by its output
+on inputs that were not used for calibration.
 
-What sdpack finds out by calibrating is kept and used by all its recipes; the first row has its
-price, and int8 that of finding which layers matter, which mixed recipes use. Rivals that look at
-activations do that anew in every recipe.
+sdpack calibrates once for all its recipes: the first row includes that time, and int8 the time to
+measure the layers' sensitivity, which mixed recipes use again. Other tools calibrate for each
+recipe.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from sdpack.quantization.layers import layers
 from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 
-from benchmarks.drawing import Drawn, MixDrawing
 from benchmarks.environments import TORCH, interpreter
 from benchmarks.metering import take
+from benchmarks.mix_drawing import Drawn, MixDrawing
 
 RIVALS = Path(__file__).parent / "rivals"
 ENVIRONMENTS = {

@@ -1,8 +1,8 @@
-"""Measured peaks beside predicted ones on this CPU: python -m benchmarks.peaks
+"""Predicted and measured peaks of memory on this CPU: python -m benchmarks.predicted_peaks
 
-Each mix is built by `sdpack build` from a catalog of its own three parts, in each placement, and
-measured by `sdpack verify`, which draws a picture in a process of its own. The first four mixes are
-the zoo's largest parts in every precision a CPU keeps small.
+`sdpack build` builds each mix in each placement from a catalog of its three parts; `sdpack verify`
+measures it, drawing an image in a separate process. The first four mixes are the zoo's largest
+parts in each precision that a CPU keeps small.
 """
 
 from __future__ import annotations
