@@ -24,8 +24,10 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
     difference from the winner over the prompts both drew.
     """
     roles = _roles(manifest)
-    level = manifest.evidence.winner.quality.value
-    return [_row(standing, roles, level) for standing in manifest.evidence.standings[:count]]
+    evidence = manifest.evidence
+    quality = evidence.winner.quality
+    level = quality.value
+    return [_row(standing, roles, level) for standing in evidence.standings[:count]]
 
 
 def _roles(manifest: Manifest) -> list[Role]:

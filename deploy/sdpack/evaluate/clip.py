@@ -29,7 +29,8 @@ class ClipJudge:
 
     def __init__(self, model: Any) -> None:
         self._model = model.float().eval()
-        self._side = int(model.config.vision_config.image_size)
+        vision = model.config.vision_config
+        self._side = int(vision.image_size)
 
     def features(self, images: Tensor) -> Tensor:
         """The image tower's float32 (B, D) of uint8 (B, H, W, 3) pictures."""

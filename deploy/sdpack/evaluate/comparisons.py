@@ -72,7 +72,8 @@ class Comparisons:
 
     def stands_against(self, one: int, other: int) -> bool:
         """Whether `one` keeps `other` from winning."""
-        open_will_do = self.rules.prefer.takes_open and self.is_open(other, one)
+        prefer = self.rules.prefer
+        open_will_do = prefer.takes_open and self.is_open(other, one)
         return self.is_above(one, other) and not open_will_do
 
     def equal_pairs(self, mixes: Sequence[int]) -> Pairs:

@@ -228,7 +228,8 @@ class Race:
         standings = [self._standing(arm, winner) for arm in range(len(self.arms))]
         order = list(Fate)
         standings.sort(key=lambda s: (order.index(s.fate), -s.mean))
-        pictures = int(self._compared.seen.sum())
+        seen = self._compared.seen
+        pictures = int(seen.sum())
         return Outcome(winner, tuple(standings), pictures, self._basis(winner))
 
     def _basis(self, winner: int) -> Basis:

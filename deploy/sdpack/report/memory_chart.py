@@ -30,7 +30,8 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
     Args:
         measured: measured peaks in bytes, by where they were measured.
     """
-    memory, device = build.record.memory, build.record.profile.memory
+    record = build.record
+    memory, device = record.memory, record.profile.memory
     whole, budget, reserve = memory.predicted_bytes, memory.budget_bytes, device.reserve
     rows = _predicted(memory)
     for where, count in measured.items():

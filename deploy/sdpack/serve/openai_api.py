@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from sdpack.documents.profile import format_size
 from sdpack.runtime.pictures import Encoding, Format
 from sdpack.serve.answers import ERRORS, NotFoundError
 from sdpack.serve.schemas import (
@@ -18,7 +19,7 @@ from sdpack.serve.schemas import (
     PictureData,
     PicturesRequest,
 )
-from sdpack.serve.service import BadRequestError, Service, size_words
+from sdpack.serve.service import BadRequestError, Service
 from sdpack.serve.waiting import drawn
 from sdpack.serve.work import ImageRequest, Job
 
@@ -55,8 +56,8 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
                 )
                 for number, file in enumerate(files)
             ],
-            output_format=job.asked.format.encoding,
-            size=size_words((kind.height, kind.width)),
+            output_format=job.encoding,
+            size=format_size((kind.height, kind.width)),
             warnings=list(job.asked.warnings),
         )
 
@@ -87,7 +88,7 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
         if file is None:
             raise NotFoundError("this picture is not finished yet")
         found.pictures[number].fetched = True
-        return Response(file, media_type=found.asked.format.encoding.media_type, headers=policy)
+        return Response(file, media_type=found.encoding.media_type, headers=policy)
 
     return routes
 
@@ -113,11 +114,11 @@ def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
         asked.prompt,
         1 if asked.n is None else asked.n,
         Format(asked.output_format, asked.output_compression),
-        asked.size,
-        asked.seed,
-        asked.steps,
-        asked.guidance_scale,
-        asked.negative_prompt,
+        size=asked.size,
+        seed=asked.seed,
+        steps=asked.steps,
+        guidance_scale=asked.guidance_scale,
+        negative_prompt=asked.negative_prompt,
     )
 
 

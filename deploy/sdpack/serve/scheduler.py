@@ -213,8 +213,8 @@ class Scheduler:
         return taken
 
     def _matching(self, first: RequestedPicture) -> list[RequestedPicture]:
-        kind = first.job.asked.kind
-        found = [picture for picture in self._waiting if picture.job.asked.kind == kind]
+        kind = first.asked.kind
+        found = [picture for picture in self._waiting if picture.asked.kind == kind]
         return found[: self.batch]
 
     async def _draw(self, batch: _Batch) -> None:
@@ -232,8 +232,8 @@ class Scheduler:
                 raise AbandonedError("no client is waiting for these pictures any more")
             loop.call_soon_threadsafe(self._stepped, pictures, made, of)
 
-        kind = pictures[0].job.asked.kind
-        prompts = [picture.job.asked.prompt for picture in pictures]
+        kind = pictures[0].asked.kind
+        prompts = [picture.asked.prompt for picture in pictures]
         seeds = [picture.seed for picture in pictures]
         work = loop.run_in_executor(
             self._executor, self._worker.draw, kind, prompts, seeds, stepped

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sdpack.runtime.pictures import Encoding
+from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.limits import MOST_GUIDANCE
 from sdpack.serve.request_model import RequestModel, or_say
 
-MOST = 10_000  # of anything that is counted
+MOST_COUNT = 10_000  # of anything that is counted
 UNUSED = "Accepted for OpenAI's clients; has no effect."
 WARNINGS = "Prompts and negative prompts that a text encoder truncates."
 
@@ -24,7 +26,7 @@ def _is_text(text: str) -> str:
 
 
 PromptText = Annotated[str, AfterValidator(_is_text)]
-Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)]
+Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=MOST_GUIDANCE)]
 
 
 class PicturesRequest(RequestModel):
@@ -37,7 +39,7 @@ class PicturesRequest(RequestModel):
         None, description="The bundle's name or an alias; see /v1/models."
     )
     n: int | None = Field(
-        1, ge=1, le=MOST, description="Number of pictures; picture i uses seed + i."
+        1, ge=1, le=MOST_COUNT, description="Number of pictures; picture i uses seed + i."
     )
     size: PromptText | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
@@ -45,9 +47,9 @@ class PicturesRequest(RequestModel):
         None, ge=0, le=100, description="Quality of jpeg and webp; png takes only 100."
     )
     user: PromptText | None = Field(None, description=UNUSED)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: random.")
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Default: random.")
     steps: int | None = Field(
-        None, ge=1, le=MOST, description="One of the step counts in /capabilities."
+        None, ge=1, le=MOST_COUNT, description="One of the step counts in /capabilities."
     )
     guidance_scale: Guidance | None = None
     negative_prompt: PromptText | None = None
@@ -165,13 +167,13 @@ class WebUiRequest(RequestModel):
 
     prompt: PromptText = ""
     negative_prompt: PromptText | None = None
-    seed: int = Field(-1, ge=-1, le=2**63 - 1)
-    steps: int | None = Field(None, ge=1, le=MOST)
+    seed: int = Field(-1, ge=-1, le=LARGEST_SEED)
+    steps: int | None = Field(None, ge=1, le=MOST_COUNT)
     cfg_scale: Guidance | None = None
-    width: int | None = Field(None, ge=1, le=MOST)
-    height: int | None = Field(None, ge=1, le=MOST)
-    batch_size: int = Field(1, ge=1, le=MOST)
-    n_iter: int = Field(1, ge=1, le=MOST)
+    width: int | None = Field(None, ge=1, le=MOST_COUNT)
+    height: int | None = Field(None, ge=1, le=MOST_COUNT)
+    batch_size: int = Field(1, ge=1, le=MOST_COUNT)
+    n_iter: int = Field(1, ge=1, le=MOST_COUNT)
     send_images: bool = True
     save_images: bool = False
 

@@ -66,11 +66,12 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On a signal."""
-        if self._loop is None or self._service.scheduler.ending:
-            self._loop and self._loop.call_soon_threadsafe(self._service.scheduler.abandon)
+        scheduler = self._service.scheduler
+        if self._loop is None or scheduler.ending:
+            self._loop and self._loop.call_soon_threadsafe(scheduler.abandon)
             self.should_exit = self.force_exit = True
             return
-        self._service.scheduler.ending = True
+        scheduler.ending = True
         log.info("shutting down; accepted requests are finished first")
         self._loop.call_soon_threadsafe(self._end)
 

@@ -7,11 +7,12 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from sdpack.documents.profile import format_size
 from sdpack.runtime.pictures import Encoding
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.metrics import CONTENT_TYPE
 from sdpack.serve.page import page, page_policy
-from sdpack.serve.service import Service, size_words
+from sdpack.serve.service import Service
 
 
 def status_routes(service: Service) -> APIRouter:
@@ -62,7 +63,7 @@ def described(service: Service) -> dict[str, Any]:
     sampling, evidence = manifest.sampling, manifest.evidence
     return {
         "model": service.name,
-        "sizes": [size_words(size) for size in service.sizes],
+        "sizes": [format_size(size) for size in service.sizes],
         "steps": {"usual": sampling.steps, "choices": service.steps},
         "guidance_scale": sampling.guidance_scale,
         "negative_prompt": sampling.negative_prompt,

@@ -61,7 +61,8 @@ def about_routes(service: Service) -> APIRouter:
     @routes.get("/schedulers")
     async def schedulers() -> list[dict[str, Any]]:
         """How the sampler's noise levels are spaced."""
-        label = service.worker.sampler.schedule
+        sampler = service.worker.sampler
+        label = sampler.schedule
         named = {"name": label.lower(), "label": label, "aliases": None}
         return [{**named, "default_rho": -1, "need_inner_model": False}]
 

@@ -87,11 +87,11 @@ def _understood(service: Service, asked: WebUiRequest) -> ImageRequest:
         asked.prompt,
         asked.batch_size * asked.n_iter,
         Format(),
-        f"{asked.width or width}x{asked.height or height}",
-        None if asked.seed == RANDOM else asked.seed,
-        asked.steps,
-        asked.cfg_scale,
-        asked.negative_prompt,
+        size=f"{asked.width or width}x{asked.height or height}",
+        seed=None if asked.seed == RANDOM else asked.seed,
+        steps=asked.steps,
+        guidance_scale=asked.cfg_scale,
+        negative_prompt=asked.negative_prompt,
     )
 
 

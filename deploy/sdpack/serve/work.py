@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from sdpack.errors import SdpackError
-from sdpack.runtime.pictures import Format
+from sdpack.runtime.pictures import Encoding, Format
 
 
 class Status(StrEnum):
@@ -86,13 +86,18 @@ class RequestedPicture:
     fetched: bool = False
 
     @property
+    def asked(self) -> ImageRequest:
+        """The request it belongs to."""
+        return self.job.asked
+
+    @property
     def seed(self) -> int:
-        return self.job.asked.seed + self.number
+        return self.asked.seed + self.number
 
     @property
     def wanted(self) -> bool:
         """Whether anybody still waits for it; read by the thread that draws."""
-        return not self.job.status.ended
+        return not self.job.has_ended
 
 
 @dataclass(eq=False)
@@ -123,7 +128,22 @@ class Job:
         """A picture for each that was asked for, none of them drawn."""
         now = time.monotonic()
         self.pictures = [RequestedPicture(self, number, now) for number in range(self.asked.count)]
-        self.steps = self.asked.kind.steps
+        self.steps = self.kind.steps
+
+    @property
+    def kind(self) -> BatchKey:
+        """The settings that its pictures share with others of their batch."""
+        return self.asked.kind
+
+    @property
+    def encoding(self) -> Encoding:
+        """The format of its pictures' files."""
+        form = self.asked.format
+        return form.encoding
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status.ended
 
     @property
     def files(self) -> list[bytes]:

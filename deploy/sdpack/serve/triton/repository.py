@@ -17,7 +17,7 @@ from sdpack.domain.precision import Runtime
 from sdpack.errors import BundleError, StoreError
 from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.runtime.bundle import engines
-from sdpack.serve.triton.model import HELD, PARTS, runtime_of
+from sdpack.serve.triton.model import BUNDLE_FOLDER, PARTS, runtime_of
 from sdpack.store.artifacts import explain_io, unfinished_name
 
 VERSION = "1"
@@ -114,7 +114,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
                 "device, then export"
             )
         parts[engine.graph] = _write_part(bundle, manifest, engine, folder)
-    held = folder / manifest.name / VERSION / HELD
+    held = folder / manifest.name / VERSION / BUNDLE_FOLDER
     held.mkdir(parents=True)
     (held.parent / "model.py").write_text(MODEL)
     listed = {graph: asdict(part) for graph, part in parts.items()}
@@ -152,7 +152,8 @@ def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) 
         backend = 'backend: "onnxruntime"'
     inputs = [_tensor(value) for value in model.graph.inputs]
     outputs = [_tensor(value) for value in model.graph.outputs]
-    kind = "KIND_GPU" if manifest.profile.runtime.on_gpu else "KIND_CPU"
+    runtime = manifest.profile.runtime
+    kind = "KIND_GPU" if runtime.on_gpu else "KIND_CPU"
     (folder / name / CONFIG).write_text(
         f'name: "{name}"\n{backend}\nmax_batch_size: 0\n'
         + _listed("input", inputs)
