@@ -9,12 +9,12 @@ from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
-MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
+MEASURED_COLUMNS = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
     """The headings of `best_mixes`; all but the last are of numbers."""
-    return (*(role.words for role in _roles(manifest)), *MEASURED)
+    return (*(role.words for role in _roles(manifest)), *MEASURED_COLUMNS)
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from sdpack.cli.catalog import catalog_option
-from sdpack.cli.values import STEPS, TEXT, ParsedText
+from sdpack.cli.options import Command
+from sdpack.cli.values import STEP_COUNT, TEXT, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import Options
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 model_option = click.option(
     "--model",
@@ -38,7 +37,9 @@ batch_option = click.option(
     type=ParsedText(parse_batch),
     help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
 )
-steps_option = click.option("--steps", type=STEPS, help="Denoising steps; default: the catalog's.")
+steps_option = click.option(
+    "--steps", type=STEP_COUNT, help="Denoising steps; default: the catalog's."
+)
 prefer_option = click.option(
     "--prefer",
     type=click.Choice(["quality", "speed", "memory"]),

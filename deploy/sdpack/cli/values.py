@@ -61,6 +61,6 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-STEPS = click.IntRange(1, MOST_STEPS)
+STEP_COUNT = click.IntRange(1, MOST_STEPS)
 TEXT = NonEmptyText()
 PATH = FilePath()

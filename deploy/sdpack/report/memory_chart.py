@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from sdpack.documents.manifest import MemoryFigures
-from sdpack.report.figure import MIB, ROLE_COLOURS, Figure, Row, color_by, layered, legend_above
+from sdpack.report.figure import ROLE_COLOURS, Figure, Row, color_by, layered, legend_above
 from sdpack.report.points import Build
-from sdpack.units import format_bytes
+from sdpack.units import MIB, format_bytes
 
 SCRATCH, PROCESS, MEASURED, BUDGET, RESERVE = "scratch", "process", "in all", "budget", "reserve"
 KIND_COLOURS = {

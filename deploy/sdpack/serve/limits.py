@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-KIB, MIB = 2**10, 2**20
+from sdpack.units import KIB, MIB
+
 MOST_GUIDANCE = 100.0
 RANDOM_SEEDS = 2**32  # random seeds are below this
 KEPT_SHARE = 64  # at most this fraction (1/64) of the machine's memory holds unfetched pictures

@@ -94,7 +94,7 @@ class Model:
         kinds: dict[tuple[Any, ...], list[tuple[int, int, Request]]] = {}
         for number, each in enumerate(requests):
             try:
-                rows = self._understood(each)
+                rows = self._rows(each)
             except SdpackError as error:
                 answers[number] = self._failed(error)
                 continue
@@ -134,7 +134,7 @@ class Model:
         tensor = self._backend.Tensor("IMAGE", image)
         return self._backend.InferenceResponse(output_tensors=[tensor])
 
-    def _understood(self, each: Any) -> list[Request]:
+    def _rows(self, each: Any) -> list[Request]:
         """A pipeline request for each row of a Triton request.
 
         Raises:

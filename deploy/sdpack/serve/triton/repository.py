@@ -20,8 +20,8 @@ from sdpack.runtime.bundle import engines
 from sdpack.serve.triton.model import BUNDLE_FOLDER, PARTS, runtime_of
 from sdpack.store.artifacts import explain_io, unfinished_name
 
-VERSION = "1"
-CONFIG = "config.pbtxt"
+MODEL_VERSION = "1"
+MODEL_CONFIG = "config.pbtxt"
 TYPES = {
     ir.DataType.FLOAT: "TYPE_FP32",
     ir.DataType.FLOAT16: "TYPE_FP16",
@@ -114,7 +114,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
                 "device, then export"
             )
         parts[engine.graph] = _write_part(bundle, manifest, engine, folder)
-    held = folder / manifest.name / VERSION / BUNDLE_FOLDER
+    held = folder / manifest.name / MODEL_VERSION / BUNDLE_FOLDER
     held.mkdir(parents=True)
     (held.parent / "model.py").write_text(MODEL)
     listed = {graph: asdict(part) for graph, part in parts.items()}
@@ -124,7 +124,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
         if "/tokenizer" in name or (name.startswith("sampler") and name.endswith(".json")):
             (held / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, held / name)
-    (folder / manifest.name / CONFIG).write_text(_asked_config(manifest))
+    (folder / manifest.name / MODEL_CONFIG).write_text(_asked_config(manifest))
     return [manifest.name, *(part.model for part in parts.values())]
 
 
@@ -139,7 +139,7 @@ def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) 
     model = read(bundle / graph)
     piece = "" if graph.stem in ("model", "attending", "sliced") else f"-{graph.stem}"
     name = f"{manifest.name}-{graph.parent.name}{piece}"
-    version = folder / name / VERSION
+    version = folder / name / MODEL_VERSION
     version.mkdir(parents=True)
     if runtime_of(manifest) is Runtime.TENSORRT:
         assert engine.plan is not None
@@ -154,7 +154,7 @@ def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) 
     outputs = [_tensor(value) for value in model.graph.outputs]
     runtime = manifest.profile.runtime
     kind = "KIND_GPU" if runtime.on_gpu else "KIND_CPU"
-    (folder / name / CONFIG).write_text(
+    (folder / name / MODEL_CONFIG).write_text(
         f'name: "{name}"\n{backend}\nmax_batch_size: 0\n'
         + _listed("input", inputs)
         + _listed("output", outputs)
