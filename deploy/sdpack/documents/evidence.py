@@ -26,7 +26,7 @@ class StandingFigures(Document):
         size_bytes: of equals the smaller won: its peak in the fastest placement, or its files
             where peaks are measured.
         weights: of every part, whatever is loaded when.
-        fate: "won", "open", "same", "no better" or "worse", than what `lost_to` names, or
+        outcome: "won", "open", "same", "no better" or "worse", than what `lost_to` names, or
             "broken", if a picture of its was; bundles of schema 1 say "tied" for open.
         quality: the mean of its own pictures, and its 95 % interval.
         difference, low, high: its score minus the winner's, and the interval that decided the race
@@ -39,7 +39,7 @@ class StandingFigures(Document):
     peak_bytes: int
     size_bytes: int
     weights: Mapping[Role, int]
-    fate: str
+    outcome: str
     lost_to: str
     quality: Estimated
     difference: float

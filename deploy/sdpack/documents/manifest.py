@@ -69,7 +69,7 @@ class Engine(Document):
 class Tiles(Document):
     """A decoder in two graphs, for decoding in tiles; see `sdpack.runtime.tiling`."""
 
-    head: Engine
+    stem: Engine
     tail: Engine
     channels: PositiveInt
     factor: PositiveInt
@@ -88,13 +88,13 @@ class Part(Document):
     Attributes:
         bridge: the projection fused into a text encoder, if it needs one.
         graph: its portable ONNX file, from the bundle's folder.
-        attending: the same graph for ONNX Runtime, its attention one operator, the weights shared;
+        fused_attention: the same graph for ONNX Runtime, its attention one operator, the weights shared;
             None where `graph` is that already.
         sliced: the same graph for TensorRT, its attention computed slice by slice, the weights
             shared; None where `graph` is what is compiled.
         tokens: of a text encoder, how long a text it reads; None for what its tokenizer says.
         layers: how many of its layers are stored in each scheme, those in none as "kept".
-        islands: nodes that compute in fp32, as fp16 may not hold their numbers.
+        fp32_nodes: nodes that compute in fp32, as fp16 may not hold their numbers.
         refused: layers the compiler would not take in the precision.
         plan, inputs: as an engine's.
         tiles: a decoder's two graphs where it works in tiles; `plan` and `inputs` are empty then.
@@ -104,14 +104,14 @@ class Part(Document):
     precision: Precision
     tokens: PositiveInt | None = None
     layers: Mapping[str, NonNegativeInt] = {}
-    islands: tuple[str, ...] = ()
+    fp32_nodes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     source: str
     licence: str
     bridge: Origin | None = None
     parameters: NonNegativeInt
     graph: str
-    attending: str | None = None
+    fused_attention: str | None = None
     sliced: str | None = None
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
@@ -121,23 +121,23 @@ class Part(Document):
     def engines(self) -> tuple[Engine, ...]:
         """What is loaded of it."""
         if self.tiles is not None:
-            return self.tiles.head, self.tiles.tail
+            return self.tiles.stem, self.tiles.tail
         return (Engine(graph=self.sliced or self.graph, plan=self.plan, inputs=self.inputs),)
 
     @property
     def files(self) -> set[str]:
         """The files it names."""
         engines = [name for engine in self.engines for name in (engine.graph, engine.plan)]
-        return {name for name in (self.graph, self.attending, *engines) if name}
+        return {name for name in (self.graph, self.fused_attention, *engines) if name}
 
     def with_plans(self, plans: Mapping[str, str]) -> Part:
         """The part with the plans of its graphs."""
         if self.tiles is None:
             return self.model_copy(update={"plan": plans[self.engines[0].graph]})
-        head, tail = (
+        stem, tail = (
             engine.model_copy(update={"plan": plans[engine.graph]}) for engine in self.engines
         )
-        tiles = self.tiles.model_copy(update={"head": head, "tail": tail})
+        tiles = self.tiles.model_copy(update={"stem": stem, "tail": tail})
         return self.model_copy(update={"tiles": tiles})
 
 

@@ -92,7 +92,7 @@ class Entrant(Document):
         prompts: of the first so many it was scored.
         timed: whether one picture of its was.
         distance_prompts: over how many its distance to real pictures was measured; None for none.
-        fate: see `sdpack.evaluate.rules.Fate`, or SCREENED_OUT; None where it was drawn for others
+        outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None where it was drawn for others
             to be compared with alone.
     """
 
@@ -107,7 +107,7 @@ class Entrant(Document):
     prompts: NonNegativeInt
     timed: bool = False
     distance_prompts: PositiveInt | None = None
-    fate: str | None = None
+    outcome: str | None = None
     lost_to: str | None = None
 
     @property

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-HEAD_FILE, TAIL_FILE = "head.onnx", "tail.onnx"
+STEM_FILE, TAIL_FILE = "stem.onnx", "tail.onnx"
 LATENTS, PICTURES = "latent_sample", "sample"
 FEATURES, CORE, GIVEN, SHARED, FOUND = "features", "core", "given", "shared", "found"
 

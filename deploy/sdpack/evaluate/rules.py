@@ -69,7 +69,7 @@ class Rules:
         return max(2, min(self.fewest, self.most))
 
 
-class Fate(StrEnum):
+class Outcome(StrEnum):
     """How the race ended for a mix."""
 
     WON = "won"
@@ -107,7 +107,7 @@ class Standing:
     """
 
     arm: int
-    fate: Fate
+    outcome: Outcome
     prompts: int
     mean: float
     difference: float
@@ -117,7 +117,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RaceResult:
     """A finished race: standings, the winner first, and the number of pictures drawn."""
 
     winner: int
