@@ -19,7 +19,8 @@ BYTES_PER = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-MOST = 2**80
+LARGEST_SIZE = 2**80
+KIB, MIB = 2**10, 2**20
 _BY_LOWER = {unit.lower(): count for unit, count in BYTES_PER.items()}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -35,7 +36,7 @@ def parse_bytes(text: str | int) -> int:
     if match is None or unit not in {"", *_BY_LOWER}:
         raise InputError(f"{text!r} is not a size in bytes; write it like 24MiB, 4GiB or 500MB")
     size = Fraction(match.group(1)) * _BY_LOWER.get(unit, 1)
-    if size > MOST:
+    if size > LARGEST_SIZE:
         raise InputError(f"{text!r:.40} is larger than any memory; write a size like 24MiB")
     count = round(size)
     if count < 1:

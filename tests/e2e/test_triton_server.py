@@ -163,7 +163,9 @@ def test_it_draws_what_the_bundle_draws(bundle: Path, server: str) -> None:
 
 def test_what_is_asked_for_is_heeded(bundle: Path, server: str) -> None:
     manifest = open_bundle(bundle)
-    wanted = pipeline(bundle, manifest).draw(request(manifest, ["a"], [1], 1.5, "b", steps=6))
+    wanted = pipeline(bundle, manifest).draw(
+        request(manifest, ["a"], [1], guidance_scale=1.5, negative_prompt="b", steps=6)
+    )
     size = f"{manifest.sampling.width}x{manifest.sampling.height}"
     more: dict[str, list[Any]] = {"STEPS": [6], "GUIDANCE_SCALE": [1.5], "NEGATIVE_PROMPT": ["b"]}
     drawn = ask(server, PROMPT=["a"], SEED=[1], SIZE=[size], **more)

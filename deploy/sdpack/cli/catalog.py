@@ -9,7 +9,7 @@ import click
 
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table, warn
-from sdpack.cli.values import STEPS, TEXT, FilePath, Finite
+from sdpack.cli.values import STEP_COUNT, TEXT, FilePath, Finite
 from sdpack.documents.catalog_files import (
     builtin_catalogs,
     catalog_file,
@@ -116,7 +116,7 @@ Examples:
 @click.argument("model", type=TEXT)
 @out_option("Folder of the catalog, or a .yaml file.", required=True)
 @click.option(
-    "--steps", type=STEPS, help="Denoising steps; default: the model family's usual number."
+    "--steps", type=STEP_COUNT, help="Denoising steps; default: the model family's usual number."
 )
 @click.option(
     "--guidance-scale",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
+from sdpack.cli.options import Command
 from sdpack.domain.precision import Runtime
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def runtime_option(command: Command) -> Command:

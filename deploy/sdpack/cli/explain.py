@@ -9,12 +9,12 @@ from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
-MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
+MEASURED_COLUMNS = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
     """The headings of `best_mixes`; all but the last are of numbers."""
-    return (*(role.words for role in _roles(manifest)), *MEASURED)
+    return (*(role.words for role in _roles(manifest)), *MEASURED_COLUMNS)
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
@@ -24,8 +24,10 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
     difference from the winner over the prompts both drew.
     """
     roles = _roles(manifest)
-    level = manifest.evidence.winner.quality.value
-    return [_row(standing, roles, level) for standing in manifest.evidence.standings[:count]]
+    evidence = manifest.evidence
+    quality = evidence.winner.quality
+    level = quality.value
+    return [_row(standing, roles, level) for standing in evidence.standings[:count]]
 
 
 def _roles(manifest: Manifest) -> list[Role]:

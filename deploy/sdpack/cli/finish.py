@@ -31,15 +31,15 @@ def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
-    if not missing or manifest.finished is None:
+    finished = manifest.finished
+    if not missing or finished is None:
         click.echo(f"{bundle} already has all its engines")
         return
-    for role, plan in manifest.finished.plans.items():
+    for role, plan in finished.plans.items():
         click.echo(
             f"{role.words}: {format_bytes(plan.weight_bytes)} of weights, "
             f"{format_bytes(plan.activation_bytes)} of scratch"
         )
     click.echo(
-        f"{bundle} is finished for {manifest.finished.machine}; measure it with "
-        f"`sdpack verify {bundle}`"
+        f"{bundle} is finished for {finished.machine}; measure it with `sdpack verify {bundle}`"
     )

@@ -40,8 +40,8 @@ def command(bundle: Path, as_json: bool) -> None:
 
 
 def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
-    part = manifest.parts[role]
-    loaded = manifest.memory.weights.get(role)
+    part, memory = manifest.parts[role], manifest.memory
+    loaded = memory.weights.get(role)
     return (
         role.value,
         part.candidate,

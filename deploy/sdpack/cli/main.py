@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
             with remembered():
                 return super().invoke(ctx)
         except SdpackError as error:
-            raise REFUSALS[error.exit_code](str(error)) from error
+            raise EXCEPTIONS[error.exit_code](str(error)) from error
         except KeyboardInterrupt:
             # An interrupt within exec(), as dataclasses use it, makes `python -m` die of SIGINT
             # whatever it then exits with, until another exec() ends well.
@@ -112,7 +112,7 @@ class Refused(click.ClickException):
     exit_code = USAGE
 
 
-REFUSALS: dict[int, type[click.ClickException]] = {FAILED: Failed, USAGE: Refused}
+EXCEPTIONS: dict[int, type[click.ClickException]] = {FAILED: Failed, USAGE: Refused}
 
 
 class Stopped(click.ClickException):

@@ -1,99 +1,89 @@
-"""What `build` and `study` are both asked: which parts, and which pictures they are judged by."""
+"""The options of `build` and `study`: which parts, and how their pictures are judged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from sdpack.cli.catalog import catalog_option
-from sdpack.cli.values import STEPS, TEXT
+from sdpack.cli.options import Command
+from sdpack.cli.values import STEP_COUNT, TEXT, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import Options
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+model_option = click.option(
+    "--model",
+    type=TEXT,
+    help=(
+        "Diffusers folder or hub repository to build instead of a catalog; its variants "
+        "are compared with its own fp32."
+    ),
+)
+sizes_option = click.option(
+    "--size",
+    "sizes",
+    type=ParsedText(parse_sizes),
+    default=(),
+    help=(
+        "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
+        "is the bundle's default. Default: the catalog's, within the profile's."
+    ),
+)
+batch_option = click.option(
+    "--batch",
+    type=ParsedText(parse_batch),
+    help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
+)
+steps_option = click.option(
+    "--steps", type=STEP_COUNT, help="Denoising steps; default: the catalog's."
+)
+prefer_option = click.option(
+    "--prefer",
+    type=click.Choice(["quality", "speed", "memory"]),
+    default="quality",
+    show_default=True,
+    callback=lambda _context, _option, name: Preference(name),
+    help=(
+        "Criterion for choosing among mixes shown equal to the best; speed is measured on "
+        "this machine. speed and memory also accept a comparison that is still open, "
+        "within the indifference."
+    ),
+)
+
+
+def images_option(default: int) -> Callable[[Command], Command]:
+    """`--images`, a positive number."""
+    return click.option(
+        "--images",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="Maximum number of pictures drawn with each mix.",
+    )
 
 
 def request_options(images: int) -> Callable[[Command], Command]:
-    """The options that `read_options` takes; `images` is the usual number."""
-    options = (
-        catalog_option,
-        click.option(
-            "--model",
-            type=TEXT,
-            help=(
-                "Diffusers folder or hub repository to build instead of a catalog; its variants "
-                "are compared with its own fp32."
-            ),
-        ),
-        click.option(
-            "--size",
-            "sizes",
-            type=TEXT,
-            help=(
-                "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
-                "is the bundle's default. Default: the catalog's, within the profile's."
-            ),
-        ),
-        click.option(
-            "--batch",
-            type=TEXT,
-            help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
-        ),
-        click.option("--steps", type=STEPS, help="Denoising steps; default: the catalog's."),
-        click.option(
-            "--images",
-            type=click.IntRange(min=1),
-            default=images,
-            show_default=True,
-            help="Maximum number of pictures drawn with each mix.",
-        ),
-        click.option(
-            "--prefer",
-            type=click.Choice(["quality", "speed", "memory"]),
-            default="quality",
-            show_default=True,
-            help=(
-                "Criterion for choosing among mixes shown equal to the best; speed is measured on "
-                "this machine. speed and memory also accept a comparison that is still open, "
-                "within the indifference."
-            ),
-        ),
-    )
+    """The options that `read_options` takes; `images` is the default of `--images`."""
 
     def with_options(command: Command) -> Command:
-        for option in reversed(options):
+        for option in (
+            prefer_option,
+            images_option(images),
+            steps_option,
+            batch_option,
+            sizes_option,
+            model_option,
+            catalog_option,
+        ):
             command = option(command)
         return command
 
     return with_options
 
 
-def read_options(
-    profile: str,
-    *,
-    catalog_name: str | None,
-    model: str | None,
-    sizes: str | None,
-    batch: str | None,
-    steps: int | None,
-    images: int,
-    prefer: str,
-) -> Options:
-    """What these options ask for.
-
-    Raises:
-        InputError: sizes or batch cannot be read.
-    """
-    return Options(
-        profile,
-        images,
-        catalog_name,
-        model,
-        parse_sizes(sizes) if sizes else (),
-        parse_batch(batch) if batch else None,
-        steps,
-        Preference(prefer),
-    )
+def read_options(profile: str, catalog_name: str | None, **others: Any) -> Options:
+    """The values of these options, the others by the names of the fields of `Options`."""
+    return Options(profile, catalog=catalog_name, **others)

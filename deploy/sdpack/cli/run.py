@@ -12,7 +12,7 @@ import click
 from sdpack.cli.drawing import least_memory_option, runtime_option
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json
-from sdpack.cli.values import PATH, STEPS, TEXT, Finite
+from sdpack.cli.values import PATH, STEP_COUNT, TEXT, Finite
 from sdpack.documents.bundle import bundle_files, open_bundle
 from sdpack.documents.overwrite import check_spared
 from sdpack.documents.profile import Size, parse_sizes
@@ -44,7 +44,7 @@ Examples:
     help="Guidance scale, 1 disables guidance; default: the bundle's.",
 )
 @click.option("--negative-prompt", help="What the pictures should not show; default: the bundle's.")
-@click.option("--steps", type=STEPS, help="Denoising steps; default: the bundle's.")
+@click.option("--steps", type=STEP_COUNT, help="Denoising steps; default: the bundle's.")
 @click.option(
     "--size",
     type=TEXT,

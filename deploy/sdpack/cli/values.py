@@ -1,8 +1,9 @@
-"""Kinds of values that options and arguments take, refused in one line where they are wrong."""
+"""Types of the values of options and arguments; wrong values are rejected in one line."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sdpack.documents.catalog import MOST_STEPS
 
 
 class Finite(click.FloatRange):
-    """A number in a range; neither NaN, which no comparison refuses, nor infinite."""
+    """A number in a range; neither NaN, which passes every comparison, nor infinite."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -24,7 +25,7 @@ class Finite(click.FloatRange):
 
 
 class NonEmptyText(click.types.StringParamType):
-    """Text that is not empty, as that of a variable the shell does not know would be."""
+    """Text that is not empty, as it would be from an unset shell variable."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():
@@ -32,8 +33,24 @@ class NonEmptyText(click.types.StringParamType):
         return str(super().convert(value, param, ctx))
 
 
+class ParsedText(NonEmptyText):
+    """Text that is not empty, as the value that a parser of the package makes of it.
+
+    Args:
+        parse: raises InputError for text it cannot parse.
+    """
+
+    def __init__(self, parse: Callable[[str], Any]) -> None:
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # a default
+            return value
+        return self.parse(super().convert(value, param, ctx))
+
+
 class FilePath(click.Path):
-    """A path that is not empty, as "" would mean the current folder."""
+    """A path that is not empty, because "" would mean the current folder."""
 
     def __init__(self, **wanted: bool) -> None:
         super().__init__(path_type=Path, **wanted)
@@ -44,6 +61,6 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-STEPS = click.IntRange(1, MOST_STEPS)
+STEP_COUNT = click.IntRange(1, MOST_STEPS)
 TEXT = NonEmptyText()
 PATH = FilePath()

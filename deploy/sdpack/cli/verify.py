@@ -17,10 +17,10 @@ from sdpack.units import format_bytes
 
 
 def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
-    own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
-    if chosen is not own:
-        return f"there is no prediction for {chosen}; this bundle is for {own}"
-    if manifest.profile.memory.unified:
+    profile, predicted = manifest.profile, format_bytes(manifest.memory.predicted_bytes)
+    if chosen is not profile.runtime:
+        return f"there is no prediction for {chosen}; this bundle is for {profile.runtime}"
+    if profile.memory.unified:
         return (
             f"the prediction, {predicted}, is of the memory that CPU and GPU share, "
             "not of the host's part"

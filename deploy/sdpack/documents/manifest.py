@@ -18,7 +18,7 @@ from pydantic import (
 from sdpack.documents.conditioning import Conditioning
 from sdpack.documents.document import Document, formerly
 from sdpack.documents.evidence import Evidence
-from sdpack.documents.profile import Profile
+from sdpack.documents.profile import Profile, Size
 from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
@@ -172,6 +172,16 @@ class SamplingDefaults(Document):
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
     batch: PositiveInt
 
+    @property
+    def supported_sizes(self) -> tuple[Size, ...]:
+        """Heights and widths the bundle draws, the default first."""
+        return tuple(dict.fromkeys(((self.height, self.width), *self.sizes)))
+
+    @property
+    def supported_steps(self) -> list[int]:
+        """Numbers of steps the bundle has sampler tables for, ascending."""
+        return sorted({self.steps, *self.other_steps})
+
 
 class PlacementFigures(Document):
     """See `sdpack.domain.placement.Placement`."""
@@ -242,8 +252,7 @@ class Manifest(Document):
 
     @model_validator(mode="after")
     def _draws_whole_latent_pixels(self) -> Manifest:
-        sizes = ((self.sampling.height, self.sampling.width), *self.sampling.sizes)
-        for side in (side for size in sizes for side in size):
+        for side in (side for size in self.sampling.supported_sizes for side in size):
             if side % self.latents.pixels:
                 raise ValueError(f"sampling: {side} is not a multiple of {self.latents.pixels}")
         return self

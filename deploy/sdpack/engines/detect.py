@@ -20,8 +20,9 @@ MEMINFO = Path("/proc/meminfo")
 JETSON = Path("/proc/device-tree/model")
 CONTEXT_BYTES = 320 * 2**20
 SYSTEM_BYTES = 640 * 2**20
-# What packages of one module are called besides, by CUDA version or maker.
-ALIASES = {"tensorrt": ("tensorrt_cu13", "tensorrt_cu12")}
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # TensorRT-RTX builds for these
+# Other names of packages with the same module, by CUDA version or maker.
+PACKAGE_ALIASES = {"tensorrt": ("tensorrt_cu13", "tensorrt_cu12")}
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Gpu:
 
     @property
     def sm(self) -> str:
-        """As compilers name it: "SM86"."""
+        """The architecture as compilers name it, such as "SM86"."""
         return "SM" + self.compute_capability.replace(".", "")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package sdpack may use: what it is for, how to get it, and its version if it is here."""
+    """A package sdpack may use: its purpose, the extra that installs it, and its version if any."""
 
     name: str
     module: str
@@ -52,14 +53,14 @@ class Package:
 
     @property
     def here(self) -> bool:
-        """Whether it can be imported, whatever it is called in the package index."""
+        """Whether its module can be imported, whichever package it is from."""
         return _is_here(self.module)
 
 
 def _is_here(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
@@ -89,7 +90,7 @@ _PACKAGES = (
 
 
 def packages() -> list[Package]:
-    """Every package sdpack may use, imported or not."""
+    """Every package sdpack may use, installed or not."""
     return [
         Package(name, module, purpose, extra, _version(name, module))
         for name, module, purpose, extra in _PACKAGES
@@ -99,17 +100,17 @@ def packages() -> list[Package]:
 def _version(name: str, module: str) -> str | None:
     if not _is_here(module):
         return None
-    for known in (name, *ALIASES.get(name, ())):
+    for known in (name, *PACKAGE_ALIASES.get(name, ())):
         with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(known)
     return None
 
 
 def require(runtime: Runtime) -> None:
-    """See that what a build for this runtime uses is installed.
+    """Check that everything a build for this runtime uses is installed.
 
     Raises:
-        MissingPackageError: something is not.
+        MissingPackageError: a package is missing.
     """
     here = {package.module for package in packages() if package.here}
     for package in packages():
@@ -122,10 +123,10 @@ def require(runtime: Runtime) -> None:
 
 
 def require_charts() -> None:
-    """See that what draws charts is installed.
+    """Check that everything charts are drawn with is installed.
 
     Raises:
-        MissingPackageError: something is not.
+        MissingPackageError: a package is missing.
     """
     for package in packages():
         if package.extra == "report" and not package.here:
@@ -133,7 +134,7 @@ def require_charts() -> None:
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs nvidia-smi lists; none where there is no nvidia-smi or no driver."""
+    """The NVIDIA GPUs that nvidia-smi lists; none without nvidia-smi or a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -147,7 +148,7 @@ def gpus() -> list[Gpu]:
 
 
 def parse_gpus(listing: str) -> list[Gpu]:
-    """GPUs of nvidia-smi's comma-separated lines; a line it cannot fill is left out."""
+    """The GPUs of nvidia-smi's comma-separated lines; incomplete lines are skipped."""
     found = []
     for line in listing.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
@@ -158,10 +159,10 @@ def parse_gpus(listing: str) -> list[Gpu]:
 
 
 def memory_bytes(meminfo: Path = MEMINFO) -> int:
-    """The machine's memory.
+    """The machine's memory in bytes.
 
     Raises:
-        ProfileError: the system does not tell.
+        ProfileError: the system does not report it.
     """
     try:
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if line)
@@ -182,102 +183,117 @@ def jetson_model(path: Path = JETSON) -> str | None:
 
 
 def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
-    """A profile of this machine, as YAML with comments on what was seen and what assumed.
+    """A profile of this machine, as YAML with comments on what was measured or assumed.
 
     Args:
-        context_bytes: tells what a CUDA context takes of the GPU, or 0 where nobody can look;
-            called after what is in use was read, as to look takes a context.
+        context_bytes: measures the size of a CUDA context on the GPU; returns 0 if it cannot. It is
+            called after the memory in use was read, because measuring takes a context itself.
     """
-    host, jetson = memory_bytes(), jetson_model()
+    host_bytes, jetson = memory_bytes(), jetson_model()
     if jetson is not None:
-        return _jetson_profile(jetson, host)
+        return _jetson_profile(jetson, host_bytes).yaml
     cards = gpus()
     if cards:
-        return _gpu_profile(max(cards, key=lambda card: card.memory_bytes), context_bytes(), host)
-    return _cpu_profile(host)
+        card = max(cards, key=lambda card: card.memory_bytes)
+        return _gpu_profile(card, context_bytes(), host_bytes).yaml
+    return _cpu_profile(host_bytes).yaml
 
 
-def _jetson_profile(model: str, host: int) -> str:
-    return _yaml(
-        "this-jetson",
-        model,
-        Runtime.TENSORRT,
-        "8.7",
-        host,
-        (2 * 2**30, "estimate: system, CUDA context and Python process of a headless Jetson"),
-        ("68GB/s", "assumed: an Orin Nano's"),
-        host,
+@dataclass(frozen=True)
+class _DetectedDevice:
+    """What is known of this machine, and where it is known from."""
+
+    name: str
+    description: str
+    runtime: Runtime
+    capability: str | None
+    total_bytes: int
+    reserve_bytes: int
+    reserve_source: str
+    bandwidth: str
+    bandwidth_source: str
+    host_bytes: int
+    unified: bool
+
+    @property
+    def yaml(self) -> str:
+        """A profile, with comments."""
+        lines = [
+            "schema: 1",
+            f"name: {self.name}",
+            f"description: {_quoted(self.description)}",
+            f"runtime: {self.runtime}",
+            *([f'compute_capability: "{self.capability}"'] if self.capability else []),
+            "memory:",
+            f"  total: {self.total_bytes // 2**20}MiB",
+            f"  reserve: {-(-self.reserve_bytes // 2**20)}MiB",
+            f"  reserve_source: {_quoted(self.reserve_source)}",
+            *(["  unified: true"] if self.unified else []),
+            f"  bandwidth: {self.bandwidth}  # {self.bandwidth_source}",
+            f"host_memory: {self.host_bytes // 2**20}MiB",
+            "shapes: {batch: 1, height: 512, width: 512}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _jetson_profile(model: str, host_bytes: int) -> _DetectedDevice:
+    return _DetectedDevice(
+        name="this-jetson",
+        description=model,
+        runtime=Runtime.TENSORRT,
+        capability="8.7",
+        total_bytes=host_bytes,
+        reserve_bytes=2 * 2**30,
+        reserve_source="estimate: system, CUDA context and Python process of a headless Jetson",
+        bandwidth="68GB/s",
+        bandwidth_source="assumed: an Orin Nano's",
+        host_bytes=host_bytes,
         unified=True,
     )
 
 
-def _gpu_profile(gpu: Gpu, context_bytes: int, host: int) -> str:
-    """Of a card, a CUDA context of which takes so many bytes; 0 where that was not measured."""
+def _gpu_profile(gpu: Gpu, context_bytes: int, host_bytes: int) -> _DetectedDevice:
+    """The profile of a card.
+
+    Args:
+        context_bytes: measured size of a CUDA context; 0 if it was not measured.
+    """
     context = context_bytes or CONTEXT_BYTES
     source = (
         f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
         f"{format_bytes(context)} for a CUDA context, "
         f"{'as measured here' if context_bytes else 'an estimate'}"
     )
-    runtime = Runtime.TENSORRT_RTX if _rtx(gpu.compute_capability) else Runtime.ONNXRUNTIME_CUDA
-    return _yaml(
-        "this-gpu",
-        gpu.name,
-        runtime,
-        gpu.compute_capability,
-        gpu.memory_bytes,
-        (gpu.used_bytes + context, source),
-        ("200GB/s", "assumed: nvidia-smi does not report it; look it up"),
-        host,
+    rtx = gpu.compute_capability in RTX_CAPABILITIES
+    return _DetectedDevice(
+        name="this-gpu",
+        description=gpu.name,
+        runtime=Runtime.TENSORRT_RTX if rtx else Runtime.ONNXRUNTIME_CUDA,
+        capability=gpu.compute_capability,
+        total_bytes=gpu.memory_bytes,
+        reserve_bytes=gpu.used_bytes + context,
+        reserve_source=source,
+        bandwidth="200GB/s",
+        bandwidth_source="assumed: nvidia-smi does not report it; look it up",
+        host_bytes=host_bytes,
+        unified=False,
     )
 
 
-def _cpu_profile(host: int) -> str:
-    return _yaml(
-        "this-cpu",
-        f"This machine's CPU, {len(os.sched_getaffinity(0))} cores",
-        Runtime.ONNXRUNTIME_CPU,
-        None,
-        host,
-        (min(SYSTEM_BYTES, host // 2), "estimate: a headless Linux and its services"),
-        ("20GB/s", "assumed: not measured"),
-        host,
+def _cpu_profile(host_bytes: int) -> _DetectedDevice:
+    return _DetectedDevice(
+        name="this-cpu",
+        description=f"This machine's CPU, {len(os.sched_getaffinity(0))} cores",
+        runtime=Runtime.ONNXRUNTIME_CPU,
+        capability=None,
+        total_bytes=host_bytes,
+        reserve_bytes=min(SYSTEM_BYTES, host_bytes // 2),
+        reserve_source="estimate: a headless Linux and its services",
+        bandwidth="20GB/s",
+        bandwidth_source="assumed: not measured",
+        host_bytes=host_bytes,
         unified=True,
     )
-
-
-def _rtx(capability: str) -> bool:
-    """Whether TensorRT-RTX builds for it."""
-    return capability in ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-
-
-def _yaml(
-    name: str,
-    description: str,
-    runtime: Runtime,
-    capability: str | None,
-    total: int,
-    reserve: tuple[int, str],
-    bandwidth: tuple[str, str],
-    host: int,
-    unified: bool = False,
-) -> str:
-    lines = [
-        "schema: 1",
-        f"name: {name}",
-        f"description: {_quoted(description)}",
-        f"runtime: {runtime}",
-        *([f'compute_capability: "{capability}"'] if capability else []),
-        "memory:",
-        f"  total: {total // 2**20}MiB",
-        f"  reserve: {-(-reserve[0] // 2**20)}MiB",
-        f"  reserve_source: {_quoted(reserve[1])}",
-        *(["  unified: true"] if unified else []),
-        f"  bandwidth: {bandwidth[0]}  # {bandwidth[1]}",
-        f"host_memory: {host // 2**20}MiB",
-        "shapes: {batch: 1, height: 512, width: 512}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:

@@ -8,8 +8,8 @@ import sys
 import threading
 from typing import Self
 
-EVERY_S = 0.001
-TIMEOUT_S = 60
+SAMPLING_INTERVAL_S = 0.001
+METER_TIMEOUT_S = 60
 DEVICE_PEAK = "device_peak_bytes"  # of what `sdpack run --json --device-peak` tells
 LOOK = f"from {__name__} import used_bytes; used_bytes()"
 
@@ -48,7 +48,7 @@ class DeviceMeter:
     def _look(self) -> None:
         while not self._ended.is_set():
             self._most = max(self._most, used_bytes())
-            self._ended.wait(EVERY_S)
+            self._ended.wait(SAMPLING_INTERVAL_S)
 
     def __enter__(self) -> Self:
         self._looking.start()
@@ -65,7 +65,7 @@ def context_bytes() -> int:
         return 0
     with DeviceMeter() as device:
         try:
-            done = subprocess.run([sys.executable, "-c", LOOK], timeout=TIMEOUT_S)
+            done = subprocess.run([sys.executable, "-c", LOOK], timeout=METER_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return 0
     return device.peak_bytes if done.returncode == 0 else 0

@@ -125,20 +125,8 @@ def load(
         EngineError: the graph is damaged, or the provider is not there; ONNX Runtime would
             otherwise fall back to the CPU without a word.
     """
-    ort = _package(runtime)
-    options = ort.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    # By default a CPU rounds what a block-wise quantized weight is multiplied with to int8.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
-    if _is_large_and_plain(path):
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    if in_order:
-        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    if emulate:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    provider = PROVIDERS[runtime]
+    ort, provider = _package(runtime), PROVIDERS[runtime]
+    options = _options(ort, path, threads, emulate, in_order)
     missing = (
         f"{path}: {provider} is not available here; `sdpack doctor` says what is missing and "
         "how to get it"
@@ -153,6 +141,23 @@ def load(
     if provider not in session.get_providers():
         raise EngineError(missing)
     return OrtSession(path, session, _arena(ort, low_memory) if runtime.on_gpu else None)
+
+
+def _options(ort: Any, path: Path, threads: int | None, emulate: bool, in_order: bool) -> Any:
+    """The session options for a graph; see `load`."""
+    options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    # By default a CPU rounds the inputs of block-wise quantized weights to int8.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
+    if _is_large_and_plain(path):
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if emulate:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
 
 
 def _arena(ort: Any, low_memory: bool) -> Arena:

@@ -31,14 +31,14 @@ from sdpack.errors import EngineError, UnsupportedGraphError
 
 PLAN_FILE = "model.plan"
 REFUSED = 3  # exit status; others mean that the builder could not work
-REFUSALS = (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)  # some graphs it does not survive
+REFUSING_CODES = (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)  # some graphs it does not survive
 SOURCE = "source"  # in the folder of the plan, the folder of the graph
-KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
+KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
 SEEDED = {"PYTHONHASHSEED": "0"}
 NO_RANDOMIZATION = 0x0040000  # of personality(2)
 ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
-TIMEOUT_S = 3600
+BUILD_TIMEOUT_S = 3600
 TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
 EXTRAS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # of sdpack, by package
 _MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
@@ -122,20 +122,23 @@ def build(
             input=json.dumps(asdict(request)),
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=BUILD_TIMEOUT_S,
             cwd=folder,
-            env={**{name: os.environ[name] for name in KEPT if name in os.environ}, **SEEDED},
+            env={
+                **{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
+                **SEEDED,
+            },
         )
     except subprocess.TimeoutExpired as cause:
         raise EngineError(
-            f"{onnx}: {package} took longer than {TIMEOUT_S} s to build it"
+            f"{onnx}: {package} took longer than {BUILD_TIMEOUT_S} s to build it"
         ) from cause
     finally:
         source.unlink()
     if done.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     if done.returncode != 0 or not (folder / FACTS_FILE).exists():
-        kind = UnsupportedGraphError if done.returncode in REFUSALS else EngineError
+        kind = UnsupportedGraphError if done.returncode in REFUSING_CODES else EngineError
         raise kind(f"{onnx}: {package} {_target(request)}: {_last_words(done)}")
     return read_plan(folder)
 

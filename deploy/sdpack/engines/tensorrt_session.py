@@ -115,11 +115,13 @@ class CudaCalls:
                 self.call("cudaFree", address)
 
     def upload(self, array: NDArray[Any], address: int, stream: Any) -> None:
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        kinds = self._cuda.cudaMemcpyKind
+        kind = kinds.cudaMemcpyHostToDevice
         self.call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 
     def download(self, address: int, array: NDArray[Any], stream: Any) -> None:
-        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        kinds = self._cuda.cudaMemcpyKind
+        kind = kinds.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 
 

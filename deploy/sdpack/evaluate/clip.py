@@ -1,8 +1,8 @@
-"""A CLIP as the judge: for catalogs of models that draw more than the zoo's.
+"""A CLIP model as the judge, for catalogs of general text-to-image models.
 
-Its image and text towers were trained to meet (Radford et al. 2021); their cosine is what CLIPScore
-(Hessel et al. 2021) measures. A judge should not be the text encoder of a candidate, or of its
-family, which then has learned to please it.
+Its image and text towers were trained to agree (Radford et al. 2021); CLIPScore (Hessel et al.
+2021) is the cosine of their embeddings. The judge should not be a candidate's text encoder, nor of
+its family: candidates would then be trained towards their own judge.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from sdpack.evaluate.metrics import Panel
 from sdpack.export.finite import check_finite
 
 MODEL_TYPE = "clip"
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-SPREAD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipJudge:
-    """What `Judge` is for the zoo, of a transformers CLIPModel."""
+    """A transformers CLIPModel with the methods of `Judge`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model.float().eval()
-        self._side = int(model.config.vision_config.image_size)
+        vision = model.config.vision_config
+        self._side = int(vision.image_size)
 
     def features(self, images: Tensor) -> Tensor:
         """The image tower's float32 (B, D) of uint8 (B, H, W, 3) pictures."""
@@ -39,7 +40,7 @@ class ClipJudge:
         pixels = images.permute(0, 3, 1, 2).float() / 255
         size = (self._side, self._side)
         pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
-        mean, spread = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, SPREAD))
+        mean, spread = (torch.tensor(v).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
         return (pixels.clamp(0, 1) - mean) / spread
 
     def embed_features(self, features: Tensor) -> Tensor:

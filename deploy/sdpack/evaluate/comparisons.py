@@ -1,4 +1,4 @@
-"""Scores of many mixes on the same prompts, and what they say of any two of them."""
+"""Scores of many mixes on the same prompts, and pairwise comparisons of the mixes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Pairs = NDArray[np.bool_]
 
 
 class Comparisons:
-    """Scores as they come in, prompt after prompt, and the comparisons they allow.
+    """Scores that are added prompt by prompt, and the comparisons they allow.
 
     Args:
-        count: of mixes, which are named by number.
-        slack: how far the mean of a mix's scores may be off; it widens every interval.
+        count: number of mixes; mixes are identified by number.
+        slack: possible error of a mix's mean score; it widens every interval.
     """
 
     def __init__(self, count: int, rules: Rules, slack: float = 0.0) -> None:
@@ -30,10 +30,10 @@ class Comparisons:
         self._alpha = (1 - rules.confidence) / max(1, count - 1)
 
     def add(self, mixes: Sequence[int], scores: Float64Array) -> list[int]:
-        """Take in the next scores of mixes that saw equally many prompts: (mixes, prompts).
+        """Add the next scores of mixes that have equally many scores: float64 (mixes, prompts).
 
         Returns:
-            those of the mixes that have a broken picture among these.
+            the mixes that drew a broken picture.
         """
         numbers = list(mixes)
         start = int(self.seen[numbers[0]])
@@ -44,7 +44,7 @@ class Comparisons:
         return [mix for mix, score in zip(numbers, lowest, strict=True) if score <= BROKEN_SCORE]
 
     def mean(self, mix: int) -> float:
-        """Of a mix's scores so far; of none NaN."""
+        """The mean of a mix's scores so far; NaN without scores."""
         seen = self.seen[mix]
         return float(self._scores[mix, :seen].mean()) if seen else float("nan")
 
@@ -55,14 +55,14 @@ class Comparisons:
         return apart[0], apart[1] - self._slack, apart[2] + self._slack
 
     def shown_equal(self, one: int, other: int) -> bool:
-        """Whether all of the interval is within the indifference, and zero is in it."""
+        """Whether the whole interval lies within the indifference and contains zero."""
         if min(self.seen[one], self.seen[other]) < self.rules.enough:
             return False
         _, low, high = self.difference(one, other)
         return -self.rules.indifference < low <= 0 <= high < self.rules.indifference
 
     def is_open(self, one: int, other: int) -> bool:
-        """Whether `one` was neither shown worse than `other` nor seen so by the indifference."""
+        """Whether `one` was not shown worse, and its mean is not worse by the indifference."""
         difference, _, high = self.difference(one, other)
         return high >= 0 and difference > -self.rules.indifference
 
@@ -71,12 +71,13 @@ class Comparisons:
         return self.difference(one, other)[0] > 0 and not self.shown_equal(one, other)
 
     def stands_against(self, one: int, other: int) -> bool:
-        """Whether `one` keeps `other` from winning."""
-        open_will_do = self.rules.prefer.takes_open and self.is_open(other, one)
+        """Whether `one` prevents `other` from winning."""
+        prefer = self.rules.prefer
+        open_will_do = prefer.takes_open and self.is_open(other, one)
         return self.is_above(one, other) and not open_will_do
 
     def equal_pairs(self, mixes: Sequence[int]) -> Pairs:
-        """`shown_equal` of every two mixes, which saw equally many prompts: (mixes, mixes)."""
+        """`shown_equal` for all pairs of mixes with equally many scores: bool (mixes, mixes)."""
         if len(mixes) < 2 or self.seen[list(mixes)].min() < self.rules.enough:
             return np.zeros((len(mixes), len(mixes)), bool)
         scores = self._scores_of(mixes)
@@ -88,7 +89,7 @@ class Comparisons:
         return np.asarray((apart <= half) & (apart + half < self.rules.indifference))
 
     def above_pairs(self, mixes: Sequence[int]) -> Pairs:
-        """`is_above` of every two mixes, which saw equally many prompts: (mixes, mixes)."""
+        """`is_above` for all pairs of mixes with equally many scores: bool (mixes, mixes)."""
         means = self._scores_of(mixes).mean(axis=1)
         return np.asarray((means[:, None] > means[None, :]) & ~self.equal_pairs(mixes))
 

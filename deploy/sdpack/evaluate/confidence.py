@@ -1,8 +1,8 @@
-"""A confidence sequence: an interval for a mean that holds at every number of samples at once.
+"""A confidence sequence: intervals for a mean that hold at all numbers of samples at once.
 
 Looking at it after each round of a race costs no confidence (Waudby-Smith, Arbour, Sinha, Kennedy
 and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", 2021). It is
-asymptotic: it trusts the spread that was seen.
+asymptotic: it uses the observed standard deviation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def interval(differences: Float64Array, alpha: float) -> tuple[float, float, flo
     """Mean of paired differences and a confidence sequence for it, valid at every sample size.
 
     The two-sided asymptotic confidence sequence of Waudby-Smith et al. (2021), theorem 2.2, at
-    level 1 - `alpha`. Its free parameter is set so that it is narrowest at 64 prompts.
+    level 1 - `alpha`. Its free parameter is chosen so that it is narrowest at 64 prompts.
     """
     n = len(differences)
     mean = float(differences.mean())

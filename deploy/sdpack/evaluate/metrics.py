@@ -1,4 +1,4 @@
-"""What the judge says of pictures, as numbers with 95 % bootstrap intervals."""
+"""Metrics of pictures, some with 95 % bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpack.domain.estimate import BOOTSTRAPS, Estimate, percentiles
 
 
 class Judging(Protocol):
-    """A model with a tower for pictures and one for texts, which meet in one space."""
+    """A model that embeds pictures and texts in one space."""
 
     def features(self, images: Tensor) -> Tensor:
         """float32 (B, D) of uint8 (B, H, W, 3) pictures."""
@@ -30,7 +30,7 @@ class Judging(Protocol):
 
 
 class Panel:
-    """The judge with its tokenizer; embeds each text once."""
+    """The judge with its tokenizer; each text is embedded once."""
 
     def __init__(self, judge: Judging, tokenizer: Callable[..., Any]) -> None:
         self._judge = judge
@@ -59,7 +59,7 @@ class Panel:
 
 
 def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Float64Array:
-    """Cosine of each picture with its text, as CLIPScore (Hessel et al. 2021) has it: (N,)."""
+    """Cosine of each picture and its text, as in CLIPScore (Hessel et al. 2021): (N,)."""
     return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
 
 
@@ -74,8 +74,8 @@ def structural_similarity(pictures: Tensor, wanted: Tensor) -> Float64Array:
 def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     """Kernel distance (Binkowski et al. 2018), times 1000: unbiased MMD², cubic kernel.
 
-    The interval resamples pictures on both sides. A picture drawn twice is not a pair with
-    itself: weights multiply the kernel matrix and its diagonal stays out.
+    The interval resamples pictures on both sides. A picture drawn twice is not paired
+    with itself: its weight multiplies the kernel matrix, and the diagonal is left out.
     """
     x, y = (np.asarray(f, np.float64) for f in (features, real))
     kernels = [_cubic(x, x), _cubic(y, y), _cubic(x, y)]

@@ -1,16 +1,16 @@
-"""The race: which of many mixes draws best, with as few pictures as possible.
+"""The race: finds the best of many mixes with as few pictures as possible.
 
 Every mix is scored on the same prompts from the same noise, so mixes are compared by their
 differences prompt by prompt. The leader is the mix with the best mean. Two mixes are *shown equal*
-when the whole interval of their difference lies within an indifference nobody would see, and zero
-lies in that interval: a difference that was measured is not equality.
+when the whole interval of their difference lies within the indifference and contains zero: a
+difference that was measured is not equality.
 
 The winner is the leader, unless a mix that is preferred (smaller, or faster) was shown equal to the
-leader and to every other mix with a better mean than its own. Where a comparison is still open
-when the prompts are used up, the better mean wins; a preference for speed or memory may take an
-open comparison too, if the difference seen is within the indifference. So no winner is worse than
-another mix by an interval that excludes zero, and without such a preference no winner has a lower
-mean than a mix it was not shown equal to.
+leader and to every other mix with a better mean than its own. If a comparison is still open when
+the prompts are used up, the better mean wins; a preference for speed or memory also accepts an open
+comparison if the measured difference is within the indifference. No winner is therefore worse than
+another mix by an interval that excludes zero. Without such a preference, no winner has a lower mean
+than a mix it was not shown equal to.
 
 After each round a mix leaves the race when it is
 
@@ -20,13 +20,13 @@ After each round a mix leaves the race when it is
                 the mix that would win now
     broken      because one of its pictures is
 
-A mix that left early is scored on more prompts, and is back in the race, if it turns out to stand
-against a mix that may win, on the prompts both drew.
+A mix that left early returns, and is scored on more prompts, if it prevents a mix that may win from
+winning, on the prompts both drew.
 
-Everything is read off a confidence sequence (`sdpack.evaluate.confidence`), which holds at every
-round at once. The best mix is compared with at most K - 1 others; each comparison gets its share
-of the error. A failure that strikes one prompt in twenty may not be among the first prompts. Hence
-no two mixes are called the same before `Rules.fewest` prompts.
+All decisions use a confidence sequence (`sdpack.evaluate.confidence`), which holds in all rounds at
+once. The best mix is compared with at most K - 1 others; each comparison gets its share of the
+error. A failure on one prompt in twenty may not show on the first prompts. Therefore no two mixes
+count as the same before `Rules.fewest` prompts.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from sdpack.evaluate.comparisons import Comparisons
 from sdpack.evaluate.rules import Arm, Basis, Outcome, RaceResult, Rules, Standing
 
 Guard = Callable[[int, Sequence[int]], int]
-"""The leader and the mixes that may win, itself among them and the preferred first: the winner."""
+"""Chooses the winner: called with the leader and the mixes that may win, the preferred first."""
 Score = Callable[[Sequence[int], Sequence[int]], Float64Array]
-"""(arms, prompts) by number to their scores, float64 (arms, prompts); larger is better."""
+"""Numbers of arms and prompts to scores, float64 (arms, prompts); larger is better."""
 
 
 class Race:
     """One race; `run` it once, or `narrow` a field with scores that are only predicted.
 
     Args:
-        slack: how far the mean of the scores may be off; every interval is widened by it.
+        slack: possible error of a mean score; every interval is widened by it.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Race:
         self._lost: dict[int, tuple[Outcome, int]] = {}
 
     def run(self, guard: Guard = lambda _, eligible: eligible[0]) -> RaceResult:
-        """Rounds until leader and champion are left, or the prompts are used up.
+        """Run rounds until only leader and champion are left, or the prompts are used up.
 
         Args:
-            guard: chooses among those that may win; by default the preferred one.
+            guard: chooses among the mixes that may win; default: the preferred one.
 
         Raises:
             BrokenPictureError: every mix draws broken pictures.
@@ -84,13 +84,13 @@ class Race:
                 return self._result(guard(self._leader(), eligible))
 
     def narrow(self, few: int, preferred: int) -> tuple[list[int], Float64Array]:
-        """Rounds until at most `few` are left, or the prompts are used up.
+        """Run rounds until at most `few` are left, or the prompts are used up.
 
-        Should more be left then, the best go on, and with them as many as `preferred` of those not
-        told from the leader, the preferred first.
+        If more are left then, the best remain, and up to `preferred` of those that could not be
+        told apart from the leader, the preferred first.
 
         Returns:
-            the arms left, and every arm's mean over the prompts it had, float64 (arms,).
+            the remaining arms, and the mean of every arm's scores, float64 (arms,).
         """
         seen = 0
         while len(self._alive()) > few and seen < self.rules.most:
@@ -117,7 +117,7 @@ class Race:
         return upto
 
     def _draw(self, arms: Sequence[int], upto: int) -> None:
-        """Score arms that saw the same prompts on those up to `upto`."""
+        """Score arms with equally many scores on the prompts up to `upto`."""
         seen = int(self._compared.seen[arms[0]])
         for arm in self._compared.add(arms, self._score(arms, range(seen, upto))):
             self._lost[arm] = (Outcome.BROKEN, arm)
@@ -126,7 +126,7 @@ class Race:
         return [arm for arm in range(len(self.arms)) if arm not in self._lost]
 
     def _works(self) -> list[int]:
-        """The mixes that drew no broken picture, in the race or not."""
+        """The mixes that drew no broken picture, whether still in the race or not."""
         return [
             arm
             for arm in range(len(self.arms))
@@ -137,11 +137,11 @@ class Race:
         return seen > 0 and set(self._alive()) == {self._leader(), self._champion()}
 
     def _leader(self) -> int:
-        """The mix with the best mean; of equals the preferred."""
+        """The mix with the best mean; of equal means the preferred."""
         return min(self._alive(), key=lambda arm: (-self._compared.mean(arm), self.arms[arm].key))
 
     def _champion(self) -> int:
-        """The preferred mix of those that are shown equal to every better one in the race."""
+        """The preferred one of the mixes that were shown equal to every better mix in the race."""
         alive = self._preferred_first(self._alive())
         beaten = self._compared.above_pairs(alive).any(axis=0)
         return alive[int(np.argmin(beaten))]
@@ -171,7 +171,7 @@ class Race:
         return Outcome.NO_BETTER if high < self.rules.indifference else None
 
     def _drop_doubles(self, spared: set[int], champion: int) -> None:
-        """Of undecided mixes that are the same, only the preferred goes on."""
+        """Of undecided mixes that are the same, keep only the preferred one."""
         arms = self._preferred_first(set(self._alive()) - spared)
         same = self._compared.equal_pairs(arms)
         kept: list[int] = []
@@ -183,7 +183,7 @@ class Race:
                 self._lost[arm] = (Outcome.SAME, arms[double])
 
     def _level(self) -> list[int]:
-        """The leader and the mixes left that are not told from it, the preferred first."""
+        """The leader and the remaining mixes not told apart from it, the preferred first."""
         leader = self._leader()
         return self._preferred_first(
             arm for arm in self._alive() if arm == leader or self._compared.is_open(arm, leader)
@@ -204,10 +204,10 @@ class Race:
         return bool(self._compared.seen[arm] < self._compared.seen[leader])
 
     def _revived(self, eligible: Sequence[int], seen: int) -> bool:
-        """Bring back mixes that left early and stand against one that may win, if there are any.
+        """Bring back mixes that left early and prevent one that may win from winning.
 
-        They are scored on the prompts the others have seen. A mix that comes back has seen more
-        prompts than before, so this ends.
+        They are scored on the prompts the others have seen. A mix that returns has more scores than
+        before, so this ends.
         """
         back = [
             arm

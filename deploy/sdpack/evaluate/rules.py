@@ -1,4 +1,4 @@
-"""What a race is told, and what it answers: arms, rules, standings."""
+"""The input and the result of a race: arms, rules, standings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ BROKEN_SCORE = -1.0  # of a broken picture: a cosine is at least that
 
 
 class Preference(StrEnum):
-    """What decides among mixes that were shown equal to the best.
+    """The criterion among mixes that were shown equal to the best.
 
-    SPEED and MEMORY may also take a comparison that is still open, within the indifference.
-    QUALITY, the default, takes the smaller of those shown equal and nothing that is open.
+    SPEED and MEMORY also accept a comparison that is still open, within the indifference.
+    QUALITY, the default, takes the smallest of those shown equal and accepts no open comparison.
     """
 
     QUALITY = "quality"
@@ -21,15 +21,16 @@ class Preference(StrEnum):
 
     @property
     def takes_open(self) -> bool:
+        """Whether a comparison that is still open is accepted."""
         return self is not Preference.QUALITY
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One mix.
+    """A mix in a race.
 
     Attributes:
-        cost: what decides between equals: the first number that differs; the lower one wins.
+        cost: decides between equal mixes: of the first numbers that differ, the lower wins.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Arm:
 
     @property
     def key(self) -> tuple[tuple[float, ...], str]:
-        """Sorts the preferred mix first; the name, last, makes every race reproducible."""
+        """Sort key, the preferred mix first; the name makes every race reproducible."""
         return self.cost, self.name
 
 
@@ -46,13 +47,13 @@ class Rules:
     """How a race is run.
 
     Attributes:
-        confidence: that the best mix is not thrown out as worse.
-        indifference: a difference in score that is as good as none.
-        first: prompts of the first round; each later one doubles what was seen.
-        fewest: prompts that must be seen (or `most`, if that is less) before a mix leaves for any
-            reason but being worse.
-        most: prompts at most.
-        prefer: what decides among mixes that were shown equal.
+        confidence: that the best mix is not dropped as worse.
+        indifference: a difference in score too small to matter.
+        first: prompts of the first round; each later round doubles the number of prompts.
+        fewest: prompts (or `most`, if that is less) before a mix may leave for any reason other
+            than being worse.
+        most: the largest number of prompts.
+        prefer: the criterion among mixes that were shown equal.
     """
 
     confidence: float = 0.95
@@ -64,7 +65,7 @@ class Rules:
 
     @property
     def enough(self) -> int:
-        """How many prompts can show that two mixes are equal; one alone never does."""
+        """How many prompts it takes to show two mixes equal; at least two."""
         return max(2, min(self.fewest, self.most))
 
 
@@ -80,12 +81,12 @@ class Outcome(StrEnum):
 
 
 class Basis(StrEnum):
-    """What the winner's place rests on.
+    """Why the winner won.
 
     Attributes:
         BEST: no mix had a better mean.
         EQUAL: it was shown equal to every mix with a better mean.
-        OPEN: a comparison with a mix of a better mean was open; only a preference takes that.
+        OPEN: a comparison with a mix of a better mean was still open; a preference accepts that.
     """
 
     BEST = "best"
@@ -95,14 +96,14 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True)
 class Standing:
-    """How one mix came out.
+    """The result of one mix.
 
     Attributes:
-        prompts: how many it was scored on.
+        prompts: number of prompts it was scored on.
         mean: its score over them.
         difference, low, high: its score minus the winner's over the prompts both had, and the
             interval of that difference at the race's confidence.
-        to: the number of the mix it lost to or was the same as; the winner's own is its own.
+        to: the number of the mix it lost to or was the same as; for the winner, its own.
     """
 
     arm: int
@@ -117,7 +118,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class RaceResult:
-    """A finished race: standings, the winner first, and how many pictures it took."""
+    """A finished race: standings, the winner first, and the number of pictures drawn."""
 
     winner: int
     standings: tuple[Standing, ...]

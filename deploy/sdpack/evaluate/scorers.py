@@ -1,4 +1,4 @@
-"""What a picture is worth: to a judge, or by how near it is to what fp32 draws."""
+"""Scores of pictures: by a judge, or by their similarity to fp32 pictures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sdpack.store.artifacts import digest
 
 
 class Judged:
-    """How well each picture shows its prompt, to a judge that never sees another picture.
+    """How well each picture shows its prompt, by a judge that sees one picture at a time.
 
     Args:
-        panel: gives the judge, asked for it only when there is something to judge.
+        panel: loads the judge; called when there is something to judge.
         judge_content: one hash of the judge and its tokenizer.
     """
 
@@ -46,10 +46,10 @@ class Judged:
 
 
 class Faithful:
-    """How near each picture is to what the same parts draw in fp32: structural similarity.
+    """How similar each picture is to that of the same parts in fp32: structural similarity.
 
-    That is not quality: it does not say whether the fp32 picture is any good, and compares only
-    variants of the same parts. What fp32 drew last is kept.
+    This is not quality: it does not say whether the fp32 picture is good, and it compares only
+    variants of the same parts. The last fp32 pictures are kept.
     """
 
     metric = FIDELITY

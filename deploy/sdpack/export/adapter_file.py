@@ -80,8 +80,9 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _UNKNOWN = "keys that do not belong to a LoRA"
 
-# How a layer's name begins, and the component it then belongs to; ANY is whatever lists the file.
-ANY, DENOISER = "", "denoiser"
+# The prefix of a layer's name, and the component it then belongs to; ANY_COMPONENT is the one that
+# lists the file.
+ANY_COMPONENT, DENOISER = "", "denoiser"
 _COMPONENTS: tuple[tuple[str, str], ...] = (
     ("lora_unet_", DENOISER),
     ("lora_transformer_", DENOISER),
@@ -95,8 +96,8 @@ _COMPONENTS: tuple[tuple[str, str], ...] = (
     ("text_encoder.", "text_encoder"),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder_3.", "text_encoder_3"),
-    ("base_model.model.", ANY),
-    ("lycoris_", ANY),
+    ("base_model.model.", ANY_COMPONENT),
+    ("lycoris_", ANY_COMPONENT),
 )
 
 
@@ -114,7 +115,7 @@ class AdapterLayer:
 
     @property
     def component(self) -> str:
-        """The model it is for: ANY, DENOISER or a component of a pipeline by diffusers' name."""
+        """The model it is for: ANY_COMPONENT, DENOISER or diffusers' name of a component."""
         return self._begins[1]
 
     @property
@@ -124,7 +125,9 @@ class AdapterLayer:
 
     @property
     def _begins(self) -> tuple[str, str]:
-        return next((pair for pair in _COMPONENTS if self.name.startswith(pair[0])), ("", ANY))
+        return next(
+            (pair for pair in _COMPONENTS if self.name.startswith(pair[0])), ("", ANY_COMPONENT)
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class AdapterFile:
 
     def settings(self, component: str) -> Mapping[str, Any] | None:
         """PEFT's settings for one component; None where the file has none."""
-        if self.config is None or component == ANY:
+        if self.config is None or component == ANY_COMPONENT:
             return self.config
         start = f"{component}."
         return {k.removeprefix(start): v for k, v in self.config.items() if k.startswith(start)}

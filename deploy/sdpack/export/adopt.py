@@ -25,12 +25,12 @@ from sdpack.export.families import family_of
 from sdpack.export.fitting import check_parts_fit
 from sdpack.export.latents import latents_of
 from sdpack.export.naming import catalog_name
-from sdpack.export.pipeline_index import DENOISERS, read_index
+from sdpack.export.pipeline_index import DENOISER_FOLDERS, read_index
 from sdpack.export.single_file import explain_single_file, is_single_file
 from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
 
 UNKNOWN_LICENCE = "not stated; see where it comes from"
-STATES, LATENTS = "states", "latents"
+STATES_KIND, LATENTS_KIND = "states", "latents"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Model:
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()
-        self._denoiser_name = self._one_of(DENOISERS)
+        self._denoiser_name = self._one_of(DENOISER_FOLDERS)
         self._denoiser = self._checkpoint(self._denoiser_name)
         self._decoder = self._checkpoint("vae")
         self._family = family_of(self._denoiser)
@@ -127,8 +127,8 @@ class _Model:
                 self._denoiser_name: Denoiser(
                     source=self._source(self._denoiser_name),
                     licence=UNKNOWN_LICENCE,
-                    latents=LATENTS,
-                    states=tuple(f"{STATES}-{role.value}" for role in self._encoders),
+                    latents=LATENTS_KIND,
+                    states=tuple(f"{STATES_KIND}-{role.value}" for role in self._encoders),
                     parameters=self._denoiser.parameters,
                 )
             },
@@ -136,7 +136,7 @@ class _Model:
                 "vae": Decoder(
                     source=self._source("vae"),
                     licence=UNKNOWN_LICENCE,
-                    latents=LATENTS,
+                    latents=LATENTS_KIND,
                     parameters=self._decoder.parameters,
                 )
             },
@@ -195,7 +195,7 @@ class _Model:
             source=self._source(role.value),
             tokenizer=self._source(f"tokenizer{suffix}"),
             licence=UNKNOWN_LICENCE,
-            states=f"{STATES}-{role.value}",
+            states=f"{STATES_KIND}-{role.value}",
             tokens=usual.get(role),
             parameters=self._encoders[role].parameters,
         )

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from sdpack.errors import SourceError
 from sdpack.export.finite import check_finite
+from sdpack.export.pipeline_index import CONFIG
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
+BRIDGE_WEIGHTS = "model.safetensors"
 
 
 class BridgeModule(nn.Module):
@@ -39,7 +39,7 @@ def load_bridge(folder: Path) -> BridgeModule:
     try:
         config = json.loads((folder / CONFIG).read_text())
         bridge = BridgeModule(int(config["encoder_width"]), int(config["cross_attention_dim"]))
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(folder / BRIDGE_WEIGHTS)
         bridge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as cause:
         raise SourceError(f"{folder} holds no bridge: {cause}; restore its files") from cause
@@ -56,4 +56,4 @@ def save_bridge(bridge: BridgeModule, folder: Path) -> None:
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     weights = {k: v.half().contiguous().cpu() for k, v in bridge.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    save_file(weights, folder / BRIDGE_WEIGHTS)

@@ -16,19 +16,19 @@ from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
 from sdpack.export.lora import check_fits, merge
+from sdpack.export.pipeline_index import CONFIG
 from sdpack.export.single_file import explain_single_file
 from sdpack.store.artifacts import digest, file_sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
-CONFIG = "config.json"
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
+WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 # What hubs call copies of the same weights in other types: taken in this order, where there is
 # nothing else. Other variants, as non_ema, are other weights.
 VARIANTS = ("fp32", "fp16", "bf16")
-TEXT_ENCODERS = (
+TEXT_ENCODER_CLASSES = (
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "T5EncoderModel",
@@ -36,18 +36,18 @@ TEXT_ENCODERS = (
     "DistilBertModel",
     "RobertaModel",
 )
-DENOISERS = (
+DENOISER_CLASSES = (
     "UNet2DConditionModel",
     "SD3Transformer2DModel",
     "PixArtTransformer2DModel",
     "FluxTransformer2DModel",
 )
-DECODERS = ("AutoencoderKL", "AutoencoderTiny")
-EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
+DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)
 BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
 READ_AT_ONCE = 32  # tensors
 MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
-UNUSED = ("pooler.",)  # tensors that models of the same class may come without
+UNUSED_WEIGHTS = ("pooler.",)  # tensors that models of the same class may come without
 ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
 HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
 # What hubs call the same weights: whole models of which only the encoder is needed, and the class
@@ -122,10 +122,10 @@ class Checkpoint:
     def _weights(self) -> tuple[str | None, list[Path]]:
         """The variant that is taken, None for the weights themselves, and its files."""
         for variant in (None, *VARIANTS):
-            for name in (_variant_name(name, variant) for name in WEIGHTS):
+            for name in (_variant_name(name, variant) for name in WEIGHT_FILES):
                 if (self.folder / name).is_file():
                     return variant, [self.folder / name]
-            for name in (_index_name(name, variant) for name in WEIGHTS):
+            for name in (_index_name(name, variant) for name in WEIGHT_FILES):
                 if (self.folder / name).is_file():
                     return variant, self._shards(self.folder / name)
         raise SourceError(self._no_weights())
@@ -133,14 +133,14 @@ class Checkpoint:
     def _no_weights(self) -> str:
         """What is there instead, and what to do."""
         there = sorted(p.name for p in self.folder.glob("*") if p.is_file())
-        pickled = [name for name in there if name.endswith(PICKLES)]
+        pickled = [name for name in there if name.endswith(PICKLE_SUFFIXES)]
         others = [name for name in there if name.endswith(".safetensors")]
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             known = ", ".join(VARIANTS)
             return (
                 f"{self.folder} holds {others[0]}{more}, which is not read: weights must be named "
-                f"{' or '.join(WEIGHTS)}, be several files with an index beside them, or be "
+                f"{' or '.join(WEIGHT_FILES)}, be several files with an index beside them, or be "
                 f"one of the variants {known}; rename or restore them"
             )
         if pickled:
@@ -149,7 +149,8 @@ class Checkpoint:
                 "any code when it is read; convert it with `sdpack catalog convert` if you trust "
                 "its source, or choose a revision with .safetensors"
             )
-        return f"{self.folder} holds no .safetensors weights ({' or '.join(WEIGHTS)}); restore them"
+        wanted = " or ".join(WEIGHT_FILES)
+        return f"{self.folder} holds no .safetensors weights ({wanted}); restore them"
 
     def _shards(self, index: Path) -> list[Path]:
         try:
@@ -264,7 +265,11 @@ class Checkpoint:
     @property
     def _spare(self) -> tuple[str, ...]:
         """What the names of tensors begin with that are not needed."""
-        return (*UNUSED, *ENCODING) if self.class_name.startswith("Autoencoder") else UNUSED
+        return (
+            (*UNUSED_WEIGHTS, *ENCODING)
+            if self.class_name.startswith("Autoencoder")
+            else UNUSED_WEIGHTS
+        )
 
     def _check_complete(self, names: Iterable[str]) -> None:
         """Libraries fill what a file does not hold with random numbers.

@@ -15,7 +15,7 @@ from sdpack.errors import ExportError
 from sdpack.export.graph import Shape, unit_variance
 from sdpack.export.latents import enlargement
 
-FEW = (2, 3)  # rows and columns of latents that are decoded to see how large a picture becomes
+TRIED_LATENTS = (2, 3)  # rows and columns of latents decoded to measure the enlargement
 
 
 class _Decoder(nn.Module):
@@ -50,13 +50,13 @@ class DecoderPart:
 
     def _check_enlargement(self, times: int) -> None:
         with torch.no_grad():
-            made = self.module(torch.zeros(1, self._config.latent_channels, *FEW))
-        wanted = tuple(times * side for side in FEW)
+            made = self.module(torch.zeros(1, self._config.latent_channels, *TRIED_LATENTS))
+        wanted = tuple(times * side for side in TRIED_LATENTS)
         if tuple(made.shape[-2:]) != wanted:
             raise ExportError(
-                f"the decoder turns {FEW[0]}x{FEW[1]} latents into {made.shape[-2]}x"
-                f"{made.shape[-1]} pixels, but its config says {wanted[0]}x{wanted[1]}; "
-                "restore its config"
+                f"the decoder turns {TRIED_LATENTS[0]}x{TRIED_LATENTS[1]} latents into "
+                f"{made.shape[-2]}x{made.shape[-1]} pixels, but its config says "
+                f"{wanted[0]}x{wanted[1]}; restore its config"
             )
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdpack.errors import SourceError
 
-USUAL_CHANNELS = 4  # where a config does not say
+USUAL_CHANNELS = 4  # of latents, if a config does not say
 # What else a UNet may be asked for, by the key of diffusers' config, and the values that ask for
 # nothing sdpack does not give. A key that is not there has the first value.
 KNOWN: Mapping[str, tuple[object, ...]] = {

@@ -8,8 +8,9 @@ from typing import Any
 from sdpack.documents.catalog import Sampling
 from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.errors import SourceError
-from sdpack.export.checkpoint import CONFIG, Checkpoint
+from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.denoiser_config import check_denoiser
+from sdpack.export.pipeline_index import CONFIG
 
 FAMILIES = {
     "SD3Transformer2DModel": Family.SD3,

@@ -14,10 +14,10 @@ from sdpack.documents.conditioning import (
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.denoiser_config import USUAL_CHANNELS
 from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
 
-WIDTHS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
-USUAL_CHANNELS = 4  # of latents, where a config does not say
+WIDTH_KEYS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
 PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # whose states SD3 fills up with zeros
 
 
@@ -103,10 +103,10 @@ def _says_states(asked: EncoderOutputs) -> bool:
 
 def _width(encoder: Checkpoint) -> int:
     """Of an encoder's states."""
-    for key in WIDTHS:
+    for key in WIDTH_KEYS:
         if isinstance(encoder.config.get(key), int):
             return int(encoder.config[key])
-    raise SourceError(f"{encoder.folder}: its config has no width ({', '.join(WIDTHS)})")
+    raise SourceError(f"{encoder.folder}: its config has no width ({', '.join(WIDTH_KEYS)})")
 
 
 def _pooled_width(encoder: Checkpoint) -> int:

@@ -21,7 +21,7 @@ from sdpack.errors import ExportError, GraphError
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
-TOLERANCE = 1e-3
+OUTPUT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def _empty(module: nn.Module) -> None:
 
 def _checked(answers: Sequence[_Answer], path: Path) -> Exported:
     exported = Exported({_words(a.shape): _error(a, path) for a in answers})
-    if not exported.worst < TOLERANCE:
+    if not exported.worst < OUTPUT_TOLERANCE:
         raise ExportError(
             f"{path}: the graph differs by {exported.worst:.1e} from the module's output (allowed "
-            f"{TOLERANCE:.0e}); report this checkpoint's class and versions"
+            f"{OUTPUT_TOLERANCE:.0e}); report this checkpoint's class and versions"
         )
     return exported
 

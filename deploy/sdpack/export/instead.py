@@ -35,7 +35,7 @@ MORE: Mapping[str, str] = {
     ),
     "thresholding": ", which is for pixels, not for latents",
 }
-OTHERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
+OTHER_SCHEDULERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
 FLOW_OTHERS = ("FlowMatchEulerDiscreteScheduler",)
 MORE_STEPS = 4  # than were asked for, at most
 
@@ -116,5 +116,5 @@ def _changed(kind: Any, config: Mapping[str, Any], changes: Mapping[str, Any]) -
 def _others(defaults: Mapping[str, Any]) -> list[Any]:
     import diffusers
 
-    names = OTHERS if "beta_schedule" in defaults else FLOW_OTHERS
+    names = OTHER_SCHEDULERS if "beta_schedule" in defaults else FLOW_OTHERS
     return [getattr(diffusers, name) for name in names]

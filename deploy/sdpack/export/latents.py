@@ -9,12 +9,16 @@ from typing import Any
 from sdpack.documents.conditioning import Family
 from sdpack.domain.latents import LatentSpace
 from sdpack.errors import SourceError
-from sdpack.export.checkpoint import CONFIG, Checkpoint
-from sdpack.export.fitting import USUAL_CHANNELS
+from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.denoiser_config import USUAL_CHANNELS
+from sdpack.export.pipeline_index import CONFIG
 
 # What diffusers takes where a config says nothing.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
-WIDTHS = {"AutoencoderKL": "block_out_channels", "AutoencoderTiny": "decoder_block_out_channels"}
+BLOCK_WIDTH_KEYS = {
+    "AutoencoderKL": "block_out_channels",
+    "AutoencoderTiny": "decoder_block_out_channels",
+}
 USUAL_WIDTHS = {"AutoencoderKL": 1, "AutoencoderTiny": 4}
 DOUBLING = 2
 SHIFTED = frozenset({Family.SD3, Family.FLUX})  # whose pipelines heed a shift_factor
@@ -56,10 +60,10 @@ def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
         class_name: of diffusers.
         config: of the whole autoencoder.
     """
-    widths = config.get(WIDTHS[class_name])
+    widths = config.get(BLOCK_WIDTH_KEYS[class_name])
     blocks = USUAL_WIDTHS[class_name] if widths is None else len(widths)
     if blocks < 1:
-        raise ValueError(f"{WIDTHS[class_name]} is empty")
+        raise ValueError(f"{BLOCK_WIDTH_KEYS[class_name]} is empty")
     step = DOUBLING
     if class_name == "AutoencoderTiny":
         step = int(_said(config, "upsampling_scaling_factor", DOUBLING))

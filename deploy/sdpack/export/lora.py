@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import (
-    ANY,
+    ANY_COMPONENT,
     DENOISER,
     AdapterFile,
     AdapterLayer,
@@ -30,11 +30,11 @@ from sdpack.export.adapter_layers import LayerFinder
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+TEXT_ENCODER_FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 UNET, TRANSFORMER = "unet", "transformer"
 # Layers that read a text encoder's states, by how their names end in either way to write them.
 READERS = ("q_proj", "to_q", "fc1", "SelfAttention.q", "SelfAttention_q", "wi_0", "query", "q_lin")
-WIDTHS = ("hidden_size", "d_model")  # keys of a text encoder's width
+TEXT_WIDTH_KEYS = ("hidden_size", "d_model")  # keys of a text encoder's width
 # Ways to begin PEFT's training that change the weights the adapter counts from.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -107,13 +107,13 @@ def _components(file: AdapterFile, model: nn.Module) -> frozenset[str]:
     there = file.components
     if not hasattr(model, "get_input_embeddings"):
         name = UNET if hasattr(model, "down_blocks") else TRANSFORMER
-        return frozenset(there) & {name, DENOISER, ANY}
+        return frozenset(there) & {name, DENOISER, ANY_COMPONENT}
     config: Any = model.config
-    width = next((getattr(config, key) for key in WIDTHS if hasattr(config, key)), 0)
-    texts = [name for name in TEXT_ENCODERS if name in there]
+    width = next((getattr(config, key) for key in TEXT_WIDTH_KEYS if hasattr(config, key)), 0)
+    texts = [name for name in TEXT_ENCODER_FOLDERS if name in there]
     wide = [name for name in texts if _width(file, name) == width]
     chosen = wide or [name for name in texts if _width(file, name) is None]
-    return frozenset(chosen[:1]) | (frozenset(there) & {ANY})
+    return frozenset(chosen[:1]) | (frozenset(there) & {ANY_COMPONENT})
 
 
 def _width(file: AdapterFile, component: str) -> int | None:

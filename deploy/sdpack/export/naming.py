@@ -7,7 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-LONGEST = 64  # characters
+LONGEST_NAME = 64  # characters
 MARK = 8  # hexadecimal digits of a hash
 NAMELESS = "model"
 # Names no file or folder can have on Windows, whatever follows after a dot.
@@ -29,7 +29,7 @@ def catalog_name(model: str) -> str:
     if plain == original:
         return plain
     digest = hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:MARK]
-    return f"{plain[: LONGEST - MARK - 1].rstrip('-_.') or NAMELESS}-{digest}"
+    return f"{plain[: LONGEST_NAME - MARK - 1].rstrip('-_.') or NAMELESS}-{digest}"
 
 
 def _plain(text: str) -> str:
@@ -40,4 +40,4 @@ def _plain(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_only).strip("-_.")
     if RESERVED.fullmatch(name):
         name = f"{NAMELESS}-{name}"
-    return name[:LONGEST].rstrip("-_.") or NAMELESS
+    return name[:LONGEST_NAME].rstrip("-_.") or NAMELESS

@@ -17,7 +17,7 @@ NAMES = {
     "pytorch_model.bin": "model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
-INDEX = ".index.json"  # after the name of weights in several files: which tensor is in which
+INDEX_SUFFIX = ".index.json"  # after the name of weights in several files: which tensor is in which
 
 
 def convert_pickles(folder: Path) -> list[Path]:
@@ -50,7 +50,9 @@ def without_pickles(folder: Path, kept: Path) -> Path:
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        pickled = shutil.ignore_patterns("*pytorch_model*.bin", f"*pytorch_model*.bin{INDEX}")
+        pickled = shutil.ignore_patterns(
+            "*pytorch_model*.bin", f"*pytorch_model*.bin{INDEX_SUFFIX}"
+        )
         shutil.copytree(folder, unfinished, ignore=pickled)
         for path, safe in _in_order(folder):
             _written(path, unfinished / safe.relative_to(folder))
@@ -76,7 +78,7 @@ def _states(folder: Path) -> dict[str, list[int]]:
 
 def _in_order(folder: Path) -> list[tuple[Path, Path]]:
     """Pickles and what they become; indexes last, as what they name is there by then."""
-    return sorted(_found(folder), key=lambda pair: (pair[0].name.endswith(INDEX), pair))
+    return sorted(_found(folder), key=lambda pair: (pair[0].name.endswith(INDEX_SUFFIX), pair))
 
 
 def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -84,10 +86,10 @@ def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
         for path in folder.rglob(name):
             if not path.with_name(target).exists():
                 yield path, path.with_name(target)
-        for index in folder.rglob(f"{name}{INDEX}"):
-            if index.with_name(f"{target}{INDEX}").exists():
+        for index in folder.rglob(f"{name}{INDEX_SUFFIX}"):
+            if index.with_name(f"{target}{INDEX_SUFFIX}").exists():
                 continue
-            yield index, index.with_name(f"{target}{INDEX}")
+            yield index, index.with_name(f"{target}{INDEX_SUFFIX}")
             for shard in sorted(set(_listed(index)["weight_map"].values())):
                 yield index.with_name(shard), index.with_name(_safe(shard))
 
@@ -112,7 +114,7 @@ def _listed(index: Path) -> dict[str, Any]:
 
 
 def _written(path: Path, target: Path) -> Path:
-    if not path.name.endswith(INDEX):
+    if not path.name.endswith(INDEX_SUFFIX):
         return _converted(path, target)
     listed = _listed(path)
     listed["weight_map"] = {name: _safe(shard) for name, shard in listed["weight_map"].items()}

@@ -12,12 +12,12 @@ from typing import Any
 from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
 
-INDEX = "model_index.json"
+MODEL_INDEX = "model_index.json"
 CONFIG = "config.json"  # of each model in a folder of its own
-DENOISERS = ("unet", "transformer")
+DENOISER_FOLDERS = ("unet", "transformer")
 _TEXTS = [role.value for role in TEXT_ENCODERS]
 _TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]
-USED = (*_TEXTS, *_TOKENIZERS, *DENOISERS, "vae", "scheduler")
+USED = (*_TEXTS, *_TOKENIZERS, *DENOISER_FOLDERS, "vae", "scheduler")
 # Components that pictures drawn from a text do not depend on, and what is missing without them.
 SPARE: Mapping[str, str] = {
     "safety_checker": "pictures are not checked",
@@ -36,7 +36,7 @@ TEXT_TO_IMAGE = (
     "LatentConsistencyModelPipeline",
 )
 # What is drawn wrongly without a component, by how its name begins.
-NEEDED: Mapping[str, str] = {
+UNSUPPORTED_COMPONENTS: Mapping[str, str] = {
     "controlnet": "a ControlNet",
     "adapter": "a T2I-Adapter",
     "image_encoder": "an image encoder",
@@ -125,7 +125,10 @@ class PipelineIndex:
         return name in SPARE and plain
 
     def _kind(self, name: str) -> str:
-        kind = next((kind for begin, kind in NEEDED.items() if name.startswith(begin)), UNKNOWN)
+        kind = next(
+            (kind for begin, kind in UNSUPPORTED_COMPONENTS.items() if name.startswith(begin)),
+            UNKNOWN,
+        )
         class_name = self.values[name][1]
         return f"{kind}, {class_name}" if isinstance(class_name, str) else kind
 
@@ -139,8 +142,8 @@ def read_index(folder: Path, said: str | None = None) -> PipelineIndex:
     Raises:
         SourceError: it is missing or damaged.
     """
-    path = folder / INDEX
-    shown = Path(said) / INDEX if said else path
+    path = folder / MODEL_INDEX
+    shown = Path(said) / MODEL_INDEX if said else path
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:

@@ -27,8 +27,8 @@ from sdpack.errors import SchedulerError, SourceError
 from sdpack.export.instead import NONLINEAR, UnusableError, way_out
 from sdpack.runtime.sampler import SamplerTable
 
-TOLERANCE = 1e-4
-CONFIG = "scheduler_config.json"
+TABLE_TOLERANCE = 1e-4
+SCHEDULER_CONFIG = "scheduler_config.json"
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.
 AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
 # What schedulers of diffusers raise at settings or numbers of steps they cannot do.
@@ -53,7 +53,7 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
     """
     import diffusers
 
-    path = folder / CONFIG
+    path = folder / SCHEDULER_CONFIG
     try:
         name = json.loads(path.read_text())["_class_name"]
         found = getattr(diffusers, name, None)
@@ -87,7 +87,7 @@ def scheduler_table(
     try:
         return sampler_table(scheduler, steps, settings)
     except SchedulerError as error:
-        raise SchedulerError(f"{folder / CONFIG}: {error}") from error
+        raise SchedulerError(f"{folder / SCHEDULER_CONFIG}: {error}") from error
 
 
 def _settings(scheduler: Any) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ class RunSettings:
         return {"sigmas": list(self.sigmas), **more}
 
 
-PLAIN = RunSettings()
+PLAIN_RUN = RunSettings()
 
 
 def run_settings(
@@ -145,7 +145,7 @@ def _shift(config: Any, tokens: int, family: Family) -> float:
     return float(low + (high - low) * (tokens - few) / (many - few))
 
 
-def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN) -> SamplerTable:
+def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN_RUN) -> SamplerTable:
     """The table of a diffusers scheduler at `steps` steps; the scheduler itself is left as it was.
 
     Raises:
@@ -193,7 +193,7 @@ def _checked_table(scheduler: Any, steps: int, settings: RunSettings) -> Sampler
             worst = _disagreement(scheduler, table, settings)
     except FAILURES as cause:
         raise UnusableError(f"cannot be run at {steps} steps ({_words(cause)})") from cause
-    if not worst < TOLERANCE:
+    if not worst < TABLE_TOLERANCE:
         raise UnusableError(
             f"at {steps} steps is not linear, or draws noise of its own (its table is off by "
             f"{worst:.1e})"

@@ -10,15 +10,14 @@ from pathlib import Path
 from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
-from sdpack.export.pipeline_index import INDEX, read_index
+from sdpack.export.pipeline_index import CONFIG, MODEL_INDEX, read_index
 from sdpack.store.artifacts import cache_folder
 
 # Variants of weights, fetched where there is nothing else: first none, then one more each time.
 COPIES = ("fp16", "bf16")
-OTHERS = ("non_ema", "ema")  # other weights, which are not used
+OTHER_WEIGHTS = ("non_ema", "ema")  # other weights, which are not used
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
-PICKLES = ("*.bin",)
-MODEL_CONFIG = "config.json"  # a tokenizer's and a scheduler's have other names
+PICKLE_PATTERNS = ("*.bin",)
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
@@ -45,10 +44,11 @@ def pipeline_folder(source: Source) -> Path:
     if source.path is not None:
         return source.path
     assert source.hub is not None
-    folder = _snapshot(source, [INDEX])
-    if not (folder / INDEX).is_file():
+    folder = _snapshot(source, [MODEL_INDEX])
+    if not (folder / MODEL_INDEX).is_file():
         raise SourceError(
-            f"{source} is not a diffusers pipeline: it has no {INDEX}; list its parts in a catalog"
+            f"{source} is not a diffusers pipeline: it has no {MODEL_INDEX}; list its parts in "
+            "a catalog"
         )
     index = read_index(folder, str(source))
     index.warnings()
@@ -84,7 +84,7 @@ def _of_hub(source: Source) -> Path:
 
 def _has_weights(folder: Path, source: Source) -> bool:
     """Whether a folder that has a model's config has its weights, too."""
-    if not (folder / MODEL_CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         return True
     wanted = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
     return not wanted.isdisjoint(path.suffix for path in folder.iterdir())
@@ -138,7 +138,7 @@ def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
         variants: of the weights, too, for a repository that has nothing else.
     """
     prefix = f"{source.subfolder}/" if source.subfolder else ""
-    wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
+    wanted = (*FETCHED, *PICKLE_PATTERNS) if source.allow_pickle else FETCHED
     return _snapshot(source, [prefix + pattern for pattern in wanted], variants)
 
 
@@ -146,7 +146,7 @@ def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = (
     from huggingface_hub import snapshot_download
 
     assert source.hub is not None
-    spared = [name for name in (*COPIES, *OTHERS) if name not in variants]
+    spared = [name for name in (*COPIES, *OTHER_WEIGHTS) if name not in variants]
     with _explained(str(source), source.hub):
         found = snapshot_download(
             source.hub,

@@ -16,7 +16,7 @@ from sdpack.export.bridge import BridgeModule
 from sdpack.export.graph import Shape
 from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS, POOLED, STATES
 
-PLAIN = EncoderOutputs()
+PLAIN_OUTPUTS = EncoderOutputs()
 CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 
 
@@ -67,7 +67,7 @@ class TextEncoderPart:
         self,
         model: nn.Module,
         bridge: BridgeModule | None,
-        encoder_outputs: EncoderOutputs = PLAIN,
+        encoder_outputs: EncoderOutputs = PLAIN_OUTPUTS,
         tokens: int | None = None,
         clip_skip: int = 0,
     ) -> None:

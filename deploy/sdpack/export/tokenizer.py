@@ -7,7 +7,11 @@ from pathlib import Path
 from sdpack.errors import SourceError
 from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
 
-CHECKED = ("a photo of an astronaut riding a horse on mars", "", "Über-große Bären, 3 of them!")
+CHECKED_TEXTS = (
+    "a photo of an astronaut riding a horse on mars",
+    "",
+    "Über-große Bären, 3 of them!",
+)
 
 
 def convert_tokenizer(source: Path, target: Path) -> None:
@@ -35,9 +39,9 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     length = min(tokenizer.model_max_length, 512)
     read = PromptTokenizer(target, length)
     wanted = tokenizer(
-        list(CHECKED), padding="max_length", max_length=length, truncation=True
+        list(CHECKED_TEXTS), padding="max_length", max_length=length, truncation=True
     ).input_ids
-    if read.ids(CHECKED).tolist() != wanted:
+    if read.ids(CHECKED_TEXTS).tolist() != wanted:
         raise SourceError(
             f"{source}: its {TOKENIZER_FILE} gives other ids than transformers; put a correct "
             "one there"

@@ -34,7 +34,7 @@ RUNS = 2
 ROUNDS = 2  # of tiles; the later ones take what the second does
 SHAPES = "shapes"
 PAGE_BYTES = 4096
-FLOAT = "FLOAT"
+FLOAT_NAME = "FLOAT"
 NUMPY = {  # by ONNX's names
     "BOOL": np.bool_,
     "FLOAT16": np.float16,
@@ -127,7 +127,7 @@ def _measure(request: Mapping[str, Any]) -> Probe:
         return Probe(_resident(), _resident(), _peak(), _resident())
     types = request.get("types", {})
     inputs = {
-        name: _input(tuple(shape), types.get(name, FLOAT))
+        name: _input(tuple(shape), types.get(name, FLOAT_NAME))
         for name, shape in request[SHAPES].items()
     }
     before = _resident()
@@ -174,7 +174,7 @@ SMALLEST = bytes.fromhex(
 
 def _input(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     rng = np.random.default_rng(0)
-    if dtype == FLOAT:
+    if dtype == FLOAT_NAME:
         return rng.standard_normal(shape, np.float32)
     return rng.integers(0, 2, shape).astype(NUMPY[dtype])
 

@@ -15,7 +15,7 @@ from sdpack.domain.arrays import Float64Array
 
 OCTAVES = (-60, 60)
 BINS_AN_OCTAVE = 32
-STEPS = 127  # of int8, a side
+CLIPPING_STEPS = 127  # of int8, a side
 CANDIDATES = 128
 
 Counts = Float64Array
@@ -35,7 +35,9 @@ def histogram(values: NDArray[Any]) -> Counts:
     return np.bincount(places, minlength=bins()).astype(np.float64)
 
 
-def best_threshold(counts: Counts, largest: float, levels: int = STEPS) -> tuple[float, float]:
+def best_threshold(
+    counts: Counts, largest: float, levels: int = CLIPPING_STEPS
+) -> tuple[float, float]:
     """The clipping threshold in (0, largest] with the least expected squared error, and that.
 
     Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;

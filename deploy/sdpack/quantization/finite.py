@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdpack.domain.finite import broken_words
 from sdpack.errors import GraphError
-from sdpack.quantization.folding import FLOATS
+from sdpack.quantization.folding import FOLDED_TYPES
 from sdpack.quantization.layers import layers
 
 
@@ -27,7 +27,7 @@ def check_weights(path: Path, model: ir.Model) -> None:
     """
     multiplied = {str(layer.weight.name) for layer in layers(model)}
     for name, tensor in _tensors(model):
-        if tensor.dtype not in FLOATS:
+        if tensor.dtype not in FOLDED_TYPES:
             continue
         values = tensor.numpy()
         if np.isfinite(values).all() or (name not in multiplied and _is_mask(values)):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
-MOVES = frozenset({"Cast", "Identity", "Transpose"})
-FLOATS = frozenset(
+FOLDED_MOVES = frozenset({"Cast", "Identity", "Transpose"})
+FOLDED_TYPES = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
 _ORIGIN = "sdpack.origin"
@@ -78,7 +78,7 @@ def _ends(
 ) -> Iterator[End]:
     for use in value.uses():
         node = use.node
-        moved = node.outputs[0] if node.op_type in MOVES and node.domain == "" else None
+        moved = node.outputs[0] if node.op_type in FOLDED_MOVES and node.domain == "" else None
         if moved is None or moved.is_graph_output():
             yield End(node, use.idx, value, order, casts)
         elif node.op_type == "Transpose":
@@ -99,7 +99,7 @@ def fold_weights(model: ir.Model) -> None:
     """
     for weight in list(model.graph.initializers.values()):
         tensor = weight.const_value
-        if tensor is None or tensor.dtype not in FLOATS or tensor.size < SMALLEST_WEIGHT:
+        if tensor is None or tensor.dtype not in FOLDED_TYPES or tensor.size < SMALLEST_WEIGHT:
             continue
         if weight.is_graph_input() or weight.is_graph_output():
             continue
@@ -118,7 +118,7 @@ def _agree(model: ir.Model, ends: list[End]) -> bool:
     if any(end.value.dtype is not ir.DataType.FLOAT for end in ends):
         return False
     orders = {end.order for end in ends if end.node.op_type != "Gemm"}
-    return len(orders) < 2 and not any(cast not in FLOATS for cast in first.casts)
+    return len(orders) < 2 and not any(cast not in FOLDED_TYPES for cast in first.casts)
 
 
 def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
@@ -141,7 +141,7 @@ def _chain(value: ir.Value) -> list[ir.Node]:
     """The nodes that move a weight, each after those that it takes from."""
     found = []
     for use in value.uses():
-        if use.node.op_type in MOVES:
+        if use.node.op_type in FOLDED_MOVES:
             found += [use.node, *_chain(use.node.outputs[0])]
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from sdpack.quantization.folding import FLOATS, ends_of
+from sdpack.quantization.folding import FOLDED_TYPES, ends_of
 from sdpack.quantization.layers import Layer
 from sdpack.quantization.uses import SMALLEST_WEIGHT
 
@@ -68,7 +68,7 @@ def _stored(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype in FLOATS and tensor.size >= SMALLEST_WEIGHT
+    return tensor.dtype in FOLDED_TYPES and tensor.size >= SMALLEST_WEIGHT
 
 
 def _inner_nodes(model: ir.Model) -> dict[ir.Node, str]:

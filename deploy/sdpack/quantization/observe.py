@@ -38,9 +38,9 @@ from sdpack.store.artifacts import digest
 
 FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
 RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
-ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
+OBSERVED_ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
 MOMENTS = "moments.npz"
-SCRATCH = "seen"
+SEEN_FOLDER = "seen"
 LIMITS = {"sdpack_masked_from": 1e30, "sdpack_nothing": 0.0}
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -118,7 +118,7 @@ def observe(
     """
     if not batches:
         raise QuantizationError(f"{path}: no calibration inputs; give at least one batch")
-    scratch = folder / SCRATCH
+    scratch = folder / SEEN_FOLDER
     scratch.mkdir()
     try:
         watched = _expose(path, scratch / path.name)
@@ -334,7 +334,7 @@ class _View:
 
 
 def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
-    """What one output of a layer is summed over, a row each: float32 (at most ROWS, summed).
+    """What one output of a layer is summed over: float32 (at most OBSERVED_ROWS, summed).
 
     Of a convolution, the patches its kernel sees, in the order of the flattened weight; None where
     it is grouped, not in the plane, or padded by a rule.
@@ -364,10 +364,10 @@ def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
 
 
 def _sample(count: int) -> NDArray[np.intp]:
-    """The same ROWS of so many, or all of them."""
-    if count <= ROWS:
+    """The indices of OBSERVED_ROWS of this many rows, always the same; all if there are fewer."""
+    if count <= OBSERVED_ROWS:
         return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, ROWS, replace=False))
+    return np.sort(np.random.default_rng(0).choice(count, OBSERVED_ROWS, replace=False))
 
 
 def _ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,9 +32,10 @@ from sdpack.quantization.schemes import Scheme
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
-COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to their neighbours
+# Columns whose errors are passed on to all others at once, and to their neighbours.
+MANY_COLUMNS, FEW_COLUMNS = 64, 8
 SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
-ROWS = 64  # scaled at once: they stay in the cache
+SCALED_ROWS = 64  # scaled at once: they stay in the cache
 SAMPLED_ROWS = 64
 COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
 
@@ -197,7 +198,7 @@ def _scales(
     counted = counted.reshape(summed // block, block)
     blocks = matrix.reshape(outputs, summed // block, block)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        cuts = [blocks[first:last] for first, last in _cut(outputs, ROWS)]
+        cuts = [blocks[first:last] for first, last in _cut(outputs, SCALED_ROWS)]
         found = pool.map(lambda cut: _best_scales(cut, scheme, counted, scale_type), cuts)
         return np.concatenate(list(found))
 
@@ -253,9 +254,9 @@ def _forward(
 ) -> Float32Array:
     """Column after column, the error of each made up for in those after it: (summed, outputs)."""
     left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
-    for start, stop in _cut(len(left), COLUMNS):
+    for start, stop in _cut(len(left), MANY_COLUMNS):
         errors = np.empty_like(left[start:stop])
-        for first, last in _cut(stop, FEW, start):
+        for first, last in _cut(stop, FEW_COLUMNS, start):
             for column in range(first, last):
                 found = scheme.number.rounded(left[column] * per_step[column])
                 numbers[column] = found
@@ -279,9 +280,9 @@ def _once_more(
     numbers = numbers.copy()
     pull = second @ (columns - numbers * step)
     per_step = 1 / (np.diag(second)[:, None] * step)
-    for start, stop in _cut(len(columns), COLUMNS):
+    for start, stop in _cut(len(columns), MANY_COLUMNS):
         moved = np.empty_like(columns[start:stop])
-        for first, last in _cut(stop, FEW, start):
+        for first, last in _cut(stop, FEW_COLUMNS, start):
             for column in range(first, last):
                 wanted = numbers[column] + pull[column] * per_step[column]
                 found = scheme.number.rounded(wanted)

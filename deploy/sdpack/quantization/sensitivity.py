@@ -40,16 +40,16 @@ from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
-PROBED = UNIFORM[Precision.W4]
-PROBES = 128  # runs of the part at most
+PROBE_SCHEME = UNIFORM[Precision.W4]
+MOST_PROBES = 128  # runs of the part at most
 BATCHES = 3  # that a layer's harm is seen on
 MOST_ROWS = 8  # of a batch
 FORWARD = 2**29  # rows times numbers of weights that a run takes at most, or one row
 HARM = 1e-3  # of a part's output that int8 inputs may do
 SPARED = 4  # at most one layer in so many is spared them
 PROBING = {
-    "rounded": str(PROBED),
-    "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, WORKLOAD.huge_probed_side],
+    "rounded": str(PROBE_SCHEME),
+    "rows": [MOST_PROBES, BATCHES, MOST_ROWS, FORWARD, WORKLOAD.huge_probed_side],
 }
 """What gains depend on here."""
 
@@ -72,7 +72,7 @@ def found_gains(
     numbers = sum(layer.size for layer in layers(read(path)))
 
     def probe(layer: Layer) -> tuple[Rounded, float] | None:
-        had = suited(layer, PROBED, _ANY)
+        had = suited(layer, PROBE_SCHEME, _ANY)
         if had is None:
             return None
         matrix = layer.matrix()
@@ -179,8 +179,8 @@ def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
 
 
 def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Neighbours, at most PROBES groups of them."""
-    size = -(-len(found) // PROBES) or 1
+    """Neighbours, at most MOST_PROBES groups of them."""
+    size = -(-len(found) // MOST_PROBES) or 1
     for start in range(0, len(found), size):
         yield found[start : start + size]
 

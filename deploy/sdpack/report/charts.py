@@ -13,11 +13,11 @@ import altair as alt
 from sdpack.documents.record import SCREENED_OUT
 from sdpack.domain.placement import Role
 from sdpack.evaluate.rules import Outcome
-from sdpack.report.figure import GREY, MIB, Figure, Row, layered
+from sdpack.report.figure import GREY, Figure, Row, layered
 from sdpack.report.memory_chart import memory_of_winner
 from sdpack.report.points import Build, Point
 from sdpack.report.precision_chart import cost_of_precisions
-from sdpack.units import format_bytes
+from sdpack.units import MIB, format_bytes
 
 WON, LEVEL, LARGER = "the winner", "not told from it", "no better, and not preferred"
 BEATEN, BESIDE = "beaten", "not in the race"
@@ -38,7 +38,7 @@ LOOKS = {
     BEATEN: ("#8a8a8a", "cross"),
     BESIDE: ("#009E73", "triangle-up"),
 }
-ANY = "any"
+ANY_VALUE = "any"
 PRECISION = "precision"
 
 
@@ -178,7 +178,7 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
         tooltip=_tooltips(roles, metric, timed=x == "latency_ms"),
     )
     picked = [*(role.value for role in roles), PRECISION]
-    filters = [alt.param(name=f"pick_{name}", value=ANY) for name in picked]
+    filters = [alt.param(name=f"pick_{name}", value=ANY_VALUE) for name in picked]
     return [line, bars, marks.add_params(*filters)]
 
 
@@ -202,11 +202,11 @@ def _tooltips(roles: Sequence[Role], metric: str, timed: bool) -> list[alt.Toolt
 def _filter(roles: Sequence[Role]) -> str:
     """A Vega expression: the mix has the variants and the precision that were picked."""
     kept = [
-        f"(pick_{role.value} == '{ANY}' || datum.{role.value} == pick_{role.value})"
+        f"(pick_{role.value} == '{ANY_VALUE}' || datum.{role.value} == pick_{role.value})"
         for role in roles
     ]
     kept.append(
-        f"(pick_{PRECISION} == '{ANY}' || indexof(datum.{PRECISION}, pick_{PRECISION}) >= 0)"
+        f"(pick_{PRECISION} == '{ANY_VALUE}' || indexof(datum.{PRECISION}, pick_{PRECISION}) >= 0)"
     )
     return " && ".join(kept)
 

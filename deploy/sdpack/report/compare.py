@@ -44,7 +44,8 @@ class BundleComparison:
     @property
     def metric(self) -> str:
         """The name of the score, which both share."""
-        return self.first.record.metric
+        record = self.first.record
+        return record.metric
 
     @property
     def verdict(self) -> str:

@@ -13,7 +13,6 @@ import altair as alt
 
 from sdpack.domain.placement import Role
 
-MIB = 2**20
 CHART_HEIGHT = 340  # pixels
 GREY = "#777"  # of lines that only guide the eye
 ROLE_COLOURS = {

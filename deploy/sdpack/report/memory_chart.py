@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from sdpack.documents.manifest import MemoryFigures
-from sdpack.report.figure import MIB, ROLE_COLOURS, Figure, Row, color_by, layered, legend_above
+from sdpack.report.figure import ROLE_COLOURS, Figure, Row, color_by, layered, legend_above
 from sdpack.report.points import Build
-from sdpack.units import format_bytes
+from sdpack.units import MIB, format_bytes
 
 SCRATCH, PROCESS, MEASURED, BUDGET, RESERVE = "scratch", "process", "in all", "budget", "reserve"
 KIND_COLOURS = {
@@ -30,7 +30,8 @@ def memory_of_winner(build: Build, measured: Mapping[str, int]) -> Figure:
     Args:
         measured: measured peaks in bytes, by where they were measured.
     """
-    memory, device = build.record.memory, build.record.profile.memory
+    record = build.record
+    memory, device = record.memory, record.profile.memory
     whole, budget, reserve = memory.predicted_bytes, memory.budget_bytes, device.reserve
     rows = _predicted(memory)
     for where, count in measured.items():

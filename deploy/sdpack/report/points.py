@@ -84,7 +84,8 @@ class Point:
 
     @property
     def peak_bytes(self) -> int:
-        return self.entrant.peak.bytes
+        peak = self.entrant.peak
+        return peak.bytes
 
     @property
     def placement(self) -> str:

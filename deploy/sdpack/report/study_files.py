@@ -11,7 +11,7 @@ from typing import Any
 from sdpack.report.study_finding import finding
 from sdpack.report.study_points import GROUPS, StudyPoint, StudyResult
 
-COLUMNS = (
+CSV_COLUMNS = (
     "budget_bytes",
     "why",
     "mix",
@@ -57,7 +57,7 @@ def as_csv(points: Sequence[StudyPoint]) -> str:
     """Every point as a line of CSV, after a header."""
     held = io.StringIO()
     writer = csv.writer(held, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(CSV_COLUMNS)
     for p in points:
         numbers = (p.own.value, p.own.low, p.own.high)
         away = (p.difference.value, p.difference.low, p.difference.high)

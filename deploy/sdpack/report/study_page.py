@@ -21,7 +21,6 @@ from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
 from sdpack.report.figure import (
     GREY,
-    MIB,
     ROLE_COLOURS,
     Figure,
     Row,
@@ -40,7 +39,7 @@ from sdpack.report.study_points import (
     read_study,
 )
 from sdpack.store.artifacts import explain_io, write_whole
-from sdpack.units import format_bytes
+from sdpack.units import MIB, format_bytes
 
 PAGE, POINTS_JSON, POINTS_CSV = "study.html", "points.json", "points.csv"
 GROUP_NAMES = {"text": "text encoder", "denoiser": "denoiser", "decoder": "decoder"}
@@ -62,7 +61,7 @@ SERIES_COLOURS = (
     "#1b7837",
 )
 ORIGINAL = "SD 1.x"
-SPREAD = 0.03  # share of the budgets' range that the marks of one budget are spread over
+MARK_SPREAD = 0.03  # share of the budgets' range that the marks of one budget are spread over
 
 
 def write_study(source: Path, page: Path) -> StudyResult:
@@ -177,7 +176,7 @@ def quality_by_budget(study: StudyResult) -> Figure:
     series = list(dict.fromkeys(point.why for point in points))
     budgets = sorted({point.budget_bytes for point in points})
     gaps = [later - earlier for earlier, later in pairwise(budgets)]
-    spread = min(2 * SPREAD * (budgets[-1] - budgets[0]), min(gaps, default=0) / 2)
+    spread = min(2 * MARK_SPREAD * (budgets[-1] - budgets[0]), min(gaps, default=0) / 2)
     step = spread / len(series)
     rows = [
         _point_row(

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from sdpack.rewrite.attention import Attention, unscaled, written_out
 from sdpack.rewrite.writer import (
     BOOL,
-    FLOATS,
+    FLOAT_TYPES,
     INT64,
     Size,
     Sizes,
@@ -142,7 +142,7 @@ def _plan(attention: Attention) -> _Plan | None:
     if not all(isinstance(size, int) for size in (heads, width, values[3])):
         return None
     dtypes = {operand.dtype for operand in (query, key, value)}
-    if not dtypes.issubset(FLOATS):
+    if not dtypes.issubset(FLOAT_TYPES):
         return None
     dtype = dtypes.pop() if len(dtypes) == 1 else ir.DataType.FLOAT
     assert dtype is not None
@@ -160,7 +160,11 @@ def _operand(value: ir.Value, axes: tuple[int, ...], scaled: bool) -> _Operand:
             moved, value = permutation(node), input_of(node, 0)
         elif node.op_type == "Reshape" and (source := _before_swap(node)) is not None:
             moved, value = LAST_SWAPPED, source
-        elif node.op_type == "Cast" and input_of(node, 0).dtype in FLOATS and dtype is FLOATS[0]:
+        elif (
+            node.op_type == "Cast"
+            and input_of(node, 0).dtype in FLOAT_TYPES
+            and dtype is FLOAT_TYPES[0]
+        ):
             value = input_of(node, 0)
         elif scaled and (parts := unscaled(node)) is not None:
             value, factor = parts[0], factor * parts[1]
@@ -195,7 +199,7 @@ def _takes_masks(plan: _Plan) -> bool:
         sizes = sizes_of(mask)
         full = (1,) * (plan.rank - len(sizes)) + sizes
         known = all(size in may for size, may in zip(full[:-2], allowed, strict=False))
-        widens = mask.dtype in FLOATS and plan.dtype in (mask.dtype, ir.DataType.FLOAT)
+        widens = mask.dtype in FLOAT_TYPES and plan.dtype in (mask.dtype, ir.DataType.FLOAT)
         if not known or len(sizes) < 2 or not widens:
             return False
     return not (plan.zeroes and plan.rank == 3)

@@ -27,8 +27,8 @@ from sdpack.domain.tiles import CORE, FOUND, GIVEN, SHARED
 from sdpack.rewrite.writer import Sizes, Writer, hand_over, input_of, shape_of, sizes_of
 
 NORM = "GroupNormalization"
-ROWS, COLUMNS = "rows", "columns"
-FLOAT = ir.DataType.FLOAT
+ROW_AXIS, COLUMN_AXIS = "rows", "columns"
+FLOAT_TYPE = ir.DataType.FLOAT
 EPSILON = 1e-5  # what ONNX takes where a node says nothing
 
 
@@ -43,7 +43,7 @@ def share_statistics(model: ir.Model, norms: Sequence[ir.Node], scales: Sequence
 
 def input_value(name: str, sizes: Sizes) -> ir.Value:
     """A float32 input of a graph."""
-    return ir.Value(name=name, type=ir.TensorType(FLOAT), shape=shape_of(sizes))
+    return ir.Value(name=name, type=ir.TensorType(FLOAT_TYPE), shape=shape_of(sizes))
 
 
 class _Shared:
@@ -53,7 +53,7 @@ class _Shared:
         self.model, self.norms, self.scales = model, norms, scales
         self.groups = norms[0].attributes.get_int("num_groups", 0)
         statistics: Sizes = ("batch", len(norms), 2, self.groups)
-        self.core = input_value(CORE, (1, 1, ROWS, COLUMNS))
+        self.core = input_value(CORE, (1, 1, ROW_AXIS, COLUMN_AXIS))
         self.given, self.shared = input_value(GIVEN, statistics), input_value(SHARED, (1,))
         self.cores: dict[int, tuple[ir.Value, ir.Value]] = {}
 
@@ -62,9 +62,9 @@ class _Shared:
         graph.inputs.extend([self.core, self.given, self.shared])
         self.first = first = Writer(next(iter(graph)).outputs[0], "shared")
         one = first.constant("one", np.ones(1, np.float32))
-        self.own = first.add("own", "Sub", [one, self.shared], ((1,), FLOAT))
+        self.own = first.add("own", "Sub", [one, self.shared], ((1,), FLOAT_TYPE))
         apart: Sizes = ("batch", 1, 2, self.groups)
-        pieces = first.split("pieces", self.given, 1, [(apart, FLOAT)] * len(self.norms))
+        pieces = first.split("pieces", self.given, 1, [(apart, FLOAT_TYPE)] * len(self.norms))
         found = [
             self._rewrite(number, *each)
             for number, each in enumerate(zip(self.norms, self.scales, pieces, strict=True))
@@ -72,7 +72,7 @@ class _Shared:
         sizes: Sizes = ("batch", len(found), 2, self.groups)
         whole = ir.node("Concat", found, {"axis": 1}, name=FOUND)
         (made,) = whole.outputs
-        made.name, made.type, made.shape = FOUND, ir.TensorType(FLOAT), shape_of(sizes)
+        made.name, made.type, made.shape = FOUND, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
         graph.append(whole)
         graph.outputs.append(made)
         RemoveUnusedNodesPass()(self.model)
@@ -87,12 +87,14 @@ class _Shared:
             how = {"mode": "nearest", "nearest_mode": "floor"}
             how["coordinate_transformation_mode"] = "asymmetric"
             inputs = [self.core, None, scales]
-            core = self.first.add(f"core{scale}", "Resize", inputs, (sizes, FLOAT), how)
+            core = self.first.add(f"core{scale}", "Resize", inputs, (sizes, FLOAT_TYPE), how)
             axes = self.first.integers(f"axes{scale}", 1, 2, 3)
             inputs, one = [core, axes], (1, 1, 1)
-            count = self.first.add(f"pixels{scale}", "ReduceSum", inputs, ((1, 1, 1, 1), FLOAT))
+            count = self.first.add(
+                f"pixels{scale}", "ReduceSum", inputs, ((1, 1, 1, 1), FLOAT_TYPE)
+            )
             shape = self.first.integers(f"pixels_shape{scale}", *one)
-            count = self.first.add(f"count{scale}", "Reshape", [count, shape], (one, FLOAT))
+            count = self.first.add(f"count{scale}", "Reshape", [count, shape], (one, FLOAT_TYPE))
             self.cores[scale] = core, count
         return self.cores[scale]
 
@@ -135,24 +137,24 @@ class _At:
         self.all: Sizes = sizes_of(source)
 
     def small(self, word: str, op_type: str, one: ir.Value, other: ir.Value) -> ir.Value:
-        return self.writer.add(word, op_type, [one, other], (self.few, FLOAT))
+        return self.writer.add(word, op_type, [one, other], (self.few, FLOAT_TYPE))
 
     def root(self, value: ir.Value) -> ir.Value:
-        return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT))
+        return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT_TYPE))
 
     def held(self, word: str, few: ir.Value) -> ir.Value:
         """A number as the pixels' type holds it: what is taken from pixels is then exactly that."""
         narrow = self.writer.cast(f"{word}_narrow", few, self.source.dtype)
-        return self.writer.cast(word, narrow, FLOAT)
+        return self.writer.cast(word, narrow, FLOAT_TYPE)
 
     def apart(self, piece: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Mean and variance of what is given."""
         made: Sizes = ("batch", 1, 1, self.groups)
-        pieces = self.writer.split("apart", piece, 2, [(made, FLOAT)] * 2)
+        pieces = self.writer.split("apart", piece, 2, [(made, FLOAT_TYPE)] * 2)
         shape = self.writer.integers("few", 0, self.groups, 1)
         turned = (self._turned(value, word) for word, value in zip("mv", pieces, strict=True))
         mean, variance = (
-            self.writer.add(word, "Reshape", [value, shape], (self.few, FLOAT))
+            self.writer.add(word, "Reshape", [value, shape], (self.few, FLOAT_TYPE))
             for word, value in zip(("mean", "given_spread"), turned, strict=True)
         )
         return mean, variance
@@ -161,7 +163,7 @@ class _At:
         """(B, 1, 1, groups) as (B, groups, 1, 1), from where a Reshape keeps B."""
         sizes: Sizes = ("batch", self.groups, 1, 1)
         return self.writer.add(
-            f"turned_{word}", "Transpose", [value], (sizes, FLOAT), {"perm": (0, 3, 1, 2)}
+            f"turned_{word}", "Transpose", [value], (sizes, FLOAT_TYPE), {"perm": (0, 3, 1, 2)}
         )
 
     def moments(self, mean: ir.Value, core: ir.Value, count: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -172,10 +174,10 @@ class _At:
         off = writer.add("off_all", "Sub", [self.source, level], kind)
         weight = writer.cast("core", core, self.source.dtype)
         # Widened only now: a compiler then widens in the sum, and not in memory.
-        own = writer.cast("own", writer.add("own", "Mul", [off, weight], kind), FLOAT)
+        own = writer.cast("own", writer.add("own", "Mul", [off, weight], kind), FLOAT_TYPE)
         each = self.channels // self.groups
         ones = writer.constant("each", np.asarray(each, np.float32))
-        numbers = writer.add("numbers", "Mul", [count, ones], ((1, 1, 1), FLOAT))
+        numbers = writer.add("numbers", "Mul", [count, ones], ((1, 1, 1), FLOAT_TYPE))
         moved = self._mean_of(own, "ReduceSum", numbers, "first")
         second = self._mean_of(own, "ReduceSumSquare", numbers, "second")
         square = self.small("square", "Mul", moved, moved)
@@ -187,12 +189,12 @@ class _At:
         writer, each = self.writer, self.channels // self.groups
         axes = writer.integers(f"{word}_axes", 2, 3)
         sizes: Sizes = ("batch", self.channels, 1, 1)
-        by_channel = writer.add(f"{word}_sums", op_type, [own, axes], (sizes, FLOAT))
+        by_channel = writer.add(f"{word}_sums", op_type, [own, axes], (sizes, FLOAT_TYPE))
         shape = writer.integers(f"{word}_shape", 0, self.groups, each)
         grouped: Sizes = ("batch", self.groups, each)
-        apart = writer.add(f"{word}_grouped", "Reshape", [by_channel, shape], (grouped, FLOAT))
+        apart = writer.add(f"{word}_grouped", "Reshape", [by_channel, shape], (grouped, FLOAT_TYPE))
         inner = writer.integers(f"{word}_inner", 2)
-        total = writer.add(f"{word}_total", "ReduceSum", [apart, inner], (self.few, FLOAT))
+        total = writer.add(f"{word}_total", "ReduceSum", [apart, inner], (self.few, FLOAT_TYPE))
         return self.small(f"{word}_moment", "Div", total, numbers)
 
     def _wide(self, word: str, few: ir.Value) -> ir.Value:
@@ -200,10 +202,10 @@ class _At:
         writer, each = self.writer, self.channels // self.groups
         ones = writer.constant(f"{word}_ones", np.ones((1, 1, each), np.float32))
         grouped: Sizes = ("batch", self.groups, each)
-        spread = writer.add(f"{word}_spread", "Mul", [few, ones], (grouped, FLOAT))
+        spread = writer.add(f"{word}_spread", "Mul", [few, ones], (grouped, FLOAT_TYPE))
         shape = writer.integers(f"{word}_wide_shape", 0, self.channels, 1, 1)
         sizes: Sizes = ("batch", self.channels, 1, 1)
-        return writer.add(f"{word}_wide", "Reshape", [spread, shape], (sizes, FLOAT))
+        return writer.add(f"{word}_wide", "Reshape", [spread, shape], (sizes, FLOAT_TYPE))
 
     def normalized(self, level: ir.Value, deviation: ir.Value, norm: ir.Node) -> ir.Value:
         """(source - level) / deviation * weight + bias.
@@ -218,13 +220,13 @@ class _At:
             for word, place in (("weight", 1), ("bias", 2))
         )
         wide: Sizes = ("batch", self.channels, 1, 1)
-        slope = [writer.cast("weight", weight, FLOAT), self._wide("deviation", deviation)]
-        scale = writer.add("scale", "Div", slope, (wide, FLOAT))
+        slope = [writer.cast("weight", weight, FLOAT_TYPE), self._wide("deviation", deviation)]
+        scale = writer.add("scale", "Div", slope, (wide, FLOAT_TYPE))
         level_held = self.held("level_held", level)
         rest = self.small("rest", "Sub", level_held, level)
-        rest = writer.add("rests", "Mul", [self._wide("rest", rest), scale], (wide, FLOAT))
-        lift = [writer.cast("bias", bias, FLOAT), rest]
-        lifted = writer.add("lifted", "Add", lift, (wide, FLOAT))
+        rest = writer.add("rests", "Mul", [self._wide("rest", rest), scale], (wide, FLOAT_TYPE))
+        lift = [writer.cast("bias", bias, FLOAT_TYPE), rest]
+        lifted = writer.add("lifted", "Add", lift, (wide, FLOAT_TYPE))
         inputs = [self.source, writer.cast("levels", self._wide("level", level_held), dtype)]
         centred = writer.add("centred", "Sub", inputs, (self.all, dtype))
         inputs = [centred, writer.cast("scales", scale, dtype)]
@@ -236,9 +238,9 @@ class _At:
         """(B, 1, 2, groups)."""
         writer = self.writer
         sizes: Sizes = ("batch", self.groups, 2)
-        both = writer.add("both", "Concat", [mean, variance], (sizes, FLOAT), {"axis": 2})
+        both = writer.add("both", "Concat", [mean, variance], (sizes, FLOAT_TYPE), {"axis": 2})
         turned: Sizes = ("batch", 2, self.groups)
-        rows = writer.add("rows", "Transpose", [both], (turned, FLOAT), {"perm": (0, 2, 1)})
+        rows = writer.add("rows", "Transpose", [both], (turned, FLOAT_TYPE), {"perm": (0, 2, 1)})
         axes = writer.integers("found_axes", 1)
         made: Sizes = ("batch", 1, 2, self.groups)
-        return writer.add("found", "Unsqueeze", [rows, axes], (made, FLOAT))
+        return writer.add("found", "Unsqueeze", [rows, axes], (made, FLOAT_TYPE))

@@ -32,7 +32,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from sdpack.domain.latents import COLOURS
 from sdpack.domain.tiles import FEATURES, LATENTS, PICTURES, STEM_FILE, TAIL_FILE, Split
-from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_statistics
+from sdpack.rewrite.norms import (
+    COLUMN_AXIS,
+    FLOAT_TYPE,
+    NORM,
+    ROW_AXIS,
+    input_value,
+    share_statistics,
+)
 from sdpack.rewrite.onnx_file import read, write_beside
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
 
@@ -125,9 +132,9 @@ def _end_at(model: ir.Model, cut: str) -> None:
     maker = value.producer()
     assert maker is not None
     sizes = sizes_of(value)
-    features = ir.node("Cast", [value], {"to": FLOAT}, name=FEATURES)
+    features = ir.node("Cast", [value], {"to": FLOAT_TYPE}, name=FEATURES)
     (made,) = features.outputs
-    made.name, made.type, made.shape = FEATURES, ir.TensorType(FLOAT), shape_of(sizes)
+    made.name, made.type, made.shape = FEATURES, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
     model.graph.insert_after(maker, features)
     model.graph.outputs[:] = [made]
     RemoveUnusedNodesPass()(model)
@@ -140,7 +147,7 @@ def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
         _EntangledError: it needs the latents all the same.
     """
     value, first = _named(model, cut), next(iter(model.graph))
-    given = input_value(FEATURES, ("batch", channels, ROWS, COLUMNS))
+    given = input_value(FEATURES, ("batch", channels, ROW_AXIS, COLUMN_AXIS))
     cast = ir.node("Cast", [given], {"to": value.dtype}, name=f"{FEATURES}_cast")
     (made,) = cast.outputs
     made.name, made.type = f"{FEATURES}_cast", value.type
@@ -166,7 +173,7 @@ def _infer(model: ir.Model, scale: int) -> None:
     (pictures,) = (value for value in model.graph.outputs if value.name == PICTURES)
     ShapeInferencePass(data_prop=True)(model)
     channels = sizes_of(pictures)[1:2] or (COLOURS,)
-    pictures.shape = ir.Shape(["batch", *channels, f"{scale}*{ROWS}", f"{scale}*{COLUMNS}"])
+    pictures.shape = ir.Shape(["batch", *channels, f"{scale}*{ROW_AXIS}", f"{scale}*{COLUMN_AXIS}"])
 
 
 def _reaches(model: ir.Model, start: str, end: str, strict: bool) -> dict[str, _Reach]:

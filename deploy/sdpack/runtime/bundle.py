@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from sdpack.documents.layout import sampler_name, tokenizer_name
 from sdpack.documents.manifest import Engine, Manifest
@@ -20,8 +21,11 @@ from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
-KEPT, KEPT_BESIDES = 2, 32 * 2**20  # times its scratch, and bytes, that may be kept
-WIDER, BESIDES = 3, 512 * 2**20  # times its weights, and bytes, that nobody planned for
+# Memory that a process which keeps freed memory takes beyond the plan: times the planned scratch,
+# and a constant.
+KEPT_SCRATCH, KEPT_BYTES = 2, 32 * 2**20
+# Memory on a runtime that nothing was planned for: times the weights, and a constant.
+UNPLANNED_WEIGHTS, UNPLANNED_BYTES = 3, 512 * 2**20
 
 
 def pipeline(
@@ -35,12 +39,13 @@ def pipeline(
     """The pipeline of an opened bundle.
 
     Args:
-        runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
-            for bf16 ones, which need a GPU.
-        opened: loads a graph, where something else than this process runs it.
-        low_memory: release memory immediately, as the memory plan counts, and be slower; by
-            default where the budget has no room for anything else (`has_room`). TensorRT's scratch
-            is always released.
+        runtime: default: the profile's. The portable graphs run on every runtime, except bf16 ones,
+            which need a GPU.
+        threads: of the CPU; default: all cores.
+        opened: loads a graph, if another process runs it.
+        low_memory: release memory immediately, as the memory plan assumes, at the cost of speed;
+            default: if the budget leaves no room to keep it (`has_room`). TensorRT's scratch is
+            always released.
 
     Raises:
         BundleError: the sampler or tokenizer is damaged.
@@ -68,27 +73,29 @@ def pipeline(
 
 
 def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
-    """Whether one who keeps what is freed for what comes next stays within a bundle's budget.
+    """Whether a process that keeps freed memory for later stays within a bundle's budget.
 
-    That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
-    another runtime than the profile's: there the weights of what is loaded together tell, in case
-    they are wider here.
+    That takes about twice a pipeline's scratch more than the plan. For a runtime other than the
+    profile's there is no plan; there the estimate is a multiple of the weights that are loaded
+    together, which may be wider on that runtime.
 
     Args:
-        besides: bytes that the process takes for something else.
+        besides: bytes that the process takes for other purposes.
     """
     memory = manifest.memory
     if runtime is manifest.profile.runtime:
-        most = memory.predicted_bytes + KEPT * memory.activation_bytes + KEPT_BESIDES
+        most = memory.predicted_bytes + KEPT_SCRATCH * memory.activation_bytes + KEPT_BYTES
     else:
-        weights = manifest.evidence.winner.weights.values()
+        winner = manifest.evidence.winner
+        weights = winner.weights.values()
         phased = manifest.placement.loading is Loading.PHASED
-        most = WIDER * (max(weights, default=0) if phased else sum(weights)) + BESIDES
+        loaded = max(weights, default=0) if phased else sum(weights)
+        most = UNPLANNED_WEIGHTS * loaded + UNPLANNED_BYTES
     return most + besides <= memory.budget_bytes
 
 
 def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable]:
-    """The sampler table of a request, read when it is first asked for."""
+    """Returns the sampler table of a request; each is read once, when it is first needed."""
 
     @cache
     def read(name: str) -> SamplerTable:
@@ -103,9 +110,9 @@ def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable
 
 
 def engines(manifest: Manifest, role: Role, runtime: Runtime) -> tuple[Engine, ...]:
-    """What a runtime loads of a part: one graph, or the two of a decoder that works in tiles."""
+    """The engines a runtime loads for a part: one, or the two of a tiled decoder."""
     part = manifest.parts[role]
-    # Another device's memory is not what the decoder was cut for.
+    # The decoder was split for the memory of the profile's device only.
     if runtime is manifest.profile.runtime and part.tiles is not None:
         return part.engines
     if runtime in onnxruntime.PROVIDERS:
@@ -149,46 +156,57 @@ def _session(
     return tensorrt_session.load(TENSORRT_PACKAGES[runtime], folder / engine.plan)
 
 
+class SamplingOverrides(TypedDict, total=False):
+    """Settings of a request in place of the bundle's own; None, too, keeps the bundle's.
+
+    Attributes:
+        size: height and width of a picture, in pixels.
+    """
+
+    guidance_scale: float | None
+    negative_prompt: str | None
+    size: Size | None
+    steps: int | None
+
+
 def request(
     manifest: Manifest,
     prompts: list[str],
     seeds: list[int],
-    guidance_scale: float | None = None,
-    negative_prompt: str | None = None,
-    size: Size | None = None,
-    steps: int | None = None,
+    **overrides: Unpack[SamplingOverrides],
 ) -> Request:
-    """A request with the bundle's own settings where none are given.
-
-    Args:
-        size: height and width of a picture, in pixels.
+    """A request to a bundle.
 
     Raises:
         PromptError: it cannot be drawn, or the bundle was built for other sizes or steps.
     """
     settings = manifest.sampling
-    own = (settings.height, settings.width)
-    built = settings.sizes or (own,)
-    height, width = size or own
-    if (height, width) not in built:
+    scale, negative = overrides.get("guidance_scale"), overrides.get("negative_prompt")
+    size, steps = overrides.get("size"), overrides.get("steps")
+    height, width = size or (settings.height, settings.width)
+    _check_supported(manifest, (height, width), steps)
+    return Request(
+        prompts,
+        seeds,
+        settings.guidance_scale if scale is None else scale,
+        height,
+        width,
+        settings.negative_prompt if negative is None else negative,
+        settings.guidance_rescale,
+        steps,
+    )
+
+
+def _check_supported(manifest: Manifest, size: Size, steps: int | None) -> None:
+    sizes, known = manifest.sampling.supported_sizes, manifest.sampling.supported_steps
+    if size not in sizes:
         raise PromptError(
             f"{manifest.name} was built for pictures of "
-            f"{', '.join(map(format_size, built))} pixels, not {format_size((height, width))}; "
+            f"{', '.join(map(format_size, sizes))} pixels, not {format_size(size)}; "
             "choose one of these, or build with --size"
         )
-    known = sorted({settings.steps, *settings.other_steps})
     if steps is not None and steps not in known:
         raise PromptError(
             f"{manifest.name} has no sampler table for {steps} steps, only for "
             f"{', '.join(map(str, known))}; choose one of these, or build with --steps"
         )
-    return Request(
-        prompts,
-        seeds,
-        settings.guidance_scale if guidance_scale is None else guidance_scale,
-        height,
-        width,
-        settings.negative_prompt if negative_prompt is None else negative_prompt,
-        settings.guidance_rescale,
-        steps,
-    )

@@ -14,7 +14,7 @@ from PIL import ExifTags
 ASCII, LONG, UNDEFINED = 2, 4, 7  # types of values
 HEADER = b"MM\0*\0\0\0\x08"  # big-endian, tags from byte 8 on
 INLINE = 4  # bytes of a value that stand in its entry; longer ones behind the entries
-VERSION = b"0232"
+EXIF_VERSION = b"0232"
 UNICODE = b"UNICODE\0"  # the first eight bytes of a UserComment say what follows
 
 
@@ -30,7 +30,7 @@ def exif_bytes(software: str, comment: str, maker_note: bytes | None = None) -> 
     first = {ExifTags.Base.Software: (ASCII, software.encode("ascii") + b"\0"), **pointer}
     start = len(HEADER) + len(_directory(first, 0))
     first[ExifTags.Base.ExifOffset] = (LONG, struct.pack(">L", start))
-    second = {ExifTags.Base.ExifVersion: (UNDEFINED, VERSION)}
+    second = {ExifTags.Base.ExifVersion: (UNDEFINED, EXIF_VERSION)}
     if maker_note is not None:
         second[ExifTags.Base.MakerNote] = (UNDEFINED, maker_note)
     second[ExifTags.Base.UserComment] = (UNDEFINED, UNICODE + comment.encode("utf-16-be"))

@@ -29,7 +29,7 @@ NEGATIVE = "Negative prompt:"
 SHORT_HASH = 10  # characters of a model's hash, as the web UI shows them
 FEWEST_SETTINGS = 3  # in a line of settings; a prompt's last line may have a colon too
 SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-SIZE = re.compile(r"(\d+)x(\d+)", re.ASCII)
+SIZE_TEXT = re.compile(r"(\d+)x(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def parse_infotext(text: str) -> dict[str, str]:
 def _values(settings: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for key, value in settings.items():
-        size = SIZE.fullmatch(value)
+        size = SIZE_TEXT.fullmatch(value)
         if size is None:
             found[key] = value
         else:

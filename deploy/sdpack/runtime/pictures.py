@@ -89,7 +89,7 @@ def encode(picture: NDArray[np.uint8], form: Format, made: GenerationParameters)
         if form.encoding is Encoding.JPEG and len(exif) > MOST_EXIF:
             exif = exif_bytes(program_version(), text)
             exif = exif if len(exif) <= MOST_EXIF else b""
-        image.save(file, form.encoding.value.upper(), quality=quality, exif=exif)
+        image.save(file, form.encoding.upper(), quality=quality, exif=exif)
     return file.getvalue()
 
 

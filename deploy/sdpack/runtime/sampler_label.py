@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 AUTOMATIC = "Automatic"  # the web UI's word for a sampler's own schedule
-CONFIG = Path("onnx", "scheduler", "scheduler_config.json")
+SCHEDULER_CONFIG_PATH = Path("onnx", "scheduler", "scheduler_config.json")
 SAMPLERS = {
     "DDIMScheduler": "DDIM",
     "EulerAncestralDiscreteScheduler": "Euler a",
@@ -54,7 +54,7 @@ def sampler_label(folder: Path) -> SamplerLabel:
     worth failing for.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / SCHEDULER_CONFIG_PATH).read_text(encoding="utf-8"))
         return label_of(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return SamplerLabel("unknown")

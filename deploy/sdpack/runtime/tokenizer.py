@@ -15,7 +15,7 @@ from sdpack.errors import BundleError, PromptError
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-LONGEST = 100_000
+LONGEST_TEXT = 100_000
 
 
 class PromptTokenizer:
@@ -47,10 +47,10 @@ class PromptTokenizer:
                 f"{folder} holds no usable tokenizer ({cause!r}); check {TOKENIZER_FILE} and "
                 f"{CONFIG_FILE}"
             ) from cause
-        if not 0 < self.length <= LONGEST:
+        if not 0 < self.length <= LONGEST_TEXT:
             raise BundleError(
                 f"{folder / CONFIG_FILE}: model_max_length is {config['model_max_length']:.3g}; "
-                f"give the number of tokens the text encoder reads (1 to {LONGEST})"
+                f"give the number of tokens the text encoder reads (1 to {LONGEST_TEXT})"
             )
         self.expansions = _expansions(self._tokenizer)
         # Without truncation: a token may stand beyond what is read.
@@ -143,7 +143,7 @@ def is_complete(folder: Path, length: int | None = None) -> bool:
         padded = config.get("pad_token") or config.get("eos_token")
     except (OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError):
         return False
-    return bool(padded) and 0 < longest <= LONGEST and (folder / TOKENIZER_FILE).is_file()
+    return bool(padded) and 0 < longest <= LONGEST_TEXT and (folder / TOKENIZER_FILE).is_file()
 
 
 def _content(token: str | dict[str, str]) -> str:

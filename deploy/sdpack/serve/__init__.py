@@ -1,1 +1,1 @@
-"""A bundle as an inference server: HTTP in front, one thread that draws behind a bounded queue."""
+"""An inference server for a bundle: HTTP, a bounded queue, and one thread that draws."""

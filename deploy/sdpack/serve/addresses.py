@@ -1,4 +1,4 @@
-"""Origins, prefixes and proxies as an operator names them."""
+"""Parsers of the origins, hosts, prefixes and proxies that an operator gives."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import re
 from sdpack.errors import InputError
 
 TRUSTED = ("127.0.0.1", "::1")
-"""Where a reverse proxy may be without being named: this machine."""
+"""Addresses of reverse proxies that are trusted by default: this machine."""
 DEFAULT_PORTS = {"http": "80", "https": "443"}
-PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~@:+-]+)+")
-"""A path of plain segments, without a slash at its end."""
+PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~@:+-]+)+")
+"""A path of plain segments without a trailing slash."""
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s@:]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
+_ORIGIN_PATTERN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s@:]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
 
 
 def parse_origin(text: str) -> str:
-    """A web origin as browsers send it: scheme, host, and a port that is not the usual one.
+    """A web origin as browsers send it: scheme, host, and the port if it is not the default.
 
     Raises:
-        InputError: it is not an origin, or it stands for all of them.
+        InputError: it is not an origin, or it is "*".
     """
     if text == "null":  # what pages from files send
         return text
-    match = _ORIGIN.fullmatch(text.strip().lower().removesuffix("/"))
+    match = _ORIGIN_PATTERN.fullmatch(text.strip().lower().removesuffix("/"))
     if match is None or match[2] == "*":
         raise InputError(
             f"--cors-origin {text!r} is not a web origin; write its scheme and host, such as "
@@ -36,10 +36,10 @@ def parse_origin(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """A host's name in lower case, without a port.
+    """A host name in lower case, without a port.
 
     Raises:
-        InputError: it is not the name of a host.
+        InputError: it is not a host name.
     """
     match = HOST.fullmatch(text.strip())
     if match is None:
@@ -50,14 +50,14 @@ def parse_host(text: str) -> str:
 
 
 def parse_root_path(text: str) -> str:
-    """A path prefix, with a slash before it and none after; "" for none.
+    """A path prefix with a leading and without a trailing slash; "" for none.
 
     Raises:
         InputError: it is not a plain path.
     """
     trimmed = text.strip().rstrip("/")
     prefix = trimmed if trimmed.startswith("/") or not trimmed else f"/{trimmed}"
-    if prefix and PREFIX.fullmatch(prefix) is None:
+    if prefix and PATH_PREFIX.fullmatch(prefix) is None:
         raise InputError(
             f"--root-path {text!r} is not a path; write the prefix clients use, such as /images"
         )

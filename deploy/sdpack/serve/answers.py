@@ -1,4 +1,4 @@
-"""Errors as answers: OpenAI's shape, a status that says whose fault it is, no traceback."""
+"""Errors as responses: OpenAI's shape, a fitting status, and no traceback."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sdpack.errors import InputError, SdpackError
 from sdpack.serve.scheduler import BusyError, EndingError
 from sdpack.serve.schemas import ErrorBody, ErrorData
 from sdpack.serve.service import BadRequestError
-from sdpack.serve.work import GivenUpError, TimedOutError
+from sdpack.serve.work import CancelledJobError, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
-GONE = 499  # the client has left; nobody reads the answer
+GONE = 499  # the client has disconnected and does not read the response
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": words}
@@ -40,19 +40,19 @@ class NotReadyError(SdpackError):
 
 
 class GoneError(SdpackError):
-    """The client has left."""
+    """The client has disconnected."""
 
 
 class NotFoundError(SdpackError):
-    """There is no such model, job or picture."""
+    """The model, job or picture does not exist."""
 
     def __init__(self, message: str, code: str = "not_found") -> None:
         super().__init__(message)
         self.code = code
 
 
-def said(error: Exception) -> tuple[int, ErrorData]:
-    """The status and the words of an error."""
+def error_data(error: Exception) -> tuple[int, ErrorData]:
+    """The status and body of an error."""
     message = str(error)
     match error:
         case BadRequestError():
@@ -63,7 +63,7 @@ def said(error: Exception) -> tuple[int, ErrorData]:
             return 404, _wrong(message, code=error.code)
         case BusyError():
             return 429, ErrorData(message=message, type="rate_limit_error", code="queue_full")
-        case NotReadyError() | EndingError() | GivenUpError():
+        case NotReadyError() | EndingError() | CancelledJobError():
             return 503, ErrorData(message=message, type="server_error", code="unavailable")
         case TimedOutError():
             return 504, ErrorData(message=message, type="server_error", code="timeout")
@@ -80,7 +80,7 @@ def _wrong(message: str, param: str | None = None, code: str | None = None) -> E
 
 def answer(error: Exception) -> JSONResponse:
     """An error as a response."""
-    status, data = said(error)
+    status, data = error_data(error)
     headers = {"retry-after": str(error.retry_s)} if isinstance(error, BusyError) else {}
     if status == 503:
         headers["retry-after"] = "1"
@@ -88,7 +88,7 @@ def answer(error: Exception) -> JSONResponse:
 
 
 def _wrong_body(request: Request) -> str:
-    """Why a request's body was not read as the fields of a JSON object."""
+    """Why a request's body could not be read as a JSON object."""
     if request.headers.get("content-length") == "0" or not _has_body(request):
         return "the request has no body; send a JSON object and Content-Type: application/json"
     given = request.headers.get("content-type")
@@ -104,7 +104,7 @@ def _has_body(request: Request) -> bool:
 
 
 def _is_json(content_type: str) -> bool:
-    """Whether a body of this media type is read as JSON (RFC 6839 for the suffix)."""
+    """Whether a body of this media type is JSON (RFC 6839 for the suffix)."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (
         kind.startswith("application/") and kind.endswith("+json")
@@ -118,11 +118,11 @@ def _response(
 
 
 def add_answers(app: FastAPI) -> None:
-    """Have an application answer errors that way."""
+    """Have an application respond to errors that way."""
 
     @app.exception_handler(SdpackError)
     async def _(request: Request, error: SdpackError) -> JSONResponse:
-        status, _ = said(error)
+        status, _ = error_data(error)
         if status >= 500 and status != 503:
             log.warning("%s %s: %s", request.method, request.url.path, error)
         return answer(error)
@@ -138,14 +138,14 @@ def add_answers(app: FastAPI) -> None:
                 400, _wrong(f"the request is not valid JSON: {problem['ctx']['error']}")
             )
         name = ".".join(steps)[:80]
-        told = str(problem["msg"]).encode(errors="replace").decode()
+        reason = str(problem["msg"]).encode(errors="replace").decode()
         shown = name.encode(errors="replace").decode()
-        message = f"{shown}: {told}" if shown else told
+        message = f"{shown}: {reason}" if shown else reason
         return _response(400, _wrong(message, shown or None))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         what = f"{request.method} {request.url.path}"
-        words = {404: f"there is no {what}", 405: f"{what} is not allowed"}
-        message = words.get(error.status_code, str(error.detail))
+        known = {404: f"there is no {what}", 405: f"{what} is not allowed"}
+        message = known.get(error.status_code, str(error.detail))
         return _response(error.status_code, _wrong(message), error.headers)

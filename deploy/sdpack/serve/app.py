@@ -1,4 +1,4 @@
-"""The application: routes in front of one bundle, and the life of what draws it."""
+"""The application: the routes and middleware of one served bundle, and its lifespan."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 
 from sdpack.documents.manifest import Manifest
+from sdpack.documents.profile import format_size
 from sdpack.domain.precision import Runtime
 from sdpack.engines.device_memory import used_bytes
 from sdpack.errors import EngineError, SdpackError
@@ -32,7 +33,7 @@ from sdpack.serve.openai_api import openai_routes
 from sdpack.serve.request_model import values_of
 from sdpack.serve.scheduler import Scheduler
 from sdpack.serve.security import BodyLimit, Crowd, Dressed, Guard, KnownHosts, OwnPages
-from sdpack.serve.service import OWN_BYTES, Service, size_words
+from sdpack.serve.service import OWN_BYTES, Service
 from sdpack.serve.status_api import status_routes
 from sdpack.serve.webui_about import PNG_INFO, PNG_INFO_BYTES
 from sdpack.serve.webui_api import webui_routes
@@ -45,16 +46,16 @@ class Settings:
     """How a bundle is served.
 
     Attributes:
-        keys: that let a client in; none lets everybody in.
-        origins: web origins whose pages may ask the server; none but its own by default.
-        proxies: addresses and networks of reverse proxies, whose X-Forwarded headers are believed.
-        root_path: the path prefix clients ask under, where no proxy names it.
-        hosts: names the server goes by besides its addresses and localhost, where no key is asked
-            for.
-        aliases: model names that are accepted besides the bundle's own.
-        batch: the most pictures drawn together; the bundle's own by default.
-        threads: of the CPU.
-        least_memory: what is freed is handed back at once, even where there is room.
+        keys: API keys; without any, every client is let in.
+        origins: other web origins whose pages may call the server.
+        hosts: Host headers that are accepted besides the server's addresses and localhost, if no
+            keys are set.
+        proxies: addresses and networks of reverse proxies whose X-Forwarded headers are trusted.
+        root_path: the path prefix of the server's URLs, if no proxy sends it.
+        aliases: additional model names that clients may use.
+        batch: the most pictures drawn together; None: the bundle's.
+        threads: of the CPU; None: all cores.
+        least_memory: release memory immediately, even if the budget leaves room to keep it.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -70,11 +71,11 @@ class Settings:
 
 
 def service_of(folder: Path, manifest: Manifest, runtime: Runtime, settings: Settings) -> Service:
-    """An opened bundle as a service whose engines are not loaded yet."""
+    """An opened bundle as a service; its engines are not loaded yet."""
     batch = settings.batch or manifest.sampling.batch
     device = used_bytes if runtime.on_gpu else None
     metrics = Metrics(batch, manifest.memory.budget_bytes, device)
-    own = 0 if runtime.on_gpu else OWN_BYTES  # the plan is of the GPU's memory there
+    own = 0 if runtime.on_gpu else OWN_BYTES  # on a GPU the budget is of its own memory
     low_memory = settings.least_memory or not has_room(manifest, runtime, own)
     worker = InferenceWorker(folder, manifest, runtime, settings.threads, metrics.stage, low_memory)
     scheduler = Scheduler(worker, batch, settings.limits, metrics)
@@ -95,31 +96,16 @@ def application(
     ready: Callable[[], None] = lambda: None,
     failed: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """The application that serves it; engines are loaded once it starts.
+    """The application that serves a bundle; the engines are loaded once it starts.
 
     Args:
-        ready: called once they are, and a picture came out whole.
-        failed: called if they cannot be.
+        ready: called once they are loaded and have drawn a picture.
+        failed: called if they cannot be loaded, or stop working.
     """
-
-    @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(service, ready, failed))
-        drawing = asyncio.create_task(service.scheduler.run())
-        drawing.add_done_callback(lambda task: _end(service, task, failed))
-        try:
-            yield
-        finally:
-            for task in (loading, drawing):
-                task.cancel()
-                with suppress(asyncio.CancelledError, SdpackError):
-                    await task
-            await asyncio.to_thread(service.scheduler.close)
-
     app = FastAPI(
         title="sdpack",
         description=f"Pictures from the bundle {service.name}.",
-        lifespan=life,
+        lifespan=lambda _: _lifespan(service, ready, failed),
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -130,8 +116,31 @@ def application(
         app.include_router(routes(service))
     app.include_router(openai_routes(service, embeddable=bool(settings.origins)))
     _describe(app, service)
+    _add_middleware(app, service, settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(
+    service: Service, ready: Callable[[], None], failed: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Load the engines and draw until the application ends; then free the engines."""
+    loading = asyncio.create_task(_load(service, ready, failed))
+    drawing = asyncio.create_task(service.scheduler.run())
+    drawing.add_done_callback(lambda task: _end(service, task, failed))
+    try:
+        yield
+    finally:
+        for task in (loading, drawing):
+            task.cancel()
+            with suppress(asyncio.CancelledError, SdpackError):
+                await task
+        await asyncio.to_thread(service.scheduler.close)
+
+
+def _add_middleware(app: FastAPI, service: Service, settings: Settings) -> None:
+    """Add the middleware, the innermost first."""
     limits = settings.limits
-    # The last one added is the outermost.
     app.add_middleware(
         BodyLimit,
         most_bytes=limits.body_bytes,
@@ -144,7 +153,7 @@ def application(
     if not settings.keys:
         app.add_middleware(KnownHosts, names=list(settings.hosts))
     if settings.origins:
-        # Outside of what refuses requests, so that pages can read why.
+        # Outside the middleware that rejects requests, so that pages can read the reason.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
@@ -155,7 +164,6 @@ def application(
         )
     app.add_middleware(Dressed, metrics=service.metrics)
     app.add_middleware(Forwarded, trusted=settings.proxies, root_path=settings.root_path)
-    return app
 
 
 async def _load(service: Service, ready: Callable[[], None], failed: Callable[[], None]) -> None:
@@ -175,7 +183,7 @@ async def _load(service: Service, ready: Callable[[], None], failed: Callable[[]
 
 
 def _end(service: Service, drawing: asyncio.Task[None], failed: Callable[[], None]) -> None:
-    """What is left to do when nothing is drawn any more."""
+    """Record why drawing ended, unless it was cancelled."""
     if drawing.cancelled():
         return
     error = drawing.exception()
@@ -185,7 +193,7 @@ def _end(service: Service, drawing: asyncio.Task[None], failed: Callable[[], Non
 
 
 def _describe(app: FastAPI, service: Service) -> None:
-    """An OpenAPI document that tells of errors as they are answered, and of what is drawn here."""
+    """Have the OpenAPI document describe the errors and the values that this server knows."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -205,7 +213,7 @@ def _describe(app: FastAPI, service: Service) -> None:
 
 
 def _narrow(schemas: dict[str, Any], service: Service) -> None:
-    """Say in the schemas of requests what this bundle and this server take."""
+    """Restrict the schemas of requests to what this bundle and this server accept."""
     texts, most = service.limits.prompt, service.most_pictures
 
     def narrow(name: str, field: str, **restrictions: Any) -> None:
@@ -215,7 +223,7 @@ def _narrow(schemas: dict[str, Any], service: Service) -> None:
         narrow(name, "n", maximum=most)
         narrow(name, "seed", maximum=LARGEST_SEED - most)
         narrow(name, "model", enum=list(service.names))
-        narrow(name, "size", enum=["auto", *map(size_words, service.sizes)])
+        narrow(name, "size", enum=["auto", *map(format_size, service.sizes)])
     for name in ("PicturesRequest", "GenerationRequest", "WebUiRequest"):
         narrow(name, "prompt", maxLength=texts)
         narrow(name, "negative_prompt", maxLength=texts)

@@ -1,4 +1,4 @@
-"""One client's connection: uvicorn's, with an end for those that send or read nothing."""
+"""A client's connection: uvicorn's, but closed if the client sends or reads nothing."""
 
 from __future__ import annotations
 
@@ -11,40 +11,44 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 log = logging.getLogger("sdpack.serve")
-HEAD_S = 20.0  # for a request's line and headers to arrive, from when the last was answered
-STALLED_S = 30.0  # without reading a byte of what waits for it
-LEAST_BYTES = 64 * 2**10  # that are read in that time
-UNREAD_BYTES = 256 * 2**20  # that wait for all clients together
-CONNECTIONS = 4096  # beyond which new ones are closed
-OTHERS = 256  # descriptors that are kept for all else
+HEAD_S = 20.0  # for a request's line and headers to arrive, after the last response
+STALLED_S = 30.0  # in which a client must read at least LEAST_BYTES of its response
+LEAST_BYTES = 64 * 2**10
+UNREAD_BYTES = 256 * 2**20  # of unread responses, of all clients together
+CONNECTIONS = 4096  # at most; more are closed
+OTHER_DESCRIPTORS = 256  # file descriptors kept free for other uses
 
 
 def most_connections() -> int:
-    """How many there can be, once as many descriptors are allowed as this process may have."""
+    """The most connections possible, after raising the limit of file descriptors."""
     try:
         import resource
     except ImportError:  # not a Unix
         return CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + OTHERS
+    wanted = CONNECTIONS + OTHER_DESCRIPTORS
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         soft = allowed
-    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft - OTHERS)
+    return (
+        CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else min(CONNECTIONS, soft - OTHER_DESCRIPTORS)
+    )
 
 
 class Connection(H11Protocol):
-    """Closes itself where a client is silent before its request, or does not read its answer.
+    """Closes itself if a client sends no request, or does not read its response.
 
-    Uvicorn alone waits for both without end, and keeps what is not read in memory.
+    Uvicorn itself waits for both without a limit, and keeps unread responses in memory.
     """
 
     head_s: ClassVar[float] = HEAD_S
     stalled_s: ClassVar[float] = STALLED_S
     unread_bytes: ClassVar[int] = UNREAD_BYTES
     most: ClassVar[int] = CONNECTIONS
-    _unread: ClassVar[dict[Connection, None]] = {}  # the longest first
+    _unread: ClassVar[dict[Connection, None]] = {}  # in the order they stalled
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -87,19 +91,19 @@ class Connection(H11Protocol):
         self._silence = self.loop.call_later(self.head_s, self._be_done)
 
     def _be_done(self) -> None:
-        """Called when nothing was asked for long: whoever still reads the last answer may."""
+        """Called when no request came: close, unless the client still reads the last response."""
         if self._stall is None:
             self.transport.abort()
         else:
             self._expect_a_request()
 
     def pause_writing(self) -> None:
-        """Called by the transport when much waits to be read."""
+        """Called by the transport when its buffer of unread bytes is full."""
         self.flow.pause_writing()
         self._unread[self] = None
         self._watch()
         waiting = {one: one.transport.get_write_buffer_size() for one in self._unread}
-        # Those that have read nothing yet, then the others, each the longest first.
+        # First those that have read nothing, then the others, each in the order they stalled.
         for one in sorted(waiting, key=lambda one: waiting[one] < one._waiting):
             if sum(waiting.values()) <= self.unread_bytes:
                 break
@@ -108,7 +112,7 @@ class Connection(H11Protocol):
             log.warning("a client did not read its response, %d bytes, and was disconnected", held)
 
     def resume_writing(self) -> None:
-        """Called by the transport when it was read."""
+        """Called by the transport when its buffer was read."""
         self._unread.pop(self, None)
         if self._stall is not None:
             self._stall.cancel()
@@ -126,7 +130,7 @@ class Connection(H11Protocol):
             self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, told in the shape of all other errors."""
+        """Answer a request that is not valid HTTP, in the shape of all other errors."""
         error = {"message": msg, "type": "invalid_request_error", "param": None, "code": None}
         body = json.dumps({"error": error}).encode()
         headers = [
@@ -143,5 +147,5 @@ class Connection(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:
-            pass  # an answer is on its way already; whatever follows it is nobody's request
+            pass  # a response was already begun
         self.transport.close()

@@ -1,4 +1,4 @@
-"""What a reverse proxy in front says of the request it passes on."""
+"""The X-Forwarded headers of reverse proxies."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from sdpack.serve.addresses import HOST, PREFIX, TRUSTED
+from sdpack.serve.addresses import HOST, PATH_PREFIX, TRUSTED
 
 ARRIVED_HOST = "sdpack.host"
-"""In a scope: the Host header as it arrived, where a proxy named another one."""
+"""Key in a scope: the Host header as it arrived, if a proxy sent another host."""
 
 
 class Forwarded(ProxyHeadersMiddleware):
-    """Puts what a trusted proxy says in the place of what its own connection shows.
+    """Applies the X-Forwarded headers of trusted proxies to a request.
 
-    Uvicorn's part reads X-Forwarded-For and X-Forwarded-Proto. This adds X-Forwarded-Host, the
-    host clients ask, and X-Forwarded-Prefix, the path that comes before this server's own paths
-    and that the proxy has taken off. What does not look like a host or a path is passed over.
+    Uvicorn's class reads X-Forwarded-For and X-Forwarded-Proto. This adds X-Forwarded-Host, the
+    host that clients use, and X-Forwarded-Prefix, a path prefix that the proxy has removed. Values
+    that are not a host or a path are ignored.
 
     Args:
         trusted: addresses and networks of proxies; other clients' headers are ignored.
-        root_path: the prefix where no proxy names one. Requests may arrive with or without it.
+        root_path: the prefix if no proxy sends one. Requests may arrive with or without it.
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str] = TRUSTED, root_path: str = "") -> None:
@@ -32,10 +32,10 @@ class Forwarded(ProxyHeadersMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         if scope["type"] == "http":
-            scope = self._understood(scope)
+            scope = self._with_forwarded(scope)
         await super().__call__(scope, receive, send)  # type: ignore[arg-type]
 
-    def _understood(self, scope: Scope) -> Scope:
+    def _with_forwarded(self, scope: Scope) -> Scope:
         root_path, headers, more = self._root_path, scope["headers"], dict[str, Any]()
         client = scope.get("client")
         if client and client[0] in self.trusted_hosts:
@@ -50,24 +50,24 @@ class Forwarded(ProxyHeadersMiddleware):
 
 
 def route_path(scope: Scope) -> str:
-    """A request's path without the prefix it is served under."""
+    """A request's path without the server's path prefix."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path
 
 
 def _within(root_path: str, path: str) -> str:
-    """A path with the prefix before it, once; the prefix alone stands for its root."""
+    """A path with the prefix in front exactly once; the prefix alone becomes its root."""
     if path == root_path:
         return f"{root_path}/" if root_path else path
     return path if path.startswith(f"{root_path}/") else root_path + path
 
 
 def _prefix(text: str) -> str | None:
-    """The prefix that one proxy names, or several, the outermost first."""
+    """The prefix of one proxy, or of several, the outermost first."""
     named = "".join(part.strip().rstrip("/") for part in text.split(","))
-    return named if PREFIX.fullmatch(named) else None
+    return named if PATH_PREFIX.fullmatch(named) else None
 
 
 def _value(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> str:
-    """A header's value; that of several, joined by commas as RFC 9110 reads them."""
+    """A header's value; repeated headers are joined by commas (RFC 9110)."""
     return ", ".join(value.decode("latin-1") for name, value in headers if name == wanted)

@@ -1,8 +1,8 @@
-"""Whether the server in this container is ready: exit 0 if so, else 1 and why.
+"""Check whether the server in this container is ready: exit 0 if so, else print why and exit 1.
 
     python -m sdpack.serve.healthcheck
 
-It asks /readyz at SDPACK_PORT of this machine.
+It queries /readyz on port SDPACK_PORT of this machine.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import http.client
 import os
 import sys
 
-TIMEOUT_S = 4.0
+ANSWER_TIMEOUT_S = 4.0
 USUAL_PORT = "8188"
 
 
 def reason() -> str | None:
     """Why the server is not ready; None if it is."""
     port = os.environ.get("SDPACK_PORT", USUAL_PORT)
-    connection = http.client.HTTPConnection(f"127.0.0.1:{port}", timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(f"127.0.0.1:{port}", timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz", headers={"host": "localhost"})
         answer = connection.getresponse()

@@ -1,4 +1,4 @@
-"""The one thread that has the engines."""
+"""The engines of a server, for the one thread that draws."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ PictureOrError = NDArray[np.uint8] | SdpackError
 
 
 class AbandonedError(SdpackError):
-    """Nobody waits any more for what is being drawn."""
+    """No client waits for the pictures any more."""
 
 
 class InferenceWorker:
     """Draws batches from a bundle; all its methods but `truncations` are for one thread.
 
     Args:
-        timed: told the seconds of each stage of a batch.
+        timed: called with the name and the seconds of each stage of a batch.
         low_memory: as of `pipeline`.
 
     Attributes:
-        sampler: what the web UI calls the bundle's sampler.
+        sampler: the web UI's name of the bundle's sampler.
     """
 
     def __init__(
@@ -56,32 +56,31 @@ class InferenceWorker:
         self._timed = timed
 
     def load(self) -> None:
-        """Load the engines, and see that a picture comes out.
+        """Load the engines and draw a picture to try them.
 
         Raises:
-            SdpackError: they cannot be loaded, or it is broken.
+            SdpackError: they cannot be loaded, or the picture is broken.
         """
         self._pipeline.load()
         self.try_out()
 
     def try_out(self) -> None:
-        """See that a picture comes out.
+        """Draw a picture to check that the engines work.
 
         Raises:
-            SdpackError: none does, or it is broken.
+            SdpackError: it cannot be drawn, or it is broken.
         """
         sampling = self.manifest.sampling
-        steps = min((sampling.steps, *sampling.other_steps))
+        steps = min(sampling.supported_steps)
         self._pipeline.draw(request(self.manifest, [WARM_UP], [0], steps=steps))
 
     def draw(
         self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
     ) -> list[PictureOrError]:
-        """A picture uint8 (H, W, 3) for each prompt, or what is wrong with it.
+        """For each prompt a picture uint8 (H, W, 3), or the error it failed with.
 
         Args:
-            stepped: called after each step with its number, and of how many; what it raises ends
-                the work.
+            stepped: called after each step, as by `sample`; an exception it raises ends the work.
 
         Raises:
             SdpackError: none could be drawn.
@@ -97,7 +96,7 @@ class InferenceWorker:
         return [_checked(decoded[i : i + 1]) for i in range(len(decoded))]
 
     def request(self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int]) -> Request:
-        """What is drawn, as the pipeline takes it.
+        """A request to the pipeline.
 
         Raises:
             PromptError: the bundle cannot draw it.
@@ -106,14 +105,14 @@ class InferenceWorker:
             self.manifest,
             list(prompts),
             list(seeds),
-            kind.guidance_scale,
-            kind.negative_prompt,
-            (kind.height, kind.width),
-            kind.steps,
+            guidance_scale=kind.guidance_scale,
+            negative_prompt=kind.negative_prompt,
+            size=(kind.height, kind.width),
+            steps=kind.steps,
         )
 
     def truncations(self, prompt: str) -> list[Truncation]:
-        """The text encoders that will not read a prompt to its end; for any thread."""
+        """The text encoders that truncate a prompt; may be called from any thread."""
         return truncations(self._pipeline.tokenizers, self._pipeline.conditioning, prompt)
 
     def _done(self, stage: str, since: float) -> float:
@@ -136,7 +135,7 @@ def _checked(decoded: Float32Array) -> PictureOrError:
 
 
 def parameters_of(worker: InferenceWorker, asked: ImageRequest, seed: int) -> GenerationParameters:
-    """How the picture of a job that starts from a seed is made."""
+    """How the picture of a request with this seed is made."""
     kind = asked.kind
     return GenerationParameters(
         prompt=asked.prompt,

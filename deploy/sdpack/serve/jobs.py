@@ -1,4 +1,4 @@
-"""Jobs by their names, for as long as anybody may ask for them."""
+"""Jobs by name, for as long as clients may ask for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdpack.serve.work import Job, Status
 
 
 class Jobs:
-    """Those that are under way, and the last that have ended."""
+    """The running jobs, and the last ones that have ended."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -25,14 +25,14 @@ class Jobs:
 
     @property
     def unfetched(self) -> bool:
-        """Whether there are pictures that nobody has seen yet."""
+        """Whether finished pictures are waiting to be fetched."""
         self._forget()
         done = (job for job in self._jobs.values() if job.status is Status.DONE)
         return any(not picture.fetched for job in done for picture in job.pictures)
 
     @property
     def unfetched_bytes(self) -> int:
-        """Of pictures that nobody has seen yet."""
+        """Bytes of pictures that were not fetched yet."""
         self._forget()
         return sum(
             len(picture.encoded)
@@ -42,10 +42,10 @@ class Jobs:
         )
 
     def _forget(self) -> None:
-        """Drop what has been kept long enough, and where there is too much what was seen.
+        """Drop jobs that were kept long enough, and fetched ones if there are too many.
 
-        First what has nothing to fetch, then what was fetched, each the oldest first. What was not
-        fetched yet stays its time: how much that can be is seen to when work is accepted.
+        Jobs without pictures go first, then fetched ones, each the oldest first. Unfetched
+        pictures stay for their full time; `Service.submit` limits how many there can be.
         """
         now, limits = time.monotonic(), self._limits
         ended = sorted(
@@ -59,7 +59,7 @@ class Jobs:
             if old or (crowded and not _is_unfetched(job)):
                 del self._jobs[job.id]
                 kept, taken = kept - 1, taken - job.bytes
-                job.let_go()
+                job.free_pictures()
 
 
 def _is_unfetched(job: Job) -> bool:

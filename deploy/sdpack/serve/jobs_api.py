@@ -1,4 +1,4 @@
-"""Jobs: ask now, look later, follow step by step."""
+"""Jobs: start one, look at it later, or follow its steps."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from sdpack.serve.answers import ERRORS, NotFoundError, said
-from sdpack.serve.openai_api import picture_data, understood
+from sdpack.serve.answers import ERRORS, NotFoundError, error_data
+from sdpack.serve.openai_api import image_request, picture_data
 from sdpack.serve.schemas import JobData, PicturesRequest
 from sdpack.serve.service import Service
-from sdpack.serve.waiting import ready
+from sdpack.serve.waiting import check_ready
 from sdpack.serve.work import Job, Status
 
 EVENTS = "text/event-stream"
-BEAT_S = 15.0  # between signs of life on a stream where nothing happens
+BEAT_S = 15.0  # between keep-alive comments on an idle stream
 ALIVE = ": still here\n\n"
 
 
@@ -30,9 +30,9 @@ def job_routes(service: Service) -> APIRouter:
         responses={s: ERRORS[s] for s in (404, 429, 503)},
     )
     async def start(asked: PicturesRequest, request: Request, response: Response) -> JobData:
-        """Have pictures drawn, and answer at once."""
-        ready(service)
-        job = service.submit(understood(service, asked))
+        """Start drawing pictures, and answer at once."""
+        check_ready(service)
+        job = service.submit(image_request(service, asked))
         response.headers["location"] = f"{request.scope['root_path']}/v1/jobs/{job.id}"
         return _data(request, job)
 
@@ -42,7 +42,7 @@ def job_routes(service: Service) -> APIRouter:
         responses={200: {"content": {EVENTS: {}}}, 404: ERRORS[404]},
     )
     async def look(name: str, request: Request) -> JobData | StreamingResponse:
-        """How far a job is; asked for text/event-stream, each step as it is made."""
+        """A job's progress; with Accept: text/event-stream, a stream of its steps."""
         job = _found(service, name)
         if EVENTS in request.headers.get("accept", ""):
             return StreamingResponse(_events(request, job), media_type=EVENTS)
@@ -50,7 +50,7 @@ def job_routes(service: Service) -> APIRouter:
 
     @routes.delete("/v1/jobs/{name}", responses={404: ERRORS[404]})
     async def cancel(name: str, request: Request) -> JobData:
-        """Give a job up; what is being drawn stops before its next step."""
+        """Cancel a job; pictures being drawn stop before their next step."""
         job = _found(service, name)
         service.scheduler.cancel(job)
         return _data(request, job)
@@ -78,14 +78,14 @@ def _data(request: Request, job: Job) -> JobData:
         made=job.made,
         n=len(job.pictures),
         seed=job.asked.seed,
-        error=None if job.error is None else said(job.error)[1],
+        error=None if job.error is None else error_data(job.error)[1],
         warnings=list(job.asked.warnings),
         data=pictures,
     )
 
 
 async def _events(request: Request, job: Job) -> AsyncIterator[str]:
-    """Server-sent events: "progress" as often as there is any, then one of how it ended."""
+    """Server-sent events: "progress" after each change, then one named by the final status."""
     changes = job.changes()
     following = asyncio.ensure_future(anext(changes))
     try:

@@ -1,32 +1,34 @@
-"""What a server takes from its clients, and how long it keeps what it made."""
+"""What a server accepts from its clients, and how long it keeps pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Self
 
-KIB, MIB = 2**10, 2**20
+from sdpack.units import KIB, MIB
+
 MOST_GUIDANCE = 100.0
-KEPT_SHARE = 64  # of the machine's memory, pictures that may be kept for whoever fetches them
-UNREAD_SHARE = 32  # and answers that are not read yet
+RANDOM_SEEDS = 2**32  # random seeds are below this
+KEPT_SHARE = 64  # at most this fraction (1/64) of the machine's memory holds unfetched pictures
+UNREAD_SHARE = 32  # at most this fraction holds responses that clients have not read yet
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """The limits of a server.
 
     Attributes:
-        queue: pictures accepted and not yet drawn, those being drawn included.
-        pictures: of one request.
-        prompt: characters.
-        requests: answered at once.
+        queue: pictures accepted and not yet drawn, including those being drawn.
+        pictures: per request.
+        prompt: characters of a prompt.
+        requests: answered at the same time.
         body_bytes: of a request.
-        wait_s: how long a batch that is not full waits for more pictures of its kind.
+        wait_s: how long an incomplete batch waits for more pictures of its kind.
         timeout_s: from a request's arrival to its last picture.
         read_s: for a client to send its request.
-        keep_s: how long a finished job is kept for whoever asks.
-        keep_jobs, keep_bytes: how many finished jobs, and of how many bytes of pictures.
-        linger_s: how long a server that is told to end keeps pictures nobody has fetched yet.
+        keep_s: how long a finished job is kept.
+        keep_jobs, keep_bytes: how many finished jobs are kept, and bytes of their pictures.
+        linger_s: how long a server that is shutting down keeps unfetched pictures.
     """
 
     queue: int = 64
@@ -43,5 +45,5 @@ class Limits:
     linger_s: float = 5.0
 
     def within(self, host_bytes: int) -> Self:
-        """These limits on a machine of so much memory: fewer pictures are kept on a small one."""
+        """These limits on a machine with this much memory: a small one keeps fewer pictures."""
         return replace(self, keep_bytes=min(self.keep_bytes, host_bytes // KEPT_SHARE))

@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus reads it."""
+"""The metrics of a server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 STATM = Path("/proc/self/statm")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The counters of one server.
+    """The metrics of one server.
 
     Args:
-        budget_bytes: what the bundle was built for, of its device's memory.
-        device_bytes: says how much of a GPU's memory is in use, where there is one.
+        batch: the most pictures drawn together.
+        budget_bytes: the memory the bundle was built for.
+        device_bytes: returns the bytes in use of the GPU; None without one.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Metrics:
             "sdpack_stage_seconds",
             "Seconds per stage: queue and write per picture, the others per batch.",
             ["stage"],
-            buckets=SECONDS,
+            buckets=BUCKETS_S,
             registry=self._registry,
         )
         self._images = Counter("sdpack_images", "Pictures drawn.", registry=self._registry)
@@ -93,12 +94,12 @@ class Metrics:
         self._ready.set_function(lambda: float(is_ready()))
 
     def exposition(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 def resident_bytes() -> float:
-    """Of this process; 0 where the system does not say."""
+    """The resident memory of this process; 0 if the system does not report it."""
     try:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

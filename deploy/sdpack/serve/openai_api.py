@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from sdpack.documents.profile import format_size
 from sdpack.runtime.pictures import Encoding, Format
 from sdpack.serve.answers import ERRORS, NotFoundError
 from sdpack.serve.schemas import (
@@ -18,28 +19,28 @@ from sdpack.serve.schemas import (
     PictureData,
     PicturesRequest,
 )
-from sdpack.serve.service import BadRequestError, Service, size_words
+from sdpack.serve.service import BadRequestError, Service
 from sdpack.serve.waiting import drawn
 from sdpack.serve.work import ImageRequest, Job
 
-PICTURES = "/v1/images/{job}/{number}"
+PICTURE_PATH = "/v1/images/{job}/{number}"
 
 
 def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
     """The routes under /v1 that OpenAI's clients use.
 
     Args:
-        embeddable: pages of other origins may show pictures by their URLs. A browser does not say
-            which page an `<img>` is on, so the header that allows it is the same for all; who
-            does not know a job's random name cannot show its pictures.
+        embeddable: pages of other origins may embed pictures by their URLs. A browser does not say
+            which page an `<img>` is on, so the header allows every page; the random name of a job
+            keeps its pictures secret.
     """
     policy = {"cross-origin-resource-policy": "cross-origin"} if embeddable else {}
     routes = APIRouter(tags=["OpenAI"], responses=_but(404))
 
     @routes.post("/v1/images/generations", responses={404: ERRORS[404]})
     async def generate(asked: GenerationRequest, request: Request) -> Generation:
-        """Draw pictures, and answer once they are drawn."""
-        wanted = understood(service, asked)
+        """Draw pictures, and answer when they are finished."""
+        wanted = image_request(service, asked)
         later = asked.response_format == "url"
         job, files = await drawn(service, request, wanted, keep=later)
         kind = job.asked.kind
@@ -55,29 +56,29 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
                 )
                 for number, file in enumerate(files)
             ],
-            output_format=job.asked.format.encoding,
-            size=size_words((kind.height, kind.width)),
+            output_format=job.encoding,
+            size=format_size((kind.height, kind.width)),
             warnings=list(job.asked.warnings),
         )
 
     @routes.get("/v1/models")
     async def models() -> ModelList:
-        """The one model there is, under each of its names."""
+        """The one model, under each of its names."""
         return ModelList(data=[_model(service, name) for name in service.names])
 
     @routes.get("/v1/models/{name:path}", responses={404: ERRORS[404]})
     async def model(name: str) -> ModelData:
-        """The model by one of its names."""
+        """The model, by one of its names."""
         check_served(service, name)
         return _model(service, name)
 
     @routes.get(
-        PICTURES,
+        PICTURE_PATH,
         response_class=Response,
         responses={200: {"content": {"image/*": {}}}, 404: ERRORS[404]},
     )
     async def picture(job: str, number: int) -> Response:
-        """A picture of a job that was drawn."""
+        """A finished picture of a job."""
         found = service.jobs.find(job)
         if found is None or not 0 <= number < len(found.pictures):
             raise NotFoundError("there is no such picture, or it has expired")
@@ -87,17 +88,17 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
         if file is None:
             raise NotFoundError("this picture is not finished yet")
         found.pictures[number].fetched = True
-        return Response(file, media_type=found.asked.format.encoding.media_type, headers=policy)
+        return Response(file, media_type=found.encoding.media_type, headers=policy)
 
     return routes
 
 
 def _but(*left_out: int) -> dict[int | str, dict[str, Any]]:
-    return {status: said for status, said in ERRORS.items() if status not in left_out}
+    return {status: error for status, error in ERRORS.items() if status not in left_out}
 
 
-def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
-    """A request as a job.
+def image_request(service: Service, asked: PicturesRequest) -> ImageRequest:
+    """The picture request that a body asks for.
 
     Raises:
         BadRequestError: it cannot be drawn, or not in that format.
@@ -113,11 +114,11 @@ def understood(service: Service, asked: PicturesRequest) -> ImageRequest:
         asked.prompt,
         1 if asked.n is None else asked.n,
         Format(asked.output_format, asked.output_compression),
-        asked.size,
-        asked.seed,
-        asked.steps,
-        asked.guidance_scale,
-        asked.negative_prompt,
+        size=asked.size,
+        seed=asked.seed,
+        steps=asked.steps,
+        guidance_scale=asked.guidance_scale,
+        negative_prompt=asked.negative_prompt,
     )
 
 
@@ -138,7 +139,7 @@ def _model(service: Service, name: str) -> ModelData:
 
 
 def picture_data(request: Request, job: Job, number: int) -> PictureData:
-    """Where a picture is, for as long as it is kept."""
-    path = PICTURES.format(job=job.id, number=number)
+    """The URL of a picture, which works for as long as the picture is kept."""
+    path = PICTURE_PATH.format(job=job.id, number=number)
     url = str(request.base_url).rstrip("/") + path
     return PictureData(url=url, revised_prompt=job.asked.read, seed=job.pictures[number].seed)

@@ -1,4 +1,4 @@
-"""The base of all requests: null means that a field was not given."""
+"""The base of all requests: null means "not given"."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ANNOTATIONS = ("title", "description", "default", "deprecated", "examples")
 class RequestModel(BaseModel):
     """A request whose optional fields may all be null.
 
-    Clients send null for what their caller left open: OpenAI's types most optional fields as
-    nullable, whatever their default. A field that is null gets its default, here and in the
-    schema that the server publishes.
+    Clients send null for fields their caller did not set: OpenAI's client types most optional
+    fields as nullable, whatever their default. A null field gets its default; the published schema
+    allows null too.
     """
 
     @model_validator(mode="before")
@@ -56,7 +56,7 @@ class RequestModel(BaseModel):
 
 
 def or_say(reason: str) -> WrapValidator:
-    """A validator that gives its own reason for what a field's type refuses."""
+    """A validator that replaces the message of a rejected value by this reason."""
 
     def check(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -68,7 +68,7 @@ def or_say(reason: str) -> WrapValidator:
 
 
 def nullable(field: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a field, which null satisfies too."""
+    """The JSON schema of a field, extended to accept null."""
     if NULL in field.get("anyOf", ()) or field.get("type") == "null":
         return field
     described = {name: field[name] for name in ANNOTATIONS if name in field}
@@ -77,6 +77,6 @@ def nullable(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def values_of(field: dict[str, Any]) -> dict[str, Any]:
-    """The part of a field's JSON schema that says which values it takes besides null."""
+    """The part of a field's JSON schema that describes its values other than null."""
     found: dict[str, Any] = field["anyOf"][0] if "anyOf" in field else field
     return found

@@ -1,10 +1,10 @@
-"""Which pictures are drawn together, and when.
+"""Batches requests, and draws them in order.
 
-Pictures are drawn in the order they were asked for, except that one takes others of its kind along:
-the same size, steps and guidance, up to the batch the bundle was built for, so that the most memory
-they take is what was planned. A batch that is not full waits a little for more.
+Pictures are drawn in the order of their requests, except that a picture takes along later ones with
+the same size, steps and guidance, up to the batch the bundle was built for. The peak memory then
+stays within the plan. An incomplete batch waits a little for more pictures.
 
-All of this runs in the event loop; only drawing and the writing of files have threads of their own.
+The scheduler runs in the event loop; drawing and the encoding of files have threads of their own.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from sdpack.serve.metrics import Metrics
 from sdpack.serve.work import ImageRequest, Job, RequestedPicture, Status, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
-FAILURES = 3  # batches in a row, after which something else is wrong than what was asked for
-STUCK = 2  # times the longest time of a request
-STEADY = 0.8  # of what is known of the time a picture takes, when another is seen
+MOST_FAILURES = 3  # failed batches in a row; after that the cause is not the requests
+STUCK = 2  # times the timeout of a request
+STEADY = 0.8  # weight of the known time per picture when it is updated
 
 
 class BusyError(SdpackError):
     """There is no room for more work.
 
     Attributes:
-        retry_s: in how long there will be room, as far as can be told.
+        retry_s: estimated seconds until there is room.
     """
 
     def __init__(self, what: str, retry_s: int) -> None:
@@ -50,14 +50,14 @@ class BusyError(SdpackError):
 
 
 class FailedError(SdpackError):
-    """Drawing failed in a way nobody foresaw."""
+    """Drawing failed for an unexpected reason."""
 
     def __init__(self) -> None:
         super().__init__("the pictures could not be drawn; see the server's log")
 
 
 class EndingError(SdpackError):
-    """The server is ending and takes nothing new."""
+    """The server is shutting down and accepts no new requests."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down and accepts no more requests; use another")
@@ -65,7 +65,7 @@ class EndingError(SdpackError):
 
 @dataclass
 class _Batch:
-    """What is being drawn."""
+    """The pictures being drawn, and since when."""
 
     pictures: Sequence[RequestedPicture]
     began: float
@@ -76,7 +76,7 @@ class _Batch:
 
 
 class Scheduler:
-    """Has a worker draw what is asked for.
+    """Queues jobs and has a worker draw them.
 
     Args:
         batch: the most pictures drawn together.
@@ -109,7 +109,7 @@ class Scheduler:
 
     @property
     def stuck(self) -> bool:
-        """Whether what is drawn has not come back long after anybody may wait for it."""
+        """Whether the worker still draws long after every client has stopped waiting."""
         batch = self._drawing
         if batch is None or batch.is_wanted:
             return False
@@ -119,8 +119,8 @@ class Scheduler:
         """Accept a job.
 
         Raises:
-            BusyError: there is no room for all of its pictures.
-            EndingError: nothing is accepted any more.
+            BusyError: the queue has no room for all of its pictures.
+            EndingError: the server is shutting down.
         """
         if self.ending:
             raise EndingError
@@ -137,7 +137,7 @@ class Scheduler:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Give a job up: what waits of it is dropped, what is drawn is stopped at the next step."""
+        """Cancel a job: drop its waiting pictures, and stop drawing it at the next step."""
         self._end(job, Status.CANCELLED)
 
     def _time_out(self, job: Job) -> None:
@@ -160,21 +160,21 @@ class Scheduler:
         self._timers.pop(job).cancel()
         if status is not Status.DONE:
             self._waiting = deque(picture for picture in self._waiting if picture.job is not job)
-            self._arrived.set()  # whoever waited for the batch to fill looks again
+            self._arrived.set()  # wakes `_next`, which may be waiting for the batch to fill
 
     async def load(self) -> None:
         """Load the engines on the thread that draws.
 
         Raises:
-            SdpackError: they cannot be loaded, or draw broken pictures.
+            SdpackError: they cannot be loaded, or their pictures are broken.
         """
         await asyncio.get_running_loop().run_in_executor(self._executor, self._worker.load)
 
     async def run(self) -> None:
-        """Draw, until cancelled.
+        """Draw until cancelled.
 
         Raises:
-            SdpackError: nothing can be drawn any more; all that was accepted has failed.
+            SdpackError: nothing can be drawn any more; all accepted jobs have failed.
         """
         while True:
             pictures = await self._next()
@@ -184,7 +184,7 @@ class Scheduler:
             self._drawing = _Batch(pictures, time.monotonic())
             try:
                 await self._draw(self._drawing)
-            except Exception as error:  # whatever it is, the next batch is drawn
+            except Exception as error:  # the next batch is drawn whatever it is
                 self._fail(pictures, error)
                 await self._doubt()
             self._drawing = None
@@ -192,7 +192,7 @@ class Scheduler:
                 self._idle.set()
 
     async def _next(self) -> list[RequestedPicture]:
-        """The next batch; none if what there was has been given up meanwhile."""
+        """The next batch; empty if all waiting pictures were cancelled in the meantime."""
         while not self._waiting:
             self._idle.set()
             self._arrived.clear()
@@ -213,8 +213,8 @@ class Scheduler:
         return taken
 
     def _matching(self, first: RequestedPicture) -> list[RequestedPicture]:
-        kind = first.job.asked.kind
-        found = [picture for picture in self._waiting if picture.job.asked.kind == kind]
+        kind = first.asked.kind
+        found = [picture for picture in self._waiting if picture.asked.kind == kind]
         return found[: self.batch]
 
     async def _draw(self, batch: _Batch) -> None:
@@ -227,13 +227,13 @@ class Scheduler:
         self._metrics.batch(len(pictures))
 
         def stepped(made: int, of: int) -> None:
-            """On the thread that draws."""
+            """Runs on the thread that draws."""
             if not batch.is_wanted:
                 raise AbandonedError("no client is waiting for these pictures any more")
             loop.call_soon_threadsafe(self._stepped, pictures, made, of)
 
-        kind = pictures[0].job.asked.kind
-        prompts = [picture.job.asked.prompt for picture in pictures]
+        kind = pictures[0].asked.kind
+        prompts = [picture.asked.prompt for picture in pictures]
         seeds = [picture.seed for picture in pictures]
         work = loop.run_in_executor(
             self._executor, self._worker.draw, kind, prompts, seeds, stepped
@@ -255,9 +255,9 @@ class Scheduler:
             self._end(picture.job, Status.FAILED, known)
 
     async def _doubt(self) -> None:
-        """After some failures in a row, see whether anything can be drawn at all."""
+        """After some failures in a row, check whether the engines still work."""
         self._failures += 1
-        if self._failures < FAILURES:
+        if self._failures < MOST_FAILURES:
             return
         loop = asyncio.get_running_loop()
         try:
@@ -298,18 +298,18 @@ class Scheduler:
             job.advance(drawing=job.drawing - 1)
 
     def abandon(self) -> None:
-        """Give up all that is under way."""
+        """Cancel all jobs."""
         for job in list(self._timers):
             self.cancel(job)
 
     async def drain(self) -> None:
-        """Take nothing new, and wait until all that was accepted has ended."""
+        """Accept no new jobs, and wait until all accepted ones have ended."""
         self.ending = True
         self._arrived.set()
         await self._idle.wait()
 
     def close(self) -> None:
-        """End the threads, and free the engines on the one that has them."""
+        """Free the engines on the thread that has them, and end the threads."""
         self._executor.submit(self._worker.close)
         self._executor.shutdown()
         self._files.shutdown()

@@ -1,4 +1,4 @@
-"""What goes over the wire, in the shapes clients know."""
+"""The bodies of requests and responses, in the shapes that clients know."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sdpack.runtime.pictures import Encoding
+from sdpack.runtime.pipeline import LARGEST_SEED
+from sdpack.serve.limits import MOST_GUIDANCE
 from sdpack.serve.request_model import RequestModel, or_say
 
-MOST = 10_000  # of anything that is counted
-UNUSED = "Accepted for OpenAI's clients; has no effect."
+MOST_COUNT = 10_000  # of anything that is counted
+NO_EFFECT = "Accepted for OpenAI's clients; has no effect."
 WARNINGS = "Prompts and negative prompts that a text encoder truncates."
 
 
 def _is_text(text: str) -> str:
-    """Refuses halves of characters, which no UTF-8 can say."""
+    """Rejects lone surrogates, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as cause:
@@ -24,11 +26,11 @@ def _is_text(text: str) -> str:
 
 
 PromptText = Annotated[str, AfterValidator(_is_text)]
-Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=100)]
+Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=MOST_GUIDANCE)]
 
 
 class PicturesRequest(RequestModel):
-    """What to draw, as OpenAI's images API has it, and what of a diffusion model more."""
+    """A request of OpenAI's images API, with further fields for diffusion models."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,27 +39,27 @@ class PicturesRequest(RequestModel):
         None, description="The bundle's name or an alias; see /v1/models."
     )
     n: int | None = Field(
-        1, ge=1, le=MOST, description="Number of pictures; picture i uses seed + i."
+        1, ge=1, le=MOST_COUNT, description="Number of pictures; picture i uses seed + i."
     )
     size: PromptText | None = Field(None, description="Width x height in pixels, or auto.")
     output_format: Encoding = Encoding.PNG
     output_compression: int | None = Field(
         None, ge=0, le=100, description="Quality of jpeg and webp; png takes only 100."
     )
-    user: PromptText | None = Field(None, description=UNUSED)
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Default: random.")
+    user: PromptText | None = Field(None, description=NO_EFFECT)
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED, description="Default: random.")
     steps: int | None = Field(
-        None, ge=1, le=MOST, description="One of the step counts in /capabilities."
+        None, ge=1, le=MOST_COUNT, description="One of the step counts in /capabilities."
     )
     guidance_scale: Guidance | None = None
     negative_prompt: PromptText | None = None
 
 
 class GenerationRequest(PicturesRequest):
-    """As OpenAI's images API has it, with the fields that only its own models know.
+    """A request of OpenAI's images API, with the fields that only OpenAI's models support.
 
-    Those that ask for a result this server cannot give are refused; those that are only a
-    preference are accepted, and their descriptions say that they change nothing.
+    Values that ask for a result this server cannot give are rejected. Preferences are accepted;
+    their descriptions say that they have no effect.
     """
 
     response_format: Literal["b64_json", "url"] = "b64_json"
@@ -75,20 +77,20 @@ class GenerationRequest(PicturesRequest):
     frame_duration_ms: Annotated[None, or_say("animations are not supported; omit it")] = None
     svg: Annotated[None, or_say("vector graphics are not supported; omit it")] = None
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None = (
-        Field(None, description=f"{UNUSED} Ask for `steps` instead.")
+        Field(None, description=f"{NO_EFFECT} Ask for `steps` instead.")
     )
     style: Literal["vivid", "natural"] | None = Field(
-        None, description=f"{UNUSED} Describe the style in the prompt."
+        None, description=f"{NO_EFFECT} Describe the style in the prompt."
     )
-    complexity: Literal["low", "medium", "high"] | None = Field(None, description=UNUSED)
+    complexity: Literal["low", "medium", "high"] | None = Field(None, description=NO_EFFECT)
     moderation: Literal["low", "auto"] | None = Field(
-        None, description=f"{UNUSED} Nothing is filtered."
+        None, description=f"{NO_EFFECT} Nothing is filtered."
     )
-    safety_identifier: PromptText | None = Field(None, description=UNUSED)
+    safety_identifier: PromptText | None = Field(None, description=NO_EFFECT)
 
 
 class PictureData(BaseModel):
-    """One picture of an answer."""
+    """One picture of a response."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -99,7 +101,7 @@ class PictureData(BaseModel):
 
 
 class Generation(BaseModel):
-    """The answer of OpenAI's images API."""
+    """The response of OpenAI's images API."""
 
     created: int
     data: list[PictureData]
@@ -110,7 +112,7 @@ class Generation(BaseModel):
 
 
 class ModelData(BaseModel):
-    """A model, as OpenAI lists it."""
+    """A model, in OpenAI's shape."""
 
     id: str
     object: Literal["model"] = "model"
@@ -119,14 +121,14 @@ class ModelData(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models there are."""
+    """All models, in OpenAI's shape."""
 
     object: Literal["list"] = "list"
     data: list[ModelData]
 
 
 class ErrorData(BaseModel):
-    """What was wrong."""
+    """The details of an error."""
 
     message: str
     type: str
@@ -135,13 +137,13 @@ class ErrorData(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """An error, as OpenAI's API says it."""
+    """An error, in OpenAI's shape."""
 
     error: ErrorData
 
 
 class JobData(BaseModel):
-    """How far a job is; pictures once it is done."""
+    """The progress of a job, with its pictures once it is done."""
 
     id: str
     object: Literal["job"] = "job"
@@ -159,25 +161,25 @@ class JobData(BaseModel):
 
 
 class WebUiRequest(RequestModel):
-    """What AUTOMATIC1111's web UI is asked for; `webui_settings` looks at all other fields."""
+    """A request of AUTOMATIC1111's web UI; `webui_settings` checks all other fields."""
 
     model_config = ConfigDict(extra="allow")
 
     prompt: PromptText = ""
     negative_prompt: PromptText | None = None
-    seed: int = Field(-1, ge=-1, le=2**63 - 1)
-    steps: int | None = Field(None, ge=1, le=MOST)
+    seed: int = Field(-1, ge=-1, le=LARGEST_SEED)
+    steps: int | None = Field(None, ge=1, le=MOST_COUNT)
     cfg_scale: Guidance | None = None
-    width: int | None = Field(None, ge=1, le=MOST)
-    height: int | None = Field(None, ge=1, le=MOST)
-    batch_size: int = Field(1, ge=1, le=MOST)
-    n_iter: int = Field(1, ge=1, le=MOST)
+    width: int | None = Field(None, ge=1, le=MOST_COUNT)
+    height: int | None = Field(None, ge=1, le=MOST_COUNT)
+    batch_size: int = Field(1, ge=1, le=MOST_COUNT)
+    n_iter: int = Field(1, ge=1, le=MOST_COUNT)
     send_images: bool = True
     save_images: bool = False
 
 
 class WebUiPictures(BaseModel):
-    """Pictures as AUTOMATIC1111's web UI gives them: base64, and JSON in a text."""
+    """Pictures as AUTOMATIC1111's web UI returns them: in base64, with JSON in a string."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -185,7 +187,7 @@ class WebUiPictures(BaseModel):
 
 
 class WebUiModel(BaseModel):
-    """A model, as AUTOMATIC1111's web UI lists it."""
+    """A model, in the shape of AUTOMATIC1111's web UI."""
 
     title: str
     model_name: str
@@ -196,7 +198,7 @@ class WebUiModel(BaseModel):
 
 
 class WebUiProgress(BaseModel):
-    """How far the oldest job under way is."""
+    """The progress of the oldest running job."""
 
     progress: float
     eta_relative: float
@@ -206,18 +208,18 @@ class WebUiProgress(BaseModel):
 
 
 class WebUiPngInfoRequest(BaseModel):
-    """A picture whose file shall tell how it was made."""
+    """A picture whose file holds the parameters it was made with."""
 
     image: str = Field(description="A PNG, JPEG or WebP file in base64, or as a data URL.")
 
 
 class WebUiPngInfo(BaseModel):
-    """What a picture's file says.
+    """The texts in a picture's file.
 
     Attributes:
-        info: the web UI's text; "" where there is none.
+        info: the web UI's text; "" if there is none.
         items: other texts of the file, by their keys.
-        parameters: what `info` says, by the web UI's keys.
+        parameters: the values in `info`, by the web UI's keys.
     """
 
     info: str

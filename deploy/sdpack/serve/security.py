@@ -1,4 +1,4 @@
-"""What stands between the network and the application: keys, limits, headers."""
+"""Middleware between the network and the application: keys, limits, headers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from sdpack.serve.forwarded import ARRIVED_HOST, route_path
 from sdpack.serve.metrics import Metrics
 
 log = logging.getLogger("sdpack.serve")
-PROBES = ("/healthz", "/readyz")
-"""What load balancers look at."""
-OPEN_TO_ALL = ("/", *PROBES)
-"""Paths that need no key: a page that asks for one besides."""
+HEALTH_PATHS = ("/healthz", "/readyz")
+"""Paths that load balancers query."""
+OPEN_TO_ALL = ("/", *HEALTH_PATHS)
+"""Paths that need no key: those, and the page that asks for one."""
 PICTURE = re.compile(r"/v1/images/[A-Za-z0-9_-]+/[0-9]+")
 LEAST_KEY = 16  # characters
 HEADERS = (
@@ -36,18 +36,18 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 CSP = b"content-security-policy"
-NOTHING = b"default-src 'none'; frame-ancestors 'none'"  # what an answer of ours may load
+STRICT_CSP = b"default-src 'none'; frame-ancestors 'none'"  # of responses that load nothing
 
 
 class KeyFileError(InputError):
-    """A file of keys that cannot be used."""
+    """The file of API keys cannot be used."""
 
 
 def read_keys(path: Path) -> list[str]:
-    """The keys in a file, one a line; empty lines and those that begin with # say nothing.
+    """The keys in a file, one per line; empty lines and lines that begin with # are skipped.
 
     Raises:
-        KeyFileError: it cannot be read, holds no key, or one that is too short to be one.
+        KeyFileError: it cannot be read, holds no key, or a key that is too short.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -66,14 +66,13 @@ def read_keys(path: Path) -> list[str]:
 
 
 class Guard:
-    """Lets in who has a key, if keys are asked for.
+    """Rejects requests without a valid API key, if there are keys.
 
-    Keys are compared by their digests, all of them each time, so that how long it takes says
-    nothing of them.
+    The digests of all keys are compared each time, so that the time taken reveals nothing.
 
     Args:
-        open_pictures: a picture's URL needs no key. A browser sends none for an `<img>`; the random
-            name of its job, 144 bits, is the secret then.
+        open_pictures: a picture's URL needs no key. A browser sends none for an `<img>`; the secret
+            is then the random name of the job (144 bits).
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], open_pictures: bool = False) -> None:
@@ -127,11 +126,11 @@ def _digest(key: bytes) -> bytes:
 
 
 class BodyLimit:
-    """Refuses requests that are too large, or take too long to arrive.
+    """Rejects requests that are too large or take too long to arrive.
 
     Args:
-        larger: paths that take more, and how many bytes; one such request is answered at a time, so
-            that a server of little memory holds no more than one.
+        larger: higher limits in bytes, by path. Only one such request is handled at a time, which
+            bounds the memory they take.
     """
 
     def __init__(
@@ -203,7 +202,7 @@ class BodyLimit:
 
 
 class Dressed:
-    """Adds the headers every answer has, and counts answers."""
+    """Adds the headers that every response has, and counts responses."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -217,7 +216,7 @@ class Dressed:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 named = {name.lower() for name, _ in headers}
-                more = [*HEADERS, (CSP, NOTHING), (b"cache-control", b"no-store")]
+                more = [*HEADERS, (CSP, STRICT_CSP), (b"cache-control", b"no-store")]
                 headers += [(name, value) for name, value in more if name not in named]
                 message = {**message, "headers": headers}
                 begun = True
@@ -229,7 +228,7 @@ class Dressed:
             return
         try:
             await self._app(scope, receive, dressed)
-        except Exception as error:  # a mistake of ours: told like all errors, and counted
+        except Exception as error:  # a bug: reported like all errors, and counted
             log.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
             if not begun:
                 await answer(error)(scope, receive, dressed)
@@ -243,7 +242,7 @@ async def refuse(
     code: str | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """An answer that is an error, in OpenAI's shape, without the application."""
+    """Send an error in OpenAI's shape, without the application."""
     error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -255,12 +254,12 @@ async def refuse(
 
 
 class KnownHosts:
-    """Answers only under addresses and the names the server is known by.
+    """Accepts only Host headers with an address or a known name (against DNS rebinding).
 
-    Else a page anywhere could have its own name point at this machine, and read what the server
-    says to the browser it is opened in. What load balancers look at is answered under any name.
-    Where a proxy names the host that clients ask, both that and the proxy's own Host have to be
-    known: a page of another name can send the header, too.
+    Otherwise any web page could point its own name at this machine and read the server's responses
+    in a visitor's browser. Paths that load balancers query accept any Host. If a proxy sends
+    X-Forwarded-Host, both that and the proxy's own Host must be known, because a page could send
+    the header too.
     """
 
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
@@ -268,7 +267,7 @@ class KnownHosts:
         self._names = frozenset((*(name.lower() for name in names), "localhost"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and route_path(scope) not in PROBES:
+        if scope["type"] == "http" and route_path(scope) not in HEALTH_PATHS:
             host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
             names = {host_name(host), host_name(scope.get(ARRIVED_HOST, host))}
             if not all(name in self._names or _is_address(name) for name in names):
@@ -292,9 +291,9 @@ def _is_address(name: str) -> bool:
 
 
 class OwnPages:
-    """Lets only pages of this server, and of named origins, have it do something.
+    """Rejects requests that change something from pages of unknown origins (against CSRF).
 
-    A browser sends a page's requests wherever it is told to, and says where the page is from.
+    A browser sends a page's requests to any server, and names the page's origin in a header.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
@@ -318,14 +317,14 @@ class OwnPages:
 
 
 def _is_own(origin: str, headers: Mapping[bytes, bytes]) -> bool:
-    """Whether an origin is the host that was asked."""
+    """Whether an origin is this server, by the Host header."""
     scheme, _, authority = origin.partition("://")
     host = headers.get(b"host", b"").decode("latin-1")
     return authority == host.removesuffix(f":{DEFAULT_PORTS.get(scheme)}")
 
 
 class Crowd:
-    """Answers so many requests at once; what load balancers look at is always answered."""
+    """Limits the requests handled at once; paths that load balancers query are exempt."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -333,7 +332,7 @@ class Crowd:
         self._here = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in PROBES:
+        if scope["type"] != "http" or route_path(scope) in HEALTH_PATHS:
             await self._app(scope, receive, send)
             return
         if self._here >= self._most:

@@ -1,4 +1,4 @@
-"""A server that finishes what it has accepted before it ends."""
+"""A server that finishes the accepted requests before it shuts down."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from sdpack.serve.service import Service, tightness
 log = logging.getLogger("sdpack.serve")
 KEPT_ALIVE_S = 20
 BACKLOG = 512
-HAND_OUT_S = 30  # for clients to read the last answers
+HAND_OUT_S = 30  # for clients to read the last responses
 HEAD_BYTES = 64 * 2**10  # of a request's line and headers
-EVERY_S = 0.1
+POLL_INTERVAL_S = 0.1
 
 
 class ListenError(SdpackError):
-    """The address is taken, or not this machine's."""
+    """The address is in use, or does not belong to this machine."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, told to end: nothing new is accepted, what was is drawn and handed out.
+    """Uvicorn with a graceful shutdown: it accepts no new requests and finishes the accepted ones.
 
     A second signal ends it at once.
     """
@@ -60,17 +60,18 @@ class Server(uvicorn.Server):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL it listens on."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """On a signal."""
-        if self._loop is None or self._service.scheduler.ending:
-            self._loop and self._loop.call_soon_threadsafe(self._service.scheduler.abandon)
+        """Called on a signal."""
+        scheduler = self._service.scheduler
+        if self._loop is None or scheduler.ending:
+            self._loop and self._loop.call_soon_threadsafe(scheduler.abandon)
             self.should_exit = self.force_exit = True
             return
-        self._service.scheduler.ending = True
+        scheduler.ending = True
         log.info("shutting down; accepted requests are finished first")
         self._loop.call_soon_threadsafe(self._end)
 
@@ -83,7 +84,7 @@ class Server(uvicorn.Server):
             await service.scheduler.drain()
         until = time.monotonic() + service.limits.linger_s
         while service.jobs.unfetched and time.monotonic() < until:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
         self.should_exit = True
 
 
@@ -95,15 +96,15 @@ def serve(
     listen: tuple[str, int],
     say: Callable[[str], None],
 ) -> None:
-    """Serve an opened bundle until told to end.
+    """Serve an opened bundle until a signal ends the server.
 
     Args:
         listen: host and port; port 0 takes a free one.
-        say: told where it listens, and once it is ready.
+        say: called with a line when it listens, and when it is ready.
 
     Raises:
         SdpackError: the engines cannot be loaded, or a picture is broken.
-        ListenError: the port cannot be had.
+        ListenError: it cannot listen on the address.
     """
     _check_free(*listen)
     host_bytes = manifest.profile.host_memory
@@ -123,7 +124,7 @@ def serve(
     def ready() -> None:
         say(f"{service.name} is ready")
 
-    # What anybody can make a server say with a few bytes is not worth a warning.
+    # Any client can trigger uvicorn's warnings with a few bytes.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if (tight := tightness(manifest, runtime, settings.batch)) is not None:
         say(tight)
@@ -148,7 +149,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def config_of(app: FastAPI, host: str, port: int) -> uvicorn.Config:
-    """How an application is served; port 0 takes a free one."""
+    """Uvicorn's configuration for an application; port 0 takes a free one."""
     return uvicorn.Config(
         app,
         host=host,

@@ -1,4 +1,4 @@
-"""One bundle being served: what its parts have in common."""
+"""A bundle that is served, with everything the routes share."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict, Unpack
 
-from sdpack.documents.manifest import Manifest
-from sdpack.documents.profile import Size, parse_sizes
+from sdpack.documents.manifest import Manifest, SamplingDefaults
+from sdpack.documents.profile import Size, format_size, parse_sizes
 from sdpack.domain.precision import Runtime
 from sdpack.errors import InputError, SdpackError
 from sdpack.runtime.pictures import Format
 from sdpack.runtime.pipeline import LARGEST_SEED
 from sdpack.serve.inference_worker import InferenceWorker
 from sdpack.serve.jobs import Jobs
-from sdpack.serve.limits import MOST_GUIDANCE, Limits
+from sdpack.serve.limits import MOST_GUIDANCE, RANDOM_SEEDS, Limits
 from sdpack.serve.metrics import Metrics
 from sdpack.serve.scheduler import BusyError, Scheduler
 from sdpack.serve.work import BatchKey, ImageRequest, Job
 from sdpack.units import format_bytes
 
-RANDOM_SEEDS = 2**32
 OWN_BYTES = 64 * 2**20
-"""What a server takes of a CPU's memory, besides what was planned for its bundle and what its
-clients leave unread."""
+"""Host memory a server takes beyond its bundle's plan and responses its clients have not read."""
 
 
 class BadRequestError(InputError):
@@ -39,13 +38,30 @@ class BadRequestError(InputError):
         self.param = param
 
 
-@dataclass
-class Service:
-    """A bundle, whoever draws it, and what is known of its work.
+class GivenSettings(TypedDict, total=False):
+    """Settings that a client may give with a prompt; None, too, means "not given".
 
     Attributes:
-        aliases: model names that are accepted besides the bundle's own.
-        failed: why it will never be ready.
+        size: "WIDTHxHEIGHT" in pixels, or "auto".
+        seed: of the first picture.
+    """
+
+    size: str | None
+    seed: int | None
+    steps: int | None
+    guidance_scale: float | None
+    negative_prompt: str | None
+
+
+@dataclass
+class Service:
+    """A bundle, the worker that draws with it, and the state of its work.
+
+    Attributes:
+        aliases: additional model names that clients may use.
+        ready: whether the engines are loaded and work.
+        failed: why it cannot become ready; None while it may.
+        started: by the clock, in seconds.
     """
 
     manifest: Manifest
@@ -61,8 +77,13 @@ class Service:
 
     @property
     def name(self) -> str:
-        """Of the model, as clients call it."""
+        """The model name that clients use."""
         return self.manifest.name
+
+    @property
+    def sampling(self) -> SamplingDefaults:
+        """The bundle's own settings."""
+        return self.manifest.sampling
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,30 +92,28 @@ class Service:
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        """Heights and widths it draws, the usual one first."""
-        sampling = self.manifest.sampling
-        return tuple(dict.fromkeys(((sampling.height, sampling.width), *sampling.sizes)))
+        """Heights and widths it draws, the default first."""
+        return self.sampling.supported_sizes
 
     @property
     def steps(self) -> list[int]:
-        """Numbers of steps it can do."""
-        sampling = self.manifest.sampling
-        return sorted({sampling.steps, *sampling.other_steps})
+        """Numbers of steps it supports, ascending."""
+        return self.sampling.supported_steps
 
     @property
     def most_pictures(self) -> int:
-        """Of one request."""
+        """The most pictures of one request."""
         return min(self.limits.pictures, self.limits.queue)
 
     def submit(self, asked: ImageRequest, keep: bool = True) -> Job:
         """Accept a job.
 
         Args:
-            keep: its pictures are fetched later; others are handed out when they are drawn.
+            keep: whether its pictures are fetched later; otherwise the response contains them.
 
         Raises:
-            BusyError: the queue is full, or too much waits to be fetched.
-            EndingError: the server is ending.
+            BusyError: the queue is full, or too many pictures wait to be fetched.
+            EndingError: the server is shutting down.
         """
         if keep and self.jobs.unfetched_bytes > self.limits.keep_bytes:
             raise BusyError(
@@ -107,50 +126,74 @@ class Service:
         return job
 
     def asked(
-        self,
-        prompt: str,
-        count: int,
-        form: Format,
-        size: str | None = None,
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
+        self, prompt: str, count: int, form: Format, **given: Unpack[GivenSettings]
     ) -> ImageRequest:
-        """What a request asks for, with the bundle's own settings where it says nothing.
+        """A client's request, with the bundle's own settings where it gives none.
+
+        Args:
+            count: number of pictures.
+            form: format of the pictures.
 
         Raises:
-            BadRequestError: the bundle cannot draw it, or the server does not.
+            BadRequestError: the bundle cannot draw it, or the server does not allow it.
         """
-        sampling, limits = self.manifest.sampling, self.limits
-        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt or "")):
-            if len(text) > limits.prompt:
-                raise BadRequestError(
-                    name, f"has {len(text)} characters; this server accepts {limits.prompt}"
-                )
-        most = self.most_pictures
-        if not 1 <= count <= most:
-            raise BadRequestError("n", f"this server draws 1 to {most} pictures per request")
+        negative = given.get("negative_prompt")
+        self._check_length("prompt", prompt)
+        self._check_length("negative_prompt", negative or "")
+        if not 1 <= count <= self.most_pictures:
+            raise BadRequestError(
+                "n", f"this server draws 1 to {self.most_pictures} pictures per request"
+            )
+        steps = self._steps(given.get("steps"))
+        seed = self._seed(given.get("seed"))
+        scale = self._guidance_scale(given.get("guidance_scale"))
+        height, width = self._size(given.get("size"))
+        if negative is None:
+            negative = self.sampling.negative_prompt
+        kind = BatchKey(height, width, steps, scale, negative)
+        return self._with_warnings(ImageRequest(kind, prompt, seed, count, form))
+
+    def _check_length(self, name: str, text: str) -> None:
+        most = self.limits.prompt
+        if len(text) > most:
+            raise BadRequestError(name, f"has {len(text)} characters; this server accepts {most}")
+
+    def _steps(self, steps: int | None) -> int:
         if steps is not None and steps not in self.steps:
             known = ", ".join(map(str, self.steps))
             raise BadRequestError("steps", f"{steps} is not supported; available: {known}")
+        return steps or self.sampling.steps
+
+    def _seed(self, seed: int | None) -> int:
+        """The seed of the first picture, so that every picture's seed is in range."""
         first = secrets.randbelow(RANDOM_SEEDS) if seed is None else seed
-        if not 0 <= first <= LARGEST_SEED - most:
+        largest = LARGEST_SEED - self.most_pictures
+        if not 0 <= first <= largest:
+            raise BadRequestError("seed", f"{first} is out of range; use 0 to {largest}")
+        return first
+
+    def _guidance_scale(self, scale: float | None) -> float:
+        found = self.sampling.guidance_scale if scale is None else scale
+        if not 0 <= found <= MOST_GUIDANCE:
             raise BadRequestError(
-                "seed", f"{first} is out of range; use 0 to {LARGEST_SEED - most}"
+                "guidance_scale", f"{found} is out of range; use 0 to {MOST_GUIDANCE:g}"
             )
-        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-        if not 0 <= scale <= MOST_GUIDANCE:
-            raise BadRequestError(
-                "guidance_scale", f"{scale} is out of range; use 0 to {MOST_GUIDANCE:g}"
-            )
-        height, width = self._size(size)
-        negative = sampling.negative_prompt if negative_prompt is None else negative_prompt
-        kind = BatchKey(height, width, steps or sampling.steps, scale, negative)
-        return self._with_warnings(ImageRequest(kind, prompt, first, count, form))
+        return found
+
+    def _size(self, text: str | None) -> Size:
+        if text is None or text == "auto":
+            return self.sizes[0]
+        try:
+            (found,) = parse_sizes(text)
+        except (InputError, ValueError):
+            found = None
+        if found not in self.sizes:
+            known = ", ".join(map(format_size, self.sizes))
+            raise BadRequestError("size", f"{text[:40]!r} is not supported; available: {known}")
+        return found
 
     def _with_warnings(self, asked: ImageRequest) -> ImageRequest:
-        """The same, saying which of its texts are longer than what text encoders read."""
+        """The same request, with warnings about texts that a text encoder truncates."""
         kind, conditioning = asked.kind, self.manifest.conditioning
         texts = {"prompt": asked.prompt}
         if conditioning.guided(kind.guidance_scale):
@@ -162,29 +205,12 @@ class Service:
         read = max(shortened, key=len) if shortened and len(shortened) == encoders else None
         return replace(asked, read=read, warnings=warnings)
 
-    def _size(self, text: str | None) -> Size:
-        if text is None or text == "auto":
-            return self.sizes[0]
-        try:
-            (found,) = parse_sizes(text)
-        except (InputError, ValueError):
-            found = None
-        if found not in self.sizes:
-            known = ", ".join(map(size_words, self.sizes))
-            raise BadRequestError("size", f"{text[:40]!r} is not supported; available: {known}")
-        return found
-
-
-def size_words(size: Size) -> str:
-    """Height and width as clients write them: 768x512, the width first."""
-    return f"{size[1]}x{size[0]}"
-
 
 def tightness(manifest: Manifest, runtime: Runtime, batch: int | None = None) -> str | None:
-    """What to say where a CPU's memory was planned for a bundle and has no room for a server.
+    """A warning if a bundle planned for host memory leaves no room for a server; else None.
 
     Args:
-        batch: the most pictures drawn together; None for the bundle's own.
+        batch: the most pictures drawn together; None: the bundle's.
     """
     memory, most = manifest.memory, manifest.sampling.batch
     if runtime is not manifest.profile.runtime or runtime.on_gpu or (batch or most) < most:

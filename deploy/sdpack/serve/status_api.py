@@ -1,4 +1,4 @@
-"""What load balancers, monitors and people ask a server about itself."""
+"""The status of the server, for load balancers, monitors and people."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
+from sdpack.documents.profile import format_size
 from sdpack.runtime.pictures import Encoding
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.metrics import CONTENT_TYPE
 from sdpack.serve.page import page, page_policy
-from sdpack.serve.service import Service, size_words
+from sdpack.serve.service import Service
 
 
 def status_routes(service: Service) -> APIRouter:
-    """The page and the routes that say how the server is."""
+    """The playground and the routes that report the server's status."""
     routes = APIRouter(tags=["status"])
 
     @routes.get("/", response_class=Response, include_in_schema=False)
     async def playground() -> Response:
-        """The page to draw from."""
+        """The playground."""
         return Response(
             page(), media_type="text/html", headers={"content-security-policy": page_policy()}
         )
 
     @routes.get("/healthz", responses={503: {"description": "Stuck: restart it"}})
     async def healthz() -> Response:
-        """Whether the process answers, and what draws has not stopped doing so."""
+        """Whether the server answers and its worker is not stuck."""
         if service.scheduler.stuck:
             return JSONResponse({"status": "stuck"}, 503)
         return JSONResponse({"status": "ok"})
 
     @routes.get("/readyz", responses={503: {"description": "Not ready, or shutting down"}})
     async def readyz() -> Response:
-        """Whether pictures can be drawn: engines are loaded, and one came out whole."""
+        """Whether pictures can be drawn: the engines are loaded and have drawn one."""
         if service.failed is not None:
             return JSONResponse({"status": "failed", "reason": str(service.failed)}, 503)
         if service.scheduler.ending:
@@ -45,24 +46,24 @@ def status_routes(service: Service) -> APIRouter:
 
     @routes.get("/metrics", response_class=Response, responses={401: ERRORS[401]})
     async def metrics() -> Response:
-        """Counters, as Prometheus reads them."""
+        """Metrics in Prometheus' text format."""
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)
 
     @routes.get("/capabilities", responses={401: ERRORS[401]})
     async def capabilities() -> dict[str, Any]:
-        """What is drawn, with which mix, and by what evidence."""
+        """What the server draws, with which mix, and the evidence for it."""
         return described(service)
 
     return routes
 
 
 def described(service: Service) -> dict[str, Any]:
-    """What the server can do, as JSON values."""
+    """The server's capabilities, as JSON values."""
     manifest, limits = service.manifest, service.limits
     sampling, evidence = manifest.sampling, manifest.evidence
     return {
         "model": service.name,
-        "sizes": [size_words(size) for size in service.sizes],
+        "sizes": [format_size(size) for size in service.sizes],
         "steps": {"usual": sampling.steps, "choices": service.steps},
         "guidance_scale": sampling.guidance_scale,
         "negative_prompt": sampling.negative_prompt,

@@ -1,4 +1,4 @@
-"""Waiting for a job on behalf of a client that may leave."""
+"""Waiting for a job on behalf of a client that may disconnect."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sdpack.serve.service import Service
 from sdpack.serve.work import ImageRequest, Job, outcome
 
 
-def ready(service: Service) -> None:
-    """Raises NotReadyError where it is not."""
+def check_ready(service: Service) -> None:
+    """Raises NotReadyError unless the service is ready."""
     if service.failed is not None:
         raise NotReadyError(f"the bundle cannot be served: {service.failed}")
     if not service.ready:
@@ -27,17 +27,17 @@ async def drawn(
     under_way: list[Job] | None = None,
     keep: bool = False,
 ) -> tuple[Job, Sequence[bytes]]:
-    """A job that was asked for and drawn; given up when the client leaves.
+    """Submit a job and wait for its pictures; it is cancelled if the client disconnects.
 
     Args:
-        under_way: where it is listed meanwhile.
-        keep: its pictures are told of, and fetched later.
+        under_way: a list that holds the job meanwhile.
+        keep: whether the pictures are fetched later.
 
     Raises:
         SdpackError: it was not accepted, or could not be drawn.
-        GoneError: the client has left.
+        GoneError: the client has disconnected.
     """
-    ready(service)
+    check_ready(service)
     job = service.submit(asked, keep)
     listed = [] if under_way is None else under_way
     listed.append(job)
@@ -56,7 +56,7 @@ async def drawn(
             service.scheduler.cancel(job)
     files = outcome(job)
     if not keep:
-        job.let_go()
+        job.free_pictures()
     return job, files
 
 

@@ -1,4 +1,4 @@
-"""What AUTOMATIC1111's web UI API says of itself: the model, the sampler, and what there is not."""
+"""The routes of AUTOMATIC1111's web UI API that describe the server: models, samplers, options."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sdpack.serve.schemas import PromptText, WebUiModel, WebUiPngInfo, WebUiPngI
 from sdpack.serve.service import BadRequestError, Service
 from sdpack.serve.webui_settings import check_settings, model_of, options_of
 
-PREFIX = "/sdapi/v1"
-PNG_INFO = f"{PREFIX}/png-info"
+WEBUI_PREFIX = "/sdapi/v1"
+PNG_INFO = f"{WEBUI_PREFIX}/png-info"
 PNG_INFO_BYTES = 8 * 2**20  # of a request with a picture in base64
 
-NOTHING: dict[str, tuple[str, Any]] = {
+EMPTY_ANSWERS: dict[str, tuple[str, Any]] = {
     "/embeddings": ("Embeddings that prompts can name: none.", {"loaded": {}, "skipped": {}}),
     "/extensions": ("Extensions: none.", []),
     "/face-restorers": ("Face restoration: none.", []),
@@ -38,55 +38,56 @@ NOTHING: dict[str, tuple[str, Any]] = {
     "/sd-vae": ("Decoders to choose from: none.", []),
     "/upscalers": ("Upscaling models: none.", []),
 }
-"""What each route says that has nothing to say."""
+"""Descriptions and answers of the routes for features that this server does not have."""
 REFRESHED = ("checkpoints", "embeddings", "loras", "vae")
 
 
 def about_routes(service: Service) -> APIRouter:
     """The routes under /sdapi/v1 that draw nothing."""
-    routes = APIRouter(prefix=PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
+    routes = APIRouter(prefix=WEBUI_PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
     _add_constants(routes)
 
     @routes.get("/sd-models")
     async def models() -> list[WebUiModel]:
-        """The one model there is."""
+        """The one model."""
         return [model_of(service)]
 
     @routes.get("/samplers")
     async def samplers() -> list[dict[str, Any]]:
-        """The one sampler there is."""
+        """The one sampler."""
         sampler = service.worker.sampler
         return [{"name": sampler.name, "aliases": [sampler.scheduler], "options": {}}]
 
     @routes.get("/schedulers")
     async def schedulers() -> list[dict[str, Any]]:
-        """How the sampler's noise levels are spaced."""
-        label = service.worker.sampler.schedule
+        """The schedule of the sampler's noise levels."""
+        sampler = service.worker.sampler
+        label = sampler.schedule
         named = {"name": label.lower(), "label": label, "aliases": None}
         return [{**named, "default_rho": -1, "need_inner_model": False}]
 
     @routes.get("/options")
     async def options() -> dict[str, Any]:
-        """The settings front ends look at; the title of the model is one of them."""
+        """The settings that front ends read, including the title of the model."""
         return options_of(service)
 
     @routes.post("/options", responses={status: ERRORS[status] for status in (400, 404, 413)})
     async def set_options(wanted: dict[PromptText, Any]) -> None:
-        """Settings that are as they are; others are refused, as there is nothing to choose from."""
+        """Accepts the current settings and rejects others, because settings cannot be changed."""
         check_settings(service, wanted)
 
     @routes.get("/memory")
     async def memory() -> dict[str, Any]:
-        """Bytes of the machine's memory, and of it the server's; /metrics has a GPU's."""
+        """The machine's memory and the server's share in bytes; see /metrics for a GPU's."""
         return {"ram": _ram(), "cuda": {"error": "not reported here; see /metrics"}}
 
     return routes
 
 
 def _add_constants(routes: APIRouter) -> None:
-    """The routes whose answer is the same for every bundle."""
+    """Add the routes whose answer is the same for every bundle."""
     for path, (words, value) in {
-        **NOTHING,
+        **EMPTY_ANSWERS,
         "/cmd-flags": ("The web UI's command-line flags.", {"api": True, "nowebui": True}),
     }.items():
         routes.add_api_route(path, _always(value), description=words, name=path.strip("/"))
@@ -101,7 +102,7 @@ def _add_constants(routes: APIRouter) -> None:
 
     @routes.post("/png-info", responses={status: ERRORS[status] for status in (400, 413, 503)})
     def png_info(asked: WebUiPngInfoRequest) -> WebUiPngInfo:
-        """How a picture was made, of what its file says."""
+        """The parameters a picture was made with, read from its file."""
         texts = read_texts(_file(asked.image))
         info = texts.pop(PARAMETERS, "")
         parameters = parse_infotext(info) if info else {}
@@ -116,7 +117,7 @@ def _always(value: Any) -> Callable[[], Any]:
 
 
 def _file(text: str) -> bytes:
-    """A file in base64, maybe as a data URL."""
+    """The bytes of a file in base64 or in a data URL."""
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return base64.b64decode(encoded.strip(), validate=True)

@@ -16,9 +16,9 @@ from sdpack.serve.inference_worker import parameters_of
 from sdpack.serve.schemas import WebUiPictures, WebUiProgress, WebUiRequest
 from sdpack.serve.service import Service
 from sdpack.serve.waiting import drawn
-from sdpack.serve.webui_about import PREFIX, about_routes
+from sdpack.serve.webui_about import WEBUI_PREFIX, about_routes
 from sdpack.serve.webui_settings import check_request
-from sdpack.serve.work import GivenUpError, ImageRequest, Job
+from sdpack.serve.work import CancelledJobError, ImageRequest, Job
 
 RANDOM = -1
 
@@ -32,19 +32,19 @@ def webui_routes(service: Service) -> APIRouter:
 
 
 def _drawing_routes(service: Service) -> APIRouter:
-    """Those that draw, and that tell of what is being drawn."""
-    routes = APIRouter(prefix=PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
-    under_way: list[Job] = []  # of these routes: others' jobs are nobody's business here
+    """The routes that draw, and that report or stop what is being drawn."""
+    routes = APIRouter(prefix=WEBUI_PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
+    under_way: list[Job] = []  # only the jobs of these routes
     failing: dict[int | str, dict[str, Any]] = {
         status: ERRORS[status] for status in (400, 404, 413, 429, 500, 503, 504)
     }
 
     @routes.post("/txt2img", responses=failing)
     async def draw(asked: WebUiRequest, request: Request) -> WebUiPictures:
-        """Draw pictures, and answer once they are drawn."""
+        """Draw pictures, and answer when they are finished."""
         try:
-            job, files = await drawn(service, request, _understood(service, asked), under_way)
-        except GivenUpError as error:  # by /interrupt
+            job, files = await drawn(service, request, _image_request(service, asked), under_way)
+        except CancelledJobError as error:  # by /interrupt
             if service.scheduler.ending:
                 raise
             job, files = error.job, []
@@ -55,7 +55,7 @@ def _drawing_routes(service: Service) -> APIRouter:
 
     @routes.get("/progress")
     async def progress(skip_current_image: bool = False) -> WebUiProgress:
-        """How far the oldest job under way is."""
+        """The progress of the oldest running job."""
         job = next(iter(under_way), None)
         return WebUiProgress(
             progress=0.0 if job is None else round(job.progress, 4),
@@ -65,7 +65,7 @@ def _drawing_routes(service: Service) -> APIRouter:
 
     @routes.post("/interrupt")
     async def interrupt() -> dict[str, Any]:
-        """Give the oldest job under way up."""
+        """Cancel the oldest running job."""
         job = next(iter(under_way), None)
         if job is not None:
             service.scheduler.cancel(job)
@@ -74,8 +74,8 @@ def _drawing_routes(service: Service) -> APIRouter:
     return routes
 
 
-def _understood(service: Service, asked: WebUiRequest) -> ImageRequest:
-    """A request as a job.
+def _image_request(service: Service, asked: WebUiRequest) -> ImageRequest:
+    """The picture request that a body asks for.
 
     Raises:
         BadRequestError: it cannot be drawn.
@@ -87,16 +87,16 @@ def _understood(service: Service, asked: WebUiRequest) -> ImageRequest:
         asked.prompt,
         asked.batch_size * asked.n_iter,
         Format(),
-        f"{asked.width or width}x{asked.height or height}",
-        None if asked.seed == RANDOM else asked.seed,
-        asked.steps,
-        asked.cfg_scale,
-        asked.negative_prompt,
+        size=f"{asked.width or width}x{asked.height or height}",
+        seed=None if asked.seed == RANDOM else asked.seed,
+        steps=asked.steps,
+        guidance_scale=asked.cfg_scale,
+        negative_prompt=asked.negative_prompt,
     )
 
 
 def _info(service: Service, job: Job, count: int) -> dict[str, Any]:
-    """What the web UI says of so many pictures of a job."""
+    """The web UI's info text for the first `count` pictures of a job."""
     kind, seeds = job.asked.kind, [picture.seed for picture in job.pictures[:count]]
     made = [_made(service, job, seed) for seed in seeds]
     usual = _made(service, job, job.asked.seed)
@@ -146,7 +146,7 @@ def _state(job: Job | None) -> dict[str, Any]:
 
 
 def _eta(job: Job) -> float:
-    """Seconds it will still take, if it goes on as it went."""
+    """Estimated seconds until the job is done."""
     if not job.progress:
         return 0.0
     return round((time.time() - job.created) * (1 / job.progress - 1), 2)

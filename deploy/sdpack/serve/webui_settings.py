@@ -1,9 +1,9 @@
-"""What can be asked of AUTOMATIC1111's web UI and is not done here.
+"""Fields and settings of AUTOMATIC1111's web UI that this server does not implement.
 
 Clients of the web UI send most of its fields with every request, whether their user set them or
-not. Each is accepted at a value that leaves the picture as it is. Another value is refused, as a
-picture that was drawn without it would pass for one that was drawn with it. A field the web UI does
-not have is passed over, as the web UI does; a setting it does not have is refused, as there too.
+not. A value that would not change the picture is accepted. Any other value is rejected, because the
+picture would silently differ from what was requested. As in the web UI, unknown fields are ignored
+and unknown settings are rejected.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sdpack.serve.service import BadRequestError, Service
 Accepts = Callable[[Any], bool]
 
 SENT_UNASKED = ("automatic", "euler", "euler a")
-"""Samplers that clients name where their user chose none: the default of the web UI's API, and that
-of its client library. The answer names the sampler that was used."""
+"""Samplers that clients send if their user chose none: the default of the web UI's API, and that of
+its client library. The response names the sampler that was used."""
 SAME_SCHEDULE = ("automatic", "use same scheduler")
 EXTRA_NETWORK = re.compile(r"<(lora|lyco|hypernet):[^<>]+>")
 ENABLED = ("enabled", "enable", "is_enabled")
-SHOWN = 40  # characters of a value in a message
+SHOWN_LENGTH = 40  # characters of a value in a message
 
 
 def _off(value: Any) -> bool:
@@ -66,7 +66,7 @@ FIELDS: Mapping[str, tuple[Accepts, str]] = {
     "tiling": (_off, "this server cannot draw pictures that tile"),
     "token_merging_ratio": (_off, "the bundle's graphs are fixed"),
 }
-"""Of a request: which values leave the picture as it is, and why no other is accepted."""
+"""Fields of a request: which values are accepted, and why no others."""
 
 SETTINGS: Mapping[str, tuple[Any, Accepts]] = {
     "CLIP_stop_at_last_layers": (1, _one_of(1)),
@@ -84,7 +84,7 @@ SETTINGS: Mapping[str, tuple[Any, Accepts]] = {
     "tiling": (False, _off),
     "token_merging_ratio": (0, _off),
 }
-"""What each setting is, and which values are the same."""
+"""Settings: the current value, and which values mean the same."""
 
 ABOUT_FILES = (
     "directories_",
@@ -100,11 +100,11 @@ ABOUT_FILES = (
     "sd_vae_checkpoint_cache",
     "show_",
 )
-"""How settings begin that say where pictures are saved or shown, or what is cached."""
+"""Prefixes of settings that are accepted, because they only concern files, previews and caches."""
 
 
 def model_of(service: Service) -> WebUiModel:
-    """The one model there is; its title is what `sd_model_checkpoint` says."""
+    """The one model; its title is the value of `sd_model_checkpoint`."""
     content = model_hash(service.manifest)
     short = content[:SHORT_HASH]
     return WebUiModel(
@@ -117,28 +117,29 @@ def model_of(service: Service) -> WebUiModel:
 
 
 def options_of(service: Service) -> dict[str, Any]:
-    """The settings, as they are."""
+    """The current settings."""
     model = model_of(service)
     own = {"sd_model_checkpoint": model.title, "sd_checkpoint_hash": model.sha256}
     return own | {name: value for name, (value, _) in SETTINGS.items()}
 
 
 def check_request(service: Service, texts: tuple[str | None, ...], fields: Any) -> None:
-    """See that nothing is asked for that would have changed the picture and is not done.
+    """Check that a request uses no feature that this server does not have.
 
     Args:
         texts: the prompt and the negative prompt.
         fields: all others, by their names in the web UI's API.
 
     Raises:
-        BadRequestError: something is.
-        NotFoundError: another model is.
+        BadRequestError: it uses such a feature.
+        NotFoundError: it names another model.
     """
     given: Mapping[str, Any] = fields or {}
     for name, text in zip(("prompt", "negative_prompt"), texts, strict=True):
         network = EXTRA_NETWORK.search(text or "")
         if network is not None:
-            what = f"{network[0][:SHOWN]} cannot be added to a finished bundle; build one with it"
+            shown = network[0][:SHOWN_LENGTH]
+            what = f"{shown} cannot be added to a finished bundle; build one with it"
             raise BadRequestError(name, what)
     for name, (accepts, why) in FIELDS.items():
         value = given.get(name)
@@ -152,19 +153,19 @@ def check_request(service: Service, texts: tuple[str | None, ...], fields: Any) 
 
 
 def check_settings(service: Service, settings: Any, inside: str | None = None) -> None:
-    """See that settings are what they are already: a server has one model, and keeps no settings.
+    """Check that settings have their current values; a server does not change them.
 
     Args:
-        inside: the field of a request they are in.
+        inside: the field of the request that holds them.
 
     Raises:
-        BadRequestError: one is not.
-        NotFoundError: another model is asked for.
+        BadRequestError: one has another value, or is unknown.
+        NotFoundError: they name another model.
     """
     if not isinstance(settings, Mapping):
         raise BadRequestError(inside or "options", "must be an object of names and values")
     for name, value in settings.items():
-        field = f"{inside}.{name[:SHOWN]}" if inside else name[:SHOWN]
+        field = f"{inside}.{name[:SHOWN_LENGTH]}" if inside else name[:SHOWN_LENGTH]
         if name in ("sd_model_checkpoint", "sd_checkpoint_hash"):
             _check_model(service, field, value)
         elif name in SETTINGS:
@@ -216,10 +217,10 @@ def _check_scripts(scripts: Any) -> None:
 
 
 def _units_off(given: Any) -> bool:
-    """Whether what a script is given leaves it off.
+    """Whether a script's arguments leave it disabled.
 
-    The first argument of most scripts is whether they are on. ControlNet takes a list of units, and
-    each says so itself.
+    The first argument of most scripts enables them. ControlNet takes a list of units, each with a
+    field that enables it.
     """
     units = given if isinstance(given, list) else [given]
     return units[:1] == [False] or all(
@@ -230,4 +231,4 @@ def _units_off(given: Any) -> bool:
 
 def _shown(value: Any) -> str:
     text = repr(value).encode(errors="replace").decode()
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."

@@ -1,4 +1,4 @@
-"""What a server is asked to draw: jobs of one or more pictures, as the event loop sees them."""
+"""The work of a server: jobs of one or more pictures, as the event loop sees them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 from sdpack.errors import SdpackError
-from sdpack.runtime.pictures import Format
+from sdpack.runtime.pictures import Encoding, Format
 
 
 class Status(StrEnum):
-    """What has become of a job."""
+    """The status of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class BatchKey:
-    """What pictures have in common that can be drawn together; sizes in pixels."""
+    """The settings that pictures drawn together share; sizes in pixels."""
 
     height: int
     width: int
@@ -41,11 +41,11 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What one job shall show: picture number i of it starts from `seed` + i.
+    """A request for pictures; picture number i starts from `seed` + i.
 
     Attributes:
-        read: the part of the prompt that is read, where no text encoder reads all of it.
-        warnings: what the client should know about its request.
+        read: the part of the prompt that is read, if every text encoder truncates it.
+        warnings: for the client, about its request.
     """
 
     kind: BatchKey
@@ -61,8 +61,8 @@ class TimedOutError(SdpackError):
     """A job took longer than the server allows."""
 
 
-class GivenUpError(SdpackError):
-    """A job was cancelled by somebody else than who waits for it."""
+class CancelledJobError(SdpackError):
+    """A job was cancelled while a client was waiting for it."""
 
     def __init__(self, job: Job) -> None:
         super().__init__("the request was cancelled before its pictures were drawn; try again")
@@ -75,8 +75,8 @@ class RequestedPicture:
 
     Attributes:
         arrived: by the monotonic clock.
-        encoded: the file, once it is drawn.
-        fetched: whether a client was given it.
+        encoded: the file; None until it is drawn.
+        fetched: whether a client has fetched it.
     """
 
     job: Job
@@ -86,13 +86,18 @@ class RequestedPicture:
     fetched: bool = False
 
     @property
+    def asked(self) -> ImageRequest:
+        """The request it belongs to."""
+        return self.job.asked
+
+    @property
     def seed(self) -> int:
-        return self.job.asked.seed + self.number
+        return self.asked.seed + self.number
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody still waits for it; read by the thread that draws."""
-        return not self.job.status.ended
+        """Whether a client may still want it; read by the thread that draws."""
+        return not self.job.has_ended
 
 
 @dataclass(eq=False)
@@ -100,10 +105,10 @@ class Job:
     """A request on its way; only the event loop changes it.
 
     Attributes:
-        step, steps: of the pictures that are being drawn.
-        drawing: how many of its pictures those are.
-        made: how many are drawn.
-        ended: when it did, by the monotonic clock.
+        step, steps: current and last step of the pictures being drawn.
+        drawing: number of its pictures being drawn.
+        made: number of its finished pictures.
+        ended: when it ended, by the monotonic clock.
     """
 
     asked: ImageRequest
@@ -120,14 +125,29 @@ class Job:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        """A picture for each that was asked for, none of them drawn."""
+        """Add a picture for each that was requested."""
         now = time.monotonic()
         self.pictures = [RequestedPicture(self, number, now) for number in range(self.asked.count)]
-        self.steps = self.asked.kind.steps
+        self.steps = self.kind.steps
+
+    @property
+    def kind(self) -> BatchKey:
+        """The settings that its pictures share with others of their batch."""
+        return self.asked.kind
+
+    @property
+    def encoding(self) -> Encoding:
+        """The format of its pictures' files."""
+        form = self.asked.format
+        return form.encoding
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status.ended
 
     @property
     def files(self) -> list[bytes]:
-        """Its pictures, once all are drawn."""
+        """The files of its finished pictures."""
         return [picture.encoded for picture in self.pictures if picture.encoded is not None]
 
     @property
@@ -143,9 +163,9 @@ class Job:
         return min(whole / len(self.pictures), 1.0)
 
     def advance(self, **changes: Any) -> None:
-        """Change what it says, unless it has ended, and tell whoever waits.
+        """Change attributes, unless it has ended, and wake everyone who waits for a change.
 
-        What was drawn of a job that ends before all of it is, is nobody's, and let go.
+        If it ends before all pictures are drawn, the finished ones are freed.
         """
         if self.status.ended:
             return
@@ -154,17 +174,17 @@ class Job:
         if self.status.ended:
             self.ended = time.monotonic()
             if self.status is not Status.DONE:
-                self.let_go()
+                self.free_pictures()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def let_go(self) -> None:
-        """Free its pictures: it and they refer to each other, and would wait for a collection."""
+    def free_pictures(self) -> None:
+        """Free its pictures now; as they and the job refer to each other, only a GC would."""
         for picture in self.pictures:
             picture.encoded = None
 
     async def changes(self) -> AsyncIterator[Job]:
-        """It, now and after every change, until it has ended."""
+        """Yields the job now and after every change, until it has ended."""
         while True:
             changed, ended = self._changed, self.status.ended
             yield self
@@ -179,14 +199,14 @@ class Job:
 
 
 def outcome(job: Job) -> Sequence[bytes]:
-    """The pictures of a finished job.
+    """The files of a finished job.
 
     Raises:
-        GivenUpError: it was cancelled.
-        Exception: what it failed with.
+        CancelledJobError: it was cancelled.
+        Exception: the error it failed with.
     """
     if job.status is Status.CANCELLED:
-        raise GivenUpError(job)
+        raise CancelledJobError(job)
     if job.error is not None:
         raise job.error
     return job.files

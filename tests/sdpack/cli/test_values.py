@@ -8,7 +8,7 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.cli.values import PATH, STEPS, TEXT, Finite
+from sdpack.cli.values import PATH, STEP_COUNT, TEXT, Finite
 
 
 def converted(kind: click.ParamType[Any], value: str) -> Any:
@@ -39,7 +39,7 @@ def test_an_empty_path_is_refused() -> None:
 
 
 def test_steps_are_those_a_schedule_can_have() -> None:
-    assert converted(STEPS, "1000") == 1000
+    assert converted(STEP_COUNT, "1000") == 1000
     for text in ("0", "1001", "2.5"):
         with pytest.raises(click.BadParameter):
-            converted(STEPS, text)
+            converted(STEP_COUNT, text)

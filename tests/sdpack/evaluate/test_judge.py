@@ -49,7 +49,7 @@ def test_the_published_weights_are_taken_in_their_order_without_the_classifier()
     tower = judge.ImageTower()
     own = tower.state_dict()
     published = {f"layer{n}": torch.full_like(value, 3) for n, value in enumerate(own.values())}
-    tower.load_pretrained({**published, "_fc.weight": torch.zeros(1000, judge.FEATURES)})
+    tower.load_pretrained({**published, "_fc.weight": torch.zeros(1000, judge.FEATURE_WIDTH)})
     assert all((value == 3).all() for value in tower.state_dict().values())
     published.popitem()
     with pytest.raises(ValueError, match="not an EfficientNet-Lite0"):

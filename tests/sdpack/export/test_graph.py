@@ -146,7 +146,7 @@ def test_a_graph_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("errors", [(1e-9, math.nan), (math.nan, 1e-9), (math.nan,)])
 def test_an_error_that_is_not_a_number_is_the_worst(errors: tuple[float, ...]) -> None:
     found = graph.Exported({str(number): error for number, error in enumerate(errors)})
-    assert not found.worst < graph.TOLERANCE
+    assert not found.worst < graph.OUTPUT_TOLERANCE
 
 
 def test_a_module_that_cannot_be_exported_is_refused(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from sdpack.documents.catalog import Name
-from sdpack.export.naming import LONGEST, RESERVED, catalog_name
+from sdpack.export.naming import LONGEST_NAME, RESERVED, catalog_name
 
 VALID: TypeAdapter[Any] = TypeAdapter(Name)
 # Of a folder: no slash, no zero byte, not one that means another folder.
@@ -21,7 +21,7 @@ folder_names = st.text(
 def test_any_folder_gives_a_valid_name(folder: str) -> None:
     name = catalog_name(f"models/{folder}")
     assert VALID.validate_python(name) == name
-    assert len(name) <= LONGEST
+    assert len(name) <= LONGEST_NAME
     assert not RESERVED.fullmatch(name)
     assert not name.endswith(".")
 
@@ -49,13 +49,13 @@ def test_a_valid_name_is_kept(folder: str) -> None:
         (".hidden", "hidden-"),
         ("NUL", "model-NUL-"),
         ("com1.safe", "model-com1.safe-"),
-        ("x" * 300, "x" * (LONGEST - 9) + "-"),
+        ("x" * 300, "x" * (LONGEST_NAME - 9) + "-"),
         (b"\xff\xfe".decode(errors="surrogateescape"), "model-"),
     ],
 )
 def test_what_is_no_valid_name_keeps_what_it_can(folder: str, begins: str) -> None:
     assert catalog_name(folder).startswith(begins)
-    assert len(catalog_name(folder)) <= max(LONGEST, len(begins) + 8)
+    assert len(catalog_name(folder)) <= max(LONGEST_NAME, len(begins) + 8)
 
 
 def test_the_folder_one_is_in_has_its_own_name(

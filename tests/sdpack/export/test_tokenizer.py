@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sdpack.errors import SourceError
-from sdpack.export.tokenizer import CHECKED, convert_tokenizer
+from sdpack.export.tokenizer import CHECKED_TEXTS, convert_tokenizer
 from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
 
 from tests.e2e import families
@@ -19,7 +19,7 @@ def sentencepiece(folder: Path) -> Path:
 
     folder.mkdir()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*CHECKED, "a red cat on the mat", "two dogs"] * 20),
+        sentence_iterator=iter([*CHECKED_TEXTS, "a red cat on the mat", "two dogs"] * 20),
         model_prefix=str(folder / "spiece"),
         vocab_size=60,
         hard_vocab_limit=False,

@@ -6,7 +6,13 @@ from typing import Any
 
 import diffusers
 import pytest
-from sdpack.runtime.sampler_label import CONFIG, SAMPLERS, SamplerLabel, label_of, sampler_label
+from sdpack.runtime.sampler_label import (
+    SAMPLERS,
+    SCHEDULER_CONFIG_PATH,
+    SamplerLabel,
+    label_of,
+    sampler_label,
+)
 
 DPM = "DPMSolverMultistepScheduler"
 
@@ -38,7 +44,7 @@ def test_all_schedulers_named_are_diffusers_own() -> None:
 def test_a_bundle_without_its_configuration_has_a_label_too(
     tmp_path: Path, text: str | None
 ) -> None:
-    path = tmp_path / CONFIG
+    path = tmp_path / SCHEDULER_CONFIG_PATH
     path.parent.mkdir(parents=True)
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
@@ -46,7 +52,7 @@ def test_a_bundle_without_its_configuration_has_a_label_too(
 
 
 def test_a_bundles_configuration_is_read(tmp_path: Path) -> None:
-    path = tmp_path / CONFIG
+    path = tmp_path / SCHEDULER_CONFIG_PATH
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"_class_name": "DDIMScheduler"}))
     assert sampler_label(tmp_path) == SamplerLabel("DDIM", scheduler="DDIMScheduler")

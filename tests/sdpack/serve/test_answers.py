@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from sdpack.errors import EngineError, PromptError
-from sdpack.serve.answers import GONE, GoneError, NotFoundError, NotReadyError, answer, said
+from sdpack.serve.answers import GONE, GoneError, NotFoundError, NotReadyError, answer
 from sdpack.serve.scheduler import BusyError, EndingError
 from sdpack.serve.service import BadRequestError
 from sdpack.serve.work import TimedOutError
@@ -127,12 +127,12 @@ def test_numbers_beyond_any_measure_are_refused(asking: httpx.Client) -> None:
 def test_each_error_class_has_its_status_and_keeps_its_message(
     raised: Exception, status: int, kind: str, code: str | None
 ) -> None:
-    found, data = said(raised)
+    found, data = error_data(raised)
     assert (found, data.type, data.code, data.message) == (status, kind, code, str(raised))
     waits = {429: "7", 503: "1"}.get(status)
     assert answer(raised).headers.get("retry-after") == waits
 
 
 def test_the_message_of_an_unexpected_error_is_not_sent_to_clients() -> None:
-    status, data = said(RuntimeError("a secret"))
+    status, data = error_data(RuntimeError("a secret"))
     assert (status, data.message) == (500, "the server failed; see its log")

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sdpack.serve.connection import CONNECTIONS, OTHERS, Connection, most_connections
+from sdpack.serve.connection import CONNECTIONS, OTHER_DESCRIPTORS, Connection, most_connections
 
 from tests.sdpack.serve.clients import client, wait_until
 from tests.sdpack.serve.fakes import FakeWorker, serving
@@ -92,9 +92,9 @@ def test_there_are_descriptors_for_every_connection(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
     monkeypatch.setattr(resource, "setrlimit", lambda _, given: limits.update(now=given))
     assert most_connections() == CONNECTIONS
-    assert limits["now"] == (CONNECTIONS + OTHERS, 524_288)
+    assert limits["now"] == (CONNECTIONS + OTHER_DESCRIPTORS, 524_288)
     limits["now"] = (1024, 2048)
-    assert most_connections() == 2048 - OTHERS
+    assert most_connections() == 2048 - OTHER_DESCRIPTORS
     limits["now"] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     assert most_connections() == CONNECTIONS
 

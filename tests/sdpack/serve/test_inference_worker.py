@@ -53,7 +53,7 @@ def test_it_draws_what_the_bundle_draws(
     drawn = worker.draw(KIND, ["a cat", "a fox"], [3, 4], lambda *step: told.append(step))
     manifest = open_bundle(folder)
     wanted = pipeline(folder, manifest, CPU).draw(
-        request(manifest, ["a cat", "a fox"], [3, 4], 2.0, "a dog")
+        request(manifest, ["a cat", "a fox"], [3, 4], guidance_scale=2.0, negative_prompt="a dog")
     )
     for seen, picture in zip(drawn, wanted, strict=True):
         assert np.array_equal(np.asarray(seen), picture)

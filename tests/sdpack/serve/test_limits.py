@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.serve.limits import KEPT_SHARE, MIB, Limits
+from sdpack.serve.limits import KEPT_SHARE, Limits
+from sdpack.units import MIB
 
 
 @given(st.integers(1, 2**42))

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sdpack.serve import metrics
-from sdpack.serve.limits import MIB
 from sdpack.serve.metrics import STATM, Metrics, resident_bytes
+from sdpack.units import MIB
 
 from tests.sdpack.serve.clients import (
     GENERATE,

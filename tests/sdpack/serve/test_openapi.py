@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from sdpack.serve.app import Settings
 from sdpack.serve.connection import Connection
 from sdpack.serve.limits import Limits
-from sdpack.serve.webui_about import NOTHING, REFRESHED
+from sdpack.serve.webui_about import EMPTY_ANSWERS, REFRESHED
 
 from tests.sdpack.serve.fakes import FakeWorker, serving
 
@@ -41,7 +41,7 @@ OPERATIONS = (
     ("GET", "/sdapi/v1/schedulers"),
     ("GET", "/sdapi/v1/memory"),
     ("GET", "/sdapi/v1/cmd-flags"),
-    *(("GET", f"/sdapi/v1{path}") for path in NOTHING),
+    *(("GET", f"/sdapi/v1{path}") for path in EMPTY_ANSWERS),
     *(("POST", f"/sdapi/v1/refresh-{what}") for what in REFRESHED),
     ("GET", "/healthz"),
     ("GET", "/readyz"),

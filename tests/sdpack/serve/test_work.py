@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sdpack.serve.work import GivenUpError, Job, Status, outcome
+from sdpack.serve.work import CancelledJobError, Job, Status, outcome
 
 from tests.sdpack.serve.fakes import STEPS, asked
 
@@ -69,7 +69,7 @@ def test_the_outcome_is_the_files_or_an_error() -> None:
     assert (outcome(job), job.bytes) == ([bytes(1), bytes(2)], 3)
     given_up, failed = Job(asked()), Job(asked())
     given_up.advance(status=Status.CANCELLED)
-    with pytest.raises(GivenUpError):
+    with pytest.raises(CancelledJobError):
         outcome(given_up)
     failed.advance(status=Status.FAILED, error=ValueError("why"))
     with pytest.raises(ValueError, match="why"):

@@ -22,21 +22,20 @@ from sdpack.engines.session import Arrays
 from sdpack.errors import EngineError, InputError, PromptError, SdpackError
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Request, to_pictures
-from sdpack.serve.limits import MOST_GUIDANCE
+from sdpack.serve.limits import MOST_GUIDANCE, RANDOM_SEEDS
 
 PARTS = "parts.json"
-HELD = "bundle"  # the folder of what is read here
-RANDOM_SEEDS = 2**32
+BUNDLE_FOLDER = "bundle"  # the folder of the files this model reads
 
 
 def runtime_of(manifest: Manifest) -> Runtime:
-    """What Triton runs the parts with: it has no backend for TensorRT-RTX."""
+    """The runtime Triton runs the parts with; it has no backend for TensorRT-RTX."""
     wanted = manifest.profile.runtime
     return Runtime.ONNXRUNTIME_CUDA if wanted is Runtime.TENSORRT_RTX else wanted
 
 
 class TritonSession(Closing):
-    """A part's model, as if it were loaded here.
+    """A session that runs a part's model in Triton.
 
     Args:
         backend: Triton's `triton_python_backend_utils`.
@@ -62,47 +61,48 @@ class TritonSession(Closing):
         return {name: tensor.as_numpy() for name, tensor in tensors.items()}
 
     def close(self) -> None:
-        """Triton has it; nothing to free here."""
+        """Does nothing: Triton owns the model."""
 
 
 class Model:
-    """What Triton calls.
+    """The model that Triton calls.
 
     Args:
-        folder: of the model's version.
+        folder: the folder of the model's version.
         backend: Triton's `triton_python_backend_utils`.
 
     Raises:
-        BundleError: what was exported is damaged.
+        BundleError: the exported bundle is damaged.
     """
 
     def __init__(self, folder: Path, backend: Any) -> None:
         self._backend = backend
-        self._manifest = read_manifest(folder / HELD)
+        self._manifest = read_manifest(folder / BUNDLE_FOLDER)
         parts = json.loads((folder / PARTS).read_text())
 
         def opened(engine: Engine) -> TritonSession:
             return TritonSession(**parts[engine.graph], backend=backend)
 
         self._pipeline = pipeline(
-            folder / HELD, self._manifest, runtime_of(self._manifest), opened=opened
+            folder / BUNDLE_FOLDER, self._manifest, runtime_of(self._manifest), opened=opened
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each request; pictures of a kind are drawn together."""
+        """A response for each request; pictures with the same settings are drawn together."""
         answers: dict[int, Any] = {}
         pictures: dict[int, dict[int, NDArray[np.uint8]]] = {}
         kinds: dict[tuple[Any, ...], list[tuple[int, int, Request]]] = {}
         for number, each in enumerate(requests):
             try:
-                rows = self._understood(each)
+                rows = self._rows(each)
             except SdpackError as error:
                 answers[number] = self._failed(error)
                 continue
             pictures[number] = {}
             for row, asked in enumerate(rows):
                 kinds.setdefault(_kind(asked), []).append((number, row, asked))
-        most = self._manifest.sampling.batch
+        sampling = self._manifest.sampling
+        most = sampling.batch
         for alike in kinds.values():
             for start in range(0, len(alike), most):
                 batch = alike[start : start + most]
@@ -126,7 +126,7 @@ class Model:
         return self._pipeline.decode(latents)
 
     def _answer(self, rows: dict[int, NDArray[np.uint8]]) -> Any:
-        """Pictures of one request, which have to be of one size."""
+        """The pictures of one request, which must have the same size."""
         ordered = [rows[row] for row in sorted(rows)]
         if len({picture.shape for picture in ordered}) > 1:
             return self._failed(PromptError("SIZE: the rows of one request differ in size"))
@@ -134,8 +134,8 @@ class Model:
         tensor = self._backend.Tensor("IMAGE", image)
         return self._backend.InferenceResponse(output_tensors=[tensor])
 
-    def _understood(self, each: Any) -> list[Request]:
-        """A request's rows as the pipeline takes them.
+    def _rows(self, each: Any) -> list[Request]:
+        """A pipeline request for each row of a Triton request.
 
         Raises:
             PromptError: one cannot be drawn.
@@ -156,10 +156,10 @@ class Model:
                 self._manifest,
                 [prompt],
                 [int(seeds[row]) if seeds else secrets.randbelow(RANDOM_SEEDS)],
-                float(scales[row]) if scales else None,
-                negative[row] if negative else None,
-                _size(sizes[row]) if sizes else None,
-                int(steps[row]) if steps else None,
+                guidance_scale=float(scales[row]) if scales else None,
+                negative_prompt=negative[row] if negative else None,
+                size=_size(sizes[row]) if sizes else None,
+                steps=int(steps[row]) if steps else None,
             )
             for row, prompt in enumerate(prompts)
         ]
@@ -181,7 +181,7 @@ class Model:
         return self._backend.InferenceResponse(output_tensors=[], error=words)
 
     def close(self) -> None:
-        """Free what is held here."""
+        """Free what this model holds."""
         self._pipeline.close()
 
 
@@ -193,7 +193,7 @@ def _size(text: str) -> Size:
 
 
 def _kind(asked: Request) -> tuple[Any, ...]:
-    """What pictures have in common that can be drawn together."""
+    """The settings that pictures drawn together share."""
     return asked.height, asked.width, asked.steps, asked.guidance_scale, asked.negative_prompt
 
 

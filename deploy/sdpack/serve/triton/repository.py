@@ -17,12 +17,12 @@ from sdpack.domain.precision import Runtime
 from sdpack.errors import BundleError, StoreError
 from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.runtime.bundle import engines
-from sdpack.serve.triton.model import HELD, PARTS, runtime_of
+from sdpack.serve.triton.model import BUNDLE_FOLDER, PARTS, runtime_of
 from sdpack.store.artifacts import explain_io, unfinished_name
 
-VERSION = "1"
+MODEL_VERSION = "1"
 TILED = ("stem", "head", "tail")  # graphs of a decoder in tiles; "head" in bundles of schema 2
-CONFIG = "config.pbtxt"
+MODEL_CONFIG = "config.pbtxt"
 TYPES = {
     ir.DataType.FLOAT: "TYPE_FP32",
     ir.DataType.FLOAT16: "TYPE_FP16",
@@ -115,7 +115,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
                 "device, then export"
             )
         parts[engine.graph] = _write_part(bundle, manifest, engine, folder)
-    held = folder / manifest.name / VERSION / HELD
+    held = folder / manifest.name / MODEL_VERSION / BUNDLE_FOLDER
     held.mkdir(parents=True)
     (held.parent / "model.py").write_text(MODEL)
     listed = {graph: asdict(part) for graph, part in parts.items()}
@@ -125,7 +125,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
         if "/tokenizer" in name or (name.startswith("sampler") and name.endswith(".json")):
             (held / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, held / name)
-    (folder / manifest.name / CONFIG).write_text(_asked_config(manifest))
+    (folder / manifest.name / MODEL_CONFIG).write_text(_asked_config(manifest))
     return [manifest.name, *(part.model for part in parts.values())]
 
 
@@ -140,7 +140,7 @@ def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) 
     model = read(bundle / graph)
     piece = f"-{graph.stem}" if graph.stem in TILED else ""
     name = f"{manifest.name}-{graph.parent.name}{piece}"
-    version = folder / name / VERSION
+    version = folder / name / MODEL_VERSION
     version.mkdir(parents=True)
     if runtime_of(manifest) is Runtime.TENSORRT:
         assert engine.plan is not None
@@ -153,8 +153,9 @@ def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) 
         backend = 'backend: "onnxruntime"'
     inputs = [_tensor(value) for value in model.graph.inputs]
     outputs = [_tensor(value) for value in model.graph.outputs]
-    kind = "KIND_GPU" if manifest.profile.runtime.on_gpu else "KIND_CPU"
-    (folder / name / CONFIG).write_text(
+    runtime = manifest.profile.runtime
+    kind = "KIND_GPU" if runtime.on_gpu else "KIND_CPU"
+    (folder / name / MODEL_CONFIG).write_text(
         f'name: "{name}"\n{backend}\nmax_batch_size: 0\n'
         + _listed("input", inputs)
         + _listed("output", outputs)

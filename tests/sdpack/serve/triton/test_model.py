@@ -69,7 +69,9 @@ def test_it_draws_what_the_bundle_draws(bundle: Path, model: Any, backend: Backe
 
 def test_what_is_asked_for_is_heeded(bundle: Path, model: Any, backend: Backend) -> None:
     manifest = open_bundle(bundle)
-    wanted = pipeline(bundle, manifest).draw(request(manifest, ["a"], [1], 1.5, "b", steps=1))
+    wanted = pipeline(bundle, manifest).draw(
+        request(manifest, ["a"], [1], guidance_scale=1.5, negative_prompt="b", steps=1)
+    )
     values = {"SEED": 1, "STEPS": 1, "GUIDANCE_SCALE": 1.5, "NEGATIVE_PROMPT": b"b"}
     one, other = model.execute(
         [asked(backend, PROMPT=b"a", **values), asked(backend, PROMPT=b"a", SEED=1)]
