@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ ACROSS = {
 """Files of tests that hold for several modules at once."""
 
 
+@cache
 def modules() -> list[str]:
     """Every module that is more than a docstring, from the source's folder on."""
     found = []

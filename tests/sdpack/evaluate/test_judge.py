@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdpack.evaluate import judge
 
@@ -23,11 +23,11 @@ def made() -> judge.Judge:
 def test_pictures_of_any_size_and_texts_become_unit_vectors_of_one_space(
     made: judge.Judge, size: tuple[int, int]
 ) -> None:
-    pictures = torch.randint(0, 256, (2, *size, 3)).byte()
+    pictures = torch.randint(0, 256, (1, *size, 3)).byte()
     with torch.no_grad():
         seen = made.embed_images(pictures)
         read = made.embed_texts(torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.long))
-    assert seen.shape == (2, judge.EMBEDDING)
+    assert seen.shape == (1, judge.EMBEDDING)
     assert read.shape == (1, judge.EMBEDDING)
     assert torch.cat([seen, read]).norm(dim=-1).numpy() == pytest.approx(1)
 
@@ -73,6 +73,7 @@ def test_two_pictures_of_one_caption_are_no_mistake() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10)
 def test_the_loss_is_the_same_for_pictures_and_texts_exchanged(seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     pictures, texts = torch.randn(2, 4, 8, generator=g)
