@@ -62,7 +62,7 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 table.add_row(budget, f"none; {format_bytes(error.smallest_bytes)} is the least")
                 continue
             evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
-            winner = fitted[Selection(evaluator).run().outcome.winner]
+            winner = fitted[Selection(evaluator).run().race.winner]
             scores = evaluator.scores([winner.mix], range(prompts))[0]
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores

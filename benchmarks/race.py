@@ -49,7 +49,7 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
             fitted = fitting(footprints, possible, parse_bytes(budget))
             evaluator = MixEvaluator(builder, possible, fitted, lambda words: console.log(words))
             selected = Selection(evaluator).run()
-            outcome = selected.outcome
+            outcome = selected.race
             scores = evaluator.scores([f.mix for f in fitted], range(prompts))
             best = int(scores.mean(axis=1).argmax())
             apart = interval(scores[outcome.winner] - scores[best], 0.05)

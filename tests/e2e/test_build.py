@@ -154,7 +154,7 @@ def test_a_race_between_precisions(work: Path) -> None:
     manifest = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "raced")
     evidence = manifest["evidence"]
     standings = evidence["standings"]
-    assert standings[0]["fate"] == "won"
+    assert standings[0]["outcome"] == "won"
     # The decoder's weights are all too small to quantize: its four graphs are one.
     assert len({s["mix"] for s in standings}) == evidence["mixes"] == 4 * 4 * 1
     assert evidence["screening"] is None
@@ -320,7 +320,7 @@ def test_inspect_says_how_layers_differ(whole: Path) -> None:
     assert _layers(manifest, role) == []
     changed = {
         "layers": {"w4:32": 7, "w8": 2},
-        "islands": tuple("abcd"),
+        "fp32_nodes": tuple("abcd"),
         "refused": ("one", "two"),
     }
     part = manifest.parts[role].model_copy(update=changed)
@@ -359,9 +359,9 @@ def test_a_mix_that_draws_nothing_loses(work: Path) -> None:
     device = str(profile(work, "cpu-2gb", ["fp32"]))
     result = run(work, "build", "--profile", device, *where, "--json")
     assert result.exit_code == 0, result.output
-    fates = {s["mix"]: s["fate"] for s in json.loads(result.stdout)["evidence"]["standings"]}
-    assert fates["e/fp32 + d/fp32 + v/fp32"] == "won"
-    assert fates["e/fp32 + d/fp32 + flat/fp32"] == "broken"
+    outcomes = {s["mix"]: s["outcome"] for s in json.loads(result.stdout)["evidence"]["standings"]}
+    assert outcomes["e/fp32 + d/fp32 + v/fp32"] == "won"
+    assert outcomes["e/fp32 + d/fp32 + flat/fp32"] == "broken"
 
 
 def test_a_bundle_that_was_verified_can_be_finished_and_verified(work: Path, whole: Path) -> None:

@@ -107,14 +107,14 @@ def test_a_tiled_bundle_draws_what_the_whole_one_draws(work: Path) -> None:
     assert manifest.evidence.tiled_difference <= 2
     part = manifest.parts[Role.DECODER]
     assert part.tiles is not None
-    assert {"onnx/vae_decoder/head.onnx", "onnx/vae_decoder/tail.onnx"} < part.files
+    assert {"onnx/vae_decoder/stem.onnx", "onnx/vae_decoder/tail.onnx"} < part.files
     assert "onnx/vae_decoder/split.json" not in manifest.files
     words = ("--profile", str(work / "cpu-2gb.yaml"), "--model", str(work / "model"))
     result = run(work, "build", *words, "--out", str(work / "whole"), *ASKED, "--json")
     assert result.exit_code == 0, result.output
     whole = open_bundle(work / "whole")
     assert whole.placement.tile is None
-    assert not {name for name in whole.files if name.endswith(("head.onnx", "tail.onnx"))}
+    assert not {name for name in whole.files if name.endswith(("stem.onnx", "tail.onnx"))}
     pictures = [
         pipeline(folder, manifest).draw(request(manifest, ["a red cat"], [5])).astype(int)
         for folder, manifest in ((tiled, manifest), (work / "whole", whole))
@@ -134,7 +134,7 @@ def test_a_tiled_bundle_has_an_engine_for_each_of_the_two_graphs(work: Path) -> 
     part = manifest.parts[Role.DECODER]
     assert part.plan is None
     assert part.tiles is not None
-    plans = {"engines/decoder-head.plan", "engines/decoder-tail.plan"}
+    plans = {"engines/decoder-stem.plan", "engines/decoder-tail.plan"}
     assert {engine.plan for engine in part.engines} == plans
     assert plans < set(manifest.files)
     assert unfinished(manifest) == []

@@ -44,10 +44,10 @@ def _row(standing: StandingFigures, roles: Sequence[Role], level: float) -> tupl
         ),
         _mebibytes(standing.peak_bytes),
         f"{level + standing.difference:.3f}",
-        "" if standing.fate == "won" else _difference(standing),
+        "" if standing.outcome == "won" else _difference(standing),
         "" if latency is None else f"{1000 * latency:.0f} ms",
         str(standing.quality.pictures),
-        standing.fate,
+        standing.outcome,
     )
 
 
@@ -90,7 +90,7 @@ def _rule(evidence: Evidence) -> list[str]:
 
 def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
     """How the nearest rival came out, by the interval that decided the race."""
-    working = [s for s in others if s.fate != "broken"]
+    working = [s for s in others if s.outcome != "broken"]
     if not working:
         return []
     rival = max(working, key=lambda s: s.difference)

@@ -62,7 +62,7 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
     if part.refused:
         kept = len(part.refused)
         lines.append(f"{name}: {kept} layers are not quantized, as the compiler rejects them")
-    if part.islands:
-        shown = ", ".join(part.islands[:3]) + (" ..." if len(part.islands) > 3 else "")
-        lines.append(f"{name}: {len(part.islands)} nodes compute in fp32 for their range: {shown}")
+    if part.fp32_nodes:
+        shown = ", ".join(part.fp32_nodes[:3]) + (" ..." if len(part.fp32_nodes) > 3 else "")
+        lines.append(f"{name}: {len(part.fp32_nodes)} nodes compute in fp32 for their range: {shown}")
     return lines

@@ -98,7 +98,7 @@ def command(
                 "bytes_after": result.bytes_after,
                 "layers": dict(result.layers),
                 "unquantized": [asdict(weight) for weight in result.unquantized],
-                "islands": list(result.fp32_nodes),
+                "fp32_nodes": list(result.fp32_nodes),
                 "output_error_db": decibels,
                 "calibrated": bool(calibration),
                 "not_loaded": result.not_loaded or None,

@@ -27,7 +27,7 @@ class StandingFigures(Document):
         size_bytes: the size that decides between equal mixes: the peak in the fastest placement,
             or the size of the files if peaks are measured.
         weights: bytes of each part's weights.
-        fate: compared with `lost_to`: "won", "open", "same", "no better" or "worse"; or "broken" if
+        outcome: compared with `lost_to`: "won", "open", "same", "no better" or "worse"; or "broken" if
             it drew a broken image. Bundles of schema 1 have "tied" instead of "open".
         quality: mean score of its images, and its 95 % interval.
         difference, low, high: its score minus the winner's, and the interval that decided the race;
@@ -40,7 +40,7 @@ class StandingFigures(Document):
     peak_bytes: int
     size_bytes: int
     weights: Mapping[Role, int]
-    fate: str
+    outcome: str
     lost_to: str
     quality: Estimated
     difference: float

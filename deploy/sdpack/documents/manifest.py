@@ -69,7 +69,7 @@ class Engine(Document):
 class Tiles(Document):
     """A decoder split into two graphs, for decoding in tiles; see `sdpack.runtime.tiling`."""
 
-    head: Engine
+    stem: Engine
     tail: Engine
     channels: PositiveInt
     factor: PositiveInt
@@ -88,11 +88,11 @@ class Part(Document):
     Attributes:
         tokens: maximum number of tokens of a text encoder; None means the tokenizer's.
         layers: number of layers stored in each scheme; "kept" counts unquantized ones.
-        islands: nodes that compute in fp32, because they could overflow fp16.
+        fp32_nodes: nodes that compute in fp32, because they could overflow fp16.
         refused: layers that the compiler does not support in this precision.
         bridge: origin of the projection fused into a text encoder, if any.
         graph: path of the portable ONNX file, relative to the bundle.
-        attending: the same graph for ONNX Runtime, with fused attention and shared weights; None if
+        fused_attention: the same graph for ONNX Runtime, with fused attention and shared weights; None if
             `graph` serves for this.
         sliced: the same graph for TensorRT, with sliced attention and shared weights; None if
             `graph` is compiled.
@@ -104,14 +104,14 @@ class Part(Document):
     precision: Precision
     tokens: PositiveInt | None = None
     layers: Mapping[str, NonNegativeInt] = {}
-    islands: tuple[str, ...] = ()
+    fp32_nodes: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     source: str
     licence: str
     bridge: Origin | None = None
     parameters: NonNegativeInt
     graph: str
-    attending: str | None = None
+    fused_attention: str | None = None
     sliced: str | None = None
     plan: str | None = None
     inputs: Mapping[str, InputSizes] = {}
@@ -121,23 +121,23 @@ class Part(Document):
     def engines(self) -> tuple[Engine, ...]:
         """The engines that run this part."""
         if self.tiles is not None:
-            return self.tiles.head, self.tiles.tail
+            return self.tiles.stem, self.tiles.tail
         return (Engine(graph=self.sliced or self.graph, plan=self.plan, inputs=self.inputs),)
 
     @property
     def files(self) -> set[str]:
         """Paths of all its graphs and plans."""
         engines = [name for engine in self.engines for name in (engine.graph, engine.plan)]
-        return {name for name in (self.graph, self.attending, *engines) if name}
+        return {name for name in (self.graph, self.fused_attention, *engines) if name}
 
     def with_plans(self, plans: Mapping[str, str]) -> Part:
         """Return the part with these plans, given by graph."""
         if self.tiles is None:
             return self.model_copy(update={"plan": plans[self.engines[0].graph]})
-        head, tail = (
+        stem, tail = (
             engine.model_copy(update={"plan": plans[engine.graph]}) for engine in self.engines
         )
-        tiles = self.tiles.model_copy(update={"head": head, "tail": tail})
+        tiles = self.tiles.model_copy(update={"stem": stem, "tail": tail})
         return self.model_copy(update={"tiles": tiles})
 
 

@@ -89,9 +89,9 @@ class Entrant(Document):
         timed: whether its latency was measured.
         distance_prompts: number of prompts for its distance to the real images; None if not
             measured.
-        fate: see `sdpack.evaluate.rules.Fate`, or SCREENED_OUT; None for a mix that only serves as
+        outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that only serves as
             a reference.
-        lost_to: name of the mix that `fate` compares it with.
+        lost_to: name of the mix that `outcome` compares it with.
     """
 
     mix: str
@@ -105,7 +105,7 @@ class Entrant(Document):
     prompts: NonNegativeInt
     timed: bool = False
     distance_prompts: PositiveInt | None = None
-    fate: str | None = None
+    outcome: str | None = None
     lost_to: str | None = None
 
     @property

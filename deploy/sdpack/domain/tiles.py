@@ -6,17 +6,17 @@ import itertools
 import math
 from dataclasses import dataclass
 
-HEAD_FILE, TAIL_FILE = "head.onnx", "tail.onnx"
+STEM_FILE, TAIL_FILE = "stem.onnx", "tail.onnx"
 LATENTS, PICTURES = "latent_sample", "sample"
 FEATURES, CORE, GIVEN, SHARED, FOUND = "features", "core", "given", "shared", "found"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The numbers needed to run a decoder's head and tail.
+    """The numbers needed to run a decoder's stem and tail.
 
     Attributes:
-        channels: channels of the features that pass from head to tail.
+        channels: channels of the features that pass from stem to tail.
         factor: feature pixels per latent pixel, along one side.
         halo: feature pixels beyond a tile's border that influence the tile.
         norms, groups: number of normalizations in the tail, and channel groups in each.

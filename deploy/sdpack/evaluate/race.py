@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.comparisons import Comparisons
-from sdpack.evaluate.rules import Arm, Basis, Fate, Outcome, Rules, Standing
+from sdpack.evaluate.rules import Arm, Basis, Outcome, RaceResult, Rules, Standing
 
 Floats = NDArray[np.float64]
 Guard = Callable[[int, Sequence[int]], int]
@@ -65,9 +65,9 @@ class Race:
         self.rules = rules or Rules()
         self._score = score
         self._compared = Comparisons(len(arms), self.rules, slack)
-        self._lost: dict[int, tuple[Fate, int]] = {}
+        self._lost: dict[int, tuple[Outcome, int]] = {}
 
-    def run(self, guard: Guard = lambda _, eligible: eligible[0]) -> Outcome:
+    def run(self, guard: Guard = lambda _, eligible: eligible[0]) -> RaceResult:
         """Rounds until leader and champion are left, or the prompts are used up.
 
         Args:
@@ -121,7 +121,7 @@ class Race:
         """Score arms that saw the same prompts on those up to `upto`."""
         seen = int(self._compared.seen[arms[0]])
         for arm in self._compared.add(arms, self._score(arms, range(seen, upto))):
-            self._lost[arm] = (Fate.BROKEN, arm)
+            self._lost[arm] = (Outcome.BROKEN, arm)
 
     def _alive(self) -> list[int]:
         return [arm for arm in range(len(self.arms)) if arm not in self._lost]
@@ -131,7 +131,7 @@ class Race:
         return [
             arm
             for arm in range(len(self.arms))
-            if arm not in self._lost or self._lost[arm][0] is not Fate.BROKEN
+            if arm not in self._lost or self._lost[arm][0] is not Outcome.BROKEN
         ]
 
     def _decided(self, seen: int) -> bool:
@@ -154,22 +154,22 @@ class Race:
         leader, champion = self._leader(), self._champion()
         for arm in self._alive():
             if arm not in (leader, champion):
-                fate = self._fate(arm, leader, champion)
-                if fate is not None:
-                    self._lost[arm] = (fate, leader if fate is Fate.WORSE else champion)
+                outcome = self._outcome(arm, leader, champion)
+                if outcome is not None:
+                    self._lost[arm] = (outcome, leader if outcome is Outcome.WORSE else champion)
         self._drop_doubles({leader, champion}, champion)
 
-    def _fate(self, arm: int, leader: int, champion: int) -> Fate | None:
+    def _outcome(self, arm: int, leader: int, champion: int) -> Outcome | None:
         _, _, high = self._compared.difference(arm, leader)
         if high < 0:
-            return Fate.WORSE
+            return Outcome.WORSE
         if self.arms[arm].key < self.arms[champion].key:
             return None
         if self._compared.seen[arm] < self.rules.enough or self._compared.is_above(arm, champion):
             return None
         if self._compared.shown_equal(arm, champion):
-            return Fate.SAME
-        return Fate.NO_BETTER if high < self.rules.indifference else None
+            return Outcome.SAME
+        return Outcome.NO_BETTER if high < self.rules.indifference else None
 
     def _drop_doubles(self, spared: set[int], champion: int) -> None:
         """Of undecided mixes that are the same, only the preferred goes on."""
@@ -181,7 +181,7 @@ class Race:
             if double is None or self._compared.is_above(arm, champion):
                 kept.append(place)
             else:
-                self._lost[arm] = (Fate.SAME, arms[double])
+                self._lost[arm] = (Outcome.SAME, arms[double])
 
     def _level(self) -> list[int]:
         """The leader and the mixes left that are not told from it, the preferred first."""
@@ -225,12 +225,12 @@ class Race:
             self._drop()
         return bool(back)
 
-    def _outcome(self, winner: int) -> Outcome:
+    def _outcome(self, winner: int) -> RaceResult:
         standings = [self._standing(arm, winner) for arm in range(len(self.arms))]
-        order = list(Fate)
-        standings.sort(key=lambda s: (order.index(s.fate), -s.mean))
+        order = list(Outcome)
+        standings.sort(key=lambda s: (order.index(s.outcome), -s.mean))
         pictures = int(self._compared.seen.sum())
-        return Outcome(winner, tuple(standings), pictures, self._basis(winner))
+        return RaceResult(winner, tuple(standings), pictures, self._basis(winner))
 
     def _basis(self, winner: int) -> Basis:
         others = [arm for arm in self._works() if arm != winner]
@@ -242,10 +242,10 @@ class Race:
 
     def _standing(self, arm: int, winner: int) -> Standing:
         if arm == winner:
-            fate, to = Fate.WON, arm
+            outcome, to = Outcome.WON, arm
         else:
-            undecided = Fate.SAME if self._compared.shown_equal(arm, winner) else Fate.OPEN
-            fate, to = self._lost.get(arm, (undecided, winner))
+            undecided = Outcome.SAME if self._compared.shown_equal(arm, winner) else Outcome.OPEN
+            outcome, to = self._lost.get(arm, (undecided, winner))
             to = winner if to == arm else to
         seen, mean = int(self._compared.seen[arm]), self._compared.mean(arm)
-        return Standing(arm, fate, seen, mean, *self._compared.difference(arm, winner), to)
+        return Standing(arm, outcome, seen, mean, *self._compared.difference(arm, winner), to)

@@ -68,7 +68,7 @@ class Rules:
         return max(2, min(self.fewest, self.most))
 
 
-class Fate(StrEnum):
+class Outcome(StrEnum):
     """How the race ended for a mix."""
 
     WON = "won"
@@ -106,7 +106,7 @@ class Standing:
     """
 
     arm: int
-    fate: Fate
+    outcome: Outcome
     prompts: int
     mean: float
     difference: float
@@ -116,7 +116,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RaceResult:
     """A finished race: standings, the winner first, and how many pictures it took."""
 
     winner: int

@@ -86,7 +86,7 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
 
 
 def probe_tiled(
-    head: Path, tail: Path, split: Split, tile: int, shapes: Shapes, threads: int | None = None
+    stem: Path, tail: Path, split: Split, tile: int, shapes: Shapes, threads: int | None = None
 ) -> Probe:
     """Measure a decoder that works in tiles, on latents of these shapes.
 
@@ -94,7 +94,7 @@ def probe_tiled(
         EngineError: a graph does not load or run.
     """
     tiled = {"tail": str(tail), "split": asdict(split), "tile": tile}
-    return _probe({"graph": str(head), "tiled": tiled, SHAPES: shapes, "threads": threads})
+    return _probe({"graph": str(stem), "tiled": tiled, SHAPES: shapes, "threads": threads})
 
 
 def process_bytes(tokenizer: Path, threads: int | None = None) -> int:

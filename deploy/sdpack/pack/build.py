@@ -36,7 +36,7 @@ class BuildResult:
 
     @property
     def winner(self) -> Fitted:
-        return self.fitted[self.selected.outcome.winner]
+        return self.fitted[self.selected.race.winner]
 
 
 def build(

@@ -43,10 +43,10 @@ from sdpack.documents.manifest import (
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
-from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
+from sdpack.domain.tiles import STEM_FILE, TAIL_FILE
 from sdpack.engines.tensorrt_builder import PLAN_FILE
 from sdpack.errors import SchedulerError
-from sdpack.evaluate.rules import Fate, Outcome, Standing
+from sdpack.evaluate.rules import Outcome, RaceResult, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Variant
@@ -93,8 +93,8 @@ class Bundling:
         return self.builder.request
 
     @property
-    def outcome(self) -> Outcome:
-        return self.selected.outcome
+    def outcome(self) -> RaceResult:
+        return self.selected.race
 
     @property
     def winner(self) -> Fitted:
@@ -158,14 +158,14 @@ class Bundling:
             precision=variant.precision,
             tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
             layers=self.builder.stored(variant),
-            islands=tuple(sorted(made.fp32_nodes)),
+            fp32_nodes=tuple(sorted(made.fp32_nodes)),
             refused=tuple(sorted(made.refused)),
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),
             parameters=self.builder.checkpoint(variant.role, variant.candidate).parameters,
             graph=f"{self._portable(variant.role)}/{MODEL_FILE}",
-            attending=self._attending(variant),
+            fused_attention=self._attending(variant),
             **self._loaded(variant),
         )
 
@@ -176,10 +176,10 @@ class Bundling:
             (whole,) = engines
             sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
             return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
-        head, tail = engines
+        stem, tail = engines
         split = split_of(self.builder.made(variant).artifact)
         assert split is not None
-        return {"tiles": Tiles(head=head, tail=tail, **asdict(split))}
+        return {"tiles": Tiles(stem=stem, tail=tail, **asdict(split))}
 
     def _pieces(self, variant: Variant) -> tuple[Piece, ...]:
         return self.builder.pieces(variant, self.winner.placement)
@@ -259,10 +259,10 @@ class Bundling:
 
     def _ranked(self) -> list[Standing]:
         """The winner, then the others, those first that drew better on the prompts both had."""
-        return sorted(self.outcome.standings, key=lambda s: (s.fate is not Fate.WON, -s.difference))
+        return sorted(self.outcome.standings, key=lambda s: (s.outcome is not Outcome.WON, -s.difference))
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
-        timed = listed and standing.fate is not Fate.BROKEN
+        timed = listed and standing.outcome is not Outcome.BROKEN
         fitted = self.evaluator.fitted[standing.arm]
         quality = self.evaluator.quality(standing.arm, standing.prompts)
         return StandingFigures(
@@ -271,7 +271,7 @@ class Bundling:
             peak_bytes=fitted.peak.bytes,
             size_bytes=fitted.size_bytes,
             weights={v.role: self._weight_bytes(fitted, v) for v in fitted.mix.variants},
-            fate=standing.fate.value,
+            outcome=standing.outcome.value,
             lost_to=str(self.evaluator.fitted[standing.to].mix),
             quality=_estimated(quality, standing.prompts),
             difference=standing.difference,
@@ -362,7 +362,7 @@ class Bundling:
         made = self.builder.made(variant).artifact
         self.builder.store.check(made)
         used = {piece.file for piece in self._pieces(variant)}
-        unused = {HEAD_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - used
+        unused = {STEM_FILE, TAIL_FILE, SPLIT_FILE, SLICED_FILE} - used
         for name in set(made.files) - unused:
             shutil.copyfile(made.path(name), target / name)
         checkpoint = self.builder.checkpoint(variant.role, variant.candidate)

@@ -31,7 +31,7 @@ from sdpack.documents.record import (
 from sdpack.domain.placement import Placement
 from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
-from sdpack.evaluate.rules import Fate, Standing
+from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import PipelineSpec
 from sdpack.pack.planning.fit import Fitted, peak_of
 from sdpack.pack.planning.footprints import Footprints
@@ -67,7 +67,7 @@ class Recording:
         """
         rows = list(self._rows)  # drawing them may score mixes that are then entrants
         fitted = {each.mix: each for each in self.evaluator.fitted}
-        standings = {self.evaluator.fitted[s.arm].mix: s for s in self.selected.outcome.standings}
+        standings = {self.evaluator.fitted[s.arm].mix: s for s in self.selected.race.standings}
         roster = Roster(
             self.evaluator,
             self.footprints,
@@ -84,7 +84,7 @@ class Recording:
             fitting=len(fitted),
             screened=self._screened(),
             winner=roster.names[self._winner.mix],
-            basis=self.selected.outcome.basis.value,
+            basis=self.selected.race.basis.value,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in rows
@@ -100,7 +100,7 @@ class Recording:
 
     @property
     def _winner(self) -> Fitted:
-        return self.evaluator.fitted[self.selected.outcome.winner]
+        return self.evaluator.fitted[self.selected.race.winner]
 
     @cached_property
     def _numbers(self) -> range:
@@ -112,7 +112,7 @@ class Recording:
         """What is on the contact sheet, each mix once; what draws broken pictures is left out."""
         asked = {"the winner": self._winner.mix}
         rivals = [
-            s for s in self.selected.outcome.standings if s.fate not in (Fate.WON, Fate.BROKEN)
+            s for s in self.selected.race.standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)
         ]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
@@ -253,9 +253,9 @@ class Roster:
     def _entrant(self, fitted: Fitted) -> Entrant:
         mix, peak = fitted.mix, fitted.peak
         spec, standing = self.evaluator.spec(mix), self.standings.get(mix)
-        fate = None if standing is None else standing.fate.value
+        outcome = None if standing is None else standing.outcome.value
         if standing is None and self.standings and mix in self.fitted:
-            fate = SCREENED_OUT
+            outcome = SCREENED_OUT
         lost_to = None if standing is None else self.evaluator.fitted[standing.to].mix
         return Entrant(
             mix=self.names[mix],
@@ -274,7 +274,7 @@ class Roster:
             prompts=self.drawn[mix],
             timed=mix in self.timed,
             distance_prompts=self.distances.get(mix),
-            fate=fate,
+            outcome=outcome,
             lost_to=None if lost_to in (None, mix) else self.names[lost_to],
         )
 

@@ -39,7 +39,7 @@ from sdpack.documents.record import (
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
-from sdpack.evaluate.rules import BROKEN_SCORE, Fate, Standing
+from sdpack.evaluate.rules import BROKEN_SCORE, Outcome, Standing
 from sdpack.pack.build import buildable, fitting, opened
 from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.planning.fit import Fitted
@@ -115,21 +115,21 @@ class Budget:
     def worth(self) -> Mapping[Mix, float]:
         """What each mix promises: how much better than the best mix it draws, or would."""
         fitted, screened = self.evaluator.fitted, self.selected.screened
-        raced = {fitted[s.arm].mix: s for s in self.selected.outcome.standings}
+        raced = {fitted[s.arm].mix: s for s in self.selected.race.standings}
         found: dict[Mix, float] = {}
         if screened is not None:
-            level = screened.common[self.selected.outcome.winner]
+            level = screened.common[self.selected.race.winner]
             for each, common in zip(fitted, screened.common, strict=True):
                 broken = common <= BROKEN_SCORE
                 found[each.mix] = -math.inf if broken else float(common - level)
         for mix, standing in raced.items():
-            broken = standing.fate is Fate.BROKEN
+            broken = standing.outcome is Outcome.BROKEN
             found[mix] = -math.inf if broken else standing.difference
         return found
 
     @property
     def best(self) -> Fitted:
-        return self.evaluator.fitted[self.selected.outcome.winner]
+        return self.evaluator.fitted[self.selected.race.winner]
 
     @property
     def level(self) -> list[Mix]:
@@ -137,11 +137,11 @@ class Budget:
         indifference = self.evaluator.rules.indifference
 
         def is_level(standing: Standing) -> bool:
-            if standing.fate in (Fate.SAME, Fate.NO_BETTER):  # than another, which may be worse
+            if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):  # than another, which may be worse
                 return standing.high >= 0 and standing.difference > -indifference
-            return standing.fate in (Fate.WON, Fate.OPEN)
+            return standing.outcome in (Outcome.WON, Outcome.OPEN)
 
-        found = [s for s in self.selected.outcome.standings if is_level(s)]
+        found = [s for s in self.selected.race.standings if is_level(s)]
         return [self.evaluator.fitted[s.arm].mix for s in found]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:

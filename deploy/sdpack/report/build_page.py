@@ -13,7 +13,7 @@ from sdpack.documents.record import SCREENED_OUT
 from sdpack.domain.estimate import ENOUGH
 from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
-from sdpack.evaluate.rules import Fate
+from sdpack.evaluate.rules import Outcome
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
     SMALL,
@@ -101,13 +101,13 @@ def said(build: Build) -> list[str]:
     ]
     if record.basis is not None and record.prefer is not None:
         lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
-    fates = [e.fate for e in record.entrants if e.fate not in (None, SCREENED_OUT)]
+    outcomes = [e.outcome for e in record.entrants if e.outcome not in (None, SCREENED_OUT)]
     field = f"{record.fitting:,} mixes fit"
     if record.screened is not None:
-        field += f", {len(fates)} of them raced"
-    if Fate.BROKEN in fates:
-        field += f", {fates.count(Fate.BROKEN)} drew broken pictures"
-    raced = [p for p in build.points[1:] if p.entrant.fate not in (None, SCREENED_OUT)]
+        field += f", {len(outcomes)} of them raced"
+    if Outcome.BROKEN in outcomes:
+        field += f", {outcomes.count(Outcome.BROKEN)} drew broken pictures"
+    raced = [p for p in build.points[1:] if p.entrant.outcome not in (None, SCREENED_OUT)]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
         lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
@@ -195,16 +195,16 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         f"{point.paired} of {point.pictures}",
         "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
         "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
-        _fate(point),
+        _outcome(point),
     ]
 
 
-def _fate(point: Point) -> str:
+def _outcome(point: Point) -> str:
     """How the race ended for a mix, and against which."""
-    fate, rival = point.entrant.fate, point.entrant.lost_to
-    if fate is None:
+    outcome, rival = point.entrant.outcome, point.entrant.lost_to
+    if outcome is None:
         return "drawn for comparison"
-    return fate if rival is None else f"{fate}: {rival}"
+    return outcome if rival is None else f"{outcome}: {rival}"
 
 
 def _costs(build: Build) -> Table:

@@ -14,7 +14,7 @@ import altair as alt
 
 from sdpack.documents.record import SCREENED_OUT
 from sdpack.domain.placement import Role
-from sdpack.evaluate.rules import Fate
+from sdpack.evaluate.rules import Outcome
 from sdpack.report.points import Build, Cost, Point
 from sdpack.units import format_bytes
 
@@ -22,12 +22,12 @@ MIB = 2**20
 WON, LEVEL, LARGER = "the winner", "not told from it", "no better, and not preferred"
 BEATEN, BESIDE = "beaten", "not in the race"
 OUTCOMES: Mapping[str | None, str] = {
-    Fate.WON: WON,
-    Fate.OPEN: LEVEL,
+    Outcome.WON: WON,
+    Outcome.OPEN: LEVEL,
     "tied": LEVEL,  # as records before schema 2 say it
-    Fate.SAME: LEVEL,
-    Fate.NO_BETTER: LARGER,
-    Fate.WORSE: BEATEN,
+    Outcome.SAME: LEVEL,
+    Outcome.NO_BETTER: LARGER,
+    Outcome.WORSE: BEATEN,
     SCREENED_OUT: BESIDE,
     None: BESIDE,
 }
@@ -92,7 +92,7 @@ def point_rows(build: Build) -> list[Row]:
 
 def _outcome(point: Point, indifference: float) -> str:
     """Of a mix that is the same as another which was worse, that it was beaten."""
-    found = OUTCOMES[point.entrant.fate]
+    found = OUTCOMES[point.entrant.outcome]
     below = point.difference.high < 0 or point.difference.value <= -indifference
     return BEATEN if found is LEVEL and below else found
 
@@ -115,7 +115,7 @@ def _point_row(point: Point, indifference: float) -> Row:
         "said_difference": f"{point.difference.signed()} ({'race' if point.raced else '95 %'})",
         "pictures": point.pictures,
         "outcome": _outcome(point, indifference),
-        "fate": point.entrant.fate or "drawn for comparison",
+        "outcome": point.entrant.outcome or "drawn for comparison",
         "fits": "yes" if point.entrant.fits else "no",
         "latency_ms": None if seconds is None else 1000 * seconds,
         "on_front": point.on_front,
@@ -196,7 +196,7 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
             else []
         ),
         alt.Tooltip("pictures:Q", title="pictures"),
-        alt.Tooltip("fate:N", title="in the race"),
+        alt.Tooltip("outcome:N", title="in the race"),
         alt.Tooltip("lost_to:N", title="lost to, or same as"),
         alt.Tooltip("placement:N", title="run"),
         alt.Tooltip("fits:N", title="fits the budget"),

@@ -206,7 +206,7 @@ class Build(DrawnMixes):
         return on_fronts(found)
 
     def _raced(self, entrant: Entrant) -> bool:
-        return entrant.fate not in (None, SCREENED_OUT)
+        return entrant.outcome not in (None, SCREENED_OUT)
 
     def _of_the_race(self, apart: Floats) -> Estimate:
         """The race's own estimate of differences from the winner; of one there is no interval."""

@@ -1,8 +1,8 @@
 """A decoder in two graphs, so that large pictures can be decoded tile by tile without a seam.
 
-    latent_sample -> head -> features -> tail -> sample
+    latent_sample -> stem -> features -> tail -> sample
 
-The head, up to the last but one enlargement, is where attention looks at the whole picture; it is
+The stem, up to the last but one enlargement, is where attention looks at the whole picture; it is
 small and runs once. The tail holds nearly all of the memory and looks at a few neighbours of each
 pixel, so that a tile that sees as many beyond its border decodes exactly what the whole would have,
 if only it is normalized like the whole: what a GroupNormalization takes the mean and variance of is
@@ -30,7 +30,7 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
-from sdpack.domain.tiles import FEATURES, HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
+from sdpack.domain.tiles import FEATURES, STEM_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 from sdpack.rewrite.norms import COLUMNS, FLOAT, NORM, ROWS, input_value, share_statistics
 from sdpack.rewrite.onnx_file import read, write_beside
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
@@ -63,26 +63,26 @@ class _EntangledError(Exception):
 
 
 def write_split(graph: Path) -> Split | None:
-    """Write a decoder's head and tail beside its graph, the weights shared.
+    """Write a decoder's stem and tail beside its graph, the weights shared.
 
     Returns:
         What is to be known of them; None, and nothing is written, where a decoder cannot be cut so.
     """
-    head, tail = read(graph), read(graph)
-    cut = _cut(head)
+    stem, tail = read(graph), read(graph)
+    cut = _cut(stem)
     if cut is None:
         return None
     try:
-        split = _split(head, tail, cut)
+        split = _split(stem, tail, cut)
     except _EntangledError:
         return None
-    write_beside(head, graph.with_name(HEAD_FILE))
+    write_beside(stem, graph.with_name(STEM_FILE))
     write_beside(tail, graph.with_name(TAIL_FILE))
     return split
 
 
 def _cut(model: ir.Model) -> str | None:
-    """The name of the tensor between head and tail: what is enlarged last but one."""
+    """The name of the tensor between stem and tail: what is enlarged last but one."""
     enlarged = [input_of(node, 0) for node in model.graph if node.op_type == "Resize"]
     if len(enlarged) < 2 or [str(v.name) for v in model.graph.inputs] != [LATENTS]:
         return None
@@ -90,17 +90,17 @@ def _cut(model: ir.Model) -> str | None:
     return None if cut.producer() is None else str(cut.name)
 
 
-def _split(head: ir.Model, tail: ir.Model, cut: str) -> Split:
-    """Make the whole graph the head in `head`, and the tail in `tail`.
+def _split(stem: ir.Model, tail: ir.Model, cut: str) -> Split:
+    """Make the whole graph the stem in `stem`, and the tail in `tail`.
 
     Raises:
-        _EntangledError: the tail needs more of the head than `cut`, or is not local.
+        _EntangledError: the tail needs more of the stem than `cut`, or is not local.
     """
-    factor = _reaches(head, LATENTS, cut, strict=False)[cut].scale
-    channels = sizes_of(_named(head, cut))[1]
+    factor = _reaches(stem, LATENTS, cut, strict=False)[cut].scale
+    channels = sizes_of(_named(stem, cut))[1]
     if not isinstance(channels, int):
         raise _EntangledError
-    _end_at(head, cut)
+    _end_at(stem, cut)
     _begin_at(tail, cut, channels)
     reaches = _reaches(tail, FEATURES, PICTURES, strict=True)
     norms = [node for node in tail.graph if node.op_type == NORM]

@@ -110,7 +110,7 @@ def engines(manifest: Manifest, role: Role, runtime: Runtime) -> tuple[Engine, .
     if runtime is manifest.profile.runtime and part.tiles is not None:
         return part.engines
     if runtime in onnxruntime.PROVIDERS:
-        return (Engine(graph=part.attending or part.graph),)
+        return (Engine(graph=part.fused_attention or part.graph),)
     return part.engines
 
 
@@ -130,11 +130,11 @@ def _load(
     loaded = engines(manifest, role, runtime)
     if len(loaded) == 1:
         return session(loaded[0])
-    head, tail = (partial(session, engine) for engine in loaded)
+    stem, tail = (partial(session, engine) for engine in loaded)
     tile = manifest.placement.tile
     assert part.tiles is not None
     assert tile is not None
-    return load_tiled(head, tail, part.tiles.split, tile)
+    return load_tiled(stem, tail, part.tiles.split, tile)
 
 
 def _session(

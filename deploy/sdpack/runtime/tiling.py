@@ -1,6 +1,6 @@
 """Decoding tile by tile without a seam, so that a large picture needs little more than a tile.
 
-A decoder comes in two graphs. The head runs once, on the whole picture; it is where attention looks
+A decoder comes in two graphs. The stem runs once, on the whole picture; it is where attention looks
 at all of it, on few pixels. The tail runs on one tile after the other, each with as many features
 beyond its border as reach into it, and each normalized like the whole picture. What that is, nobody
 knows beforehand: every tile says what it found, the next round is normalized with what all had
@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 class TiledDecoder(Closing):
-    """A decoder's head and tail as one session: pictures of latents, in the memory of tiles.
+    """A decoder's stem and tail as one session: pictures of latents, in the memory of tiles.
 
     Args:
         tile: latent pixels a side that a tile has of its own, at most.
@@ -44,16 +44,16 @@ class TiledDecoder(Closing):
     """
 
     def __init__(
-        self, head: Session, tail: Session, split: Split, tile: int, rounds: int | None = None
+        self, stem: Session, tail: Session, split: Split, tile: int, rounds: int | None = None
     ) -> None:
         self.split = split
-        self._head, self._tail = head, tail
+        self._stem, self._tail = stem, tail
         self._tile = tile * split.factor
         self._rounds = min(rounds or split.norms + 1, split.norms + 1)
 
     def run(self, inputs: Arrays) -> dict[str, Floats]:
         """{"sample": float32 (B, 3, s H, s W)} of {"latent_sample": float32 (B, C, H, W)}."""
-        features = np.asarray(self._head.run(inputs)[FEATURES], np.float32)
+        features = np.asarray(self._stem.run(inputs)[FEATURES], np.float32)
         tiles = list(_tiles(features.shape[-2:], self._tile, self.split.halo))
         given: Floats | None = None
         pictures: Floats | None = None
@@ -115,15 +115,15 @@ class TiledDecoder(Closing):
         return {**asked, CORE: core, GIVEN: nothing if given is None else given, SHARED: shared}
 
     def close(self) -> None:
-        self._head.close()
+        self._stem.close()
         self._tail.close()
 
 
 def load_tiled(
-    head: Callable[[], Session], tail: Callable[[], Session], split: Split, tile: int
+    stem: Callable[[], Session], tail: Callable[[], Session], split: Split, tile: int
 ) -> TiledDecoder:
     """A decoder of two graphs; should one not load, none stays open."""
-    first = head()
+    first = stem()
     try:
         return TiledDecoder(first, tail(), split, tile)
     except BaseException:

@@ -17,7 +17,7 @@ def standing(
         "peak_bytes": 20 * 2**20,
         "size_bytes": 12 * 2**20,
         "weights": {"text_encoder": 2**20, "denoiser": 8 * 2**20, "decoder": 3 * 2**20},
-        "fate": "worse",
+        "outcome": "worse",
         "lost_to": "a",
         "quality": Estimated(value=mean, low=mean - 0.1, high=mean + 0.1, pictures=64),
         "difference": difference,
@@ -28,9 +28,9 @@ def standing(
     return StandingFigures.model_validate({**values, **more})
 
 
-WINNER = standing("a", 0.5, 0.0, 0.0, 0.0, fate="won", latency_s=0.1234)
+WINNER = standing("a", 0.5, 0.0, 0.0, 0.0, outcome="won", latency_s=0.1234)
 WORSE = standing("b", 0.4, -0.1, -0.15, -0.05)
-BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, fate="open", size_bytes=15 * 2**20)
+BETTER = standing("c", 0.504, 0.004, -0.01, 0.018, outcome="open", size_bytes=15 * 2**20)
 
 
 def evidence(**more: Any) -> Evidence:

@@ -61,7 +61,7 @@ def manifest(**changes: Any) -> Manifest:
                     "peak_bytes": 90,
                     "size_bytes": 90,
                     "weights": {"denoiser": 50},
-                    "fate": "won",
+                    "outcome": "won",
                     "lost_to": "s/w4 + s/w4 + s/w4",
                     "quality": {"value": 0.5, "low": 0.4, "high": 0.6, "pictures": 16},
                     "difference": 0.0,

@@ -138,7 +138,7 @@ def test_only_large_graphs_of_plain_weights_are_not_laid_out_anew(
 ) -> None:
     weight = np.random.default_rng(0).standard_normal((128, 96)).astype(np.float32)
     whole = saved(linear(weight), tmp_path / "whole")
-    write_beside(read(whole), whole.with_name("attending.onnx"))
+    write_beside(read(whole), whole.with_name("fused_attention.onnx"))
     packed = tmp_path / "packed.onnx"
     packed.write_bytes(whole.read_bytes() + b"DequantizeLinear")
     (tmp_path / "model.onnx.data").write_bytes(bytes(weight.nbytes))
@@ -149,7 +149,7 @@ def test_only_large_graphs_of_plain_weights_are_not_laid_out_anew(
         wanted = session.run({"x": x})["y"]
     monkeypatch.setattr(onnxruntime, "LARGE_BYTES", weight.nbytes)
     assert plain(whole)
-    assert plain(whole.with_name("attending.onnx")), "its weights are those of the other form"
+    assert plain(whole.with_name("fused_attention.onnx")), "its weights are those of the other form"
     assert not plain(packed)
     assert not plain(tmp_path / "none.onnx")
     with load(whole) as session:

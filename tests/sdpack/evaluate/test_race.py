@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Basis, Fate, Outcome, Preference, Rules
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Basis, Outcome, RaceResult, Preference, Rules
 
 RULES = Rules(first=16, most=256)
 
@@ -29,14 +29,14 @@ class Pictures:
         return self.table[np.ix_(list(arms), list(prompts))]
 
 
-def run(pictures: Pictures, sizes: Sequence[int] | None = None, rules: Rules = RULES) -> Outcome:
+def run(pictures: Pictures, sizes: Sequence[int] | None = None, rules: Rules = RULES) -> RaceResult:
     count = len(pictures.table)
     sizes = sizes or range(count)
     return Race([Arm(f"mix {i}", (sizes[i],)) for i in range(count)], pictures, rules).run()
 
 
-def fates(outcome: Outcome) -> dict[int, Fate]:
-    return {standing.arm: standing.fate for standing in outcome.standings}
+def outcomes(outcome: RaceResult) -> dict[int, Outcome]:
+    return {standing.arm: standing.outcome for standing in outcome.standings}
 
 
 def test_the_clearly_best_wins_with_few_pictures() -> None:
@@ -45,7 +45,7 @@ def test_the_clearly_best_wins_with_few_pictures() -> None:
     assert outcome.winner == 2
     assert outcome.pictures == len(pictures.drawn) == len(set(pictures.drawn))
     assert outcome.pictures < 4 * RULES.most / 4
-    assert fates(outcome)[0] is Fate.WORSE
+    assert outcomes(outcome)[0] is Outcome.WORSE
 
 
 def test_equal_pictures_go_to_the_smaller_at_once() -> None:
@@ -70,7 +70,7 @@ def test_one_broken_picture_puts_a_mix_out() -> None:
     pictures.table[0, 5] = BROKEN_SCORE
     outcome = run(pictures, sizes=[10, 20, 30])
     assert outcome.winner == 1
-    assert fates(outcome)[0] is Fate.BROKEN
+    assert outcomes(outcome)[0] is Outcome.BROKEN
     everything = Pictures([0.5, 0.3], 0.01)
     everything.table[:, 3] = BROKEN_SCORE
     with pytest.raises(BrokenPictureError, match="all 2 mixes"):
@@ -89,8 +89,8 @@ def test_what_stays_open_goes_to_the_better_mean() -> None:
     outcome = run(pictures, sizes=[20, 10])
     assert outcome.winner == better
     assert outcome.basis is Basis.BEST
-    assert fates(outcome) == {better: Fate.WON, 1 - better: Fate.OPEN}
-    (other,) = (s for s in outcome.standings if s.fate is Fate.OPEN)
+    assert outcomes(outcome) == {better: Outcome.WON, 1 - better: Outcome.OPEN}
+    (other,) = (s for s in outcome.standings if s.outcome is Outcome.OPEN)
     assert other.low <= 0 <= other.high
     assert other.prompts == RULES.most
 
@@ -126,7 +126,7 @@ def test_a_tie_is_no_cover_for_a_mix_that_was_seen_to_be_worse() -> None:
     """Too few pictures to tell them apart beyond chance, but the smaller one is 0.05 behind."""
     outcome = run(Pictures([0.35, 0.30], 0.06), sizes=[20, 10], rules=Rules(most=16))
     assert outcome.winner == 0
-    assert fates(outcome)[1] is Fate.OPEN
+    assert outcomes(outcome)[1] is Outcome.OPEN
 
 
 def test_a_guard_has_the_last_word_among_those_level() -> None:
@@ -184,8 +184,8 @@ def test_the_best_is_rarely_thrown_out(noise: float) -> None:
     for seed in range(200):
         qualities = 0.3 - 0.02 * np.arange(8)
         outcome = run(Pictures(list(qualities), noise, seed), sizes=list(range(8, 0, -1)))
-        lost = fates(outcome)[0]
-        wrong += lost in (Fate.WORSE, Fate.NO_BETTER)
+        lost = outcomes(outcome)[0]
+        wrong += lost in (Outcome.WORSE, Outcome.NO_BETTER)
     assert wrong <= 0.05 * 200
 
 
@@ -216,8 +216,8 @@ def test_every_race_ends_with_one_winner_and_all_accounted_for(
     qualities = np.random.default_rng(seed).uniform(0, 0.5, count)
     pictures = Pictures(list(qualities), noise, seed)
     outcome = run(pictures)
-    assert sorted(fates(outcome)) == list(range(count))
-    assert [s.arm for s in outcome.standings if s.fate is Fate.WON] == [outcome.winner]
+    assert sorted(outcomes(outcome)) == list(range(count))
+    assert [s.arm for s in outcome.standings if s.outcome is Outcome.WON] == [outcome.winner]
     assert outcome.pictures == len(pictures.drawn) == len(set(pictures.drawn))
 
 
@@ -249,7 +249,7 @@ def test_no_winner_is_worse_than_another_mix_beyond_chance(
     arms = [Arm(f"mix {i}", (sizes[i],)) for i in range(count)]
     outcome = Race(arms, lambda a, p: table[np.ix_(list(a), list(p))], rules).run()
     seen = {s.arm: s.prompts for s in outcome.standings}
-    works = [s.arm for s in outcome.standings if s.fate is not Fate.BROKEN]
+    works = [s.arm for s in outcome.standings if s.outcome is not Outcome.BROKEN]
     assert outcome.winner in works
     bases = set()
     for other in set(works) - {outcome.winner}:

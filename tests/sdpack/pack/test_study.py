@@ -13,7 +13,7 @@ from sdpack.documents.layout import LEDGER
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import InputError, StoreError
-from sdpack.evaluate.rules import Fate, Outcome, Rules, Standing
+from sdpack.evaluate.rules import Outcome, RaceResult, Rules, Standing
 from sdpack.memory.predict import Footprint, Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
@@ -49,14 +49,14 @@ def fitted(of: Mix) -> Fitted:
     return Fitted(of, Placement(), Peak(Role.DENOISER, {Role.DENOISER: size}, 0), size, 0)
 
 
-def standing(arm: int, fate: Fate, difference: float, high: float, to: int = 0) -> Standing:
-    return Standing(arm, fate, 16, 0.5, difference, difference - 0.1, high, to)
+def standing(arm: int, outcome: Outcome, difference: float, high: float, to: int = 0) -> Standing:
+    return Standing(arm, outcome, 16, 0.5, difference, difference - 0.1, high, to)
 
 
 def budget(
     mixes: Sequence[Mix], standings: Sequence[Standing], common: Sequence[float] | None = None
 ) -> Budget:
-    outcome = Outcome(next(s.arm for s in standings if s.fate is Fate.WON), tuple(standings), 0)
+    outcome = RaceResult(next(s.arm for s in standings if s.outcome is Outcome.WON), tuple(standings), 0)
     screened = None
     if common is not None:
         means = np.array(common)
@@ -86,7 +86,7 @@ FIELD = [BIG_ENCODER, BIG_ENCODER_WIDE, BIG_DENOISER, SMALL]
 
 
 def test_a_mix_promises_its_paired_difference_or_what_a_screening_put_together() -> None:
-    raced = [standing(0, Fate.WON, 0.0, 0.0), standing(2, Fate.WORSE, -0.2, -0.1)]
+    raced = [standing(0, Outcome.WON, 0.0, 0.0), standing(2, Outcome.WORSE, -0.2, -0.1)]
     found = budget(FIELD, raced, common=[0.5, 0.45, 0.9, -1.0])
     assert found.worth[BIG_ENCODER] == 0.0
     assert found.worth[BIG_ENCODER_WIDE] == pytest.approx(-0.05)
@@ -95,9 +95,9 @@ def test_a_mix_promises_its_paired_difference_or_what_a_screening_put_together()
 
 
 def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
-    raced = [standing(n, Fate.OPEN, 0.0, 0.1) for n in range(3)]
-    raced.append(standing(3, Fate.WON, 0.0, 0.0))
-    raced[0] = standing(0, Fate.WORSE, -0.3, -0.2)
+    raced = [standing(n, Outcome.OPEN, 0.0, 0.1) for n in range(3)]
+    raced.append(standing(3, Outcome.WON, 0.0, 0.0))
+    raced[0] = standing(0, Outcome.WORSE, -0.3, -0.2)
     found = budget(FIELD, raced)
     first = study()._first(found, _ENCODER_FIRST)
     assert first is not None
@@ -109,10 +109,10 @@ def test_the_largest_encoder_comes_first_and_the_rest_by_promise() -> None:
 
 def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
     raced = [
-        standing(0, Fate.WORSE, -0.3, -0.2),
-        standing(1, Fate.OPEN, 0.2, 0.3),
-        standing(2, Fate.WORSE, -0.1, -0.05),
-        standing(3, Fate.WON, 0.0, 0.0),
+        standing(0, Outcome.WORSE, -0.3, -0.2),
+        standing(1, Outcome.OPEN, 0.2, 0.3),
+        standing(2, Outcome.WORSE, -0.1, -0.05),
+        standing(3, Outcome.WON, 0.0, 0.0),
     ]
     found = budget(FIELD, raced)
     narrow, wide = study()._all_in(Precision.W8, found), study()._all_in(Precision.FP16, found)
@@ -124,8 +124,8 @@ def test_what_is_stored_alike_is_the_most_promising_of_its_kind() -> None:
 
 
 def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
-    raced = [standing(n, Fate.OPEN, 0.0, 0.1) for n in range(3)]
-    found = budget(FIELD, [*raced, standing(3, Fate.WON, 0.0, 0.0)])
+    raced = [standing(n, Outcome.OPEN, 0.0, 0.1) for n in range(3)]
+    found = budget(FIELD, [*raced, standing(3, Outcome.WON, 0.0, 0.0)])
     chosen = study()._like_stable_diffusion(found)
     assert chosen is not None
     assert chosen.mix == BIG_DENOISER  # 18 / 73 / 9 %
@@ -133,10 +133,10 @@ def test_the_nearest_to_stable_diffusion_has_a_small_encoder() -> None:
 
 def test_the_same_as_a_mix_that_was_beaten_is_not_level_with_the_best() -> None:
     raced = [
-        standing(0, Fate.WON, 0.0, 0.0),
-        standing(1, Fate.SAME, -0.005, 0.004),
-        standing(2, Fate.SAME, -0.05, -0.01, to=3),
-        standing(3, Fate.WORSE, -0.05, -0.01),
+        standing(0, Outcome.WON, 0.0, 0.0),
+        standing(1, Outcome.SAME, -0.005, 0.004),
+        standing(2, Outcome.SAME, -0.05, -0.01, to=3),
+        standing(3, Outcome.WORSE, -0.05, -0.01),
     ]
     assert budget(FIELD, raced).level == [BIG_ENCODER, BIG_ENCODER_WIDE]
 

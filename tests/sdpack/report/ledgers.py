@@ -68,7 +68,7 @@ def entrant(names: Sequence[str], precisions: Sequence[str], **more: Any) -> Ent
 
 
 def record(entrants: Sequence[Entrant], count: int, **more: Any) -> BuildRecord:
-    winner = next(each for each in entrants if each.fate == "won")
+    winner = next(each for each in entrants if each.outcome == "won")
     memory = MemoryFigures.model_validate(
         {
             "budget_bytes": 64 * MIB,
@@ -170,10 +170,10 @@ def ledger_of_many(
     scores: dict[str, np.ndarray[Any, Any]] = {}
     for names in product(candidates, repeat=3):
         for precisions in product(WIDTHS, repeat=3):
-            fate = "worse" if entrants else "won"
-            seen = prompts if fate == "won" else prompts // 2
+            outcome = "worse" if entrants else "won"
+            seen = prompts if outcome == "won" else prompts // 2
             timed = len(entrants) < TIMED
-            each = entrant(names, precisions, fate=fate, prompts=seen, timed=timed)
+            each = entrant(names, precisions, outcome=outcome, prompts=seen, timed=timed)
             entrants.append(each)
             loss = sum(list(WIDTHS).index(p) for p in precisions) * 0.01
             loss += 0.02 * sum(name != candidates[0] for name in names)
@@ -240,7 +240,7 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> 
             "by_encoder": [run("b/fp16", widest), run("a/fp16", wide)],
         },
     ]
-    base = record([best.model_copy(update={"fate": "won"})], prompts, name=name)
+    base = record([best.model_copy(update={"outcome": "won"})], prompts, name=name)
     fields = {
         key: value
         for key, value in base.model_dump(mode="json", by_alias=True).items()

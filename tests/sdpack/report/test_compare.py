@@ -22,7 +22,7 @@ NOISE = np.random.default_rng(3).normal(0.3, 0.1, 40)
 
 def bundle(folder: Path, precision: str, scores: Sequence[float], **more: object) -> Path:
     """A folder with a ledger and pictures of one mix."""
-    won = entrant("aaa", [precision] * 3, fate="won", prompts=len(scores))
+    won = entrant("aaa", [precision] * 3, outcome="won", prompts=len(scores))
     shown = [{"label": "the winner", "mix": won.mix}]
     values = {"name": folder.name, "shown": shown, "shown_prompts": 2, **more}
     judge = values.pop("judge", None)
@@ -104,7 +104,7 @@ def test_what_cannot_be_compared_is_refused(
     first = bundle(tmp_path / "one", "fp16", NOISE)
     folder = tmp_path / "two"
     if "metric" in more:
-        won = entrant("aaa", ["w4"] * 3, fate="won", prompts=len(NOISE))
+        won = entrant("aaa", ["w4"] * 3, outcome="won", prompts=len(NOISE))
         found = record([won], len(NOISE), name="two", **more)
         folder.mkdir()
         ledger = Ledger(folder / "all.sqlite")

@@ -71,7 +71,7 @@ def test_a_row_that_is_deleted_is_missing_from_the_points(
 
 def test_without_the_winner_s_scores_there_is_no_report(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won")
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, outcome="won")
     write_build(ledger, record([won], 4))
     ledger.close()
     with pytest.raises(StoreError, match=r"no scores of a/fp16 .* the winner of test; build it"):
@@ -86,7 +86,7 @@ def test_a_ledger_without_builds_says_so(tmp_path: Path) -> None:
 
 def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won", prompts=4)
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, outcome="won", prompts=4)
     for name in ("one", "two"):
         found = record([won], 4, name=name)
         write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
@@ -104,7 +104,7 @@ def test_a_build_is_asked_for_by_name(tmp_path: Path) -> None:
 )
 def test_a_row_that_is_not_whole_is_named(tmp_path: Path, value: object, said: str) -> None:
     path = tmp_path / "ledger.sqlite"
-    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, fate="won", prompts=4)
+    ledger, won = Ledger(path), entrant("aaa", ["fp16"] * 3, outcome="won", prompts=4)
     found = record([won], 4)
     write_scores(ledger, found, won, [0.1, 0.2, 0.3, 0.4])
     (row,) = ledger.measurements(found.metric)
@@ -127,8 +127,8 @@ def test_a_record_this_version_cannot_read_is_named(tmp_path: Path) -> None:
 
 def test_a_mix_that_drew_a_broken_picture_is_no_point(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=2)
-    lost = entrant("aaa", ["w4"] * 3, fate="broken", prompts=2)
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=2)
+    lost = entrant("aaa", ["w4"] * 3, outcome="broken", prompts=2)
     ledger, found = Ledger(path), record([won, lost], 2)
     write_scores(ledger, found, won, [0.1, 0.2])
     write_scores(ledger, found, lost, [-1.0, -1.0], broken="picture 1 is constant")
@@ -141,7 +141,7 @@ def test_a_mix_that_drew_a_broken_picture_is_no_point(tmp_path: Path) -> None:
 
 def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=3)
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=3)
     ledger, found = Ledger(path), record([won], 3)
     write_scores(ledger, found, won, [0.1, 0.2, 0.3])
     write_scores(ledger, found, won.model_copy(update={"judge": "another"}), [0.9] * 3)
@@ -155,7 +155,7 @@ def test_scores_of_other_noise_sizes_judges_and_prompts_are_not_taken(tmp_path: 
 
 def test_what_later_builds_saw_of_a_mix_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=16, timed=True)
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=16, timed=True)
     ledger, found = Ledger(path), record([won], 48)
     write_scores(ledger, found, won, [0.5] * 16)
     write_latency(ledger, found.model_copy(update={"cores": 64}), won, 9.0)
@@ -227,8 +227,8 @@ def test_pairs_are_of_the_same_prompts(one: dict[int, float], other: dict[int, f
 
 def test_of_two_names_for_the_same_graphs_all_prompts_are_read(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=32)
-    double = won.model_copy(update={"mix": "z/mixed@16.00", "fate": "same", "prompts": 16})
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=32)
+    double = won.model_copy(update={"mix": "z/mixed@16.00", "outcome": "same", "prompts": 16})
     ledger, found = Ledger(path), record([won, double], 32)
     write_scores(ledger, found, won, [0.5] * 32)
     write_build(ledger, found)
@@ -238,7 +238,7 @@ def test_of_two_names_for_the_same_graphs_all_prompts_are_read(tmp_path: Path) -
 
 def test_latencies_and_distances_of_others_are_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=32, distance_prompts=16)
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=32, distance_prompts=16)
     ledger, found = Ledger(path), record([won], 32, real="real")
     write_scores(ledger, found, won, [0.5] * 32)
     write_latency(ledger, found, won, 0.25)  # by a build that timed it; this one did not
@@ -264,7 +264,7 @@ def test_latencies_and_distances_of_others_are_not_taken(tmp_path: Path) -> None
 
 def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    won = entrant("aaa", ["fp16"] * 3, fate="won", prompts=2)
+    won = entrant("aaa", ["fp16"] * 3, outcome="won", prompts=2)
     ledger, found = Ledger(path), record([won], 2)
     write_scores(ledger, found, won, [0.1, 0.2])
     ledger.record(BUILD, {"of": "another sdpack"}, {"schema": 1, "strange": True})

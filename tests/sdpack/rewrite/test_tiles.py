@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
-from sdpack.domain.tiles import HEAD_FILE, LATENTS, PICTURES, TAIL_FILE, Split
+from sdpack.domain.tiles import STEM_FILE, LATENTS, PICTURES, TAIL_FILE, Split
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.onnxruntime import load
 from sdpack.engines.tensorrt_builder import InputRange
@@ -81,8 +81,8 @@ def decoded(folder: Path, given: np.ndarray) -> np.ndarray:
 def tiled(
     folder: Path, split: Split, given: np.ndarray, tile: int, rounds: int | None = None
 ) -> np.ndarray:
-    head, tail = load(folder / HEAD_FILE), load(folder / TAIL_FILE)
-    with TiledDecoder(head, tail, split, tile, rounds) as session:
+    stem, tail = load(folder / STEM_FILE), load(folder / TAIL_FILE)
+    with TiledDecoder(stem, tail, split, tile, rounds) as session:
         return np.clip(session.run({LATENTS: given})[PICTURES], -1, 1)
 
 
@@ -116,7 +116,7 @@ def test_both_graphs_share_the_weights(kl: tuple[Path, Split]) -> None:
     folder = kl[0]
     weights = (folder / "model.onnx.data").stat().st_size
     assert {path.name for path in folder.glob("*.data")} == {"model.onnx.data"}
-    for name in (HEAD_FILE, TAIL_FILE):
+    for name in (STEM_FILE, TAIL_FILE):
         onnx.checker.check_model(str(folder / name), full_check=True)
         assert (folder / name).stat().st_size < max(200_000, weights // 4)
 
@@ -148,7 +148,7 @@ def test_tensorrt_builds_both(kl: tuple[Path, Split], tmp_path: Path, half: bool
     if half:
         folder = in_fp16(folder, tmp_path / "half")
     side = split.side(64, 32)
-    (tmp_path / "head").mkdir()
+    (tmp_path / "stem").mkdir()
     (tmp_path / "tail").mkdir()
     sizes = {
         "features": (1, split.channels, side, side),
@@ -158,11 +158,11 @@ def test_tensorrt_builds_both(kl: tuple[Path, Split], tmp_path: Path, half: bool
     ranges = {name: InputRange(size, size, size) for name, size in sizes.items()}
     whole = {LATENTS: InputRange(*[(1, 16, 64, 64)] * 3)}
     build = tensorrt_builder.build
-    head = build("tensorrt_rtx", folder / HEAD_FILE, tmp_path / "head", whole, "SM86")
+    stem = build("tensorrt_rtx", folder / STEM_FILE, tmp_path / "stem", whole, "SM86")
     tail = build("tensorrt_rtx", folder / TAIL_FILE, tmp_path / "tail", ranges, "SM86")
     (tmp_path / "whole").mkdir()
     both = build("tensorrt_rtx", folder / "model.onnx", tmp_path / "whole", whole, "SM86")
-    assert max(head.activation_bytes, tail.activation_bytes) < both.activation_bytes
+    assert max(stem.activation_bytes, tail.activation_bytes) < both.activation_bytes
 
 
 def graph(*nodes: onnx.NodeProto, extra: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:

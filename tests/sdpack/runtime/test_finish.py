@@ -75,14 +75,14 @@ def test_the_engines_join_the_bundle(bundle: Path) -> None:
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
 
 
-PIECES = ("head", "tail")
+PIECES = ("stem", "tail")
 
 
 def tiled(bundle: Path, **built: str) -> Path:
     """The same bundle with a decoder in tiles, and with plans of some of its pieces, as text."""
     manifest = open_bundle(bundle)
     inputs = {"x": InputSizes.model_validate(SIZES)}
-    head, tail = (
+    stem, tail = (
         Engine(
             graph=f"onnx/vae_decoder/{piece}.onnx",
             plan=f"engines/decoder-{piece}.plan" if piece in built else None,
@@ -90,7 +90,7 @@ def tiled(bundle: Path, **built: str) -> Path:
         )
         for piece in PIECES
     )
-    tiles = Tiles(head=head, tail=tail, channels=4, factor=2, halo=6, norms=0, groups=0)
+    tiles = Tiles(stem=stem, tail=tail, channels=4, factor=2, halo=6, norms=0, groups=0)
     decoder = manifest.parts[Role.DECODER].model_copy(update={"plan": None, "tiles": tiles})
     update = {
         "parts": {**manifest.parts, Role.DECODER: decoder},
@@ -116,7 +116,7 @@ def test_a_decoder_in_tiles_gets_an_engine_for_each_graph(bundle: Path) -> None:
     assert Role.DECODER in unfinished(open_bundle(whole))
     found = finish(whole)
     plans = {engine.plan for engine in found.parts[Role.DECODER].engines}
-    assert plans == {"engines/decoder-head.plan", "engines/decoder-tail.plan"}
+    assert plans == {"engines/decoder-stem.plan", "engines/decoder-tail.plan"}
     assert unfinished(found) == []
     assert found.finished is not None
     assert found.finished.plans[Role.DECODER].weight_bytes >= 2 * WEIGHT.nbytes
@@ -127,7 +127,7 @@ def test_a_copy_that_fails_leaves_the_bundle_as_it_was(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The new bundle shares files with the old one; a plan that is built again is one of them."""
-    whole = tiled(bundle, head="an older plan")
+    whole = tiled(bundle, stem="an older plan")
     before, copy = files(whole), shutil.copyfile
     copied = []
 
@@ -140,7 +140,7 @@ def test_a_copy_that_fails_leaves_the_bundle_as_it_was(
     monkeypatch.setattr(finishing.shutil, "copyfile", fail_at_last)
     with pytest.raises(StoreError, match="no space left"):
         finish(whole)
-    assert "decoder-head.plan" in copied
+    assert "decoder-stem.plan" in copied
     assert files(whole) == before
 
 

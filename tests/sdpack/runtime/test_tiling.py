@@ -30,7 +30,7 @@ class Fake:
         self.closed = True
 
 
-def head() -> Fake:
+def stem() -> Fake:
     return Fake(lambda inputs: {FEATURES: inputs[LATENTS]})
 
 
@@ -74,7 +74,7 @@ def tail(norms: int = 2) -> Fake:
 def decoder(tile: int, norms: int = 2, rounds: int | None = None) -> tuple[TiledDecoder, Fake]:
     made = tail(norms)
     split = Split(channels=4, factor=1, halo=norms + 1, norms=norms, groups=GROUPS)
-    return TiledDecoder(head(), made, split, tile, rounds), made
+    return TiledDecoder(stem(), made, split, tile, rounds), made
 
 
 def latents(height: int, width: int, seed: int = 0) -> Floats:
@@ -142,14 +142,14 @@ def test_a_head_whose_tail_does_not_load_is_closed() -> None:
     def missing() -> Fake:
         raise EngineError("there is no such graph")
 
-    first = head()
+    first = stem()
     with pytest.raises(EngineError, match="no such graph"):
         load_tiled(lambda: first, missing, Split(4, 1, 3, 2, GROUPS), 8)
     assert first.closed
 
 
 def test_both_graphs_are_closed() -> None:
-    one, two = head(), tail()
+    one, two = stem(), tail()
     with TiledDecoder(one, two, Split(4, 1, 3, 2, GROUPS), 8):
         assert not one.closed
     assert one.closed

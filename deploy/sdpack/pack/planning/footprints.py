@@ -142,12 +142,12 @@ class Footprints:
         split, tile = split_of(made.artifact), placement.tile
         assert split is not None
         assert tile is not None
-        head, tail = (self._graph(variant, piece) for piece in pieces)
+        stem, tail = (self._graph(variant, piece) for piece in pieces)
         found = []
         for latents in self.builder.shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
             inputs = {"graph": made.artifact.content, "shapes": shapes, "tile": tile}
-            look = partial(probe_tiled, head, tail, split, tile, {LATENTS: latents})
+            look = partial(probe_tiled, stem, tail, split, tile, {LATENTS: latents})
             found.append(self._seen(variant, inputs, look))
         return Footprint(*(max(each) for each in zip(*map(astuple, found), strict=True)))
 

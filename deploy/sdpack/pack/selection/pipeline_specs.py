@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sdpack.domain.placement import Role
-from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
+from sdpack.domain.tiles import STEM_FILE, TAIL_FILE
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError
@@ -56,11 +56,11 @@ class PipelineSpecs:
         assert split is not None
 
         def load() -> Session:
-            head, tail = (
+            stem, tail = (
                 partial(onnxruntime.load, graph.path(file), emulate=emulate)
-                for file in (HEAD_FILE, TAIL_FILE)
+                for file in (STEM_FILE, TAIL_FILE)
             )
-            return load_tiled(head, tail, split, tile)
+            return load_tiled(stem, tail, split, tile)
 
         content = digest({"decoder": whole.decoder.content, "tile": tile})
         return replace(whole, parts={**whole.parts, Role.DECODER: LoadablePart(content, load)})

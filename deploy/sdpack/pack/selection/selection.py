@@ -14,7 +14,7 @@ from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Outcome, Preference, Rules
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, RaceResult, Preference, Rules
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
@@ -37,7 +37,7 @@ class SelectionResult:
         pictures: how many were drawn in all.
     """
 
-    outcome: Outcome
+    outcome: RaceResult
     screened: ScreeningResult | None
     pictures: int
 
@@ -82,7 +82,7 @@ class Selection:
     def _finalists(self) -> int:
         return FEW_FINALISTS if self.evaluator.runner.task.is_large else FINALISTS
 
-    def _race(self, numbers: Sequence[int]) -> Outcome:
+    def _race(self, numbers: Sequence[int]) -> RaceResult:
         """The race of these fitted mixes; its outcome names them by their own numbers."""
         fitted = self.evaluator.fitted
 

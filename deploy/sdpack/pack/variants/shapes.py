@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sdpack.documents.catalog import Mixable
 from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.domain.placement import Guidance, Placement, Role
-from sdpack.domain.tiles import CORE, FEATURES, GIVEN, HEAD_FILE, LATENTS, SHARED, TAIL_FILE, Split
+from sdpack.domain.tiles import CORE, FEATURES, GIVEN, STEM_FILE, LATENTS, SHARED, TAIL_FILE, Split
 from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.export.families import denoiser_sizes
@@ -76,7 +76,7 @@ class InputShapes:
             if name not in FIXED
         }
         widest = max(every, key=lambda sizes: math.prod(sizes[FEATURES]))
-        return Piece(HEAD_FILE, ranges, largest), Piece(TAIL_FILE, tail, widest)
+        return Piece(STEM_FILE, ranges, largest), Piece(TAIL_FILE, tail, widest)
 
     def tiled_latents(self, variant: Variant, placement: Placement, split: Split) -> list[Sizes]:
         """Of a decoder's latents those that take the most in tiles: the largest, and those whose

@@ -36,7 +36,7 @@ from sdpack.store.artifacts import Artifact, Store, digest, file_sha256
 from sdpack.store.ledger import Ledger
 
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
-FUSED_ATTENTION_FILE = "attending.onnx"
+FUSED_ATTENTION_FILE = "fused_attention.onnx"
 MUCH_BYTES = 2**28
 SLICED_FILE = "sliced.onnx"
 SLICES = 8  # of attention that a compiler does not fuse
@@ -274,7 +274,7 @@ def write_sliced(folder: Path) -> None:
 
 
 def write_pieces(folder: Path) -> None:
-    """Write beside a decoder's graph its head and tail, for decoding in tiles, if it has them."""
+    """Write beside a decoder's graph its stem and tail, for decoding in tiles, if it has them."""
     sliced = folder / SLICED_FILE
     split = write_split(sliced if sliced.exists() else folder / MODEL_FILE)
     if split is not None:

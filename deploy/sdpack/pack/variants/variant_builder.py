@@ -248,7 +248,7 @@ class VariantBuilder(SourceGraphs):
             "schemes": {name: str(scheme) for name, scheme in schemes.items()},
             "ranges": rounded_inputs,
             "computed_in": arithmetic,
-            "islands": sorted(fp32_nodes),
+            "fp32_nodes": sorted(fp32_nodes),
             "fused": self._for_onnxruntime,
             "tools": versions(QUANTIZERS),
             "revision": REVISION,

@@ -137,7 +137,7 @@ def loaded(manifest: Manifest) -> list[Engine]:
 def _write_part(bundle: Path, manifest: Manifest, engine: Engine, folder: Path) -> PartModel:
     graph = Path(engine.graph)
     model = read(bundle / graph)
-    piece = "" if graph.stem in ("model", "attending", "sliced") else f"-{graph.stem}"
+    piece = "" if graph.stem in ("model", "fused_attention", "sliced") else f"-{graph.stem}"
     name = f"{manifest.name}-{graph.parent.name}{piece}"
     version = folder / name / VERSION
     version.mkdir(parents=True)

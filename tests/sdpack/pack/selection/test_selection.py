@@ -9,7 +9,7 @@ import pytest
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading, Placement, Role
 from sdpack.domain.precision import Precision
-from sdpack.evaluate.rules import Basis, Fate, Preference, Rules
+from sdpack.evaluate.rules import Basis, Outcome, Preference, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
@@ -69,7 +69,7 @@ ALIKE = np.repeat(LEVEL, 3, axis=0)
 
 def test_the_smaller_of_mixes_shown_equal_wins() -> None:
     result = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)]).run()
-    assert result.outcome.winner == 1
+    assert result.race.winner == 1
     assert result.pictures == 3 * 16
 
 
@@ -79,12 +79,12 @@ def test_a_preference_for_speed_takes_the_one_that_was_measured_to_be_faster(
 ) -> None:
     asked = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
     cast(Any, asked.evaluator).seconds = dict(enumerate(seconds))
-    assert asked.run().outcome.winner == winner
+    assert asked.run().race.winner == winner
 
 
 def test_parts_that_are_loaded_for_every_picture_are_not_fast() -> None:
     field = [fitted(0, 30, Loading.PHASED), fitted(1, 10), fitted(2, 20)]
-    assert selection(ALIKE, field, Preference.SPEED).run().outcome.winner == 1
+    assert selection(ALIKE, field, Preference.SPEED).run().race.winner == 1
 
 
 def test_a_mix_left_out_that_was_seen_to_draw_better_races_after_all() -> None:
@@ -99,7 +99,7 @@ def test_a_mix_left_out_that_was_seen_to_draw_better_races_after_all() -> None:
     assert asked._overlooked(0, [0, 1]) == [2]
     again = asked._race([0, 1, 2])
     assert (again.winner, again.basis) == (2, Basis.BEST)
-    assert {s.arm: s.fate for s in again.standings}[0] is Fate.WORSE
+    assert {s.arm: s.outcome for s in again.standings}[0] is Outcome.WORSE
     assert asked._overlooked(2, [0, 1, 2]) == []
 
 

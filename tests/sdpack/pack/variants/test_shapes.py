@@ -61,9 +61,9 @@ def test_a_tile_bounds_what_the_decoder_s_tail_takes() -> None:
     found = shapes("8gb-gpu", asked_sizes=parse_sizes("64,128x64"), asked_batch=2)
     (whole,) = found.pieces(DECODER, Placement(), split)
     assert whole.ranges == found.ranges(DECODER, Placement())
-    head, tail = found.pieces(DECODER, Placement(tile=8), split)
-    assert (head.file, tail.file) == ("head.onnx", "tail.onnx")
-    assert head.largest == whole.largest
+    stem, tail = found.pieces(DECODER, Placement(tile=8), split)
+    assert (stem.file, tail.file) == ("stem.onnx", "tail.onnx")
+    assert stem.largest == whole.largest
     assert tail.ranges["features"] == InputRange((1, 64, 16, 16), (2, 64, 16, 16), (2, 64, 16, 20))
     assert tail.ranges["core"].largest == (1, 1, 16, 20), "two tiles of 16, each with 4 more"
     assert tail.ranges["given"].largest == (2, 9, 2, 4)
