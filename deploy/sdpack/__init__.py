@@ -1,14 +1,14 @@
 """sdpack: measured text-to-image pipelines for devices with a fixed amount of memory.
 
-The names in `__all__` are the Python API; each is imported when it is first asked for, so that
-`import sdpack` alone loads nothing. Whatever else is in this package may change in any version.
+The names in `__all__` are the Python API. Each is imported on first use, so `import sdpack` alone
+loads nothing else. Everything outside `__all__` may change in any version.
 """
 
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# ONNX Runtime and the hub's client tell their makers what is run with them, where nobody says no.
+# ONNX Runtime and huggingface_hub send telemetry unless these are set.
 for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(_name, "1")
 
@@ -76,7 +76,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # or else type checkers would take any name for one that is here
+if not TYPE_CHECKING:  # a visible __getattr__ would make type checkers accept any name
 
     def __getattr__(name: str) -> object:
         if name not in __all__:

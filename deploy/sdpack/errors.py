@@ -1,24 +1,24 @@
-"""What can go wrong, as one tree; the exit code of the command line follows from the class.
+"""All errors, as one tree; the class determines the exit code of the command line.
 
-    SdpackError                 exit 1: it was tried and failed
-    ├── InputError              exit 2: what was given is wrong
+    SdpackError                 exit 1: the operation failed
+    ├── InputError              exit 2: the input is wrong
     │   ├── ProfileError        a device profile
     │   ├── CatalogError        a catalog
     │   └── PromptError         a prompt, seed or size
-    ├── InfeasibleError         exit 2: nothing fits; says the smallest budget that would
-    ├── MissingPackageError     an optional package is needed; says how to get it
+    ├── InfeasibleError         exit 2: nothing fits; reports the smallest budget that would
+    ├── MissingPackageError     an optional package is missing; says how to install it
     ├── SourceError             a checkpoint is missing, damaged or of an unknown class
     ├── ExportError             a part could not be exported, or its export disagrees with it
-    ├── SchedulerError          a scheduler that cannot be written as a table
+    ├── SchedulerError          a scheduler cannot be written as a table
     ├── GraphError              an ONNX file is missing, damaged or not valid
     ├── QuantizationError       a precision variant could not be made
     ├── EngineError             an engine could not be built, loaded or run
-    │   └── UnsupportedGraphError        a compiler does not take a graph, however often it is asked
-    ├── BrokenPictureError      a picture is not finite, or constant
+    │   └── UnsupportedGraphError        a compiler rejects a graph, and always will
+    ├── BrokenPictureError      an image has non-finite values or is constant
     ├── StoreError              the artifact store or ledger cannot be read or written
     └── BundleError             a bundle is damaged, incomplete or of another schema
 
-Every message is one line that says what is wrong, where, and what to do about it.
+Every message is one line: it names the problem, its place and the remedy.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ USAGE = 2
 
 
 class SdpackError(Exception):
-    """Anything sdpack refuses or fails to do."""
+    """Base class of everything sdpack raises on purpose."""
 
     exit_code = FAILED
 
 
 class InputError(SdpackError):
-    """What the caller gave is wrong."""
+    """The caller's input is wrong."""
 
     exit_code = USAGE
 
@@ -48,7 +48,7 @@ class CatalogError(InputError):
 
 
 class PromptError(InputError):
-    """A prompt, a seed or a size that cannot be drawn."""
+    """A prompt, a seed or a size cannot be drawn."""
 
 
 class InfeasibleError(SdpackError):
@@ -66,10 +66,12 @@ class InfeasibleError(SdpackError):
 
 
 class MissingPackageError(SdpackError):
-    """An optional package is needed and absent.
+    """An optional package is missing.
 
     Args:
-        extra: of this package that brings it; "" where the device's maker does.
+        package: its name.
+        extra: the extra of sdpack that installs it; "" if the device's vendor provides it.
+        purpose: the operation that needs it; begins the message.
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
@@ -90,7 +92,7 @@ class ExportError(SdpackError):
 
 
 class SchedulerError(SdpackError):
-    """A scheduler that cannot be written as a table of coefficients."""
+    """A scheduler cannot be written as a table of coefficients."""
 
 
 class GraphError(SdpackError):
@@ -106,11 +108,11 @@ class EngineError(SdpackError):
 
 
 class UnsupportedGraphError(EngineError):
-    """A graph a compiler does not take, or whose numbers the device cannot hold."""
+    """A compiler rejects a graph, or the device cannot represent its numbers."""
 
 
 class BrokenPictureError(SdpackError):
-    """A picture with values that are not finite, or all the same."""
+    """An image has non-finite values, or all its values are equal."""
 
 
 class StoreError(SdpackError):
@@ -118,4 +120,4 @@ class StoreError(SdpackError):
 
 
 class BundleError(SdpackError):
-    """A bundle is damaged, incomplete, or of a schema this version does not read."""
+    """A bundle is damaged, incomplete, or of a schema that this version cannot read."""

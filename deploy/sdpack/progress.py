@@ -1,4 +1,4 @@
-"""What long work says of how far it is."""
+"""Progress messages of long work."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import re
 from collections.abc import Callable
 
 Say = Callable[[str], None]
-"""Told in a line what is being done."""
+"""Callback for progress: takes one line, without a newline."""
 Step = Callable[[int, int], None]
-"""Told how many things are done, of how many."""
+"""Callback for progress: takes the number of finished items and their total."""
 
-_HOW_FAR = re.compile(r": (\d+) %$")
+_PERCENT = re.compile(r": (\d+) %$")
 
 
 def counted(say: Say, doing: str) -> Step:
-    """A step that says what is being done, and how much of it is."""
+    """Return a step that says `doing` and the percentage done."""
     return lambda done, of: say(f"{doing}: {100 * done // max(of, 1)} %")
 
 
 def within(step: Step, place: int, of: int) -> Step:
-    """A step for what is done at one of so many places."""
+    """Return a step for item `place` of `of` equal items, each with its own count of parts."""
     return lambda done, parts: step(place * parts + done, of * parts)
 
 
 def without_count(words: str) -> str:
-    """What is being done, however far it is."""
-    return _HOW_FAR.sub("", words)
+    """Return a progress message without its percentage."""
+    return _PERCENT.sub("", words)
 
 
 def percent_done(words: str) -> int | None:
-    """How far the words say it is; None where they do not."""
-    match = _HOW_FAR.search(words)
+    """Return the percentage in a progress message, or None if it has none."""
+    match = _PERCENT.search(words)
     return int(match.group(1)) if match else None
 
 
 def unheard(done: int, of: int) -> None:
-    """A step nobody is told of."""
+    """Ignore progress."""

@@ -45,7 +45,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """ "26.0 MiB": one decimal in the largest binary unit that leaves at least 1."""
+    """ "26.0 MiB": one decimal, in the largest binary unit that keeps the number at 1 or more."""
     size = float(count)
     for unit in ("B", "KiB", "MiB"):
         if abs(size) < 1024:
@@ -55,7 +55,7 @@ def format_bytes(count: int) -> str:
 
 
 def format_count(count: int) -> str:
-    """ "859.5 M": one decimal in the largest of k, M and G that leaves at least 1."""
+    """ "859.5 M": one decimal, in the largest of k, M and G that keeps the number at 1 or more."""
     size = float(count)
     for unit in ("", " k", " M"):
         if abs(size) < 1000:
@@ -65,7 +65,7 @@ def format_count(count: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """ "0.8 s", "12 s", "3 min 12 s", "1 h 5 min": two units at most."""
+    """ "0.8 s", "12 s", "3 min 12 s", "1 h 5 min": at most two units."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -78,7 +78,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """ "20 s", "4 min", "1 h 20 min": no finer than an estimate is; at least 10 s."""
+    """ "20 s", "4 min", "1 h 20 min": rounded as coarsely as estimates deserve; at least 10 s."""
     if seconds <= 50:
         return f"{max(math.ceil(seconds / 10), 1) * 10} s"
     minutes = max(round(seconds / 60), 1)

@@ -1,4 +1,4 @@
-"""Which versions are installed, by the packages' own metadata: nothing is imported for it."""
+"""Installed versions, read from package metadata without importing the packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 @cache
 def installed_version(name: str) -> str | None:
-    """Of a package; None where it is not installed."""
+    """Return a package's version, or None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""What `import sdpack` offers: plain values in, frozen results out. See docs/python.md."""
+"""The Python API: takes plain values, returns frozen results. See docs/python.md."""

@@ -1,4 +1,4 @@
-"""A bundle that draws, for Python programs; nothing here needs PyTorch."""
+"""Drawing with a bundle from Python, without PyTorch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FIRST_SEED = 0
 
 
 class Bundle(Closing):
-    """A bundle that draws pictures, as `sdpack.open_bundle` gives it.
+    """An opened bundle, which draws images; returned by `sdpack.open_bundle`.
 
-    Its engines are loaded by the first call of `draw` and freed by `close`, or at the end of a
-    `with` statement. Calls from several threads wait for each other.
+    The first call of `draw` loads the engines. `close`, or the end of a `with` statement, frees
+    them. Calls from several threads run one after the other.
     """
 
     def __init__(self, manifest: Manifest, load: Callable[[], Pipeline]) -> None:
@@ -42,7 +42,7 @@ class Bundle(Closing):
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself: its parts, its settings, its evidence."""
+        """The bundle's manifest: its parts, settings and evidence."""
         return self._manifest
 
     def draw(
@@ -56,39 +56,38 @@ class Bundle(Closing):
         guidance_scale: float | None = None,
         count: int = 1,
     ) -> list[Image.Image]:
-        """Draw pictures, one after the other; the same arguments always give the same pictures.
+        """Draw images, one after the other; the same arguments always give the same images.
 
-        A prompt that is longer than what a text encoder reads is drawn as far as it is read, with
-        a `UserWarning`.
+        A prompt longer than the limit of a text encoder is truncated, with a `UserWarning`.
 
         Args:
-            prompt: what to draw, or a list of that.
-            negative_prompt: what the pictures should not show; by default the bundle's.
-            seed: of the first picture, each later one's is one more; by default 0.
-            steps: of denoising; by default the bundle's.
+            prompt: a prompt, or a list of prompts.
+            negative_prompt: what the images should not show; by default the bundle's.
+            seed: seed of the first image, incremented for each later one; by default 0.
+            steps: number of denoising steps; by default the bundle's.
             size: width and height in pixels; by default the bundle's.
             guidance_scale: 1 disables guidance; by default the bundle's.
-            count: pictures of each prompt, which follow each other.
+            count: number of images per prompt; images of one prompt are adjacent in the result.
 
         Raises:
             PromptError: an argument is wrong, or the bundle was not built for the size or steps.
             EngineError: an engine cannot be loaded or run, or the bundle was closed.
-            BrokenPictureError: a picture is not finite, or constant.
-            SdpackError: anything else that failed, in one line.
+            BrokenPictureError: an image has non-finite values or is constant.
+            SdpackError: any other failure.
         """
         prompts = _texts(prompt)
-        wanted = as_count(count, "count", refusal=PromptError)
-        first = as_count(FIRST_SEED if seed is None else seed, "seed", 0, refusal=PromptError)
-        ask = _asking(self._manifest, negative_prompt, steps, size, guidance_scale)
-        each = [text for text in prompts for _ in range(wanted)]
-        asked = [ask([text], [number]) for number, text in enumerate(each, first)]
+        per_prompt = as_count(count, "count", refusal=PromptError)
+        first_seed = as_count(FIRST_SEED if seed is None else seed, "seed", 0, refusal=PromptError)
+        request_of = _request_maker(self._manifest, negative_prompt, steps, size, guidance_scale)
+        texts = [text for text in prompts for _ in range(per_prompt)]
+        requests = [request_of([text], [number]) for number, text in enumerate(texts, first_seed)]
         with self._lock:
-            drawer = self._loaded()
-            pictures = [_picture(drawer, one) for one in asked]
+            loaded = self._loaded()
+            images = [_draw_image(loaded, each) for each in requests]
         for text in dict.fromkeys(prompts):
-            for truncation in truncations(drawer.tokenizers, drawer.conditioning, text):
+            for truncation in truncations(loaded.tokenizers, loaded.conditioning, text):
                 warnings.warn(f"{text!r}: {truncation}", stacklevel=2)
-        return pictures
+        return images
 
     def _loaded(self) -> Pipeline:
         if self._closed:
@@ -98,7 +97,7 @@ class Bundle(Closing):
         return self._pipeline
 
     def close(self) -> None:
-        """Free the engines; the bundle draws no more. Closing it again does nothing."""
+        """Free the engines; `draw` fails afterwards. Closing again does nothing."""
         with self._lock:
             self._closed = True
             if self._pipeline is not None:
@@ -112,27 +111,31 @@ def open_bundle(
     threads: int | None = None,
     low_memory: bool | None = None,
 ) -> Bundle:
-    """Open a finished bundle, all of whose files are checked against their checksums.
+    """Open a finished bundle, after checking all its files against their checksums.
 
     Args:
         path: folder of the bundle.
-        runtime: that draws, such as "onnxruntime-cpu"; by default the profile's if this machine
-            has it, else the CPU.
-        threads: of a CPU; by default as many as there are cores for this process.
-        low_memory: release memory immediately, and be slower; by default where memory is short.
+        runtime: such as "onnxruntime-cpu"; by default the profile's if this machine has it, else
+            the CPU.
+        threads: number of CPU threads; by default the number of cores this process may use.
+        low_memory: release memory immediately, which is slower; by default only if memory is short.
 
     Raises:
-        BundleError: there is no bundle, or it is not whole.
+        BundleError: the bundle is missing, incomplete or damaged.
         InputError: an argument is wrong.
-        MissingPackageError: nothing that could draw it is installed.
+        MissingPackageError: no installed runtime can run the bundle.
     """
     folder = as_path(path, "path")
-    asked = None if runtime is None else as_choice(Runtime, runtime, "runtime")
-    used = None if threads is None else as_count(threads, "threads")
+    requested = None if runtime is None else as_choice(Runtime, runtime, "runtime")
+    cpu_threads = None if threads is None else as_count(threads, "threads")
     manifest = read_bundle(folder)
-    chosen = asked or chosen_runtime(manifest)
-    place = folder.absolute()  # whatever the current folder is once the first picture is drawn
-    return Bundle(manifest, lambda: pipeline(place, manifest, chosen, used, low_memory=low_memory))
+    chosen = requested or chosen_runtime(manifest)
+    place = folder.absolute()  # the current folder may change before the first image is drawn
+
+    def load() -> Pipeline:
+        return pipeline(place, manifest, chosen, cpu_threads, low_memory=low_memory)
+
+    return Bundle(manifest, load)
 
 
 def _texts(prompt: str | Sequence[str]) -> list[str]:
@@ -144,14 +147,14 @@ def _texts(prompt: str | Sequence[str]) -> list[str]:
     return [*texts]
 
 
-def _asking(
+def _request_maker(
     manifest: Manifest,
     negative_prompt: str | None,
     steps: int | None,
     size: tuple[int, int] | None,
     guidance_scale: float | None,
 ) -> Callable[[list[str], list[int]], Request]:
-    """A request of prompts and seeds with these settings, where they are what they should be."""
+    """Check the settings and return a function from prompts and seeds to a request."""
     if negative_prompt is not None and not isinstance(negative_prompt, str):
         raise PromptError(f"negative_prompt is {negative_prompt!r}; give a text")
     return partial(
@@ -168,6 +171,6 @@ def _asking(
     )
 
 
-def _picture(drawer: Pipeline, asked: Request) -> Image.Image:
-    (picture,) = drawer.draw(asked)
-    return Image.fromarray(picture)
+def _draw_image(loaded: Pipeline, wanted: Request) -> Image.Image:
+    (pixels,) = loaded.draw(wanted)
+    return Image.fromarray(pixels)

@@ -1,6 +1,6 @@
 """Building, studying and quantizing, for Python programs and for the command line.
 
-Whatever needs PyTorch is imported when it is called for.
+Modules that need PyTorch are imported only when a function needs them.
 """
 
 from __future__ import annotations
@@ -51,26 +51,26 @@ def build(
     prefer: str = Preference.QUALITY.value,
     progress: Say | None = None,
 ) -> BuildResult:
-    """Build the bundle of the best mix of parts that fits a device, as `sdpack build` does.
+    """Build a bundle of the best mix of parts that fits a device, as `sdpack build` does.
 
     Args:
         profile: name of a device profile, or path of a YAML file.
-        memory: that the pipeline may take at its peak, such as "24MiB"; by default the profile's.
+        memory: limit of the pipeline's peak memory, such as "24MiB"; by default the profile's.
         out: folder of the bundle; by default engines/PROFILE.
-        catalog: a built-in catalog's name, a YAML file or its folder; by default the zoo.
+        catalog: name of a built-in catalog, or a YAML file or its folder; by default the zoo.
         model: diffusers folder or hub repository to build instead of a catalog.
-        sizes: of pictures, each a width and a height in pixels; by default the catalog's.
-        batch: pictures drawn at once, at most; by default the profile's.
-        steps: of denoising; by default the catalog's.
-        images: drawn with each mix, at most.
-        prefer: "quality", "speed" or "memory": what decides among mixes shown equal to the best.
-        progress: called with a line on what is being done.
+        sizes: image sizes, each a width and a height in pixels; by default the catalog's.
+        batch: maximum number of images per batch; by default the profile's.
+        steps: number of denoising steps; by default the catalog's.
+        images: maximum number of images drawn with each mix.
+        prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best.
+        progress: called with each progress message.
 
     Raises:
         InputError: an argument is wrong.
-        InfeasibleError: nothing fits; has the smallest budget that would do.
-        MissingPackageError: something that builds is not installed.
-        SdpackError: anything else that failed, in one line.
+        InfeasibleError: nothing fits; reports the smallest budget that would.
+        MissingPackageError: a package needed for building is not installed.
+        SdpackError: any other failure.
     """
     options = _options(
         profile=profile,
@@ -83,7 +83,7 @@ def build(
         prefer=prefer,
     )
     folder = None if out is None else as_path(out, "out")
-    return build_bundle(bundle_request(options, memory, folder, warnings.warn), progress or _unsaid)
+    return build_bundle(bundle_request(options, memory, folder, warnings.warn), progress or _silent)
 
 
 def study(
@@ -103,16 +103,16 @@ def study(
     """Find the best mix at each of several memory budgets, as `sdpack study` does.
 
     Args:
-        budgets: "8MiB:64MiB:8" for eight from the first to the last, or a list of sizes and of
-            names of profiles.
-        out: folder of the page, the charts and the points.
-        profile, catalog, model, sizes, batch, steps, images, prefer, progress: as of `build`.
+        budgets: "8MiB:64MiB:8" for eight evenly spaced budgets, or a list of sizes and profile
+            names.
+        out: folder for the page, the charts and the points.
+        profile, catalog, model, sizes, batch, steps, images, prefer, progress: as in `build`.
 
     Raises:
         InputError: an argument is wrong.
         InfeasibleError: nothing fits even the largest budget.
-        MissingPackageError: something that builds is not installed.
-        SdpackError: anything else that failed, in one line.
+        MissingPackageError: a package needed for building is not installed.
+        SdpackError: any other failure.
     """
     options = _options(
         profile=profile,
@@ -124,9 +124,11 @@ def study(
         steps=steps,
         prefer=prefer,
     )
-    asked = parse_budgets(budgets if isinstance(budgets, str) else as_list(budgets, "budgets"))
-    request = study_request(options, asked, as_path(out, "out"), warnings.warn)
-    studied, _ = study_budgets(request, asked, progress or _unsaid)
+    budget_bytes = parse_budgets(
+        budgets if isinstance(budgets, str) else as_list(budgets, "budgets")
+    )
+    request = study_request(options, budget_bytes, as_path(out, "out"), warnings.warn)
+    studied, _ = study_budgets(request, budget_bytes, progress or _silent)
     return studied
 
 
@@ -144,19 +146,19 @@ def quantize(
 
     Args:
         model: the ONNX file.
-        precision: "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64", "w4:128" or, for bits a
-            number, "mixed@4.5".
-        calibration: .npz files, or folders of them: real inputs, a batch a file, by name.
-        runtime: that the graph is for.
-        keep: names of layers to leave unquantized, with * and ? as in file names.
-        out: ONNX file to write; by default beside the model, as MODEL.PRECISION.onnx.
-        progress: called with a line on what is being done.
+        precision: "fp16", "bf16", "int8", "fp8", "w8", "w4", "w4:64", "w4:128", or "mixed@4.5" for
+            an average of 4.5 bits per weight.
+        calibration: .npz files, or folders of them: real inputs by name, one batch per file.
+        runtime: target runtime of the graph.
+        keep: names of layers to leave unquantized; * and ? work as in file names.
+        out: ONNX file to write; by default MODEL.PRECISION.onnx beside the model.
+        progress: called with each progress message.
 
     Raises:
         InputError: an argument or the calibration inputs are wrong.
         GraphError: the graph is missing, damaged or not valid.
         QuantizationError: it cannot be quantized.
-        SdpackError: anything else that failed, in one line.
+        SdpackError: any other failure.
     """
     from sdpack.pack.single_graph.quantize import quantize as quantize_graph
     from sdpack.pack.single_graph.recipe import parse_recipe
@@ -172,14 +174,14 @@ def quantize(
         as_choice(Runtime, runtime, "runtime"),
         tuple(as_text(pattern, "keep") for pattern in as_list(keep, "keep", (str,))),
     )
-    return quantize_graph(task, Store(cache_folder() / "store"), progress or _unsaid)
+    return quantize_graph(task, Store(cache_folder() / "store"), progress or _silent)
 
 
 def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
-    """Build the bundle a request asks for, with its report; refused before anything slow if it can.
+    """Build the requested bundle and its report; checks the request before any slow work.
 
     Raises:
-        SdpackError: as of `sdpack.pack.build.build`.
+        SdpackError: as in `sdpack.pack.build.build`.
     """
     from sdpack.pack.build import build as build_mix
     from sdpack.report.build_page import write_report
@@ -194,10 +196,10 @@ def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
 def study_budgets(
     request: BuildRequest, budgets: Sequence[int], say: Say
 ) -> tuple[Studied, StudyResult]:
-    """Study a request's budgets; writes the page, its charts and points into the request's folder.
+    """Study the budgets, and write the page, its charts and its points into the request's folder.
 
     Raises:
-        SdpackError: as of `sdpack.pack.study.study`.
+        SdpackError: as in `sdpack.pack.study.study`.
     """
     from sdpack.pack.study.study import study as study_mixes
     from sdpack.report.study_page import PAGE, write_study
@@ -230,5 +232,5 @@ def _options(
     )
 
 
-def _unsaid(line: str) -> None:
+def _silent(line: str) -> None:
     pass

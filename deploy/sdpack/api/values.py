@@ -1,4 +1,4 @@
-"""Plain values that a caller gives, refused in one line where they are not what they should be."""
+"""Validation of a caller's arguments; each error is one line."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Refusal = type[InputError]
 
 
 def as_path(value: PathLikeText, name: str) -> Path:
-    """A path that is not empty, as "" would mean the current folder.
+    """Return a non-empty path ("" would mean the current folder).
 
     Raises:
-        InputError: it is empty, or no path.
+        InputError: the value is empty or not a path.
     """
     return Path(as_text(value, name))
 
 
 def as_text(value: PathLikeText, name: str) -> str:
-    """A text that is not empty, or a path as one.
+    """Return a non-empty text, or a path as text.
 
     Raises:
-        InputError: it is empty, or neither.
+        InputError: the value is empty, or neither text nor path.
     """
     try:
         text = os.fspath(value)
@@ -44,10 +44,10 @@ def as_text(value: PathLikeText, name: str) -> str:
 
 
 def as_list(value: object, name: str, single: tuple[type, ...] = ()) -> list[Any]:
-    """A list of what is one, or a single value of these types as a list of it.
+    """Return an iterable as a list, or a value of a `single` type as a list of one.
 
     Raises:
-        InputError: it is neither.
+        InputError: the value is neither.
     """
     if isinstance(value, single):
         return [value]
@@ -57,60 +57,60 @@ def as_list(value: object, name: str, single: tuple[type, ...] = ()) -> list[Any
 
 
 def as_choice(kind: type[Choice], value: str, name: str) -> Choice:
-    """The member of an enumeration by its value.
+    """Return the member of an enumeration with this value.
 
     Raises:
-        InputError: there is none.
+        InputError: no member has it.
     """
     try:
         return kind(value)
     except ValueError as cause:
-        known = ", ".join(member.value for member in kind)
-        raise InputError(f"{name} is {value!r}; choose one of {known}") from cause
+        choices = ", ".join(member.value for member in kind)
+        raise InputError(f"{name} is {value!r}; choose one of {choices}") from cause
 
 
 def as_count(
     value: int, name: str, least: int = 1, most: int | None = None, refusal: Refusal = InputError
 ) -> int:
-    """A whole number in a range; anything that Python takes as an index is one, but a bool.
+    """Return a whole number in a range; accepts anything with `__index__` except a bool.
 
     Raises:
-        InputError: as `refusal`; it is none, or out of the range.
+        InputError: the value is not a whole number, or out of range; raised as a `refusal`.
     """
     within = f"{least} or more" if most is None else f"from {least} to {most}"
-    wrong = refusal(f"{name} is {value!r}; give a whole number, {within}")
+    error = refusal(f"{name} is {value!r}; give a whole number, {within}")
     if isinstance(value, bool):
-        raise wrong
+        raise error
     try:
         number = operator.index(value)
     except TypeError:
-        raise wrong from None
+        raise error from None
     if number < least or (most is not None and number > most):
-        raise wrong
+        raise error
     return number
 
 
 def as_scale(value: float, name: str, refusal: Refusal = InputError) -> float:
-    """A finite number, 0 or more.
+    """Return a finite number, 0 or more.
 
     Raises:
-        InputError: as `refusal`; it is none.
+        InputError: the value is not such a number; raised as a `refusal`.
     """
-    wrong = refusal(f"{name} is {value!r}; give a finite number, 0 or more")
+    error = refusal(f"{name} is {value!r}; give a finite number, 0 or more")
     try:
         number = math.nan if isinstance(value, str | bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise wrong from None
+        raise error from None
     if not math.isfinite(number) or number < 0:
-        raise wrong
+        raise error
     return number
 
 
 def as_size(value: tuple[int, int], name: str, refusal: Refusal = InputError) -> Size:
-    """Height and width, as everything below the API has them, of width and height.
+    """Turn (width, height), the order of the API, into (height, width), the order elsewhere.
 
     Raises:
-        InputError: as `refusal`; they are not two whole numbers, 1 or more.
+        InputError: the value is not two whole numbers, 1 or more; raised as a `refusal`.
     """
     if isinstance(value, str) or not isinstance(value, Iterable) or len(sides := [*value]) != 2:
         raise refusal(f"{name} is {value!r}; give width and height in pixels, such as (512, 512)")

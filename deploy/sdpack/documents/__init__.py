@@ -1,1 +1,1 @@
-"""What is read and written as YAML or JSON: catalogs, profiles, manifests and records."""
+"""YAML and JSON documents: catalogs, profiles, manifests and records."""

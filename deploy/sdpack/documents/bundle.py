@@ -21,10 +21,10 @@ from sdpack.store.artifacts import explain_io, file_sha256
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle.
+    """Return the manifest of a bundle.
 
     Raises:
-        BundleError: there is none, or this version cannot read it.
+        BundleError: the manifest is missing, or this version cannot read it.
     """
     path = folder / MANIFEST
     try:
@@ -43,39 +43,39 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Every file the manifest names, against its checksum.
+    """Check every file in the manifest against its checksum.
 
     Raises:
-        BundleError: a file is missing, changed, or named outside the bundle.
+        BundleError: a file is missing, changed, has no checksum, or lies outside the bundle.
     """
-    for name, wanted in manifest.files.items():
+    for name, expected in manifest.files.items():
         path = folder / name
         if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
             raise BundleError(
-                f"{folder / MANIFEST} names {name}, outside the bundle; do not use the bundle"
+                f"{folder / MANIFEST} names {name}, outside the bundle; do not use this bundle"
             )
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the bundle again")
-        if file_sha256(path) != wanted:
+        if file_sha256(path) != expected:
             raise BundleError(
-                f"{path} has SHA-256 {file_sha256(path)} instead of {wanted}: it was truncated "
+                f"{path} has SHA-256 {file_sha256(path)} instead of {expected}: it was truncated "
                 "or changed; copy the bundle again"
             )
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    existing = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
     named = {used for part in manifest.parts.values() for used in part.files}
-    for name in sorted({name for name in there if ships(name)} | named):
+    for name in sorted({name for name in existing if ships(name)} | named):
         if name not in manifest.files:
             raise BundleError(
-                f"{folder / MANIFEST}: {name} has no checksum; do not use the bundle, or remove "
+                f"{folder / MANIFEST}: {name} has no checksum; do not use this bundle, or remove "
                 "the file if you put it there"
             )
 
 
 def open_bundle(folder: Path) -> Manifest:
-    """The manifest of a bundle whose every file is as it was shipped.
+    """Check all files of a bundle and return its manifest.
 
     Raises:
-        BundleError: it is not whole.
+        BundleError: the bundle is incomplete or damaged.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
@@ -83,9 +83,10 @@ def open_bundle(folder: Path) -> Manifest:
 
 
 def bundle_files(folder: Path) -> list[Path]:
-    """What is read of a bundle: what ships, and what `verify` wrote.
+    """Return the files that commands read from a bundle: those that ship, and verified.json.
 
-    Of a folder that is not one, a study's for instance, its ledger; of a ledger's file that file.
+    For any other folder, such as a study's, returns its ledger and contact sheet; for a ledger
+    file, that file.
     """
     if not folder.is_dir():
         return [folder]
@@ -102,13 +103,17 @@ def write_bundle(
     fill: Callable[[Path], None],
     finish: Callable[[Path], None] | None = None,
 ) -> Manifest:
-    """Write a bundle whole: `fill` gets an empty folder; checksums and manifest come last.
+    """Write a bundle, or nothing if anything fails; an existing bundle is replaced at the end.
 
-    `finish` gets the folder once it is a bundle, before it takes its place; what it writes has no
-    checksum.
+    Args:
+        folder: the bundle's folder.
+        manifest: its manifest, without checksums.
+        fill: called with an empty folder; writes all files but the manifest.
+        finish: called with the complete folder before it replaces an existing bundle; its files get
+            no checksums.
 
-    One that was there is replaced once the new one is complete; should anything fail before, it
-    stays as it is. Returns the manifest with its checksums.
+    Returns:
+        The manifest with checksums.
 
     Raises:
         StoreError: the folder cannot be written, or another build is writing it.
@@ -122,33 +127,33 @@ def write_bundle(
                 for path in sorted(new.rglob("*"))
                 if path.is_file() and ships(path.relative_to(new).as_posix())
             }
-            whole = manifest.model_copy(update={"files": files})
-            text = json.dumps(whole.model_dump(mode="json", by_alias=True), indent=1)
+            complete = manifest.model_copy(update={"files": files})
+            text = json.dumps(complete.model_dump(mode="json", by_alias=True), indent=1)
             (new / MANIFEST).write_text(text + "\n", encoding="utf-8")
             if finish is not None:
                 finish(new)
             _replace(folder, new)
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
-    return whole
+    return complete
 
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Nobody else builds into this folder meanwhile; may be nested in one process.
+    """Keep other builds out of this folder; may be nested within one process.
 
     Raises:
-        StoreError: another build does, the folder cannot be written, or it holds something else
-            than a bundle, which would be lost.
+        StoreError: another build uses the folder, it cannot be written, or it holds files that are
+            not a bundle and would be lost.
     """
     folder = folder.resolve()
     if not folder.name:
         raise StoreError(f"{folder} cannot be a bundle; give --out a folder of its own")
     try:
-        strange = folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir())
+        is_other = folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir())
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
-    if strange:
+    if is_other:
         raise StoreError(
             f"{folder} holds files but no {MANIFEST}; a build would replace them: choose "
             "another --out"

@@ -1,4 +1,4 @@
-"""Catalogs: the candidate parts, which of them fit together, and how to judge their pictures.
+"""Catalogs: the candidate parts, which of them fit together, and how their images are scored.
 
     schema: 1
     name: zoo
@@ -14,7 +14,7 @@
     sampling: {scheduler: {path: parts/scheduler}, steps: 16, guidance_scale: 3.0}
     quality: {judge: {path: parts/judge}, prompts: prompts.jsonl, ...}
 
-Paths count from the catalog's own folder.
+Paths are relative to the catalog's folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pydantic import (
 from sdpack.documents.document import Document
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 
-MOST_STEPS = 1000  # timesteps that the schedulers of diffusion models are trained for
+MOST_STEPS = 1000  # number of timesteps that diffusion models are trained with
 
 
 _WANTING = {
@@ -61,10 +61,10 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class Source(Document):
-    """Where a checkpoint lies: a folder, or a pinned revision of a hub repository.
+    """Location of a checkpoint: a folder, or a pinned revision of a hub repository.
 
     Attributes:
-        allow_pickle: take weights that are kept as a pickle alone; only tensors are read from it.
+        allow_pickle: accept weights that exist only as a pickle; only tensors are read from it.
     """
 
     path: Path | None = None
@@ -90,7 +90,7 @@ class Source(Document):
 
 
 class Candidate(Document):
-    """One checkpoint for one role; `parameters` is for people, where it is known beforehand."""
+    """One checkpoint for one role; `parameters` is an optional count for listings."""
 
     source: Source
     licence: str = Field(min_length=1)
@@ -101,8 +101,8 @@ class Lora(Document):
     """Low-rank weights (Hu et al. 2021) that are merged into a checkpoint before it is exported.
 
     Attributes:
-        scale: of what they add to the weights; with DoRA before the magnitudes are restored.
-        partial: the weights the file has for other models are left out on purpose.
+        scale: factor of the weight update; with DoRA, applied before the magnitudes are restored.
+        partial: ignore the file's weights for other models.
     """
 
     source: Source
@@ -112,13 +112,13 @@ class Lora(Document):
 
 
 class TextEncoder(Candidate):
-    """A checkpoint that reads a text.
+    """A text encoder's checkpoint.
 
     Attributes:
-        states: a name for what it says, to denoisers that need no bridge.
-        tokens: how long a text it reads; by default what its tokenizer says.
-        clip_skip: so many of its last layers are left out.
-        loras: merged into it.
+        states: name of its hidden states; denoisers that list it need no bridge.
+        tokens: maximum number of tokens; by default the tokenizer's.
+        clip_skip: number of last layers to leave out.
+        loras: LoRAs merged into it.
     """
 
     tokenizer: Source
@@ -129,11 +129,12 @@ class TextEncoder(Candidate):
 
 
 class Sampling(Document):
-    """The scheduler and how it is run.
+    """The scheduler and its settings.
 
     Attributes:
-        guidance_rescale: how far guided noise gets back the spread of unguided (Lin et al. 2023).
-        zero_empty_prompt: without a negative prompt, guidance moves away from zeros.
+        guidance_rescale: how far guided noise is rescaled to the standard deviation of the
+            conditional noise, from 0 to 1 (Lin et al. 2023).
+        zero_empty_prompt: without a negative prompt, use zeros as unconditional text embeddings.
     """
 
     scheduler: Source
@@ -145,15 +146,15 @@ class Sampling(Document):
 
 
 class Denoiser(Candidate):
-    """A checkpoint that draws.
+    """A denoiser's checkpoint.
 
     Attributes:
-        latents: a name for the space it works in.
-        states: what it attends to, one name for each of its text encoders; none where a bridge
-            leads to it.
-        droppable: those of `states` it can do without.
-        sampling: its own way of being run, where it differs from the catalog's.
-        loras: merged into it.
+        latents: name of its latent space.
+        states: names of the hidden states it attends to, one for each of its text encoders; empty
+            if it needs a bridge.
+        droppable: those of `states` that it can do without.
+        sampling: its own sampling settings, if they differ from the catalog's.
+        loras: LoRAs merged into it.
     """
 
     latents: str
@@ -171,30 +172,30 @@ class Denoiser(Candidate):
     def _has_a_role_for_each(self) -> Denoiser:
         if len(self.states) > len(TEXT_ENCODERS):
             raise ValueError(f"states: at most {len(TEXT_ENCODERS)} text encoders are supported")
-        strange = [name for name in self.droppable if name not in self.states]
-        if strange:
-            raise ValueError(f"droppable: {strange[0]!r} is not one of its states")
+        unknown = [name for name in self.droppable if name not in self.states]
+        if unknown:
+            raise ValueError(f"droppable: {unknown[0]!r} is not one of its states")
         if self.states and set(self.states) == set(self.droppable):
             raise ValueError("droppable: at least one text encoder must stay")
         return self
 
     @property
     def encoder_states(self) -> Mapping[Role, str | None]:
-        """Of each of its text encoders' roles, the states it takes without a bridge."""
+        """Names of the hidden states it accepts without a bridge, by text encoder role."""
         return dict(zip(TEXT_ENCODERS, self.states or (None,), strict=False))
 
 
 class Decoder(Candidate):
-    """`latents` names the space it decodes."""
+    """A decoder's checkpoint; `latents` names its latent space."""
 
     latents: str
 
 
 class Bridge(Document):
-    """A trained projection from one encoder's states to what one denoiser attends to.
+    """A trained projection from a text encoder's hidden states to a denoiser's cross-attention.
 
     Attributes:
-        role: which of the denoiser's text encoders it stands in for.
+        role: role of the text encoder that it replaces.
     """
 
     text_encoder: str
@@ -215,15 +216,14 @@ class Bridge(Document):
 
 
 class Quality(Document):
-    """What a mix's pictures are measured with.
-
-    Prompt files are JSON lines with a "text" each; `real_images` is a sheet of tiles, in the
-    order of the prompts, `real_columns` a row.
+    """How a mix's images are scored.
 
     Attributes:
-        judge: what says how well a picture shows its prompt, with its tokenizer. Without one a
-            variant is measured by how near its pictures are to those of its own fp32.
-        real_images: None leaves out the distance from real pictures.
+        judge: model that scores how well an image shows its prompt; needs `tokenizer`. Without a
+            judge, a variant is scored by how close its images are to its own fp32 images.
+        prompts, calibration, samples: JSON lines files; each line is an object with a "text".
+        real_images: one image file with a grid of real images in the order of the prompts,
+            `real_columns` per row; None disables the distance from real images.
     """
 
     judge: Source | None = None
@@ -245,7 +245,7 @@ class Quality(Document):
 
 @dataclass(frozen=True)
 class Mixable:
-    """Candidates that work together: one for each role, and the bridges they need, if any."""
+    """Candidates that work together: one per role, and the bridges they need."""
 
     names: Mapping[Role, str]
     bridges: Mapping[Role, Source]
@@ -259,12 +259,12 @@ class Mixable:
         return self.names[Role.DECODER]
 
     def partner(self, role: Role) -> str | None:
-        """The denoiser to which a bridge leads from this role's candidate; None without one."""
+        """Return the denoiser that a bridge connects this role's candidate to, or None."""
         return self.denoiser if role in self.bridges else None
 
 
 class Catalog(Document):
-    """Candidates by role, what fits together, sampling and judging."""
+    """Candidates by role, the bridges between them, and the settings for sampling and scoring."""
 
     version: Literal[1] = Field(alias="schema")
     name: Name
@@ -281,9 +281,9 @@ class Catalog(Document):
     def _holds_together(self) -> Catalog:
         for bridge in self.bridges:
             if bridge.text_encoder not in self.text_encoders:
-                raise ValueError(f"bridges: there is no text encoder {bridge.text_encoder!r}")
+                raise ValueError(f"bridges: unknown text encoder {bridge.text_encoder!r}")
             if bridge.denoiser not in self.denoisers:
-                raise ValueError(f"bridges: there is no denoiser {bridge.denoiser!r}")
+                raise ValueError(f"bridges: unknown denoiser {bridge.denoiser!r}")
         pairs = [(b.text_encoder, b.denoiser, b.role) for b in self.bridges]
         twice = sorted({pair for pair in pairs if pairs.count(pair) > 1})
         if twice:
@@ -298,12 +298,12 @@ class Catalog(Document):
 
     @classmethod
     def load(cls, name_or_path: str | PathLike[str]) -> Catalog:
-        """A built-in catalog by name, such as "sdxl", or the one in a YAML file or its folder.
+        """Load a built-in catalog by name, such as "sdxl", or one from a YAML file or its folder.
 
         Raises:
-            CatalogError: there is neither, or it cannot be understood.
+            CatalogError: no such catalog or file, or it is invalid.
         """
-        from sdpack.documents.catalog_files import find_catalog  # which imports this module
+        from sdpack.documents.catalog_files import find_catalog  # a cycle at module level
 
         return find_catalog(os.fspath(name_or_path)).catalog
 
@@ -325,59 +325,59 @@ class Catalog(Document):
                 )
 
     def _candidates_by_role(self) -> dict[Role, set[str]]:
-        found: dict[Role, set[str]] = {}
+        by_role: dict[Role, set[str]] = {}
         for parts in self.mixable():
             for role, name in parts.names.items():
-                found.setdefault(role, set()).add(name)
-        return found
+                by_role.setdefault(role, set()).add(name)
+        return by_role
 
     def candidates(self, role: Role) -> Mapping[str, Candidate]:
-        """The candidates a role is filled from, by name; text encoders share one list."""
+        """Return the candidates for a role, by name; all text encoder roles share one list."""
         if role is Role.DENOISER:
             return self.denoisers
         return self.decoders if role is Role.DECODER else self.text_encoders
 
     def sampling_of(self, denoiser: str) -> Sampling:
-        """How a denoiser is run: in its own way, or else in the catalog's."""
+        """Return a denoiser's sampling settings: its own, or else the catalog's."""
         return self.denoisers[denoiser].sampling or self.sampling
 
     def mixable(self) -> Iterator[Mixable]:
-        """Every set of candidates that work together, in the catalog's order."""
-        for denoiser, heard in self.denoisers.items():
-            spoken = [self._compatible_encoders(denoiser, role) for role in heard.encoder_states]
-            for chosen in product(*spoken):
-                said = dict(zip(heard.encoder_states, chosen, strict=True))
-                encoders = {role: name for role, (name, _) in said.items() if name is not None}
-                bridges = {role: source for role, (_, source) in said.items() if source is not None}
+        """Yield every set of candidates that work together, in the catalog's order."""
+        for name, denoiser in self.denoisers.items():
+            roles = denoiser.encoder_states
+            choices = [self._compatible_encoders(name, role) for role in roles]
+            for chosen in product(*choices):
+                by_role = dict(zip(roles, chosen, strict=True))
+                encoders = {role: e for role, (e, _) in by_role.items() if e is not None}
+                bridges = {role: b for role, (_, b) in by_role.items() if b is not None}
                 if not encoders:
                     continue
-                for decoder, seen in self.decoders.items():
-                    if seen.latents == heard.latents:
-                        names = {**encoders, Role.DENOISER: denoiser, Role.DECODER: decoder}
+                for decoder_name, decoder in self.decoders.items():
+                    if decoder.latents == denoiser.latents:
+                        names = {**encoders, Role.DENOISER: name, Role.DECODER: decoder_name}
                         yield Mixable(names, bridges)
 
     def _compatible_encoders(
         self, denoiser: str, role: Role
     ) -> list[tuple[str | None, Source | None]]:
-        """The candidates for one of a denoiser's text encoders, with the bridge each needs.
+        """Return the candidates for one of a denoiser's text encoder roles, each with its bridge.
 
-        (None, None) stands for doing without.
+        The pair (None, None) means that the encoder is left out.
         """
-        heard = self.denoisers[denoiser]
-        wanted = heard.encoder_states[role]
+        states = self.denoisers[denoiser].encoder_states[role]
         bridges = {b.text_encoder: b.source for b in self.bridges if b.leads_to(denoiser, role)}
-        found: list[tuple[str | None, Source | None]] = []
+        compatible: list[tuple[str | None, Source | None]] = []
         for name, encoder in self.text_encoders.items():
             if name in bridges:
-                found.append((name, bridges[name]))
-            elif wanted is not None and encoder.states == wanted:
-                found.append((name, None))
-        if wanted in heard.droppable:
-            found.append((None, None))
-        return found
+                compatible.append((name, bridges[name]))
+            elif states is not None and encoder.states == states:
+                compatible.append((name, None))
+        if states in self.denoisers[denoiser].droppable:
+            compatible.append((None, None))
+        return compatible
 
     def unused(self) -> Iterator[tuple[str, str, str]]:
-        """Candidates that no mix can use: the key that lists them, the name, and the reason."""
+        """Yield candidates that no mix can use, as (catalog key, name, reason)."""
         used: dict[str, set[str]] = {}
         for parts in self.mixable():
             for role, name in parts.names.items():

@@ -1,4 +1,4 @@
-"""Catalogs on this machine: the built-in ones, the default one, and files."""
+"""Finding, reading and writing catalogs: built-in ones, the default one, and files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sdpack.errors import CatalogError
 from sdpack.store.artifacts import write_whole
 
 CATALOG_FILE = "catalog.yaml"
-ZOO_PACKAGE = "sdpack_zoo"  # the default catalog, where sdpack is installed without its sources
+ZOO_PACKAGE = "sdpack_zoo"  # has the default catalog if sdpack does not run from its source tree
 ZOO_HINT = (
     "the default catalog comes with the package sdpack-zoo; install it with: "
     "pip install 'sdpack[build]', or give --catalog FILE"
@@ -26,7 +26,7 @@ ZOO_HINT = (
 
 @dataclass(frozen=True)
 class LocatedCatalog:
-    """A catalog and the folder its paths count from."""
+    """A catalog and the folder that its paths are relative to."""
 
     catalog: Catalog
     folder: Path
@@ -35,7 +35,7 @@ class LocatedCatalog:
         return self.folder / relative
 
     def local_files(self) -> Iterator[tuple[str, Path]]:
-        """Every path the catalog names, with the key that names it."""
+        """Yield every path in the catalog, with its key."""
         for key, source in self.sources():
             if source.path is not None:
                 yield key, self.path(source.path)
@@ -46,12 +46,12 @@ class LocatedCatalog:
                 yield f"quality.{key}", self.path(path)
 
     def files(self) -> list[Path]:
-        """What is read of it on this machine: its own file, and every path it names."""
+        """Return the local files that a build reads: the catalog's own, and every path in it."""
         own = [self.folder / CATALOG_FILE] if (self.folder / CATALOG_FILE).is_file() else []
         return [*own, *(path for _, path in self.local_files())]
 
     def sources(self) -> Iterator[tuple[str, Source]]:
-        """Every source the catalog names, with the key that names it."""
+        """Yield every source in the catalog, with its key."""
         catalog = self.catalog
         for name, encoder in catalog.text_encoders.items():
             yield f"text_encoders.{name}", encoder.source
@@ -72,14 +72,14 @@ class LocatedCatalog:
             yield "quality.tokenizer", catalog.quality.tokenizer
 
     def missing(self) -> list[tuple[str, Path]]:
-        """The named paths that do not exist."""
+        """Return the paths in the catalog that do not exist, with their keys."""
         return [(key, path) for key, path in self.local_files() if not path.exists()]
 
     def prompts(self, path: Path) -> list[str]:
-        """The prompts of one of the catalog's lists.
+        """Return the prompts in one of the catalog's prompt files.
 
         Raises:
-            CatalogError: the file is missing, or a line is no JSON object with a "text".
+            CatalogError: the file is missing, or a line is not a JSON object with a "text".
         """
         return read_prompts(self.path(path))
 
@@ -90,7 +90,7 @@ def _lora_sources(key: str, loras: Sequence[Lora]) -> Iterator[tuple[str, Source
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The "text" of every line of a JSON lines file.
+    """Return the "text" of every line of a JSON lines file.
 
     Raises:
         CatalogError: the file is missing or empty, or a line has no text.
@@ -101,7 +101,7 @@ def read_prompts(path: Path) -> list[str]:
         raise CatalogError(f"{path} cannot be read ({cause}); give a file of prompts") from cause
     texts = [_prompt(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not texts:
-        raise CatalogError(f"{path} holds no prompts; write one JSON object with a text per line")
+        raise CatalogError(f'{path} holds no prompts; write one {{"text": "a prompt"}} per line')
     return texts
 
 
@@ -117,22 +117,22 @@ def _prompt(line: str, where: str) -> str:
 
 
 def read_catalog(path: Path) -> LocatedCatalog:
-    """The catalog in a YAML file, or in the catalog.yaml of a folder.
+    """Read a catalog from a YAML file, or from the catalog.yaml of a folder.
 
     Raises:
-        CatalogError: the file is missing, no YAML, or breaks a rule; names line, key and value.
+        CatalogError: the file is missing, is not YAML, or is invalid; names line, key and value.
     """
     file = path / CATALOG_FILE if path.is_dir() else path
     return LocatedCatalog(read_document(file, Catalog, CatalogError), file.parent)
 
 
 def catalogs_folder() -> Path:
-    """Where the built-in catalogs lie."""
+    """Return the folder of the built-in catalogs."""
     return Path(__file__).parents[1] / "catalogs"
 
 
 def builtin_catalogs() -> list[LocatedCatalog]:
-    """Those of the families people run, by name.
+    """Return the built-in catalogs, sorted by name.
 
     Raises:
         CatalogError: one is damaged.
@@ -141,10 +141,10 @@ def builtin_catalogs() -> list[LocatedCatalog]:
 
 
 def find_catalog(name: str) -> LocatedCatalog:
-    """A built-in catalog by name, or the one at the path that `name` is.
+    """Return a built-in catalog by name, or the one at a path.
 
     Raises:
-        CatalogError: there is neither, or it cannot be understood.
+        CatalogError: no such catalog or file, or it is invalid.
     """
     path = Path(name)
     if path.exists() or path.suffix in (".yaml", ".yml"):
@@ -154,17 +154,19 @@ def find_catalog(name: str) -> LocatedCatalog:
         return read_catalog(builtin[name])
     near = difflib.get_close_matches(name, builtin, n=1)
     meant = f"; did you mean {near[0]}?" if near else "."
-    known = ", ".join(sorted(builtin))
-    raise CatalogError(f"no catalog {name!r}{meant} Known: {known}, or a .yaml file or its folder")
+    names = ", ".join(sorted(builtin))
+    raise CatalogError(
+        f"no catalog {name!r}{meant} Give one of {names}, or a .yaml file or its folder"
+    )
 
 
 def catalog_file(path: Path) -> Path:
-    """The file a catalog is written to, by a folder or a file."""
+    """Return the file that a catalog is written to, given a folder or a file."""
     return path if path.suffix in (".yaml", ".yml") else path / CATALOG_FILE
 
 
 def write_catalog(catalog: Catalog, path: Path) -> Path:
-    """Write a catalog whose paths are absolute, into a folder or a .yaml file; returns the file.
+    """Write a catalog with absolute paths into a folder or a .yaml file; return the file.
 
     Raises:
         OSError: it cannot be written.
@@ -178,15 +180,15 @@ def write_catalog(catalog: Catalog, path: Path) -> Path:
 
 
 def prompts_folder() -> Path:
-    """Where the prompts lie that come with the package, for catalogs without their own."""
+    """Return the folder of the package's prompt files, for catalogs without their own."""
     return Path(__file__).parents[1] / "prompts"
 
 
 def default_catalog() -> LocatedCatalog:
-    """The zoo of the source tree this package runs from, or else that of the package sdpack-zoo.
+    """Return the zoo of the source tree that this package runs from, or of the sdpack-zoo package.
 
     Raises:
-        CatalogError: there is neither.
+        CatalogError: neither exists.
     """
     for folder in _zoo_folders():
         if (folder / CATALOG_FILE).is_file():
@@ -196,14 +198,14 @@ def default_catalog() -> LocatedCatalog:
 
 def _zoo_folders() -> Iterator[Path]:
     yield Path(__file__).parents[3] / "zoo"
-    found = importlib.util.find_spec(ZOO_PACKAGE)
-    yield from map(Path, (found.submodule_search_locations or ()) if found else ())
+    spec = importlib.util.find_spec(ZOO_PACKAGE)
+    yield from map(Path, (spec.submodule_search_locations or ()) if spec else ())
 
 
 def located_catalog(name: str | None) -> LocatedCatalog:
-    """The catalog of that name or at that path; None: the zoo's.
+    """Return the catalog with this name or at this path; None means the zoo's.
 
     Raises:
-        CatalogError: there is none, or it cannot be understood.
+        CatalogError: no such catalog or file, or it is invalid.
     """
     return default_catalog() if name is None else find_catalog(name)

@@ -1,12 +1,14 @@
-"""What a denoiser is told besides its latents, family by family.
+"""Conditioning of denoisers, by family.
 
-    sd       one encoder's last states
-    sdxl     two encoders' states before the last, side by side; the second's pooled text; sizes
-    sd3      two such encoders, both pooled; a T5's states after them, or zeros in its place
-    pixart   a T5's states, and which of them are padding
-    flux     one encoder's pooled text; a T5's states
+    sd       last hidden states of one encoder
+    sdxl     penultimate hidden states of two encoders, concatenated by channel; the pooled text
+             embeddings of the second; sizes
+    sd3      the same of two encoders, pooled text embeddings of both; after these tokens, the
+             hidden states of a T5, or zeros without it
+    pixart   hidden states of a T5 and its attention mask
+    flux     pooled text embeddings of one encoder; hidden states of a T5
 
-The tables follow the pipelines of diffusers, whose pictures sdpack's are held against.
+The tables follow the pipelines of diffusers, which sdpack's images are compared with.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from sdpack.domain.placement import TEXT_ENCODERS, Role
 
 
 class Family(StrEnum):
-    """Denoisers that are told the same things in the same way."""
+    """Denoisers with the same conditioning."""
 
     SD = "sd"
     SDXL = "sdxl"
@@ -32,9 +34,9 @@ class Family(StrEnum):
 
 
 class States(StrEnum):
-    """Which of an encoder's states a denoiser attends to.
+    """Which hidden states of an encoder a denoiser attends to.
 
-    LAST is what comes out of the encoder's final norm, PENULTIMATE what goes into its last layer.
+    LAST is the output of the encoder's final norm, PENULTIMATE the input of its last layer.
     """
 
     LAST = "last"
@@ -44,11 +46,13 @@ class States(StrEnum):
 
 @dataclass(frozen=True)
 class EncoderOutputs:
-    """What one text encoder is asked for.
+    """The outputs that a family uses of one text encoder.
 
     Attributes:
-        pooled: one vector of the whole text: projected where the encoder has a projection.
-        masked: it is told which tokens are padding, and so is the denoiser.
+        states: which hidden states.
+        pooled: whether the pooled text embedding is used; projected if the encoder has a
+            projection.
+        masked: whether encoder and denoiser get the attention mask.
     """
 
     states: States = States.LAST
@@ -70,26 +74,26 @@ ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
     Family.PIXART: (EncoderOutputs(masked=True),),
     Family.FLUX: (EncoderOutputs(States.NONE, pooled=True), EncoderOutputs()),
 }
-"""Of each family's text encoders, in the order of their roles."""
+"""For each family, one entry per text encoder, in the order of roles."""
 
 
 def encoder_outputs(family: Family, role: Role) -> EncoderOutputs:
-    """What a family asks of the text encoder in a role."""
+    """Return the outputs that a family uses of the text encoder in a role."""
     return ENCODER_OUTPUTS[family][TEXT_ENCODERS.index(role)]
 
 
 class Input(StrEnum):
-    """What a denoiser may be given besides `sample`, `timestep` and `encoder_hidden_states`.
+    """Inputs of denoisers other than `sample`, `timestep` and `encoder_hidden_states`.
 
     Names are those of diffusers; N is the batch.
 
     Attributes:
-        TEXT_EMBEDS: pooled texts, float32 (N, width).
-        POOLED_PROJECTIONS: the same, as transformers call it.
+        TEXT_EMBEDS: pooled text embeddings, float32 (N, width).
+        POOLED_PROJECTIONS: the same under the name that transformer denoisers use.
         TIME_IDS: original size, crop and target size in pixels, float32 (N, 6).
         MASK: 1 for a token, 0 for padding, int64 (N, tokens).
         RESOLUTION, ASPECT_RATIO: float32 (N, 2) and (N, 1).
-        TIMESTEP_COND: the guidance scale in sines and cosines, float32 (N, width).
+        TIMESTEP_COND: sinusoidal embedding of the guidance scale, float32 (N, width).
         GUIDANCE: the guidance scale, float32 (1,).
     """
 
@@ -121,16 +125,17 @@ class NegativeSource(Enum):
 
 
 class Conditioning(Document):
-    """How one denoiser is told what to draw.
+    """How one denoiser is conditioned.
 
     Attributes:
-        inputs: what its graph takes besides the three that all take.
-        states_width: what states are padded to with zeros where several encoders' meet.
-        absent_tokens: zeros in the place of a text encoder that was left out.
-        guidance_width: of TIMESTEP_COND.
-        zero_empty: guidance moves away from zeros, not from an empty text, where there is no
-            negative prompt.
-        lowercase: texts are read in small letters, and without spaces around them.
+        inputs: its graph's inputs other than the three that all denoisers have.
+        states_width: width to which hidden states are zero-padded, if those of several encoders are
+            joined.
+        absent_tokens: number of zero tokens that replace an omitted text encoder.
+        guidance_width: width of TIMESTEP_COND.
+        zero_empty: without a negative prompt, the unconditional text embeddings are zeros instead
+            of those of an empty text.
+        lowercase: prompts are lowercased and stripped.
     """
 
     family: Family = Family.SD
@@ -142,8 +147,9 @@ class Conditioning(Document):
     lowercase: bool = False
 
     def guided(self, guidance_scale: float) -> bool:
-        """Whether every step asks twice; a denoiser that is told the scale does it by itself, and a
-        distilled one of Flux does without.
+        """Whether each step calls the denoiser twice, for classifier-free guidance.
+
+        Denoisers that take the guidance scale as an input, and all of Flux, need one call.
         """
         if self.family is Family.FLUX:
             return False

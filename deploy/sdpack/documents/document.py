@@ -1,4 +1,4 @@
-"""YAML files as typed models; every complaint names file, line, key and value."""
+"""YAML files as typed models; every error names file, line, key and value."""
 
 from __future__ import annotations
 
@@ -25,33 +25,37 @@ def formerly(name: str, former: str, default: Any = ...) -> Any:
 
 
 class Document(BaseModel):
-    """Base of everything read from a file: unknown keys are refused, values do not change."""
+    """Base class of documents: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def read_document(path: Path, model: type[Model], error: type[InputError]) -> Model:
-    """`path` as a `model`.
+    """Read a YAML file as a `model`.
 
     Raises:
-        InputError: as `error`; the file is missing, is no YAML, or breaks the model's rules.
+        InputError: the file is missing, is not YAML, or is invalid; raised as an `error`.
     """
     return parse_document(_text(path, error), str(path), model, error)
 
 
 def parse_document(text: str, name: str, model: type[Model], error: type[InputError]) -> Model:
-    """YAML `text` as a `model`; `name` stands for the file in complaints."""
+    """Parse YAML text as a `model`; `name` replaces the file's name in errors.
+
+    Raises:
+        InputError: as in `read_document`.
+    """
     try:
         values = yaml.safe_load(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
         raise error(f"{name}{_mark(cause)} is not YAML: {_first_line(cause)}") from cause
     if not isinstance(values, dict):
-        raise error(f"{name} holds no keys; see `sdpack profiles show 4gb-gpu` for an example")
+        raise error(f"{name} has no keys; see `sdpack profiles show 4gb-gpu` for an example")
     try:
         return model.model_validate(values)
     except ValidationError as cause:
-        raise error("; ".join(_complaints(cause, name, node))) from cause
+        raise error("; ".join(_problems(cause, name, node))) from cause
 
 
 def _text(path: Path, error: type[InputError]) -> str:
@@ -62,15 +66,15 @@ def _text(path: Path, error: type[InputError]) -> str:
         raise error(f"{path} cannot be read: {reason}; check the path") from cause
 
 
-def _complaints(cause: ValidationError, name: str, node: yaml.Node | None) -> Iterable[str]:
+def _problems(cause: ValidationError, name: str, node: yaml.Node | None) -> Iterable[str]:
     for problem in cause.errors(include_url=False):
         where = problem["loc"]
         line = _line(node, where)
         key = ".".join(str(step) for step in where) or "(the file)"
-        yield f"{name}, line {line}: {key}: {_said(problem)}"
+        yield f"{name}, line {line}: {key}: {_description(problem)}"
 
 
-def _said(problem: Any) -> str:
+def _description(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return "unknown key; check its spelling or remove it"
     if problem["type"] == "missing":
@@ -81,7 +85,7 @@ def _said(problem: Any) -> str:
 
 
 def _line(node: yaml.Node | None, where: Location) -> int:
-    """The line of the deepest part of `where` the file has, counted from 1."""
+    """Return the line, from 1, of the longest prefix of `where` that exists in the file."""
     line = 1
     for step in where:
         if isinstance(node, yaml.MappingNode):

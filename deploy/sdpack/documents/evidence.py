@@ -1,4 +1,4 @@
-"""Why a bundle's mix was chosen: what was measured, and how the others did."""
+"""Why a bundle's mix was chosen: its measurements, and those of the other mixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdpack.domain.placement import Role
 
 
 class Estimated(Document):
-    """A mean and its 95 % interval over so many pictures."""
+    """A mean over a number of images and its 95 % interval."""
 
     value: float
     low: float
@@ -20,18 +20,19 @@ class Estimated(Document):
 
 
 class StandingFigures(Document):
-    """How one mix of the race came out.
+    """The result of one mix in the race.
 
     Attributes:
-        size_bytes: of equals the smaller won: its peak in the fastest placement, or its files
-            where peaks are measured.
-        weights: of every part, whatever is loaded when.
-        outcome: "won", "open", "same", "no better" or "worse", than what `lost_to` names, or
-            "broken", if a picture of its was; bundles of schema 1 say "tied" for open.
-        quality: the mean of its own pictures, and its 95 % interval.
-        difference, low, high: its score minus the winner's, and the interval that decided the race
-            (None: not bounded).
-        latency_s: of one picture where the bundle was built; None where it was not measured.
+        peak_bytes: predicted peak in `placement`.
+        size_bytes: the size that decides between equal mixes: the peak in the fastest placement,
+            or the size of the files if peaks are measured.
+        weights: bytes of each part's weights.
+        outcome: compared with `lost_to`: "won", "open", "same", "no better" or "worse"; or
+            "broken" if it drew a broken image. Bundles of schema 1 have "tied" instead of "open".
+        quality: mean score of its images, and its 95 % interval.
+        difference, low, high: its score minus the winner's, and the interval that decided the race;
+            None means unbounded.
+        latency_s: seconds per image on the machine that built the bundle; None if not measured.
     """
 
     mix: str
@@ -49,16 +50,15 @@ class StandingFigures(Document):
 
 
 class SelectionRule(Document):
-    """By which rule the winner was chosen, and what its place rests on.
+    """The rule that chose the winner, and the basis of its win.
 
     Attributes:
-        prefer: what decided among mixes that were shown equal: "quality", "speed" or "memory".
+        prefer: preference among mixes shown equal: "quality", "speed" or "memory".
         basis: "best" (no mix had a better mean), "shown equal" (to every mix with a better mean),
             or "open" (a comparison with a better mean was not decided; `prefer` allows that).
-        confidence: of the intervals that decided the race, which hold at every round at once and
-            for all mixes of the race together.
-        indifference: a difference in score that is as good as none.
-        prompts: the most a mix was scored on.
+        confidence: joint confidence of the race's intervals, over all rounds and all mixes.
+        indifference: largest difference in score that counts as none.
+        prompts: the most prompts that any mix was scored on.
     """
 
     prefer: str
@@ -69,11 +69,11 @@ class SelectionRule(Document):
 
 
 class Screening(Document):
-    """Who was left out before the race, by scores put together from those of the parts.
+    """The mixes left out before the race because of scores estimated from their parts.
 
     Attributes:
-        error: the farthest such a mean was from the drawn one, over `checked` mixes.
-        predicted: of each mix that was left out, its predicted mean.
+        error: largest difference of an estimated mean from the measured one, over `checked` mixes.
+        predicted: estimated mean of each mix that was left out.
     """
 
     error: float
@@ -82,13 +82,17 @@ class Screening(Document):
 
 
 class Evidence(Document):
-    """Why this mix: what was measured, on what, and how the others did.
+    """The evidence for a bundle's mix.
 
     Attributes:
-        rule: by which the mix was chosen; None in bundles of schema 1.
-        tiled_difference: levels of 255 by which a picture decoded in tiles differed from the same
-            decoded at once; None where nothing is decoded in tiles.
-        standings: of every mix that raced, the winner's first.
+        metric: name of the score.
+        measured_on: machine and runtime that drew the images.
+        kid: kernel inception distance to the real images; None if not measured.
+        mixes, pictures: number of mixes that fit, and of images drawn.
+        rule: the rule that chose the mix; None in bundles of schema 1.
+        tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
+            and the same image decoded whole; None without tiles.
+        standings: results of all mixes that raced, the winner's first.
     """
 
     metric: str

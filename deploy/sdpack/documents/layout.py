@@ -1,21 +1,22 @@
-"""Bundles: what a device runs, and the evidence it was chosen by.
+"""The files of a bundle: a pipeline for a device, and the evidence for its choice.
 
-    manifest.json      what this is, where each number was seen, SHA-256 of every other file
-    onnx/              portable graphs in the folders optimum's pipelines read: text_encoder, unet,
-                       vae_decoder, tokenizer, scheduler, model_index.json
-    engines/           TensorRT plans, one a graph, where the profile's runtime is TensorRT
+    manifest.json      settings, evidence, and the SHA-256 of every other file that ships
+    onnx/              portable graphs in the folders that optimum's pipelines read: text_encoder,
+                       unet, vae_decoder, tokenizer, scheduler, model_index.json
+    engines/           TensorRT plans, one per graph, if the profile's runtime is TensorRT
     sampler.json       the scheduler as a table; sampler-20.json for 20 steps, sampler-768x512.json
-                       where the schedule depends on a picture's size
-    samples.png        the catalog's sample prompts through this mix
-    ledger.jsonl       every measurement the choice rests on; `sdpack report` draws from it
-    contact.png        the same prompts and noise through this mix and others, a row of each
-    report.html        what `report` made of that, charts/ the same as pictures
-    verified.json      what `verify` saw on the machine it last ran on
+                       if the schedule depends on the image size
+    samples.png        images of this mix for the catalog's sample prompts
+    ledger.jsonl       every measurement behind the choice; input of `sdpack report`
+    contact.png        images of this mix and others, one row each, from the same prompts and noise
+    report.html        the report; its charts are also in charts/
+    verified.json      memory and time that `verify` last measured, and on which machine
 
-The last two are written later, are not part of what ships, and have no checksum.
+report.html, charts/ and verified.json are written into the finished bundle, do not ship, and have
+no checksum.
 
-A bundle is data: it holds nothing that is executed, and every file that ships is checked against
-its checksum before it is used.
+A bundle contains only data, no code. Every file that ships is checked against its checksum before
+it is used.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ VERIFIED = "verified.json"
 SAMPLES = "samples.png"
 LEDGER = "ledger.jsonl"
 CONTACT_SHEET = "contact.png"
-SHEET_GAP = 4  # pixels of white around each of its pictures
+SHEET_GAP = 4  # pixels of white around each image of the contact sheet
 REPORT = "report.html"
 CHARTS = "charts"
 ONNX = "onnx"
@@ -41,7 +42,7 @@ TOKENIZER = "tokenizer"
 
 
 def portable_name(role: Role, denoiser_class: str) -> str:
-    """The folder of a role's portable graph, as optimum's pipelines name it."""
+    """Return the folder of a role's portable graph, as optimum's pipelines name it."""
     if role.encodes_text:
         return role.value
     if role is Role.DECODER:
@@ -50,16 +51,16 @@ def portable_name(role: Role, denoiser_class: str) -> str:
 
 
 def tokenizer_name(role: Role) -> str:
-    """The folder of a text encoder's tokenizer in a bundle."""
+    """Return the path of a text encoder's tokenizer, relative to the bundle."""
     return f"{ONNX}/" + role.value.replace(Role.TEXT_ENCODER.value, TOKENIZER)
 
 
 def sampler_name(size: Size | None = None, steps: int | None = None) -> str:
-    """Where a sampler table is in a bundle.
+    """Return the file name of a sampler table.
 
     Args:
-        size: where the schedule depends on the size, and this is not the usual one.
-        steps: where these are not the bundle's own.
+        size: image size, if the schedule depends on it and it is not the bundle's default.
+        steps: number of steps, if it is not the bundle's default.
     """
     words = ["sampler"]
     if size is not None:
@@ -70,13 +71,13 @@ def sampler_name(size: Size | None = None, steps: int | None = None) -> str:
 
 
 def plan_name(role: Role, graph: str) -> str:
-    """Where the TensorRT plan of one of a role's graphs is in a bundle."""
+    """Return the path of the TensorRT plan of a graph, relative to the bundle."""
     stem = Path(graph).stem
     piece = "" if stem in WHOLE else f"-{stem}"
     return f"{ENGINES}/{role.value}{piece}.plan"
 
 
 def ships(name: str) -> bool:
-    """Whether a file has a checksum: not so what is written into a finished bundle later."""
+    """Whether a file ships and has a checksum; files written into a finished bundle do not."""
     late = {MANIFEST, VERIFIED, REPORT, *map(unfinished_name, (VERIFIED, REPORT))}
     return name not in late and Path(name).parts[0] != CHARTS

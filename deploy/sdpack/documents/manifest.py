@@ -1,4 +1,4 @@
-"""What a bundle's manifest says."""
+"""A bundle's manifest."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
 
-WHOLE = ("model", "sliced")  # graphs of a part that is not cut
+WHOLE = ("model", "sliced")  # file stems of the graphs of a part that is not split for tiles
 NEEDED = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
 
 
 class InputSizes(Document):
-    """The shapes an engine takes at one input; `best` is what it is tuned for."""
+    """The range of shapes that an engine accepts at one input; it is tuned for `best`."""
 
     smallest: tuple[PositiveInt, ...]
     best: tuple[PositiveInt, ...]
@@ -37,7 +37,7 @@ class InputSizes(Document):
 
 
 class Foresight(StrEnum):
-    """What a predicted peak was put together from."""
+    """The source of a predicted peak."""
 
     PLAN = "the engines' plans"
     PROBE = "each part measured alone"
@@ -45,20 +45,20 @@ class Foresight(StrEnum):
 
 
 class Origin(Document):
-    """Where weights come from, and under which licence."""
+    """The source of weights, and their licence."""
 
     source: str
     licence: str
 
 
 class Engine(Document):
-    """A graph that is loaded as one.
+    """A graph that is loaded as one engine.
 
     Attributes:
-        graph: its ONNX file, from the bundle's folder.
-        plan: its TensorRT plan; None where the profile's runtime needs none, or where it is yet to
-            be finished on the device.
-        inputs: of each input with a dynamic size, what an engine is built for.
+        graph: path of its ONNX file, relative to the bundle.
+        plan: path of its TensorRT plan; None if the runtime needs none, or if `sdpack finish` has
+            yet to build it on the device.
+        inputs: the range of shapes of each input with a dynamic size.
     """
 
     graph: str
@@ -67,7 +67,7 @@ class Engine(Document):
 
 
 class Tiles(Document):
-    """A decoder in two graphs, for decoding in tiles; see `sdpack.runtime.tiling`."""
+    """A decoder split into two graphs, for decoding in tiles; see `sdpack.runtime.tiling`."""
 
     stem: Engine = formerly("stem", "head")
     tail: Engine
@@ -86,18 +86,18 @@ class Part(Document):
     """One part of the mix, as it ships.
 
     Attributes:
-        bridge: the projection fused into a text encoder, if it needs one.
-        graph: its portable ONNX file, from the bundle's folder.
-        fused_attention: the same graph with attention as one operator, for ONNX Runtime; it shares
-            the weights. None where `graph` is like that.
-        sliced: the same graph for TensorRT, its attention computed slice by slice, the weights
-            shared; None where `graph` is what is compiled.
-        tokens: of a text encoder, how long a text it reads; None for what its tokenizer says.
-        layers: how many of its layers are stored in each scheme, those in none as "kept".
-        fp32_nodes: nodes that compute in fp32, as fp16 may not hold their numbers.
-        refused: layers the compiler would not take in the precision.
-        plan, inputs: as an engine's.
-        tiles: a decoder's two graphs where it works in tiles; `plan` and `inputs` are empty then.
+        tokens: maximum number of tokens of a text encoder; None means the tokenizer's.
+        layers: number of layers stored in each scheme; "kept" counts unquantized ones.
+        fp32_nodes: nodes that compute in fp32, because they could overflow fp16.
+        refused: layers that the compiler does not support in this precision.
+        bridge: origin of the projection fused into a text encoder, if any.
+        graph: path of the portable ONNX file, relative to the bundle.
+        fused_attention: the same graph for ONNX Runtime, with fused attention and shared weights;
+            None if `graph` serves for this.
+        sliced: the same graph for TensorRT, with sliced attention and shared weights; None if
+            `graph` is compiled.
+        plan, inputs: as in `Engine`.
+        tiles: the two graphs of a decoder that works in tiles; `plan` and `inputs` are then empty.
     """
 
     candidate: str
@@ -119,19 +119,19 @@ class Part(Document):
 
     @property
     def engines(self) -> tuple[Engine, ...]:
-        """What is loaded of it."""
+        """The engines that run this part."""
         if self.tiles is not None:
             return self.tiles.stem, self.tiles.tail
         return (Engine(graph=self.sliced or self.graph, plan=self.plan, inputs=self.inputs),)
 
     @property
     def files(self) -> set[str]:
-        """The files it names."""
+        """Paths of all its graphs and plans."""
         engines = [name for engine in self.engines for name in (engine.graph, engine.plan)]
         return {name for name in (self.graph, self.fused_attention, *engines) if name}
 
     def with_plans(self, plans: Mapping[str, str]) -> Part:
-        """The part with the plans of its graphs."""
+        """Return the part with these plans, given by graph."""
         if self.tiles is None:
             return self.model_copy(update={"plan": plans[self.engines[0].graph]})
         stem, tail = (
@@ -142,7 +142,7 @@ class Part(Document):
 
 
 class MemoryFigures(Document):
-    """Peak memory in bytes: predicted at build time, measured where `verify` ran."""
+    """Predicted peak memory in bytes, and its breakdown."""
 
     budget_bytes: PositiveInt
     predicted_bytes: PositiveInt
@@ -154,12 +154,12 @@ class MemoryFigures(Document):
 
 
 class SamplingDefaults(Document):
-    """How pictures are drawn unless asked otherwise.
+    """Default settings for drawing.
 
     Attributes:
-        other_steps: numbers of steps that there are tables for besides; nothing was measured with
-            them.
-        sizes: heights and widths the bundle was built for; none means the one it draws.
+        other_steps: other supported numbers of steps; nothing was measured with them.
+        sizes: heights and widths that the bundle was built for; empty means only its default.
+        batch: maximum number of images per batch.
     """
 
     steps: PositiveInt
@@ -199,14 +199,14 @@ class PlacementFigures(Document):
 
 
 class PlanFigures(Document):
-    """What a plan takes on the device, by its builder."""
+    """Device memory of a plan, as reported by its builder."""
 
     weight_bytes: int
     activation_bytes: int
 
 
 class Finished(Document):
-    """Where and with what the engines were built that only the device can build."""
+    """Where, and with which package, `sdpack finish` built the engines on the device."""
 
     machine: str
     package: str
@@ -215,7 +215,7 @@ class Finished(Document):
 
 
 class Manifest(Document):
-    """What a bundle says of itself; the same inputs give the same manifest.
+    """The manifest; the same inputs give the same manifest.
 
     Schema 2 records the rule of the choice in `evidence`. Schema 3 has other names for some keys.
     Bundles of schemas 1 and 2 are read, too.

@@ -1,4 +1,4 @@
-"""A command never overwrites what it reads, by whatever name it is asked to."""
+"""Checks that a command does not overwrite its own input, under any name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from sdpack.errors import BundleError, InputError
 
 
 def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
-    """Refuse to write over a file that is read, or in place of a folder that holds one; and to
-    write a stray file into a bundle.
+    """Check that writing spares all files that are read, and adds no stray file to a bundle.
 
-    Files are told apart by what they are, not by their names: a symbolic link, a second hard link,
-    a relative path, or, where the file system ignores case, another spelling is the same file.
+    Files are compared by identity, not by name: a symbolic link, a second hard link, a relative
+    path, or a different case on a case-insensitive file system is the same file.
 
     Args:
-        read: files, or folders all of whose files are read.
-        written: files, or folders that are replaced; those that do not exist yet spare everything.
+        read: files, or folders whose files are all read.
+        written: files, or folders that are replaced; they need not exist.
 
     Raises:
-        InputError: names both paths.
+        InputError: an input would be overwritten or a bundle made invalid; names both paths.
     """
     targets = tuple(written)
     _check_sources(read, [path for path in targets if path.exists()])
@@ -31,13 +30,13 @@ def check_spared(read: Iterable[Path], written: Iterable[Path]) -> None:
         _check_bundles(path)
 
 
-def _check_sources(read: Iterable[Path], there: Sequence[Path]) -> None:
-    if not there:
+def _check_sources(read: Iterable[Path], existing: Sequence[Path]) -> None:
+    if not existing:
         return
     for source in read:
         if not source.exists():
             continue
-        for target in there:
+        for target in existing:
             if _is_same(target, source) or _is_within(source, target):
                 raise InputError(_refusal(target, source))
             if source.is_dir() and _is_within(target, source):
@@ -47,7 +46,7 @@ def _check_sources(read: Iterable[Path], there: Sequence[Path]) -> None:
 
 
 def _check_bundles(path: Path) -> None:
-    """Refuse a file more in a bundle, which would not pass its check with it."""
+    """Refuse to add a file to a bundle, which would make its check fail."""
     named = Path(os.path.realpath(path.parent)) / path.name
     for place in (named, Path(os.path.realpath(path))):
         for folder in place.parents:
@@ -69,7 +68,7 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _check_linked(folder: Path, target: Path) -> None:
-    """Refuse a file that is also in the folder under another name: a hard link."""
+    """Refuse a target that is a hard link to a file in the folder."""
     if target.stat().st_nlink == 1:
         return
     for path in folder.rglob("*"):
@@ -78,9 +77,9 @@ def _check_linked(folder: Path, target: Path) -> None:
 
 
 def _refusal(target: Path, source: Path) -> str:
-    what = "is" if _is_same(target, source) else "holds"
+    verb = "is" if _is_same(target, source) else "holds"
     return (
-        f"{target} would be overwritten, and it {what} {source}, which this command reads; "
+        f"{target} would be overwritten, and it {verb} {source}, which this command reads; "
         "choose another path to write to"
     )
 
@@ -90,7 +89,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    """Whether a path, links followed, lies in a folder."""
+    """Whether a path lies in a folder, after following links."""
     if not folder.is_dir():
         return False
     return any(_is_same(parent, folder) for parent in Path(os.path.realpath(path)).parents)

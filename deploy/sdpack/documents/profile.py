@@ -1,8 +1,8 @@
-"""Device profiles: what fits on a device and what it can run.
+"""Device profiles: memory, runtime and supported precisions of a device.
 
-sdpack profiles                  # the shipped ones
-sdpack profiles show 4gb-gpu     # one, as YAML
-sdpack profiles detect           # one for this machine
+sdpack profiles                  # list the shipped profiles
+sdpack profiles show 4gb-gpu     # show one as YAML
+sdpack profiles detect           # write one for this machine
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sdpack.domain.precision import ComputeCapability, Precision, Runtime, runna
 from sdpack.errors import InputError, ProfileError
 from sdpack.units import format_bytes, parse_bytes
 
-MOST_BUDGETS = 64  # that a study takes
+MOST_BUDGETS = 64  # maximum for one study
 
 
 def _bytes(value: Any) -> int:
@@ -58,7 +58,7 @@ Capability = Annotated[ComputeCapability, BeforeValidator(_capability)]
 
 
 class DeviceMemory(Document):
-    """What the device has, and what is gone before the first part is loaded."""
+    """The device's total memory, and the reserve that is in use before the first part is loaded."""
 
     total: Bytes
     reserve: Bytes
@@ -77,16 +77,16 @@ class DeviceMemory(Document):
 
 
 Size = tuple[int, int]
-"""Height and width of a picture, in pixels."""
+"""Height and width of an image, in pixels."""
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:
-    """ "512,768x512" (width x height) as heights and widths.
+    """Parse "512,768x512" (width x height) into heights and widths.
 
     Raises:
-        InputError: one is not a size. Which sizes can be drawn depends on the parts of a pipeline.
+        InputError: a word is not a size. The pipeline checks whether it can draw a size.
     """
-    found: list[Size] = []
+    sizes: list[Size] = []
     for word in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", word)  # noqa: RUF001
         if match is None:
@@ -94,15 +94,15 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
         width, height = int(match[1]), int(match[2] or match[1])
         if not width or not height:
             raise InputError(f"{word.strip()}: both sides must be at least one pixel")
-        found.append((height, width))
-    return tuple(dict.fromkeys(found))
+        sizes.append((height, width))
+    return tuple(dict.fromkeys(sizes))
 
 
 def parse_batch(text: str) -> int:
-    """ "4" or "1-4" as the most pictures drawn at once.
+    """Parse "4" or "1-4" into the maximum number of images per batch.
 
     Raises:
-        InputError: it is neither; every bundle also draws single pictures.
+        InputError: the text is neither, or excludes single images, which every bundle draws.
     """
     match = re.fullmatch(r"\s*(?:(\d{1,4})\s*-\s*)?(\d{1,4})\s*", text)
     low, high = (int(match[1] or 1), int(match[2])) if match else (0, 0)
@@ -110,20 +110,19 @@ def parse_batch(text: str) -> int:
         raise InputError(f"{text!r} is not a batch size; write 4, or 1-4")
     if low > 1:
         raise InputError(
-            f"{text!r} excludes single pictures, which every bundle draws; write {high}, "
-            f"or 1-{high}"
+            f"{text!r} excludes single images, which every bundle draws; write {high}, or 1-{high}"
         )
     return high
 
 
 def format_size(size: Size) -> str:
-    """ "768x512": width and height."""
+    """Format a size as "768x512": width x height."""
     height, width = size
     return f"{width}x{height}"
 
 
 class Shapes(Document):
-    """The largest work at once: pictures a batch, and their height and width in pixels."""
+    """The largest batch: number of images, and their height and width in pixels."""
 
     batch: PositiveInt = 1
     height: PositiveInt = 512
@@ -164,77 +163,77 @@ class Profile(Document):
 
     @classmethod
     def load(cls, name_or_path: str | PathLike[str]) -> Profile:
-        """A shipped profile by name, such as "4gb-gpu", or the one in a YAML file.
+        """Load a shipped profile by name, such as "4gb-gpu", or one from a YAML file.
 
         Raises:
-            ProfileError: there is neither, or it cannot be understood.
+            ProfileError: no such profile or file, or it is invalid.
         """
         return find_profile(os.fspath(name_or_path))
 
     @property
     def device_precisions(self) -> tuple[Precision, ...]:
-        """What runtime and compute capability take."""
+        """The precisions that the runtime supports for this compute capability, widest first."""
         return runnable(self.runtime, self.compute_capability)
 
     @property
     def allowed_precisions(self) -> tuple[Precision, ...]:
-        """Those the profile narrows them to, widest first."""
+        """The device's precisions that the profile allows, widest first."""
         narrowed = self.precisions or self.device_precisions
         return tuple(p for p in self.device_precisions if p in narrowed)
 
     @property
     def budget_bytes(self) -> int:
-        """What a pipeline's peak may be: total less reserve."""
+        """Limit of a pipeline's peak memory: total minus reserve."""
         return self.memory.total - self.memory.reserve
 
     @property
     def sm(self) -> str:
-        """The compute capability as compilers name it, "SM86"; empty on a CPU."""
+        """The compute capability as compilers write it, such as "SM86"; empty on a CPU."""
         if self.compute_capability is None:
             return ""
         return "SM{}{}".format(*self.compute_capability)
 
 
 def profiles_folder() -> Path:
-    """Where the shipped profiles lie: in the installed package, or beside its source."""
+    """Return the folder of the shipped profiles: in the package, or in its source tree."""
     package = Path(__file__).parents[1]
     installed = package / "profiles"
     return installed if installed.is_dir() else package.parents[1] / "profiles"
 
 
 def shipped_profiles() -> list[Profile]:
-    """Every shipped profile, smallest memory first.
+    """Return the shipped profiles: GPUs, then CPUs, each by memory.
 
     Raises:
         ProfileError: one is damaged.
     """
-    found = [read_profile(path) for path in profiles_folder().glob("*.yaml")]
-    return sorted(found, key=lambda p: (not p.runtime.on_gpu, p.memory.total, p.name))
+    profiles = [read_profile(path) for path in profiles_folder().glob("*.yaml")]
+    return sorted(profiles, key=lambda p: (not p.runtime.on_gpu, p.memory.total, p.name))
 
 
 def read_profile(path: Path) -> Profile:
-    """The profile in a YAML file.
+    """Read a profile from a YAML file.
 
     Raises:
-        ProfileError: the file is missing, no YAML, or breaks a rule; names line, key and value.
+        ProfileError: the file is missing, is not YAML, or is invalid; names line, key and value.
     """
     return read_document(path, Profile, ProfileError)
 
 
 def find_profile(name: str) -> Profile:
-    """A shipped profile by name, or the one in the file that `name` is the path of.
+    """Return a shipped profile by name, or the one in the file at this path.
 
     Raises:
-        ProfileError: there is neither, or it cannot be understood.
+        ProfileError: no such profile or file, or it is invalid.
     """
     return read_profile(profile_path(name))
 
 
 def profile_path(name: str) -> Path:
-    """The file of a shipped profile, or the file that `name` is the path of.
+    """Return the file of a shipped profile by name, or the path itself.
 
     Raises:
-        ProfileError: there is neither.
+        ProfileError: no such profile or file.
     """
     shipped = profiles_folder() / f"{name}.yaml"
     if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and shipped.is_file():
@@ -245,22 +244,28 @@ def profile_path(name: str) -> Path:
     names = sorted(p.stem for p in profiles_folder().glob("*.yaml"))
     near = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {near[0]}?" if near else "."
-    raise ProfileError(f"no profile {name!r}{meant} Known: {', '.join(names)}, or a .yaml file")
+    raise ProfileError(
+        f"no profile {name!r}{meant} Give one of {', '.join(names)}, or a .yaml file"
+    )
 
 
 def parse_budgets(asked: str | Sequence[str | int]) -> tuple[int, ...]:
-    """Bytes of "8MiB:64MiB:8", "16MiB,24MiB", "4gb-gpu,8gb-gpu" or a list of these, ascending.
+    """Parse budgets into bytes, ascending.
+
+    Args:
+        asked: a range such as "8MiB:64MiB:8", or sizes and profile names such as "16MiB,4gb-gpu",
+            or a list of these.
 
     Raises:
-        InputError: it is none of these, or more than `MOST_BUDGETS`.
+        InputError: a budget is invalid, or there are more than `MOST_BUDGETS`.
     """
     if isinstance(asked, str) and ":" in asked:
         return _evenly(asked)
     words = asked.split(",") if isinstance(asked, str) else asked
-    found = tuple(sorted({_budget(str(word).strip()) for word in words}))
-    if not 1 <= len(found) <= MOST_BUDGETS:
-        raise InputError(f"a study takes 1 to {MOST_BUDGETS} budgets, not {len(found)}")
-    return found
+    budgets = tuple(sorted({_budget(str(word).strip()) for word in words}))
+    if not 1 <= len(budgets) <= MOST_BUDGETS:
+        raise InputError(f"a study takes 1 to {MOST_BUDGETS} budgets, not {len(budgets)}")
+    return budgets
 
 
 def _evenly(text: str) -> tuple[int, ...]:

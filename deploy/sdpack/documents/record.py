@@ -1,8 +1,8 @@
-"""What a build writes into the ledger about itself: its mixes, and which rows are whose.
+"""The record that a build or study writes into the ledger: its mixes, and their rows.
 
-Scores, latencies and distances lie in the ledger by the content of what was measured. A build's
-record says which content is which mix, what each takes, and how the race ended for it; with it a
-reader needs nothing but the ledger.
+The ledger keys scores, latencies and distances by the content of the measured parts. A record maps
+this content to mixes, and adds the memory use and race result of each, so that a reader needs only
+the ledger.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BUILD = "build"
 STUDY = "study"
 BEST, ENCODER_FIRST, DENOISER_FIRST = "best", "encoder first", "denoiser first"
 LIKE_STABLE_DIFFUSION = "like Stable Diffusion"
-"""Why a mix is in a study; "all fp16" and the like besides."""
+"""Reasons why a mix is in a study; others are "all fp16" and the like."""
 STABLE_DIFFUSION = {"text": 0.12, "denoiser": 0.80, "decoder": 0.08}
-"""Of the 1.07 billion parameters of Stable Diffusion 1.x; all text encoders count as one."""
+"""Shares of Stable Diffusion 1.x's 1.07 billion parameters; text encoders are counted together."""
 LATENCY = "latency"
 DISTANCE = "kid"
 SIMILARITY, FIDELITY = "judge similarity", "fidelity to fp32"  # kinds of rows with scores
-CHUNK = 16  # prompts whose scores are a row; the last of a mix may have fewer
+CHUNK = 16  # prompts per row of scores; the last row of a mix may have fewer
 SCREENED_OUT = "screened out"
 PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
     "prompts",
@@ -41,7 +41,7 @@ PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
     "measured_on",
     "recipe",
 )
-"""Keys of what a score was measured of, besides the contents of the parts by role."""
+"""Keys in the inputs of a score's row; the other keys are roles, with their parts' contents."""
 
 
 class PartFigures(Document):
@@ -49,8 +49,8 @@ class PartFigures(Document):
 
     Attributes:
         precision: "w4", or "mixed@4.61".
-        weight_bytes: while it is loaded.
-        content: hash of its graph and what it is used with.
+        weight_bytes: size of the loaded weights.
+        content: hash of its graph and the files used with it.
     """
 
     candidate: str
@@ -69,7 +69,7 @@ class PartFigures(Document):
 
 
 class PeakFigures(Document):
-    """The predicted moment a mix takes the most."""
+    """The predicted peak of a mix: the bytes in use at that moment."""
 
     weights: Mapping[Role, NonNegativeInt]
     activation_bytes: NonNegativeInt
@@ -85,15 +85,18 @@ class Entrant(Document):
     """A mix that was drawn.
 
     Attributes:
-        recipe, judge: hashes of how it is run, and of what else its scores depend on.
-        placement: in which it fits; of one that does not the fastest.
-        peak: predicted, in that placement.
-        size_bytes: what "smaller" means among equals.
-        prompts: of the first so many it was scored.
-        timed: whether one picture of its was.
-        distance_prompts: over how many its distance to real pictures was measured; None for none.
-        outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that was drawn
-            only to be compared with others.
+        recipe: hash of its sampling settings.
+        judge: hash of everything else that its scores depend on.
+        placement: the placement in which it fits; the fastest if it fits in none.
+        peak: predicted peak in that placement.
+        size_bytes: the size that decides between equal mixes.
+        prompts: number of prompts it was scored on, from the first.
+        timed: whether its latency was measured.
+        distance_prompts: number of prompts for its distance to the real images; None if not
+            measured.
+        outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that only
+            serves as a reference.
+        lost_to: name of the mix that `outcome` compares it with.
     """
 
     mix: str
@@ -112,12 +115,12 @@ class Entrant(Document):
 
     @property
     def contents(self) -> dict[str, str]:
-        """What its pictures depend on besides prompts, noise and size."""
+        """Hashes that determine its images, given prompts, noise and size."""
         return {**{role.value: p.content for role, p in self.parts.items()}, RECIPE: self.recipe}
 
 
 class ScreeningFigures(Document):
-    """How many mixes were left out before the race, by scores put together from their parts'."""
+    """The screening: mixes left out before the race, and the error of the estimated scores."""
 
     left_out: NonNegativeInt
     error: float
@@ -125,23 +128,24 @@ class ScreeningFigures(Document):
 
 
 class Shown(Document):
-    """A row of pictures in the bundle's contact sheet; `mix` is None for one that is not a mix."""
+    """A row of images in the bundle's contact sheet; `mix` is None if no mix drew them."""
 
     label: str
     mix: str | None
 
 
 class DrawnRecord(Document):
-    """Mixes that were drawn with the same prompts and noise, and all their scores depend on.
+    """Mixes that were drawn with the same prompts and noise, and the settings of their scores.
 
     Attributes:
-        metric: the kind of the rows that hold scores.
-        measured_on: what drew, in words; `drawn_with`, as rows have it.
-        prompts: of the catalog; prompt number i starts from the noise of seed i.
-        height, width: of the measured pictures.
-        real: hash of the real pictures distances are to; None where there are none.
-        platform, cores: of the machine, as rows of latencies have them.
-        prefer: what decided among mixes that were shown equal; None in records of schema 1.
+        height, width: size of the measured images, in pixels.
+        metric: kind of the rows with scores.
+        measured_on: machine and runtime that drew, in words.
+        drawn_with: the same, as in the rows' inputs.
+        prompts: the catalog's prompts; prompt number i starts from the noise of seed i.
+        prefer: preference among mixes shown equal; None in records of schema 1.
+        real: hash of the real images; None without them.
+        platform, cores: the machine, as in the inputs of latency rows.
     """
 
     version: Literal[1, 2, 3] = Field(3, alias="schema")
@@ -167,22 +171,22 @@ class DrawnRecord(Document):
 
     @property
     def size(self) -> list[int]:
-        """Height and width of the measured pictures, as rows have them."""
+        """Height and width of the measured images, as in the rows' inputs."""
         return [self.height, self.width]
 
     def entrant(self, mix: str) -> Entrant:
-        """The entrant of this name.
+        """Return the entrant with this name.
 
         Raises:
             StoreError: there is none.
         """
-        for found in self.entrants:
-            if found.mix == mix:
-                return found
+        for entrant in self.entrants:
+            if entrant.mix == mix:
+                return entrant
         raise StoreError(f"{self.name} names {mix}, which it did not draw; run it again")
 
     def scored(self, entrant: Entrant) -> str:
-        """One hash of what an entrant's scores depend on besides prompts and noise."""
+        """Return one hash of all inputs of an entrant's scores but prompts and noise."""
         return scored_key(
             {
                 **entrant.contents,
@@ -194,46 +198,47 @@ class DrawnRecord(Document):
 
     @cached_property
     def _by_content(self) -> dict[str, list[Entrant]]:
-        """Entrants by what their scores depend on; of two names for the same graphs both."""
-        found: dict[str, list[Entrant]] = {}
+        """Entrants by `scored`; two mixes with the same graphs share a key."""
+        by_content: dict[str, list[Entrant]] = {}
         for entrant in self.entrants:
-            found.setdefault(self.scored(entrant), []).append(entrant)
-        return found
+            by_content.setdefault(self.scored(entrant), []).append(entrant)
+        return by_content
 
     def takes(self, row: Measurement) -> bool:
-        """Whether a row of the ledger is one of those this record rests on.
+        """Whether a row of the ledger belongs to this record.
 
-        Others may be of the same mixes: what later builds saw of them, or other machines.
+        Other rows may describe the same mixes: those of later builds, or of other machines.
 
         Raises:
-            KeyError, TypeError: the row is of no such kind.
+            KeyError, TypeError: the row is not a score, latency or distance.
         """
         same = self._by_content.get(scored_key(row.inputs), [])
-        seen = max((entrant.prompts for entrant in same), default=0)
+        scored_prompts = max((entrant.prompts for entrant in same), default=0)
         numbers = list(row.inputs[SEEDS])
         if not numbers or max(numbers) >= len(self.prompts):
             return False
         if [self.prompts[number] for number in numbers] != list(row.inputs[PROMPTS]):
             return False
         if row.kind == LATENCY:
-            here = row.inputs["machine"] == self.platform and row.inputs["cores"] == self.cores
-            return bool(here and any(entrant.timed for entrant in same))
+            machine = (row.inputs["machine"], row.inputs["cores"])
+            timed = any(entrant.timed for entrant in same)
+            return machine == (self.platform, self.cores) and timed
         if row.kind == DISTANCE:
-            whole = numbers == list(range(len(numbers)))
-            asked = any(entrant.distance_prompts == len(numbers) for entrant in same)
-            return bool(whole and asked and row.inputs["real"] == self.real)
-        first = numbers[0]
-        return first % CHUNK == 0 and numbers == list(range(first, min(first + CHUNK, seen)))
+            from_first = numbers == list(range(len(numbers)))
+            measured = any(entrant.distance_prompts == len(numbers) for entrant in same)
+            return bool(from_first and measured and row.inputs["real"] == self.real)
+        first, last = numbers[0], min(numbers[0] + CHUNK, scored_prompts)
+        return first % CHUNK == 0 and numbers == list(range(first, last))
 
 
 class BuildRecord(DrawnRecord):
     """One finished build.
 
     Attributes:
-        fitting: how many mixes fit the budget.
-        winner: its mix.
-        basis: what the winner's place rests on, as in a manifest; None in records of schema 1.
-        shown: rows of the contact sheet, the pictures of the first `shown_prompts` prompts.
+        fitting: number of mixes that fit the budget.
+        winner: name of the winning mix.
+        basis: as in `SelectionRule`; None in records of schema 1.
+        shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
 
     memory: MemoryFigures
@@ -250,7 +255,7 @@ class Run(Document):
     """A mix for one budget.
 
     Attributes:
-        why: how it was picked; see `sdpack.pack.study`.
+        why: reason for picking it; see `sdpack.pack.study`.
     """
 
     why: str
@@ -260,13 +265,14 @@ class Run(Document):
 
 
 class BudgetFigures(Document):
-    """What a study found for one budget.
+    """A study's results for one budget.
 
     Attributes:
-        infeasible: why there is no mix; None where there is.
-        level: the best mix, and those that raced and are level with it.
-        by_encoder: of each text encoder's variants the most promising mix, at some budgets.
-        broken: mixes that were picked and then drew a broken picture, and why they were picked.
+        infeasible: why no mix fits; None if one does.
+        fitting: number of mixes that fit.
+        level: the best mix, and the mixes of the race that are level with it.
+        by_encoder: the most promising mix with each text encoder variant, at some budgets.
+        broken: mixes that were picked and then drew a broken image, and why they were picked.
     """
 
     budget_bytes: PositiveInt
@@ -279,12 +285,12 @@ class BudgetFigures(Document):
 
 
 class StudyRecord(DrawnRecord):
-    """One finished study: the same mixes asked about at several budgets."""
+    """One finished study: the best of the same mixes at several budgets."""
 
     budgets: tuple[BudgetFigures, ...] = Field(min_length=1)
 
 
 def scored_key(inputs: Mapping[str, Any]) -> str:
-    """`BuildRecord.scored` of the inputs of a row."""
+    """Return `DrawnRecord.scored` for the inputs of a row."""
     names = {role.value for role in Role} | {RECIPE, SIZE, JUDGE, MEASURED_ON}
     return digest({name: inputs[name] for name in inputs if name in names})

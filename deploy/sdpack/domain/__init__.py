@@ -1,1 +1,1 @@
-"""The terms everything else is written in: roles, precisions, placements, estimates."""
+"""The basic terms: roles, precisions, placements, estimates."""

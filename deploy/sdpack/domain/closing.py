@@ -1,4 +1,4 @@
-"""What is closed at the end of a `with` statement."""
+"""Objects that a `with` statement closes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """A context manager that is itself what `with` gives, and is closed at its end."""
+    """A context manager that returns itself and is closed at the end of the `with` statement."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is held. Closing it again does nothing."""
+        """Free all resources. Closing again does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ import numpy as np
 from sdpack.domain.arrays import Float64Array
 
 BOOTSTRAPS = 1000
-ENOUGH = 16  # prompts, for a difference to be called one; intervals of fewer miss too often
+ENOUGH = 16  # prompts needed to report a difference; with fewer, intervals miss the mean too often
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Estimate:
     high: float
 
     def to(self, digits: int) -> str:
-        """The mean and its interval in words, to so many digits."""
+        """Format the mean and its interval with this many decimals."""
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def signed(self, digits: int = 3) -> str:
-        """A difference in words: "+0.012 [-0.003, +0.027]"; without interval where it has none."""
+        """Format a difference: "+0.012 [-0.003, +0.027]"; omits an interval of width zero."""
         if self.low == self.high:
             return f"{self.value:+.{digits}f}"
         low, high = (f"{bound:+.{digits}f}" for bound in (self.low, self.high))
@@ -43,23 +43,23 @@ class Estimate:
 
 
 def percentiles(value: float, resampled: Sequence[float] | Float64Array) -> Estimate:
-    """A value and the middle 95 % of what resampling made of it."""
+    """Return a value with the 2.5th and 97.5th percentile of its resampled values."""
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
 
 
 def mean_estimate(values: Float64Array, seed: int = 0) -> Estimate:
-    """Mean over prompts, interval by resampling prompts."""
+    """Return the mean over prompts, with an interval from resampling the prompts."""
     rng = np.random.default_rng(seed)
     index = rng.integers(len(values), size=(BOOTSTRAPS, len(values)))
     return percentiles(values.mean(), values[index].mean(axis=1))
 
 
 def difference_estimate(apart: Float64Array) -> Estimate:
-    """Mean of paired differences, with Student's t interval; of one alone there is no interval.
+    """Return the mean of paired differences with Student's t interval (width zero for one value).
 
-    Resampling a handful of differences gives intervals that miss the mean far too often (one in
-    five for 4), and those are common here; a mean over prompts is normal enough for this.
+    Small samples are common here, and resampling them gives intervals that miss the mean far too
+    often (one in five for 4 differences). A mean over prompts is close enough to normal for t.
     """
     from scipy.stats import t
 

@@ -1,4 +1,4 @@
-"""Words for numbers that are none: how many NaN and infinities an array holds."""
+"""Counts of NaN and infinities in an array, as text for messages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 
 def broken_words(values: NDArray[Any]) -> str:
-    """ "3 NaN and 1 infinite number of 4,096"; of an array that holds some."""
+    """Describe the non-finite values of an array: "3 NaN and 1 infinite number of 4,096"."""
     nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     return counted_words(nan, infinite, values.size)
 
 
 def counted_words(nan: int, infinite: int, size: int) -> str:
-    """ "3 NaN and 1 infinite number of 4,096"."""
-    found = []
+    """Format counts as "3 NaN and 1 infinite number of 4,096"."""
+    counts = []
     if nan:
-        found.append(f"{nan:,} NaN")
+        counts.append(f"{nan:,} NaN")
     if infinite:
-        found.append(f"{infinite:,} infinite number" + ("s" if infinite > 1 else ""))
-    return f"{' and '.join(found)} of {size:,}"
+        counts.append(f"{infinite:,} infinite number" + ("s" if infinite > 1 else ""))
+    return f"{' and '.join(counts)} of {size:,}"

@@ -1,4 +1,4 @@
-"""How a mix is run on the device: what is loaded when, and how much is computed at once."""
+"""How a mix runs on the device: when its parts are loaded, and how much is computed at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a part does; the order is that of work.
+    """The task of a part; members are in the order in which parts run.
 
-    A family has one to three text encoders, each with a role of its own.
+    A family has one to three text encoders, each with its own role.
     """
 
     TEXT_ENCODER = "text_encoder"
@@ -24,12 +24,12 @@ class Role(StrEnum):
 
     @property
     def group(self) -> str:
-        """Under which key a catalog lists its candidates."""
+        """The catalog key that lists this role's candidates."""
         return "text_encoders" if self.encodes_text else f"{self.value}s"
 
     @property
     def words(self) -> str:
-        """ "text encoder 2"."""
+        """The role as words, such as "text encoder 2"."""
         return self.value.replace("_", " ")
 
 
@@ -37,14 +37,14 @@ TEXT_ENCODERS = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.TEXT_ENCODER_3)
 
 
 class Loading(StrEnum):
-    """`resident`: every part stays loaded; `phased`: each is loaded when its turn comes."""
+    """`resident`: every part stays loaded; `phased`: each is loaded when it is needed."""
 
     RESIDENT = "resident"
     PHASED = "phased"
 
 
 class Guidance(StrEnum):
-    """Both halves of classifier-free guidance in one batch, or one after the other."""
+    """`batched`: both halves of classifier-free guidance in one batch; `sequential`: in turn."""
 
     BATCHED = "batched"
     SEQUENTIAL = "sequential"
@@ -55,8 +55,7 @@ class Placement:
     """One way to run a mix.
 
     Attributes:
-        tile: side in latent pixels of the pieces the decoder works on, without what they see
-            beyond their borders; None decodes whole pictures.
+        tile: side of a decoder tile in latent pixels, without its halo; None decodes whole images.
     """
 
     loading: Loading = Loading.RESIDENT

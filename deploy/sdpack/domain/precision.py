@@ -1,4 +1,4 @@
-"""How a part's weights and activations are stored, and which devices can run that."""
+"""Number formats of a part's weights and activations, and the devices that can run them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Runtime(StrEnum):
-    """What runs an engine."""
+    """The library that runs an engine."""
 
     TENSORRT_RTX = "tensorrt-rtx"
     TENSORRT = "tensorrt"
@@ -21,9 +21,10 @@ class Runtime(StrEnum):
 
 
 class Precision(StrEnum):
-    """`int8` and `fp8` hold weights and activations, `w8` and `w4` only weights, so narrow.
+    """Number format of a part.
 
-    In `mixed` each layer has a precision of its own.
+    `int8` and `fp8` quantize weights and activations, `w8` and `w4` only weights. In `mixed`, each
+    layer has its own precision.
     """
 
     FP32 = "fp32"
@@ -47,13 +48,13 @@ EVERYWHERE = frozenset(Runtime)
 @dataclass(frozen=True)
 class _Format:
     bits: int
-    since: ComputeCapability  # the first NVIDIA GPUs whose compilers take it
-    small_on: frozenset[Runtime]  # that hold weights so while they run
+    since: ComputeCapability  # of the first NVIDIA GPUs whose compilers support it
+    small_on: frozenset[Runtime]  # runtimes that keep weights in this format while they run
 
 
-# TensorRT's support matrix, and what TensorRT-RTX 1.7 built for SM75 to SM120: INT4 weights
-# from SM80, FP8 from SM89. ONNX Runtime's CPU provider casts fp16 to fp32 before it computes, so
-# that fp16 takes more memory there, not less; none of its providers computes with fp8.
+# From TensorRT's support matrix, and from builds with TensorRT-RTX 1.7 for SM75 to SM120: INT4
+# weights from SM80, FP8 from SM89. ONNX Runtime's CPU provider casts fp16 to fp32 before it
+# computes, so fp16 needs more memory there, not less. None of its providers computes in fp8.
 _FORMATS = {
     Precision.FP32: _Format(32, (7, 5), EVERYWHERE),
     Precision.FP16: _Format(16, (7, 5), ON_GPUS),
@@ -66,14 +67,14 @@ _FORMATS = {
 
 
 def weight_bits(precision: Precision) -> int:
-    """Bits of one stored weight, scales not counted; not of `mixed`."""
+    """Return the bits of one stored weight, without scales; undefined for `mixed`."""
     return _FORMATS[precision].bits
 
 
 def runnable(
     runtime: Runtime, compute_capability: ComputeCapability | None
 ) -> tuple[Precision, ...]:
-    """Precisions a device can run, widest first.
+    """Return the precisions a device can run, widest first.
 
     Args:
         compute_capability: (major, minor) of an NVIDIA GPU; None on a CPU.
@@ -83,10 +84,10 @@ def runnable(
 
 
 def usual(runtime: Runtime, precisions: Sequence[Precision]) -> tuple[Precision, ...]:
-    """Those of a device's precisions worth trying where nobody asked for any.
+    """Return the precisions worth trying by default.
 
-    On a GPU fp16, with fp32 where its range ends, is as small as bf16 and nearer, and as good as
-    fp32 in half the bytes.
+    On a GPU, fp16 (with fp32 for layers that overflow) is as small as bf16 and more accurate, and
+    as good as fp32 in half the bytes.
     """
     wide = {Precision.FP32, Precision.BF16} if runtime.on_gpu else set()
     return tuple(p for p in precisions if p not in wide)
@@ -95,7 +96,7 @@ def usual(runtime: Runtime, precisions: Sequence[Precision]) -> tuple[Precision,
 def why_not(
     runtime: Runtime, compute_capability: ComputeCapability | None, precision: Precision
 ) -> str | None:
-    """What keeps a device from running a precision, and keeping it small; None: nothing does."""
+    """Return why a device cannot run a precision at its stored size, or None if it can."""
     if precision is Precision.MIXED:
         return "builds make mixed from w8 and w4"
     if not kept_small(runtime, precision):
@@ -107,14 +108,15 @@ def why_not(
 
 
 def kept_small(runtime: Runtime, precision: Precision) -> bool:
-    """Whether a runtime holds weights as they are stored, on some device."""
+    """Whether a runtime keeps weights in their stored format, on some device."""
     return precision is Precision.MIXED or runtime in _FORMATS[precision].small_on
 
 
 def computed_in(runtime: Runtime, precision: Precision) -> Precision:
-    """The type a variant's arithmetic is done in around its stored weights.
+    """Return the compute type of a variant, given the precision of its stored weights.
 
-    On GPUs that is fp16: in fp32 attention is not fused, and activations are twice as large.
+    For quantized weights on GPUs this is fp16: in fp32, attention is not fused and activations are
+    twice as large.
     """
     if precision in (Precision.FP32, Precision.FP16, Precision.BF16):
         return precision

@@ -1,4 +1,4 @@
-"""A decoder in two graphs, and the tiles the second one works on: names, numbers and sides."""
+"""A decoder split into two graphs, and the tiles of the second: tensor names and tile sizes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FEATURES, CORE, GIVEN, SHARED, FOUND = "features", "core", "given", "shared", "f
 
 @dataclass(frozen=True)
 class Split:
-    """What is to be known of a decoder's two graphs to run them.
+    """The numbers needed to run a decoder's stem and tail.
 
     Attributes:
-        channels: of the features.
-        factor: features a side of a latent pixel.
-        halo: features beyond a tile's border that reach into it.
-        norms, groups: normalizations of the tail, and groups of channels of each.
+        channels: channels of the features that pass from stem to tail.
+        factor: feature pixels per latent pixel, along one side.
+        halo: feature pixels beyond a tile's border that influence the tile.
+        norms, groups: number of normalizations in the tail, and channel groups in each.
     """
 
     channels: int
@@ -29,13 +29,13 @@ class Split:
     groups: int
 
     def side(self, latents: int, tile: int) -> int:
-        """Features a side of the tiles that latents of this length are decoded in."""
+        """Return the side of the tiles in feature pixels, for latents of this side."""
         return side_of(self.factor * latents, self.factor * tile, self.halo)
 
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one side: where it begins, and which part of it is its own."""
+    """A tile along one axis: it starts at `start` and contributes pixels `begin` to `end`."""
 
     start: int
     begin: int
@@ -43,16 +43,16 @@ class Span:
 
 
 def side_of(length: int, tile: int, halo: int) -> int:
-    """The side of equal tiles that cover `length` in as few as have at most `tile` of their own.
+    """Return the side of ceil(length / tile) equal tiles that cover `length`.
 
-    Two neighbours share at least `halo` on both sides of the border between them.
+    Neighbours overlap by at least `halo` on both sides of the border between them.
     """
     count = math.ceil(length / tile)
     return min(length, math.ceil((length + 2 * halo * (count - 1)) / count))
 
 
 def spans(length: int, tile: int, halo: int) -> list[Span]:
-    """The tiles along a side; their own parts cover it, each pixel once."""
+    """Return the tiles along one axis; their contributions cover each pixel exactly once."""
     side = side_of(length, tile, halo)
     count = math.ceil((length - 2 * halo) / (side - 2 * halo)) if side < length else 1
     starts = [number * (length - side) // max(1, count - 1) for number in range(count)]

@@ -1,1 +1,1 @@
-"""What builds keep: artifacts by the hash of their inputs, and measurements by theirs."""
+"""Caches of builds: artifacts and measurements, each keyed by the hash of its inputs."""

@@ -1,8 +1,8 @@
-"""What was made, kept by content: the store.
+"""The store: finished artifacts, keyed by their inputs.
 
-An artifact is a folder keyed by the hash of everything that made it. It is written under a
-temporary name, flushed to disk and renamed, so that it exists whole or not at all; killed at any
-moment, a build finds its finished artifacts again.
+An artifact is a folder keyed by the hash of all its inputs. It is written under a temporary name,
+flushed to disk and renamed, so there are no half-written artifacts. A build that was killed finds
+its finished artifacts again.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Inputs = Mapping[str, Any]
 
 
 def cache_folder() -> Path:
-    """$SDPACK_CACHE, or ~/.cache/sdpack."""
+    """Return $SDPACK_CACHE, or ~/.cache/sdpack."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "sdpack")
 
 
 def digest(inputs: Inputs) -> str:
-    """SHA-256 of JSON values, whatever the order of their keys."""
+    """Return the SHA-256 of JSON values, independent of the order of keys."""
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -62,7 +62,7 @@ def files_digest(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: its folder, what made it, and the SHA-256 of each of its files."""
+    """A finished artifact: its folder, kind and inputs, and the SHA-256 of each file by name."""
 
     folder: Path
     kind: str
@@ -72,11 +72,11 @@ class Artifact:
 
     @cached_property
     def content(self) -> str:
-        """One hash of all its files: what an artifact made from it is keyed by."""
+        """One hash of all files; part of the key of artifacts derived from this one."""
         return digest(self.files)
 
     def path(self, name: str) -> Path:
-        """One of its files."""
+        """Return the path of one of the files."""
         return self.folder / name
 
 
@@ -87,7 +87,7 @@ class Store:
         self.folder = folder
 
     def find(self, kind: str, inputs: Inputs) -> Artifact | None:
-        """The finished artifact, or None; one that was damaged is removed and counts as none."""
+        """Return the finished artifact, or None; removes a damaged one and returns None."""
         folder = self._folder(kind, inputs)
         artifact = _read_artifact(folder)
         if artifact is None:
@@ -99,14 +99,14 @@ class Store:
         return artifact
 
     def make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
-        """The finished artifact; `build` is called with an empty folder to fill if there is none.
+        """Return the finished artifact; if it is missing, have `build` fill an empty folder.
 
         Raises:
             StoreError: the store cannot be written, or the disk is full.
         """
-        found = self.find(kind, inputs)
-        if found is not None:
-            return found
+        artifact = self.find(kind, inputs)
+        if artifact is not None:
+            return artifact
         with _explained_io(self.folder), self._lock(kind, inputs):
             return self.find(kind, inputs) or self._make(kind, inputs, build)
 
@@ -162,17 +162,17 @@ class Store:
             StoreError: it was damaged.
         """
         with _explained_io(self.folder):
-            wrong = [n for n, wanted in artifact.files.items() if _hash(artifact, n) != wanted]
-        if wrong:
+            damaged = [n for n, sha256 in artifact.files.items() if _hash(artifact, n) != sha256]
+        if damaged:
             shutil.rmtree(artifact.folder, ignore_errors=True)
             raise StoreError(
-                f"{artifact.path(wrong[0])} was changed after it was made and has been removed; "
+                f"{artifact.path(damaged[0])} was changed after it was made and has been removed; "
                 "run the same command to make it again"
             )
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder of its own on the store's disk, gone afterwards."""
+        """Provide a temporary folder on the store's disk; it is removed afterwards."""
         parent = self.folder / "unfinished"
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{os.getpid()}-"))
@@ -197,7 +197,7 @@ class Store:
                 yield artifact
 
     def collect(self, unused_for_s: float) -> int:
-        """Remove artifacts not asked for in so many seconds, and leftovers; returns bytes freed."""
+        """Remove artifacts unused for this many seconds, and leftovers; return the bytes freed."""
         before = time.time() - unused_for_s
         freed = 0
         for artifact in list(self.artifacts()):
@@ -238,7 +238,7 @@ def _write_record(folder: Path, kind: str, inputs: Inputs) -> None:
 
 
 def _read_artifact(folder: Path) -> Artifact | None:
-    """The artifact in a folder if its record is there and its files have the recorded sizes."""
+    """Return the artifact in a folder; None unless record and file sizes are as they should be."""
     try:
         record = json.loads((folder / RECORD).read_text())
         sizes = {name: (folder / name).stat().st_size for name in record["files"]}
@@ -270,14 +270,14 @@ def _explained_io(folder: Path) -> Iterator[None]:
 
 
 def unfinished_name(name: str) -> str:
-    """What a file is called while it is written."""
+    """Return the name of a file while it is being written."""
     return f".{name}.unfinished"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it: it is there whole, or as it was.
+    """Write a file under a temporary name and rename it, so it is replaced at once or not at all.
 
-    A symbolic or hard link at `path` is replaced; what it led to stays.
+    A symbolic or hard link at `path` is replaced; its target stays.
 
     Raises:
         OSError: it cannot be written.
@@ -291,7 +291,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """A second name for a file, which takes no room; a copy where the disk has no such thing."""
+    """Hard-link a file, or copy it where hard links are not supported."""
     try:
         os.link(source, target)
     except OSError:
@@ -299,8 +299,8 @@ def link(source: Path, target: Path) -> None:
 
 
 def explain_io(cause: OSError, folder: Path) -> str:
-    """One line for a failed write: what happened, where, and what to do."""
-    where = cause.filename2 or cause.filename or folder  # of a copy, what was to be written
+    """Describe a failed write in one line: place, problem, remedy."""
+    where = cause.filename2 or cause.filename or folder  # filename2 is the target of a copy
     if cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}: no space left; free some, for instance with `sdpack cache gc`"
     if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,7 +1,7 @@
-"""What was measured, by kind and inputs: the ledger of a cache, and the rows that ship in a bundle.
+"""The ledger: measurements, keyed by kind and inputs.
 
-ledger.sqlite    every measurement ever made with one cache
-ledger.jsonl     in a bundle: the rows its choice rests on; a header, then a row a line
+ledger.sqlite    in a cache: every measurement made with it
+ledger.jsonl     in a bundle: the rows behind its choice; a header, then one row per line
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from sdpack.errors import StoreError
 from sdpack.store.artifacts import Inputs, digest, explain_io
 
-LEDGER_SCHEMA = 1  # of rows; a ledger without a number is of this one
+LEDGER_SCHEMA = 1  # of rows; a ledger without a schema number has this one
 SQLITE = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row: what was measured of these inputs, and when."""
+    """One row: the value measured for these inputs, and when."""
 
     kind: str
     inputs: dict[str, Any]
@@ -33,19 +33,16 @@ class Measurement:
 
 
 class Ledger:
-    """Every measurement ever made, by kind and inputs, in an SQLite file.
-
-    One process writes; others may read meanwhile.
-    """
+    """Measurements by kind and inputs, in an SQLite file; one writer, any number of readers."""
 
     def __init__(self, path: Path, reading: bool = False) -> None:
         """Open or create the file.
 
         Args:
-            reading: it has to be there, and stays as it is.
+            reading: open an existing file read-only.
 
         Raises:
-            StoreError: it cannot be opened, is not a ledger, or is of another schema.
+            StoreError: it cannot be opened, is not a ledger, or has another schema.
         """
         self.path = path
         with self._explained():
@@ -66,12 +63,12 @@ class Ledger:
             self._database.execute(f"PRAGMA user_version={LEDGER_SCHEMA}")
 
     def find(self, kind: str, inputs: Inputs) -> dict[str, Any] | None:
-        """The value measured for these inputs, or None."""
+        """Return the value measured for these inputs, or None."""
         row = self.row(kind, inputs)
         return None if row is None else row.value
 
     def row(self, kind: str, inputs: Inputs) -> Measurement | None:
-        """The row of these inputs, or None."""
+        """Return the row of these inputs, or None."""
         with self._explained():
             row = self._database.execute(
                 "SELECT value, made_at FROM measurement WHERE key = ?", (_key(kind, inputs),)
@@ -82,7 +79,7 @@ class Ledger:
         return Measurement(kind, dict(inputs), value, row[1])
 
     def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
-        """Keep a value, and return its row; one that was there for the same inputs is replaced."""
+        """Store a value, replacing any earlier one for the same inputs, and return its row."""
         made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
         with self._explained(), self._database:
@@ -90,7 +87,7 @@ class Ledger:
         return Measurement(kind, dict(inputs), dict(value), made_at)
 
     def measurements(self, *kinds: str) -> Iterator[Measurement]:
-        """All rows of these kinds, in the order of their keys.
+        """Yield all rows of these kinds, in the order of their keys.
 
         Raises:
             StoreError: a row is half-written.
@@ -120,7 +117,7 @@ class Ledger:
                 + (
                     "another sdpack is writing it: wait until it has finished"
                     if busy
-                    else "if it is damaged, move it away; its measurements are made again"
+                    else "if it is damaged, move it away; its measurements will be repeated"
                 )
             ) from cause
         except OSError as cause:
@@ -128,7 +125,7 @@ class Ledger:
 
 
 def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
-    """These rows as a file of their own; the same rows give the same file."""
+    """Write rows to a ledger file; the same rows give the same bytes."""
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps({"sdpack_ledger": LEDGER_SCHEMA}) + "\n")
         for row in rows:
@@ -136,11 +133,11 @@ def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
 
 
 def read_rows(path: Path, kinds: Iterable[str]) -> list[Measurement]:
-    """The rows of these kinds in a ledger, whether a cache's or a bundle's.
+    """Return the rows of these kinds from the ledger of a cache or of a bundle.
 
     Raises:
-        StoreError: there is no such file, it is not a ledger, is of another schema, or a row is
-            half-written.
+        StoreError: the file is missing, is not a ledger, has another schema, or has a half-written
+            row.
     """
     try:
         with path.open("rb") as file:
@@ -176,11 +173,11 @@ def _lines(path: Path, kinds: frozenset[str]) -> Iterator[Measurement]:
             yield row
 
 
-def _check_schema(path: Path, found: object) -> None:
-    if found not in (0, LEDGER_SCHEMA):
+def _check_schema(path: Path, schema: object) -> None:
+    if schema not in (0, LEDGER_SCHEMA):
         raise StoreError(
-            f"{path} has schema {found}, this sdpack reads {LEDGER_SCHEMA}; use the sdpack that "
-            "wrote it, or another cache (SDPACK_CACHE)"
+            f"{path} has schema {schema}, but this sdpack reads schema {LEDGER_SCHEMA}; use the "
+            "sdpack that wrote it, or another cache (SDPACK_CACHE)"
         )
 
 
@@ -189,12 +186,12 @@ _AGAIN = "the file was truncated or changed: copy it again, or delete the row an
 
 def _read(where: str, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError as cause:
         raise StoreError(f"{where} is incomplete ({cause}); {_AGAIN}") from cause
-    if not isinstance(found, dict):
-        raise StoreError(f"{where} holds no keys; {_AGAIN}")
-    return found
+    if not isinstance(values, dict):
+        raise StoreError(f"{where} is not a JSON object; {_AGAIN}")
+    return values
 
 
 def _key(kind: str, inputs: Inputs) -> str:

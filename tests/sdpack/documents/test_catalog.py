@@ -78,7 +78,7 @@ def test_parts_of_other_latents_never_meet(tmp_path: Path) -> None:
     [
         ("bridges", [], "no candidates work together"),
         ("denoisers.d.latents", "b", "no candidates work together"),
-        ("bridges.0.denoiser", "x", "there is no denoiser 'x'"),
+        ("bridges.0.denoiser", "x", "unknown denoiser 'x'"),
         ("denoisers.d.source", {}, "either path or hub"),
         ("denoisers.d.source", {"hub": "a/b"}, "pin a/b to a 40-digit commit"),
         ("denoisers.d.source", {"hub": "a/b", "revision": "main"}, "revision"),

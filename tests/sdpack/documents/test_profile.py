@@ -203,7 +203,7 @@ def test_what_is_no_batch(text: str) -> None:
 
 
 def test_a_batch_takes_in_single_pictures() -> None:
-    with pytest.raises(InputError, match=r"'2-4' excludes single pictures.*write 4, or 1-4"):
+    with pytest.raises(InputError, match=r"'2-4' excludes single images.*write 4, or 1-4"):
         parse_batch("2-4")
 
 

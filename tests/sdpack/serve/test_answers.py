@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from sdpack.errors import EngineError, PromptError
-from sdpack.serve.answers import GONE, GoneError, NotFoundError, NotReadyError, answer
+from sdpack.serve.answers import GONE, GoneError, NotFoundError, NotReadyError, answer, error_data
 from sdpack.serve.scheduler import BusyError, EndingError
 from sdpack.serve.service import BadRequestError
 from sdpack.serve.work import TimedOutError

@@ -48,7 +48,7 @@ def test_a_ledger_of_another_schema_is_refused_and_kept(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version=7")
     before = path.read_bytes()
     for use in (lambda: Ledger(path), lambda: read_rows(path, ["quality"])):
-        with pytest.raises(StoreError, match=r"has schema 7, this sdpack reads 1; use the sdpack"):
+        with pytest.raises(StoreError, match=r"has schema 7, but this sdpack reads schema 1"):
             use()
     assert path.read_bytes() == before
 
@@ -94,8 +94,8 @@ def test_rows_in_a_file_of_their_own_come_back(tmp_path: Path) -> None:
     [
         (lambda text: text[:-20], "line 3 is incomplete"),
         (lambda text: "", "its first line names no schema"),
-        (lambda text: text.replace(": 1}", ": 2}", 1), "has schema 2, this sdpack reads 1"),
-        (lambda text: text + "[1]\n", "line 4 holds no keys"),
+        (lambda text: text.replace(": 1}", ": 2}", 1), "has schema 2, but this sdpack reads"),
+        (lambda text: text + "[1]\n", "line 4 is not a JSON object"),
         (lambda text: text + '{"kind": "x"}\n', "line 4 is not a row of a ledger"),
         (lambda text: "PK\x03\x04" + text, "line 1 is incomplete"),
     ],
