@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import ConfigDict, PositiveInt, with_config
+
 
 class Role(StrEnum):
     """What a part does; the order is that of work.
@@ -50,9 +52,10 @@ class Guidance(StrEnum):
     SEQUENTIAL = "sequential"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Placement:
-    """One way to run a mix.
+    """One way to run a mix; a manifest stores it as it is.
 
     Attributes:
         tile: side in latent pixels of the pieces the decoder works on, without what they see
@@ -61,7 +64,7 @@ class Placement:
 
     loading: Loading = Loading.RESIDENT
     guidance: Guidance = Guidance.BATCHED
-    tile: int | None = None
+    tile: PositiveInt | None = None
 
     def __str__(self) -> str:
         words = [self.loading.value, self.guidance.value]

@@ -30,13 +30,10 @@ from sdpack.documents.layout import (
 )
 from sdpack.documents.manifest import (
     Engine,
-    InputSizes,
-    LatentSpace,
     Manifest,
     MemoryFigures,
     Origin,
     Part,
-    PlacementFigures,
     SamplingDefaults,
     Tiles,
 )
@@ -125,13 +122,12 @@ class Bundling:
     def _manifest(self) -> Manifest:
         catalog, profile = self.request.located.catalog, self.request.profile
         sampling = self.request.sampling_of(self.denoiser)
-        space = self.builder.latents(self.winner.mix.decoder.candidate)
         return Manifest(
             name=self.request.out.resolve().name,
             catalog=catalog.name,
             profile=profile,
             parts={variant.role: self._part(variant) for variant in self.winner.mix.variants},
-            placement=PlacementFigures.of(self.winner.placement),
+            placement=self.winner.placement,
             sampling=SamplingDefaults(
                 steps=sampling.steps,
                 other_steps=self._other_steps,
@@ -143,7 +139,7 @@ class Bundling:
                 sizes=self.request.sizes,
                 batch=self.request.batch,
             ),
-            latents=LatentSpace(**asdict(space)),
+            latents=self.builder.latents(self.winner.mix.decoder.candidate),
             conditioning=self.request.conditioning(self.denoiser),
             memory=self._memory(),
             evidence=self._evidence(),
@@ -190,7 +186,7 @@ class Bundling:
         return Engine(
             graph=graph,
             plan=plan_name(variant.role, graph) if planned else None,
-            inputs={name: InputSizes(**asdict(given)) for name, given in piece.ranges.items()},
+            inputs=piece.ranges,
         )
 
     def _bridge(self, variant: Variant) -> Origin | None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from sdpack.documents.manifest import Manifest, Origin, PlacementFigures
+from sdpack.documents.manifest import Manifest, Origin
 from sdpack.documents.record import (
     BUILD,
     DISTANCE,
@@ -31,8 +31,8 @@ from sdpack.documents.record import (
 from sdpack.domain.placement import Placement
 from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, EngineError, UnsupportedGraphError
+from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.rules import Fate, Standing
-from sdpack.evaluate.runner import PipelineSpec
 from sdpack.pack.planning.fit import Fitted, peak_of
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant
@@ -262,7 +262,7 @@ class Roster:
             parts={v.role: self._part(v, fitted.placement, spec) for v in mix.variants},
             recipe=spec.recipe.content,
             judge=self.evaluator.judged_by(spec),
-            placement=PlacementFigures.of(fitted.placement),
+            placement=fitted.placement,
             peak=PeakFigures(
                 weights=dict(peak.weights),
                 activation_bytes=peak.activation_bytes,

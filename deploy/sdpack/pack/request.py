@@ -14,11 +14,12 @@ from sdpack.documents.catalog import Candidate, Denoiser, Sampling, Source, Text
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.documents.profile import Profile, Size, format_size
+from sdpack.domain.latents import LatentSpace
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision, usual
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
-from sdpack.evaluate.runner import is_large
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of, latent_step, most_rows
 from sdpack.export.fitting import check_parts_fit
@@ -29,7 +30,6 @@ from sdpack.pack.loras import check_loras
 from sdpack.pack.planning.fit import fit
 from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprint
 from sdpack.pack.planning.mix import Variant, mixes, placements
-from sdpack.runtime.pipeline import Latents
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class BuildRequest:
     @property
     def is_large(self) -> bool:
         """Whether a CPU takes many seconds for a measured picture."""
-        return is_large(self.height, self.width)
+        return SCALING.is_large(self.height, self.width)
 
-    def latents(self, decoder: str) -> Latents:
+    def latents(self, decoder: str) -> LatentSpace:
         """The space a decoder works in.
 
         Raises:

@@ -24,7 +24,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from sdpack.documents.layout import LEDGER, MANIFEST
-from sdpack.documents.manifest import PlacementFigures
 from sdpack.documents.record import (
     BEST,
     DENOISER_FIRST,
@@ -170,7 +169,7 @@ class Figures:
                 Run(
                     why=why,
                     mix=names[fitted.mix],
-                    placement=PlacementFigures.of(fitted.placement),
+                    placement=fitted.placement,
                     peak_bytes=fitted.peak.bytes,
                 )
                 for why, fitted in found

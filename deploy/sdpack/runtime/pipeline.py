@@ -32,7 +32,6 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 LARGEST_SEED = 2**63 - 1
 
 Pictures = NDArray[np.uint8]
-Latents = LatentSpace  # the former name
 Loader = Callable[[], Session]
 Conditions = dict[str, NDArray[np.generic]]
 """A denoiser's inputs, by name."""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.errors import InfeasibleError, QuantizationError
 from sdpack.units import format_bytes
 
@@ -29,8 +29,6 @@ SECONDS = 8.0
 GAP = 1e-6  # of the cost; closer than any cost is known
 BISECTIONS = 200
 STEPS = 1e4  # the program's costs are at most about that; it stops at gaps of a millionth
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -259,8 +257,10 @@ def _program(
     owner = np.array([place for place, _ in flat])
     least = [min(option.cost for option in options) for options in useful]
     smallest = [min(option.bytes for option in options) for options in useful]
-    costs: Floats = np.array([(option.cost - least[place]) / scale for place, option in flat])
-    sizes: Floats = np.array([float(option.bytes - smallest[place]) for place, option in flat])
+    costs: Float64Array = np.array([(option.cost - least[place]) / scale for place, option in flat])
+    sizes: Float64Array = np.array(
+        [float(option.bytes - smallest[place]) for place, option in flat]
+    )
     spare, bound = room - sum(smallest), -np.inf
     ones = csr_array((np.ones(len(flat)), (owner, np.arange(len(flat)))))
     while True:

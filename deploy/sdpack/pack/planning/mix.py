@@ -8,11 +8,10 @@ from itertools import product
 
 from sdpack.documents.catalog import Catalog, Mixable
 from sdpack.documents.profile import Profile
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.quantization.schemes import Scheme
-
-SMALLEST_TILE = 32  # latent pixels; below that a tile's borders are most of it
 
 
 @dataclass(frozen=True, order=True)
@@ -115,7 +114,7 @@ def placements(profile: Profile, latent_side: int) -> list[Placement]:
     """
     tiles: list[int | None] = [None]
     side = latent_side // 2
-    while side >= SMALLEST_TILE:
+    while side >= SCALING.smallest_tile:
         tiles.append(side)
         side //= 2
     loadings = [loading for loading in Loading if loading in profile.loading]

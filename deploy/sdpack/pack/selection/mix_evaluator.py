@@ -8,12 +8,14 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdpack.documents.layout import SHEET_GAP
 from sdpack.documents.record import CHUNK
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec
+from sdpack.domain.picture_scaling import SCALING
+from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.catalog_judge import CatalogJudge
@@ -24,12 +26,9 @@ from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.progress import counted, within
 from sdpack.runtime.pipeline import Pictures
 
-Floats = NDArray[np.float64]
-
 MEASURED_ON = "ONNX Runtime CPU"
 EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of the ways to draw and judge; a change makes earlier figures invalid
-FEW_SAMPLES = 2  # of large pictures, that are enough to look at
 FEWEST_FOR_KID = 16  # pictures; it looks at pairs of them, and at resamples of those
 
 
@@ -62,7 +61,7 @@ class MixEvaluator:
         self._measurements = Measurements(self._specs, self.runner, self.judging, say)
         self._drawn: dict[Mix, set[int]] = {}
 
-    def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Floats:
+    def scores(self, mixes: Sequence[Mix], asked: Sequence[int]) -> Float64Array:
         """The scores of these mixes on these prompts: float64 (mixes, prompts)."""
         doing = f"drawing {len(asked)} prompts with {len(mixes)} mixes"
         self.say(doing)
@@ -80,7 +79,7 @@ class MixEvaluator:
         """The mean score of one fitted mix over the first prompts."""
         return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
 
-    def scores_of(self, mix: Mix, prompts: int) -> Floats:
+    def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """Scores of a mix that was drawn, over the first prompts: float64 (prompts,)."""
         spec, chunks = self.spec(mix), _chunks(range(prompts))
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
@@ -130,7 +129,7 @@ class MixEvaluator:
     @property
     def few(self) -> int | None:
         """How many pictures are enough to look at where they are large; else None."""
-        return FEW_SAMPLES if self.runner.task.is_large else None
+        return SCALING.large_samples if self.runner.task.is_large else None
 
     def samples(self, number: int) -> Pictures:
         """The catalog's sample prompts through one mix, as one sheet."""

@@ -12,7 +12,7 @@ from sdpack.domain.tiles import HEAD_FILE, TAIL_FILE
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError
-from sdpack.evaluate.runner import LoadablePart, PipelineSpec, SamplingConfig
+from sdpack.evaluate.pipeline_spec import LoadablePart, PipelineSpec, SamplingConfig
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.source_graphs import fused_attention_graph, split_of
 from sdpack.pack.variants.variant_builder import VariantBuilder

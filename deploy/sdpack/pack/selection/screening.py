@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.placement import Role
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Rules
 from sdpack.pack.planning.mix import Mix
 
-Floats = NDArray[np.float64]
-Draw = Callable[[Sequence[Mix], Sequence[int]], Floats]
+Draw = Callable[[Sequence[Mix], Sequence[int]], Float64Array]
 """Mixes and prompts by number to scores, float64 (mixes, prompts)."""
 
 
@@ -52,8 +51,8 @@ class ScreeningResult:
     """
 
     left: list[int]
-    foretold: Floats
-    common: Floats
+    foretold: Float64Array
+    common: Float64Array
     error: float
     checked: int
 
@@ -87,7 +86,7 @@ class Screener:
             return {mix: 1}
         return {**dict.fromkeys(changed, 1), reference: 1 - len(others)}
 
-    def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Floats:
+    def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Float64Array:
         """Foretold scores of these mixes: float64 (mixes, prompts)."""
         recipes = [self._recipes[number] for number in numbers]
         drawn = list(dict.fromkeys(mix for recipe in recipes for mix in recipe))
@@ -105,7 +104,7 @@ class Screener:
         left, means = Race(arms, self.scores, rules, slack=error).narrow(few, preferred)
         return ScreeningResult(left, means, foretold, error, len(checked))
 
-    def _to_check(self, foretold: Floats, most: int) -> list[int]:
+    def _to_check(self, foretold: Float64Array, most: int) -> list[int]:
         """Mixes that are put together, spread evenly from the worst to the best."""
         composed = [n for n, recipe in enumerate(self._recipes) if len(recipe) > 1]
         composed.sort(key=lambda n: float(foretold[n]))
@@ -113,9 +112,9 @@ class Screener:
         return [composed[int(place)] for place in places]
 
 
-def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Floats]) -> Floats:
+def _put_together(recipe: Mapping[Mix, int], scores: Mapping[Mix, Float64Array]) -> Float64Array:
     """The sum a recipe stands for; where an ingredient is broken, broken too."""
-    total: Floats = np.sum([times * scores[mix] for mix, times in recipe.items()], axis=0)
+    total: Float64Array = np.sum([times * scores[mix] for mix, times in recipe.items()], axis=0)
     broken = np.any([scores[mix] <= BROKEN_SCORE for mix in recipe], axis=0)
     return np.where(broken, BROKEN_SCORE, total)
 

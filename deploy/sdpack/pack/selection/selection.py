@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sdpack.documents.record import CHUNK
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
@@ -20,10 +19,6 @@ from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
 from sdpack.pack.variants.source_graphs import stored_bytes
 
-Floats = NDArray[np.float64]
-
-FINALISTS = 24  # mixes that are drawn in full after a screening
-FEW_FINALISTS = 8  # where pictures are large, and one takes a minute on a CPU
 SCREENED_SHARE = 4  # a screening sees at most this part of the prompts
 
 
@@ -80,13 +75,14 @@ class Selection:
 
     @property
     def _finalists(self) -> int:
-        return FEW_FINALISTS if self.evaluator.runner.task.is_large else FINALISTS
+        task = self.evaluator.runner.task
+        return SCALING.large_finalists if task.is_large else SCALING.finalists
 
     def _race(self, numbers: Sequence[int]) -> Outcome:
         """The race of these fitted mixes; its outcome names them by their own numbers."""
         fitted = self.evaluator.fitted
 
-        def scores(arms: Sequence[int], asked: Sequence[int]) -> Floats:
+        def scores(arms: Sequence[int], asked: Sequence[int]) -> Float64Array:
             return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], asked)
 
         def guard(leader: int, eligible: Sequence[int]) -> int:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.documents.catalog import Mixable
+from sdpack.domain.arrays import Float32Array
+from sdpack.domain.picture_scaling import SCALING
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.engines import onnxruntime
@@ -37,14 +39,6 @@ from sdpack.store.artifacts import Artifact, digest
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 MOST_TEXTS = 512
-MOST_PICTURES = 64
-STEPS = 6  # of each picture's, evenly spaced
-DECODED_SIDE = 32  # latent pixels of a large picture that a decoder is calibrated on
-PROBED_SIDE = 8  # and that its layers are tried on one by one
-FEW_STEPS = 2  # of each, where pictures are large
-BATCH = 16  # texts, and pictures of BATCH_PIXELS; fewer of larger ones
-BATCH_PIXELS = 64 * 64
-FEWEST_PICTURES = 2
 GAINS = "gains.json"
 
 Arrays = dict[str, NDArray[Any]]
@@ -56,7 +50,7 @@ class _Drawing:
 
     parts: tuple[Variant, ...]
     denoised: list[Arrays] = field(default_factory=list)
-    latents: list[NDArray[np.float32]] = field(default_factory=list)
+    latents: list[Float32Array] = field(default_factory=list)
 
 
 @dataclass
@@ -111,7 +105,10 @@ class Calibration:
         inputs = {
             "graph": self.sources.graph(variant).content,
             "observed": self.content(variant),
-            "probing": {**PROBING, "decoded": PROBED_SIDE if self.sources.request.is_large else 0},
+            "probing": {
+                **PROBING,
+                "decoded": SCALING.probed_side if self.sources.request.is_large else 0,
+            },
             "tools": versions(OBSERVERS),
             "revision": [REVISION, LAYERS_REVISION],
         }
@@ -136,7 +133,7 @@ class Calibration:
         """
         batches = self.batches(variant)
         if variant.role is Role.DECODER and self.sources.request.is_large:
-            return [middle_of(batch, PROBED_SIDE) for batch in batches]
+            return [middle_of(batch, SCALING.probed_side) for batch in batches]
         return batches
 
     @cached_property
@@ -189,7 +186,7 @@ class Calibration:
         if variant.role is Role.DENOISER:
             return drawing.denoised
         space = self.sources.latents(reference.decoder.candidate)
-        decoded = (x / space.scaling_factor + space.shift_factor for x in drawing.latents)
+        decoded = map(space.rescaled, drawing.latents)
         return [self._cut({"latent_sample": latents}) for latents in decoded]
 
     def _drawing(self, reference: Mix) -> _Drawing:
@@ -220,7 +217,7 @@ class Calibration:
         """What a text encoder is given for the calibration prompts."""
         tokenizer = self.sources.tokenizer(variant.candidate)
         conditioning = self.sources.request.conditioning(reference.denoiser.candidate)
-        for texts in _cut(self._texts, BATCH):
+        for texts in _cut(self._texts, SCALING.batch):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
     def pictures(self, variant: Variant, replaced: Mapping[Role, Path], count: int) -> Pictures:
@@ -242,7 +239,11 @@ class Calibration:
         """The middle of large pictures' latents: a decoder does the same everywhere, and to watch
         all of a large picture takes gigabytes.
         """
-        return dict(middle_of(given, DECODED_SIDE)) if self.sources.request.is_large else given
+        return (
+            dict(middle_of(given, SCALING.calibrated_side))
+            if self.sources.request.is_large
+            else given
+        )
 
     def _thinned(self, given: Arrays, place: int) -> Arrays:
         """Of a large picture one row: by turns the half without guidance, and that with it."""
@@ -257,21 +258,20 @@ class Calibration:
 
     @property
     def _steps(self) -> int:
-        return FEW_STEPS if self.sources.request.is_large else STEPS
+        large = self.sources.request.is_large
+        return SCALING.large_calibration_steps if large else SCALING.calibration_steps
 
     @property
     def _pictures(self) -> int:
         """How many are drawn: fewer of larger ones."""
         request = self.sources.request
-        return max(
-            FEWEST_PICTURES, MOST_PICTURES * BATCH_PIXELS // (request.height * request.width)
-        )
+        return SCALING.calibration_pictures_of(request.height, request.width)
 
     def _requests(self, reference: Mix, count: int) -> list[Request]:
         """Of the first calibration prompts, picture number i from seed i."""
         request = self.sources.request
         sampling = self.sources.request.sampling_of(reference.denoiser.candidate)
-        size = max(1, BATCH * BATCH_PIXELS // (request.height * request.width))
+        size = SCALING.batch_of(request.height, request.width)
         found: list[Request] = []
         for first in range(0, min(count, len(self._texts)), size):
             prompts = self._texts[first : min(first + size, count)]
@@ -287,7 +287,7 @@ class Calibration:
             )
         return found
 
-    def _denoised(self, pipeline: Pipeline, request: Request) -> NDArray[np.float32]:
+    def _denoised(self, pipeline: Pipeline, request: Request) -> Float32Array:
         return pipeline.denoise(request, *pipeline.texts(request))
 
     def _pipeline(

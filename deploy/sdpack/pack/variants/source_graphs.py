@@ -13,6 +13,7 @@ from typing import Any
 from sdpack.documents.catalog import Bridge, Catalog
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import Profile, Size
+from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Role
 from sdpack.domain.tiles import Split
 from sdpack.engines.onnxruntime import let_go
@@ -29,7 +30,6 @@ from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.onnx_file import DATA_FILE, MODEL_FILE, read, write_beside
 from sdpack.rewrite.slice import slice_attention
 from sdpack.rewrite.tiles import write_split
-from sdpack.runtime.pipeline import Latents
 from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tokenizer import PromptTokenizer, is_complete
 from sdpack.store.artifacts import Artifact, Store, digest, file_sha256
@@ -160,7 +160,7 @@ class SourceGraphs:
         """Of the inputs of every variant."""
         return InputShapes(self.request, lambda encoder: self.tokenizer(encoder).length)
 
-    def latents(self, decoder: str) -> Latents:
+    def latents(self, decoder: str) -> LatentSpace:
         """The space a decoder works in, from its config."""
         return self.request.latents(decoder)
 
