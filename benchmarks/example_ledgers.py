@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> 
     best, level, denoiser, wide, widest = entrants.values()
 
     def run(why: str, each: Entrant) -> dict[str, Any]:
-        placement = each.placement.model_dump()
+        placement = asdict(each.placement)
         return {"why": why, "mix": each.mix, "placement": placement, "peak_bytes": each.peak.bytes}
 
     budgets = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,21 +21,14 @@ from sdpack.documents.conditioning import Conditioning
 from sdpack.documents.document import Document, formerly
 from sdpack.documents.evidence import Evidence
 from sdpack.documents.profile import Profile, Size
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.latents import LatentSpace
-from sdpack.domain.placement import Guidance, Loading, Placement, Role
+from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
 
 WHOLE = ("model", "sliced")  # file stems of the graphs of a part that is not split for tiles
 NEEDED = (Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER)
-
-
-class InputSizes(Document):
-    """The range of shapes that an engine accepts at one input; it is tuned for `best`."""
-
-    smallest: tuple[PositiveInt, ...]
-    best: tuple[PositiveInt, ...]
-    largest: tuple[PositiveInt, ...]
 
 
 class Foresight(StrEnum):
@@ -63,7 +58,7 @@ class Engine(Document):
 
     graph: str
     plan: str | None = None
-    inputs: Mapping[str, InputSizes] = {}
+    inputs: Mapping[str, InputRange] = {}
 
 
 class Tiles(Document):
@@ -114,7 +109,7 @@ class Part(Document):
     fused_attention: str | None = formerly("fused_attention", "attending", None)
     sliced: str | None = None
     plan: str | None = None
-    inputs: Mapping[str, InputSizes] = {}
+    inputs: Mapping[str, InputRange] = {}
     tiles: Tiles | None = None
 
     @property
@@ -183,21 +178,6 @@ class SamplingDefaults(Document):
         return sorted({self.steps, *self.other_steps})
 
 
-class PlacementFigures(Document):
-    """See `sdpack.domain.placement.Placement`."""
-
-    loading: Loading
-    guidance: Guidance
-    tile: PositiveInt | None
-
-    @classmethod
-    def of(cls, placement: Placement) -> PlacementFigures:
-        return cls(loading=placement.loading, guidance=placement.guidance, tile=placement.tile)
-
-    def placement(self) -> Placement:
-        return Placement(self.loading, self.guidance, self.tile)
-
-
 class PlanFigures(Document):
     """Device memory of a plan, as reported by its builder."""
 
@@ -214,6 +194,18 @@ class Finished(Document):
     plans: Mapping[Role, PlanFigures]
 
 
+def _with_all_fields(given: Any) -> Any:
+    """Rejects a stored placement that relies on the defaults of `Placement`."""
+    if isinstance(given, Mapping):
+        missing = [field.name for field in fields(Placement) if field.name not in given]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} is missing")
+    return given
+
+
+StoredPlacement = Annotated[Placement, BeforeValidator(_with_all_fields)]
+
+
 class Manifest(Document):
     """The manifest; the same inputs give the same manifest.
 
@@ -226,7 +218,7 @@ class Manifest(Document):
     catalog: str
     profile: Profile
     parts: Mapping[Role, Part]
-    placement: PlacementFigures
+    placement: StoredPlacement
     sampling: SamplingDefaults
     latents: LatentSpace
     conditioning: Conditioning = Conditioning()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
-from sdpack.documents.manifest import MemoryFigures, Origin, PlacementFigures, SamplingDefaults
+from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
@@ -103,7 +103,7 @@ class Entrant(Document):
     parts: Mapping[Role, PartFigures]
     recipe: str
     judge: str
-    placement: PlacementFigures
+    placement: StoredPlacement
     peak: PeakFigures
     fits: bool
     size_bytes: int
@@ -260,7 +260,7 @@ class Run(Document):
 
     why: str
     mix: str
-    placement: PlacementFigures
+    placement: StoredPlacement
     peak_bytes: NonNegativeInt
 
 

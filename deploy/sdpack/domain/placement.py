@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import ConfigDict, PositiveInt, with_config
+
 
 class Role(StrEnum):
     """The task of a part; members are in the order in which parts run.
@@ -50,9 +52,10 @@ class Guidance(StrEnum):
     SEQUENTIAL = "sequential"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Placement:
-    """One way to run a mix.
+    """One way to run a mix; a manifest stores it as it is.
 
     Attributes:
         tile: side of a decoder tile in latent pixels, without its halo; None decodes whole images.
@@ -60,7 +63,7 @@ class Placement:
 
     loading: Loading = Loading.RESIDENT
     guidance: Guidance = Guidance.BATCHED
-    tile: int | None = None
+    tile: PositiveInt | None = None
 
     def __str__(self) -> str:
         words = [self.loading.value, self.guidance.value]

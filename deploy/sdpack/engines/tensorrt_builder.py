@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.precision import Runtime
 from sdpack.engines.detect import jetson_model
 from sdpack.errors import EngineError, UnsupportedGraphError
@@ -53,19 +54,6 @@ def extra_of(package: str) -> str:
     "" for the latter on a Jetson, where it comes with JetPack.
     """
     return "" if package == "tensorrt" and jetson_model() is not None else EXTRAS[package]
-
-
-@dataclass(frozen=True)
-class InputRange:
-    """The shapes an engine takes at one input; `best` is what it is tuned for."""
-
-    smallest: Sizes
-    best: Sizes
-    largest: Sizes
-
-    @classmethod
-    def fixed(cls, sizes: Sizes) -> InputRange:
-        return cls(sizes, sizes, sizes)
 
 
 @dataclass(frozen=True)

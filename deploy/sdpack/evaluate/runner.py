@@ -23,10 +23,7 @@ from sdpack.domain.placement import Placement, Role
 from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import BrokenPictureError, EngineError
 from sdpack.evaluate.open_parts import OpenParts
-from sdpack.evaluate.pipeline_spec import EvaluationSet as EvaluationSet
-from sdpack.evaluate.pipeline_spec import LoadablePart as LoadablePart
-from sdpack.evaluate.pipeline_spec import PipelineSpec as PipelineSpec
-from sdpack.evaluate.pipeline_spec import SamplingConfig as SamplingConfig
+from sdpack.evaluate.pipeline_spec import EvaluationSet, LoadablePart, PipelineSpec
 from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.progress import Step, unheard
 from sdpack.runtime.pipeline import Pictures, Pipeline, to_pictures

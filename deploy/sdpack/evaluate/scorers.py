@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sdpack.documents.record import FIDELITY, SIMILARITY
 from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
-from sdpack.evaluate.runner import EvaluationRunner, PipelineSpec
+from sdpack.evaluate.pipeline_spec import PipelineSpec
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import digest
 

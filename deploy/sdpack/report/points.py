@@ -89,7 +89,7 @@ class Point:
 
     @property
     def placement(self) -> str:
-        return str(self.entrant.placement.placement())
+        return str(self.entrant.placement)
 
 
 @dataclass(frozen=True)

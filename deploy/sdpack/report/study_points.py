@@ -146,7 +146,7 @@ class StudyResult(DrawnMixes):
             budget.budget_bytes,
             run.why,
             run.mix,
-            str(run.placement.placement()),
+            str(run.placement),
             run.peak_bytes,
             own,
             placed,

@@ -67,7 +67,7 @@ def pipeline(
         },
         tables(folder, manifest),
         manifest.latents,
-        manifest.placement.placement(),
+        manifest.placement,
         manifest.conditioning,
     )
 

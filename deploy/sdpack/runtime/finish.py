@@ -19,7 +19,7 @@ from sdpack.documents.manifest import Engine, Finished, Manifest, PlanFigures
 from sdpack.domain.placement import Role
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import gpus
-from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, InputRange, Plan, extra_of
+from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan, extra_of
 from sdpack.errors import MissingPackageError
 from sdpack.store.artifacts import link
 
@@ -87,8 +87,7 @@ def _build(
     say(f"building {engine.graph} for this GPU")
     folder = scratch / engine.graph
     folder.mkdir(parents=True)
-    ranges = {name: InputRange(**dict(sizes)) for name, sizes in engine.inputs.items()}
-    return tensorrt_builder.build(package, bundle / engine.graph, folder, ranges)
+    return tensorrt_builder.build(package, bundle / engine.graph, folder, engine.inputs)
 
 
 def _finished(package: str, plans: Mapping[Role, Mapping[str, Plan]]) -> Finished:

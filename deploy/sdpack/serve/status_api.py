@@ -86,7 +86,7 @@ def described(service: Service) -> dict[str, Any]:
             }
             for role, part in manifest.parts.items()
         },
-        "placement": str(manifest.placement.placement()),
+        "placement": str(manifest.placement),
         "memory": manifest.memory.model_dump(mode="json"),
         "evidence": {
             "metric": evidence.metric,

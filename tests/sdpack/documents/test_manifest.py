@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from sdpack.documents.manifest import NEEDED, Engine, Manifest, Part, PlacementFigures
+from pydantic import TypeAdapter, ValidationError
+from sdpack.documents.manifest import NEEDED, Engine, Manifest, Part, StoredPlacement
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.tiles import Split
 
@@ -84,5 +84,8 @@ def test_plans_go_to_the_graph_they_were_built_from() -> None:
         Placement, st.sampled_from(Loading), st.sampled_from(Guidance), st.none() | st.integers(1)
     )
 )
-def test_a_placement_survives_its_figures(placement: Placement) -> None:
-    assert PlacementFigures.of(placement).placement() == placement
+def test_a_placement_is_stored_as_its_three_values(placement: Placement) -> None:
+    stored = TypeAdapter(StoredPlacement)
+    values = stored.dump_python(placement, mode="json")
+    assert values.keys() == {"loading", "guidance", "tile"}
+    assert stored.validate_python(values) == placement

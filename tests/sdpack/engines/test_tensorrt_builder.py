@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sdpack.domain.input_range import InputRange
 from sdpack.engines import tensorrt_builder
-from sdpack.engines.tensorrt_builder import InputRange, build, read_plan
+from sdpack.engines.tensorrt_builder import build, read_plan
 from sdpack.errors import EngineError
 
 from tests.sdpack.graphs import convolution, linear, saved
@@ -95,6 +96,7 @@ def test_ctrl_c_ends_the_builder_at_once(handler: str, ended: bool) -> None:
     """Not when Python gets to it; and not where it is to be ignored, as under `nohup`."""
     code = f"""
 import signal
+from sdpack.domain.input_range import InputRange
 from sdpack.engines.tensorrt_builder import _end_at_ctrl_c
 
 signal.signal(signal.SIGINT, signal.{handler})

@@ -14,13 +14,13 @@ from sdpack.documents.record import FIDELITY, SIMILARITY
 from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Role
 from sdpack.evaluate.metrics import Panel
-from sdpack.evaluate.runner import (
-    EvaluationRunner,
+from sdpack.evaluate.pipeline_spec import (
     EvaluationSet,
     LoadablePart,
     PipelineSpec,
     SamplingConfig,
 )
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.sampler import SamplerTable

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_latencies_are_found_by_placement(
     timed = {point.mix: point.latency_s for point in build.points if point.latency_s is not None}
     assert len(timed) == 10
     assert timed[build.record.winner] == pytest.approx(0.1)
-    tiled = build.record.entrants[0].placement.model_copy(update={"tile": 32})
+    tiled = replace(build.record.entrants[0].placement, tile=32)
     moved = build.record.entrants[0].model_copy(update={"placement": tiled})
     assert build.latency_s(moved) is None
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.tiles import LATENTS, PICTURES, STEM_FILE, TAIL_FILE, Split
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.onnxruntime import load
-from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.export.decoder import DecoderPart
 from sdpack.export.graph import export
 from sdpack.memory.liveness import passed_bytes

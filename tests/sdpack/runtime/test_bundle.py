@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_memory_is_kept_where_there_is_room(
         update={
             "memory": made.memory.model_copy(update=figures),
             "evidence": made.evidence.model_copy(update={"standings": standings}),
-            "placement": made.placement.model_copy(update={"loading": loading}),
+            "placement": replace(made.placement, loading=loading),
             "profile": made.profile.model_copy(update={"runtime": planned_for}),
         }
     )

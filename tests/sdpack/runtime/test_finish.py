@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from sdpack.documents.bundle import open_bundle, write_bundle
-from sdpack.documents.manifest import Engine, InputSizes, Manifest, Tiles
+from sdpack.documents.manifest import Engine, Manifest, Tiles
 from sdpack.documents.profile import find_profile
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
 from sdpack.engines import tensorrt_builder
@@ -30,9 +32,7 @@ SIZES = {"smallest": (1, 64), "best": (2, 64), "largest": (2, 64)}
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     values = manifest()
-    part = values.parts[Role.DENOISER].model_copy(
-        update={"inputs": {"x": InputSizes.model_validate(SIZES)}}
-    )
+    part = values.parts[Role.DENOISER].model_copy(update={"inputs": {"x": InputRange(**SIZES)}})
     jetson = find_profile("jetson-orin-nano-8gb")
     others = {role: values.parts[role] for role in values.parts if role is not Role.DENOISER}
     built = {r: p.model_copy(update={"plan": f"engines/{r.value}.plan"}) for r, p in others.items()}
@@ -82,7 +82,7 @@ PIECES = ("stem", "tail")
 def tiled(bundle: Path, **built: str) -> Path:
     """The same bundle with a decoder in tiles, and with plans of some of its pieces, as text."""
     manifest = open_bundle(bundle)
-    inputs = {"x": InputSizes.model_validate(SIZES)}
+    inputs = {"x": InputRange(**SIZES)}
     stem, tail = (
         Engine(
             graph=f"onnx/vae_decoder/{piece}.onnx",
@@ -95,7 +95,7 @@ def tiled(bundle: Path, **built: str) -> Path:
     decoder = manifest.parts[Role.DECODER].model_copy(update={"plan": None, "tiles": tiles})
     update = {
         "parts": {**manifest.parts, Role.DECODER: decoder},
-        "placement": manifest.placement.model_copy(update={"tile": 32}),
+        "placement": replace(manifest.placement, tile=32),
     }
 
     def fill(folder: Path) -> None:

@@ -14,7 +14,6 @@ from sdpack.documents.manifest import (
     MemoryFigures,
     Origin,
     Part,
-    PlacementFigures,
     SamplingDefaults,
     Tiles,
 )
@@ -50,7 +49,7 @@ class Manifests:
             catalog=candidates.catalog.name,
             profile=request.profile,
             parts={variant.role: self._part(variant) for variant in mix.variants},
-            placement=PlacementFigures.of(self.winner.fitted.placement),
+            placement=self.winner.fitted.placement,
             sampling=self._sampling(),
             latents=candidates.latents(mix.decoder.candidate),
             conditioning=candidates.conditioning(self.winner.denoiser),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from sdpack.documents.catalog import Sampling
 from sdpack.documents.layout import ONNX, plan_name, portable_name
-from sdpack.documents.manifest import Engine, InputSizes
+from sdpack.documents.manifest import Engine
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
 from sdpack.errors import SchedulerError
@@ -58,7 +58,7 @@ class Winner:
         return Engine(
             graph=graph,
             plan=plan_name(variant.role, graph) if planned else None,
-            inputs={name: InputSizes(**asdict(sizes)) for name, sizes in piece.ranges.items()},
+            inputs=piece.ranges,
         )
 
     def scheduler(self) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sdpack.documents.manifest import Origin, PlacementFigures
+from sdpack.documents.manifest import Origin
 from sdpack.documents.record import SCREENED_OUT, Entrant, PartFigures, PeakFigures
 from sdpack.domain.placement import Placement
 from sdpack.errors import UnsupportedGraphError
@@ -112,7 +112,7 @@ class Roster:
             parts={v.role: self._part(v, fitted.placement, evaluated) for v in mix.variants},
             recipe=evaluated.recipe,
             judge=evaluated.judge,
-            placement=PlacementFigures.of(fitted.placement),
+            placement=fitted.placement,
             peak=PeakFigures(
                 weights=dict(peak.weights),
                 activation_bytes=peak.activation_bytes,

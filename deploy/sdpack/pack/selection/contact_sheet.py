@@ -9,8 +9,8 @@ import numpy as np
 
 from sdpack.domain.precision import Precision
 from sdpack.errors import BrokenPictureError, EngineError
+from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.rules import Outcome
-from sdpack.evaluate.runner import PipelineSpec
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import MixEvaluator, sheet
 from sdpack.pack.selection.selection import SelectionResult

@@ -14,7 +14,8 @@ from sdpack.documents.record import CHUNK
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
-from sdpack.evaluate.runner import EvaluationRunner, EvaluationSet, PipelineSpec
+from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.catalog_judge import CatalogJudge

@@ -12,7 +12,7 @@ from sdpack.domain.tiles import STEM_FILE, TAIL_FILE
 from sdpack.engines import onnxruntime
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError
-from sdpack.evaluate.runner import LoadablePart, PipelineSpec, SamplingConfig
+from sdpack.evaluate.pipeline_spec import LoadablePart, PipelineSpec, SamplingConfig
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import fused_attention_graph, split_of

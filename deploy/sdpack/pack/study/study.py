@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdpack.documents.layout import LEDGER, MANIFEST
-from sdpack.documents.manifest import PlacementFigures
 from sdpack.documents.record import (
     BEST,
     STUDY,
@@ -117,7 +116,7 @@ class Figures:
                 Run(
                     why=why,
                     mix=names[fitted.mix],
-                    placement=PlacementFigures.of(fitted.placement),
+                    placement=fitted.placement,
                     peak_bytes=fitted.peak.bytes,
                 )
                 for why, fitted in measured

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sdpack.documents.catalog import Mixable
 from sdpack.documents.conditioning import Conditioning, Family, Input
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.placement import Guidance, Placement, Role
 from sdpack.domain.tiles import CORE, FEATURES, GIVEN, LATENTS, SHARED, STEM_FILE, TAIL_FILE, Split
-from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.export.families import denoiser_sizes
 from sdpack.pack.candidates import Candidates

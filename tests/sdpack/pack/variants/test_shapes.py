@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import find_profile, parse_sizes
+from sdpack.domain.input_range import InputRange
 from sdpack.domain.placement import Guidance, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
-from sdpack.engines.tensorrt_builder import InputRange
 from sdpack.errors import CatalogError, UnsupportedGraphError
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
