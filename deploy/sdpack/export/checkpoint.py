@@ -1,4 +1,4 @@
-"""What a folder of weights is: its library, its class, and its tensors, read without loading it."""
+"""Checkpoints: config, class and tensor shapes of a folder of weights, and loading it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-# What hubs call copies of the same weights in other types: taken in this order, where there is
-# nothing else. Other variants, as non_ema, are other weights.
+# Names of copies of the same weights in other types, in order of preference; used only without the
+# plain name. Other variants, such as non_ema, are different weights.
 VARIANTS = ("fp32", "fp16", "bf16")
 TEXT_ENCODERS = (
     "CLIPTextModel",
@@ -44,14 +44,13 @@ DENOISERS = (
 )
 DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 EXPORTED = (*TEXT_ENCODERS, *DENOISERS, *DECODERS)
-BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
+BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # raised by libraries for bad files
 READ_AT_ONCE = 32  # tensors
-MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
-UNUSED = ("pooler.",)  # tensors that models of the same class may come without
-ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
-HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
-# What hubs call the same weights: whole models of which only the encoder is needed, and the class
-# PixArt's transformers had before they had their own.
+MERGE_REVISION = 2  # of the merging code; an increase invalidates cached graphs of merged weights
+UNUSED = ("pooler.",)  # prefixes of tensors that a checkpoint need not have
+ENCODING = ("encoder.", "quant_conv.")  # prefixes of an autoencoder's encoder
+HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # prefixes of a language model's other tensors
+# Full language models, and the classes of their encoders, which are all that is exported.
 ALIASES = {
     "T5ForConditionalGeneration": "T5EncoderModel",
     "T5Model": "T5EncoderModel",
@@ -64,10 +63,10 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A transformers or diffusers folder with its config and safetensors files.
+    """A transformers or diffusers folder with a config and safetensors files.
 
     Attributes:
-        loras: files or folders of low-rank weights that are merged into it, each with its scale.
+        loras: LoRA files or folders to merge into it, each with its scale.
     """
 
     folder: Path
@@ -75,10 +74,10 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its config.json.
+        """The contents of config.json.
 
         Raises:
-            SourceError: missing or no JSON object.
+            SourceError: it is missing or not a JSON object.
         """
         if self.folder.is_file():
             raise SourceError(explain_single_file(self.folder))
@@ -96,7 +95,7 @@ class Checkpoint:
         """Its transformers or diffusers class.
 
         Raises:
-            SourceError: the config names none, or one sdpack does not export.
+            SourceError: the config names none, or one that sdpack cannot export.
         """
         named = self.config.get("_class_name") or (self.config.get("architectures") or [None])[0]
         named = ALIASES.get(str(named), named)
@@ -111,7 +110,7 @@ class Checkpoint:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """Its safetensors files: the whole one, or the shards its index names; no copies beside.
+        """Its safetensors files: one, or all shards in its index; without other variants.
 
         Raises:
             SourceError: there are none, or a shard is missing.
@@ -120,7 +119,7 @@ class Checkpoint:
 
     @cached_property
     def _weights(self) -> tuple[str | None, list[Path]]:
-        """The variant that is taken, None for the weights themselves, and its files."""
+        """The variant to load (None for the plain name) and its files."""
         for variant in (None, *VARIANTS):
             for name in (_variant_name(name, variant) for name in WEIGHTS):
                 if (self.folder / name).is_file():
@@ -131,17 +130,16 @@ class Checkpoint:
         raise SourceError(self._no_weights())
 
     def _no_weights(self) -> str:
-        """What is there instead, and what to do."""
-        there = sorted(p.name for p in self.folder.glob("*") if p.is_file())
-        pickled = [name for name in there if name.endswith(PICKLES)]
-        others = [name for name in there if name.endswith(".safetensors")]
+        """Describe the files that exist instead of weights, and the remedy."""
+        files = sorted(p.name for p in self.folder.glob("*") if p.is_file())
+        pickled = [name for name in files if name.endswith(PICKLES)]
+        others = [name for name in files if name.endswith(".safetensors")]
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            known = ", ".join(VARIANTS)
             return (
                 f"{self.folder} holds {others[0]}{more}, which is not read: weights must be named "
                 f"{' or '.join(WEIGHTS)}, be several files with an index beside them, or be "
-                f"one of the variants {known}; rename or restore them"
+                f"one of the variants {', '.join(VARIANTS)}; rename or restore them"
             )
         if pickled:
             return (
@@ -156,17 +154,17 @@ class Checkpoint:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as cause:
             raise SourceError(f"{index} cannot be read ({cause!r}); restore it") from cause
-        found = sorted(self.folder / name for name in names)
-        missing = [path for path in found if not path.is_file()]
+        shards = sorted(self.folder / name for name in names)
+        missing = [path for path in shards if not path.is_file()]
         if missing:
             raise SourceError(f"{missing[0]} is missing; restore it")
-        return found
+        return shards
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor, from the files' headers alone.
+        """Yield name and shape of every tensor, from the files' headers alone.
 
         Raises:
-            SourceError: a file is cut short or damaged.
+            SourceError: a file is truncated or damaged.
         """
         for path in self.weight_files:
             try:
@@ -178,18 +176,18 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers the tensors hold that are needed.
+        """Number of parameters that are exported.
 
-        That leaves out an autoencoder's encoder, and what follows a language model's.
+        Excludes an autoencoder's encoder, and everything after a language model's encoder.
         """
-        autoencodes = self.class_name.startswith("Autoencoder")
-        spare = ENCODING if autoencodes else HEADS
-        counted = (shape for name, shape in self.shapes() if not name.startswith(spare))
+        is_autoencoder = self.class_name.startswith("Autoencoder")
+        excluded = ENCODING if is_autoencoder else HEADS
+        counted = (shape for name, shape in self.shapes() if not name.startswith(excluded))
         return sum(math.prod(shape) for shape in counted)
 
     @cached_property
     def content(self) -> str:
-        """One hash of its config and weights, and of what is merged into them."""
+        """One hash of config, weights and LoRAs."""
         files = [self.folder / CONFIG, *self.weight_files]
         own = {path.name: file_sha256(path) for path in files}
         if not self.loras:
@@ -198,32 +196,31 @@ class Checkpoint:
         return digest({"own": own, "merged": merged, "revision": MERGE_REVISION})
 
     def load(self) -> nn.Module:
-        """The model in fp32, low-rank weights merged into it, ready to run.
+        """Load the model in fp32, with its LoRAs merged, ready to run.
 
         Raises:
-            SourceError: the weights are damaged, hold NaN or infinity, or do not belong to the
-                class.
+            SourceError: the weights are damaged, hold NaN or infinity, or do not fit the class.
         """
         import torch
         import transformers
         from optimum.exporters.tasks import TasksManager
 
         transformers.logging.disable_progress_bar()
-        for _ in self.shapes():  # damaged files are named here
+        for _ in self.shapes():  # raises an error that names a damaged file
             pass
         try:
             library = TasksManager.infer_library_from_model(str(self.folder))
             kind = _class(library, self.class_name)
             model = self._read(kind) if library == "diffusers" else None
             if model is None:
-                model, found = kind.from_pretrained(
+                model, loading_info = kind.from_pretrained(
                     self.folder,
                     torch_dtype=torch.float32,
                     local_files_only=True,
                     variant=self._weights[0],
                     output_loading_info=True,
                 )
-                self._check_complete(found["missing_keys"])
+                self._check_complete(loading_info["missing_keys"])
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         check_finite(model, str(self.folder), self._spare)
@@ -233,11 +230,11 @@ class Checkpoint:
         return cast("nn.Module", model).eval()
 
     def adapted_components(self) -> list[frozenset[str]]:
-        """Of each of its LoRAs the components that are for it, once it is seen that they fit.
+        """Check that its LoRAs fit, and return the components of each that change this model.
 
         Raises:
-            SourceError: one is damaged, of another kind, or has weights this model has no layer
-                for.
+            SourceError: a LoRA is damaged, is of an unsupported kind, or has weights for layers
+                that this model does not have.
         """
         if not self.loras:
             return []
@@ -245,7 +242,7 @@ class Checkpoint:
         return [check_fits(model, source) for source, _ in self.loras]
 
     def _empty(self) -> nn.Module:
-        """The model as its config has it, its weights on no device."""
+        """Return the model on the `meta` device, without weights."""
         from accelerate import init_empty_weights
         from optimum.exporters.tasks import TasksManager
 
@@ -254,23 +251,23 @@ class Checkpoint:
             kind = _class(library, self.class_name)
             with init_empty_weights():
                 if library == "diffusers":
-                    made = kind.from_config(kind.load_config(self.folder, local_files_only=True))
+                    model = kind.from_config(kind.load_config(self.folder, local_files_only=True))
                 else:
-                    made = kind(kind.config_class.from_pretrained(self.folder))
+                    model = kind(kind.config_class.from_pretrained(self.folder))
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError, TypeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        return cast("nn.Module", made)
+        return cast("nn.Module", model)
 
     @property
     def _spare(self) -> tuple[str, ...]:
-        """What the names of tensors begin with that are not needed."""
+        """Prefixes of tensors that are not needed."""
         return (*UNUSED, *ENCODING) if self.class_name.startswith("Autoencoder") else UNUSED
 
     def _check_complete(self, names: Iterable[str]) -> None:
-        """Libraries fill what a file does not hold with random numbers.
+        """Refuse missing tensors, which libraries would fill with random numbers.
 
         Raises:
-            SourceError: a tensor that is needed is not there.
+            SourceError: a needed tensor is missing.
         """
         missing = sorted(name for name in names if not name.startswith(self._spare))
         if missing:
@@ -281,43 +278,44 @@ class Checkpoint:
             )
 
     def _read(self, kind: Any) -> nn.Module | None:
-        """The model, its weights read a few at a time: a large one is in memory once.
+        """Load the model a few tensors at a time, so that its weights are in memory only once.
 
-        What a library maps of a file stays in memory until the file is closed, beside the copy in
-        fp32. None where the files hold something else than the class has, as of older versions.
+        A file's mapped pages stay in memory until it is closed, beside the fp32 copies; therefore
+        the file is opened again and again. Returns None if the tensors differ from the class's, as
+        in checkpoints of older versions.
         """
         import torch
         from accelerate import init_empty_weights
 
         with init_empty_weights(include_buffers=False):
             model = kind.from_config(kind.load_config(self.folder, local_files_only=True))
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if dict(self.shapes()) != wanted:
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if dict(self.shapes()) != expected:
             return None
-        found = {}
+        state = {}
         for path in self.weight_files:
             with safe_open(path, "pt") as weights:
                 names = list(weights.keys())
             for start in range(0, len(names), READ_AT_ONCE):
                 with safe_open(path, "pt") as weights:
                     for name in names[start : start + READ_AT_ONCE]:
-                        found[name] = weights.get_tensor(name).to(torch.float32, copy=True)
-        model.load_state_dict(found, assign=True)
+                        state[name] = weights.get_tensor(name).to(torch.float32, copy=True)
+        model.load_state_dict(state, assign=True)
         return cast("nn.Module", model)
 
 
 def _variant_name(weights: str, variant: str | None) -> str:
-    """What weights of this name are called as a variant."""
+    """Return the file name of a variant of these weights."""
     return weights if variant is None else weights.replace(".", f".{variant}.", 1)
 
 
 def _index_name(weights: str, variant: str | None) -> str:
-    """What lists the shards of weights of this name."""
+    """Return the file name of the index of these weights' shards."""
     return f"{weights}.index.json" if variant is None else f"{weights}.index.{variant}.json"
 
 
 def _class(library: str, name: str) -> Any:
-    """A class of transformers or diffusers by name."""
+    """Return a class of transformers or diffusers by name."""
     import diffusers
     import transformers
 

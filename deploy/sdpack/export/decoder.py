@@ -1,4 +1,4 @@
-"""Image decoders: latents to a picture in [-1, 1]."""
+"""Image decoders: from latents to an image in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdpack.errors import ExportError
 from sdpack.export.graph import Shape, unit_variance
 from sdpack.export.latents import enlargement
 
-FEW = (2, 3)  # rows and columns of latents that are decoded to see how large a picture becomes
+PROBE = (2, 3)  # rows and columns of latents decoded to measure the enlargement
 
 
 class _Decoder(nn.Module):
@@ -29,11 +29,12 @@ class _Decoder(nn.Module):
 
 
 class DecoderPart:
-    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, s height, s width),
-    s being what its config says that it enlarges.
+    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, s height, s width).
+
+    s is the enlargement that follows from the config.
 
     Raises:
-        ExportError: the model enlarges otherwise.
+        ExportError: the model's enlargement differs from its config's.
     """
 
     outputs = ("sample",)
@@ -50,12 +51,12 @@ class DecoderPart:
 
     def _check_enlargement(self, times: int) -> None:
         with torch.no_grad():
-            made = self.module(torch.zeros(1, self._config.latent_channels, *FEW))
-        wanted = tuple(times * side for side in FEW)
-        if tuple(made.shape[-2:]) != wanted:
+            image = self.module(torch.zeros(1, self._config.latent_channels, *PROBE))
+        height, width = (times * side for side in PROBE)
+        if tuple(image.shape[-2:]) != (height, width):
             raise ExportError(
-                f"the decoder turns {FEW[0]}x{FEW[1]} latents into {made.shape[-2]}x"
-                f"{made.shape[-1]} pixels, but its config says {wanted[0]}x{wanted[1]}; "
+                f"the decoder turns {PROBE[0]}x{PROBE[1]} latents into {image.shape[-2]}x"
+                f"{image.shape[-1]} pixels, but its config says {height}x{width}; "
                 "restore its config"
             )
 

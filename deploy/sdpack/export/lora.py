@@ -1,9 +1,9 @@
-"""Low-rank weights merged into a model before it is exported.
+"""Merging of LoRAs into a model before it is exported.
 
     V = W + scale * alpha / rank * up @ down        LoRA (Hu et al. 2021)
     W' = V, or with DoRA (Liu et al. 2024) magnitude * V / |V|
 
-|V| is a norm for each output, or in some files of LyCORIS for each input.
+|V| is one norm per output, or per input in some LyCORIS files.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 UNET, TRANSFORMER = "unet", "transformer"
-# Layers that read a text encoder's states, by how their names end in either way to write them.
+# Layers whose inputs have a text encoder's width, by the ends of their names in all formats.
 READERS = ("q_proj", "to_q", "fc1", "SelfAttention.q", "SelfAttention_q", "wi_0", "query", "q_lin")
 WIDTHS = ("hidden_size", "d_model")  # keys of a text encoder's width
-# Ways to begin PEFT's training that change the weights the adapter counts from.
+# PEFT's initializations that change the base weights, so that the LoRA does not fit the original.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
 class _Change:
-    """What one layer of a file does to one weight of a model.
+    """The change of one weight of a model by one layer of a LoRA file.
 
     Attributes:
-        module: whose weight, and bias, it changes.
-        keys: of the file.
-        scale: of `up @ down`, without the catalog's.
+        module: name of the module whose weight (and bias) changes.
+        keys: keys of the layer in the file.
+        scale: factor of `up @ down`, without the catalog's scale.
     """
 
     module: str
@@ -60,10 +60,15 @@ class _Change:
 
 
 def merge(model: nn.Module, source: Path, scale: float) -> None:
-    """Add low-rank weights, so many times, to those of a model of diffusers or transformers.
+    """Merge a LoRA into a diffusers or transformers model, in place.
+
+    Args:
+        model: the model.
+        source: LoRA file, or a folder with one.
+        scale: factor of the weight update.
 
     Raises:
-        SourceError: they are damaged or belong to another model, or one of their keys is not used.
+        SourceError: the file is damaged, belongs to another model, or has a key that is not used.
     """
     import torch
 
@@ -85,13 +90,13 @@ def merge(model: nn.Module, source: Path, scale: float) -> None:
 
 
 def check_fits(model: nn.Module, source: Path) -> frozenset[str]:
-    """See that low-rank weights can be merged into a model, whose own weights may be on no device.
+    """Check that a LoRA can be merged into a model, which may be on the `meta` device.
 
     Returns:
-        Those of the file's components that are for this model.
+        The file's components that are for this model.
 
     Raises:
-        SourceError: as `merge`.
+        SourceError: as in `merge`.
     """
     file = read_adapter(source)
     for _ in _changes(file, model):
@@ -100,24 +105,24 @@ def check_fits(model: nn.Module, source: Path) -> frozenset[str]:
 
 
 def _components(file: AdapterFile, model: nn.Module) -> frozenset[str]:
-    """The components of a file that are a model's, as named there.
+    """Return the components of a file that are for a model.
 
-    Of several text encoders it is the one as wide as the model.
+    Of several text encoders, this is the one with the model's width.
     """
-    there = file.components
+    components = file.components
     if not hasattr(model, "get_input_embeddings"):
         name = UNET if hasattr(model, "down_blocks") else TRANSFORMER
-        return frozenset(there) & {name, DENOISER, ANY}
+        return frozenset(components) & {name, DENOISER, ANY}
     config: Any = model.config
     width = next((getattr(config, key) for key in WIDTHS if hasattr(config, key)), 0)
-    texts = [name for name in TEXT_ENCODERS if name in there]
-    wide = [name for name in texts if _width(file, name) == width]
-    chosen = wide or [name for name in texts if _width(file, name) is None]
-    return frozenset(chosen[:1]) | (frozenset(there) & {ANY})
+    texts = [name for name in TEXT_ENCODERS if name in components]
+    same_width = [name for name in texts if _width(file, name) == width]
+    matching = same_width or [name for name in texts if _width(file, name) is None]
+    return frozenset(matching[:1]) | (frozenset(components) & {ANY})
 
 
 def _width(file: AdapterFile, component: str) -> int | None:
-    """How many numbers the model of a component takes for each token; None if nothing tells."""
+    """Return the width of a component's model, from the file's shapes; None if none shows it."""
     for layer in file.layers:
         if layer.component == component and layer.name.endswith(READERS):
             with safe_open(file.path, "np") as weights:
@@ -126,39 +131,41 @@ def _width(file: AdapterFile, component: str) -> int | None:
 
 
 def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
-    """What a file does to a model, layer by layer.
+    """Yield the changes that a file makes to a model.
 
     Raises:
-        SourceError: it has nothing for the model, or a layer that the model has not.
+        SourceError: it has no weights for the model, or a layer that the model does not have.
     """
     kind, mine = type(model).__name__, _components(file, model)
     if not mine:
         raise SourceError(
-            f"{file.path} has no LoRA weights for a {kind}: it has them for "
-            f"{', '.join(file.components)} ({named(file.keys(file.components))})"
+            f"{file.path} has no LoRA weights for a {kind}, only for "
+            f"{', '.join(file.components)} ({named(file.keys(file.components))}); "
+            "give the model it was trained for"
         )
     finder = LayerFinder(model)
-    strange: list[str] = []
-    seen: dict[str, str] = {}
+    unplaced: list[str] = []
+    layer_names: dict[str, str] = {}
     for layer in file.layers:
         if layer.component not in mine:
             continue
         tensors = _tensors(file.path, layer)
         placed = finder.places(layer, tensors)
         if not placed:
-            strange.extend(layer.keys.values())
+            unplaced.extend(layer.keys.values())
         for module, down, up in placed:
-            if module in seen:
+            if module in layer_names:
                 raise SourceError(
-                    f"{file.path}: {layer.name} and {seen[module]} both change {module}; restore it"
+                    f"{file.path}: {layer.name} and {layer_names[module]} both change {module}; "
+                    "restore it"
                 )
-            seen[module] = layer.name
+            layer_names[module] = layer.name
             change = _change(file, layer, tensors, module, (down, up, len(placed) > 1))
             _check_fits(file.path, change, finder)
             yield change
-    if strange:
+    if unplaced:
         raise SourceError(
-            f"{file.path} does not fit: a {kind} has no layer for {named(strange)}; give the "
+            f"{file.path} does not fit: a {kind} has no layer for {named(unplaced)}; give the "
             "model it was trained for"
         )
 
@@ -209,7 +216,7 @@ def _change(
 def _scale(
     file: AdapterFile, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], module: str
 ) -> float:
-    """alpha / rank, or as PEFT's settings have it; 1 where neither is told."""
+    """Return alpha / rank, or PEFT's scale; 1 if the file has neither."""
     rank = tensors[AdapterTensor.DOWN].shape[0]
     settings = file.settings(layer.component)
     if AdapterTensor.ALPHA in tensors:
@@ -227,15 +234,15 @@ def _scale(
 def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int) -> float:
     from peft.utils.other import get_pattern_key
 
-    begun = settings.get("init_lora_weights")
-    wrong = {
+    init = settings.get("init_lora_weights")
+    unsupported = {
         "peft_type": str(settings.get("peft_type") or "LORA") != "LORA",
         "fan_in_fan_out": bool(settings.get("fan_in_fan_out")),
         "layer_replication": bool(settings.get("layer_replication")),
-        "init_lora_weights": isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE),
+        "init_lora_weights": isinstance(init, str) and init.lower().startswith(CHANGES_BASE),
     }
-    for key, is_wrong in wrong.items():
-        if is_wrong:
+    for key, is_unsupported in unsupported.items():
+        if is_unsupported:
             raise SourceError(
                 f"{path}: its setting {key} is {settings[key]!r}, which sdpack cannot merge; "
                 "merge the file with PEFT and give the checkpoint"
@@ -250,47 +257,48 @@ def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int)
 def _magnitude(
     path: Path, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], down: Tensor
 ) -> Tensor | None:
-    """DoRA's magnitudes with as many axes as the weight, one of them longer than 1.
+    """Return DoRA's magnitudes, broadcastable to the weight: (out, 1, ...) or (1, in, 1, ...).
 
-    PEFT keeps (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS keeps (out, 1) and
-    (out, 1, 1, 1), or with norms of the inputs, its default once, (1, in) and (1, in, 1, 1).
+    PEFT stores (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS stores (out, 1)
+    and (out, 1, 1, 1), or, with norms of the inputs (a former default), (1, in) and (1, in, 1, 1).
     """
     outputs, axes = tensors[AdapterTensor.UP].shape[0], (1,) * (down.ndim - 1)
     if AdapterTensor.MAGNITUDE in tensors:
-        found, inputs = tensors[AdapterTensor.MAGNITUDE], 0
+        magnitude, inputs = tensors[AdapterTensor.MAGNITUDE], 0
     elif AdapterTensor.DORA_SCALE in tensors:
-        found, inputs = tensors[AdapterTensor.DORA_SCALE], down.shape[1]
+        magnitude, inputs = tensors[AdapterTensor.DORA_SCALE], down.shape[1]
     else:
         return None
     is_peft = AdapterTensor.MAGNITUDE in tensors
-    if found.numel() == outputs and (is_peft or found.shape[0] == outputs):
-        return found.reshape(outputs, *axes)
-    if found.ndim > 1 and found.shape[:2] == (1, inputs) and found.numel() == inputs:
-        return found.reshape(1, inputs, *axes[1:])
+    if magnitude.numel() == outputs and (is_peft or magnitude.shape[0] == outputs):
+        return magnitude.reshape(outputs, *axes)
+    is_per_input = magnitude.ndim > 1 and magnitude.shape[:2] == (1, inputs)
+    if is_per_input and magnitude.numel() == inputs:
+        return magnitude.reshape(1, inputs, *axes[1:])
     key = layer.keys[AdapterTensor.MAGNITUDE if is_peft else AdapterTensor.DORA_SCALE]
     raise SourceError(
-        f"{path}: {key} has shape {tuple(found.shape)}, but its layer has {outputs} outputs and "
-        f"{down.shape[1]} inputs; restore the file"
+        f"{path}: {key} has shape {tuple(magnitude.shape)}, but its layer has {outputs} outputs "
+        f"and {down.shape[1]} inputs; restore the file"
     )
 
 
 def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
-    """See that a change has the shape of the weight it is for.
+    """Check that a change has the shape of its weight.
 
     Raises:
-        SourceError: it has not, or it has a bias where the model has none.
+        SourceError: it has another shape, or it changes a bias that the model does not have.
     """
     up, down, mid = change.up, change.down, change.mid
     shape = finder.shapes[change.module]
     rank = up.shape[1] if up.ndim > 1 else 0
     kernel = tuple((down if mid is None else mid).shape[2:])
-    made = (up.shape[0], *down.shape[1:2], *kernel)
+    changed = (up.shape[0], *down.shape[1:2], *kernel)
     inner = mid is None or tuple(mid.shape[:2]) == (rank, down.shape[0])
     flat = all(side == 1 for side in (*up.shape[2:], *(down.shape[2:] if mid is not None else ())))
-    fits = _without_ones(made) == _without_ones(shape) and inner and flat
+    fits = _without_ones(changed) == _without_ones(shape) and inner and flat
     if not fits or (mid is None and rank != down.shape[0]):
         raise SourceError(
-            f"{path} does not fit: {named(change.keys)} are for a weight of shape {made}, but "
+            f"{path} does not fit: {named(change.keys)} are for a weight of shape {changed}, but "
             f"{change.module}.weight has {shape}; give the model it was trained for"
         )
     if change.bias is not None and change.module not in finder.biases:
@@ -301,7 +309,7 @@ def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
 
 
 def _without_ones(shape: Iterable[int]) -> tuple[int, ...]:
-    """A shape without the sides of a kernel that is one pixel: a matrix is such a convolution."""
+    """Drop the sides of a 1x1 kernel from a shape, so that it equals a matrix's."""
     sides = tuple(shape)
     return sides[:2] if all(side == 1 for side in sides[2:]) else sides
 

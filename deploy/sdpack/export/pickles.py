@@ -1,4 +1,4 @@
-"""Pickled weights as safetensors, for checkpoints that come in no other form."""
+"""Conversion of pickled weights to safetensors, for checkpoints that have nothing else."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ NAMES = {
     "pytorch_model.bin": "model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
-INDEX = ".index.json"  # after the name of weights in several files: which tensor is in which
+INDEX = ".index.json"  # suffix of the index of sharded weights
 
 
 def convert_pickles(folder: Path) -> list[Path]:
-    """Write every pickle of weights under a folder as .safetensors; returns what was written.
+    """Write every weight pickle under a folder as .safetensors beside it; return the new files.
 
-    Of weights in several files each becomes one, and their index one that names those.
+    Sharded weights keep their shards, with a new index.
 
     Raises:
-        SourceError: one is damaged, or holds anything but tensors.
+        SourceError: a pickle is damaged, or holds anything but tensors.
         StoreError: the folder cannot be written.
     """
     return [_written(path, target) for path, target in _in_order(folder)]
 
 
 def without_pickles(folder: Path, kept: Path) -> Path:
-    """A folder with the same files but its pickles, which are .safetensors in it.
+    """Return a copy of a folder with .safetensors instead of pickles.
 
-    It is made in `kept`, once for files of these sizes and times; what was made of earlier ones is
-    taken away.
+    The copy is cached in `kept` until a size or time of the original's files changes.
 
     Raises:
-        SourceError: it is not a folder, or a pickle is damaged, or holds anything but tensors.
-        StoreError: it cannot be written.
+        SourceError: it is not a folder, or a pickle is damaged or holds anything but tensors.
+        StoreError: the copy cannot be written.
     """
     mine = kept / digest({"folder": str(folder.resolve())})
     target = mine / digest(_states(folder))
@@ -61,25 +60,25 @@ def without_pickles(folder: Path, kept: Path) -> Path:
 
 
 def _states(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every file under a folder, by its name there."""
+    """Return size in bytes and mtime in ns of every file under a folder, by relative path."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; give the one that holds the weights")
     try:
-        seen = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+        states = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
     except OSError as cause:
         raise SourceError(f"{folder} cannot be read ({cause.strerror}); check it") from cause
     return {
         path.relative_to(folder).as_posix(): [state.st_size, state.st_mtime_ns]
-        for path, state in seen.items()
+        for path, state in states.items()
     }
 
 
 def _in_order(folder: Path) -> list[tuple[Path, Path]]:
-    """Pickles and what they become; indexes last, as what they name is there by then."""
-    return sorted(_found(folder), key=lambda pair: (pair[0].name.endswith(INDEX), pair))
+    """Return pickles and indexes with their targets; indexes last, after the files they name."""
+    return sorted(_targets(folder), key=lambda pair: (pair[0].name.endswith(INDEX), pair))
 
 
-def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
+def _targets(folder: Path) -> Iterator[tuple[Path, Path]]:
     for name, target in NAMES.items():
         for path in folder.rglob(name):
             if not path.with_name(target).exists():
@@ -93,10 +92,10 @@ def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _safe(shard: str) -> str:
-    """What a shard of a pickle is called as safetensors."""
+    """Return the name of a pickle's shard as safetensors."""
     stem, _, rest = shard.partition("pytorch_model")
-    named = "diffusion_pytorch_model" if stem.endswith("diffusion_") else "model"
-    return f"{named}{rest.removesuffix('.bin')}.safetensors"
+    new_stem = "diffusion_pytorch_model" if stem.endswith("diffusion_") else "model"
+    return f"{new_stem}{rest.removesuffix('.bin')}.safetensors"
 
 
 def _listed(index: Path) -> dict[str, Any]:
@@ -130,16 +129,20 @@ def _converted(path: Path, target: Path) -> Path:
     from safetensors.torch import save_file
 
     try:
-        mapped = zipfile.is_zipfile(path)  # older ones are no archives, and cannot be mapped
+        mapped = zipfile.is_zipfile(path)  # older pickles are not archives and cannot be mapped
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(
-            f"{path} cannot be read as plain tensors ({reason}); it is damaged, or would run code"
+            f"{path} cannot be read as plain tensors ({reason}); it is damaged, or would run code: "
+            "restore it, or choose another checkpoint"
         ) from cause
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SourceError(f"{path} holds something other than named tensors; it is not converted")
-    # Tied weights share their memory, which safetensors does not keep.
+        raise SourceError(
+            f"{path} holds something other than named tensors, which sdpack does not convert; "
+            "choose another checkpoint"
+        )
+    # safetensors refuses tied weights, which share memory.
     tensors = {name: tensor.contiguous().clone() for name, tensor in state.items()}
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:

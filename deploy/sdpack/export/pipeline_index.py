@@ -1,4 +1,4 @@
-"""What a diffusers pipeline's model_index.json names, and what sdpack does with each of it."""
+"""The components in a diffusers pipeline's model_index.json: used, ignored or unsupported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
 
 INDEX = "model_index.json"
-CONFIG = "config.json"  # of each model in a folder of its own
+CONFIG = "config.json"  # in the folder of each model
 DENOISERS = ("unet", "transformer")
 _TEXTS = [role.value for role in TEXT_ENCODERS]
 _TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]
 USED = (*_TEXTS, *_TOKENIZERS, *DENOISERS, "vae", "scheduler")
-# Components that pictures drawn from a text do not depend on, and what is missing without them.
+# Components that text-to-image does not depend on, and the effect of leaving them out.
 SPARE: Mapping[str, str] = {
-    "safety_checker": "pictures are not checked",
-    "feature_extractor": "it prepares pictures for other components",
+    "safety_checker": "images are not checked",
+    "feature_extractor": "it prepares images for other components",
     "image_encoder": "IP-Adapters are not supported",
-    "watermark": "pictures get no watermark",
+    "watermark": "images get no watermark",
 }
-# Pipelines that draw from a text alone, their image encoder being for IP-Adapters.
+# Text-to-image pipelines; if they have an image encoder, it is for IP-Adapters.
 TEXT_TO_IMAGE = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
@@ -35,7 +35,7 @@ TEXT_TO_IMAGE = (
     "FluxPipeline",
     "LatentConsistencyModelPipeline",
 )
-# What is drawn wrongly without a component, by how its name begins.
+# Components that images depend on, by the start of their names.
 NEEDED: Mapping[str, str] = {
     "controlnet": "a ControlNet",
     "adapter": "a T2I-Adapter",
@@ -43,14 +43,14 @@ NEEDED: Mapping[str, str] = {
     "prior": "a prior, which makes the denoiser's embeddings",
     "upscaler": "an upscaler",
     "low_res_scheduler": "the scheduler of an upscaler",
-    "image_normalizer": "the normalization of an encoded picture",
-    "image_noising_scheduler": "the noise of an encoded picture",
+    "image_normalizer": "the normalization of an encoded image",
+    "image_noising_scheduler": "the noise of an encoded image",
     "depth_estimator": "a depth estimator",
     "motion_adapter": "a motion module",
     "unet_2": "a second denoiser",
     "transformer_2": "a second denoiser",
 }
-UNKNOWN = "a component sdpack does not know"
+UNKNOWN = "an unknown component"
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class PipelineIndex:
     """The components of a pipeline.
 
     Attributes:
-        path: of the index, for messages.
-        values: what it holds.
+        path: path of the index, for messages.
+        values: its contents.
     """
 
     path: Path
@@ -67,17 +67,17 @@ class PipelineIndex:
 
     @cached_property
     def class_name(self) -> str:
-        """The pipeline's class; "" where none is named."""
+        """The pipeline's class; "" if the index names none."""
         named = self.values.get("_class_name")
         return str(named[-1] if isinstance(named, list) and named else named or "")
 
     @cached_property
     def components(self) -> tuple[str, ...]:
-        """Those that are there, in the index's order."""
+        """The components that exist, in the index's order."""
         return tuple(name for name in self.values if self.has(name))
 
     def has(self, component: str) -> bool:
-        """Whether there is such a component."""
+        """Whether the pipeline has this component."""
         named = self.values.get(component)
         return isinstance(named, list) and len(named) == 2 and named[0] is not None
 
@@ -87,18 +87,18 @@ class PipelineIndex:
         return tuple(name for name in self.components if name in USED)
 
     def warnings(self) -> list[str]:
-        """What is left out of the pipeline without changing its pictures, one line each.
+        """Return one line for each component that is left out, none of which changes the images.
 
         Raises:
-            SourceError: a component that sdpack does not use would change them.
+            SourceError: the images depend on an unsupported component.
         """
-        left = [name for name in self.components if name not in USED]
-        spare = [name for name in left if self._is_spare(name)]
-        needed = [name for name in left if name not in spare]
+        unused = [name for name in self.components if name not in USED]
+        spare = [name for name in unused if self._is_spare(name)]
+        needed = [name for name in unused if name not in spare]
         if needed:
-            said = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
+            listed = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
             raise SourceError(
-                f"{self.path}: the pipeline needs {said}, which sdpack does not support; give a "
+                f"{self.path}: the pipeline needs {listed}, which sdpack does not support; give a "
                 "text-to-image pipeline without it, such as one saved without that component"
             )
         if self.values.get("requires_aesthetics_score"):
@@ -113,7 +113,7 @@ class PipelineIndex:
         return [f"{self.path}: {line}" for line in lines]
 
     def unnamed(self, folder: Path) -> list[str]:
-        """Models in a pipeline's folder that its index does not name, one line each."""
+        """Return one line for each model in a pipeline's folder that its index does not name."""
         return [
             f"{self.path} does not name {config.parent.name}/, which is left out"
             for config in sorted(folder.glob(f"*/{CONFIG}"))
@@ -130,17 +130,18 @@ class PipelineIndex:
         return f"{kind}, {class_name}" if isinstance(class_name, str) else kind
 
 
-def read_index(folder: Path, said: str | None = None) -> PipelineIndex:
-    """The index of a pipeline's folder.
+def read_index(folder: Path, name: str | None = None) -> PipelineIndex:
+    """Read the index of a pipeline's folder.
 
     Args:
-        said: what the folder is called in messages, where it is a copy of something else.
+        folder: the folder.
+        name: name for the folder in messages, if it is a cached copy.
 
     Raises:
-        SourceError: it is missing or damaged.
+        SourceError: the index is missing or damaged.
     """
     path = folder / INDEX
-    shown = Path(said) / INDEX if said else path
+    shown = Path(name) / INDEX if name else path
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:

@@ -1,4 +1,4 @@
-"""Where a catalog's source lies on this machine; hub repositories are fetched at their revision."""
+"""Local folders of a catalog's sources; hub repositories are fetched at their revision."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sdpack.export.pickles import without_pickles
 from sdpack.export.pipeline_index import INDEX, read_index
 from sdpack.store.artifacts import cache_folder
 
-# Variants of weights, fetched where there is nothing else: first none, then one more each time.
+# Variants of weights, tried one after the other if a repository has no plain weights.
 COPIES = ("fp16", "bf16")
-OTHERS = ("non_ema", "ema")  # other weights, which are not used
+OTHERS = ("non_ema", "ema")  # variants with other weights, never fetched
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLES = ("*.bin",)
-MODEL_CONFIG = "config.json"  # a tokenizer's and a scheduler's have other names
+MODEL_CONFIG = "config.json"  # of models only; tokenizers and schedulers use other names
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
-    """The folder of a source's files.
+    """Return the local folder of a source.
 
-    A hub repository is fetched into the Hugging Face cache at its pinned revision, weights as
-    safetensors alone; HF_HUB_OFFLINE and HF_TOKEN are honoured.
+    A hub repository is fetched into the Hugging Face cache at its pinned revision, with only the
+    safetensors weights unless pickles are allowed. HF_HUB_OFFLINE and HF_TOKEN are honoured.
 
     Raises:
-        SourceError: it cannot be had, or the repository has no such folder.
+        SourceError: it cannot be fetched, or the repository has no such folder.
     """
     folder = catalog_folder / source.path if source.path is not None else _of_hub(source)
     if source.allow_pickle:
@@ -37,10 +37,10 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
 
 
 def pipeline_folder(source: Source) -> Path:
-    """The folder of a whole pipeline: its index, and of a hub repository only what is used of it.
+    """Return the local folder of a pipeline; fetches only the used components of a repository.
 
     Raises:
-        SourceError: it cannot be had, or has components that sdpack does not support.
+        SourceError: it cannot be fetched, or needs components that sdpack does not support.
     """
     if source.path is not None:
         return source.path
@@ -61,7 +61,7 @@ def pipeline_folder(source: Source) -> Path:
 
 
 def _variants() -> Iterator[tuple[str, ...]]:
-    """The variants to fetch beside the weights themselves, more each time."""
+    """Yield growing sets of variants to fetch, starting with none."""
     for number in range(len(COPIES) + 1):
         yield COPIES[:number]
 
@@ -75,31 +75,31 @@ def _of_hub(source: Source) -> Path:
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
     if not _has_weights(folder, source):
         raise SourceError(
-            f"{source} is here without its weights: either it was fetched in part; then fetch it "
-            "again with a network; or the repository has them only as a pickle, which may run any "
-            "code when it is read; then allow it with allow_pickle"
+            f"{source} has no weights here: if it was fetched only in part, fetch it again with a "
+            "network; if the repository has only pickled weights, which may run any code when "
+            "read, allow them with allow_pickle"
         )
     return folder
 
 
 def _has_weights(folder: Path, source: Source) -> bool:
-    """Whether a folder that has a model's config has its weights, too."""
+    """Whether a folder has weights, or needs none because it has no model's config."""
     if not (folder / MODEL_CONFIG).is_file():
         return True
-    wanted = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
-    return not wanted.isdisjoint(path.suffix for path in folder.iterdir())
+    suffixes = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
+    return not suffixes.isdisjoint(path.suffix for path in folder.iterdir())
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text could name a repository of the hub."""
+    """Whether a text has the form of a hub repository's name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII) is not None
 
 
 def hub_source(repository: str) -> Source:
-    """A hub repository at the revision its main branch has now; offline, at the one that is here.
+    """Pin a hub repository to the current revision of its main branch; offline, to the cached one.
 
     Raises:
-        SourceError: there is no such repository, it is gated, or it is neither here nor in reach.
+        SourceError: the repository does not exist, is gated, or is neither cached nor reachable.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -109,7 +109,7 @@ def hub_source(repository: str) -> Source:
             commit = HfApi().model_info(repository).sha
         except (HfHubHTTPError, HFValidationError):
             raise
-        except Exception:  # no network: the client of the day raises what its HTTP library does
+        except Exception:  # no network: the client raises exceptions of its HTTP library
             commit = _cached_commit(repository)
     if commit is None:
         raise SourceError(
@@ -120,7 +120,7 @@ def hub_source(repository: str) -> Source:
 
 
 def _cached_commit(repository: str) -> str | None:
-    """What main was when the repository was last fetched; None where it never was."""
+    """Return the commit of main at the last fetch, or None."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
@@ -132,34 +132,35 @@ def _cached_commit(repository: str) -> str | None:
 
 
 def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
-    """The snapshot with what a source is made of.
+    """Fetch the files of a source, and return the snapshot's folder.
 
     Args:
-        variants: of the weights, too, for a repository that has nothing else.
+        source: a hub source.
+        variants: variants of the weights to fetch in addition.
     """
     prefix = f"{source.subfolder}/" if source.subfolder else ""
-    wanted = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
-    return _snapshot(source, [prefix + pattern for pattern in wanted], variants)
+    patterns = (*FETCHED, *PICKLES) if source.allow_pickle else FETCHED
+    return _snapshot(source, [prefix + pattern for pattern in patterns], variants)
 
 
 def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
     assert source.hub is not None
-    spared = [name for name in (*COPIES, *OTHERS) if name not in variants]
+    ignored = [name for name in (*COPIES, *OTHERS) if name not in variants]
     with _explained(str(source), source.hub):
-        found = snapshot_download(
+        folder = snapshot_download(
             source.hub,
             revision=source.revision,
             allow_patterns=patterns,
-            ignore_patterns=[f"*.{name}{end}" for name in spared for end in (".*", "-*")],
+            ignore_patterns=[f"*.{name}{end}" for name in ignored for end in (".*", "-*")],
         )
-    return Path(found)
+    return Path(folder)
 
 
 @contextmanager
-def _explained(said: str, repository: str) -> Iterator[None]:
-    """What the hub's client raises, as a SourceError that says what to do."""
+def _explained(name: str, repository: str) -> Iterator[None]:
+    """Turn exceptions of the hub's client into a SourceError with a remedy."""
     from huggingface_hub import errors
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -173,24 +174,24 @@ def _explained(said: str, repository: str) -> Iterator[None]:
         yield
     except GatedRepoError as cause:
         raise SourceError(
-            f"{said}: accept its licence at huggingface.co/{repository} first, then set HF_TOKEN"
+            f"{name}: accept its licence at huggingface.co/{repository} first, then set HF_TOKEN"
         ) from cause
     except RevisionNotFoundError as cause:
-        raise SourceError(f"{said}: there is no such revision; check the catalog") from cause
+        raise SourceError(f"{name}: there is no such revision; check the catalog") from cause
     except RepositoryNotFoundError as cause:
         raise SourceError(
-            f"{said}: there is no such repository, or it is private; set HF_TOKEN for a private one"
+            f"{name}: there is no such repository, or it is private; set HF_TOKEN for a private one"
         ) from cause
     except incomplete as cause:
         raise SourceError(
-            f"{said} is only partly on this machine, and the rest cannot be fetched (offline, or "
+            f"{name} is only partly on this machine, and the rest cannot be fetched (offline, or "
             "no network); complete it with a network"
         ) from cause
     except LocalEntryNotFoundError as cause:
         raise SourceError(
-            f"{said} is not on this machine and cannot be fetched (offline, or no network); "
+            f"{name} is not on this machine and cannot be fetched (offline, or no network); "
             "fetch it once with a network"
         ) from cause
-    except Exception as cause:  # the client of the day raises what its HTTP library does
+    except Exception as cause:  # the client raises exceptions of its HTTP library
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        raise SourceError(f"{said} cannot be fetched: {reason}") from cause
+        raise SourceError(f"{name} cannot be fetched: {reason}") from cause
