@@ -1,16 +1,16 @@
-"""Weights to integers with the least error in what a layer computes.
+"""Rounding of weights that minimizes the error of a layer's output.
 
-What counts is not how far a weight is off but how far the layer's output is: for inputs x with
-second moments M = E[x xT] and a weight error D (outputs, summed) that is tr(D M DT).
+For inputs x with second moments M = E[x xT] and a weight error D (outputs, summed), the output
+error is tr(D M DT).
 
-    scales      for each block the one, of a few, with the least sum of M_jj D_j^2
-    rounding    column after column, the largest M_jj first; the error of each is made up for in
-                the columns not rounded yet (Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ:
-                Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2022),
-                then every column once more, given all the others (Behdin et al., "QuantEase:
+    scales      for each block, one of a few candidates: that with the least sum of M_jj D_j^2
+    rounding    column by column, in order of decreasing M_jj; later columns compensate for the
+                error of each (Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate
+                Post-Training Quantization for Generative Pre-trained Transformers", 2022). Then
+                each column once more, given all others (Behdin et al., "QuantEase:
                 Optimization-based Quantization for Language Models", 2023)
 
-Without moments every input counts the same, and rounding is to the nearest.
+Without moments, all inputs count the same and weights are rounded to nearest.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from torch import Tensor
 
 from sdpack.quantization.schemes import Scheme
 
-DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
-SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
-COLUMNS, FEW = 64, 8  # columns whose errors go to the others at once, and to their neighbours
-SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
-ROWS = 64  # scaled at once: they stay in the cache
+DAMPING = 0.01  # share of the mean second moment added to the diagonal, so that M is invertible
+SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping candidates, relative to a block's largest value
+COLUMNS, FEW = 64, 8  # columns per update of all later columns, and of nearby ones
+SMALLEST_HALF = 256  # smallest half of a triangular matrix that is inverted recursively
+ROWS = 64  # rows scaled at once, few enough for the CPU's cache
 SAMPLED_ROWS = 64
-COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
+COUNTED_ROWS = 256  # rows of a rounded weight that determine its output error
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Second moments of what a layer sums over, for a run of its columns.
+    """Second moments of a layer's inputs, for a run of columns.
 
     Attributes:
-        lower: the lower triangle of E[x xT], row after row, float32 (columns (columns + 1) / 2,).
+        lower: lower triangle of E[x xT], row by row, float32 (columns (columns + 1) / 2,).
     """
 
     lower: Floats
@@ -54,12 +54,12 @@ class Moment:
     def matrix(self) -> Floats:
         """E[x xT], float32 (columns, columns)."""
         columns = (math.isqrt(8 * len(self.lower) + 1) - 1) // 2
-        whole = np.zeros((columns, columns), np.float32)
+        square = np.zeros((columns, columns), np.float32)
         start = 0
         for row in range(columns):
-            whole[row, : row + 1] = self.lower[start : start + row + 1]
+            square[row, : row + 1] = self.lower[start : start + row + 1]
             start += row + 1
-        lower = torch.from_numpy(whole)
+        lower = torch.from_numpy(square)
         mirrored: Floats = (lower + lower.tril(-1).T).numpy()
         return mirrored
 
@@ -69,28 +69,28 @@ class Moment:
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Columns by what they count, most first."""
+        """Columns in order of decreasing second moment."""
         return np.argsort(-self.squares, kind="stable")
 
     @cached_property
     def damped(self) -> Floats:
-        """The moments in that order, those of the diagonal raised a little."""
+        """The moments in that order, with the damping added to the diagonal."""
         second = self.matrix[np.ix_(self.order, self.order)]
         second[np.diag_indices_from(second)] += DAMPING * float(self.squares.mean())
         return second
 
     @cached_property
     def inverse_root(self) -> Floats:
-        """The upper triangular U with UT U = M^-1 of the damped moments M.
+        """The upper triangular U with UT U = M^-1, for the damped moments M.
 
-        Its rows say how errors are made up for. From the end on, M = R RT with R upper triangular;
-        U = R^-1.
+        Its rows are the coefficients of the compensation. Cholesky on the reversed matrix gives
+        M = R RT with R upper triangular; U = R^-1.
         """
-        # PyTorch's, which does this several times as fast as what numpy and scipy come with.
-        given = torch.from_numpy(self.damped).flip(0, 1)
-        lower, failed = torch.linalg.cholesky_ex(given)
+        # PyTorch is several times as fast here as the numpy and scipy wheels.
+        reversed_moments = torch.from_numpy(self.damped).flip(0, 1)
+        lower, failed = torch.linalg.cholesky_ex(reversed_moments)
         if failed:
-            lower = torch.linalg.cholesky(given.double())
+            lower = torch.linalg.cholesky(reversed_moments.double())
         root: Floats = _inverse(lower).flip(0, 1).float().numpy()
         return root
 
@@ -101,21 +101,21 @@ class Moment:
 
 
 def _inverse(lower: Tensor) -> Tensor:
-    """Of a lower triangular matrix, half by half: most of it is products of matrices."""
+    """Invert a lower triangular matrix recursively by halves, mostly with matrix products."""
     half = len(lower) // 2
-    found = torch.zeros_like(lower)
+    inverse = torch.zeros_like(lower)
     if half < SMALLEST_HALF:
-        whole = torch.eye(len(lower), dtype=lower.dtype)
-        torch.linalg.solve_triangular(lower, whole, upper=False, out=found)
-        return found
-    found[:half, :half] = first = _inverse(lower[:half, :half])
-    found[half:, half:] = second = _inverse(lower[half:, half:])
-    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
-    return found
+        identity = torch.eye(len(lower), dtype=lower.dtype)
+        torch.linalg.solve_triangular(lower, identity, upper=False, out=inverse)
+        return inverse
+    inverse[:half, :half] = first = _inverse(lower[:half, :half])
+    inverse[half:, half:] = second = _inverse(lower[half:, half:])
+    inverse[half:, :half] = -(second @ (lower[half:, :half] @ first))
+    return inverse
 
 
 def moment_of(gram: NDArray[np.floating], count: int) -> Moment:
-    """The moment of `count` inputs whose outer products add up to `gram`."""
+    """Return the moment of `count` inputs whose outer products sum to `gram`."""
     mean = (gram / max(count, 1)).astype(np.float32)
     return Moment(np.concatenate([row[: place + 1] for place, row in enumerate(mean)]))
 
@@ -125,9 +125,9 @@ class Rounded:
     """A weight as it is stored.
 
     Attributes:
-        numbers: (outputs, summed), what the scheme's type can hold, as float32.
-        scales: (outputs, blocks), in the type of the layer's arithmetic.
-        block: as in the scheme; 0 where there is one scale a row.
+        numbers: values of the scheme's type as float32, (outputs, summed).
+        scales: (outputs, blocks), in the layer's compute type.
+        block: as in the scheme; 0 for one scale per row.
     """
 
     numbers: Floats
@@ -136,7 +136,7 @@ class Rounded:
 
     @property
     def values(self) -> Floats:
-        """What the numbers stand for, float32 (outputs, summed)."""
+        """The dequantized weight, float32 (outputs, summed)."""
         return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
 
 
@@ -146,13 +146,14 @@ def round_weight(
     moments: tuple[Moment, ...] | None,
     scale_type: np.dtype[np.floating],
 ) -> Rounded:
-    """The weight in a scheme.
+    """Round a weight in a scheme.
 
     Args:
-        matrix: float32 (outputs, summed).
-        moments: of the layer's inputs, for consecutive runs of columns; runs are taken to have
-            nothing to do with each other. None: round to nearest.
-        scale_type: of the stored scales.
+        matrix: the weight, float32 (outputs, summed).
+        scheme: number format and block size.
+        moments: moments of the layer's inputs for consecutive runs of columns, which are assumed to
+            be uncorrelated; None rounds to nearest.
+        scale_type: dtype of the scales.
     """
     weights = None if moments is None else np.concatenate([m.squares for m in moments])
     scales = _scales(matrix, scheme, weights, scale_type)
@@ -170,13 +171,13 @@ def round_weight(
 
 
 def sampled_rows(matrix: Floats, most: int = SAMPLED_ROWS) -> Floats:
-    """So many rows of a weight at even distances: what happens to one has no part in others."""
+    """Return up to `most` evenly spaced rows of a weight; rows are rounded independently."""
     places = np.linspace(0, len(matrix) - 1, min(most, len(matrix))).round()
     return np.ascontiguousarray(matrix[places.astype(int)])
 
 
 def output_error(error: Floats, moments: tuple[Moment, ...]) -> float:
-    """tr(D M DT) of a weight error D (outputs, summed): the energy it adds to the outputs."""
+    """Return tr(D M DT) of a weight error D (outputs, summed): the energy it adds to outputs."""
     total, start = 0.0, 0
     for moment in moments:
         part = error[:, start : start + moment.columns]
@@ -191,56 +192,59 @@ def _scales(
     weights: Floats | None,
     scale_type: np.dtype[np.floating],
 ) -> NDArray[np.floating]:
-    """The scale of each block with the least weighted squared error, (outputs, blocks)."""
+    """Return the scale of each block with the least weighted squared error, (outputs, blocks)."""
     outputs, summed = matrix.shape
     block = scheme.block or summed
-    counted = np.ones(summed, np.float32) if weights is None else weights
-    counted = counted.reshape(summed // block, block)
+    weights = np.ones(summed, np.float32) if weights is None else weights
+    weights = weights.reshape(summed // block, block)
     blocks = matrix.reshape(outputs, summed // block, block)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        cuts = [blocks[first:last] for first, last in _cut(outputs, ROWS)]
-        found = pool.map(lambda cut: _best_scales(cut, scheme, counted, scale_type), cuts)
-        return np.concatenate(list(found))
+        pieces = [blocks[first:last] for first, last in _cut(outputs, ROWS)]
+        scales = pool.map(lambda piece: _best_scales(piece, scheme, weights, scale_type), pieces)
+        return np.concatenate(list(scales))
 
 
 def _best_scales(
-    cut: Floats, scheme: Scheme, counted: Floats, scale_type: np.dtype[np.floating]
+    blocks: Floats, scheme: Scheme, weights: Floats, scale_type: np.dtype[np.floating]
 ) -> NDArray[np.floating]:
-    """Of blocks (outputs, blocks, block), whose columns count so much: (outputs, blocks)."""
-    whole = np.abs(cut).max(axis=2) / scheme.number.largest
-    best = np.full(whole.shape, np.inf, np.float32)
-    chosen = np.ones(whole.shape, scale_type)
+    """Return the scales (outputs, blocks) of blocks (outputs, blocks, block).
+
+    `weights`, (blocks, block), weight the squared errors.
+    """
+    unclipped = np.abs(blocks).max(axis=2) / scheme.number.largest
+    least_error = np.full(unclipped.shape, np.inf, np.float32)
+    best = np.ones(unclipped.shape, scale_type)
     for share in SHRUNK_TO:
-        tried = _storable(whole * share, scale_type)
-        step = tried.astype(np.float32)[..., None]
-        off = scheme.number.rounded(cut / step)
-        off *= step
-        off -= cut
-        off *= off
-        error = np.einsum("abc,bc->ab", off, counted)
-        better = error < best
-        best = np.where(better, error, best)
-        chosen = np.where(better, tried, chosen)
-    return chosen
+        scales = _storable(unclipped * share, scale_type)
+        step = scales.astype(np.float32)[..., None]
+        squares = scheme.number.rounded(blocks / step)
+        squares *= step
+        squares -= blocks
+        squares *= squares
+        error = np.einsum("abc,bc->ab", squares, weights)
+        better = error < least_error
+        least_error = np.where(better, error, least_error)
+        best = np.where(better, scales, best)
+    return best
 
 
 def _storable(scales: Floats, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
-    """In the stored type; a block of zeros gets 1, one beyond what the type holds its ends."""
-    held = np.finfo(scale_type)
-    stored = np.clip(scales, held.tiny, held.max).astype(scale_type)
+    """Convert scales to the stored type, clipped to its range; a block of zeros gets 1."""
+    limits = np.finfo(scale_type)
+    stored = np.clip(scales, limits.tiny, limits.max).astype(scale_type)
     return np.where(scales == 0, scale_type.type(1), stored)
 
 
 def _spread(scales: Floats, summed: int) -> Floats:
-    """Each scale repeated over its block: float32 (outputs, summed)."""
+    """Repeat each scale over its block: float32 (outputs, summed)."""
     return np.repeat(scales, summed // scales.shape[1], axis=1)
 
 
 def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) -> Floats:
-    """The numbers of a run of columns, each rounded in view of the others."""
+    """Round a run of columns, each of which compensates for the others' errors."""
     if not moment.squares.any():
         return scheme.number.rounded(matrix / steps)
-    # Laid out by columns: all the numbers of one are next to each other.
+    # Transposed, so that each column is contiguous.
     columns, step = (np.ascontiguousarray(m.T[moment.order]) for m in (matrix, steps))
     numbers = _forward(columns, step, moment.inverse_root, scheme)
     numbers = _once_more(columns, step, numbers, moment.damped, scheme)
@@ -248,19 +252,19 @@ def _compensated(matrix: Floats, steps: Floats, moment: Moment, scheme: Scheme) 
 
 
 def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Floats:
-    """Column after column, the error of each made up for in those after it: (summed, outputs)."""
+    """Round column by column; later columns compensate for each error: (summed, outputs)."""
     left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
     for start, stop in _cut(len(left), COLUMNS):
         errors = np.empty_like(left[start:stop])
         for first, last in _cut(stop, FEW, start):
             for column in range(first, last):
-                found = scheme.number.rounded(left[column] * per_step[column])
-                numbers[column] = found
-                error = (left[column] - found * step[column]) / root[column, column]
+                rounded = scheme.number.rounded(left[column] * per_step[column])
+                numbers[column] = rounded
+                error = (left[column] - rounded * step[column]) / root[column, column]
                 errors[column - start] = error
                 left[column + 1 : last] -= root[column, column + 1 : last, None] * error
-            seen = errors[first - start : last - start]
-            left[last:stop] -= root[first:last, last:stop].T @ seen
+            recent = errors[first - start : last - start]
+            left[last:stop] -= root[first:last, last:stop].T @ recent
         left[stop:] -= root[start:stop, stop:].T @ errors
     return numbers
 
@@ -268,27 +272,27 @@ def _forward(columns: Floats, step: Floats, root: Floats, scheme: Scheme) -> Flo
 def _once_more(
     columns: Floats, step: Floats, numbers: Floats, second: Floats, scheme: Scheme
 ) -> Floats:
-    """Every column rounded again, to the best given all the others: (summed, outputs)."""
+    """Round every column again, optimally given all others: (summed, outputs)."""
     numbers = numbers.copy()
     pull = second @ (columns - numbers * step)
     per_step = 1 / (np.diag(second)[:, None] * step)
     for start, stop in _cut(len(columns), COLUMNS):
-        moved = np.empty_like(columns[start:stop])
+        changes = np.empty_like(columns[start:stop])
         for first, last in _cut(stop, FEW, start):
             for column in range(first, last):
-                wanted = numbers[column] + pull[column] * per_step[column]
-                found = scheme.number.rounded(wanted)
-                change = (found - numbers[column]) * step[column]
-                numbers[column] = found
-                moved[column - start] = change
+                optimum = numbers[column] + pull[column] * per_step[column]
+                rounded = scheme.number.rounded(optimum)
+                change = (rounded - numbers[column]) * step[column]
+                numbers[column] = rounded
+                changes[column - start] = change
                 pull[column + 1 : last] -= second[column, column + 1 : last, None] * change
-            seen = moved[first - start : last - start]
-            pull[last:stop] -= second[first:last, last:stop].T @ seen
-        pull[stop:] -= second[start:stop, stop:].T @ moved
+            recent = changes[first - start : last - start]
+            pull[last:stop] -= second[first:last, last:stop].T @ recent
+        pull[stop:] -= second[start:stop, stop:].T @ changes
     return numbers
 
 
 def _cut(stop: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """[start, stop) in pieces of `size`."""
+    """Yield [start, stop) in pieces of `size`."""
     for first in range(start, stop, size):
         yield first, min(first + size, stop)

@@ -1,16 +1,15 @@
-"""How much each layer's rounding matters to what its part gives out.
+"""Sensitivity of a part's output to the rounding of each layer.
 
     harm of a layer in a scheme = gain of the layer * error of the scheme
 
-The error is known for every scheme in closed form, from the weight's error and the second moments
-of the layer's inputs: the energy added to the layer's outputs, as a share of what they have. The
-gain says what becomes of that on the way out. It is measured: the part runs on a few real inputs
-with this one weight rounded, all others as they are, or in a part of very many layers with a few
-neighbours rounded together. Small errors add up, so that the harm of many layers is the sum of
-theirs.
+The error of a scheme has a closed form in the weight's error and the second moments of the layer's
+inputs: the energy added to the layer's outputs, relative to their energy. The gain is the share of
+this error that reaches the part's output. It is measured by running the part on a few real inputs
+with only this weight rounded (in a part of very many layers, with a few neighbours rounded
+together). Small errors add up, so the harm of several layers is the sum of theirs.
 
-What is done to a layer's inputs passes on the same way, so that the gain says also for which layers
-int8 inputs are too much.
+Errors of a layer's inputs propagate in the same way, so the gain also identifies the layers that do
+not tolerate int8 inputs.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
 PROBED = UNIFORM[Precision.W4]
-PROBES = 128  # runs of the part at most
-BATCHES = 3  # that a layer's harm is seen on
-MOST_ROWS = 8  # of a batch
-MOST_SIDE = 16  # of pictures that a very large part is probed with
-FORWARD = 2**29  # rows times numbers of weights that a run takes at most, or one row
-HARM = 1e-3  # of a part's output that int8 inputs may do
-SPARED = 4  # at most one layer in so many is spared them
+PROBES = 128  # maximum number of runs of the part
+BATCHES = 3  # maximum number of batches per run
+MOST_ROWS = 8  # maximum number of rows of a batch
+MOST_SIDE = 16  # maximum side of the images or latents that a very large part is probed with
+FORWARD = 2**29  # maximum of rows times weights per run, unless a single row exceeds it
+HARM = 1e-3  # total harm that int8 inputs may do to a part's output
+SPARED = 4  # at most one layer in this many keeps unrounded inputs
 PROBING = {"rounded": str(PROBED), "rows": [PROBES, BATCHES, MOST_ROWS, FORWARD, MOST_SIDE]}
-"""What gains depend on here."""
+"""Settings that gains depend on; part of the key of cached gains."""
 
 _ANY = Abilities(packed_tables=True, packed_attention=True)
 
@@ -60,34 +59,38 @@ def found_gains(
     scratch: Path,
     step: Step = unheard,
 ) -> dict[str, float]:
-    """`layer_gains` by layers rounded to nearest, which is near enough, and soon done.
+    """Measure `layer_gains` with weights rounded to nearest, which is fast and close enough.
 
     Args:
-        observed: what flows through the graph.
-        batches: all its calibration inputs; a few rows of a few of them are run.
+        path: the part's fp32 graph.
+        observed: statistics of its activations.
+        batches: all its calibration inputs, of which a few rows are used.
+        scratch: folder for a temporary graph.
+        step: called for each layer.
     """
     numbers = sum(layer.size for layer in layers(read(path)))
 
     def probe(layer: Layer) -> tuple[Rounded, float] | None:
-        had = suited(layer, PROBED, _ANY)
-        if had is None:
+        scheme = suited(layer, PROBED, _ANY)
+        if scheme is None:
             return None
         matrix = layer.matrix()
-        made = round_weight(matrix, had, None, np.dtype(np.float32))
-        return made, relative_error(matrix, made, observed.moments(layer.name))
+        rounded = round_weight(matrix, scheme, None, np.dtype(np.float32))
+        return rounded, relative_error(matrix, rounded, observed.moments(layer.name))
 
     return layer_gains(path, probe, probing_batches(batches, numbers), scratch, step)
 
 
 def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[str]:
-    """Layers whose inputs should not be rounded to int8, as it does the part too much harm.
+    """Return the layers whose inputs should not be rounded to int8.
 
-    As many as it takes for the others together to do little, but never more than a share of all.
+    These are the layers with the most harm, until that of all others is below HARM, but at most one
+    in SPARED.
 
     Args:
-        noise: that rounding its inputs would add to each layer's outputs (`Observed.noise`).
-        gains: of these layers; one that is not known, as that of a layer whose rounding made
-            outputs NaN, is taken for the greatest that is.
+        noise: noise of each layer's outputs from int8 inputs (`Observed.noise`).
+        gains: gains of these layers. A missing one, for example because rounding the layer made
+            outputs NaN, counts as the largest.
     """
     most = max(gains.values(), default=1.0)
     harms = {name: share * gains.get(name, most) for name, share in noise.items()}
@@ -109,25 +112,26 @@ def layer_gains(
     step: Step = unheard,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """For each layer, what share of its outputs' error comes out of its part.
+    """Measure the gain of each layer: the share of its outputs' error in the part's output.
 
-    Layers whose rounding changes nothing, or is lost in the noise, have the least gain that was
-    seen: they may not count as free. Layers whose rounding makes outputs NaN or infinite have none.
+    Layers whose rounding has no measurable effect get the smallest gain of all others, so that they
+    do not count as free. Layers whose rounding makes outputs NaN or infinite get none.
 
     Args:
-        path: of the part's fp32 graph.
-        probe: rounds a layer, and says what share of its outputs' energy that adds to them; the
-            layers it gives nothing for are left out.
+        path: the part's fp32 graph.
+        probe: rounds a layer, and returns the rounded weight and its relative output error; None
+            leaves the layer out.
         batches: a few real inputs.
-        scratch: a folder for the graph with its weights as inputs.
-        step: told of layers.
+        scratch: folder for a temporary graph.
+        step: called for each layer.
+        threads: number of CPU threads.
 
     Raises:
         EngineError: the graph does not run.
         QuantizationError: an output is not finite on a batch.
     """
-    found = layers(read(path))
-    weights = {str(x.weight.name): _value(x) for x in found}
+    probed = layers(read(path))
+    weights = {str(x.weight.name): _value(x) for x in probed}
     model, target = read(path), scratch / path.name
     _open_weights(model)
     data = f"{target.name}.data"
@@ -139,13 +143,13 @@ def layer_gains(
             return [session.run({**weights, **changed, **batch}) for batch in batches]
 
         def harm_of(changed: Arrays) -> float:
-            return relative_energy(outputs(changed), wanted)
+            return relative_energy(outputs(changed), reference)
 
-        wanted = outputs({})
-        _refuse_broken(path, wanted)
+        reference = outputs({})
+        _refuse_broken(path, reference)
         done = 0
-        for group in _groups(found):
-            step(done, len(found))
+        for group in _groups(probed):
+            step(done, len(probed))
             done += len(group)
             gains |= _gains_of(group, probe, harm_of)
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
@@ -155,18 +159,18 @@ def layer_gains(
 def _gains_of(
     group: Sequence[Layer], probe: Probe, harm_of: Callable[[Arrays], float]
 ) -> dict[str, float]:
-    """The gain of layers that are rounded together; none where the outputs then are not finite."""
-    probed = [(layer, probe(layer)) for layer in group]
-    known = [(layer, *made) for layer, made in probed if made is not None]
-    rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
-    harm = harm_of(rounded) if known else 0.0
-    error = sum(error for _, _, error in known)
+    """Return the common gain of layers rounded together; none if outputs are then not finite."""
+    results = [(layer, probe(layer)) for layer in group]
+    probed = [(layer, *result) for layer, result in results if result is not None]
+    rounded = {str(x.weight.name): x.folded(weight.values) for x, weight, _ in probed}
+    harm = harm_of(rounded) if probed else 0.0
+    error = sum(error for _, _, error in probed)
     gain = harm / error if error > 0 else 0.0
-    return {layer.name: gain for layer, _, _ in known} if math.isfinite(gain) else {}
+    return {layer.name: gain for layer, _, _ in probed} if math.isfinite(gain) else {}
 
 
-def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
-    for outputs in wanted:
+def _refuse_broken(path: Path, batches: Sequence[Arrays]) -> None:
+    for outputs in batches:
         for name, values in outputs.items():
             if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
                 raise QuantizationError(
@@ -175,11 +179,11 @@ def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
                 )
 
 
-def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Neighbours, at most PROBES groups of them."""
-    size = -(-len(found) // PROBES) or 1
-    for start in range(0, len(found), size):
-        yield found[start : start + size]
+def _groups(probed: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Yield at most PROBES groups of neighbouring layers."""
+    size = -(-len(probed) // PROBES) or 1
+    for start in range(0, len(probed), size):
+        yield probed[start : start + size]
 
 
 def _value(layer: Layer) -> NDArray[np.generic]:
@@ -188,7 +192,7 @@ def _value(layer: Layer) -> NDArray[np.generic]:
 
 
 def _open_weights(model: ir.Model) -> None:
-    """Make inputs of the layers' weights."""
+    """Turn the layers' weights into graph inputs."""
     for layer in layers(model):
         weight = layer.weight
         del model.graph.initializers[str(weight.name)]
@@ -197,37 +201,41 @@ def _open_weights(model: ir.Model) -> None:
 
 
 def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
-    """Energy of the differences, as a share of that of what was wanted, over all outputs."""
-    off = whole = 0.0
+    """Return the energy of the differences relative to that of `wanted`, over all outputs."""
+    difference = total = 0.0
     for one, other in zip(seen, wanted, strict=True):
         for name, values in other.items():
             reference = values.astype(np.float64)
-            off += float(((one[name].astype(np.float64) - reference) ** 2).sum())
-            whole += float((reference**2).sum())
-    return off / whole if whole else 0.0
+            difference += float(((one[name].astype(np.float64) - reference) ** 2).sum())
+            total += float((reference**2).sum())
+    return difference / total if total else 0.0
 
 
 def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
-    """A few rows of a few batches, fewer the more numbers the graph's weights have.
+    """Return a few rows of a few batches; fewer if the graph has more weights.
 
-    Batches and rows at even distances: of a guided batch from both halves. Where that leaves a
-    single row, pictures are cut to their middle.
+    Batches and rows are evenly spaced, so that a guided batch contributes rows of both halves. If
+    only a single row remains, latents and images are cropped to their centre.
+
+    Args:
+        batches: all batches.
+        numbers: number of weights of the graph.
     """
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
-    found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
-    return found if rows > 1 else [middle_of(batch, MOST_SIDE) for batch in found]
+    few = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
+    return few if rows > 1 else [middle_of(batch, MOST_SIDE) for batch in few]
 
 
 def middle_of(batch: Inputs, most: int) -> Inputs:
-    """The middle of a batch's pictures or latents, (N, C, H, W), at most so much a side."""
-    found = dict(batch)
+    """Crop images and latents, (N, C, H, W), to a centre of at most `most` per side."""
+    cropped = dict(batch)
     for name, values in batch.items():
         if values.ndim == 4:
             top, left = (max(0, side - most) // 2 for side in values.shape[2:])
-            cut = values[:, :, top : top + most, left : left + most]
-            found[name] = np.ascontiguousarray(cut)
-    return found
+            centre = values[:, :, top : top + most, left : left + most]
+            cropped[name] = np.ascontiguousarray(centre)
+    return cropped
 
 
 def _some_rows(batch: Inputs, most: int) -> Inputs:
@@ -240,7 +248,7 @@ def _some_rows(batch: Inputs, most: int) -> Inputs:
 
 
 def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:
-    """At most so many of them, at even distances; a single one from the middle."""
+    """Return up to `most` evenly spaced batches; a single one comes from the middle."""
     count = min(most, len(batches))
     if count == 1:
         return [batches[len(batches) // 2]]
