@@ -1,4 +1,4 @@
-"""What this machine is: memory, GPU, packages."""
+"""Detection of this machine's memory, GPU and packages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MEMINFO = Path("/proc/meminfo")
 JETSON = Path("/proc/device-tree/model")
 CONTEXT_BYTES = 320 * 2**20
 SYSTEM_BYTES = 640 * 2**20
-# What packages of one module are called besides, by CUDA version or maker.
+# Other package names of the same module.
 ALIASES = {"tensorrt": ("tensorrt_cu13", "tensorrt_cu12")}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU as nvidia-smi sees it; bytes in use are those of other programs."""
+    """An NVIDIA GPU as nvidia-smi reports it; `used_bytes` are those of other programs."""
 
     name: str
     memory_bytes: int
@@ -36,13 +36,13 @@ class Gpu:
 
     @property
     def sm(self) -> str:
-        """As compilers name it: "SM86"."""
+        """The compute capability as compilers write it: "SM86"."""
         return "SM" + self.compute_capability.replace(".", "")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package sdpack may use: what it is for, how to get it, and its version if it is here."""
+    """An optional package: its purpose, the extra that installs it, and its installed version."""
 
     name: str
     module: str
@@ -52,14 +52,14 @@ class Package:
 
     @property
     def here(self) -> bool:
-        """Whether it can be imported, whatever it is called in the package index."""
+        """Whether its module can be imported, from whichever package."""
         return _is_here(self.module)
 
 
 def _is_here(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package it would be in
+    except ModuleNotFoundError:  # its parent package is missing, too
         return False
 
 
@@ -89,7 +89,7 @@ _PACKAGES = (
 
 
 def packages() -> list[Package]:
-    """Every package sdpack may use, imported or not."""
+    """Return every optional package, installed or not."""
     return [
         Package(name, module, purpose, extra, _version(name, module))
         for name, module, purpose, extra in _PACKAGES
@@ -106,10 +106,10 @@ def _version(name: str, module: str) -> str | None:
 
 
 def require(runtime: Runtime) -> None:
-    """See that what a build for this runtime uses is installed.
+    """Check that all packages needed for a build for this runtime are installed.
 
     Raises:
-        MissingPackageError: something is not.
+        MissingPackageError: one is missing.
     """
     here = {package.module for package in packages() if package.here}
     for package in packages():
@@ -122,10 +122,10 @@ def require(runtime: Runtime) -> None:
 
 
 def require_charts() -> None:
-    """See that what draws charts is installed.
+    """Check that all packages needed for charts are installed.
 
     Raises:
-        MissingPackageError: something is not.
+        MissingPackageError: one is missing.
     """
     for package in packages():
         if package.extra == "report" and not package.here:
@@ -133,7 +133,7 @@ def require_charts() -> None:
 
 
 def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs nvidia-smi lists; none where there is no nvidia-smi or no driver."""
+    """Return the NVIDIA GPUs that nvidia-smi lists; none without nvidia-smi or a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -147,7 +147,7 @@ def gpus() -> list[Gpu]:
 
 
 def parse_gpus(listing: str) -> list[Gpu]:
-    """GPUs of nvidia-smi's comma-separated lines; a line it cannot fill is left out."""
+    """Parse nvidia-smi's comma-separated lines; skips incomplete lines."""
     found = []
     for line in listing.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
@@ -158,10 +158,10 @@ def parse_gpus(listing: str) -> list[Gpu]:
 
 
 def memory_bytes(meminfo: Path = MEMINFO) -> int:
-    """The machine's memory.
+    """Return the machine's memory in bytes.
 
     Raises:
-        ProfileError: the system does not tell.
+        ProfileError: the system does not report it.
     """
     try:
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if line)
@@ -173,7 +173,7 @@ def memory_bytes(meminfo: Path = MEMINFO) -> int:
 
 
 def jetson_model(path: Path = JETSON) -> str | None:
-    """The name of the Jetson this runs on, or None."""
+    """Return the name of this Jetson, or None on other machines."""
     try:
         model = path.read_bytes().rstrip(b"\0").decode(errors="replace")
     except OSError:
@@ -182,11 +182,11 @@ def jetson_model(path: Path = JETSON) -> str | None:
 
 
 def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
-    """A profile of this machine, as YAML with comments on what was seen and what assumed.
+    """Return a profile of this machine, as YAML with comments on measured and assumed values.
 
     Args:
-        context_bytes: tells what a CUDA context takes of the GPU, or 0 where nobody can look;
-            called after what is in use was read, as to look takes a context.
+        context_bytes: measures the GPU memory of a CUDA context, or returns 0 if that is not
+            possible. It is called after the memory in use was read, because it creates a context.
     """
     host, jetson = memory_bytes(), jetson_model()
     if jetson is not None:
@@ -212,7 +212,7 @@ def _jetson_profile(model: str, host: int) -> str:
 
 
 def _gpu_profile(gpu: Gpu, context_bytes: int, host: int) -> str:
-    """Of a card, a CUDA context of which takes so many bytes; 0 where that was not measured."""
+    """Return the profile of a GPU; `context_bytes` is 0 if it was not measured."""
     context = context_bytes or CONTEXT_BYTES
     source = (
         f"{format_bytes(gpu.used_bytes)} in use by other programs when this was written, and "
@@ -247,7 +247,7 @@ def _cpu_profile(host: int) -> str:
 
 
 def _rtx(capability: str) -> bool:
-    """Whether TensorRT-RTX builds for it."""
+    """Whether TensorRT-RTX supports this compute capability."""
     return capability in ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 

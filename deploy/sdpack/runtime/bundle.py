@@ -1,4 +1,4 @@
-"""A bundle as a pipeline that draws."""
+"""Loading a bundle as a pipeline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from sdpack.runtime.sampler import SamplerTable, read_sampler
 from sdpack.runtime.tiling import load_tiled
 from sdpack.runtime.tokenizer import PromptTokenizer
 
-KEPT, KEPT_BESIDES = 2, 32 * 2**20  # times its scratch, and bytes, that may be kept
-WIDER, BESIDES = 3, 512 * 2**20  # times its weights, and bytes, that nobody planned for
+# Freed memory that a process may keep: a multiple of its scratch memory, and a constant.
+KEPT, KEPT_BESIDES = 2, 32 * 2**20
+# Estimated peak on another runtime: a multiple of the weights, and a constant.
+WIDER, BESIDES = 3, 512 * 2**20
 
 
 def pipeline(
@@ -32,18 +34,21 @@ def pipeline(
     opened: Callable[[Engine], Session] | None = None,
     low_memory: bool | None = None,
 ) -> Pipeline:
-    """The pipeline of an opened bundle.
+    """Return the pipeline of an opened bundle; parts are loaded later.
 
     Args:
-        runtime: what to run on; the profile's own by default. The portable graphs run anywhere but
-            for bf16 ones, which need a GPU.
-        opened: loads a graph, where something else than this process runs it.
-        low_memory: release memory immediately, as the memory plan counts, and be slower; by
-            default where the budget has no room for anything else (`has_room`). TensorRT's scratch
-            is always released.
+        folder: the bundle's folder.
+        manifest: its manifest.
+        runtime: the runtime; by default the profile's. Portable graphs run everywhere, except bf16
+            graphs, which need a GPU.
+        threads: number of CPU threads.
+        opened: loads a graph, if another process runs it.
+        low_memory: release memory immediately, as the prediction assumes, which is slower; by
+            default only if the budget requires it (`has_room`). TensorRT's scratch memory is always
+            released.
 
     Raises:
-        BundleError: the sampler or tokenizer is damaged.
+        BundleError: the tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
     spare = not has_room(manifest, chosen) if low_memory is None else low_memory
@@ -69,14 +74,16 @@ def pipeline(
 
 
 def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
-    """Whether one who keeps what is freed for what comes next stays within a bundle's budget.
+    """Whether a process that keeps freed memory for reuse stays within a bundle's budget.
 
-    That takes about twice a pipeline's scratch more than what was planned. Nothing was planned for
-    another runtime than the profile's: there the weights of what is loaded together tell, in case
-    they are wider here.
+    Keeping it needs about twice the pipeline's scratch memory in addition to the predicted peak.
+    There is no prediction for a runtime other than the profile's; the peak is then estimated from
+    the weights that are loaded together, which may be wider there.
 
     Args:
-        besides: bytes that the process takes for something else.
+        manifest: the bundle's manifest.
+        runtime: the runtime that draws.
+        besides: bytes that the process needs for other purposes.
     """
     memory = manifest.memory
     if runtime is manifest.profile.runtime:
@@ -89,7 +96,7 @@ def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
 
 
 def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable]:
-    """The sampler table of a request, read when it is first asked for."""
+    """Return a function from requests to sampler tables, which are read on first use."""
 
     @cache
     def read(name: str) -> SamplerTable:
@@ -104,9 +111,9 @@ def tables(folder: Path, manifest: Manifest) -> Callable[[Request], SamplerTable
 
 
 def engines(manifest: Manifest, role: Role, runtime: Runtime) -> tuple[Engine, ...]:
-    """What a runtime loads of a part: one graph, or the two of a decoder that works in tiles."""
+    """Return the graphs of a part that a runtime loads: one, or the two of a tiled decoder."""
     part = manifest.parts[role]
-    # Another device's memory is not what the decoder was cut for.
+    # Tiles were chosen for the profile's own memory; other runtimes decode whole images.
     if runtime is manifest.profile.runtime and part.tiles is not None:
         return part.engines
     if runtime in onnxruntime.PROVIDERS:
@@ -159,13 +166,20 @@ def request(
     size: Size | None = None,
     steps: int | None = None,
 ) -> Request:
-    """A request with the bundle's own settings where none are given.
+    """Make a request; the bundle's own settings replace missing ones.
 
     Args:
-        size: height and width of a picture, in pixels.
+        manifest: the bundle's manifest.
+        prompts: one prompt per image.
+        seeds: one seed per image.
+        guidance_scale: 1 disables guidance.
+        negative_prompt: what the images should not show.
+        size: height and width of an image, in pixels.
+        steps: number of denoising steps.
 
     Raises:
-        PromptError: it cannot be drawn, or the bundle was built for other sizes or steps.
+        PromptError: the request is invalid, or the bundle was not built for this size or these
+            steps.
     """
     settings = manifest.sampling
     own = (settings.height, settings.width)

@@ -1,7 +1,6 @@
-"""Prompt to picture: encode, denoise, decode, as the mix's placement says.
+"""From prompt to image: encode, denoise, decode, according to the mix's placement.
 
-The three stages can be called one by one, so that whoever draws many pictures with mixes that
-share a part computes what they share once.
+The three stages can be called separately, so that mixes that share a part can share its results.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ Told = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class Latents:
-    """The space a denoiser works in.
+    """A latent space.
 
     Attributes:
-        channels: of a latent pixel.
-        pixels: picture pixels a side of a latent pixel.
+        channels: number of channels.
+        pixels: image pixels per latent pixel, along one side.
         scaling_factor, shift_factor: a decoder takes latents / scaling_factor + shift_factor.
     """
 
@@ -53,19 +52,24 @@ class Latents:
     shift_factor: float = 0.0
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Of one picture's latents; height and width in picture pixels."""
+        """Return the shape of one image's latents; height and width are in image pixels."""
         return self.channels, height // self.pixels, width // self.pixels
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one batch shall show; one seed a prompt.
+    """A request for one batch of images.
 
     Attributes:
-        guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 or less does without.
-        guidance_rescale: how far guided noise gets back the spread it has without guidance (Lin
-            et al. 2023, section 3.4), 0 to 1.
-        steps: None for the sampler's own number.
+        prompts: one prompt per image.
+        seeds: one seed per image.
+        guidance_scale: scale of classifier-free guidance (Ho & Salimans 2022); 1 or less disables
+            it.
+        height, width: in pixels.
+        negative_prompt: what the images should not show.
+        guidance_rescale: how far guided noise is rescaled to the standard deviation of the
+            conditional noise (Lin et al. 2023, section 3.4), 0 to 1.
+        steps: number of denoising steps; None for the default.
     """
 
     prompts: Sequence[str]
@@ -78,7 +82,7 @@ class Request:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises PromptError for what cannot be drawn."""
+        """Raise PromptError for an invalid request."""
         if not self.prompts:
             raise PromptError("no prompt was given; give at least one")
         if len(self.prompts) != len(self.seeds):
@@ -92,13 +96,16 @@ class Request:
 
 @dataclass
 class Pipeline:
-    """A mix, loaded as its placement says.
+    """A mix that draws; its parts are loaded according to its placement.
 
     Attributes:
-        loaders: what loads each part's engine.
-        tokenizers: of each text encoder.
-        sampler: the scheduler, as the table that is right for a request.
-        observe: called with what the denoiser is given at each step, for calibration.
+        loaders: functions that load each part's engine.
+        tokenizers: tokenizers by text encoder role.
+        sampler: returns the sampler table for a request.
+        latents: the latent space.
+        placement: when parts are loaded, and how much is computed at once.
+        conditioning: how the denoiser is conditioned.
+        observe: called with the denoiser's inputs at each step, for calibration.
     """
 
     loaders: Mapping[Role, Loader]
@@ -111,20 +118,21 @@ class Pipeline:
     _resident: dict[Role, Session] = field(default_factory=dict, init=False)
 
     def draw(self, request: Request, stepped: Stepped | None = None) -> Pictures:
-        """uint8 (N, height, width, 3).
+        """Draw images, uint8 (N, height, width, 3).
 
         Args:
+            request: prompts, seeds and settings.
             stepped: as in `denoise`.
 
         Raises:
-            BrokenPictureError: a picture is not finite, or constant.
+            BrokenPictureError: an image has non-finite values or is constant.
             EngineError: a part could not be loaded or run.
         """
         text, negative = self.texts(request)
         return to_pictures(self.decode(self.denoise(request, text, negative, stepped)))
 
     def texts(self, request: Request) -> tuple[TextEmbeddings, TextEmbeddings | None]:
-        """What is said of the prompts, and what guidance moves away from, if there is any."""
+        """Return text embeddings of the prompts, and the unconditional ones if guidance is used."""
         guided = self.conditioning.guided(request.guidance_scale)
         if not guided:
             return self.encode(request.prompts), None
@@ -135,12 +143,12 @@ class Pipeline:
         return text, negative
 
     def encode(self, prompts: Sequence[str]) -> TextEmbeddings:
-        """What the text encoders say together."""
+        """Return the joint text embeddings of prompts."""
         (text,) = self._encoded(prompts)
         return text
 
     def _encoded(self, *batches: Sequence[str]) -> list[TextEmbeddings]:
-        """What they say of each batch of prompts; each encoder is loaded once."""
+        """Return text embeddings of several batches of prompts; loads each encoder once."""
         per_batch: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
         for role in self._roles:
             if role.encodes_text:
@@ -163,10 +171,12 @@ class Pipeline:
         negative: TextEmbeddings | None,
         stepped: Stepped | None = None,
     ) -> Floats:
-        """Latents float32 (N, C, h, w).
+        """Return the denoised latents, float32 (N, C, h, w).
 
         Args:
-            negative: embeddings of one text, which guidance moves away from; None: no guidance.
+            request: seeds and settings.
+            text: text embeddings of the prompts.
+            negative: unconditional text embeddings of one text; None disables guidance.
             stepped: as in `sample`.
         """
         table = self.sampler(request)
@@ -197,10 +207,10 @@ class Pipeline:
         return predict
 
     def decode(self, latents: Floats) -> Floats:
-        """Pictures float32 (N, 3, H, W), about [-1, 1], of latents as `denoise` gives them.
+        """Decode latents from `denoise` into images, float32 (N, 3, H, W), about [-1, 1].
 
         Raises:
-            EngineError: the decoder failed, or makes pictures of another size than it should.
+            EngineError: the decoder failed, or returned images of an unexpected size.
         """
         given = latents / self.latents.scaling_factor + self.latents.shift_factor
         with self._loaded(Role.DECODER) as session:
@@ -225,7 +235,7 @@ class Pipeline:
             yield self._resident[role]
 
     def load(self) -> None:
-        """Load every part that stays resident, so that the first picture takes no longer."""
+        """Load the parts that stay resident, so that the first image is not slower."""
         if self.placement.loading is Loading.RESIDENT:
             for role in self._roles:
                 with self._loaded(role):
@@ -245,7 +255,7 @@ def _guided(
     request: Request,
     guidance: Guidance,
 ) -> Floats:
-    """Away from what the first half is told, towards what the second is."""
+    """Return guided noise from the unconditional and conditional inputs (Ho & Salimans 2022)."""
     if guidance is Guidance.BATCHED:
         both = predict(np.concatenate([given, given]), _together(asked, len(given)))
         unguided, guided = np.split(both, 2)
@@ -259,7 +269,7 @@ def _guided(
 
 
 def _together(asked: Sequence[Told], rows: int) -> Told:
-    """Both halves in one batch; what is the same for any batch stays as it is."""
+    """Join the inputs of both halves into one batch; inputs without a batch axis stay unchanged."""
     first, second = asked
     return {
         name: np.concatenate([array, second[name]]) if len(array) == rows else array
@@ -268,14 +278,14 @@ def _together(asked: Sequence[Told], rows: int) -> Told:
 
 
 def _spread(noise: Floats) -> Floats:
-    """Each row's standard deviation, (N, 1, 1, 1)."""
+    """Return each image's standard deviation, (N, 1, 1, 1)."""
     return np.asarray(noise.std(axis=(1, 2, 3), keepdims=True, ddof=1), np.float32)
 
 
 class Noise:
-    """Unit noise for a batch; each picture's comes from its own seed, whatever the batch.
+    """Standard normal noise for a batch; each image's depends only on its own seed.
 
-    Philox (Salmon et al. 2011), a counter-based generator, keyed by the seed.
+    The generator is Philox (Salmon et al. 2011), counter-based and keyed by the seed.
     """
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
@@ -283,16 +293,16 @@ class Noise:
         self._shape = shape
 
     def draw(self) -> Floats:
-        """float32 (N, *shape); another call gives other noise."""
+        """Return the next noise, float32 (N, *shape)."""
         rows = [g.standard_normal(self._shape, np.float32) for g in self._generators]
         return np.stack(rows)
 
 
 def to_pictures(decoded: Floats) -> Pictures:
-    """uint8 (N, H, W, 3) of float32 (N, 3, H, W) in [-1, 1], clamped and rounded.
+    """Convert float32 (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3), clipped and rounded.
 
     Raises:
-        BrokenPictureError: a picture is not finite, or all its pixels are the same.
+        BrokenPictureError: an image has non-finite values, or all its pixels are equal.
     """
     if not np.isfinite(decoded).all():
         raise BrokenPictureError(

@@ -1,12 +1,12 @@
-"""A scheduler as a table of coefficients, and the sampling loop that needs nothing else.
+"""Schedulers as tables of coefficients, and the sampling loop.
 
-Every sampler sdpack runs is linear in the starting noise, the model's outputs and the noise it
-draws on the way. With those as the basis vectors
+Every sampler that sdpack runs is linear in the starting noise, the model's outputs and later noise
+draws. Each model input and each sample is therefore a fixed linear combination of the vectors
 
     start, output 1 ... output K, draw 1 ... draw N
 
-each step's model input and sample are fixed combinations of them: one row of numbers a step.
-`sdpack.export.sampler` makes the table from diffusers' own scheduler.
+and the table has one row of coefficients for each. `sdpack.export.sampler` computes it from
+diffusers' own scheduler.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ Table = NDArray[np.float64]
 class SamplerTable:
     """One scheduler at one number of steps.
 
-    K is the number of model calls, which for second-order schedulers is not the number of steps
-    asked for; W = 1 + K + `draws`.
+    K is the number of model calls, which differs from `steps` for second-order schedulers;
+    W = 1 + K + `draws`.
 
     Attributes:
         scheduler: its diffusers class.
-        steps: the number of steps asked for.
-        timesteps: what the model is told at each call: float64 (K,).
-        inputs: coefficients of each call's model input: float64 (K, W).
-        samples: coefficients of the sample after each call, the last one being the latents:
-            float64 (K, W).
-        draws: how many noise tensors are drawn on the way.
+        steps: the requested number of steps.
+        timesteps: timestep of each model call, float64 (K,).
+        inputs: coefficients of each model input, float64 (K, W).
+        samples: coefficients of the sample after each call, float64 (K, W); the last one is the
+            denoised latents.
+        draws: number of later noise draws.
     """
 
     scheduler: str
@@ -56,7 +56,7 @@ class SamplerTable:
         return len(self.timesteps)
 
     def to_json(self) -> dict[str, Any]:
-        """The table as JSON values; coefficients keep all their digits."""
+        """Return the table as JSON values, without loss of precision."""
         return {
             "schema": SCHEMA,
             "scheduler": self.scheduler,
@@ -69,7 +69,7 @@ class SamplerTable:
 
 
 def read_sampler(path: Path) -> SamplerTable:
-    """The table in a sampler.json.
+    """Read the table in a sampler.json.
 
     Raises:
         BundleError: the file is missing, damaged or of another schema.
@@ -100,11 +100,11 @@ def _table(values: dict[str, Any]) -> SamplerTable:
 
 
 Model = Callable[[Floats, float], Floats]
-"""(model input, timestep) to the model's output, both float32 of the latents' shape."""
+"""Function of model input and timestep; input and output are float32 of the latents' shape."""
 
 
 Stepped = Callable[[int, int], None]
-"""Told how many model calls were made, and of how many."""
+"""Callback for progress: takes the number of finished model calls and their total."""
 
 
 def sample(
@@ -114,12 +114,14 @@ def sample(
     draw: Callable[[], Floats],
     stepped: Stepped | None = None,
 ) -> Floats:
-    """Latents float32 of `start`'s shape after all of the table's calls.
+    """Return the denoised latents, float32 of `start`'s shape.
 
     Args:
-        start: unit noise.
-        draw: called `table.draws` times for more unit noise of the same shape.
-        stepped: called after each model call; what it raises ends the work.
+        table: the sampler table.
+        start: standard normal noise.
+        model: the denoiser.
+        draw: returns more noise of the same shape; called `table.draws` times.
+        stepped: called after each model call; it may raise an exception to stop.
     """
     latents = start
     for made, sampled in enumerate(trajectory(table, start, model, draw), start=1):
@@ -132,7 +134,7 @@ def sample(
 def trajectory(
     table: SamplerTable, start: Floats, model: Model, draw: Callable[[], Floats]
 ) -> Iterator[Floats]:
-    """The sample after each model call; the last one is the latents."""
+    """Yield the sample after each model call; the last one is the denoised latents."""
     basis = np.zeros((table.inputs.shape[1], *start.shape), np.float32)
     basis[0] = start
     for k in range(table.draws):
@@ -143,9 +145,9 @@ def trajectory(
 
 
 def _combined(row: Table, basis: Floats) -> Floats:
-    """Sum of the basis by a row of coefficients; float32, summed in float64.
+    """Return the linear combination of the basis, float32, accumulated in float64.
 
-    One after the other: a matrix product would need all of it in float64 at once, and a BLAS.
+    A loop, because a matrix product would need the whole basis in float64, and a BLAS.
     """
     total = np.zeros(basis.shape[1:])
     for column in np.flatnonzero(row):

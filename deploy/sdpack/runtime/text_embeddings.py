@@ -1,4 +1,4 @@
-"""What text encoders say of prompts, and how a denoiser is told it."""
+"""Text embeddings of prompts, and a denoiser's conditioning."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """What is said of N texts, by one encoder or by all of a pipeline's together.
+    """Outputs of one text encoder, or of all of a pipeline's joined, for N texts.
 
     Attributes:
-        states: float32 (N, tokens, width), what a denoiser attends to.
-        pooled: float32 (N, width), one vector a text.
-        mask: int64 (N, tokens), 0 where a token is padding.
+        states: hidden states, float32 (N, tokens, width).
+        pooled: pooled text embeddings, float32 (N, width).
+        mask: attention mask, int64 (N, tokens); 0 for padding.
     """
 
     states: Floats | None = None
@@ -37,7 +37,7 @@ class TextEmbeddings:
         return len(next(iter(self.arrays().values())))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """What there is, by name."""
+        """Return the arrays that exist, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: array for name, array in found.items() if array is not None}
 
@@ -45,15 +45,15 @@ class TextEmbeddings:
         return TextEmbeddings(**{name: change(array) for name, array in self.arrays().items()})  # type: ignore[arg-type]
 
     def rows(self, start: int, stop: int) -> TextEmbeddings:
-        """Those of some of the texts."""
+        """Return the embeddings of texts `start` to `stop`."""
         return self._each(lambda array: array[start:stop])
 
     def repeated(self, count: int) -> TextEmbeddings:
-        """Each text so many times, one after the other."""
+        """Repeat each text's embeddings `count` times."""
         return self._each(lambda array: np.repeat(array, count, 0))
 
     def zeroed(self) -> TextEmbeddings:
-        """As much of it, saying nothing."""
+        """Return zeros of the same shapes, with the same mask."""
         return TextEmbeddings(
             None if self.states is None else np.zeros_like(self.states),
             None if self.pooled is None else np.zeros_like(self.pooled),
@@ -62,7 +62,7 @@ class TextEmbeddings:
 
     @classmethod
     def concatenated(cls, texts: Sequence[TextEmbeddings]) -> TextEmbeddings:
-        """One after the other."""
+        """Concatenate along the batch."""
         names = texts[0].arrays()
         joined = {name: np.concatenate([text.arrays()[name] for text in texts]) for name in names}
         return cls(**joined)  # type: ignore[arg-type]
@@ -75,10 +75,10 @@ def encode_text(
     conditioning: Conditioning,
     role: Role,
 ) -> TextEmbeddings:
-    """What the text encoder in a role says of these prompts.
+    """Run the text encoder in a role on prompts.
 
     Raises:
-        PromptError: a prompt is not a text.
+        PromptError: a prompt is not valid UTF-8.
         EngineError: the encoder failed.
     """
     inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
@@ -93,10 +93,10 @@ def encode_text(
 def encoder_inputs(
     tokenizer: PromptTokenizer, prompts: Sequence[str], conditioning: Conditioning, role: Role
 ) -> dict[str, NDArray[np.int64]]:
-    """What the text encoder in a role is given for these prompts.
+    """Return the inputs of the text encoder in a role for prompts.
 
     Raises:
-        PromptError: a prompt is not a text.
+        PromptError: a prompt is not valid UTF-8.
     """
     ids, mask = tokenizer.tokens(readable(prompts, conditioning))
     masked = encoder_outputs(conditioning.family, role).masked
@@ -104,7 +104,7 @@ def encoder_inputs(
 
 
 def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
-    """Prompts as they are tokenized: in lower case where the denoiser was trained with that."""
+    """Return prompts as they are tokenized: lowercased if the denoiser was trained that way."""
     if conditioning.lowercase:
         return [prompt.lower().strip() for prompt in prompts]
     return list(prompts)
@@ -113,7 +113,7 @@ def readable(prompts: Sequence[str], conditioning: Conditioning) -> list[str]:
 def join_embeddings(
     conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
 ) -> TextEmbeddings:
-    """What a pipeline's text encoders say together, as its denoiser's family takes it."""
+    """Join the outputs of a pipeline's text encoders as the denoiser's family requires."""
     texts = [by_encoder[role] for role in Role if role in by_encoder]
     match conditioning.family:
         case Family.SDXL:
@@ -130,7 +130,7 @@ def join_embeddings(
 def _as_sd3(
     conditioning: Conditioning, by_encoder: Mapping[Role, TextEmbeddings]
 ) -> TextEmbeddings:
-    """The CLIPs' states side by side, filled up with zeros; the T5's, or zeros, after them."""
+    """Join the CLIPs' states by channel, zero-padded, and append the T5's states or zeros."""
     clips = [by_encoder[role] for role in (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)]
     wide, width = _side_by_side(clips), conditioning.states_width
     padded = np.pad(wide, ((0, 0), (0, 0), (0, width - wide.shape[-1])))
@@ -150,10 +150,13 @@ def _side_by_side(texts: Sequence[TextEmbeddings]) -> Floats:
 def denoiser_inputs(
     conditioning: Conditioning, text: TextEmbeddings, guidance_scale: float, height: int, width: int
 ) -> dict[str, NDArray[np.generic]]:
-    """A denoiser's inputs besides its latents and the timestep, for as many pictures as texts.
+    """Return a denoiser's inputs except latents and timestep, for one image per text.
 
     Args:
-        height, width: of a picture, in pixels.
+        conditioning: how the denoiser is conditioned.
+        text: joint text embeddings.
+        guidance_scale: for denoisers that take it as an input.
+        height, width: size of an image, in pixels.
     """
     assert text.states is not None
     given: dict[str, NDArray[np.generic]] = {"encoder_hidden_states": text.states}
@@ -193,9 +196,9 @@ def _input(
 
 
 def scale_embedding(guidance_scale: float, width: int) -> Floats:
-    """The guidance scale as latent consistency models are told it: float32 (width,).
+    """Return the embedding of the guidance scale for latent consistency models, float32 (width,).
 
-    Sines and cosines of a thousand times the scale less one (Luo et al. 2023).
+    It consists of sines and cosines of 1000 (scale - 1) (Luo et al. 2023).
     """
     half = width // 2
     frequencies = np.exp(np.arange(half) * -(np.log(10000.0) / (half - 1)))

@@ -1,11 +1,11 @@
-"""Decoding tile by tile without a seam, so that a large picture needs little more than a tile.
+"""Decoding in tiles without seams, so that a large image needs little more memory than a tile.
 
-A decoder comes in two graphs. The head runs once, on the whole picture; it is where attention looks
-at all of it, on few pixels. The tail runs on one tile after the other, each with as many features
-beyond its border as reach into it, and each normalized like the whole picture. What that is, nobody
-knows beforehand: every tile says what it found, the next round is normalized with what all had
-together, and the rounds end when that no longer moves. The first round makes the first
-normalization right, the next one the second, so that there is an end; all are near it after three.
+A decoder has two graphs. The head contains the attention and runs once, on the whole image at low
+resolution. The tail runs on one tile after the other. Each tile includes all features that
+influence it, and is normalized with the statistics of the whole image. These are not known in
+advance: every tile returns the statistics of its core, the next round uses those of all tiles
+combined, and rounds end when the statistics settle. Round k makes the k-th normalization exact, so
+the iteration is finite; in practice, three rounds come close.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from sdpack.domain.tiles import (
 )
 from sdpack.engines.session import Arrays, Session
 
-SETTLED = 0.005  # standard deviations of what is normalized; about half a level of 255 in pictures
+SETTLED = 0.005  # in standard deviations of the features; about half a level of 255 in the image
 
 Floats = NDArray[np.float32]
 
 
 class TiledDecoder(Closing):
-    """A decoder's head and tail as one session: pictures of latents, in the memory of tiles.
+    """A decoder's head and tail as one session.
 
     Args:
-        tile: latent pixels a side that a tile has of its own, at most.
-        rounds: at most so many; as many as are needed by default.
+        head, tail: the two graphs.
+        split: their numbers.
+        tile: maximum side of a tile without its halo, in latent pixels.
+        rounds: maximum number of rounds; by default as many as needed.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class TiledDecoder(Closing):
         self._rounds = min(rounds or split.norms + 1, split.norms + 1)
 
     def run(self, inputs: Arrays) -> dict[str, Floats]:
-        """{"sample": float32 (B, 3, s H, s W)} of {"latent_sample": float32 (B, C, H, W)}."""
+        """Decode "latent_sample", float32 (B, C, H, W), to "sample", float32 (B, 3, s H, s W)."""
         features = np.asarray(self._head.run(inputs)[FEATURES], np.float32)
         tiles = list(_tiles(features.shape[-2:], self._tile, self.split.halo))
         given: Floats | None = None
@@ -74,7 +76,7 @@ class TiledDecoder(Closing):
         given: Floats | None,
         pictures: Floats | None,
     ) -> tuple[Floats, Floats]:
-        """The pictures, over those of the round before, and the statistics of all tiles."""
+        """Decode all tiles into `pictures`; return the images and the combined statistics."""
         rows, columns = features.shape[-2:]
         side = (
             side_of(rows, self._tile, self.split.halo),
@@ -122,7 +124,7 @@ class TiledDecoder(Closing):
 def load_tiled(
     head: Callable[[], Session], tail: Callable[[], Session], split: Split, tile: int
 ) -> TiledDecoder:
-    """A decoder of two graphs; should one not load, none stays open."""
+    """Load a tiled decoder; if the tail fails to load, the head is closed."""
     first = head()
     try:
         return TiledDecoder(first, tail(), split, tile)
@@ -144,7 +146,7 @@ def _scaled(rows: slice, columns: slice, scale: int) -> tuple[slice, slice]:
 
 
 class _Gathered:
-    """Means and variances of parts, put together to those of the whole."""
+    """Combines means and variances of parts into those of the whole."""
 
     def __init__(self) -> None:
         self._pixels = 0
@@ -152,14 +154,14 @@ class _Gathered:
         self._second: NDArray[np.float64] | float = 0.0
 
     def add(self, found: Floats, pixels: int) -> None:
-        """What a part of so many pixels has, (B, norms, 2, groups)."""
+        """Add the statistics of a part with this number of pixels, (B, norms, 2, groups)."""
         mean, variance = found[:, :, 0].astype(np.float64), found[:, :, 1].astype(np.float64)
         self._pixels += pixels
         self._first = self._first + pixels * mean
         self._second = self._second + pixels * (variance + mean**2)
 
     def statistics(self) -> Floats:
-        """Those of all parts, (B, norms, 2, groups); of none nothing."""
+        """Return the combined statistics, (B, norms, 2, groups); empty without parts."""
         if not self._pixels:
             return np.zeros((0, 0, 2, 0), np.float32)
         mean = self._first / self._pixels
@@ -168,7 +170,7 @@ class _Gathered:
 
 
 def _moved(given: Floats, found: Floats) -> float:
-    """How far any statistic has moved, in standard deviations."""
+    """Return the largest change of any statistic, in standard deviations."""
     (mean, variance), (new_mean, new_variance) = (
         (each[:, :, 0], np.maximum(each[:, :, 1], np.finfo(np.float32).tiny))
         for each in (given, found)
