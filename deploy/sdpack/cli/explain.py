@@ -1,4 +1,4 @@
-"""Why a bundle's mix was chosen, in words, read off the evidence it carries."""
+"""Explanation of a bundle's choice, from the evidence in its manifest."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MEASURED = ("peak", "quality", "to winner [race]", "latency", "images", "outcome
 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
-    """The headings of `best_mixes`; all but the last are of numbers."""
+    """Return the headings of `best_mixes`; all columns but the last are numeric."""
     return (*(role.words for role in _roles(manifest)), *MEASURED)
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
-    """Rows of `columns`: the winner and the next best; weights by role and peak in MiB.
+    """Return rows for `columns`: the winner and the next best, with weights and peak in MiB.
 
-    A mix that left early saw the first prompts alone, so its quality is the winner's mean and its
-    difference from the winner over the prompts both drew.
+    A mix that left the race early has drawn only the first prompts. Its quality is therefore given
+    as the winner's mean plus the paired difference over the prompts that both drew.
     """
     roles = _roles(manifest)
     level = manifest.evidence.winner.quality.value
@@ -29,7 +29,7 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
 
 
 def _roles(manifest: Manifest) -> list[Role]:
-    """Those any of the mixes has."""
+    """Return the roles that any mix has."""
     return [role for role in Role if any(role in s.weights for s in manifest.evidence.standings)]
 
 
@@ -52,7 +52,7 @@ def _row(standing: StandingFigures, roles: Sequence[Role], level: float) -> tupl
 
 
 def verdict(manifest: Manifest) -> list[str]:
-    """Why the winner won: a sentence or two a line."""
+    """Explain why the winner won, in lines of one or two sentences."""
     evidence = manifest.evidence
     winner, others = evidence.winner, evidence.standings[1:]
     lines = [
@@ -70,7 +70,7 @@ def verdict(manifest: Manifest) -> list[str]:
 
 
 def _rule(evidence: Evidence) -> list[str]:
-    """What the winner's place rests on; unknown in older bundles."""
+    """Explain the rule that decided; empty for bundles of schema 1."""
     rule = evidence.rule
     if rule is None:
         return []
@@ -89,7 +89,7 @@ def _rule(evidence: Evidence) -> list[str]:
 
 
 def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
-    """How the nearest rival came out, by the interval that decided the race."""
+    """Compare the winner with its nearest rival, by the interval that decided the race."""
     working = [s for s in others if s.fate != "broken"]
     if not working:
         return []

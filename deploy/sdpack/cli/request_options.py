@@ -1,4 +1,4 @@
-"""What `build` and `study` are both asked: which parts, and which pictures they are judged by."""
+"""Options shared by `build` and `study`: the candidate parts, and the images to draw."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def request_options(images: int) -> Callable[[Command], Command]:
-    """The options that `read_options` takes; `images` is the usual number."""
+    """Add the options that `read_options` takes; `images` is the default of `--images`."""
     options = (
         catalog_option,
         click.option(
@@ -25,7 +25,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
             type=TEXT,
             help=(
                 "Diffusers folder or hub repository to build instead of a catalog; its variants "
-                "are compared with its own fp32."
+                "are compared with its own fp32 images."
             ),
         ),
         click.option(
@@ -33,14 +33,14 @@ def request_options(images: int) -> Callable[[Command], Command]:
             "sizes",
             type=TEXT,
             help=(
-                "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
+                "Image sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
                 "is the bundle's default. Default: the catalog's, within the profile's."
             ),
         ),
         click.option(
             "--batch",
             type=TEXT,
-            help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
+            help="Images drawn at once, such as 4 or 1-4; default: the profile's.",
         ),
         click.option("--steps", type=STEPS, help="Denoising steps; default: the catalog's."),
         click.option(
@@ -48,7 +48,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
             type=click.IntRange(min=1),
             default=images,
             show_default=True,
-            help="Maximum number of pictures drawn with each mix.",
+            help="Maximum number of images drawn with each mix.",
         ),
         click.option(
             "--prefer",
@@ -82,7 +82,7 @@ def read_options(
     images: int,
     prefer: str,
 ) -> Options:
-    """What these options ask for.
+    """Parse the values of these options.
 
     Raises:
         InputError: sizes or batch cannot be read.

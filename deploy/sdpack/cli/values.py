@@ -1,4 +1,4 @@
-"""Kinds of values that options and arguments take, refused in one line where they are wrong."""
+"""Types of option values and arguments; each error is one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdpack.documents.catalog import MOST_STEPS
 
 
 class Finite(click.FloatRange):
-    """A number in a range; neither NaN, which no comparison refuses, nor infinite."""
+    """A finite number in a range; NaN would pass every comparison."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -24,7 +24,7 @@ class Finite(click.FloatRange):
 
 
 class NonEmptyText(click.types.StringParamType):
-    """Text that is not empty, as that of a variable the shell does not know would be."""
+    """Non-empty text; an undefined shell variable would be empty."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).strip():
@@ -33,7 +33,7 @@ class NonEmptyText(click.types.StringParamType):
 
 
 class FilePath(click.Path):
-    """A path that is not empty, as "" would mean the current folder."""
+    """A non-empty path; "" would mean the current folder."""
 
     def __init__(self, **wanted: bool) -> None:
         super().__init__(path_type=Path, **wanted)

@@ -1,4 +1,4 @@
-"""`sdpack verify`: a bundle on this machine."""
+"""`sdpack verify`: checks a bundle, and measures its memory on this machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:
-    """Check every file, draw a picture, and compare its memory with the prediction.
+    """Check every file, draw an image, and compare its memory use with the prediction.
 
     The result is written to verified.json in the bundle. Exit code 1 if the peak is more than
     5 % above its prediction.
