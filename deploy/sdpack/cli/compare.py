@@ -60,4 +60,4 @@ def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) ->
         )
         return
     print_table(("", *names), found.rows)
-    print_lines(filter(None, [found.verdict, found.caveat, f"{out} holds the pictures"]))
+    print_lines(filter(None, [found.verdict, found.caveat, f"{out} shows the images"]))

@@ -57,7 +57,7 @@ def verdict(manifest: Manifest) -> list[str]:
     winner, others = evidence.winner, evidence.standings[1:]
     lines = [
         f"{winner.mix} won: {evidence.metric} {evidence.quality.value:.3f} over "
-        f"{evidence.quality.pictures} pictures on {evidence.measured_on} "
+        f"{evidence.quality.pictures} images on {evidence.measured_on} "
         f"(95 % interval of this mean: {_bounds(evidence.quality)})."
     ]
     lines += [*_rule(evidence), *_comparison(winner, others), _field(evidence), _shares(winner)]
@@ -75,7 +75,7 @@ def _rule(evidence: Evidence) -> list[str]:
     if rule is None:
         return []
     if rule.basis == "best":
-        return ["No other mix has a better mean over the pictures both drew."]
+        return ["No other mix has a better mean over the images that both drew."]
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
         return [
@@ -96,7 +96,7 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     rival = max(working, key=lambda s: s.difference)
     line = (
         f"The nearest rival, {rival.mix}, differs by {_difference(rival)} over "
-        f"{min(rival.quality.pictures, winner.quality.pictures)} pictures"
+        f"{min(rival.quality.pictures, winner.quality.pictures)} images"
     )
     spared = rival.size_bytes - winner.size_bytes
     if spared:
@@ -111,12 +111,12 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
 def _field(evidence: Evidence) -> str:
     raced = len(evidence.standings)
     if evidence.screening is None:
-        return f"{raced} mixes fit and raced; {evidence.pictures:,} pictures in all."
+        return f"{raced} mixes fit and raced; {evidence.pictures:,} images in all."
     screening = evidence.screening
     return (
         f"{evidence.mixes:,} mixes fit; {raced} of them raced, {len(screening.foretold):,} were "
         f"left out by predictions from their parts (off by at most {screening.error:.3f} in "
-        f"{screening.checked} checks); {evidence.pictures:,} pictures in all."
+        f"{screening.checked} checks); {evidence.pictures:,} images in all."
     )
 
 

@@ -29,7 +29,7 @@ def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
         is_folder = out.is_dir() or not out.suffix
         if not is_folder and encoding_of(out) is None:
             raise PromptError(
-                f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
+                f"--out {out}: images are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
                 "choose one of these, or create that folder first to write into it"
             )
         folder = out if is_folder else out.parent

@@ -62,7 +62,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
             }
         )
         return
-    columns = ("part", "precision", "weights", "change", "pictures")
+    columns = ("part", "precision", "weights", "change", "images")
     rows = [
         (
             f"{cost.role.words} {cost.candidate}",
@@ -74,7 +74,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
         for cost in build.costs
     ]
     if rows:
-        print_table(columns, rows, "what each precision costs", columns[2:])
+        print_table(columns, rows, "cost of each precision", columns[2:])
     print_lines(said(build))
     click.echo(f"{path} holds the charts")
 

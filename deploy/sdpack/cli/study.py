@@ -91,7 +91,7 @@ def command(
     print_lines(finding(found))
     print_lines(
         [
-            f"{done.pictures:,} pictures were drawn; drawing every mix in full would take "
+            f"{done.pictures:,} images were drawn; drawing every mix in full would take "
             f"{done.exhaustive:,}. {out / PAGE} holds the charts."
         ]
     )

@@ -19,14 +19,14 @@ from sdpack.units import format_bytes
 def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
     own, predicted = manifest.profile.runtime, format_bytes(manifest.memory.predicted_bytes)
     if chosen is not own:
-        return f"there is no prediction for {chosen}; this bundle is for {own}"
+        return f"no prediction for {chosen}; this bundle is for {own}"
     if manifest.profile.memory.unified:
         return (
-            f"the prediction, {predicted}, is of the memory that CPU and GPU share, "
-            "not of the host's part"
+            f"the prediction, {predicted}, is for the memory that CPU and GPU share, and cannot be "
+            "compared with host memory"
         )
     return (
-        f"that is host memory; the prediction, {predicted}, is of GPU memory, which could not be "
+        f"that is host memory; the prediction, {predicted}, is for GPU memory, which could not be "
         "measured: cuda-bindings is missing, or the driver is too old for it; see `sdpack doctor`"
     )
 
@@ -56,7 +56,7 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
         took = format_bytes(seen.measured_bytes)
         if seen.of_gpu:
             took += f" of the GPU's memory and {format_bytes(seen.host_bytes)} of the host's"
-        click.echo(f"one picture on {chosen} took {took}{capped}")
+        click.echo(f"one image on {chosen} took {took}{capped}")
         if seen.predicted_bytes is None:
             click.echo(_incomparable(manifest, chosen))
         else:

@@ -142,8 +142,8 @@ def load(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider = PROVIDERS[runtime]
     missing = (
-        f"{path}: {provider} is not available here; `sdpack doctor` says what is missing and "
-        "how to get it"
+        f"{path}: {provider} is not available here; `sdpack doctor` lists missing packages and "
+        "how to install them"
     )
     if not offers(runtime):
         raise EngineError(missing)

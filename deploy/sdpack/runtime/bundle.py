@@ -187,7 +187,7 @@ def request(
     height, width = size or own
     if (height, width) not in built:
         raise PromptError(
-            f"{manifest.name} was built for pictures of "
+            f"{manifest.name} was built for images of "
             f"{', '.join(map(format_size, built))} pixels, not {format_size((height, width))}; "
             "choose one of these, or build with --size"
         )

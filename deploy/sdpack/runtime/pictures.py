@@ -111,7 +111,7 @@ def read_texts(file: bytes) -> dict[str, str]:
     except UnidentifiedImageError as cause:
         raise PictureFileError("not a PNG, JPEG or WebP file") from cause
     except Exception as cause:  # Pillow's parsers raise many classes for damaged files
-        raise PictureFileError(f"the picture file is damaged ({cause})") from cause
+        raise PictureFileError(f"the image file is damaged ({cause})") from cause
 
 
 def _exif_texts(exif: Mapping[int, object]) -> dict[str, str]:

@@ -219,7 +219,7 @@ class Pipeline:
         height, width = (self.latents.pixels * side for side in latents.shape[-2:])
         if pictures.shape != (len(latents), COLOURS, height, width):
             raise EngineError(
-                f"the decoder returned pictures of shape {pictures.shape} instead of "
+                f"the decoder returned images of shape {pictures.shape} instead of "
                 f"{(len(latents), COLOURS, height, width)}; build the bundle again"
             )
         return pictures
@@ -306,14 +306,14 @@ def to_pictures(decoded: Floats) -> Pictures:
     """
     if not np.isfinite(decoded).all():
         raise BrokenPictureError(
-            "a picture has values that are not finite: a part overflows in its precision; "
+            "an image has values that are not finite: a part overflows in its precision; "
             "choose a wider precision for it"
         )
     scaled = np.rint((np.clip(decoded, -1, 1) + 1) * 127.5)
     pictures: Pictures = scaled.transpose(0, 2, 3, 1).astype(np.uint8)
     if any(picture.min() == picture.max() for picture in pictures):
         raise BrokenPictureError(
-            "a picture is one flat colour: a part fails in its precision; "
+            "an image is one flat colour: a part fails in its precision; "
             "choose a wider precision for it"
         )
     return pictures

@@ -84,7 +84,9 @@ def read_sampler(path: Path) -> SamplerTable:
 
 def _table(values: dict[str, Any]) -> SamplerTable:
     if values["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {values['schema']}, this version reads {SCHEMA}")
+        raise ValueError(
+            f"it has schema {values['schema']}, but this version reads schema {SCHEMA}"
+        )
     inputs, samples = (np.array(values[key], np.float64) for key in ("inputs", "samples"))
     timesteps, draws = np.array(values["timesteps"], np.float64), int(values["draws"])
     shape = (len(timesteps), 1 + len(timesteps) + draws)
