@@ -11,7 +11,7 @@ from sdpack.errors import PromptError, StoreError
 from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
 from sdpack.store.artifacts import write_whole
 
-FOLDER_SUFFIX = ".png"  # of images in a folder
+FOLDER_SUFFIX = ".png"  # suffix of images in a folder
 
 
 def picture_paths(out: Path, pictures: int) -> Iterator[Path]:

@@ -25,11 +25,11 @@ PROVIDERS = {
 }
 ERRORS_ONLY = 3
 FLOAT_ACCURACY = "1"
-ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's mallopt
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # parameters of glibc's mallopt
 OWN_PAGES_FROM_BYTES = 128 * 2**10
 MOST_BYTES = 32 * 2**20  # maximum that mallopt accepts for MMAP_THRESHOLD
 NEVER = 2**31 - 1
-LARGE_BYTES = 2**28  # of weights
+LARGE_BYTES = 2**28  # weights from this size on are large
 SHARED_DATA = "model.onnx.data"  # weights shared by all forms of a graph
 # By default, a GPU's arena grows to the next power of two (it held 3.2 GiB of weights in 4.1 GiB),
 # and the first run tries every convolution algorithm: it takes up to twice as long, and later runs

@@ -22,7 +22,7 @@ from sdpack.store.artifacts import digest, file_sha256
 
 SUFFIX = ".safetensors"
 PEFT_CONFIG = "adapter_config.json"
-DIFFUSERS_CONFIG = "lora_adapter_metadata"  # in a file's header, from diffusers 0.34 on
+DIFFUSERS_CONFIG = "lora_adapter_metadata"  # key in a file's header, from diffusers 0.34 on
 NAMED = 4  # number of keys listed in a message
 
 

@@ -55,7 +55,7 @@ USUAL: Mapping[Family, Usual] = {
     Family.PIXART: Usual(20, 4.5, 128, {Role.TEXT_ENCODER: 300}),
     Family.FLUX: Usual(28, 3.5, 128, {Role.TEXT_ENCODER_2: 512}),
 }
-DISTILLED_STEPS = 4  # of distilled models: LCM, Flux schnell
+DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300
 SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
 

@@ -17,7 +17,7 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
 
 WIDTHS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, by class
-USUAL_CHANNELS = 4  # of latents, if a config has none
+USUAL_CHANNELS = 4  # default number of latent channels
 PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # encoders whose states SD3 pads with zeros
 
 

@@ -13,7 +13,7 @@ from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
 
 INDEX = "model_index.json"
-CONFIG = "config.json"  # in the folder of each model
+CONFIG = "config.json"  # every model's folder has one
 DENOISERS = ("unet", "transformer")
 _TEXTS = [role.value for role in TEXT_ENCODERS]
 _TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]

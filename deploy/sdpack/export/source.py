@@ -18,7 +18,7 @@ COPIES = ("fp16", "bf16")
 OTHERS = ("non_ema", "ema")  # variants with other weights, never fetched
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLES = ("*.bin",)
-MODEL_CONFIG = "config.json"  # of models only; tokenizers and schedulers use other names
+MODEL_CONFIG = "config.json"  # only models have one; tokenizers and schedulers use other names
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:

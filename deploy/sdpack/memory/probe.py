@@ -34,7 +34,7 @@ ROUNDS = 2  # rounds of tiles; later rounds need as much memory as the second
 SHAPES = "shapes"
 PAGE_BYTES = 4096
 FLOAT = "FLOAT"
-NUMPY = {  # by ONNX's names
+NUMPY = {  # types by ONNX's names
     "BOOL": np.bool_,
     "FLOAT16": np.float16,
     "INT32": np.int32,

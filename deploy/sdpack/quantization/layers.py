@@ -19,7 +19,7 @@ from sdpack.errors import QuantizationError
 from sdpack.quantization.folding import fold_weights
 from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
-LAYERS_REVISION = 2  # of the definition of a layer; an increase invalidates cached observations
+LAYERS_REVISION = 2  # revision of `layers`; an increase invalidates cached observations
 QUANTIZED = frozenset(
     {
         "DequantizeLinear",

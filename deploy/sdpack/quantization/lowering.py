@@ -53,7 +53,7 @@ def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: 
         layer: one of its layers.
         scheme: the layer's scheme.
         make: rounds the weight; called when the graph is written.
-        abilities: of the target runtime.
+        abilities: abilities of the target runtime.
     """
     once = _Once(make)
     name, weight = str(layer.weight.name), layer.weight

@@ -140,7 +140,7 @@ def relative_error(
     Args:
         matrix: the weight, float32 (outputs, summed).
         made: the rounded weight.
-        moments: of the layer's inputs; without them, all inputs count the same.
+        moments: moments of the layer's inputs; None counts all inputs the same.
     """
     error = matrix - made.values
     if moments is None:

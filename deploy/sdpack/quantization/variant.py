@@ -61,7 +61,7 @@ def make_variant(
         path: the fp32 graph.
         schemes: schemes of layers, by name.
         computed_in: compute type.
-        abilities: of the target runtime.
+        abilities: abilities of the target runtime.
         rounded: rounds a layer in a scheme, with scales of type `scale_type(computed_in)`.
         ranges: ranges of layers' inputs, by layer (`observe`).
         fp32_nodes: names of nodes that compute in fp32 regardless of `computed_in`.

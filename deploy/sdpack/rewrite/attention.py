@@ -18,7 +18,7 @@ from sdpack.rewrite.writer import (
     used_once,
 )
 
-RANKS = (3, 4)  # of queries, keys and values: with heads folded into the batch, or on an axis
+RANKS = (3, 4)  # ranks of queries, keys and values: heads folded into the batch, or on an axis
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Attention:
     """softmax(factor * query @ key + masks) @ value.
 
     Attributes:
-        nodes: from the product of queries and keys to the product with the values, in order.
+        nodes: all nodes from the product of queries and keys to the product with the values.
         masks: added to the scaled scores.
         factor: scale of the scores.
         guarded: whether rows of the softmax that are NaN are replaced by zeros.

@@ -27,7 +27,7 @@ from sdpack.store.artifacts import digest
 
 NEGATIVE = "Negative prompt:"
 SHORT_HASH = 10  # characters of a model's hash in the web UI
-FEWEST_SETTINGS = 3  # in a line of settings; a prompt's last line may also contain a colon
+FEWEST_SETTINGS = 3  # a last line with fewer belongs to the prompt, which may contain colons
 SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 SIZE = re.compile(r"(\d+)x(\d+)", re.ASCII)
 

@@ -155,7 +155,7 @@ def denoiser_inputs(
     Args:
         conditioning: how the denoiser is conditioned.
         text: joint text embeddings.
-        guidance_scale: for denoisers that take it as an input.
+        guidance_scale: guidance scale, for denoisers that take it as an input.
         height, width: size of an image, in pixels.
     """
     assert text.states is not None

@@ -30,7 +30,7 @@ from sdpack.domain.tiles import (
 )
 from sdpack.engines.session import Arrays, Session
 
-SETTLED = 0.005  # in standard deviations of the features; about half a level of 255 in the image
+SETTLED = 0.005  # standard deviations of the features; about half a level of 255 in the image
 
 Floats = NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from typing import Any
 from sdpack.errors import StoreError
 from sdpack.store.artifacts import Inputs, digest, explain_io
 
-SCHEMA = 1  # of rows; a ledger without a schema number has this one
+SCHEMA = 1  # schema of rows; a ledger without a number has this one
 SQLITE = b"SQLite format 3\0"
 
 
