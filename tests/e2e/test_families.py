@@ -417,7 +417,7 @@ def test_a_model_becomes_a_bundle_for_the_sizes_that_were_asked_for(work: Path) 
         assert np.abs(pictures / 255 - wanted).max() <= close
     refused = run(work, "run", str(work / "bundle"), "a cat", "--size", "96")
     assert refused.exit_code == 2
-    assert "was built for pictures of 64x64, 64x48 pixels, not 96x96" in refused.output
+    assert "was built for images of 64x64, 64x48 pixels, not 96x96" in refused.output
 
 
 @pytest.fixture(scope="module")
@@ -465,7 +465,7 @@ def test_a_bundle_that_draws_another_size_than_it_says_does_not_verify(
     path.write_text(json.dumps(values))
     seen = run(work, "verify", str(made))
     assert seen.exit_code == 1
-    assert "returned pictures of shape (1, 3, 32, 32) instead of (1, 3, 64, 64)" in seen.output
+    assert "returned images of shape (1, 3, 32, 32) instead of (1, 3, 64, 64)" in seen.output
 
 
 @pytest.mark.parametrize(

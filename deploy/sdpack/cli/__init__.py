@@ -1,1 +1,1 @@
-"""The command line; a file a subcommand. It parses, calls one function and prints."""
+"""The command line, one file per subcommand: each parses, calls one function, and prints."""

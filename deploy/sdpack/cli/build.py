@@ -1,4 +1,4 @@
-"""`sdpack build`: the main job."""
+"""`sdpack build`: builds the best pipeline for a device."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def command(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Build the bundle of the best mix of parts that fits a device.
+    """Build a bundle of the best mix of parts that fits a device.
 
     Builds resume after an interruption; a repeated build reuses everything.
     """

@@ -1,4 +1,4 @@
-"""`sdpack cache`: what was exported, quantized, built and measured."""
+"""`sdpack cache`: lists or removes cached artifacts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ls(as_json: bool) -> None:
 @command.command(
     epilog="""\b
 Examples:
-  sdpack cache gc                       removes what was not used for 30 days
+  sdpack cache gc                       removes artifacts not used for 30 days
   sdpack cache gc --unused-for 0        removes everything
 """,
 )

@@ -1,4 +1,4 @@
-"""`sdpack catalog`: the candidate parts."""
+"""`sdpack catalog`: lists, shows, writes and checks catalogs of candidate parts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ Examples:
 @click.option(
     "--image-size",
     type=click.IntRange(min=1),
-    help="Side of a picture in pixels; default: the size the model was trained for.",
+    help="Side of an image in pixels; default: the size the model was trained for.",
 )
 @click.option(
     "--without",
@@ -147,8 +147,8 @@ def from_model(
 ) -> None:
     """Write a catalog of MODEL, a diffusers folder or a hub repository (OWNER/NAME).
 
-    Hub repositories are pinned to the revision they have now. A token is read from HF_TOKEN
-    only; HF_HUB_OFFLINE=1 uses only what is on this machine.
+    Hub repositories are pinned to their current revision. A token is read only from HF_TOKEN;
+    HF_HUB_OFFLINE=1 uses only local files.
     """
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.adopt import Adoption, adopt
@@ -167,7 +167,7 @@ def from_model(
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """The files of a model's folder; catalogs that lie in it are not the model's."""
+    """Return the files in a model's folder, except catalogs at its top level."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return [path for path in files if path.parent != folder or path.suffix not in CATALOG_SUFFIXES]
 
@@ -176,10 +176,10 @@ def _files_of(folder: Path) -> list[Path]:
 @click.argument("folder", type=FilePath(exists=True, file_okay=False))
 @json_option
 def convert(folder: Path, as_json: bool) -> None:
-    """Write pickled weights as .safetensors files beside them, in FOLDER and all folders in it.
+    """Write .safetensors files beside all pickled weights in FOLDER and its subfolders.
 
     A pickle can run code when it is read. Only tensors are read here, and a file with anything
-    else is refused; still, convert files only from a source you trust.
+    else is rejected; still, convert only files from a source you trust.
     """
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.pickles import convert_pickles

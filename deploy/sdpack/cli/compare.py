@@ -1,4 +1,4 @@
-"""`sdpack compare`: two bundles side by side."""
+"""`sdpack compare`: compares two bundles."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Examples:
 @click.option("--brief", is_flag=True, help="Print one line, and write no page.")
 @json_option
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
-    """Compare two bundles: scores paired by prompt, pictures, bytes.
+    """Compare two bundles: scores paired by prompt, images, sizes.
 
-    Nothing is drawn again: it compares what was measured when the two were built, on the prompts
-    that both drew from the same noise.
+    Uses the measurements of the two builds, on prompts that both drew from the same noise. Draws
+    no new images.
     """
     require_charts()
     from sdpack.report.compare import compare, write_comparison
@@ -60,4 +60,4 @@ def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) ->
         )
         return
     print_table(("", *names), found.rows)
-    print_lines(filter(None, [found.verdict, found.caveat, f"{out} holds the pictures"]))
+    print_lines(filter(None, [found.verdict, found.caveat, f"{out} shows the images"]))

@@ -1,4 +1,4 @@
-"""`sdpack doctor`: what this machine can do, and what it lacks."""
+"""`sdpack doctor`: shows hardware, installed packages and missing ones."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def command(as_json: bool) -> None:
 
 
 def _relevance(package: Package, has_gpu: bool) -> int:
-    """A place in the list: first what runs bundles here, last what has no use on this machine."""
+    """Return a sort key: packages that run bundles here first, useless ones last."""
     on_jetson = platform.machine() == "aarch64"
     if package.extra == "tensorrt":
         return 0 if has_gpu and on_jetson else 3
     if package.extra in ("gpu", "tensorrt-rtx"):
-        builds = package.extra == "tensorrt-rtx"  # engines, also for GPUs that are elsewhere
+        builds = package.extra == "tensorrt-rtx"  # builds engines for other machines, too
         return 0 if has_gpu else 2 if builds else 3
     if package.extra == "cpu":
         return 1 if has_gpu else 0

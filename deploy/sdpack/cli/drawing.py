@@ -1,4 +1,4 @@
-"""What commands that draw with a bundle are asked: by what, and in how much memory."""
+"""Options of commands that draw with a bundle: runtime and memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdpack.domain.precision import Runtime
 
 
 def runtime_option(command: Command) -> Command:
-    """`--runtime`, as one of the names there are, or None."""
+    """`--runtime`: the name of a runtime, or None."""
     option = click.option(
         "--runtime",
         type=click.Choice([runtime.value for runtime in Runtime]),
@@ -19,7 +19,7 @@ def runtime_option(command: Command) -> Command:
 
 
 def least_memory_option(command: Command) -> Command:
-    """`--least-memory`, a flag."""
+    """`--least-memory`: a flag."""
     option = click.option(
         "--least-memory",
         is_flag=True,

@@ -1,4 +1,4 @@
-"""Why a bundle's mix was chosen, in words, read off the evidence it carries."""
+"""Explanation of a bundle's choice, from the evidence in its manifest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def columns(manifest: Manifest) -> tuple[str, ...]:
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
-    """Rows of `columns`: the winner and the next best; weights by role and peak in MiB.
+    """Return rows for `columns`: the winner and the next best, with weights and peak in MiB.
 
-    A mix that left early saw the first prompts alone, so its quality is the winner's mean and its
-    difference from the winner over the prompts both drew.
+    A mix that left the race early has drawn only the first prompts. Its quality is therefore given
+    as the winner's mean plus the paired difference over the prompts that both drew.
     """
     roles = _roles(manifest)
     evidence = manifest.evidence
@@ -31,7 +31,7 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
 
 
 def _roles(manifest: Manifest) -> list[Role]:
-    """Those any of the mixes has."""
+    """Return the roles that any mix has."""
     return [role for role in Role if any(role in s.weights for s in manifest.evidence.standings)]
 
 
@@ -54,12 +54,12 @@ def _row(standing: StandingFigures, roles: Sequence[Role], level: float) -> tupl
 
 
 def verdict(manifest: Manifest) -> list[str]:
-    """Why the winner won: a sentence or two a line."""
+    """Explain why the winner won, in lines of one or two sentences."""
     evidence = manifest.evidence
     winner, others = evidence.winner, evidence.standings[1:]
     lines = [
         f"{winner.mix} won: {evidence.metric} {evidence.quality.value:.3f} over "
-        f"{evidence.quality.pictures} pictures on {evidence.measured_on} "
+        f"{evidence.quality.pictures} images on {evidence.measured_on} "
         f"(95 % interval of this mean: {_bounds(evidence.quality)})."
     ]
     lines += [*_rule(evidence), *_comparison(winner, others), _field(evidence), _shares(winner)]
@@ -72,12 +72,12 @@ def verdict(manifest: Manifest) -> list[str]:
 
 
 def _rule(evidence: Evidence) -> list[str]:
-    """What the winner's place rests on; unknown in older bundles."""
+    """Explain the rule that decided; empty for bundles of schema 1."""
     rule = evidence.rule
     if rule is None:
         return []
     if rule.basis == "best":
-        return ["No other mix has a better mean over the pictures both drew."]
+        return ["No other mix has a better mean over the images that both drew."]
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
         return [
@@ -98,7 +98,7 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     rival = max(working, key=lambda s: s.difference)
     line = (
         f"The nearest rival, {rival.mix}, differs by {_difference(rival)} over "
-        f"{min(rival.quality.pictures, winner.quality.pictures)} pictures"
+        f"{min(rival.quality.pictures, winner.quality.pictures)} images"
     )
     spared = rival.size_bytes - winner.size_bytes
     if spared:
@@ -113,12 +113,12 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
 def _field(evidence: Evidence) -> str:
     raced = len(evidence.standings)
     if evidence.screening is None:
-        return f"{raced} mixes fit and raced; {evidence.pictures:,} pictures in all."
+        return f"{raced} mixes fit and raced; {evidence.pictures:,} images in all."
     screening = evidence.screening
     return (
         f"{evidence.mixes:,} mixes fit; {raced} of them raced, {len(screening.predicted):,} were "
         f"left out by predictions from their parts (off by at most {screening.error:.3f} in "
-        f"{screening.checked} checks); {evidence.pictures:,} pictures in all."
+        f"{screening.checked} checks); {evidence.pictures:,} images in all."
     )
 
 

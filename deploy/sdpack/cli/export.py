@@ -1,4 +1,4 @@
-"""`sdpack export`: a bundle for other servers."""
+"""`sdpack export`: writes a bundle for another server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sdpack finish`: the engines that only the device itself can build."""
+"""`sdpack finish`: builds the engines that only the device itself can build."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sdpack.units import format_bytes
 @click.pass_context
 @timed
 def command(ctx: click.Context, bundle: Path, as_json: bool) -> None:
-    """Build a bundle's missing engines for the GPU of this machine.
+    """Build a bundle's missing engines for this machine's GPU.
 
-    Engines of classic TensorRT (Jetson, data-centre GPUs) fit only the GPU they were built on.
-    A bundle that has all its engines is left unchanged.
+    Engines of classic TensorRT (Jetson, data-centre GPUs) run only on the GPU they were built on.
+    A bundle that has all its engines stays unchanged.
     """
     from sdpack.documents.bundle import read_manifest
     from sdpack.runtime.finish import finish, unfinished

@@ -1,4 +1,4 @@
-"""`sdpack inspect`: what a bundle is, and why."""
+"""`sdpack inspect`: shows a bundle's parts, and why they were chosen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sdpack.units import format_bytes
 @click.argument("bundle", type=PATH)
 @json_option
 def command(bundle: Path, as_json: bool) -> None:
-    """Check a bundle's files and show its parts, its memory and why it was chosen."""
+    """Check a bundle's files, and show its parts, its memory use and why it was chosen."""
     manifest = open_bundle(bundle)
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
@@ -53,7 +53,7 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
 
 
 def _layers(manifest: Manifest, role: Role) -> list[str]:
-    """How the layers of a part differ, where they do."""
+    """Describe layers that differ from the part's precision."""
     part, name = manifest.parts[role], role.words
     lines = []
     if len(part.layers) > 1:

@@ -1,4 +1,4 @@
-"""Ctrl-C that nobody overhears."""
+"""Reliable handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _interrupted = threading.Event()
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Within it, an interrupt is remembered besides raising KeyboardInterrupt.
+    """Remember an interrupt within this context, in addition to raising KeyboardInterrupt.
 
-    The exception alone is lost where it strikes in a finalizer, a callback from native code or a
-    library's bare `except`. Leaves another handler than Python's own, or none, as it is.
+    The exception alone is lost if it occurs in a finalizer, in a callback from native code, or
+    within a library's bare `except`. Only Python's default handler is replaced.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -32,7 +32,7 @@ def remembered() -> Iterator[None]:
 
 
 def heed() -> None:
-    """Called between two steps of long work: raises KeyboardInterrupt if there was one."""
+    """Raise KeyboardInterrupt if an interrupt was remembered; called between steps of long work."""
     if _interrupted.is_set():
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The `sdpack` command: its subcommands, each imported only when it is called."""
+"""The `sdpack` command and its subcommands, each of which is imported on demand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Completion: eval "$(_SDPACK_COMPLETE=bash_source sdpack)", or zsh_source, fish_s
 
 
 class LazyGroup(click.Group):
-    """Subcommands live in the module of their name, as `command`; errors become one line."""
+    """A group whose subcommands are `sdpack.cli.NAME.command`; errors become one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
-        except OSError as error:  # a full disk behind `> file`; click deals with closed pipes
+        except OSError as error:  # such as a full disk behind `> file`; click handles closed pipes
             logging.getLogger(__name__).debug("", exc_info=True)
             _drop_output()
             where = f" ({error.filename})" if error.filename else ""
@@ -86,28 +86,28 @@ class LazyGroup(click.Group):
         except SdpackError as error:
             raise EXCEPTIONS[error.exit_code](str(error)) from error
         except KeyboardInterrupt:
-            # An interrupt within exec(), as dataclasses use it, makes `python -m` die of SIGINT
-            # whatever it then exits with, until another exec() ends well.
+            # After an interrupt within exec(), which dataclasses use, `python -m` ends with SIGINT
+            # instead of our exit code, unless another exec() succeeds.
             exec("")
             raise Stopped from None
 
 
 def _drop_output() -> None:
-    """Have Python not write at its end what could not be written before."""
-    with suppress(OSError, ValueError, AttributeError):  # it is not a file in tests
+    """Discard buffered output, so that Python does not try to write it again at exit."""
+    with suppress(OSError, ValueError, AttributeError):  # stdout is not a file in tests
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
 class Failed(click.ClickException):
-    """It was tried and failed."""
+    """The command failed."""
 
     exit_code = FAILED
 
 
 class Refused(click.ClickException):
-    """What was asked for is wrong, or nothing fits."""
+    """The input is wrong, or nothing fits."""
 
     exit_code = USAGE
 
@@ -116,7 +116,7 @@ EXCEPTIONS: dict[int, type[click.ClickException]] = {FAILED: Failed, USAGE: Refu
 
 
 class Stopped(click.ClickException):
-    """Ctrl-C: what is finished stays, the same command goes on from there."""
+    """The command was interrupted by Ctrl-C; running it again resumes."""
 
     exit_code = 130
 
@@ -130,9 +130,9 @@ class Stopped(click.ClickException):
 @click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")
 @click.pass_context
 def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
-    """Text-to-image pipelines that fit a device, chosen by measured picture quality."""
+    """Text-to-image pipelines that fit a device, chosen by measured image quality."""
     if verbose < 2:
-        for library in ("TRANSFORMERS", "DIFFUSERS"):  # read when they are imported
+        for library in ("TRANSFORMERS", "DIFFUSERS"):  # the variables are read at import
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
     said = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=logging.ERROR if quiet else said, format="%(message)s")

@@ -1,4 +1,4 @@
-"""Options that several commands have, each spelt the same everywhere."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def out_option(
     help_text: str, default: Path | None = None, *, required: bool = False
 ) -> Callable[[Command], Command]:
-    """`-o`, `--out`: the path to write, as `out: Path`; None where there is no default."""
+    """`-o`, `--out`: the path to write, as `out: Path`, or None without a default."""
     out = partial(click.option, "-o", "--out", type=PATH, help=help_text)
-    if default is None:  # given as a default, None would be a value, even of a required option
+    if default is None:  # default=None would satisfy even a required option
         return out(required=required)
     return out(default=default, show_default=True)
 
 
 def profile_option(default: str | None = None) -> Callable[[Command], Command]:
-    """`-p`, `--profile`: a device profile, as `profile_name: str`; required without a default."""
+    """`-p`, `--profile`: a device profile, as `profile_name: str`; required if no default."""
     help_text = "Device profile: a name that `sdpack profiles` lists, or a YAML file."
     profile = partial(click.option, "-p", "--profile", "profile_name", type=TEXT, help=help_text)
     if default is None:

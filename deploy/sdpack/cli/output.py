@@ -1,4 +1,4 @@
-"""Tables for people, JSON for machines."""
+"""Printing of tables, JSON and progress."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 @contextmanager
 def progress(ctx: click.Context) -> Iterator[Say]:
-    """What long work calls with a line on what it does; it is shown on standard error.
+    """Provide a callback for progress messages, which are shown on standard error.
 
-    On a terminal that is a line that changes, in a log one when a stage begins and every half a
-    minute; -q writes nothing. Each call raises KeyboardInterrupt if there was an interrupt that
-    went unheard.
+    A terminal shows one changing line. A log gets a line when a stage begins, and every half
+    minute. -q shows nothing. The callback raises KeyboardInterrupt if an interrupt was lost before.
     """
     quiet = _is_quiet(ctx)
     console = Console(stderr=True)
@@ -72,7 +71,7 @@ def _lines(quiet: bool) -> Iterator[Say]:
     ended = threading.Event()
 
     def remind() -> None:
-        with suppress(OSError, ValueError):  # nobody reads on: the next stage's line will tell
+        with suppress(OSError, ValueError):  # a closed pipe; the next message reports it
             while not ended.wait(LOG_EVERY_S / 10):
                 log.remind()
 
@@ -86,14 +85,14 @@ def _lines(quiet: bool) -> Iterator[Say]:
 
 
 def timed(command: Callable[P, None]) -> Callable[P, None]:
-    """A command that says on standard error how long it took, once it has succeeded."""
+    """Make a command print its duration to standard error after it succeeds."""
 
     @wraps(command)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
         began = time.monotonic()
         command(*args, **kwargs)
         if not _is_quiet(click.get_current_context()):
-            sys.stdout.flush()  # in a log of both, this comes last
+            sys.stdout.flush()  # so that the duration comes last if both streams share a log
             click.echo(f"done in {format_duration(time.monotonic() - began)}", err=True)
 
     return call
@@ -104,19 +103,19 @@ def _is_quiet(ctx: click.Context) -> bool:
 
 
 def warn(line: str) -> None:
-    """One line on standard error, which is not written with -q."""
+    """Print a warning to standard error, unless -q is given."""
     context = click.get_current_context(silent=True)
     if context is None or not _is_quiet(context):
         click.echo(f"Warning: {line}", err=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, indent=1))
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Sentences on standard output; broken between words on a terminal, whole when piped."""
+    """Print sentences; wrapped on a terminal, one per line otherwise."""
     console = Console()
     for line in lines:
         if console.is_terminal:
@@ -131,7 +130,7 @@ def print_table(
     title: str = "",
     right: Sequence[str] = (),
 ) -> None:
-    """A table on standard output; colours only on a terminal, whole cells when piped."""
+    """Print a table; coloured and fitted to the width on a terminal, with full cells otherwise."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

@@ -1,4 +1,4 @@
-"""Where `sdpack run` writes its pictures."""
+"""File names for the images of `sdpack run`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from sdpack.errors import PromptError, StoreError
 from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
 from sdpack.store.artifacts import write_whole
 
-FOLDER_SUFFIX = ".png"  # of the pictures in a folder
+FOLDER_SUFFIX = ".png"  # suffix of images in a folder
 
 
 def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
-    """The file of each picture; folders are made.
+    """Yield a path for each image, and create missing folders.
 
-    One picture has the name it was given. Several get numbers, as do those in a folder: 1.png,
-    2.png, or pizza-1.jpg, pizza-2.jpg. Numbers go on after those that are there, so that what was
-    drawn before is kept.
+    A single image gets the given file name. Several images, and images in a folder, are numbered:
+    pizza-1.jpg, pizza-2.jpg, or 1.png, 2.png. Numbers continue after existing ones, so that earlier
+    images are kept.
 
     Raises:
-        PromptError: the suffix is not of a format that can be written.
-        StoreError: a folder cannot be made or read.
+        PromptError: the suffix is not a supported format.
+        StoreError: a folder cannot be created or read.
     """
     try:
         is_folder = out.is_dir() or not out.suffix
         if not is_folder and encoding_of(out) is None:
             raise PromptError(
-                f"--out {out}: pictures are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
+                f"--out {out}: images are written as {', '.join(SUFFIXES)}, not {out.suffix}; "
                 "choose one of these, or create that folder first to write into it"
             )
         folder = out if is_folder else out.parent
@@ -44,7 +44,7 @@ def picture_paths(out: Path, pictures: int) -> Iterator[Path]:
 
 
 def _numbers(folder: Path, stem: str, suffix: str) -> Iterator[int]:
-    """Those of a folder's files that are named so; file systems may ignore case."""
+    """Yield the numbers in a folder's matching file names, regardless of case."""
     name = re.compile(rf"{re.escape(stem)}([0-9]{{1,18}}){re.escape(suffix)}", re.IGNORECASE)
     for path in folder.iterdir():
         found = name.fullmatch(path.name)
@@ -53,14 +53,14 @@ def _numbers(folder: Path, stem: str, suffix: str) -> Iterator[int]:
 
 
 def format_of(path: Path) -> Format:
-    """How a picture is written into a file that `picture_paths` named."""
+    """Return the format of a path from `picture_paths`."""
     encoding = encoding_of(path)
     assert encoding is not None
     return Format(encoding)
 
 
 def write_picture(path: Path, file: bytes) -> None:
-    """Write a picture's file, whole or not at all.
+    """Write an image file atomically.
 
     Raises:
         StoreError: it cannot be written.
@@ -72,5 +72,5 @@ def write_picture(path: Path, file: bytes) -> None:
 
 
 def unwritable(path: Path, cause: OSError) -> StoreError:
-    """A file or folder that cannot be written, in words."""
+    """Return an error for a file or folder that cannot be written."""
     return StoreError(f"{path} cannot be written ({cause.strerror or cause}); choose --out")

@@ -1,4 +1,4 @@
-"""`sdpack profiles`: the devices sdpack knows, and this one."""
+"""`sdpack profiles`: lists, shows and writes device profiles."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _row(profile: Profile) -> tuple[str, ...]:
 @click.argument("name", type=TEXT)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Check a profile, shipped or in your own file, and print it."""
+    """Check and print a profile: a shipped one, or your own file."""
     profile = find_profile(name)
     if as_json:
         print_json(profile.model_dump(mode="json", by_alias=True))
@@ -61,7 +61,7 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command(epilog="Example: sdpack profiles detect > mine.yaml")
 def detect() -> None:
-    """Print a profile of this machine, with comments on what was measured or assumed."""
+    """Print a profile of this machine, with comments on measured and assumed values."""
     from sdpack.engines.device_memory import context_bytes
 
     click.echo(detected_profile(context_bytes), nl=False)

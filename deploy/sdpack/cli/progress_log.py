@@ -1,4 +1,4 @@
-"""Long work in a log: what is being done, how much of it is done, and how long it will take."""
+"""Progress of long work in a log: stages, percentages and remaining time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sdpack.progress import Say, percent_done, without_count
 from sdpack.units import format_duration, format_estimate
 
 Clock = Callable[[], float]
-"""Seconds since some moment; never goes back."""
+"""A monotonic clock, in seconds."""
 
-LOG_EVERY_S = 30.0  # how often a log hears of a stage that goes on
-SPEED_OVER_S = 120.0  # how much of the past a speed is measured over: what was cached went faster
-LEAST_SEEN_S = 2.0  # a speed measured over less says little
+LOG_EVERY_S = 30.0  # interval between lines of the same stage
+SPEED_OVER_S = 120.0  # window for measuring speed; earlier items may have been cached, so faster
+LEAST_SEEN_S = 2.0  # minimum time for measuring speed
 
 
 class Pace:
-    """How fast one stage goes, from the shares it was seen at in the last two minutes or so.
+    """The speed of one stage, from its percentages in the last two minutes.
 
     Args:
-        percent: how much of it is done when it is first seen.
-        now: seconds, of the same clock as all later ones.
+        percent: percentage at the start.
+        now: time in seconds.
     """
 
     def __init__(self, percent: int, now: float) -> None:
@@ -31,20 +31,20 @@ class Pace:
 
     @property
     def percent(self) -> int:
-        """The last share seen."""
+        """The latest percentage."""
         return self._seen[-1][1]
 
     def see(self, percent: int, now: float) -> None:
-        """Note how much is done now."""
+        """Record a percentage."""
         if percent > self.percent:
             self._seen.append((now, percent))
         while len(self._seen) > 2 and self._seen[1][0] <= now - SPEED_OVER_S:
             self._seen.popleft()
 
     def seconds_left(self, now: float) -> float | None:
-        """At the speed since the oldest share kept; None before there is one.
+        """Estimate the remaining seconds; None without enough data.
 
-        Grows while nothing is done.
+        The estimate grows while there is no progress.
         """
         began, at_first = self._seen[0]
         gained = self.percent - at_first
@@ -54,16 +54,16 @@ class Pace:
 
 
 class Paces:
-    """The pace of every stage that is counted; stages may take turns.
+    """The pace of every stage with percentages; stages may alternate.
 
-    A count that falls back is taken for the same work begun again.
+    A percentage that decreases restarts its stage.
     """
 
     def __init__(self) -> None:
         self._of: dict[str, Pace] = {}
 
     def see(self, words: str, now: float) -> bool:
-        """Note what the words say; whether a stage begins with them."""
+        """Record a message; return whether it begins a stage."""
         stage, percent = without_count(words), percent_done(words)
         if percent is None:
             self._of.pop(stage, None)
@@ -76,20 +76,20 @@ class Paces:
         return False
 
     def with_estimate(self, words: str, now: float) -> str:
-        """The words, and how long what they count will still take, once that can be told."""
+        """Return a message with the estimated remaining time, if there is an estimate."""
         pace = self._of.get(without_count(words))
         left = None if pace is None or pace.percent >= 100 else pace.seconds_left(now)
         return words if left is None else f"{words}, about {format_estimate(left)} left"
 
 
 class ProgressLog:
-    """Long work in a log: a line when a stage begins, and one now and then while it goes on.
+    """Logs long work: a line when a stage begins, and regularly while it continues.
 
-    Can be called from several threads.
+    Thread-safe.
 
     Args:
-        write: takes a line.
-        clock: tells the time, in seconds.
+        write: writes a line.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, write: Say, clock: Clock = time.monotonic) -> None:
@@ -101,7 +101,7 @@ class ProgressLog:
         self._told: dict[str, float] = {}
 
     def say(self, words: str) -> None:
-        """Write the line if a stage begins with it, or was not heard of for `LOG_EVERY_S`."""
+        """Write a message if it begins a stage, or if its stage is due for another line."""
         with self._lock:
             now, stage = self._clock(), without_count(words)
             begins = self._paces.see(words, now)
@@ -114,7 +114,7 @@ class ProgressLog:
                 self._tell(stage, self._paces.with_estimate(words, now), now)
 
     def remind(self) -> None:
-        """Write how long the present stage takes so far, if nothing was written for a while."""
+        """Write the elapsed time of the current stage, if nothing was written for a while."""
         with self._lock:
             now, words = self._clock(), self._now_doing
             if not words or now - max(self._told.values()) < LOG_EVERY_S:

@@ -1,4 +1,4 @@
-"""`sdpack quantize`: any ONNX file in another precision."""
+"""`sdpack quantize`: converts an ONNX file to another precision."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ average, chosen for the least output error).
 """,
 )
 @click.argument("model", type=PATH)
-@click.option(
-    "--precision", "words", type=TEXT, required=True, help="Precision to make; see below."
-)
+@click.option("--precision", "words", type=TEXT, required=True, help="Target precision; see below.")
 @click.option(
     "--calibration",
     multiple=True,
@@ -131,5 +129,5 @@ def command(
 
 
 def _decibels(error: float) -> float | None:
-    """Of the error's energy to the output's, which is finite; None: there is no error."""
+    """Return a relative error energy in decibels, or None for no error."""
     return 10 * math.log10(error) if error > 0 else None

@@ -1,4 +1,4 @@
-"""`sdpack report`: what a build found, as a page of charts."""
+"""`sdpack report`: draws charts of a build or a study."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ Examples:
 @out_option("HTML page to write; default: report.html in the bundle.")
 @json_option
 def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> None:
-    """Draw the charts of a build from its ledger, as one page that works offline and as PNGs.
+    """Draw the charts of a build from its ledger, as a page that works offline and as PNGs.
 
-    A ledger that holds a study and no build gives the charts of the study.
+    If the ledger holds a study and no build, the charts are those of the study.
     """
     require_charts()
     check_spared(bundle_files(source), [] if out is None else [out])
@@ -62,7 +62,7 @@ def command(source: Path, name: str | None, out: Path | None, as_json: bool) -> 
             }
         )
         return
-    columns = ("part", "precision", "weights", "change", "pictures")
+    columns = ("part", "precision", "weights", "change", "images")
     rows = [
         (
             f"{cost.role.words} {cost.candidate}",

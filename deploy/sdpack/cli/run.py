@@ -1,4 +1,4 @@
-"""`sdpack run`: a picture from a bundle."""
+"""`sdpack run`: draws images with a bundle."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ Examples:
 @click.option(
     "--size",
     type=TEXT,
-    help="Picture size in pixels, such as 512 or 768x512 (width x height); default: the bundle's.",
+    help="Image size in pixels, such as 512 or 768x512 (width x height); default: the bundle's.",
 )
 @runtime_option
 @out_option(
-    "Folder for 1.png, 2.png ..., or a .png, .jpg, .jpeg or .webp file. Several pictures with "
+    "Folder for 1.png, 2.png ..., or a .png, .jpg, .jpeg or .webp file. Several images with "
     "one file name are numbered: pizza-1.jpg, pizza-2.jpg.",
     Path(),
 )
@@ -73,7 +73,7 @@ def command(
     device_peak: bool,
     as_json: bool,
 ) -> None:
-    """Draw one picture for each prompt."""
+    """Draw one image for each prompt."""
     from sdpack.cli.picture_files import format_of, picture_paths, write_picture
     from sdpack.engines.device_memory import DEVICE_PEAK, DeviceMeter
     from sdpack.runtime.bundle import pipeline, request

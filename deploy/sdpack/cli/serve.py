@@ -1,4 +1,4 @@
-"""`sdpack serve`: a bundle behind HTTP."""
+"""`sdpack serve`: serves a bundle over HTTP."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ A second signal stops it at once.
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Maximum number of pictures drawn in one batch; default: the bundle's.",
+    help="Maximum number of images drawn in one batch; default: the bundle's.",
 )
 @click.option(
-    "--queue", type=click.IntRange(min=1), default=64, help="Maximum number of waiting pictures."
+    "--queue", type=click.IntRange(min=1), default=64, help="Maximum number of waiting images."
 )
 @click.option(
     "--wait-ms",
@@ -100,7 +100,7 @@ A second signal stops it at once.
     "--max-pictures",
     type=click.IntRange(min=1),
     default=10,
-    help="Maximum number of pictures per request.",
+    help="Maximum number of images per request.",
 )
 @click.option(
     "--max-prompt",
@@ -133,7 +133,7 @@ def command(
     threads: int | None,
     least_memory: bool,
 ) -> None:
-    """Draw pictures over HTTP: OpenAI's images API, jobs with progress, and a page at /."""
+    """Draw images over HTTP: OpenAI's images API, jobs with progress, and a page at /."""
     end_when_told()
     try:
         from sdpack.serve.server import serve
@@ -184,9 +184,9 @@ def command(
 
 
 def end_when_told() -> None:
-    """Have SIGTERM end this process, until the server sees to it.
+    """Make SIGTERM end this process until the server installs its own handler.
 
-    The first process of a container ignores it otherwise, and there is a bundle to read first.
+    The first process of a container would otherwise ignore it while the bundle is read.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""`sdpack study`: the best mix at each of several budgets."""
+"""`sdpack study`: finds the best mix at each of several budgets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
   sdpack study --budgets 4gb-gpu,8gb-gpu --catalog sd15
   sdpack study --budgets 1GiB:3GiB:5 --model ~/models/mine --size 512
 
-Studies resume after an interruption; a repeated study draws nothing.
+Studies resume after an interruption; a repeated study draws no images.
 """
 
 
@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Find the best mix at each of several memory budgets, and compare it with the others.
 
-    Every picture is drawn once, however many budgets use it. Writes study.html with its charts as
-    PNGs, points.csv, points.json and ledger.jsonl.
+    Every image is drawn only once, even if several budgets use it. Writes study.html, its charts
+    as PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
     request = study_request(read_options(profile_name, **of_order), asked, out, warn)
@@ -91,7 +91,7 @@ def command(
     print_lines(finding(found))
     print_lines(
         [
-            f"{done.pictures:,} pictures were drawn; drawing every mix in full would take "
+            f"{done.pictures:,} images were drawn; drawing every mix in full would take "
             f"{done.exhaustive:,}. {out / PAGE} holds the charts."
         ]
     )

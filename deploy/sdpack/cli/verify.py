@@ -1,4 +1,4 @@
-"""`sdpack verify`: a bundle on this machine."""
+"""`sdpack verify`: checks a bundle, and measures its memory on this machine."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
         return f"there is no prediction for {chosen}; this bundle is for {profile.runtime}"
     if profile.memory.unified:
         return (
-            f"the prediction, {predicted}, is of the memory that CPU and GPU share, "
-            "not of the host's part"
+            f"the prediction, {predicted}, is for the memory that CPU and GPU share, and cannot be "
+            "compared with host memory"
         )
     return (
-        f"that is host memory; the prediction, {predicted}, is of GPU memory, which could not be "
+        f"that is host memory; the prediction, {predicted}, is for GPU memory, which could not be "
         "measured: cuda-bindings is missing, or the driver is too old for it; see `sdpack doctor`"
     )
 
@@ -37,7 +37,7 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
 @json_option
 @click.pass_context
 def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:
-    """Check every file, draw a picture, and compare its memory with the prediction.
+    """Check every file, draw an image, and compare its memory use with the prediction.
 
     The result is written to verified.json in the bundle. Exit code 1 if the peak is more than
     5 % above its prediction.
@@ -56,7 +56,7 @@ def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool
         took = format_bytes(seen.measured_bytes)
         if seen.of_gpu:
             took += f" of the GPU's memory and {format_bytes(seen.host_bytes)} of the host's"
-        click.echo(f"one picture on {chosen} took {took}{capped}")
+        click.echo(f"one image on {chosen} took {took}{capped}")
         if seen.predicted_bytes is None:
             click.echo(_incomparable(manifest, chosen))
         else:

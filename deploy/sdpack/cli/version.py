@@ -1,4 +1,4 @@
-"""`sdpack --version`: which sdpack, and what it runs on."""
+"""`sdpack --version`: versions of sdpack and its dependencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from sdpack.version import installed_version
 
-# Several lines where one package has several names in the index; only what is installed is shown.
+# Some packages have several names in the index; only installed ones are shown.
 PACKAGES = (
     "numpy",
     "tokenizers",
@@ -28,9 +28,9 @@ PACKAGES = (
 
 
 def version_lines() -> list[str]:
-    """One line for sdpack, Python, each package that is installed, and the system.
+    """Return one line each for sdpack, Python, every installed package, and the system.
 
-    Versions come from the packages' metadata: none is imported, as that alone takes seconds.
+    Versions come from package metadata, because importing the packages would take seconds.
     """
     found = [("sdpack", installed_version("sdpack") or "unknown (not installed)")]
     found.append(("python", platform.python_version()))
@@ -40,7 +40,7 @@ def version_lines() -> list[str]:
 
 
 def show_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    """Print the lines and end, where the option was given."""
+    """Print the versions and exit, if the option is given."""
     if wanted and not ctx.resilient_parsing:
         click.echo("\n".join(version_lines()))
         ctx.exit()

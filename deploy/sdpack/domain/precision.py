@@ -48,7 +48,7 @@ EVERYWHERE = frozenset(Runtime)
 @dataclass(frozen=True)
 class _Format:
     bits: int
-    since: ComputeCapability  # of the first NVIDIA GPUs whose compilers support it
+    since: ComputeCapability  # lowest compute capability whose compilers support it
     small_on: frozenset[Runtime]  # runtimes that keep weights in this format while they run
 
 

@@ -1,1 +1,1 @@
-"""What runs graphs; each runtime's package is imported only when it is used."""
+"""Engines: run graphs with the supported runtimes, whose packages are imported on first use."""

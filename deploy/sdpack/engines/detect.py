@@ -1,4 +1,4 @@
-"""What this machine is: memory, GPU, packages."""
+"""Detection of this machine's memory, GPU and packages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGE_ALIASES = {"tensorrt": ("tensorrt_cu13", "tensorrt_cu12")}
 
 @dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU as nvidia-smi sees it; bytes in use are those of other programs."""
+    """An NVIDIA GPU as nvidia-smi reports it; `used_bytes` are those of other programs."""
 
     name: str
     memory_bytes: int
@@ -174,7 +174,7 @@ def memory_bytes(meminfo: Path = MEMINFO) -> int:
 
 
 def jetson_model(path: Path = JETSON) -> str | None:
-    """The name of the Jetson this runs on, or None."""
+    """Return the name of this Jetson, or None on other machines."""
     try:
         model = path.read_bytes().rstrip(b"\0").decode(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""What is in use of the GPU's memory: at one moment, and at the most while something runs."""
+"""GPU memory in use: now, and the peak while something runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOOK = f"from {__name__} import used_bytes; used_bytes()"
 
 
 def used_bytes() -> float:
-    """Of the GPU's memory, in use by all that run there; 0 where CUDA does not say."""
+    """Return the GPU memory in use by all processes; 0 if CUDA cannot report it."""
     try:
         cuda = importlib.import_module("cuda.bindings.runtime")
         error, *memory = cuda.cudaMemGetInfo()
@@ -28,21 +28,21 @@ def used_bytes() -> float:
 
 
 class DeviceMeter:
-    """The most that comes to be in use while this is entered, looked at every millisecond.
+    """Measures the peak of the GPU memory in use within a `with` statement, every millisecond.
 
-    It is the whole GPU's memory, whichever process takes it: nothing else may begin or end there
-    meanwhile. What a process takes and gives back within a millisecond is not seen.
+    It measures all processes together, so no other program may start or stop on the GPU meanwhile.
+    Allocations that last less than a millisecond may be missed.
     """
 
     def __init__(self) -> None:
-        used_bytes()  # the first look makes a context of our own, that is not to be counted
+        used_bytes()  # the first call creates a CUDA context, which must not count
         self._before = self._most = used_bytes()
         self._ended = threading.Event()
         self._looking = threading.Thread(target=self._look, daemon=True)
 
     @property
     def peak_bytes(self) -> int:
-        """More than before it was entered."""
+        """The peak minus the memory in use before."""
         return int(self._most - self._before)
 
     def _look(self) -> None:
@@ -60,7 +60,7 @@ class DeviceMeter:
 
 
 def context_bytes() -> int:
-    """What a process takes of the GPU's memory that does nothing there but look; 0: not known."""
+    """Measure the GPU memory of a process that only creates a CUDA context; 0 if unknown."""
     if used_bytes() == 0:
         return 0
     with DeviceMeter() as device:

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+"""Sessions of ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PROVIDERS = {
 }
 ERRORS_ONLY = 3
 FLOAT_ACCURACY = "1"
-ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # of glibc's mallopt
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1  # parameters of glibc's mallopt
 OWN_PAGES_FROM_BYTES = 128 * 2**10
-MOST_BYTES = 32 * 2**20  # that it takes for MMAP_THRESHOLD
+MOST_BYTES = 32 * 2**20  # maximum that mallopt accepts for MMAP_THRESHOLD
 NEVER = 2**31 - 1
 LARGE_BYTES = 2**28  # of a graph and its weights
 SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights they share
@@ -47,14 +47,14 @@ class OrtSession(Closing):
         self._arena = arena
 
     def run(self, inputs: Arrays, outputs: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-        """The outputs of these names, or all there are."""
+        """Return the outputs with these names, or all outputs."""
         if self._session is None:
             raise EngineError(f"{self.path} was closed; load it again")
         names = list(outputs) or [output.name for output in self._session.get_outputs()]
         options = None if self._arena is None else self._arena.options(inputs)
         try:
             values = self._session.run(names, dict(inputs), options)
-        except Exception as cause:  # onnxruntime raises a class a status code, and ValueError
+        except Exception as cause:  # onnxruntime raises one class per status code, and ValueError
             raise EngineError(f"{self.path} failed to run: {_first_line(cause)}") from cause
         if self._arena is not None:
             self._arena.ran(inputs)
@@ -67,16 +67,17 @@ class OrtSession(Closing):
 
 
 class Arena:
-    """When a GPU's arena hands back what a run has freed.
+    """Decides when a GPU's memory arena is shrunk after a run.
 
-    The first run of a shape takes its tensors one by one, the next ones take one block for all of
-    them: had the first not handed back what it took, both would be held, and blocks of other
-    shapes besides. On an H200 the decoder of Stable Diffusion 1 took 1.8 GiB so, 2.8 with nothing
-    handed back and 4.2 by default.
+    The first run with some shapes allocates its tensors one by one, later runs allocate one block
+    for all. Without shrinking after the first run, the arena would hold both, and blocks for other
+    shapes. On an H200, Stable Diffusion 1's decoder needs 1.8 GiB this way, 2.8 GiB without
+    shrinking, and 4.2 GiB by default.
 
     Args:
-        low_memory: hand it back after every run, so that the next part finds it. Taking it again
-            took an H200 5 ms of a step's 38, and 19 of a decoding's 38.
+        shrink: run options that shrink the arena.
+        low_memory: shrink after every run, so that other parts can use the memory. Allocating it
+            again costs 5 ms of a step's 38 ms on an H200, and 19 ms of a decoding's 38 ms.
     """
 
     def __init__(self, shrink: Any, low_memory: bool) -> None:
@@ -85,11 +86,11 @@ class Arena:
         self._last: tuple[tuple[int, ...], ...] | None = None
 
     def options(self, inputs: Arrays) -> Any:
-        """What a run with these inputs is to be told; None: nothing."""
+        """Return the run options for these inputs, or None."""
         return None if self._shapes(inputs) == self._last and not self._low_memory else self._shrink
 
     def ran(self, inputs: Arrays) -> None:
-        """Say that a run with these inputs came to its end."""
+        """Record a successful run with these inputs."""
         self._last = self._shapes(inputs)
 
     def _shapes(self, inputs: Arrays) -> tuple[tuple[int, ...], ...]:
@@ -104,39 +105,40 @@ def load(
     in_order: bool = False,
     low_memory: bool = False,
 ) -> OrtSession:
-    """A session for the graph at `path`.
+    """Load the graph at `path`.
 
-    No memory arena on a CPU: what a run has freed goes back to the system, so that the peak is what
-    the graph needs and not what earlier shapes needed. Large weights that are floating-point
-    numbers are not laid out again: that takes longer than reading them, and a second copy, for no
-    speed (a UNet of Stable Diffusion 1 loads in 6 s instead of 13, and holds 2.4 GiB instead of
-    3.3).
+    A CPU session has no memory arena: freed memory returns to the system, so that the peak depends
+    only on the graph and not on earlier shapes. Large floating-point weights are not prepacked.
+    Prepacking takes longer than reading them and needs a second copy, without any gain in speed
+    (Stable Diffusion 1's UNet loads in 6 s instead of 13 s, and needs 2.4 GiB instead of 3.3 GiB).
 
     Args:
-        emulate: compute in floating point and round where the graph says so, whatever the kernels
-            for integers would do here: what another device draws, at the speed and the memory of
-            a graph that is not quantized.
-        in_order: run nodes in the order they have in the file as far as that goes, and not branch
-            by branch.
-        low_memory: as of `Arena`; only on a GPU.
+        path: the ONNX file.
+        runtime: one of `PROVIDERS`.
+        threads: number of CPU threads; by default the number of cores this process may use.
+        emulate: compute in floating point and round explicitly at quantized nodes, instead of with
+            this machine's integer kernels. The results resemble another device's; speed and memory
+            are those of an unquantized graph.
+        in_order: run nodes in the file's order as far as possible, instead of branch by branch.
+        low_memory: as in `Arena`; only for a GPU.
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        EngineError: the graph is damaged, or the provider is not there; ONNX Runtime would
-            otherwise fall back to the CPU without a word.
+        EngineError: the graph is damaged, or the provider is not available; ONNX Runtime itself
+            would silently fall back to the CPU.
     """
     ort, provider = _package(runtime), PROVIDERS[runtime]
     options = _options(ort, path, threads, emulate, in_order)
     missing = (
-        f"{path}: {provider} is not available here; `sdpack doctor` says what is missing and "
-        "how to get it"
+        f"{path}: {provider} is not available here; `sdpack doctor` lists missing packages and "
+        "how to install them"
     )
     if not offers(runtime):
         raise EngineError(missing)
     try:
         provided = (provider, ON_CUDA if runtime.on_gpu else {})
         session = ort.InferenceSession(path, options, providers=[provided])
-    except Exception as cause:  # onnxruntime raises a class a status code
+    except Exception as cause:  # onnxruntime raises one class per status code
         raise EngineError(f"{path} cannot be loaded: {_first_line(cause)}") from cause
     if provider not in session.get_providers():
         raise EngineError(missing)
@@ -167,9 +169,9 @@ def _arena(ort: Any, low_memory: bool) -> Arena:
 
 
 def _is_large_and_plain(path: Path) -> bool:
-    """Whether a graph has much in its file of weights, and nothing stored in fewer bits.
+    """Whether a graph has large weights, none of which is quantized.
 
-    What multiplies by packed weights is quick only once it has laid them out.
+    Kernels for quantized weights are fast only with prepacked weights.
     """
     data = path.with_name(f"{path.name}.data")
     if not data.is_file():
@@ -185,19 +187,19 @@ def offers(runtime: Runtime) -> bool:
 
 
 def steady_memory() -> None:
-    """Have glibc give every tensor pages of its own, handed back when it is freed.
+    """Make glibc allocate every tensor on its own pages, which are returned when it is freed.
 
-    Otherwise it keeps large blocks in heaps it grows as it goes, and the peak of one and the same
-    program differs by tens of MiB from run to run. Pages that are taken again cost time: a tenth
-    for a large model, half for a small one. Holds for the process; without glibc nothing happens.
+    Otherwise glibc keeps large blocks in growing heaps, and the peak of the same program varies by
+    tens of MiB between runs. Allocating pages again costs time: a tenth for a large model, half for
+    a small one. This applies to the whole process, and does nothing without glibc.
     """
     _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: OWN_PAGES_FROM_BYTES})
 
 
 def keep_memory() -> None:
-    """Have glibc keep what was freed for what is needed next, until it is asked to give it back.
+    """Make glibc keep freed memory for reuse, until `give_back_freed_memory` is called.
 
-    The contrary of `steady_memory`.
+    This is the opposite of `steady_memory`.
     """
     _tell_glibc({ARENA_MAX: 1, MMAP_THRESHOLD: MOST_BYTES, TRIM_THRESHOLD: NEVER})
 
@@ -210,7 +212,7 @@ def _tell_glibc(options: Mapping[int, int]) -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Ask glibc to hand freed memory back to the system, so that the next part finds it."""
+    """Make glibc return freed memory to the system, so that other parts can use it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -248,11 +250,11 @@ def _package(runtime: Runtime) -> Any:
 
 @cache
 def _load_cuda() -> None:
-    """Load CUDA's and cuDNN's libraries where pip put them; where it did not, the system's do."""
+    """Load the CUDA and cuDNN libraries that pip installed; otherwise the system's are used."""
     import onnxruntime
 
     if hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with redirect_stdout(io.StringIO()):  # it prints a line for each missing library
             onnxruntime.preload_dlls()
 
 

@@ -1,4 +1,4 @@
-"""What every engine looks like once it is loaded."""
+"""The interface of loaded engines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Session(Protocol):
-    """A loaded engine; `with` frees its memory at the end."""
+    """A loaded engine; the end of a `with` statement frees its memory."""
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Outputs by name.
+        """Run the engine, and return its outputs by name.
 
         Raises:
             EngineError: an input is missing or of the wrong shape, or the run failed.
@@ -23,7 +23,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free its memory; it cannot be run again."""
+        """Free its memory; `run` fails afterwards."""
         ...
 
     def __enter__(self) -> Self: ...

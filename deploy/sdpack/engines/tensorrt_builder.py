@@ -1,13 +1,14 @@
 """Building TensorRT plans, with TensorRT-RTX or classic TensorRT, each build in its own process.
 
-Both packages have one Python API, so the builder takes the module as a handle. TensorRT-RTX builds
-for a named compute capability on any machine, GPU or not; classic TensorRT builds for the GPU it
-finds. A failed build can leave the process unusable, hence `python -m` of this very file.
+Both packages have the same Python API, so the builder takes the module as a handle. TensorRT-RTX
+builds for a named compute capability on any machine, with or without a GPU. Classic TensorRT builds
+for this machine's GPU. A failed build can leave its process unusable, so each build runs this file
+with `python -m`.
 
-The builder logs how much device memory the plan needs; that is where the memory plan comes from.
+The builder logs the device memory that a plan needs; the memory prediction is based on it.
 
-The same graph gives the same plan, byte for byte: TensorRT's compiler orders some of what it emits
-by address, so its process runs at fixed addresses, with a fixed environment and fixed paths.
+The same graph gives the same plan, byte for byte. TensorRT's compiler orders some of its output by
+address, so its process runs at fixed addresses, with a fixed environment and fixed paths.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ REFUSING_CODES = (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)  # some graphs it d
 SOURCE = "source"  # in the folder of the plan, the folder of the graph
 KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
 SEEDED = {"PYTHONHASHSEED": "0"}
-NO_RANDOMIZATION = 0x0040000  # of personality(2)
+NO_RANDOMIZATION = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
 ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
 BUILD_TIMEOUT_S = 3600
 TENSORRT_PACKAGES = {Runtime.TENSORRT_RTX: "tensorrt_rtx", Runtime.TENSORRT: "tensorrt"}
-EXTRAS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # of sdpack, by package
+EXTRAS = {"tensorrt_rtx": "tensorrt-rtx", "tensorrt": "tensorrt"}  # sdpack's extras, by package
 _MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 _SERIOUS = ("ERROR", "INTERNAL_ERROR")
 
@@ -49,20 +50,23 @@ Sizes = tuple[int, ...]
 
 
 def extra_of(package: str) -> str:
-    """The extra of sdpack that installs "tensorrt_rtx" or "tensorrt".
+    """Return the extra of sdpack that installs "tensorrt_rtx" or "tensorrt".
 
-    "" for the latter on a Jetson, where it comes with JetPack.
+    It is "" for the latter on a Jetson, where JetPack provides it.
     """
     return "" if package == "tensorrt" and jetson_model() is not None else EXTRAS[package]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A built plan and what its builder said of the memory it takes on the device.
+    """A built plan, and the device memory it needs according to its builder.
 
     Attributes:
+        path: the plan's file.
+        package: "tensorrt_rtx" or "tensorrt".
+        version: version of the package.
         activation_bytes: scratch memory of one execution context.
-        weight_bytes: what stays on the device while the engine is loaded.
+        weight_bytes: memory in use while the engine is loaded.
     """
 
     path: Path
@@ -87,18 +91,19 @@ def build(
     inputs: Mapping[str, InputRange],
     compute_capability: str = "",
 ) -> Plan:
-    """Build model.plan and plan.json in `folder`, in a process of its own.
+    """Build model.plan and plan.json in `folder`, in a separate process.
 
     Args:
         package: "tensorrt_rtx" or "tensorrt".
-        inputs: for every input of the graph that has a dynamic size.
-        compute_capability: "SM86" for instance; only for tensorrt_rtx.
+        onnx: the graph.
+        folder: folder for the plan.
+        inputs: range of shapes for every input with a dynamic size.
+        compute_capability: such as "SM86"; only for tensorrt_rtx.
 
     Raises:
-        UnsupportedGraphError: the graph does not parse or build; carries the builder's
-            last words.
-        EngineError: the builder could not work: it was killed, took too long, or is not installed.
-        KeyboardInterrupt: Ctrl-C reached the builder, if not this thread.
+        UnsupportedGraphError: the graph does not parse or build; gives the builder's last message.
+        EngineError: the builder was killed, took too long, or is not installed.
+        KeyboardInterrupt: Ctrl-C stopped the builder.
     """
     ranges = {name: asdict(given) for name, given in inputs.items()}
     source = folder / SOURCE
@@ -132,7 +137,7 @@ def build(
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan in a folder that `build` filled.
+    """Read the plan in a folder that `build` filled.
 
     Raises:
         EngineError: there is none.
@@ -154,7 +159,7 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _build_here(request: _Request, folder: Path) -> None:
-    """What runs in the process of its own; leaves with a message on failure."""
+    """Build a plan in this process; exits with a message on failure."""
     trt = importlib.import_module(request.package)
     log = _logger(trt)
     builder = trt.Builder(log)
@@ -208,7 +213,7 @@ def _profile(builder: Any, network: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 def _logger(trt: Any) -> Any:
-    """A logger that keeps the memory figures and what went wrong."""
+    """Return a logger that records memory figures and errors."""
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
@@ -227,7 +232,7 @@ def _logger(trt: Any) -> Any:
 
 
 def _at_fixed_addresses() -> None:
-    """Start this process again without address randomization, where the system allows that."""
+    """Restart this process without address randomization, if the system permits."""
     libc = ctypes.CDLL(None)
     persona = libc.personality(ASK) if hasattr(libc, "personality") else -1
     if persona == -1 or persona & NO_RANDOMIZATION:
@@ -237,8 +242,12 @@ def _at_fixed_addresses() -> None:
 
 
 def _end_at_ctrl_c() -> None:
-    """Python would hear of it only once the compiler is done, two minutes later for SDXL's UNet."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not told to ignore it
+    """Make Ctrl-C end the process at once.
+
+    Python's own handler would run only after the compiler returns, two minutes later for SDXL's
+    UNet.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless it is ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

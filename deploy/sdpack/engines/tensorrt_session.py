@@ -1,7 +1,7 @@
 """Running a TensorRT plan, of TensorRT-RTX or classic TensorRT, on the GPU it was built for.
 
-Scratch memory is ours: it is taken when a run begins and given back when it ends, so that parts
-that run one after the other share it, as the memory plan says they do.
+Scratch memory is allocated when a run begins and freed when it ends. Parts that run one after the
+other therefore share it, as the memory prediction assumes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sdpack.errors import EngineError, MissingPackageError
 
 
 class TensorRTSession(Closing):
-    """A plan on the GPU."""
+    """A plan loaded on the GPU."""
 
     def __init__(self, path: Path, engine: Any, trt: Any, cuda: Any) -> None:
         self.path = path
@@ -83,14 +83,14 @@ class TensorRTSession(Closing):
 
 
 class CudaCalls:
-    """The few calls of the CUDA runtime a session makes; an error code becomes an EngineError."""
+    """The CUDA runtime calls of a session; an error code becomes an EngineError."""
 
     def __init__(self, cuda: Any, path: Path) -> None:
         self._cuda = cuda
         self._path = path
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """The result of a CUDA call that returns (error, result) or (error,)."""
+        """Call a CUDA function that returns (error, result) or (error,), and return its result."""
         error, *result = getattr(self._cuda, name)(*arguments)
         if int(error) != 0:
             _, words = self._cuda.cudaGetErrorString(error)
@@ -100,7 +100,7 @@ class CudaCalls:
 
     @contextmanager
     def memory(self) -> Iterator[Any]:
-        """Hands out device memory by the byte, and frees all of it at the end."""
+        """Provide a function that allocates device memory; all of it is freed at the end."""
         taken: list[Any] = []
 
         def take(count: int) -> int:
@@ -126,14 +126,15 @@ class CudaCalls:
 
 
 def load(package: str, path: Path) -> TensorRTSession:
-    """A session for the plan at `path`.
+    """Load the plan at `path`.
 
     Args:
-        package: "tensorrt_rtx" or "tensorrt"; the one the plan was built with.
+        package: "tensorrt_rtx" or "tensorrt", whichever built the plan.
+        path: the plan.
 
     Raises:
-        MissingPackageError: it, or cuda-bindings, is not installed.
-        EngineError: there is no usable GPU, or the plan was built for another or is damaged.
+        MissingPackageError: the package or cuda-bindings is not installed.
+        EngineError: there is no usable GPU, the plan was built for another one, or it is damaged.
     """
     trt, cuda = _packages(package)
     try:

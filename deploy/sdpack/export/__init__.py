@@ -1,1 +1,1 @@
-"""From checkpoints to what the runtime needs: ONNX graphs and a sampler table. Needs torch."""
+"""Export of checkpoints to ONNX graphs, and of schedulers to sampler tables. Needs torch."""

@@ -1,8 +1,8 @@
-"""Files of low-rank weights, as layers, whichever program wrote them; nothing is loaded.
+"""LoRA files of several programs as lists of layers, read from their headers alone.
 
-LoRA (Hu et al. 2021) as kohya's scripts, LyCORIS, diffusers and PEFT name it, with the magnitudes
-of DoRA (Liu et al. 2024), LyCORIS's middle convolutions and PEFT's biases. Any other key is
-refused: with a part of the file left out, pictures would differ from those it was trained for.
+Supports LoRA (Hu et al. 2021) in the key formats of kohya's scripts, LyCORIS, diffusers and PEFT,
+with DoRA's magnitudes (Liu et al. 2024), LyCORIS's middle convolutions and PEFT's biases. Any other
+key is an error, because ignoring part of a file would change the images.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sdpack.store.artifacts import digest, file_sha256
 
 SUFFIX = ".safetensors"
 PEFT_CONFIG = "adapter_config.json"
-DIFFUSERS_CONFIG = "lora_adapter_metadata"  # in a file's header, from diffusers 0.34 on
-NAMED = 4  # keys in a message
+DIFFUSERS_CONFIG = "lora_adapter_metadata"  # key in a file's header, from diffusers 0.34 on
+NAMED = 4  # number of keys listed in a message
 
 
 class AdapterTensor(StrEnum):
-    """What one tensor is to the layer it belongs to.
+    """The purpose of a tensor in its layer.
 
-    MAGNITUDE has PEFT's axes, which are those of the outputs; DORA_SCALE has LyCORIS's, which are
-    told from its shape.
+    MAGNITUDE is PEFT's, with one value per output. DORA_SCALE is LyCORIS's, with one value per
+    output or per input, depending on its shape.
     """
 
     DOWN = "down"
@@ -59,7 +59,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], AdapterTensor], ...] = tuple(
     )
 )  # fmt: skip
 
-# What else is kept in such files, by what its keys contain; the first that matches names them.
+# Unsupported contents, by patterns of their keys; the first match names the kind.
 _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -106,8 +106,8 @@ class AdapterLayer:
     """The tensors of one layer.
 
     Attributes:
-        name: how their keys begin.
-        keys: in the file, by what they are.
+        name: common prefix of their keys.
+        keys: the tensors' keys in the file.
     """
 
     name: str
@@ -120,7 +120,7 @@ class AdapterLayer:
 
     @property
     def path(self) -> str:
-        """Its name without what tells the component."""
+        """Its name without the prefix of the component."""
         return self.name.removeprefix(self._begins[0])
 
     @property
@@ -132,10 +132,10 @@ class AdapterLayer:
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A file of low-rank weights that holds nothing else.
+    """A LoRA file without other contents.
 
     Attributes:
-        config: of PEFT's LoraConfig, under the names of components where one file has several.
+        config: PEFT's LoraConfig; its keys have component prefixes if the file has several.
     """
 
     path: Path
@@ -151,34 +151,34 @@ class AdapterFile:
 
     @property
     def components(self) -> list[str]:
-        """Those it has weights for, in its order."""
+        """The components it has weights for, in the file's order."""
         return list(dict.fromkeys(layer.component for layer in self.layers))
 
     def keys(self, components: Iterable[str]) -> list[str]:
-        """All keys of some components."""
-        wanted = set(components)
+        """Return all keys of these components."""
+        names = set(components)
         return [
-            key for layer in self.layers if layer.component in wanted for key in layer.keys.values()
+            key for layer in self.layers if layer.component in names for key in layer.keys.values()
         ]
 
 
 def adapter_path(source: Path) -> Path:
-    """The file of low-rank weights that a catalog names: a file, or the only one in a folder.
+    """Return the LoRA file that a catalog names: a file, or the only one in a folder.
 
     Raises:
         SourceError: there is none, or more than one.
     """
     if source.is_file():
         return source
-    found = sorted(source.glob(f"*{SUFFIX}"))
-    if len(found) != 1:
-        named = ", ".join(path.name for path in found) or "none"
-        raise SourceError(f"{source}: expected one .safetensors LoRA file, found {named}")
-    return found[0]
+    files = sorted(source.glob(f"*{SUFFIX}"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files) or "none"
+        raise SourceError(f"{source}: expected one .safetensors LoRA file, found {names}")
+    return files[0]
 
 
 def adapter_content(source: Path) -> str:
-    """One hash of what is merged: the weights, and PEFT's settings beside them."""
+    """Return one hash of a LoRA's weights and of PEFT's settings beside them."""
     path = adapter_path(source)
     settings = _peft_config(path)
     return digest(
@@ -190,11 +190,11 @@ def adapter_content(source: Path) -> str:
 
 
 def read_adapter(source: Path) -> AdapterFile:
-    """The layers of a file of low-rank weights, from its header.
+    """Read the layers of a LoRA file from its header.
 
     Raises:
-        SourceError: it is damaged, a layer is not whole, or a key is not part of a LoRA; says
-            which.
+        SourceError: the file is damaged, a layer is incomplete, or a key is not part of a LoRA;
+            names it.
     """
     path = adapter_path(source)
     try:
@@ -202,41 +202,41 @@ def read_adapter(source: Path) -> AdapterFile:
             keys, header = list(weights.keys()), weights.metadata() or {}
     except (OSError, SafetensorError) as cause:
         raise SourceError(f"{path} cannot be read as safetensors ({cause}); restore it") from cause
-    found: dict[str, dict[AdapterTensor, str]] = {}
-    strange = []
+    keys_by_layer: dict[str, dict[AdapterTensor, str]] = {}
+    unsupported = []
     for key in keys:
         name, piece = _split(key)
         if piece is None:
-            strange.append(key)
+            unsupported.append(key)
         else:
-            found.setdefault(name, {})[piece] = key
-    _refuse_strange(path, strange)
-    layers = tuple(AdapterLayer(name, pieces) for name, pieces in found.items())
-    _refuse_halves(path, layers)
+            keys_by_layer.setdefault(name, {})[piece] = key
+    _refuse_unsupported(path, unsupported)
+    layers = tuple(AdapterLayer(name, pieces) for name, pieces in keys_by_layer.items())
+    _refuse_incomplete(path, layers)
     if not layers:
         raise SourceError(f"{path} holds no LoRA weights; give another file")
     return AdapterFile(path, layers, _settings(path, header))
 
 
 def layers_of(keys: Iterable[str]) -> list[AdapterLayer]:
-    """Layers of keys that are known to be those of a LoRA."""
-    found: dict[str, dict[AdapterTensor, str]] = {}
+    """Group keys that are known to be a LoRA's into layers."""
+    keys_by_layer: dict[str, dict[AdapterTensor, str]] = {}
     for key in keys:
         name, piece = _split(key)
         if piece is not None:
-            found.setdefault(name, {})[piece] = key
-    return [AdapterLayer(name, pieces) for name, pieces in found.items()]
+            keys_by_layer.setdefault(name, {})[piece] = key
+    return [AdapterLayer(name, pieces) for name, pieces in keys_by_layer.items()]
 
 
 def named(keys: Iterable[str]) -> str:
-    """The first few keys, and how many more there are."""
+    """List the first few keys, and the number of the others."""
     every = list(keys)
     more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
     return ", ".join(every[:NAMED]) + more
 
 
 def _split(key: str) -> tuple[str, AdapterTensor | None]:
-    """A key's layer, and what it is to it; None where it is not part of a LoRA."""
+    """Split a key into its layer's name and its purpose; None if it is not part of a LoRA."""
     for pattern, piece in _SPELLINGS:
         match = pattern.fullmatch(key)
         if match is not None:
@@ -244,7 +244,7 @@ def _split(key: str) -> tuple[str, AdapterTensor | None]:
     return key, None
 
 
-def _refuse_strange(path: Path, keys: list[str]) -> None:
+def _refuse_unsupported(path: Path, keys: list[str]) -> None:
     if not keys:
         return
     kinds: dict[str, list[str]] = {}
@@ -254,14 +254,14 @@ def _refuse_strange(path: Path, keys: list[str]) -> None:
         if is_ia3 and kind == _UNKNOWN and key.endswith(".weight"):
             kind = "IA3 weights"
         kinds.setdefault(kind, []).append(key)
-    said = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
+    contents = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
     raise SourceError(
-        f"{path} holds {said}; sdpack merges only LoRA and DoRA: merge this file into the "
+        f"{path} holds {contents}; sdpack merges only LoRA and DoRA: merge this file into the "
         "checkpoint with the program it was trained with, and give that checkpoint"
     )
 
 
-def _refuse_halves(path: Path, layers: Iterable[AdapterLayer]) -> None:
+def _refuse_incomplete(path: Path, layers: Iterable[AdapterLayer]) -> None:
     for layer in layers:
         lacking = {AdapterTensor.DOWN, AdapterTensor.UP} - layer.keys.keys()
         if lacking:
@@ -276,7 +276,7 @@ def _peft_config(path: Path) -> Path:
 
 
 def _settings(path: Path, header: Mapping[str, str]) -> Mapping[str, Any] | None:
-    """PEFT's settings: in the file as diffusers writes them, or beside it as PEFT does."""
+    """Read PEFT's settings: from the file's header (diffusers) or a file beside it (PEFT)."""
     beside = _peft_config(path)
     try:
         if DIFFUSERS_CONFIG in header:

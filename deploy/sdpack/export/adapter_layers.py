@@ -1,4 +1,4 @@
-"""Which of a model's modules a layer of a file of low-rank weights is for."""
+"""Matching the layers of a LoRA file to the modules of a model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sdpack.export.adapter_file import AdapterLayer, AdapterTensor, layers_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# What diffusers called the layers of attention before PEFT had names for them.
+# Names of attention layers in diffusers before it used PEFT, and their current names.
 OLD_NAMES = {".to_q": ".q_proj", ".to_k": ".k_proj", ".to_v": ".v_proj", ".to_out": ".out_proj"}
 
 Placed = list[tuple[str, "Tensor", "Tensor"]]
 
 
 class LayerFinder:
-    """Looks layers up in one model; its weights may be on no device.
+    """Finds the modules of one model that a LoRA's layers change; the model may be on `meta`.
 
     Attributes:
-        shapes: of weights, by the names of their modules.
-        biases: names of modules that have one.
+        shapes: shapes of weights, by module name.
+        biases: names of the modules with a bias.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -39,17 +39,18 @@ class LayerFinder:
         self._modules |= {name.replace(".", "_"): name for name in self.shapes}
 
     def places(self, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor]) -> Placed:
-        """Module, down and up weights; several where the file has layers of the model as one.
+        """Return the modules that a layer changes, each with its down and up weights.
 
-        Names are looked up in the model; those it has not are asked of diffusers, which knows
-        other programs' names of the same layers.
+        One layer of a file may combine several layers of the model. Names that the model does not
+        have are converted by diffusers, which knows the key formats of other programs. The result
+        is empty if the model has no such layer.
         """
         down, up = tensors[AdapterTensor.DOWN], tensors[AdapterTensor.UP]
         module = self._find(layer.path)
         if module is not None:
             return [(module, down, up)]
         converted = self._converted(layer, down, up)
-        found: Placed = []
+        placed: Placed = []
         for other in layers_of(converted):
             module = self._find(other.path)
             if module is None or not {AdapterTensor.DOWN, AdapterTensor.UP} <= other.keys.keys():
@@ -58,33 +59,33 @@ class LayerFinder:
                 converted[other.keys[AdapterTensor.DOWN]],
                 converted[other.keys[AdapterTensor.UP]],
             )
-            found.append((module, *pair))
-        return found
+            placed.append((module, *pair))
+        return placed
 
     def _find(self, path: str) -> str | None:
         return next((self._modules[p] for p in _spellings(path) if p in self._modules), None)
 
     def _converted(self, layer: AdapterLayer, down: Tensor, up: Tensor) -> dict[str, Tensor]:
-        """The layer by diffusers' names; empty where diffusers does not know it either."""
+        """Return the layer under diffusers' names; empty if diffusers cannot convert it."""
         from diffusers import loaders
 
         state = {layer.keys[AdapterTensor.DOWN]: down, layer.keys[AdapterTensor.UP]: up}
         with _quiet():
             try:
                 if self._kind.startswith("Flux"):
-                    found = loaders.FluxLoraLoaderMixin.lora_state_dict(state)
+                    converted = loaders.FluxLoraLoaderMixin.lora_state_dict(state)
                 elif self._config is not None:
                     xl = loaders.StableDiffusionXLLoraLoaderMixin
-                    found, _ = xl.lora_state_dict(state, unet_config=self._config)
+                    converted, _ = xl.lora_state_dict(state, unet_config=self._config)
                 else:
-                    found = {}
+                    converted = {}
             except (ValueError, LookupError, RuntimeError, AttributeError, TypeError):
-                found = {}
-        return dict(found)
+                converted = {}
+        return dict(converted)
 
 
 def _spellings(path: str) -> Iterator[str]:
-    """A module's name as it is, and as other versions of the libraries have it."""
+    """Yield a module's name, and its names in other versions of the libraries."""
     plain = path.replace(".processor.", ".")
     for name in (plain, plain.removeprefix("text_model.").removeprefix("text_model_")):
         for prefix in ("", "text_model.", "text_model_"):
@@ -98,7 +99,7 @@ def _spellings(path: str) -> Iterator[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what diffusers says of keys it leaves out from the terminal; they are refused here."""
+    """Silence diffusers' warnings about ignored keys; sdpack raises an error for them."""
     from diffusers.utils import logging
 
     level = logging.get_verbosity()

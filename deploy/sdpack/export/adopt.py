@@ -1,4 +1,4 @@
-"""A catalog of one model: any folder or hub repository as diffusers' pipelines keep it."""
+"""A catalog of one model, from the folder or hub repository of a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ STATES_KIND, LATENTS_KIND = "states", "latents"
 
 @dataclass(frozen=True)
 class Usual:
-    """How a family is usually run, by its makers' model cards.
+    """Usual settings of a family, from its model cards.
 
     Attributes:
-        latent_side: of a picture, in latent pixels.
-        tokens: a text is padded to, where its tokenizer would read more.
+        latent_side: side of an image, in latent pixels.
+        tokens: number of tokens that prompts are padded to, if the tokenizer's limit is higher.
     """
 
     steps: int
@@ -55,18 +55,20 @@ USUAL: Mapping[Family, Usual] = {
     Family.PIXART: Usual(20, 4.5, 128, {Role.TEXT_ENCODER: 300}),
     Family.FLUX: Usual(28, 3.5, 128, {Role.TEXT_ENCODER_2: 512}),
 }
-DISTILLED_STEPS = 4  # of models that are run without guidance: LCM, Flux schnell
-ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt's first; its second reads 300
+DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell
+ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300
 SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """What may be said of a model that its files do not tell; None takes what is usual.
+    """Settings that a model's files do not contain; None means the family's usual value.
 
     Attributes:
-        image_size: side of a picture in pixels.
-        left_out: roles of text encoders to do without.
+        steps: number of denoising steps.
+        guidance_scale: 1 disables guidance.
+        image_size: side of an image in pixels.
+        left_out: roles of text encoders to leave out.
     """
 
     steps: int | None = None
@@ -80,21 +82,24 @@ def adopt(
     adoption: Adoption = Adoption(),
     warn: Callable[[str], None] = lambda _: None,
 ) -> LocatedCatalog:
-    """The catalog of a diffusers folder or hub repository, its parts checked against each other.
+    """Make a catalog of a diffusers folder or hub repository, after checking that its parts fit.
 
-    Its pictures are judged by how near they are to those of its own fp32.
+    Without a judge, variants are scored by how close their images are to their own fp32 images.
 
     Args:
-        warn: told of each component that is left out, where pictures do not depend on it.
+        model: folder, or name of a hub repository.
+        adoption: settings that the model's files do not contain.
+        warn: called with a line for each component that is ignored because images do not depend
+            on it.
 
     Raises:
-        SourceError: there is no such model, it is not a diffusers pipeline, or it has a component
-            that is not supported and that its pictures depend on.
+        SourceError: the model is missing, is not a diffusers pipeline, or needs a component that is
+            not supported.
         CatalogError: its parts do not fit together.
     """
-    found = _Model(model, adoption)
-    catalog = found.catalog()
-    for line in found.warnings:
+    pipeline = _Model(model, adoption)
+    catalog = pipeline.catalog()
+    for line in pipeline.warnings:
         warn(line)
     return catalog
 
@@ -103,8 +108,8 @@ class _Model:
     def __init__(self, model: str, adoption: Adoption) -> None:
         self._name = model
         self._adoption = adoption
-        self._whole = _whole(model)
-        self._folder = pipeline_folder(self._whole)
+        self._origin = _origin(model)
+        self._folder = pipeline_folder(self._origin)
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()
@@ -147,34 +152,34 @@ class _Model:
 
     def _text_encoders(self) -> dict[Role, Checkpoint]:
         left_out = self._adoption.left_out
-        there = [
+        roles = [
             role for role in TEXT_ENCODERS if self._index.has(role.value) and role not in left_out
         ]
-        if not there:
+        if not roles:
             raise SourceError(f"{self._index.path} names no text encoder; give a complete pipeline")
-        return {role: self._checkpoint(role.value) for role in there}
+        return {role: self._checkpoint(role.value) for role in roles}
 
     def _check_left_out(self) -> None:
-        """Only Stable Diffusion 3 was made to do without one of its text encoders, its T5.
+        """Check that only an optional text encoder is left out: the T5 of Stable Diffusion 3.
 
         Raises:
-            CatalogError: something else is to be left out.
+            CatalogError: another text encoder would be left out.
         """
-        can = {Role.TEXT_ENCODER_3} if self._family is Family.SD3 else set()
-        wrong = sorted(role.value for role in self._adoption.left_out - can)
-        if wrong:
+        optional = {Role.TEXT_ENCODER_3} if self._family is Family.SD3 else set()
+        required = sorted(role.value for role in self._adoption.left_out - optional)
+        if required:
             raise CatalogError(
-                f"{self._name} needs its {wrong[0]}; only text_encoder_3 of Stable Diffusion 3 "
+                f"{self._name} needs its {required[0]}; only text_encoder_3 of Stable Diffusion 3 "
                 "can be left out"
             )
 
     def _one_of(self, components: tuple[str, ...]) -> str:
-        found = next((name for name in components if self._index.has(name)), None)
-        if found is None:
+        component = next((name for name in components if self._index.has(name)), None)
+        if component is None:
             raise SourceError(
                 f"{self._index.path} names no {' or '.join(components)}; give a complete pipeline"
             )
-        return found
+        return component
 
     def _checkpoint(self, component: str) -> Checkpoint:
         checkpoint = Checkpoint(self._folder / component)
@@ -184,9 +189,9 @@ class _Model:
         return checkpoint
 
     def _source(self, component: str) -> Source:
-        if self._whole.path is not None:
-            return Source(path=self._whole.path.resolve() / component)
-        return self._whole.model_copy(update={"subfolder": component})
+        if self._origin.path is not None:
+            return Source(path=self._origin.path.resolve() / component)
+        return self._origin.model_copy(update={"subfolder": component})
 
     def _text_encoder(self, role: Role) -> TextEncoder:
         suffix = role.value.removeprefix(Role.TEXT_ENCODER.value)
@@ -218,30 +223,29 @@ class _Model:
         distilled = self._is_schnell or bool(self._denoiser.config.get("time_cond_proj_dim"))
         steps = DISTILLED_STEPS if distilled else usual.steps
         scale = 1.0 if self._is_schnell else usual.guidance_scale
-        asked = adoption.guidance_scale
         return Sampling(
             scheduler=self._source("scheduler"),
             steps=adoption.steps or steps,
-            guidance_scale=scale if asked is None else asked,
+            guidance_scale=scale if adoption.guidance_scale is None else adoption.guidance_scale,
             zero_empty_prompt=bool(
-                # True is what diffusers' pipeline takes where the index does not say.
+                # diffusers' pipeline defaults to True for SDXL.
                 self._index.values.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
             ),
         )
 
     def _image_size(self) -> int:
-        """What the denoiser was made for, as the decoder enlarges it; of two sides the shorter."""
-        said = self._denoiser.config.get("sample_size")
-        sides = said if isinstance(said, list) else [said]
-        known = all(isinstance(side, int) and side for side in sides) and sides
+        """Return the shorter side, in pixels, of the images that the denoiser was trained for."""
+        sample_size = self._denoiser.config.get("sample_size")
+        sides = sample_size if isinstance(sample_size, list) else [sample_size]
+        is_known = all(isinstance(side, int) and side for side in sides) and sides
         side = USUAL[self._family].latent_side
-        if known and self._family is not Family.FLUX:
+        if is_known and self._family is not Family.FLUX:
             side = min(sides)
         return side * latents_of(self._decoder, self._family).pixels
 
 
 def default_quality() -> Quality:
-    """The prompts that come with the package, and no judge."""
+    """Return a quality section with the package's prompts and without a judge."""
     folder = prompts_folder()
     return Quality(
         prompts=folder / "evaluation.jsonl",
@@ -250,35 +254,35 @@ def default_quality() -> Quality:
     )
 
 
-def _whole(model: str) -> Source:
-    """A folder of this machine, or a repository of the hub.
+def _origin(model: str) -> Source:
+    """Return a local folder, or a hub repository, as a source.
 
     Raises:
-        SourceError: it is neither; says what was looked for and where.
+        SourceError: it is neither; names the places that were searched.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return Source(path=path.resolve())
     if path.is_file():
         raise SourceError(explain_single_file(path))
-    here = f"there is no folder {path.absolute()}{_near(path)}"
+    missing = f"there is no folder {path.absolute()}{_hint(path)}"
     if is_single_file(model):
         raise SourceError(
-            f"{model}: there is no file {path.absolute()}{_near(path)}, and checkpoints in a "
+            f"{model}: there is no file {path.absolute()}{_hint(path)}, and checkpoints in a "
             "single file are not supported yet; give the folder of a diffusers pipeline"
         )
     if model.startswith((".", "~")) or not is_hub_id(model):
         raise SourceError(
-            f"{model}: {here}, and it is not the name of a hub repository (OWNER/NAME)"
+            f"{model}: {missing}, and it is not the name of a hub repository (OWNER/NAME)"
         )
     try:
         return hub_source(model)
     except SourceError as cause:
-        raise SourceError(f"{model}: {here}; looked up on the hub: {cause}") from cause
+        raise SourceError(f"{model}: {missing}; looked up on the hub: {cause}") from cause
 
 
-def _near(path: Path) -> str:
-    """What there is beside a path that is called nearly the same."""
+def _hint(path: Path) -> str:
+    """Suggest a neighbour of a missing path with a similar name."""
     folder = path.absolute().parent
     try:
         names = [entry.name for entry in folder.iterdir() if entry.name != path.name]

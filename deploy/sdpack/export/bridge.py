@@ -1,4 +1,4 @@
-"""The bridge between a text encoder and a denoiser that were not trained for each other."""
+"""Bridges between text encoders and denoisers that were not trained for each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BRIDGE_WEIGHTS = "model.safetensors"
 
 
 class BridgeModule(nn.Module):
-    """Encoder states (B, T, encoder width) to what a denoiser attends to (B, T, its width)."""
+    """Projects hidden states (B, T, encoder_width) to (B, T, cross_attention_dim)."""
 
     def __init__(self, encoder_width: int, cross_attention_dim: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class BridgeModule(nn.Module):
 
 
 def load_bridge(folder: Path) -> BridgeModule:
-    """The bridge in a folder, in fp32.
+    """Load the bridge in a folder, in fp32.
 
     Raises:
         SourceError: a file is missing or damaged, or holds NaN or infinity.
@@ -48,7 +48,7 @@ def load_bridge(folder: Path) -> BridgeModule:
 
 
 def save_bridge(bridge: BridgeModule, folder: Path) -> None:
-    """Write a bridge's fp16 weights and the two widths it joins."""
+    """Write a bridge's weights in fp16, and its two widths."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "encoder_width": bridge.into.in_features,

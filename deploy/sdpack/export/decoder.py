@@ -1,4 +1,4 @@
-"""Image decoders: latents to a picture in [-1, 1]."""
+"""Image decoders: from latents to an image in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class _Decoder(nn.Module):
 
 
 class DecoderPart:
-    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, s height, s width),
-    s being what its config says that it enlarges.
+    """latent_sample float32 (batch, C, height, width) to sample (batch, 3, s height, s width).
+
+    s is the enlargement that follows from the config.
 
     Raises:
-        ExportError: the model enlarges otherwise.
+        ExportError: the model's enlargement differs from its config's.
     """
 
     outputs = ("sample",)

@@ -1,10 +1,10 @@
 """Denoisers of every family as graphs of one kind.
 
-    sample (N, C, h, w), timestep (1,), encoder_hidden_states (N, T, width), and what else the
-    family is told, to out_sample (N, C, h, w)
+    sample (N, C, h, w), timestep (1,), encoder_hidden_states (N, T, width), and the family's other
+    conditioning, to out_sample (N, C, h, w)
 
-What is special to a family stays inside its graph: the packing of Flux's latents, its positions,
-the learned variance PixArt's pipeline throws away.
+Family-specific details stay inside the graph: packing of Flux's latents, positional embeddings,
+the learned variance that PixArt's pipeline discards.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _STATES = {0: "batch", 1: SEQUENCE}
 _ROWS = {0: "batch"}
 
 
-class _Told(nn.Module):
-    """The model, told what its family tells it."""
+class _Wrapper(nn.Module):
+    """Base class: a model with its family's inputs as keyword arguments."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Told(nn.Module):
         return output
 
 
-class _UNet(_Told):
+class _UNet(_Wrapper):
     def forward(
         self,
         sample: Tensor,
@@ -55,7 +55,7 @@ class _UNet(_Told):
         return self._run(sample, timestep, encoder_hidden_states, timestep_cond=timestep_cond)
 
 
-class _UNetXL(_Told):
+class _UNetXL(_Wrapper):
     def forward(
         self,
         sample: Tensor,
@@ -75,7 +75,7 @@ class _UNetXL(_Told):
         )
 
 
-class _SD3(_Told):
+class _SD3(_Wrapper):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         embedding: Any = model.pos_embed
@@ -93,9 +93,9 @@ class _SD3(_Told):
 
 
 class _Cropped(nn.Module):
-    """diffusers' PatchEmbed with the middle of a table of positions, whatever size there is.
+    """diffusers' PatchEmbed with positions cropped from the centre of its table, for any size.
 
-    Exported as it is, the original cuts a row too many where the number of rows is odd.
+    The original, when exported, drops one row too many if the number of rows is odd.
     """
 
     def __init__(self, embedding: Any) -> None:
@@ -118,13 +118,13 @@ class _Cropped(nn.Module):
 
 
 def _middle(count: int, of: int) -> Tensor:
-    """The numbers of the middle `count` of so many."""
+    """Return the indices of the middle `count` of `of` items."""
     numbers = torch.arange(count)
     spare = of - torch.ones_like(numbers).sum()
     return numbers + torch.div(spare, 2, rounding_mode="floor")
 
 
-class _PixArt(_Told):
+class _PixArt(_Wrapper):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         config: Any = model.config
@@ -156,10 +156,10 @@ class _PixArt(_Told):
 
 
 class _Attending:
-    """diffusers' attention, with one mask for all heads.
+    """diffusers' attention processor, with one mask for all heads.
 
-    The original repeats it for every head and shapes it back, which cannot be traced for sizes
-    that are not known.
+    The original repeats the mask for every head and reshapes it, which cannot be traced with
+    dynamic sizes.
     """
 
     def __call__(
@@ -169,25 +169,25 @@ class _Attending:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        about = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
             project(states).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
             for project, states in (
                 (attention.to_q, hidden_states),
-                (attention.to_k, about),
-                (attention.to_v, about),
+                (attention.to_k, context),
+                (attention.to_v, context),
             )
         )
         mask = None if attention_mask is None else attention_mask.unsqueeze(1)
-        found = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        output: Tensor = attention.to_out[0](found.transpose(1, 2).flatten(2))
+        heads = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        output: Tensor = attention.to_out[0](heads.transpose(1, 2).flatten(2))
         return output
 
 
 class _Positioned(nn.Module):
-    """diffusers' PatchEmbed with positions worked out for whatever size there is.
+    """diffusers' PatchEmbed with positions computed in the graph, for any size.
 
-    The original works them out while it is traced, for one size.
+    The original computes them while it is traced, for one size.
     """
 
     def __init__(self, embedding: Any) -> None:
@@ -204,7 +204,7 @@ class _Positioned(nn.Module):
         patches = self.proj(latent)
         height, width = patches.shape[-2:]
         down, across = self._angles(height), self._angles(width)
-        # Each of them (height, width, 1/4 of the channels): diffusers puts x before y.
+        # Four arrays (height, width, channels / 4); diffusers puts x before y.
         grid = [
             wave.unsqueeze(axis).expand(height, width, -1)
             for angles, axis in ((across, 0), (down, 1))
@@ -221,8 +221,8 @@ class _Positioned(nn.Module):
         return angles
 
 
-class _Flux(_Told):
-    """Latents are packed four to a token, and every token is told where it is."""
+class _Flux(_Wrapper):
+    """Packs 2x2 latent pixels into a token, and passes each token's position."""
 
     def forward(
         self,
@@ -249,7 +249,7 @@ class _Flux(_Told):
 
 
 def _places(rows: int, columns: int) -> Tensor:
-    """(rows * columns, 3): zero, row and column of each token."""
+    """Return (rows * columns, 3): zero, row and column of each token."""
     down = torch.arange(rows, dtype=torch.float32).unsqueeze(1).expand(rows, columns)
     across = torch.arange(columns, dtype=torch.float32).unsqueeze(0).expand(rows, columns)
     return torch.stack([torch.zeros_like(down), down, across], dim=-1).reshape(-1, 3)
@@ -265,7 +265,7 @@ WRAPPERS: Mapping[Family, Callable[[nn.Module], nn.Module]] = {
 
 
 class DenoiserPart:
-    """A denoiser ready for export; the model is taken over."""
+    """A denoiser ready for export; it modifies the model."""
 
     outputs = ("out_sample",)
 
@@ -289,20 +289,20 @@ class DenoiserPart:
             (shape.height, shape.width),
             TOKENS,
         )
-        made = {name: torch.randn(size) for name, size in sizes.items()}
-        made["timestep"] = _timestep()
+        tensors = {name: torch.randn(size) for name, size in sizes.items()}
+        tensors["timestep"] = _timestep()
         if Input.MASK in self._conditioning.inputs:
-            made[Input.MASK] = _mask(*sizes[Input.MASK])
-        return made
+            tensors[Input.MASK] = _mask(*sizes[Input.MASK])
+        return tensors
 
     @property
     def checked_at(self) -> Sequence[Shape]:
-        """Odd numbers of patches too, where a picture is cut into patches."""
+        """Shapes to check the export at; transformers also get an odd number of patches."""
         is_unet = self._conditioning.family in (Family.SD, Family.SDXL)
         return CHECKED_AT if is_unet else (*CHECKED_AT, Shape(1, 6, 10))
 
     def tracing(self) -> AbstractContextManager[None]:
-        """What holds while the model is traced."""
+        """Return a context in which the model can be traced."""
         pixart = self._conditioning.family is Family.PIXART
         return _squeezes_checked() if pixart else nullcontext()
 
@@ -310,26 +310,26 @@ class DenoiserPart:
 def _timestep() -> Tensor:
     config = NormalizedConfig(_Vocabulary())
     generator = DummyTimestepInputGenerator("semantic-segmentation", config)
-    made: Tensor = generator.generate("timestep")
-    return made.reshape(-1)[:1].float()
+    timesteps: Tensor = generator.generate("timestep")
+    return timesteps.reshape(-1)[:1].float()
 
 
 class _Vocabulary:
-    """What optimum's generator of timesteps takes their range from."""
+    """A config for optimum's timestep generator, which draws from `vocab_size`."""
 
     vocab_size = TIMESTEPS
     num_channels = text_embeds_hidden_size = 1
 
 
 def _mask(batch: int, tokens: int) -> Tensor:
-    """Texts of different lengths, padded: int64 (batch, tokens)."""
+    """Return the mask of padded texts of random lengths: int64 (batch, tokens)."""
     lengths = torch.randint(1, tokens + 1, (batch, 1))
     return (torch.arange(tokens).unsqueeze(0) < lengths).long()
 
 
 @contextmanager
 def _squeezes_checked() -> Iterator[None]:
-    """`squeeze(1)` of an axis that is not 1 does nothing, in the graph as in PyTorch."""
+    """Make `squeeze` of an axis longer than 1 do nothing while tracing, as it does in PyTorch."""
     squeeze = torch.Tensor.squeeze
 
     def checked(tensor: Tensor, *axes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which family a denoiser is of, and what its config says of its inputs; nothing is loaded."""
+"""Family, conditioning and input sizes of a denoiser, from its config alone."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FAMILIES = {
     "FluxTransformer2DModel": Family.FLUX,
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
-USUAL_PATCH = 2  # latent pixels a side of a transformer's token, where its config does not say
-USUAL_POSITIONS = 96  # of Stable Diffusion 3, a side, likewise
-PACKED = 4  # latent pixels in one token of a Flux transformer
-SD3_ABSENT_TOKENS = 256  # zeros diffusers puts in the place of a T5 that is left out
+USUAL_PATCH = 2  # default side of a transformer's token, in latent pixels
+USUAL_POSITIONS = 96  # default side of Stable Diffusion 3's table of positions
+PACKED = 4  # latent pixels per token of a Flux transformer
+SD3_ABSENT_TOKENS = 256  # zero tokens with which diffusers replaces an omitted T5
 
 Sizes = tuple[int, ...]
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The family of a denoiser.
+    """Return the family of a denoiser.
 
     Raises:
-        SourceError: it needs more than a text; says what.
+        SourceError: it needs other inputs than a text; names them.
     """
     check_denoiser(checkpoint.class_name, checkpoint.config, checkpoint.folder / CONFIG)
     if not checkpoint.class_name.startswith("UNet"):
@@ -40,10 +40,10 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def conditioning_of(checkpoint: Checkpoint, sampling: Sampling) -> Conditioning:
-    """How a denoiser is told what to draw.
+    """Return how a denoiser is conditioned.
 
     Raises:
-        SourceError: as `family_of`.
+        SourceError: as in `family_of`.
     """
     family, config = family_of(checkpoint), checkpoint.config
     return Conditioning(
@@ -58,39 +58,39 @@ def conditioning_of(checkpoint: Checkpoint, sampling: Sampling) -> Conditioning:
 
 
 def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
-    told_scale = (Input.TIMESTEP_COND,) if config.get("time_cond_proj_dim") else ()
+    guidance_embedding = (Input.TIMESTEP_COND,) if config.get("time_cond_proj_dim") else ()
     match family:
         case Family.SD:
-            return told_scale
+            return guidance_embedding
         case Family.SDXL:
-            return (Input.TEXT_EMBEDS, Input.TIME_IDS, *told_scale)
+            return (Input.TEXT_EMBEDS, Input.TIME_IDS, *guidance_embedding)
         case Family.SD3:
             return (Input.POOLED_PROJECTIONS,)
         case Family.PIXART:
-            sizes = (Input.RESOLUTION, Input.ASPECT_RATIO) if _is_told_sizes(config) else ()
+            sizes = (Input.RESOLUTION, Input.ASPECT_RATIO) if _takes_sizes(config) else ()
             return (Input.MASK, *sizes)
         case Family.FLUX:
             scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
             return (Input.POOLED_PROJECTIONS, *scale)
 
 
-def _is_told_sizes(config: Mapping[str, Any]) -> bool:
-    """Whether a PixArt transformer is; as its class has it, where its config does not say."""
-    said = config.get("use_additional_conditions")
-    return config.get("sample_size") == 128 if said is None else bool(said)
+def _takes_sizes(config: Mapping[str, Any]) -> bool:
+    """Whether a PixArt transformer takes image sizes; by default as diffusers' class decides."""
+    takes_sizes = config.get("use_additional_conditions")
+    return config.get("sample_size") == 128 if takes_sizes is None else bool(takes_sizes)
 
 
 def latent_channels(family: Family, config: Mapping[str, Any]) -> int:
-    """Channels of the latents a denoiser works on."""
+    """Return the number of channels of a denoiser's latents."""
     channels = int(config["in_channels"])
     return channels // PACKED if family is Family.FLUX else channels
 
 
 def states_width(family: Family, config: Mapping[str, Any]) -> int:
-    """Width of the states a denoiser attends to, as its text encoders say them.
+    """Return the width of the hidden states that a denoiser takes.
 
     Raises:
-        SourceError: the config does not tell.
+        SourceError: the config has no single width.
     """
     keys = {
         Family.SD3: "joint_attention_dim",
@@ -107,7 +107,7 @@ def states_width(family: Family, config: Mapping[str, Any]) -> int:
 
 
 def pooled_width(family: Family, config: Mapping[str, Any]) -> int:
-    """Width of the pooled texts a denoiser is told; 0 where it is told none."""
+    """Return the width of a denoiser's pooled text embeddings; 0 if it takes none."""
     if family is Family.SDXL:
         sizes = SIZES * int(config["addition_time_embed_dim"])
         return int(config["projection_class_embeddings_input_dim"]) - sizes
@@ -115,10 +115,11 @@ def pooled_width(family: Family, config: Mapping[str, Any]) -> int:
 
 
 def widest_numbers(checkpoint: Checkpoint, pixels: int) -> int:
-    """Numbers in one picture's hidden states where a denoiser works on most of them.
+    """Return the number of values in the largest hidden state of a denoiser, for one image.
 
     Args:
-        pixels: of the picture's latents.
+        checkpoint: the denoiser.
+        pixels: number of latent pixels of the image.
     """
     family, config = family_of(checkpoint), checkpoint.config
     if family in (Family.SD, Family.SDXL):
@@ -128,8 +129,9 @@ def widest_numbers(checkpoint: Checkpoint, pixels: int) -> int:
 
 
 def latent_step(family: Family, config: Mapping[str, Any]) -> int:
-    """Latent pixels of which a picture's sides are multiples: a UNet halves them, the others cut
-    them into patches.
+    """Return the number of latent pixels that image sides must be multiples of.
+
+    UNets halve the latents several times; transformers cut them into patches.
     """
     if family in (Family.SD, Family.SDXL):
         return int(2 ** (len(config["block_out_channels"]) - 1))
@@ -137,7 +139,7 @@ def latent_step(family: Family, config: Mapping[str, Any]) -> int:
 
 
 def most_rows(family: Family, config: Mapping[str, Any]) -> int:
-    """Latent pixels a side at most, by the positions that a denoiser knows; 0 for any number."""
+    """Return the maximum side in latent pixels, from the table of positions; 0 if unlimited."""
     if family is not Family.SD3:
         return 0
     positions = int(config.get("pos_embed_max_size") or USUAL_POSITIONS)
@@ -151,15 +153,18 @@ def denoiser_sizes(
     rows: tuple[int, int],
     tokens: int,
 ) -> dict[str, Sizes]:
-    """The shape of each of a denoiser's inputs.
+    """Return the shape of each of a denoiser's inputs, by name.
 
     Args:
+        conditioning: how the denoiser is conditioned.
+        config: its config.
+        batch: batch size.
         rows: height and width of the latents.
-        tokens: of a text.
+        tokens: number of tokens of a text.
     """
     family = conditioning.family
     pooled = pooled_width(family, config)
-    more: dict[Input, Sizes] = {
+    conditions: dict[Input, Sizes] = {
         Input.TEXT_EMBEDS: (batch, pooled),
         Input.POOLED_PROJECTIONS: (batch, pooled),
         Input.TIME_IDS: (batch, SIZES),
@@ -173,5 +178,5 @@ def denoiser_sizes(
         "sample": (batch, latent_channels(family, config), *rows),
         "timestep": (1,),
         "encoder_hidden_states": (batch, tokens, states_width(family, config)),
-        **{name.value: more[name] for name in conditioning.inputs},
+        **{name.value: conditions[name] for name in conditioning.inputs},
     }

@@ -1,4 +1,4 @@
-"""Weights of a module that are not numbers: found before anything is exported from it."""
+"""Check of a module's weights for NaN and infinity, before the module is exported."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 
 def check_finite(module: nn.Module, where: str, spare: tuple[str, ...] = ()) -> None:
-    """See that no tensor of a module holds NaN or infinity.
+    """Check that no tensor of a module holds NaN or infinity.
 
     Args:
-        where: what the message begins with, such as the checkpoint's folder.
-        spare: what the names of tensors begin with that are not needed.
+        module: the module.
+        where: start of the message, such as the checkpoint's folder.
+        spare: prefixes of tensors that are not needed, and not checked.
 
     Raises:
-        SourceError: one does; it is named, with how many NaN and infinite numbers it holds.
+        SourceError: a tensor holds some; gives its name, and the number of NaN and infinities.
     """
     broken = []
     for name, tensor in module.state_dict().items():

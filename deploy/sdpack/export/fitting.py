@@ -1,4 +1,4 @@
-"""Whether parts were made for each other, as far as their configs tell."""
+"""Check that the parts of a pipeline fit together, by their configs."""
 
 from __future__ import annotations
 
@@ -28,46 +28,49 @@ def check_parts_fit(
     decoder: Checkpoint,
     bridged: Set[Role] = frozenset(),
 ) -> None:
-    """See that widths of states and pooled texts, and channels of latents, are those expected.
+    """Check the widths of hidden states and pooled embeddings, and the channels of latents.
 
     Args:
-        where: what the parts are listed in, for the complaint.
-        bridged: text encoders whose states a bridge changes.
+        where: the file or folder that lists the parts, for messages.
+        encoders: text encoders by role.
+        denoiser: the denoiser.
+        decoder: the decoder.
+        bridged: roles of text encoders whose hidden states pass through a bridge.
 
     Raises:
-        CatalogError: they are not; says which.
-        SourceError: a config does not tell.
+        CatalogError: two parts do not fit; names them.
+        SourceError: a config lacks a width.
     """
     family = family_of(denoiser)
-    known = len(ENCODER_OUTPUTS[family])
-    if any(TEXT_ENCODERS.index(role) >= known for role in encoders):
+    most = len(ENCODER_OUTPUTS[family])
+    if any(TEXT_ENCODERS.index(role) >= most for role in encoders):
         raise CatalogError(
-            f"{where}: {denoiser.class_name} takes {known} text encoders, but there are "
+            f"{where}: {denoiser.class_name} takes {most} text encoders, but there are "
             f"{len(encoders)}; remove the others"
         )
     _check_states_fit(where, family, encoders, denoiser, bridged)
-    said = [
+    encoder_widths = [
         _pooled_width(encoder)
         for role, encoder in encoders.items()
         if encoder_outputs(family, role).pooled
     ]
-    heard = pooled_width(family, denoiser.config)
-    if heard and said and sum(said) != heard:
+    denoiser_width = pooled_width(family, denoiser.config)
+    if denoiser_width and encoder_widths and sum(encoder_widths) != denoiser_width:
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} takes pooled embeddings of width {heard}, but its "
-            f"text encoders give {sum(said)}; use another encoder"
+            f"{where}: {denoiser.folder.name} takes pooled embeddings of width {denoiser_width}, "
+            f"but its text encoders give {sum(encoder_widths)}; use another encoder"
         )
     if family is Family.SDXL and decoder.config.get("latents_mean") is not None:
         raise CatalogError(
             f"{where}: {decoder.folder.name} has latents_mean and latents_std, a scale for each "
             "channel, which sdpack does not support; use another decoder"
         )
-    drawn = latent_channels(family, denoiser.config)
-    seen = int(decoder.config.get("latent_channels", USUAL_CHANNELS))
-    if drawn != seen:
+    channels = latent_channels(family, denoiser.config)
+    decoder_channels = int(decoder.config.get("latent_channels", USUAL_CHANNELS))
+    if channels != decoder_channels:
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} makes latents of {drawn} channels, but "
-            f"{decoder.folder.name} decodes {seen}; use the decoder it was trained with"
+            f"{where}: {denoiser.folder.name} makes latents of {channels} channels, but "
+            f"{decoder.folder.name} decodes {decoder_channels}; use the decoder it was trained with"
         )
 
 
@@ -78,27 +81,27 @@ def _check_states_fit(
     denoiser: Checkpoint,
     bridged: Set[Role],
 ) -> None:
-    heard = states_width(family, denoiser.config)
+    expected = states_width(family, denoiser.config)
     widths = {
         role: _width(encoder)
         for role, encoder in encoders.items()
-        if _says_states(encoder_outputs(family, role)) and role not in bridged
+        if _has_states(encoder_outputs(family, role)) and role not in bridged
     }
     if family is Family.SDXL:
-        fits = bool(bridged) or sum(widths.values()) == heard
+        fits = bool(bridged) or sum(widths.values()) == expected
     else:
-        whole = [w for role, w in widths.items() if family is not Family.SD3 or role not in PADDED]
-        fits = all(width == heard for width in whole)
+        full = [w for role, w in widths.items() if family is not Family.SD3 or role not in PADDED]
+        fits = all(width == expected for width in full)
     if not fits:
-        said = ", ".join(f"{role.words} {width}" for role, width in widths.items())
+        listed = ", ".join(f"{role.words} {width}" for role, width in widths.items())
         raise CatalogError(
-            f"{where}: {denoiser.folder.name} attends to states of width {heard}, but its text "
-            f"encoders give other widths ({said}); add a bridge or use another encoder"
+            f"{where}: {denoiser.folder.name} attends to states of width {expected}, but its text "
+            f"encoders give other widths ({listed}); add a bridge or use another encoder"
         )
 
 
-def _says_states(asked: EncoderOutputs) -> bool:
-    return asked.states is not States.NONE
+def _has_states(outputs: EncoderOutputs) -> bool:
+    return outputs.states is not States.NONE
 
 
 def _width(encoder: Checkpoint) -> int:

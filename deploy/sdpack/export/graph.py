@@ -1,4 +1,4 @@
-"""A module as an ONNX graph, and the proof that both say the same."""
+"""Export of a module to an ONNX graph, and comparison of their outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUTPUT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes to export and to check at; height and width are in latent pixels."""
+    """Sizes of inputs for an export or its check; height and width are in latent pixels."""
 
     batch: int
     height: int
@@ -40,8 +40,8 @@ CHECKED_AT = (Shape(1, 16, 16), Shape(3, 24, 8))
 class ExportablePart(Protocol):
     """A part ready for export: a module whose keyword arguments are the graph's inputs.
 
-    A part whose class cannot be traced as it is has a `tracing`, a context in which it can; one
-    that is to be checked at other shapes than CHECKED_AT has them as `checked_at`.
+    Two attributes are optional: `tracing()` returns a context in which the module can be traced,
+    and `checked_at` lists the shapes to check instead of CHECKED_AT.
     """
 
     @property
@@ -54,13 +54,13 @@ class ExportablePart(Protocol):
     def module(self) -> nn.Module: ...
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:
-        """Random inputs of that shape."""
+        """Return random inputs of this shape, by name."""
         ...
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export showed: the worst error at each checked shape, relative to the output."""
+    """The result of an export: the worst error at each checked shape, relative to the output."""
 
     errors: dict[str, float]
 
@@ -70,7 +70,7 @@ class Exported:
 
 
 def export(part: ExportablePart, folder: Path) -> Exported:
-    """Write `part` as model.onnx and model.onnx.data, and check it against PyTorch.
+    """Write a part as model.onnx and model.onnx.data, and check it against PyTorch.
 
     Raises:
         ExportError: it cannot be exported, or the graph disagrees with the module.
@@ -81,8 +81,9 @@ def export(part: ExportablePart, folder: Path) -> Exported:
 
 
 def export_made(make: Callable[[], ExportablePart], folder: Path) -> Exported:
-    """As `export`, of a part that is let go before its graph is run, so that a large one is in
-    memory once.
+    """Export a part as `export` does, but free it before its graph runs.
+
+    The weights of a large part are then in memory only once.
     """
     path, part = folder / MODEL_FILE, make()
     answers = _exported(part, path)
@@ -93,7 +94,7 @@ def export_made(make: Callable[[], ExportablePart], folder: Path) -> Exported:
 
 
 def _empty(module: nn.Module) -> None:
-    """Have a module's weights freed, though the exporter still refers to them."""
+    """Free a module's weights, although the exporter still refers to them."""
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.new_empty(0)
 
@@ -110,7 +111,7 @@ def _checked(answers: Sequence[_Answer], path: Path) -> Exported:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a module says to some inputs: outputs by name."""
+    """A module's inputs and outputs at one shape, by name."""
 
     shape: Shape
     inputs: dict[str, NDArray[Any]]
@@ -118,7 +119,7 @@ class _Answer:
 
 
 def _exported(part: ExportablePart, path: Path) -> list[_Answer]:
-    """Write the graph; returns what the module says at the shapes it is checked at."""
+    """Write the graph, and return the module's answers at the shapes to check."""
     tracing = getattr(part, "tracing", nullcontext)
     with _quiet(), torch.no_grad():
         try:
@@ -126,15 +127,15 @@ def _exported(part: ExportablePart, path: Path) -> list[_Answer]:
                 _write(part, path)
         except (GraphError, OSError):
             raise
-        except Exception as cause:  # the exporter raises classes of its own, and many others
+        except Exception as cause:  # the exporter raises its own classes, and many others
             raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
         return [_answer(part, shape) for shape in getattr(part, "checked_at", CHECKED_AT)]
 
 
 def _answer(part: ExportablePart, shape: Shape) -> _Answer:
     inputs = seeded_inputs(part, shape)
-    given = part.module(**inputs)
-    outputs = given if isinstance(given, tuple) else (given,)
+    result = part.module(**inputs)
+    outputs = result if isinstance(result, tuple) else (result,)
     return _Answer(
         shape,
         {name: value.numpy() for name, value in inputs.items()},
@@ -157,45 +158,47 @@ def _write(part: ExportablePart, path: Path) -> None:
     )
     assert program is not None
     write(program.model, path)
-    # The exporter's rules for rewriting keep the last graph they saw, and it all its weights.
+    # The exporter's rewrite rules keep a reference to the last graph, and so to its weights.
     for value in program.model.graph.initializers.values():
         value.const_value = None
 
 
 def seeded_inputs(part: ExportablePart, shape: Shape) -> dict[str, Tensor]:
-    """The same random inputs every time, whatever was drawn before."""
+    """Return random inputs that are the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return part.inputs(shape)
 
 
 def unit_variance(uniform: Tensor) -> Tensor:
-    """Numbers uniform in [0, 1), as optimum's generators draw them, at mean 0 and variance 1."""
+    """Scale values uniform in [0, 1), as from optimum's generators, to mean 0 and variance 1."""
     return (uniform - 0.5) * 12**0.5
 
 
 def _error(answer: _Answer, path: Path) -> float:
-    """Worst absolute difference of graph and module, relative to the output's largest number."""
+    """Return the graph's largest absolute error, relative to the module's largest output."""
     with load(path) as session:
-        seen = session.run(answer.inputs)
-    return _largest(_difference(path, seen[n], wanted) for n, wanted in answer.outputs.items())
+        outputs = session.run(answer.inputs)
+    return _largest(_difference(path, outputs[n], own) for n, own in answer.outputs.items())
 
 
 def _largest(errors: Iterable[float]) -> float:
-    """NaN if one is, which Python's `max` may pass over."""
+    """Return the largest error; NaN if any is NaN, unlike Python's `max`."""
     return float(np.max(list(errors)))
 
 
-def _difference(path: Path, seen: NDArray[Any], wanted: NDArray[Any]) -> float:
-    if seen.shape != wanted.shape:
-        raise ExportError(f"{path}: output has shape {seen.shape}, PyTorch gives {wanted.shape}")
-    for words, values in (("PyTorch gives", wanted), ("the graph gives", seen)):
+def _difference(path: Path, output: NDArray[Any], expected: NDArray[Any]) -> float:
+    if output.shape != expected.shape:
+        raise ExportError(
+            f"{path}: output has shape {output.shape}, PyTorch gives {expected.shape}"
+        )
+    for words, values in (("PyTorch gives", expected), ("the graph gives", output)):
         if not np.isfinite(values).all():  # a NaN would pass every comparison
             raise ExportError(
                 f"{path}: {words} an output with {broken_words(values)} on random inputs; check "
                 "the checkpoint's weights"
             )
-    return float(np.abs(seen - wanted).max() / (np.abs(wanted).max() or 1.0))
+    return float(np.abs(output - expected).max() / (np.abs(expected).max() or 1.0))
 
 
 def _words(shape: Shape) -> str:

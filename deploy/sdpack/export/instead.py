@@ -1,4 +1,4 @@
-"""What to take instead of a scheduler that cannot be written as a table."""
+"""Alternatives to a scheduler that cannot be written as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sdpack.errors import SdpackError
 
-# What makes a scheduler treat large numbers otherwise than small ones.
+# Settings that make a scheduler nonlinear.
 NONLINEAR = ("thresholding", "clip_sample", "clip_denoised")
 FIRST: Mapping[str, Any] = {
     **dict.fromkeys(NONLINEAR, False),
@@ -17,7 +17,7 @@ FIRST: Mapping[str, Any] = {
     "skip_prk_steps": True,
 }
 LAST: Mapping[str, Any] = {"final_sigmas_type": "sigma_min"}
-# What follows from the denoiser: it was trained so, and another choice draws other pictures.
+# Settings that the denoiser was trained with; changing them would change the images.
 OF_THE_DENOISER = frozenset(
     {
         "beta_end",
@@ -37,7 +37,7 @@ MORE: Mapping[str, str] = {
 }
 OTHER_SCHEDULERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler")
 FLOW_OTHERS = ("FlowMatchEulerDiscreteScheduler",)
-MORE_STEPS = 4  # than were asked for, at most
+MORE_STEPS = 4  # maximum number of additional steps to try
 
 
 class UnusableError(SdpackError):
@@ -46,11 +46,12 @@ class UnusableError(SdpackError):
 
 @dataclass(frozen=True)
 class Instead:
-    """What to take.
+    """An alternative that works.
 
     Attributes:
-        advice: in words.
-        setting: of the scheduler's config, that has to change; "" where it is not one alone.
+        advice: the remedy, in words.
+        setting: the setting of the scheduler's config at fault, with its value; "" if it is not a
+            single one.
     """
 
     advice: str
@@ -63,19 +64,20 @@ def way_out(
     steps: int,
     works: Callable[..., bool],
 ) -> Instead:
-    """The first change that was seen to work: of one setting, of the steps, of the scheduler.
+    """Return the first change that works: of one setting, of the steps, or of the scheduler.
 
     Args:
-        scheduler: of diffusers, that cannot be used as it is.
-        defaults: of the settings its class heeds.
-        steps: that were asked for.
-        works: whether a scheduler can be used; at other steps, if a second argument says so.
+        scheduler: a diffusers scheduler that cannot be used as it is.
+        defaults: settings of its class, with their defaults.
+        steps: the requested number of steps.
+        works: tells whether a scheduler works; takes the scheduler and, optionally, another number
+            of steps.
     """
     for key, value in _changes(scheduler.config, defaults):
         other = _changed(type(scheduler), scheduler.config, {key: value})
         if other is not None and works(other):
             advice = f"set {key} to {json.dumps(value)} in its config{MORE.get(key, '')}"
-            return Instead(advice, f"{key} {_said(scheduler.config[key])}")
+            return Instead(advice, f"{key} {_json(scheduler.config[key])}")
     for count in range(steps + 1, steps + 1 + MORE_STEPS):
         if works(scheduler, count):
             return Instead(f"it works with {count} steps")
@@ -86,14 +88,12 @@ def way_out(
     return Instead("choose another scheduler")
 
 
-def _said(value: Any) -> str:
+def _json(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
 def _changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings, each with a value it does not have: the usual culprits, then all back to what is
-    usual in the class.
-    """
+    """Yield changes of single settings: the usual culprits, then each back to its default."""
     usual = {
         key: value
         for key, value in defaults.items()
@@ -106,7 +106,7 @@ def _changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator
 
 
 def _changed(kind: Any, config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    """A scheduler of this class with some settings changed; None where the class refuses them."""
+    """Return a scheduler with some settings changed; None if its class rejects them."""
     try:
         return kind.from_config(config, **changes)
     except (ValueError, TypeError, RuntimeError, ImportError):

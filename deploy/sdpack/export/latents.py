@@ -1,4 +1,4 @@
-"""The space a decoder works in, as its config tells it; nothing is loaded."""
+"""Latent spaces of decoders, from their configs alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.denoiser_config import USUAL_CHANNELS
 from sdpack.export.pipeline_index import CONFIG
 
-# What diffusers takes where a config says nothing.
+# diffusers' defaults.
 SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 BLOCK_WIDTH_KEYS = {
     "AutoencoderKL": "block_out_channels",
@@ -21,31 +21,31 @@ BLOCK_WIDTH_KEYS = {
 }
 USUAL_WIDTHS = {"AutoencoderKL": 1, "AutoencoderTiny": 4}
 DOUBLING = 2
-SHIFTED = frozenset({Family.SD3, Family.FLUX})  # whose pipelines heed a shift_factor
+SHIFTED = frozenset({Family.SD3, Family.FLUX})  # families whose pipelines use shift_factor
 
 
 def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
     """The latents that a decoder takes from a denoiser of a family.
 
     Raises:
-        SourceError: the decoder's config has numbers that make no sense.
+        SourceError: the decoder's config has invalid numbers.
     """
     config, name = checkpoint.config, checkpoint.class_name
     try:
-        scaling = float(_said(config, "scaling_factor", SCALING_FACTORS[name]))
-        shift = float(_said(config, "shift_factor", 0.0)) if family in SHIFTED else 0.0
-        channels = int(_said(config, "latent_channels", USUAL_CHANNELS))
+        scaling = float(_value(config, "scaling_factor", SCALING_FACTORS[name]))
+        shift = float(_value(config, "shift_factor", 0.0)) if family in SHIFTED else 0.0
+        channels = int(_value(config, "latent_channels", USUAL_CHANNELS))
         pixels = enlargement(name, config)
     except (TypeError, ValueError) as cause:
         raise SourceError(
             f"{checkpoint.folder / CONFIG} is not valid ({cause}); restore it"
         ) from cause
-    for key, number, known in (
+    for key, number, is_valid in (
         ("scaling_factor", scaling, math.isfinite(scaling) and scaling > 0),
         ("shift_factor", shift, math.isfinite(shift)),
         ("latent_channels", channels, channels > 0),
     ):
-        if not known:
+        if not is_valid:
             raise SourceError(
                 f"{checkpoint.folder / CONFIG}: {key} is {number}, with which latents "
                 "cannot be decoded; restore it"
@@ -54,11 +54,13 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
 
 
 def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
-    """Picture pixels a side of a latent pixel: a decoder enlarges between each two of its blocks.
+    """Return the image pixels per latent pixel along one side.
+
+    A decoder enlarges between every two of its blocks.
 
     Args:
-        class_name: of diffusers.
-        config: of the whole autoencoder.
+        class_name: diffusers class of the autoencoder.
+        config: its config.
     """
     widths = config.get(BLOCK_WIDTH_KEYS[class_name])
     blocks = USUAL_WIDTHS[class_name] if widths is None else len(widths)
@@ -66,10 +68,10 @@ def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
         raise ValueError(f"{BLOCK_WIDTH_KEYS[class_name]} is empty")
     step = DOUBLING
     if class_name == "AutoencoderTiny":
-        step = int(_said(config, "upsampling_scaling_factor", DOUBLING))
+        step = int(_value(config, "upsampling_scaling_factor", DOUBLING))
     return int(step ** (blocks - 1))
 
 
-def _said(config: Mapping[str, Any], key: str, usual: float) -> Any:
+def _value(config: Mapping[str, Any], key: str, default: float) -> Any:
     value = config.get(key)
-    return usual if value is None else value
+    return default if value is None else value

@@ -1,4 +1,4 @@
-"""The name of a catalog, from the folder or repository its model lies in."""
+"""Names for catalogs, from the folder or repository of a model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from pathlib import Path
 LONGEST_NAME = 64  # characters
 MARK = 8  # hexadecimal digits of a hash
 NAMELESS = "model"
-# Names no file or folder can have on Windows, whatever follows after a dot.
+# Names that Windows reserves, with any extension.
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def catalog_name(model: str) -> str:
-    """A valid name for a catalog of this folder or repository.
+    """Return a valid catalog name for this folder or repository.
 
-    The last part of the path, where it is a valid name. Otherwise accents are dropped, other
-    characters become hyphens, and a hash of the original is appended, so that two folders never
-    share a name for what was lost of theirs.
+    This is the last part of the path, if that is a valid name. Otherwise accents are dropped, other
+    characters become hyphens, and a hash of the original is appended to keep names distinct.
     """
     path = Path(model.rstrip("/")).expanduser()
     original = path.name or path.resolve().name
@@ -33,9 +32,7 @@ def catalog_name(model: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text in ASCII letters, digits, hyphens, underscores and dots; letters or digits at the
-    ends.
-    """
+    """Reduce a text to ASCII letters, digits, and inner hyphens, underscores and dots."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_only).strip("-_.")
     if RESERVED.fullmatch(name):

@@ -1,7 +1,7 @@
-"""diffusers' own scheduler, run once on coordinate vectors, gives the sampler table.
+"""Sampler tables, computed by running diffusers' own schedulers once on coordinate vectors.
 
-The "latents" are the coordinates of a vector in the basis (start, model outputs, noise draws),
-so whatever a linear scheduler does to them is the row of coefficients it stands for.
+The "latents" are coordinates in the basis (starting noise, model outputs, noise draws). A linear
+scheduler turns them into the coefficients of each model input and sample.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TABLE_TOLERANCE = 1e-4
 SCHEDULER_CONFIG = "scheduler_config.json"
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.
 AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
-# What schedulers of diffusers raise at settings or numbers of steps they cannot do.
+# Exceptions that diffusers' schedulers raise for unsupported settings or numbers of steps.
 FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -45,42 +45,44 @@ FAILURES = (
 
 
 def load_scheduler(folder: Path, family: Family | None = None) -> Any:
-    """The diffusers scheduler of a folder with a scheduler_config.json, as a family's pipeline
-    runs it.
+    """Load the diffusers scheduler from a folder, with the settings of a family's pipeline.
 
     Raises:
-        SourceError: there is none, or diffusers has no such class.
+        SourceError: scheduler_config.json is missing or damaged, or diffusers has no such class.
     """
     import diffusers
 
     path = folder / SCHEDULER_CONFIG
     try:
         name = json.loads(path.read_text())["_class_name"]
-        found = getattr(diffusers, name, None)
-        if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        kind = getattr(diffusers, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
             raise SourceError(f"{path}: diffusers has no scheduler {name!r}; check _class_name")
-        made = cast(Any, found).from_pretrained(folder)
+        scheduler = cast(Any, kind).from_pretrained(folder)
         if family is Family.SD:
-            known = _settings(made)
-            own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in known}
-            made = cast(Any, found).from_config(made.config, **own)
+            settings = _settings(scheduler)
+            own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in settings}
+            scheduler = cast(Any, kind).from_config(scheduler.config, **own)
     except (OSError, *FAILURES) as cause:
         raise SourceError(f"{path} is not a scheduler config ({cause!r}); restore it") from cause
-    return made
+    return scheduler
 
 
 def scheduler_table(
     folder: Path, family: Family, steps: int, latent_rows: tuple[int, int], patch: int
 ) -> SamplerTable:
-    """The table of the scheduler in a folder, run as diffusers' pipeline of a family runs it.
+    """Return the table of a scheduler, run as in the diffusers pipeline of a family.
 
     Args:
-        latent_rows: height and width of a picture's latents.
-        patch: side in latent pixels of a denoiser's token.
+        folder: folder with a scheduler_config.json.
+        family: family of the denoiser.
+        steps: number of denoising steps.
+        latent_rows: height and width of an image's latents.
+        patch: side of a denoiser's token, in latent pixels.
 
     Raises:
-        SourceError: the folder holds no scheduler.
-        SchedulerError: the scheduler is not linear, or cannot do so many steps.
+        SourceError: the folder has no valid scheduler.
+        SchedulerError: the scheduler is not linear, or does not support this number of steps.
     """
     scheduler = load_scheduler(folder, family)
     settings = run_settings(scheduler, family, steps, latent_rows, patch)
@@ -91,25 +93,25 @@ def scheduler_table(
 
 
 def _settings(scheduler: Any) -> Mapping[str, Any]:
-    """The keys of a config that a scheduler heeds, and its class's defaults."""
+    """Return the settings of a scheduler's class, with their defaults."""
     signature = inspect.signature(type(scheduler).__init__)
     return {name: parameter.default for name, parameter in signature.parameters.items()}
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a scheduler's timesteps depend on besides their number.
+    """Arguments of a scheduler's `set_timesteps`, apart from the number of steps.
 
     Attributes:
-        sigmas: noise levels to step through, where the pipeline names them.
-        mu: how far they are shifted towards noise, where that depends on the picture's size.
+        sigmas: noise levels, if the pipeline sets them.
+        mu: shift of the schedule towards noise, if it depends on the image size.
     """
 
     sigmas: tuple[float, ...] | None = None
     mu: float | None = None
 
     def given(self, steps: int) -> dict[str, Any]:
-        """The arguments of `set_timesteps`."""
+        """Return the arguments of `set_timesteps`."""
         more = {} if self.mu is None else {"mu": self.mu}
         if self.sigmas is None:
             return {"num_inference_steps": steps, **more}
@@ -122,23 +124,26 @@ PLAIN_RUN = RunSettings()
 def run_settings(
     scheduler: Any, family: Family, steps: int, latent_rows: tuple[int, int], patch: int
 ) -> RunSettings:
-    """How diffusers' pipeline of a family sets its scheduler's timesteps.
+    """Return the arguments with which a family's diffusers pipeline sets the timesteps.
 
     Args:
-        latent_rows: height and width of a picture's latents.
-        patch: side in latent pixels of a denoiser's token.
+        scheduler: a diffusers scheduler.
+        family: family of the denoiser.
+        steps: number of denoising steps.
+        latent_rows: height and width of an image's latents.
+        patch: side of a denoiser's token, in latent pixels.
     """
     config = scheduler.config
     shifted = family in (Family.FLUX, Family.SD3) and config.get("use_dynamic_shifting")
     tokens = (latent_rows[0] // patch) * (latent_rows[1] // patch)
     mu = _shift(config, tokens, family) if shifted else None
-    named = family is Family.FLUX and not config.get("use_flow_sigmas")
-    sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if named else None
+    sets_sigmas = family is Family.FLUX and not config.get("use_flow_sigmas")
+    sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if sets_sigmas else None
     return RunSettings(sigmas, mu)
 
 
 def _shift(config: Any, tokens: int, family: Family) -> float:
-    """Linear in the number of a picture's tokens, as the scheduler's config has it."""
+    """Return the shift, which is linear in the number of an image's tokens."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low = config.get("base_shift", 0.5)
     high = config.get("max_shift", 1.16 if family is Family.SD3 else 1.15)
@@ -149,8 +154,8 @@ def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN_RUN)
     """The table of a diffusers scheduler at `steps` steps; the scheduler itself is left as it was.
 
     Raises:
-        SchedulerError: it is not linear, cannot do so many steps, or draws noise in a way of its
-            own; says which setting or scheduler to take instead, if one of those tried works.
+        SchedulerError: the scheduler is not linear, does not support this number of steps, or draws
+            noise in an unsupported way; names another setting or scheduler that works, if any.
     """
     try:
         return _checked_table(scheduler, steps, settings)
@@ -158,30 +163,29 @@ def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN_RUN)
         name = type(scheduler).__name__
 
         def works(other: Any, count: int = steps) -> bool:
-            again = RunSettings(settings.sigmas if count == steps else None, settings.mu)
+            same = RunSettings(settings.sigmas if count == steps else None, settings.mu)
             try:
-                _checked_table(other, count, again)
+                _checked_table(other, count, same)
             except UnusableError:
                 return False
             return True
 
         instead = way_out(scheduler, _settings(scheduler), steps, works)
-        about = f" with {instead.setting}" if instead.setting else ""
-        raise SchedulerError(f"{name}{about} {error}; {instead.advice}") from error
+        setting = f" with {instead.setting}" if instead.setting else ""
+        raise SchedulerError(f"{name}{setting} {error}; {instead.advice}") from error
 
 
 def _checked_table(scheduler: Any, steps: int, settings: RunSettings) -> SamplerTable:
-    """The table, once it is seen to be what the scheduler does.
+    """Return the table after comparing it with the scheduler on random model outputs.
 
     Raises:
-        UnusableError: it is not.
+        UnusableError: they differ, or the scheduler cannot be run.
     """
     name = type(scheduler).__name__
     if "Inverse" in name:
-        raise UnusableError("turns pictures into noise")
-    heeded = _settings(scheduler)
-    on = [key for key in NONLINEAR if key in heeded and getattr(scheduler.config, key, False)]
-    if on:
+        raise UnusableError("turns images into noise")
+    known = _settings(scheduler)
+    if any(key in known and getattr(scheduler.config, key, False) for key in NONLINEAR):
         raise UnusableError("is not linear in the denoiser's prediction")
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -195,7 +199,7 @@ def _checked_table(scheduler: Any, steps: int, settings: RunSettings) -> Sampler
         raise UnusableError(f"cannot be run at {steps} steps ({_words(cause)})") from cause
     if not worst < TABLE_TOLERANCE:
         raise UnusableError(
-            f"at {steps} steps is not linear, or draws noise of its own (its table is off by "
+            f"at {steps} steps is not linear, or draws its own noise (its table differs by "
             f"{worst:.1e})"
         )
     return table
@@ -207,11 +211,11 @@ def _words(cause: Exception) -> str:
 
 
 def _prepared(scheduler: Any, steps: int, settings: RunSettings) -> tuple[Any, list[Any]]:
-    """A copy of a scheduler that is set to begin, and its timesteps.
+    """Return a copy of a scheduler that is ready to run, and its timesteps.
 
-    It is told where it begins, as the pipelines of SDXL and Flux do. Otherwise it looks its first
-    timestep up, and where noise levels are so close that two share a timestep it skips one of them
-    and runs out of levels: on a cosine schedule with Karras's noise levels, for instance.
+    The first index is set explicitly, as in the pipelines of SDXL and Flux. Otherwise the scheduler
+    looks it up by timestep. If two noise levels share a timestep, as on a cosine schedule with
+    Karras sigmas, it then skips one and runs out of levels.
     """
     fresh = copy.deepcopy(scheduler)
     fresh.set_timesteps(**settings.given(steps))
@@ -221,7 +225,7 @@ def _prepared(scheduler: Any, steps: int, settings: RunSettings) -> tuple[Any, l
 
 
 def _table(scheduler: Any, name: str, steps: int, settings: RunSettings) -> SamplerTable:
-    """Run on coordinates, with room for one draw a call; unused draws are cut off."""
+    """Run a scheduler on coordinates, with room for one noise draw per call; drop unused draws."""
     fresh, timesteps = _prepared(scheduler, steps, settings)
     calls = len(timesteps)
     width = 1 + 2 * calls
@@ -231,23 +235,23 @@ def _table(scheduler: Any, name: str, steps: int, settings: RunSettings) -> Samp
         vector[..., number] = 1
         return vector
 
-    drawn = 0
+    draws = 0
 
     def draw() -> Tensor:
-        nonlocal drawn
-        drawn += 1
-        return coordinate(calls + drawn)
+        nonlocal draws
+        draws += 1
+        return coordinate(calls + draws)
 
     outputs = [coordinate(1 + k) for k in range(calls)]
     inputs, samples = _run(fresh, timesteps, coordinate(0), lambda k, _: outputs[k], draw)
-    used = 1 + calls + drawn
+    used = 1 + calls + draws
     return SamplerTable(
         name,
         steps,
         np.array([float(t) for t in timesteps]),
         np.stack([x.numpy().reshape(-1)[:used] for x in inputs]).astype(np.float64),
         np.stack([x.numpy().reshape(-1)[:used] for x in samples]).astype(np.float64),
-        drawn,
+        draws,
     )
 
 
@@ -258,30 +262,28 @@ def _run(
     model: Callable[[int, Tensor], Tensor],
     draw: Callable[[], Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Every model input and every sample of one run."""
+    """Run a scheduler, and return every model input and every sample."""
     latents = start * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    # Those that take `eta` get 0, as pipelines give it; TCD's own default is another.
+    # Pipelines pass eta = 0; TCD's own default differs.
     takes_eta = "eta" in inspect.signature(scheduler.step).parameters
     more = {"eta": 0.0} if takes_eta else {}
     inputs, samples = [], []
     with _noise_from(draw):
         for k, timestep in enumerate(timesteps):
-            given = latents
+            scaled = latents
             if hasattr(scheduler, "scale_model_input"):
-                given = scheduler.scale_model_input(latents, timestep)
-            latents = scheduler.step(model(k, given), timestep, latents, return_dict=False, **more)[
-                0
-            ]
-            inputs.append(given)
+                scaled = scheduler.scale_model_input(latents, timestep)
+            output = model(k, scaled)
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **more)[0]
+            inputs.append(scaled)
             samples.append(latents)
     return inputs, samples
 
 
 def _disagreement(scheduler: Any, table: SamplerTable, settings: RunSettings) -> float:
-    """Worst error of the table against the scheduler itself, on random model outputs.
+    """Return the largest error of a table against its scheduler, relative to the sample.
 
-    The outputs are ten times as large as a model's, so that clipping would show; the error is
-    relative to the sample.
+    The random model outputs are ten times as large as usual, so that clipping would show.
     """
     fresh, timesteps = _prepared(scheduler, table.steps, settings)
     g = torch.Generator().manual_seed(0)
@@ -291,16 +293,16 @@ def _disagreement(scheduler: Any, table: SamplerTable, settings: RunSettings) ->
         fresh, timesteps, basis[0], lambda k, _: basis[1 + k], lambda: next(rest)
     )
     errors: list[float] = []
-    for rows, seen in ((table.inputs, inputs), (table.samples, samples)):
-        for row, true in zip(torch.from_numpy(rows), seen, strict=True):
+    for rows, tensors in ((table.inputs, inputs), (table.samples, samples)):
+        for row, true in zip(torch.from_numpy(rows), tensors, strict=True):
             error = (torch.tensordot(row, basis, 1) - true).abs().max()
             errors.append(float(error / true.abs().max().clamp_min(1)))
-    return float(np.max(errors))  # NaN if one is, which Python's max may pass over
+    return float(np.max(errors))  # NaN if any is NaN, unlike Python's max
 
 
 @contextmanager
 def _noise_from(draw: Callable[[], Tensor]) -> Iterator[None]:
-    """Whatever noise a scheduler of diffusers asks for comes from `draw`."""
+    """Replace the random noise of diffusers' schedulers by the results of `draw`."""
     modules = [
         module
         for name, module in sys.modules.items()

@@ -1,20 +1,20 @@
-"""What to do with a file where a folder is wanted."""
+"""Error messages for a file where a folder is needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-SINGLE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")  # of whole checkpoints
+SINGLE = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")  # checkpoints in one file
 CATALOGS = (".yaml", ".yml")
 
 
 def is_single_file(name: str) -> bool:
-    """Whether a name is that of a checkpoint in one file."""
+    """Whether this is the name of a checkpoint in a single file."""
     return name.lower().endswith(SINGLE)
 
 
 def explain_single_file(path: Path) -> str:
-    """One line that says what the file is and how to get a folder of it."""
+    """Describe the file, and how to make a folder of it, in one line."""
     if path.suffix.lower() in CATALOGS:
         return f"{path} is a file, not a model; if it is a catalog, use --catalog"
     if not is_single_file(path.name):

@@ -1,4 +1,4 @@
-"""Text encoders: token ids to what a denoiser attends to, a bridge fused in where one is needed."""
+"""Text encoders: from token ids to a denoiser's conditioning, with a bridge fused in if needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 
 
 class _Encoder(nn.Module):
-    """What is asked of an encoder, and nothing that was not asked for."""
+    """An encoder that returns only the outputs that a family uses."""
 
     def __init__(
         self,
@@ -39,28 +39,35 @@ class _Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         model = cast(Any, self.model)
         hidden = self.encoder_outputs.states is States.PENULTIMATE
-        said = model(
+        result = model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=hidden
         )
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         if self.encoder_outputs.states is not States.NONE:
-            states = said.hidden_states[-2 - self.skip] if hidden else said.last_hidden_state
-            found.append(states if self.bridge is None else self.bridge(states))
+            states = result.hidden_states[-2 - self.skip] if hidden else result.last_hidden_state
+            outputs.append(states if self.bridge is None else self.bridge(states))
         if self.encoder_outputs.pooled:
-            found.append(said.text_embeds if "text_embeds" in said else said.pooler_output)
-        return found[0] if len(found) == 1 else tuple(found)
+            outputs.append(result.text_embeds if "text_embeds" in result else result.pooler_output)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 class TextEncoderPart:
-    """input_ids int64 (batch, T), and where it is asked for attention_mask int64 (batch, T).
+    """A text encoder ready for export; it may modify the model.
 
-    Gives last_hidden_state float32 (batch, T, width), which is what the denoiser attends to, and
-    text_embeds float32 (batch, width), as its voice has it. T is what prompts are padded to.
+    Inputs are input_ids int64 (batch, T) and, if `encoder_outputs.masked`, attention_mask int64
+    (batch, T). Outputs, as `encoder_outputs` selects, are last_hidden_state float32 (batch, T,
+    width) and text_embeds float32 (batch, width).
 
     Args:
-        tokens: T.
-        clip_skip: so many of the last layers have no part in the states; where they have none in
-            a pooled text either they are left out, and the model is changed.
+        model: a text encoder of transformers.
+        bridge: projection of the hidden states, if any.
+        encoder_outputs: the outputs that the family uses.
+        tokens: T, the number of tokens that prompts are padded to; by default the model's limit.
+        clip_skip: number of last layers whose hidden states are skipped. Without a pooled output
+            these layers are removed from the model.
+
+    Raises:
+        CatalogError: the model has too few layers for `clip_skip`.
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class TextEncoderPart:
             (STATES, encoder_outputs.states is not States.NONE),
             (POOLED, encoder_outputs.pooled),
         )
-        self.outputs = tuple(name for name, asked in named if asked)
+        self.outputs = tuple(name for name, is_used in named if is_used)
         read = (IDS, ATTENTION_MASK) if encoder_outputs.masked else (IDS,)
         self.dynamic: Mapping[str, Mapping[int, str]] = {name: {0: "batch"} for name in read}
 
@@ -96,15 +103,15 @@ class TextEncoderPart:
             batch_size=shape.batch,
             sequence_length=self._tokens,
         )
-        made: dict[str, Tensor] = {IDS: generator.generate(IDS, framework="pt")}
+        tensors: dict[str, Tensor] = {IDS: generator.generate(IDS, framework="pt")}
         if self._masked:
             lengths = torch.randint(1, self._tokens + 1, (shape.batch, 1))
-            made[ATTENTION_MASK] = (torch.arange(self._tokens).unsqueeze(0) < lengths).long()
-        return made
+            tensors[ATTENTION_MASK] = (torch.arange(self._tokens).unsqueeze(0) < lengths).long()
+        return tensors
 
 
 def _check_layers(model: nn.Module, count: int) -> None:
-    """See that a model is a CLIP with more layers than so many.
+    """Check that a model is a CLIP with more than `count` layers.
 
     Raises:
         CatalogError: it is not.
@@ -116,10 +123,10 @@ def _check_layers(model: nn.Module, count: int) -> None:
 
 
 def _skip_last(model: nn.Module, count: int) -> None:
-    """Leave out a CLIP's last layers, their weights with them."""
+    """Remove a CLIP's last layers and their weights."""
     if count:
-        found = _layers(model)
-        _encoder(model).layers = found[: len(found) - count]
+        layers = _layers(model)
+        _encoder(model).layers = layers[: len(layers) - count]
 
 
 def _encoder(model: nn.Module) -> Any:
@@ -127,5 +134,5 @@ def _encoder(model: nn.Module) -> Any:
 
 
 def _layers(model: nn.Module) -> nn.ModuleList:
-    found = getattr(_encoder(model), "layers", None)
-    return found if isinstance(found, nn.ModuleList) else nn.ModuleList()
+    layers = getattr(_encoder(model), "layers", None)
+    return layers if isinstance(layers, nn.ModuleList) else nn.ModuleList()

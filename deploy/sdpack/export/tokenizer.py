@@ -1,4 +1,4 @@
-"""Tokenizers of every age as the one file the runtime reads."""
+"""Conversion of tokenizers of every version to the one file that the runtime reads."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CHECKED_TEXTS = (
 
 
 def convert_tokenizer(source: Path, target: Path) -> None:
-    """Write tokenizer.json and its config for what lies in `source`: a vocabulary and merges, or a
-    sentencepiece model.
+    """Write tokenizer.json and its config for a vocabulary with merges or a sentencepiece model.
 
-    What is written is read as the runtime does, and has to give the ids that transformers gives.
+    The result is read back by the runtime's code, which must give the same ids as transformers.
 
     Raises:
-        SourceError: transformers makes no tokenizer of it, or another one than the runtime's.
+        SourceError: transformers cannot read the tokenizer, has no tokenizer.json for it, or gives
+            other ids.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         tokenizer.save_pretrained(target)
-    except Exception as cause:  # transformers and tokenizers raise classes of their own
+    except Exception as cause:  # transformers and tokenizers raise their own classes
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(f"{source} holds no readable tokenizer ({reason}); restore it") from cause
     if not (target / TOKENIZER_FILE).is_file():

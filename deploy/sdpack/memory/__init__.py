@@ -1,1 +1,1 @@
-"""What a mix costs in memory: predicted from plans and graphs, measured in a process of its own."""
+"""Memory use of mixes: predicted from plans and graphs, and measured in a separate process."""

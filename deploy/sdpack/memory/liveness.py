@@ -1,8 +1,9 @@
-"""How many bytes of a graph's tensors are alive at once, from the graph alone.
+"""Peak bytes of a graph's live tensors, computed from the graph alone.
 
-Nodes run in the graph's order; a tensor lives from the node that makes it to the last one that
-reads it. Views (Reshape and its like) share their source's memory. The exporter writes symbolic
-sizes such as "2*height + 2"; bound to numbers they give every size without running anything.
+Nodes run in the graph's order. A tensor is live from the node that computes it to the last node
+that reads it. Views (Reshape and similar) share their source's memory. The exporter writes symbolic
+sizes such as "2*height + 2"; binding the symbols to numbers gives every size without running the
+graph.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ _FUNCTIONS: dict[str, Callable[..., float]] = {
 
 @dataclass(frozen=True)
 class Liveness:
-    """The largest moment of a graph.
+    """The peak of a graph's live tensors.
 
     Attributes:
-        peak_bytes: of tensors that are no weights.
-        node: the name of the node that runs then.
-        unknown: tensors whose size the graph does not tell, counted as nothing.
+        peak_bytes: bytes of live tensors at the peak, without weights.
+        node: name of the node that runs at the peak.
+        unknown: tensors of unknown size, which are not counted.
     """
 
     peak_bytes: int
@@ -57,12 +58,13 @@ class Liveness:
 
 
 def liveness(model: ir.Model, bindings: Bindings) -> Liveness:
-    """The peak of live tensors with the graph's symbolic sizes bound to numbers.
+    """Return the peak of live tensors for these sizes.
 
-    The model is changed: its shapes are numbers afterwards, those the exporter left out inferred.
+    Changes the model: its shapes become numbers, and missing shapes are inferred.
 
     Args:
-        bindings: "batch", "height" ... to their values.
+        model: the graph.
+        bindings: values of "batch", "height" and other symbolic sizes.
     """
     bind(model, bindings)
     nodes = list(model.graph)
@@ -89,31 +91,31 @@ def liveness(model: ir.Model, bindings: Bindings) -> Liveness:
 
 
 def _sources(nodes: list[ir.Node]) -> dict[ir.Value, ir.Value]:
-    """For every view, the tensor whose memory it shows."""
-    found: dict[ir.Value, ir.Value] = {}
+    """Return, for every view, the tensor whose memory it shares."""
+    sources: dict[ir.Value, ir.Value] = {}
     for node in nodes:
         if node.op_type in VIEWS and node.inputs and node.inputs[0] is not None:
             first = node.inputs[0]
-            found[node.outputs[0]] = found.get(first, first)
-    return found
+            sources[node.outputs[0]] = sources.get(first, first)
+    return sources
 
 
 def bind(model: ir.Model, bindings: Bindings) -> None:
-    """Give every tensor its shape in numbers, as far as they follow from the bindings."""
-    made = [value for node in model.graph for value in node.outputs]
-    for value in (*model.graph.inputs, *made, *model.graph.outputs):
+    """Replace symbolic sizes by numbers where the bindings determine them, in place."""
+    computed = [value for node in model.graph for value in node.outputs]
+    for value in (*model.graph.inputs, *computed, *model.graph.outputs):
         if value.shape is not None:
             value.shape = ir.Shape([_number(size, bindings) for size in value.shape])
     ShapeInferencePass(data_prop=True)(model)
 
 
 def passed_bytes(model: ir.Model, bindings: Bindings) -> int:
-    """Bytes of the graph's inputs and outputs together; the model is left as it is."""
+    """Return the bytes of all inputs and outputs of a graph; does not change the model."""
     total = 0
     for value in (*model.graph.inputs, *model.graph.outputs):
         sizes = [_number(size, bindings) for size in value.shape or ()]
-        known = math.prod(size for size in sizes if size is not None)
-        total += math.ceil(known * (value.dtype or ir.DataType.FLOAT).bitwidth / 8)
+        elements = math.prod(size for size in sizes if size is not None)
+        total += math.ceil(elements * (value.dtype or ir.DataType.FLOAT).bitwidth / 8)
     return total
 
 
@@ -127,21 +129,21 @@ def _number(size: int | ir.SymbolicDim, bindings: Bindings) -> int | None:
 
 
 def _sizes(model: ir.Model, nodes: list[ir.Node]) -> tuple[dict[ir.Value, int], list[str]]:
-    """Bytes of every tensor that is no weight, and the names of those that are not known."""
+    """Return the bytes of every tensor but weights, and the names of those of unknown size."""
     sizes: dict[ir.Value, int] = {}
     unknown = []
-    made = [value for node in nodes for value in node.outputs]
-    for value in (*model.graph.inputs, *made):
-        found = tensor_bytes(value)
-        if found is None:
+    computed = [value for node in nodes for value in node.outputs]
+    for value in (*model.graph.inputs, *computed):
+        size = tensor_bytes(value)
+        if size is None:
             unknown.append(str(value.name))
         else:
-            sizes[value] = found
+            sizes[value] = size
     return sizes, unknown
 
 
 def tensor_bytes(value: ir.Value) -> int | None:
-    """Bytes of a tensor, or None if its type or shape is not known."""
+    """Return the bytes of a tensor, or None if its type or shape is unknown."""
     if value.shape is None or value.dtype is None:
         return None
     if not all(isinstance(size, int) for size in value.shape):
@@ -150,10 +152,10 @@ def tensor_bytes(value: ir.Value) -> int | None:
 
 
 def evaluate(expression: str, bindings: Bindings) -> float:
-    """The value of an arithmetic expression over named sizes; nothing else is executed.
+    """Evaluate an arithmetic expression over named sizes, without executing code.
 
     Raises:
-        ExportError: a name is not bound, or it is no arithmetic.
+        ExportError: a name is not bound, or the expression is not arithmetic.
     """
     try:
         return _value(ast.parse(expression, mode="eval").body, bindings)

@@ -1,8 +1,8 @@
-"""Measuring what a command really takes, under a hard cap where the system lets us set one.
+"""Measuring the peak memory of a command, under a hard cap if the system permits one.
 
-The peak is the resident set's, as the kernel kept it for the ended process and its children. The
-cap is a memory control group of our own (version 2 or 1), which kills what exceeds it; without the
-right to make one, the peak is measured all the same and nothing is capped.
+The peak is the largest resident set of the process and its children, as the kernel reports it. The
+cap is a memory control group (version 2 or 1), which kills processes that exceed it. Without
+permission to create one, the peak is measured without a cap.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ KILLED = -9
 
 
 class MeterError(SdpackError):
-    """The command failed, or was killed for using more than its cap."""
+    """A measured command failed, or was killed because it exceeded its cap."""
 
 
 @dataclass(frozen=True)
 class Metered:
-    """What a command took.
+    """The memory use of a command.
 
     Attributes:
         peak_bytes: largest resident set.
@@ -45,7 +45,7 @@ class Metered:
 
 @dataclass(frozen=True)
 class ControlGroup:
-    """A memory control group; `version` 2 is the unified hierarchy, 1 the older one."""
+    """A memory control group of the unified hierarchy (`version` 2) or the older one (1)."""
 
     folder: Path
     version: int
@@ -61,13 +61,13 @@ class ControlGroup:
                 (self.folder / "memory.swappiness").write_text("0")
 
     def join(self) -> None:
-        """Put the calling process into the group."""
+        """Move the calling process into the group."""
         (self.folder / "cgroup.procs").write_text(str(os.getpid()))
 
 
 @contextmanager
 def control_group(cap_bytes: int, root: Path = ROOT) -> Iterator[ControlGroup | None]:
-    """A group capped at that many bytes, removed at the end; None where none can be made."""
+    """Provide a group with this cap, removed afterwards; None if none can be created."""
     group = _make_group(cap_bytes, root)
     try:
         yield group
@@ -95,15 +95,16 @@ def meter(command: Sequence[str], cap_bytes: int, root: Path = ROOT) -> Metered:
     """Run a command and measure its peak memory.
 
     Args:
-        cap_bytes: the most it may take; it is killed beyond that where a cap can be set.
+        command: the command and its arguments.
+        cap_bytes: memory limit, enforced if a control group can be created.
+        root: mount point of control groups.
 
     Raises:
-        MeterError: it failed, or was killed.
+        MeterError: the command failed, or was killed.
     """
     with control_group(cap_bytes, root) as group:
         wrapped = [sys.executable, "-m", __name__, *command]
-        # The wrapper starts the command as its own child, so that the kernel's figure for its
-        # children is this command's alone.
+        # The wrapper's only child is the command, so the kernel's figure for children is its own.
         done = subprocess.run(
             wrapped,
             capture_output=True,
@@ -112,10 +113,10 @@ def meter(command: Sequence[str], cap_bytes: int, root: Path = ROOT) -> Metered:
         )
     peak, _, output = done.stdout.partition("\n")
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
         if done.returncode == 128 - KILLED and group is not None:
             raise MeterError(f"killed for using more than {format_bytes(cap_bytes)}")
-        raise MeterError(f"the measured command ended with status {done.returncode}: {said}")
+        raise MeterError(f"the measured command ended with status {done.returncode}: {message}")
     return Metered(int(peak), group is not None, output)
 
 
@@ -123,13 +124,13 @@ GROUP = "SDPACK_METER_GROUP"
 
 
 def _wrap(command: Sequence[str]) -> int:
-    """Run `command` in the named group; print its peak, then its output."""
+    """Run a command in the group named by the environment; print its peak, then its output."""
     version, _, folder = os.environ.pop(GROUP, "").partition(":")
     group = ControlGroup(Path(folder), int(version)) if folder else None
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, preexec_fn=None if group is None else group.join
     )
-    # Linux counts in KiB.
+    # ru_maxrss is in KiB on Linux.
     print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
     print(done.stdout, end="")
     return 128 - done.returncode if done.returncode < 0 else done.returncode

@@ -1,9 +1,9 @@
 """The predicted peak of a mix, by its placement.
 
-    resident   everything's weights, and the scratch of whichever part is running
-    phased     one part's weights and scratch at a time, and what the parts before it left behind
+    resident   weights of all parts, and scratch memory of the running part
+    phased     weights and scratch memory of one part, and memory that earlier parts did not release
 
-The parts run one after the other, so scratch memory is never needed twice at once.
+The parts run one after the other, so only one needs scratch memory at a time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sdpack.units import format_bytes
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one part takes on the device.
+    """Memory use of one part on the device.
 
     Attributes:
-        weight_bytes: while it is loaded.
-        activation_bytes: more, while it runs.
-        residue_bytes: what does not come back when it is let go, as heaps have it.
-        session_bytes: what its runtime's libraries take for themselves while it is loaded.
+        weight_bytes: while the part is loaded.
+        activation_bytes: in addition, while it runs.
+        residue_bytes: memory that is not released when the part is unloaded, such as heap memory.
+        session_bytes: overhead of the runtime's libraries while the part is loaded.
     """
 
     weight_bytes: int
@@ -34,14 +34,14 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment a mix takes the most.
+    """The peak memory of a mix, and its breakdown.
 
     Attributes:
-        role: the part that runs then.
-        weights: of each part loaded then.
-        activation_bytes: of the part that runs.
-        fixed_bytes: what the process takes whatever the mix, what the loaded parts' sessions do,
-            and what parts before have left.
+        role: the part that runs at the peak.
+        weights: weight bytes of each loaded part.
+        activation_bytes: scratch memory of the running part.
+        fixed_bytes: memory of the process itself, overhead of loaded sessions, and residue of
+            earlier parts.
     """
 
     role: Role
@@ -54,7 +54,7 @@ class Peak:
         return sum(self.weights.values()) + self.activation_bytes + self.fixed_bytes
 
     def words(self) -> str:
-        """The breakdown in one line."""
+        """Format the breakdown in one line."""
         parts = [f"{role.words} {format_bytes(b)}" for role, b in self.weights.items()]
         parts.append(f"scratch of the {self.role.words}")
         parts[-1] += f" {format_bytes(self.activation_bytes)}"
@@ -64,19 +64,21 @@ class Peak:
 
 
 def predicted_peak(parts: Mapping[Role, Footprint], loading: Loading, fixed_bytes: int = 0) -> Peak:
-    """The largest moment of a mix with these footprints, the parts in the order they run.
+    """Predict the peak of a mix.
 
     Args:
-        fixed_bytes: what the process takes whatever the mix.
+        parts: footprints of its parts, in the order in which they run.
+        loading: whether all parts stay loaded.
+        fixed_bytes: memory of the process itself.
     """
     if loading is Loading.RESIDENT:
         role = max(parts, key=lambda r: parts[r].activation_bytes)
         weights = {r: footprint.weight_bytes for r, footprint in parts.items()}
         sessions = sum(footprint.session_bytes for footprint in parts.values())
         return Peak(role, weights, parts[role].activation_bytes, fixed_bytes + sessions)
-    peaks, left = [], fixed_bytes
+    peaks, unreleased = [], fixed_bytes
     for role, part in parts.items():
-        besides = left + part.session_bytes
-        peaks.append(Peak(role, {role: part.weight_bytes}, part.activation_bytes, besides))
-        left += part.residue_bytes
+        fixed = unreleased + part.session_bytes
+        peaks.append(Peak(role, {role: part.weight_bytes}, part.activation_bytes, fixed))
+        unreleased += part.residue_bytes
     return max(peaks, key=lambda peak: peak.bytes)

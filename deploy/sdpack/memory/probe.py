@@ -1,9 +1,8 @@
-"""What one part takes in ONNX Runtime, measured in a process that runs it alone.
+"""Memory use of one part in ONNX Runtime, measured in a process that runs only this part.
 
-The kernel's figure of the largest resident set is reset between the steps, so that four numbers
-come out: what the process takes before the part is there, what stays after it has run, the most it
-took while it ran, and what is left when it is gone. The peak of a mix is then put together from
-those of its parts; that is a prediction, and `verify` measures the whole.
+The process reports its resident set before the part is loaded, after it has run, and after it is
+unloaded, and the peak in between. The predicted peak of a mix is computed from those of its parts;
+`verify` measures the whole mix.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from sdpack.runtime.tiling import TiledDecoder
 from sdpack.runtime.tokenizer import PromptTokenizer
 
 RUNS = 2
-ROUNDS = 2  # of tiles; the later ones take what the second does
+ROUNDS = 2  # rounds of tiles; later rounds need as much memory as the second
 SHAPES = "shapes"
 PAGE_BYTES = 4096
 FLOAT_NAME = "FLOAT"
@@ -43,18 +42,18 @@ NUMPY = {  # by ONNX's names
 }
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Of each input by name."""
+"""Shapes of inputs, by name."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Resident bytes at four moments.
+    """Resident bytes of the process.
 
     Attributes:
-        before: the interpreter with the runtime's packages, before the part.
-        after: once the part is loaded and has run.
-        peak: the most while it was loaded and run.
-        left: once it is let go.
+        before: before the part is loaded: the interpreter with the runtime's packages.
+        after: after the part was loaded and has run.
+        peak: the peak while it was loaded and run.
+        left: after it is unloaded.
     """
 
     before: int
@@ -64,9 +63,9 @@ class Probe:
 
     @property
     def footprint(self) -> Footprint:
-        """What stays while it is loaded, what more it takes while it runs, and what is left."""
-        stays, left = (max(0, seen - self.before) for seen in (self.after, self.left))
-        return Footprint(stays, max(0, self.peak - self.before - stays), left)
+        """The part's footprint: the differences from the process without it."""
+        loaded, residue = (max(0, resident - self.before) for resident in (self.after, self.left))
+        return Footprint(loaded, max(0, self.peak - self.before - loaded), residue)
 
 
 def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
@@ -75,20 +74,19 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
     Raises:
         EngineError: the graph does not load or run.
     """
-    from sdpack.rewrite.onnx_file import read  # not in the process that is measured
+    from sdpack.rewrite.onnx_file import read  # keeps it out of the measured process
 
     try:
         types = {value.name: str(value.dtype) for value in read(graph).graph.inputs}
     except GraphError as cause:
         raise EngineError(f"{graph} cannot be measured: {cause}") from cause
-    whole = {"graph": str(graph), SHAPES: shapes, "types": types, "threads": threads}
-    return _probe(whole)
+    return _probe({"graph": str(graph), SHAPES: shapes, "types": types, "threads": threads})
 
 
 def probe_tiled(
     stem: Path, tail: Path, split: Split, tile: int, shapes: Shapes, threads: int | None = None
 ) -> Probe:
-    """Measure a decoder that works in tiles, on latents of these shapes.
+    """Measure a tiled decoder on latents of these shapes.
 
     Raises:
         EngineError: a graph does not load or run.
@@ -98,7 +96,7 @@ def probe_tiled(
 
 
 def process_bytes(tokenizer: Path, threads: int | None = None) -> int:
-    """What `sdpack run` takes before any part is there: packages, tokenizer, ONNX Runtime.
+    """Measure `sdpack run` without any part: packages, tokenizer and ONNX Runtime.
 
     Raises:
         EngineError: it cannot be measured.
@@ -111,8 +109,8 @@ def _probe(request: Mapping[str, Any]) -> Probe:
     command = [sys.executable, "-m", __name__, json.dumps(request)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EngineError(f"{graph} cannot be measured: {said}")
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"{graph} cannot be measured: {message}")
     return Probe(**json.loads(done.stdout))
 
 
@@ -142,22 +140,22 @@ def _measure(request: Mapping[str, Any]) -> Probe:
 
 def _session(request: Mapping[str, Any]) -> Session:
     threads = request["threads"]
-    whole = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, threads)
+    session = onnxruntime.load(Path(request["graph"]), Runtime.ONNXRUNTIME_CPU, threads)
     if "tiled" not in request:
-        return whole
+        return session
     tiled = request["tiled"]
     tail = onnxruntime.load(Path(tiled["tail"]), Runtime.ONNXRUNTIME_CPU, threads)
-    return TiledDecoder(whole, tail, Split(**tiled["split"]), tiled["tile"], rounds=ROUNDS)
+    return TiledDecoder(session, tail, Split(**tiled["split"]), tiled["tile"], rounds=ROUNDS)
 
 
 def _load_packages() -> None:
-    """What `sdpack run` has loaded by the time it draws."""
+    """Import the packages that `sdpack run` has loaded when it draws."""
     for name in ("click", "rich.console", "rich.table", "PIL.Image", "sdpack.runtime.bundle"):
         importlib.import_module(name)
 
 
 def _warm_up(threads: int | None) -> None:
-    """Run the smallest graph, so that what ONNX Runtime sets up once is not the part's."""
+    """Run a tiny graph, so that ONNX Runtime's one-time setup does not count for the part."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "smallest.onnx"
         path.write_bytes(SMALLEST)
@@ -165,7 +163,7 @@ def _warm_up(threads: int | None) -> None:
             session.run({"x": np.zeros((1, 1), np.float32)})
 
 
-# y = Relu(x) for x float32 (N, M), opset 21, as onnx serializes it.
+# y = Relu(x) for x float32 (N, M), opset 21, serialized.
 SMALLEST = bytes.fromhex(
     "080a12003a3f0a0c0a0178120179220452656c751201675a150a017812100a0e0801120a0a0312014e0a031201"
     "4d62150a017912100a0e0801120a0a0312014e0a0312014d42040a001015"

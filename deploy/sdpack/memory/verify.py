@@ -1,4 +1,4 @@
-"""What a bundle takes on this machine, beside what was predicted for its device."""
+"""Measured memory use of a bundle on this machine, compared with its prediction."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ PROMPT = "a red heart"
 
 @dataclass(frozen=True)
 class Verified:
-    """What was seen here.
+    """The memory use measured on this machine.
 
     Attributes:
-        measured_bytes: the most that drawing one picture took of the memory that was planned: a
-            GPU's, without the CUDA context, which the reserve holds; or the host's.
-        of_gpu: whether that is a GPU's.
-        host_bytes: peak resident host memory of a process that draws one picture.
-        capped: whether a hard cap of the bundle's budget was in force.
-        predicted_bytes: what was predicted; None where the two cannot be compared: the runtime is
-            not the profile's own, or CUDA does not tell what of a GPU's memory is in use. Where
-            CPU and GPU share one memory, what CUDA tells is not the GPU's alone.
+        machine: the GPU's name, or the machine's architecture and system.
+        runtime: the runtime that drew.
+        measured_bytes: peak while drawing one image: of GPU memory without the CUDA context (which
+            the profile's reserve covers), or of host memory.
+        of_gpu: whether `measured_bytes` is GPU memory.
+        host_bytes: peak resident host memory of the same process.
+        capped: whether the bundle's budget was enforced as a hard cap.
+        predicted_bytes: the prediction; None if it is not comparable, because the runtime is not
+            the profile's or CUDA does not report the GPU memory in use. If CPU and GPU share
+            memory, CUDA's figure also includes other memory.
     """
 
     machine: str
@@ -46,20 +48,21 @@ class Verified:
 
     @property
     def within(self) -> bool | None:
-        """Whether the peak was at most 5 % above its prediction; None where there is none."""
+        """Whether the peak was at most 5 % above its prediction; None without a prediction."""
         if self.predicted_bytes is None:
             return None
         return self.measured_bytes <= 1.05 * self.predicted_bytes
 
 
 def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
-    """Draw one picture in a process of its own, write down what it took, and return it.
+    """Draw one image in a separate process, and write its memory use to verified.json.
 
-    On its own runtime the process is held to the bundle's budget, if that is a CPU's. On a GPU it
-    looks itself at what is in use there: nothing else may begin or end on it meanwhile.
+    With the profile's own runtime on a CPU, the process is limited to the bundle's budget. On a
+    GPU, the process samples the memory in use, so no other program may start or stop on the GPU
+    meanwhile.
 
     Raises:
-        MeterError: it failed, or took more than the budget.
+        MeterError: the process failed, or exceeded the budget.
         StoreError: the bundle's folder cannot be written.
     """
     own = runtime is manifest.profile.runtime
@@ -67,30 +70,30 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
     cap = manifest.memory.budget_bytes if own and on_cpu else memory_bytes()
     with tempfile.TemporaryDirectory() as out:
         words = ["run", str(folder), PROMPT, "--runtime", runtime.value, "--out", out, "--json"]
-        words += ["--least-memory"]  # as was planned
+        words += ["--least-memory"]  # as in the prediction
         words += [] if on_cpu else ["--device-peak"]
-        seen = meter([sys.executable, "-m", "sdpack", *words], cap)
+        metered = meter([sys.executable, "-m", "sdpack", *words], cap)
     device = 0
     if not on_cpu and not manifest.profile.memory.unified:
-        device = int(json.loads(seen.output)[DEVICE_PEAK])
+        device = int(json.loads(metered.output)[DEVICE_PEAK])
     comparable = own and (on_cpu or device > 0)
-    found = Verified(
+    verified = Verified(
         _machine(device > 0),
         runtime.value,
-        device or seen.peak_bytes,
+        device or metered.peak_bytes,
         device > 0,
-        seen.peak_bytes,
-        seen.capped and own and on_cpu,
+        metered.peak_bytes,
+        metered.capped and own and on_cpu,
         manifest.memory.predicted_bytes if comparable else None,
     )
     try:
-        write_whole(folder / VERIFIED, (json.dumps(asdict(found), indent=1) + "\n").encode())
+        write_whole(folder / VERIFIED, (json.dumps(asdict(verified), indent=1) + "\n").encode())
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
-    return found
+    return verified
 
 
 def _machine(of_gpu: bool) -> str:
-    """The GPU's name, if there is but one, or what the machine is."""
-    found = gpus() if of_gpu else []
-    return found[0].name if len(found) == 1 else f"{platform.machine()} {platform.system()}"
+    """Return the name of the only GPU, or else the machine's architecture and system."""
+    devices = gpus() if of_gpu else []
+    return devices[0].name if len(devices) == 1 else f"{platform.machine()} {platform.system()}"

@@ -1,1 +1,1 @@
-"""From an ONNX graph to a narrower one: one file a family of precisions."""
+"""Quantization of ONNX graphs: observation, rounding, lowering, and 16-bit conversion."""

@@ -1,4 +1,4 @@
-"""Archives of arrays written one after the other, the same bytes every time."""
+"""Reproducible .npz archives, written one array at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Put(Protocol):
 
 @contextmanager
 def archive(path: Path) -> Iterator[Put]:
-    """A new .npz file, as `np.load` reads it."""
+    """Create an .npz file that `np.load` can read, and yield a function that adds arrays."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
 
         def put(name: str, values: NDArray[np.generic]) -> None:

@@ -1,4 +1,4 @@
-"""Inputs of a graph that its user has saved: one batch an .npz file, arrays named as its inputs."""
+"""A user's saved inputs of a graph: one .npz file per batch, with arrays named like the inputs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Batches(Sequence[Arrays]):
-    """Batches that are read from the disk when they are looked at.
+    """Batches that are read from disk on access.
 
     Attributes:
-        wanted: types of the graph's inputs, by name.
+        files: one .npz file per batch.
+        wanted: dtypes of the graph's inputs, by name.
     """
 
     files: tuple[Path, ...]
@@ -41,10 +42,10 @@ class Batches(Sequence[Arrays]):
         return self._read(self.files[place])
 
     def check(self) -> None:
-        """Look at every file.
+        """Check every file.
 
         Raises:
-            InputError: one cannot be read, or does not hold what the graph takes.
+            InputError: a file cannot be read, or does not fit the graph's inputs.
         """
         for path in self.files:
             self._read(path)
@@ -52,44 +53,46 @@ class Batches(Sequence[Arrays]):
     def _read(self, path: Path) -> Arrays:
         try:
             with np.load(path, allow_pickle=False) as archive:
-                found = {name: archive[name] for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files}
         except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as cause:
             raise InputError(
                 f"{path} is not an .npz file of arrays; save it with numpy.savez"
             ) from cause
-        if found.keys() != self.wanted.keys():
+        if arrays.keys() != self.wanted.keys():
             raise InputError(
-                f"{path} has arrays named {_listed(found)}, but the graph takes "
+                f"{path} has arrays named {_listed(arrays)}, but the graph takes "
                 f"{_listed(self.wanted)}; rename the arrays"
             )
-        return {name: self._typed(path, name, values) for name, values in found.items()}
+        return {name: self._typed(path, name, values) for name, values in arrays.items()}
 
     def _typed(self, path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
-        wanted = self.wanted[name]
-        if not np.can_cast(values.dtype, wanted, "same_kind"):
-            raise InputError(f"{path}: {name} is {values.dtype}, but the graph takes {wanted}")
+        dtype = self.wanted[name]
+        if not np.can_cast(values.dtype, dtype, "same_kind"):
+            raise InputError(
+                f"{path}: {name} is {values.dtype}, but the graph takes {dtype}; convert the array"
+            )
         if np.issubdtype(values.dtype, np.inexact) and np.isnan(values).any():
             raise InputError(
                 f"{path}: {name} holds {int(np.isnan(values).sum()):,} NaN of {values.size:,} "
                 "numbers; save real inputs of the graph"
             )
-        return np.ascontiguousarray(values.astype(wanted, copy=False))
+        return np.ascontiguousarray(values.astype(dtype, copy=False))
 
 
 def batches_for(model: ir.Model, places: Sequence[Path]) -> Batches:
-    """The batches in these files, and in the folders among them in the order of their names.
+    """Return the batches in these files and folders; files of a folder are sorted by name.
 
     Raises:
-        InputError: there are none, or they do not hold what the graph takes.
+        InputError: there are none, or they do not fit the graph's inputs.
     """
     files: list[Path] = []
     for place in places:
-        found = sorted(place.glob("*.npz")) if place.is_dir() else [place]
-        if not found:
+        batch_files = sorted(place.glob("*.npz")) if place.is_dir() else [place]
+        if not batch_files:
             raise InputError(f"{place} has no .npz files; save each batch there with numpy.savez")
-        files += found
-    wanted = {str(v.name): _dtype(v) for v in model.graph.inputs}
-    batches = Batches(tuple(files), wanted)
+        files += batch_files
+    dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
+    batches = Batches(tuple(files), dtypes)
     batches.check()
     return batches
 

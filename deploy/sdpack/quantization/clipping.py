@@ -1,7 +1,7 @@
-"""Where to clip a tensor before it is rounded to int8.
+"""Clipping thresholds for tensors that are rounded to int8.
 
-The clipping threshold makes the mean squared error of the rounding smallest over everything seen:
-an outlier beyond it is clipped if that costs less than the coarser steps it would ask for.
+The threshold minimizes the mean squared error over all observed values. An outlier is clipped if
+the coarser steps that represent it would cost more.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Counts = Float64Array
 
 
 def bins() -> int:
-    """How many bins `histogram` has."""
+    """Return the number of bins of `histogram`."""
     return (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE
 
 
 def histogram(values: NDArray[Any]) -> Counts:
-    """How many magnitudes fall into each of bins of equal ratio; zeros are in the first."""
+    """Count magnitudes in logarithmic bins, float64 (bins(),); zeros are in the first."""
     magnitudes = np.abs(np.ravel(values)).astype(np.float32)
     lowest = np.float32(2.0 ** OCTAVES[0])
     octave = np.log2(np.maximum(magnitudes, lowest)) - OCTAVES[0]
@@ -40,8 +40,8 @@ def best_threshold(
 ) -> tuple[float, float]:
     """The clipping threshold in (0, largest] with the least expected squared error, and that.
 
-    Within a threshold t, rounding to `levels` steps a side costs (t / levels)² / 12 a number;
-    beyond it, a number costs the square of what is cut off.
+    A value within a threshold t costs (t / levels)² / 12 on average, with `levels` steps on each
+    side of zero. A value beyond it costs the square of its distance from t.
     """
     if largest == 0 or not counts.any():
         return 1.0, 0.0
@@ -55,10 +55,10 @@ def best_threshold(
 
 
 def mean_square(counts: Counts) -> float:
-    """Of the numbers counted."""
+    """Return the mean square of the counted values."""
     return float(_centres() ** 2 @ counts / counts.sum()) if counts.any() else 0.0
 
 
 def _centres() -> Counts:
-    found: Counts = 2.0 ** (OCTAVES[0] + (np.arange(bins()) + 0.5) / BINS_AN_OCTAVE)
-    return found
+    centres: Counts = 2.0 ** (OCTAVES[0] + (np.arange(bins()) + 0.5) / BINS_AN_OCTAVE)
+    return centres

@@ -1,4 +1,4 @@
-"""Weights that are not numbers: found before anything is made of them."""
+"""Check of a graph's weights for NaN and infinity, before the graph is used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sdpack.quantization.layers import layers
 
 
 def check_weights(path: Path, model: ir.Model) -> None:
-    """See that no weight of a graph holds NaN or infinity.
+    """Check that no weight of a graph holds NaN or infinity.
 
-    What no layer multiplies by may hold negative infinity, as masks and biases of attention do,
-    and bounds may be infinite.
+    Tensors that are not weights of layers may hold negative infinity, as attention masks and biases
+    do, or consist of infinities, as bounds do.
 
     Raises:
-        GraphError: one does; it is named, with how many NaN and infinite numbers it holds.
+        GraphError: a weight holds some; gives its name, and the number of NaN and infinities.
     """
     multiplied = {str(layer.weight.name) for layer in layers(model)}
     for name, tensor in _tensors(model):
@@ -39,7 +39,7 @@ def check_weights(path: Path, model: ir.Model) -> None:
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """Every stored tensor by name, those in branches, loops and attributes included."""
+    """Yield every stored tensor with its name, including those in subgraphs and attributes."""
     for graph in model.graphs():
         for name, value in graph.initializers.items():
             if value.const_value is not None:
@@ -51,7 +51,7 @@ def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 
 
 def _is_mask(values: NDArray[Any]) -> bool:
-    """Whether infinities are meant: as bounds, or negative ones, as attention biases have them."""
+    """Whether infinities are intended: negative ones, as in attention biases, or bounds."""
     if np.isnan(values).any():
         return False
     return not np.isposinf(values).any() or not np.isfinite(values).any()

@@ -1,8 +1,8 @@
-"""Graphs in a 16-bit type: weights and arithmetic, with inputs and outputs left in fp32.
+"""Conversion of graphs to a 16-bit type: weights and arithmetic; inputs and outputs stay fp32.
 
-Some nodes stay in fp32, with casts around them: those the caller names, those whose operator has
-no 16-bit form, and what works out the angles that Sin and Cos take, where a rounding error is as
-large as the angle is.
+Some nodes stay in fp32, with casts around them: those that the caller names, those whose operator
+does not support the type, and those that compute the angles of Sin and Cos, because the error of a
+rounded angle grows with the angle.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ ANGLES = frozenset({"Sin", "Cos"})
 def to_half(
     model: ir.Model, fp32_nodes: Set[str] = frozenset(), dtype: ir.DataType = ir.DataType.FLOAT16
 ) -> None:
-    """Give the model 16-bit weights and arithmetic, in place.
+    """Convert a model to 16-bit weights and arithmetic, in place.
 
-    Weights beyond fp16's range become its largest numbers; they are converted when the graph is
-    written, one after the other.
+    Weights beyond fp16's range are clipped to it. Weights are converted one at a time, when the
+    graph is written.
 
     Args:
+        model: an fp32 graph.
         fp32_nodes: names of nodes that stay in fp32.
         dtype: FLOAT16 or BFLOAT16.
 
     Raises:
-        QuantizationError: the graph has control flow, whose bodies are not converted.
+        QuantizationError: the graph has control flow, whose subgraphs cannot be converted.
     """
     for node in model.graph:
         if any(
@@ -83,7 +84,7 @@ class _Narrowing:
         for place, value in enumerate(outputs):
             maker = produced.get(value)
             if value in floats and maker is not None and maker not in self.wide:
-                graph.outputs[place] = self._give_back(value, maker)
+                graph.outputs[place] = self._fp32_output(value, maker)
         for node in nodes:
             if node not in self.wide:
                 for value in node.outputs:
@@ -93,7 +94,7 @@ class _Narrowing:
         self._forget_unused()
 
     def _narrow(self, value: ir.Value, maker: ir.Node | None) -> ir.Value:
-        """The 16-bit form of a wide value."""
+        """Return the 16-bit form of an fp32 value."""
         if value not in self.narrowed:
             if value.is_initializer() and value.const_value is not None:
                 self.narrowed[value] = self._converted(value)
@@ -129,12 +130,12 @@ class _Narrowing:
             return ir.tensor(_to_type(tensor.numpy(), dtype))
 
         narrow = ir.LazyTensor(make, dtype, shape, name=name)
-        made = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=narrow)
-        self.model.graph.register_initializer(made)
-        return made
+        converted = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=narrow)
+        self.model.graph.register_initializer(converted)
+        return converted
 
-    def _give_back(self, value: ir.Value, maker: ir.Node) -> ir.Value:
-        """The output in fp32, under its own name."""
+    def _fp32_output(self, value: ir.Value, maker: ir.Node) -> ir.Value:
+        """Return a graph output in fp32, under its original name."""
         name = value.name
         value.name = f"{name}_narrow"
         cast = self._cast(value, ir.DataType.FLOAT, "output", maker)
@@ -142,7 +143,7 @@ class _Narrowing:
         return cast
 
     def _drop_idle_casts(self) -> None:
-        """Casts that fp32 needed and the 16-bit type does not."""
+        """Remove casts that became redundant."""
         for node in list(self.model.graph):
             source = node.inputs[0] if node.inputs else None
             if node.op_type != "Cast" or source is None:
@@ -159,10 +160,10 @@ class _Narrowing:
 
 
 def widened(model: ir.Model) -> None:
-    """Give a bf16 model fp32 arithmetic on the same weights, in place.
+    """Convert a bf16 model to fp32 arithmetic with the same weight values, in place.
 
-    What runs it where nothing computes in bf16, ONNX Runtime's CPU provider for one; its own
-    arithmetic is then not rounded.
+    Runtimes without bf16 arithmetic, such as ONNX Runtime's CPU provider, can run the result. The
+    weights keep bf16's rounding, but the arithmetic does not.
     """
     narrow, wide = ir.DataType.BFLOAT16, ir.DataType.FLOAT
     for value in model.graph.initializers.values():
@@ -191,11 +192,12 @@ def _lazily_widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 
 def beyond_half(model: ir.Model, peaks: Mapping[str, float]) -> frozenset[str]:
-    """Nodes that make, or take in, what fp16 may not hold.
+    """Return the names of nodes whose inputs or outputs could overflow fp16.
 
     Args:
-        peaks: the largest magnitude each node makes, by name (`observe`); those of inputs unlike
-            the observed ones are allowed to be twice as large.
+        model: the fp32 graph.
+        peaks: largest observed output magnitude of each node, by name (`observe`); other inputs may
+            reach HEADROOM times as much.
     """
     makers = {v: n for n in model.graph for v in n.outputs}
 
@@ -210,20 +212,20 @@ def beyond_half(model: ir.Model, peaks: Mapping[str, float]) -> frozenset[str]:
 
 
 def _angles(model: ir.Model) -> set[ir.Node]:
-    """Sin and Cos, and everything their arguments are worked out by."""
-    found = {node for node in model.graph if node.op_type in ANGLES}
-    left = list(found)
-    while left:
-        for value in left.pop().inputs:
+    """Return Sin and Cos nodes, and all nodes that their inputs depend on."""
+    nodes = {node for node in model.graph if node.op_type in ANGLES}
+    pending = list(nodes)
+    while pending:
+        for value in pending.pop().inputs:
             maker = value.producer() if value is not None else None
-            if maker is not None and maker not in found:
-                found.add(maker)
-                left.append(maker)
-    return found
+            if maker is not None and maker not in nodes:
+                nodes.add(maker)
+                pending.append(maker)
+    return nodes
 
 
 def _retype(node: ir.Node, dtype: ir.DataType) -> None:
-    """Attributes that say fp32 say the 16-bit type."""
+    """Change attributes that select fp32 to the 16-bit type."""
     if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
         node.attributes["to"] = ir.AttrInt64("to", dtype)
     for name in ("value",):
@@ -234,7 +236,7 @@ def _retype(node: ir.Node, dtype: ir.DataType) -> None:
                 values = _to_type(tensor.numpy(), dtype)
                 node.attributes[name] = ir.AttrTensor(name, ir.tensor(values))
     if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
-        zero = _to_type(np.zeros(1, np.float32), dtype)  # what it makes by default is fp32
+        zero = _to_type(np.zeros(1, np.float32), dtype)  # the default is fp32
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(zero))
     for name in ("value_float", "value_floats"):
         attribute = node.attributes.pop(name, None)

@@ -1,4 +1,4 @@
-"""Which nodes, and which of their inputs, cannot be 16-bit, as the ONNX schemas say."""
+"""Nodes and inputs that do not support a 16-bit type, according to the ONNX schemas."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import onnx
 import onnx.defs
 import onnx_ir as ir
 
-# Operators whose attribute of this name says which type they make. They stay in fp32 whole: some
-# have kernels for nothing else, and what they make (random numbers, windows) is worth its digits.
+# Attributes that select an operator's output type. These operators (random numbers, windows) stay
+# in fp32, because some have only fp32 kernels and their outputs need the precision.
 MAKES_TYPE = ("dtype", "output_datatype")
-WITHOUT_HALF = frozenset({"Range", "RoiAlign"})  # whatever their schemas say
-STASHED = frozenset({"LayerNormalization"})  # its statistics are fp32 whatever its input is
+WITHOUT_HALF = frozenset({"Range", "RoiAlign"})  # despite their schemas
+STASHED = frozenset({"LayerNormalization"})  # its statistics outputs are always fp32
 FLOAT_INPUTS = {"Resize": frozenset({1, 2}), "Upsample": frozenset({1})}
 _TYPES = {ir.DataType.FLOAT16: "tensor(float16)", ir.DataType.BFLOAT16: "tensor(bfloat16)"}
 _FLOAT = "tensor(float)"
 
 
 def stays_wide(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> bool:
-    """Whether a node has to compute in fp32 in a graph of this 16-bit type.
+    """Whether a node must compute in fp32 in a graph of this 16-bit type.
 
-    It has to where its operator has no form in the type, chooses its output type by an attribute,
-    or takes or makes sequences or optionals of fp32 tensors, which no Cast converts.
+    That is so if its operator does not support the type, if an attribute selects its output type,
+    or if it has sequences or optionals of fp32 tensors, which Cast cannot convert.
     """
     if node.op_type in WITHOUT_HALF or any(_is_container(v) for v in (*node.inputs, *node.outputs)):
         return True
@@ -33,17 +33,17 @@ def stays_wide(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> bool:
     if any(name in schema.attributes for name in MAKES_TYPE):
         return True
     outputs = _used_outputs(schema, node)
-    made = set(outputs.values())
+    output_types = set(outputs.values())
     if node.op_type in STASHED and max(outputs, default=0) > 0:
         return True
-    if any(_is_float_alone(schema, schema_type, dtype) for schema_type in made):
+    if any(_is_float_only(schema, schema_type, dtype) for schema_type in output_types):
         return True
-    taken = {_formal(schema.inputs, place).type_str for place in _float_inputs(schema, node)}
-    return any(_is_float_alone(schema, t, dtype) and t in made for t in taken)
+    input_types = {_formal(schema.inputs, place).type_str for place in _float_inputs(schema, node)}
+    return any(_is_float_only(schema, t, dtype) and t in output_types for t in input_types)
 
 
 def float_inputs(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> frozenset[int]:
-    """Places of the inputs that are fp32 though the node computes in this 16-bit type."""
+    """Return the indices of inputs that stay fp32 in a node that computes in this 16-bit type."""
     fixed = FLOAT_INPUTS.get(node.op_type, frozenset())
     schema = _schema_of(model, node, dtype)
     if schema is None:
@@ -51,7 +51,7 @@ def float_inputs(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> frozense
     return fixed | {
         place
         for place in _float_inputs(schema, node)
-        if _is_float_alone(schema, _formal(schema.inputs, place).type_str, dtype)
+        if _is_float_only(schema, _formal(schema.inputs, place).type_str, dtype)
     }
 
 
@@ -61,9 +61,10 @@ def _is_container(value: ir.Value | None) -> bool:
 
 
 def _schema_of(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> onnx.defs.OpSchema | None:
-    """The schema that says which types a node takes; None: ONNX has none of that operator.
+    """Return the schema of a node's operator, or None if ONNX does not define it.
 
-    For bf16 it is the newest: operators took that type late, compilers take it in any opset.
+    For bf16 this is the newest schema: operators gained the type late, but compilers accept it in
+    any opset.
     """
     opset = model.graph.opset_imports.get(node.domain, 0)
     newest = dtype is ir.DataType.BFLOAT16
@@ -83,7 +84,7 @@ def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
 def _formal(
     formals: Sequence[onnx.defs.OpSchema.FormalParameter], place: int
 ) -> onnx.defs.OpSchema.FormalParameter:
-    """The formal parameter of a place; the last one may be given several times."""
+    """Return the formal parameter at an index; the last one may be variadic."""
     return formals[min(place, len(formals) - 1)]
 
 
@@ -98,7 +99,7 @@ def _float_inputs(schema: onnx.defs.OpSchema, node: ir.Node) -> list[int]:
 
 
 def _used_outputs(schema: onnx.defs.OpSchema, node: ir.Node) -> dict[int, str]:
-    """Places and types, as the schema has them, of the fp32 outputs that something takes."""
+    """Return index and schema type of the node's used fp32 outputs."""
     return {
         place: _formal(schema.outputs, place).type_str
         for place, value in enumerate(node.outputs)
@@ -106,8 +107,8 @@ def _used_outputs(schema: onnx.defs.OpSchema, node: ir.Node) -> dict[int, str]:
     }
 
 
-def _is_float_alone(schema: onnx.defs.OpSchema, schema_type: str, dtype: ir.DataType) -> bool:
-    """Whether a type of the schema's allows fp32 and not the 16-bit type."""
+def _is_float_only(schema: onnx.defs.OpSchema, schema_type: str, dtype: ir.DataType) -> bool:
+    """Whether a schema type allows fp32 but not the 16-bit type."""
     allowed = {schema_type}
     for constraint in schema.type_constraints:
         if constraint.type_param_str == schema_type:

@@ -1,8 +1,8 @@
-"""The layers of a graph that hold nearly all of its weights.
+"""The layers of a graph, which hold nearly all of its weights.
 
-matrix        MatMul and Gemm, whose second input is a fixed weight
+matrix        MatMul and Gemm with a constant second input
 convolution   Conv
-table         Gather of rows, as embeddings have it
+table         Gather of rows, as in embeddings
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sdpack.errors import QuantizationError
 from sdpack.quantization.folding import fold_weights
 from sdpack.quantization.uses import SMALLEST_WEIGHT, LayerKind, use_of
 
-LAYERS_REVISION = 2  # of what counts as a layer; a change makes what was seen of graphs stale
+LAYERS_REVISION = 2  # revision of `layers`; an increase invalidates cached observations
 QUANTIZED = frozenset(
     {
         "DequantizeLinear",
@@ -34,21 +34,23 @@ QUANTIZED = frozenset(
 )
 
 ATTENDING = frozenset({"Attention", "Einsum", "MatMul", "MultiHeadAttention"})
-# What stands between a projection and the product it goes into.
+# Operators that may stand between a projection and the product of attention.
 RESHAPING = frozenset(
     {"Add", "Cast", "Div", "Mul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-MOVING = ("Einsum", 1)  # of one input, as transformers put their patches together
+MOVING = ("Einsum", 1)  # an Einsum with one input only reorders, as when patches are reassembled
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight and the nodes that multiply by it, or look it up.
+    """A weight and the nodes that multiply by it or look up its rows.
 
     Attributes:
-        nodes: in the graph's order; more than one where they share the weight.
-        output_axis: the weight's axis of output channels; of a table, its rows.
-        feeds_attention: whether it makes the queries, keys or values of an attention.
+        nodes: the nodes that share the weight, in the graph's order.
+        weight: the weight.
+        kind: the kind of layer.
+        output_axis: the weight's axis of output channels, or of rows for a table.
+        feeds_attention: whether it computes queries, keys or values of attention.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -59,12 +61,12 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """That of the first node."""
+        """Name of the first node."""
         return str(self.nodes[0].name)
 
     @property
     def inputs(self) -> tuple[ir.Value, ...]:
-        """What the weight is multiplied with, each value once; of a table, nothing."""
+        """The values that the weight is multiplied with, without duplicates; empty for a table."""
         if self.kind is LayerKind.TABLE:
             return ()
         return tuple(dict.fromkeys(node.inputs[0] for node in self.nodes if node.inputs[0]))
@@ -76,17 +78,17 @@ class Layer:
 
     @property
     def size(self) -> int:
-        """Numbers in the weight."""
+        """Number of elements of the weight."""
         return int(np.prod(self.shape))
 
     @property
     def outputs(self) -> int:
-        """Rows of `matrix`."""
+        """Number of rows of `matrix`: output channels."""
         return self.shape[self.output_axis]
 
     @property
     def summed(self) -> int:
-        """Columns of `matrix`."""
+        """Number of columns of `matrix`: the elements that each output sums over."""
         return self.size // self.outputs
 
     def matrix(self) -> Float32Array:
@@ -97,27 +99,27 @@ class Layer:
         return np.ascontiguousarray(rows.reshape(self.outputs, -1), dtype=np.float32)
 
     def folded(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
-        """(outputs, summed) in the weight's own shape."""
+        """Turn an array (outputs, summed) into the weight's own shape."""
         return np.ascontiguousarray(rows.reshape(self.shape) if self.output_axis == 0 else rows.T)
 
 
 def layers(model: ir.Model) -> list[Layer]:
-    """The layers of a graph whose weights are worth quantizing.
+    """Return the layers of a graph whose weights are worth quantizing; modifies the graph.
 
-    Left out: weights under SMALLEST_WEIGHT numbers, and those that are used in two different ways.
-    Weights behind a Cast, Transpose or Identity are put in their place (`fold_weights`). Nodes
-    without a name of their own get one.
+    Excludes weights with fewer than SMALLEST_WEIGHT elements, and those used in different ways.
+    Folds weights behind a Cast, Transpose or Identity (`fold_weights`), and gives nodes unique
+    names.
 
     Raises:
-        QuantizationError: the graph is quantized already.
+        QuantizationError: the graph is already quantized.
     """
     _refuse_quantized(model)
     _name_nodes(model)
     fold_weights(model)
-    return list(_found(model))
+    return list(_layers(model))
 
 
-def _found(model: ir.Model) -> Iterator[Layer]:
+def _layers(model: ir.Model) -> Iterator[Layer]:
     seen: set[ir.Value] = set()
     for node in model.graph:
         for value in node.inputs[:2]:
@@ -137,15 +139,15 @@ def _found(model: ir.Model) -> Iterator[Layer]:
 
 
 def _feeds_attention(node: ir.Node) -> bool:
-    """Whether what a node makes is multiplied with what another makes: that is attention."""
-    left = list(node.outputs)
-    while left:
-        for use in left.pop().uses():
+    """Whether a node's output is multiplied with another computed value, as in attention."""
+    pending = list(node.outputs)
+    while pending:
+        for use in pending.pop().uses():
             inputs = use.node.inputs
             if use.node.op_type in RESHAPING or (use.node.op_type, len(inputs)) == MOVING:
-                left += use.node.outputs
+                pending += use.node.outputs
             elif use.node.op_type in ATTENDING:
-                paired = use.idx < 2 <= len(inputs)  # some attentions take all three packed in one
+                paired = use.idx < 2 <= len(inputs)  # some operators take a packed QKV tensor
                 other = inputs[1 - use.idx] if paired else None
                 if other is None or other.const_value is None:
                     return True

@@ -1,4 +1,4 @@
-"""Weights that are no layer's, and why: what stays as it is however a graph is quantized."""
+"""Weights that are never quantized because they do not belong to a layer, and the reasons."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sdpack.quantization.uses import SMALLEST_WEIGHT
 
 @dataclass(frozen=True)
 class Unquantized:
-    """A weight that keeps the numbers it has.
+    """A weight that is not quantized.
 
     Attributes:
-        numbers: how many it holds.
-        why: what uses it, or who wanted it kept.
+        numbers: its number of elements.
+        why: its use, or another reason.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Unquantized:
 
 
 def listed_words(before: str, weights: Sequence[Unquantized], most: int = 3) -> str:
-    """The first of the weights, and how many more there are; nothing where there are none."""
+    """List the first weights and the number of others after `before`; "" if there are none."""
     if not weights:
         return ""
     more = f" and {len(weights) - most} more" if len(weights) > most else ""
@@ -38,10 +38,11 @@ def listed_words(before: str, weights: Sequence[Unquantized], most: int = 3) -> 
 
 
 def leftovers(model: ir.Model, found: Sequence[Layer]) -> list[Unquantized]:
-    """The weights of a graph that are no layer's, largest first.
+    """Return the weights of a graph that do not belong to a layer, largest first.
 
     Args:
-        found: the graph's layers (`layers`).
+        model: the graph.
+        found: its layers (`layers`).
     """
     own = {layer.weight for layer in found}
     inner = _inner_nodes(model)
@@ -54,7 +55,7 @@ def leftovers(model: ir.Model, found: Sequence[Layer]) -> list[Unquantized]:
 
 
 def _stored(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
-    """Initializers and constants large enough to be quantized, those of branches included."""
+    """Yield large initializers and constants, including those in subgraphs."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None and _is_large(value.const_value):
@@ -72,15 +73,15 @@ def _is_large(tensor: ir.TensorProtocol) -> bool:
 
 
 def _inner_nodes(model: ir.Model) -> dict[ir.Node, str]:
-    """The nodes in branches and loops, each with the operator of the main graph it belongs to."""
-    found: dict[ir.Node, str] = {}
+    """Return the nodes in subgraphs, each with the operator of the main graph that owns it."""
+    owners: dict[ir.Node, str] = {}
     for node in model.graph:
         for attribute in node.attributes.values():
             graphs = [attribute.value] if attribute.type is ir.AttributeType.GRAPH else []
             if attribute.type is ir.AttributeType.GRAPHS:
                 graphs = list(attribute.value)
-            found |= {each: node.op_type for graph in graphs for each in graph.all_nodes()}
-    return found
+            owners |= {each: node.op_type for graph in graphs for each in graph.all_nodes()}
+    return owners
 
 
 def _why(value: ir.Value, tensor: ir.TensorProtocol, inner: dict[ir.Node, str]) -> str:

@@ -1,13 +1,13 @@
-"""Stored weights in the graph: the one form that compilers parse and runtimes keep small.
+"""Quantized weights in the graph, in a form that compilers parse and runtimes keep packed.
 
     matrix        DequantizeLinear
-    convolution   DequantizeLinear by channel; in blocks, of the flattened weight, and a Reshape,
-                  as compilers take blocks in matrices alone
-    table         DequantizeLinear, or where the runtime would unpack it whole, rows looked up as
-                  int8 and multiplied by their scales
-    inputs        QuantizeLinear and DequantizeLinear, with one scale a tensor
+    convolution   DequantizeLinear per channel; block-wise, of the flattened weight, followed by a
+                  Reshape, because compilers support blocks only in matrices
+    table         DequantizeLinear, or, if the runtime would unpack the whole table, a Gather of
+                  int8 rows that are multiplied by their scales
+    inputs        QuantizeLinear and DequantizeLinear, with one scale per tensor
 
-Weights are rounded when the graph is written, one layer after the other, and held no longer.
+Weights are rounded one layer at a time, when the graph is written, and then freed.
 """
 
 from __future__ import annotations
@@ -30,26 +30,30 @@ Make = Callable[[], Rounded]
 
 @dataclass
 class _Once:
-    """A layer's rounded weight, made when its numbers or scales are asked for, kept for both."""
+    """A layer's rounded weight, computed on first use, freed once numbers and scales are read."""
 
     make: Make
-    _made: Rounded | None = None
+    _rounded: Rounded | None = None
     _read: frozenset[str] = frozenset()
 
-    def read(self, what: str) -> NDArray[np.generic]:
-        made = self._made if self._made is not None else self.make()
-        self._read |= {what}
-        self._made = None if len(self._read) == 2 else made
-        self._read = frozenset() if self._made is None else self._read
-        found: NDArray[np.generic] = getattr(made, what)
-        return found
+    def read(self, field: str) -> NDArray[np.generic]:
+        rounded = self._rounded if self._rounded is not None else self.make()
+        self._read |= {field}
+        self._rounded = None if len(self._read) == 2 else rounded
+        self._read = frozenset() if self._rounded is None else self._read
+        values: NDArray[np.generic] = getattr(rounded, field)
+        return values
 
 
 def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: Abilities) -> None:
-    """Put a layer's stored weight in the place of its weight; the model is changed in place.
+    """Replace a layer's weight by its quantized form, in place.
 
     Args:
+        model: the graph.
+        layer: one of its layers.
+        scheme: the layer's scheme.
         make: rounds the weight; called when the graph is written.
+        abilities: abilities of the target runtime.
     """
     once = _Once(make)
     name, weight = str(layer.weight.name), layer.weight
@@ -72,7 +76,7 @@ def store(model: ir.Model, layer: Layer, scheme: Scheme, make: Make, abilities: 
 
 
 def _unpack(model: ir.Model, layer: Layer, scheme: Scheme, once: _Once, flat: bool) -> ir.Value:
-    """A DequantizeLinear in front of the layer's first node."""
+    """Insert a DequantizeLinear before the layer's first node, and return its output."""
     name = str(layer.weight.name)
     shape = (layer.outputs, layer.summed) if flat else layer.shape
     upright = flat or layer.output_axis == 0
@@ -84,10 +88,10 @@ def _unpack(model: ir.Model, layer: Layer, scheme: Scheme, once: _Once, flat: bo
         return np.ascontiguousarray(laid).astype(scheme.number.dtype)
 
     def scales() -> NDArray[np.generic]:
-        found = once.read("scales").astype(np.float32)
+        values = once.read("scales").astype(np.float32)
         if not scheme.block:
-            return found.reshape(-1)
-        return np.ascontiguousarray(found if upright else found.T)
+            return values.reshape(-1)
+        return np.ascontiguousarray(values if upright else values.T)
 
     scale_shape: tuple[int, ...] = (layer.outputs,)
     if scheme.block:
@@ -108,7 +112,7 @@ def _unpack(model: ir.Model, layer: Layer, scheme: Scheme, once: _Once, flat: bo
 
 
 def _look_up(model: ir.Model, layer: Layer, once: _Once) -> None:
-    """Rows looked up as int8, then multiplied by their scales."""
+    """Replace lookups by a Gather of int8 rows, multiplied by their scales."""
     name = str(layer.weight.name)
     table = _lazy(
         model,
@@ -134,8 +138,8 @@ def _look_up(model: ir.Model, layer: Layer, once: _Once) -> None:
         cast = ir.node("Cast", rows.outputs, {"to": ir.DataType.FLOAT}, name=f"{prefix}_cast")
         _describe(cast.outputs[0], f"{prefix}_float", ir.DataType.FLOAT, looked_up.shape)
         product = ir.node("Mul", [cast.outputs[0], factors.outputs[0]], name=f"{prefix}_scaled")
-        known_as, looked_up.name = looked_up.name, f"{prefix}_before"
-        _describe(product.outputs[0], str(known_as), ir.DataType.FLOAT, looked_up.shape)
+        original_name, looked_up.name = looked_up.name, f"{prefix}_before"
+        _describe(product.outputs[0], str(original_name), ir.DataType.FLOAT, looked_up.shape)
         model.graph.insert_before(node, [rows, factors, cast, product])
         looked_up.replace_all_uses_with(product.outputs[0], replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
@@ -144,13 +148,14 @@ def _look_up(model: ir.Model, layer: Layer, once: _Once) -> None:
 def round_inputs(
     model: ir.Model, chosen: Mapping[str, tuple[Layer, Scheme]], ranges: Mapping[str, float]
 ) -> None:
-    """QuantizeLinear and DequantizeLinear around the inputs of layers whose scheme rounds them.
+    """Insert QuantizeLinear and DequantizeLinear before layers whose scheme rounds inputs.
 
-    Layers that read the same tensor in the same type share its rounding.
+    Layers that read the same tensor in the same type share one pair.
 
     Args:
+        model: the graph, changed in place.
         chosen: layers and their schemes, by name.
-        ranges: the largest magnitude to represent, by layer.
+        ranges: largest representable magnitude of each layer's input, by layer.
 
     Raises:
         QuantizationError: a layer has no range.
@@ -179,7 +184,7 @@ def _insert_pair(
     model: ir.Model, value: ir.Value, number: Number, scale: float, before: ir.Node
 ) -> ir.Value:
     name = f"{value.name}_{number}"
-    scale = max(scale, float(np.finfo(np.float16).tiny))  # fp16 has to hold it
+    scale = max(scale, float(np.finfo(np.float16).tiny))  # must be representable in fp16
     step = add_constant(model, f"{name}_scale", np.asarray(scale, np.float32))
     zero = add_constant(model, f"{name}_zero", np.asarray(0, number.dtype))
     down = ir.node("QuantizeLinear", [value, step, zero], name=f"{name}_quantize")
@@ -195,7 +200,7 @@ def _describe(value: ir.Value, name: str, dtype: ir.DataType, shape: ir.Shape | 
 
 
 def add_constant(model: ir.Model, name: str, values: NDArray[np.generic]) -> ir.Value:
-    """A new initializer."""
+    """Add an initializer."""
     return _register(model, name, ir.tensor(values, name=name))
 
 
@@ -206,7 +211,7 @@ def _lazy(
     dtype: np.dtype[np.generic],
     shape: Sequence[int],
 ) -> ir.Value:
-    """A new initializer that is made when it is read."""
+    """Add an initializer that is computed when it is read."""
     kind = ir.DataType.from_numpy(dtype)
     tensor = ir.LazyTensor(lambda: ir.tensor(make()), kind, ir.Shape(shape), name=name)
     return _register(model, name, tensor)

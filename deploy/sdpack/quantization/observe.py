@@ -1,8 +1,8 @@
-"""What flows through a graph on real inputs, seen in one pass over them.
+"""Statistics of a graph's activations on real inputs, from one pass over the batches.
 
-    moments   second moments of what each layer sums over: what its rounding errors are weighed by
-    ranges    of each layer's input: what int8 scales by
-    extent    the largest magnitude anywhere: what fp16 must hold
+    moments   second moments of each layer's inputs; weights of its rounding errors
+    ranges    range of each layer's input; determines its int8 scale
+    extent    the largest magnitude anywhere; fp16 must be able to represent it
 
 The range of a tensor is its clipping threshold (`clipping`).
 """
@@ -48,9 +48,9 @@ Inputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Extent:
-    """The largest magnitude any activation of a graph reached, and the node that made it.
+    """The largest magnitude of any activation of a graph, and the node that computed it.
 
-    Magnitudes of 1e30 and more are those of masks, which say "never" in any type, and not counted.
+    Magnitudes of 1e30 and more are not counted: they belong to masks, which work in any type.
     """
 
     largest: float
@@ -59,13 +59,14 @@ class Extent:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen of one graph; moments are read from the disk when they are asked for.
+    """Statistics of one graph's activations; moments are read from disk on access.
 
     Attributes:
-        ranges: clipping thresholds of layers' inputs, by layer.
-        noise: the energy that rounding those inputs to int8 adds to each layer's outputs, as a
-            share of what they have.
-        peaks: the largest magnitude each node made, by node.
+        folder: the folder that `observe` wrote.
+        ranges: clipping threshold of each layer's input, by layer.
+        noise: energy that rounding this input to int8 adds to the layer's outputs, relative to
+            their energy, by layer.
+        peaks: largest output magnitude of each node, by node.
     """
 
     folder: Path
@@ -80,22 +81,22 @@ class Observed:
 
     @cached_property
     def _runs(self) -> dict[str, list[str]]:
-        """Names of a layer's moments in the archive."""
+        """Names of each layer's moments in the archive."""
         return dict(json.loads((self.folder / "moments.json").read_text()))
 
     def moments(self, layer: str) -> tuple[Moment, ...] | None:
-        """Of what a layer sums over, in consecutive runs of columns; None where not known."""
+        """Return a layer's moments for consecutive runs of columns, or None if it has none."""
         names = self._runs.get(layer)
         if names is None:
             return None
-        with np.load(self.folder / MOMENTS) as found:
-            return tuple(Moment(found[name]) for name in names)
+        with np.load(self.folder / MOMENTS) as arrays:
+            return tuple(Moment(arrays[name]) for name in names)
 
 
 def read_observed(folder: Path) -> Observed:
-    """What `observe` has written."""
-    found = json.loads((folder / "activations.json").read_text())
-    return Observed(folder, found["ranges"], found["noise"], found["peaks"])
+    """Read the statistics that `observe` wrote into a folder."""
+    values = json.loads((folder / "activations.json").read_text())
+    return Observed(folder, values["ranges"], values["noise"], values["peaks"])
 
 
 def observe(
@@ -105,11 +106,14 @@ def observe(
     threads: int | None = None,
     step: Step = unheard,
 ) -> Observed:
-    """See what flows through the graph at `path`, and write it into `folder`.
+    """Run a graph on real inputs, and write statistics of its activations into a folder.
 
     Args:
+        path: the graph.
         batches: real inputs of the graph.
-        step: told of layers, once the graph has run.
+        folder: where to write; needs space for all inputs of all layers.
+        threads: number of CPU threads.
+        step: called for each layer, after the graph has run.
 
     Raises:
         QuantizationError: there are no batches, an activation is not finite, or the graph's opset
@@ -122,20 +126,20 @@ def observe(
     scratch.mkdir()
     try:
         watched = _expose(path, scratch / path.name)
-        kept = _Kept(scratch, len(batches))
+        saved = _SavedInputs(scratch, len(batches))
         with told_of(path, scratch / path.name):
-            peaks = _watch(watched, scratch / path.name, batches, kept, threads)
-        found = _looked_at(path, watched.layers, kept, folder, step)
+            peaks = _watch(watched, scratch / path.name, batches, saved, threads)
+        by_layer = _layer_statistics(path, watched.layers, saved, folder, step)
     finally:
         shutil.rmtree(scratch)
-    whole = {**found, "peaks": peaks}
-    (folder / "activations.json").write_text(json.dumps(whole, indent=1))
-    return Observed(folder, **whole)
+    statistics = {**by_layer, "peaks": peaks}
+    (folder / "activations.json").write_text(json.dumps(statistics, indent=1))
+    return Observed(folder, **statistics)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What layers were given, on the disk: all of it at once is more than memory holds."""
+class _SavedInputs:
+    """Inputs of layers, saved to disk because together they may exceed memory."""
 
     folder: Path
     batches: int
@@ -144,42 +148,46 @@ class _Kept:
         np.save(self._path(batch, name), values)
 
     def get(self, batch: int, name: str) -> NDArray[Any]:
-        found: NDArray[Any] = np.load(self._path(batch, name), allow_pickle=False)
-        return found
+        values: NDArray[Any] = np.load(self._path(batch, name), allow_pickle=False)
+        return values
 
     def _path(self, batch: int, name: str) -> Path:
         return self.folder / f"{batch}-{digest({'name': name})}.npy"
 
 
 def _watch(
-    watched: _Exposed, path: Path, batches: Sequence[Inputs], kept: _Kept, threads: int | None
+    watched: _Exposed,
+    path: Path,
+    batches: Sequence[Inputs],
+    saved: _SavedInputs,
+    threads: int | None,
 ) -> dict[str, float]:
-    """Run the exposed graph once on every batch; returns the peak of every node."""
+    """Run the exposed graph on every batch, save layers' inputs, and return every node's peak."""
     peaks = dict.fromkeys(watched.made_by.values(), 0.0)
     inputs = sorted({str(value.name) for layer in watched.layers for value in layer.inputs})
     with load(path, threads=threads, in_order=True) as session:
         for number, batch in enumerate(batches):
-            seen = _some(session, batch, [*watched.made_by, *inputs])
+            values = _run(session, batch, [*watched.made_by, *inputs])
             for name, node in watched.made_by.items():
-                peaks[node] = float(np.maximum(peaks[node], seen[name].max(initial=0.0)))
+                peaks[node] = float(np.maximum(peaks[node], values[name].max(initial=0.0)))
             for name in inputs:
-                kept.put(number, name, seen.pop(name))
+                saved.put(number, name, values.pop(name))
     return peaks
 
 
-def _looked_at(
-    path: Path, found: Sequence[Layer], kept: _Kept, folder: Path, step: Step
+def _layer_statistics(
+    path: Path, watched: Sequence[Layer], saved: _SavedInputs, folder: Path, step: Step
 ) -> dict[str, dict[str, float]]:
-    """Ranges and noise by layer; moments are written into `folder`, a layer at a time."""
+    """Return ranges and noise by layer; write moments into the folder, one layer at a time."""
     ranges: dict[str, float] = {}
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
     with archive(folder / MOMENTS) as put:
-        for place, layer in enumerate(found):
-            step(place, len(found))
+        for place, layer in enumerate(watched):
+            step(place, len(watched))
             view = _View(layer)
-            for number in range(kept.batches):
-                view.add({name: kept.get(number, name) for name in view.seen_as})
+            for number in range(saved.batches):
+                view.add({name: saved.get(number, name) for name in view.seen_as})
             view.refuse_infinite(path)
             ranges[view.name], noise[view.name] = view.range(), view.noise()
             for place, moment in enumerate(view.moments()):
@@ -191,7 +199,7 @@ def _looked_at(
 
 
 def _runs(layer: Layer) -> list[tuple[int, int]]:
-    """Runs of columns whose moments are kept: all of them, or where there are many in pieces."""
+    """Return runs of columns (start, stop), one for each moment; several if there are many."""
     if layer.summed <= FEWEST_COLUMNS_TO_CUT:
         return [(0, layer.summed)]
     kernel = int(np.prod(layer.shape[2:])) or 1
@@ -200,23 +208,28 @@ def _runs(layer: Layer) -> list[tuple[int, int]]:
     return [(start, min(start + step, layer.summed)) for start in starts]
 
 
-def _some(session: OrtSession, batch: Inputs, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """These outputs on a batch; what the caller of a graph gives in, it has already."""
-    asked = [name for name in names if name not in batch]
-    found = session.run(batch, asked) if asked else {}
-    return {**found, **{name: np.asarray(batch[name]) for name in names if name in batch}}
+def _run(session: OrtSession, batch: Inputs, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return these values for a batch: outputs of the graph, or its own inputs."""
+    computed = [name for name in names if name not in batch]
+    outputs = session.run(batch, computed) if computed else {}
+    return {**outputs, **{name: np.asarray(batch[name]) for name in names if name in batch}}
 
 
 @dataclass(frozen=True)
 class _Exposed:
-    """A graph written with what is to be seen as outputs: whose magnitudes, and which layers."""
+    """A graph written with additional outputs.
+
+    Attributes:
+        made_by: names of nodes, by the output with their largest magnitude.
+        layers: layers whose inputs are outputs.
+    """
 
     made_by: Mapping[str, str]
     layers: Sequence[Layer]
 
 
 def _expose(path: Path, target: Path) -> _Exposed:
-    """Write the graph with each layer's input, and each node's largest magnitude, as outputs."""
+    """Write a graph with each layer's input and each node's largest magnitude as outputs."""
     model = read(path)
     require_observable(model)
     watched = [layer for layer in layers(model) if layer.kind is not LayerKind.TABLE]
@@ -232,33 +245,33 @@ def _expose(path: Path, target: Path) -> _Exposed:
 
 
 def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
-    """Names of nodes by that of an output with the largest magnitude each of them makes."""
-    made = [(value, node) for node in model.graph for value in node.outputs if _is_float(value)]
+    """Add an output with each node's largest magnitude; return the nodes' names by output."""
+    floats = [(value, node) for node in model.graph for value in node.outputs if _is_float(value)]
     limits = [ir.Value(name=n, const_value=ir.tensor(np.float32(v))) for n, v in LIMITS.items()]
     for limit in limits:
         model.graph.register_initializer(limit)
     made_by = {}
-    for value, maker in made:
+    for value, maker in floats:
         size = ir.node("Abs", [value])
         is_number = ir.node("Less", [size.outputs[0], limits[0]])
-        kept = ir.node("Where", [is_number.outputs[0], size.outputs[0], limits[1]])
+        unmasked = ir.node("Where", [is_number.outputs[0], size.outputs[0], limits[1]])
         most = ir.Value(name=f"{value.name}_most", type=value.type, shape=ir.Shape([]))
-        reduced = ir.node("ReduceMax", [kept.outputs[0]], {"keepdims": 0}, outputs=[most])
-        # Right behind its maker, so that what was made need not wait for the end of the graph.
-        model.graph.insert_after(maker, [size, is_number, kept, reduced])
+        reduced = ir.node("ReduceMax", [unmasked.outputs[0]], {"keepdims": 0}, outputs=[most])
+        # Directly after the node, so that its output need not stay in memory.
+        model.graph.insert_after(maker, [size, is_number, unmasked, reduced])
         model.graph.outputs.append(most)
         made_by[str(most.name)] = str(maker.name)
     return made_by
 
 
 def _is_float(value: ir.Value) -> bool:
-    """Whether it is a tensor of fp32, not a sequence of such tensors."""
+    """Whether a value is an fp32 tensor, not a sequence of such tensors."""
     return isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.FLOAT
 
 
 @dataclass
 class _View:
-    """What is seen of one layer's inputs."""
+    """Statistics of one layer's inputs, accumulated over batches."""
 
     layer: Layer
     counts: Counts = field(default_factory=lambda: np.zeros(bins()))
@@ -273,15 +286,15 @@ class _View:
 
     @property
     def seen_as(self) -> list[str]:
-        """The names of the layer's inputs."""
+        """Names of the layer's inputs."""
         return [str(value.name) for value in self.layer.inputs]
 
-    def add(self, seen: Mapping[str, NDArray[Any]]) -> None:
-        """Count one batch in."""
+    def add(self, batch: Mapping[str, NDArray[Any]]) -> None:
+        """Add one batch of the layer's inputs, by name."""
         for node in self.layer.nodes:
             source = node.inputs[0]
             assert source is not None
-            values = seen[str(source.name)].astype(np.float32, copy=False)
+            values = batch[str(source.name)].astype(np.float32, copy=False)
             if not np.isfinite(values).all():
                 self.finite = False
                 return
@@ -303,20 +316,20 @@ class _View:
         self.rows += len(rows)
 
     def moments(self) -> list[Moment]:
-        """Over everything seen; none where inputs are so large that their squares overflow."""
+        """Return the moments over all batches; none if squares of inputs overflowed."""
         if not all(np.isfinite(gram.diagonal()).all() for gram in self._grams):
             return []
         return [moment_of(gram, self.rows) for gram in self._grams]
 
     def range(self) -> float:
-        """The clipping threshold."""
+        """Return the clipping threshold."""
         return best_threshold(self.counts, self.largest)[0]
 
     def noise(self) -> float:
-        """What rounding to int8 within it adds to the outputs, as a share of their energy.
+        """Return the energy that int8 inputs add to the outputs, relative to the outputs' energy.
 
-        The errors of two inputs are taken to have nothing to do with each other. Where moments are
-        not known, neither have the inputs.
+        The errors of different inputs are assumed to be uncorrelated; without moments, the inputs
+        are, too.
         """
         error = best_threshold(self.counts, self.largest)[1]
         rows = sampled_rows(self.layer.matrix())
@@ -336,8 +349,8 @@ class _View:
 def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
     """What one output of a layer is summed over: float32 (at most OBSERVED_ROWS, summed).
 
-    Of a convolution, the patches its kernel sees, in the order of the flattened weight; None where
-    it is grouped, not in the plane, or padded by a rule.
+    For a convolution, these are the patches under the kernel, in the order of the flattened weight.
+    Returns None for convolutions that are grouped, not two-dimensional, or padded by `auto_pad`.
     """
     if node.op_type != "Conv":
         flat = values.reshape(-1, values.shape[-1])
@@ -358,9 +371,9 @@ def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     height, width = windows.shape[2:4]
     chosen = _sample(len(values) * height * width)
-    picture, place = np.divmod(chosen, height * width)
+    image, place = np.divmod(chosen, height * width)
     row, column = np.divmod(place, width)
-    return windows[picture, :, row, column].reshape(len(chosen), -1)
+    return windows[image, :, row, column].reshape(len(chosen), -1)
 
 
 def _sample(count: int) -> NDArray[np.intp]:

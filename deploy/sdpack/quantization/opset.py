@@ -1,4 +1,4 @@
-"""Which opset a graph needs for what is asked, and how to get there."""
+"""Checks of a graph's opset, with instructions for an upgrade."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import onnx_ir as ir
 from sdpack.errors import QuantizationError
 from sdpack.quantization.schemes import Number, Scheme
 
-# The first opset whose DequantizeLinear takes: channels, float8, blocks and four bits.
+# The first opsets whose DequantizeLinear supports channels; float8; blocks and four bits.
 CHANNELS_SINCE, FLOAT8_SINCE, BLOCKS_SINCE = 13, 19, 21
-OBSERVED_SINCE = 9  # the first with Where, which leaves masks out of what is observed
+OBSERVED_SINCE = 9  # the first with Where, which excludes masks from observations
 
 
 def require_opset(model: ir.Model, schemes: Iterable[Scheme]) -> None:
-    """See that the graph's opset has what these schemes need.
+    """Check that a graph's opset supports these schemes.
 
     Raises:
         QuantizationError: it is too old.
@@ -30,20 +30,20 @@ def require_opset(model: ir.Model, schemes: Iterable[Scheme]) -> None:
 
 
 def require_observable(model: ir.Model) -> None:
-    """See that calibration can add its nodes to the graph.
+    """Check that a graph's opset supports the nodes that calibration adds.
 
     Raises:
-        QuantizationError: its opset is too old.
+        QuantizationError: it is too old.
     """
     _require(model, "calibration", OBSERVED_SINCE)
 
 
-def _require(model: ir.Model, what: str, needed: int) -> None:
+def _require(model: ir.Model, feature: str, needed: int) -> None:
     opset = model.graph.opset_imports.get("", 1)
     if opset < needed:
         raise QuantizationError(
-            f"{what} needs opset {needed}, but the graph has {opset}; export the model again with "
-            f"opset_version={max(needed, BLOCKS_SINCE)}, or convert the graph: python -c "
+            f"{feature} needs opset {needed}, but the graph has {opset}; export the model again "
+            f"with opset_version={max(needed, BLOCKS_SINCE)}, or convert the graph: python -c "
             '"import onnx, onnx.version_converter as c; '
             f"onnx.save(c.convert_version(onnx.load('OLD.onnx'), {max(needed, BLOCKS_SINCE)}), "
             "'NEW.onnx')\""

@@ -1,7 +1,7 @@
-"""Rounded weights on the disk: a graph's layers in one scheme, with what that costs each of them.
+"""Rounded weights on disk, with the output error of each layer.
 
-Rounding takes most of a variant's time, and variants share it: `int8` and `w8` store the same
-weights, and a mixed variant is made of layers of uniform ones.
+Rounding takes most of the time to make a variant, so variants share its results: `int8` and `w8`
+store the same weights, and a mixed variant consists of layers of uniform ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WEIGHTS = "weights.npz"
 
 @dataclass(frozen=True)
 class RoundedWeights:
-    """What `fill` wrote, in one folder or in several."""
+    """The rounded layers that `fill` wrote, in one or several folders."""
 
     folders: tuple[Path, ...]
 
@@ -49,9 +49,9 @@ class RoundedWeights:
         return all((folder / _ERRORS).is_file() for folder in self.folders)
 
     def rounded(self, layer: str) -> Rounded:
-        """A layer's weight."""
-        with np.load(self._holding[layer] / _WEIGHTS) as found:
-            stored, scales = found[f"{layer}/numbers"], found[f"{layer}/scales"]
+        """Read a layer's rounded weight."""
+        with np.load(self._folder_of[layer] / _WEIGHTS) as arrays:
+            stored, scales = arrays[f"{layer}/numbers"], arrays[f"{layer}/scales"]
         if stored.dtype == np.uint8:
             stored = stored.view(ml_dtypes.float8_e4m3fn)
         block = stored.shape[1] // scales.shape[1] if scales.shape[1] > 1 else 0
@@ -59,20 +59,20 @@ class RoundedWeights:
 
     @cached_property
     def errors(self) -> dict[str, float]:
-        """The energy that rounding adds to each layer's outputs, as a share of what they have.
+        """Energy that rounding adds to each layer's outputs, relative to the outputs' energy.
 
-        Of a table, that of the rows themselves.
+        For a table, the energy of its rows.
         """
-        return {name: error for found in self._errors.values() for name, error in found.items()}
+        return {name: error for layers in self._errors.values() for name, error in layers.items()}
 
     @cached_property
     def _errors(self) -> dict[Path, dict[str, float]]:
         return {folder: json.loads((folder / _ERRORS).read_text()) for folder in self.folders}
 
     @cached_property
-    def _holding(self) -> dict[str, Path]:
+    def _folder_of(self) -> dict[str, Path]:
         """The folder of each layer."""
-        return {name: folder for folder, found in self._errors.items() for name in found}
+        return {name: folder for folder, layers in self._errors.items() for name in layers}
 
 
 def fill(
@@ -81,33 +81,36 @@ def fill(
     scale_type: np.dtype[np.floating],
     step: Step = unheard,
 ) -> None:
-    """Round layers and write them, one after the other; `step` is told of layers.
+    """Round layers and write them, one at a time.
 
-    What is known of a layer's inputs is read and inverted once for all its schemes.
+    A layer's moments are read and inverted once for all its schemes.
 
     Args:
-        layers_by_folder: folders, and what is to be written into each.
+        layers_by_folder: the layers to write into each folder, with their schemes.
+        observed: statistics of the layers' inputs; None rounds to nearest.
+        scale_type: dtype of the scales.
+        step: called for each layer.
     """
-    asked: dict[str, list[tuple[Path, Layer, Scheme]]] = {}
+    jobs: dict[str, list[tuple[Path, Layer, Scheme]]] = {}
     for folder, chosen in layers_by_folder.items():
         for layer, scheme in chosen:
-            asked.setdefault(layer.name, []).append((folder, layer, scheme))
+            jobs.setdefault(layer.name, []).append((folder, layer, scheme))
     errors: dict[Path, dict[str, float]] = {folder: {} for folder in layers_by_folder}
     with ExitStack() as stack:
         puts = {
             folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in layers_by_folder
         }
-        for place, (name, uses) in enumerate(asked.items()):
-            step(place, len(asked))
+        for place, (name, uses) in enumerate(jobs.items()):
+            step(place, len(jobs))
             moments = observed.moments(name) if observed is not None else None
             matrix = uses[0][1].matrix()
             for folder, _, scheme in uses:
-                made = round_weight(matrix, scheme, moments, scale_type)
-                puts[folder](f"{name}/numbers", _bytes(made, scheme.number))
-                puts[folder](f"{name}/scales", made.scales)
-                errors[folder][name] = relative_error(matrix, made, moments)
-    for folder, found in errors.items():
-        (folder / _ERRORS).write_text(json.dumps(found, indent=1))
+                rounded = round_weight(matrix, scheme, moments, scale_type)
+                puts[folder](f"{name}/numbers", _bytes(rounded, scheme.number))
+                puts[folder](f"{name}/scales", rounded.scales)
+                errors[folder][name] = relative_error(matrix, rounded, moments)
+    for folder, by_layer in errors.items():
+        (folder / _ERRORS).write_text(json.dumps(by_layer, indent=1))
 
 
 def sampled_errors(
@@ -116,9 +119,9 @@ def sampled_errors(
     observed: Observed | None,
     scale_type: np.dtype[np.floating],
 ) -> dict[Scheme, float]:
-    """The error each scheme would add to a layer, as `RoundedWeights.errors`, from some rows.
+    """Estimate each scheme's error of a layer, as in `RoundedWeights.errors`, from a few rows.
 
-    Rows are rounded independently of each other, so that a few tell of all.
+    A few rows suffice because rows are rounded independently of each other.
     """
     moments = observed.moments(layer.name) if observed is not None else None
     rows = sampled_rows(layer.matrix())
@@ -131,23 +134,28 @@ def sampled_errors(
 def relative_error(
     matrix: Float32Array, made: Rounded, moments: tuple[Moment, ...] | None
 ) -> float:
-    """The energy that rounding adds to a layer's outputs, as a share of what they have.
+    """Return the energy that rounding adds to a layer's outputs, relative to the outputs' energy.
 
-    With moments it is that of COUNTED_ROWS of the outputs.
+    With moments, it is computed from COUNTED_ROWS of the outputs.
+
+    Args:
+        matrix: the weight, float32 (outputs, summed).
+        made: the rounded weight.
+        moments: moments of the layer's inputs; None counts all inputs the same.
     """
-    off = matrix - made.values
+    error = matrix - made.values
     if moments is None:
-        whole = float((matrix.astype(np.float64) ** 2).sum())
-        return float((off.astype(np.float64) ** 2).sum()) / whole if whole else 0.0
-    whole = output_error(sampled_rows(matrix, COUNTED_ROWS), moments)
-    return output_error(sampled_rows(off, COUNTED_ROWS), moments) / whole if whole else 0.0
+        total = float((matrix.astype(np.float64) ** 2).sum())
+        return float((error.astype(np.float64) ** 2).sum()) / total if total else 0.0
+    total = output_error(sampled_rows(matrix, COUNTED_ROWS), moments)
+    return output_error(sampled_rows(error, COUNTED_ROWS), moments) / total if total else 0.0
 
 
-def _bytes(made: Rounded, number: Number) -> NDArray[np.generic]:
-    """What an archive can hold: float8 as its bytes, four bits as eight."""
+def _bytes(rounded: Rounded, number: Number) -> NDArray[np.generic]:
+    """Return the numbers in a type that .npz supports: float8 as uint8, four bits as int8."""
     if number is Number.FP8:
-        return made.numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
-    return made.numbers.astype(np.int8)
+        return rounded.numbers.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+    return rounded.numbers.astype(np.int8)
 
 
 def rounder(
@@ -155,7 +163,7 @@ def rounder(
     scale_type: np.dtype[np.floating],
     step: Callable[[str], None] = lambda _: None,
 ) -> Rounder:
-    """Rounds a layer when it is asked for; `step` is told its name."""
+    """Return a function that rounds a layer; `step` is called with the layer's name."""
 
     def make(layer: Layer, scheme: Scheme) -> Rounded:
         step(layer.name)

@@ -1,4 +1,4 @@
-"""How one layer is stored: its numbers, how many of them share a scale, and its input."""
+"""Schemes: number format, block size and input rounding of a layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits
 
 
 class Number(StrEnum):
-    """A type weights are stored in."""
+    """A number format of stored weights."""
 
     INT4 = "int4"
     INT8 = "int8"
@@ -38,7 +38,7 @@ class Number(StrEnum):
 
     @property
     def largest(self) -> float:
-        """The largest magnitude on both sides of zero."""
+        """The largest magnitude representable with both signs."""
         return {Number.INT4: 7.0, Number.INT8: 127.0, Number.FP8: 448.0}[self]
 
     def rounded(self, values: Float32Array) -> Float32Array:
@@ -63,9 +63,10 @@ class Scheme:
     """How one layer is stored.
 
     Attributes:
-        number: of the weight.
-        block: how many numbers along the summed axis share a scale; 0: all of an output channel.
-        inputs: whether what the weight is multiplied with is rounded to the same type.
+        number: number format of the weight.
+        block: number of elements along the summed axis that share a scale; 0 means a whole output
+            channel.
+        inputs: whether the layer's input is rounded to the same format.
     """
 
     number: Number
@@ -78,46 +79,46 @@ class Scheme:
         return f"w{self.number.bits}" + (f":{self.block}" if self.block else "")
 
     def bytes_of(self, layer: Layer, scale_bytes: int) -> int:
-        """What the layer's weight and scales take."""
+        """Return the bytes of a layer's weight and scales."""
         scales = layer.outputs * (-(-layer.summed // self.block) if self.block else 1)
         return -(-layer.size * self.number.bits // 8) + scales * scale_bytes
 
 
 def parse_scheme(words: str) -> Scheme:
-    """ "int8", "fp8", "w8", "w4" (blocks of 32) or "w4:64".
+    """Parse "int8", "fp8", "w8", "w4" (blocks of 32) or "w4:64".
 
     Raises:
-        QuantizationError: it is none of these.
+        QuantizationError: the text is none of these.
     """
     if words in ("int8", "fp8"):
         return Scheme(Number(words), inputs=True)
-    found = re.fullmatch(r"w([48])(?::(\d+))?", words)
-    if found is None or (found[2] and not 16 <= int(found[2]) <= 1024):
+    match = re.fullmatch(r"w([48])(?::(\d+))?", words)
+    if match is None or (match[2] and not 16 <= int(match[2]) <= 1024):
         raise QuantizationError(
             f"{words!r} is not a layer precision; choose int8, fp8, w8, w4, w4:64 or w4:128"
         )
-    if found[1] == "8":
-        return Scheme(Number.INT8, int(found[2] or 0))
-    return Scheme(Number.INT4, int(found[2] or BLOCKS[0]))
+    if match[1] == "8":
+        return Scheme(Number.INT8, int(match[2] or 0))
+    return Scheme(Number.INT4, int(match[2] or BLOCKS[0]))
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a runtime keeps small while it runs.
+    """Which quantized weights a runtime keeps packed while it runs.
 
     Attributes:
-        packed_tables: it looks rows up in a table under DequantizeLinear without unpacking it
-            whole; otherwise rows are looked up as int8 and scaled afterwards.
-        packed_attention: weights that are unpacked in front of an attention cost it nothing.
+        packed_tables: whether it gathers rows of a table under DequantizeLinear without unpacking
+            the whole table; otherwise rows are gathered as int8 and scaled afterwards.
+        packed_attention: whether quantized projections before an attention cost no extra memory.
     """
 
     packed_tables: bool
     packed_attention: bool
 
 
-# TensorRT-RTX 1.7 keeps a block-wise int4 table packed and refuses a Gather of int8; ONNX Runtime
-# 1.32 is the other way round. Keys and values from unpacked weights took TensorRT-RTX's scratch
-# from 16 to 78 MiB in a denoiser whose weights they made 1 MiB smaller.
+# TensorRT-RTX 1.7 keeps a block-wise int4 table packed and rejects a Gather of int8; with ONNX
+# Runtime 1.32 it is the other way round. Quantized projections before attention increased
+# TensorRT-RTX's scratch memory from 16 to 78 MiB in one denoiser, and saved 1 MiB of weights.
 _TENSORRT = Abilities(packed_tables=True, packed_attention=False)
 _ONNXRUNTIME = Abilities(packed_tables=False, packed_attention=True)
 ABILITIES: Mapping[Runtime, Abilities] = {
@@ -133,18 +134,18 @@ UNIFORM: Mapping[Precision, Scheme] = {
     Precision.W8: Scheme(Number.INT8),
     Precision.W4: Scheme(Number.INT4, BLOCKS[0]),
 }
-"""How layers are stored where a part has one precision; in others they are as computed."""
+"""Schemes of layers in uniform precisions; in other precisions, layers are not quantized."""
 
 MIXABLE = (Scheme(Number.INT8), *(Scheme(Number.INT4, block) for block in BLOCKS))
-"""What a layer of a mixed part may be stored in."""
+"""Schemes that layers of a mixed part may have."""
 
 
 def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
-    """The scheme as the layer and the runtime can have it; None: it stays as it is computed.
+    """Adapt a scheme to a layer and a runtime; None means that the layer is not quantized.
 
-    Tables have no input to round; where a runtime cannot look up four bits they have eight. A
-    block that does not divide what is summed over is halved until it does, as compilers take the
-    block's length from the number of scales; where not even SMALLEST_BLOCK divides it, four bits
+    Tables have no input to round, and get eight bits if the runtime cannot gather four-bit rows. A
+    block that does not divide the summed axis is halved until it does, because compilers derive the
+    block size from the number of scales. If not even SMALLEST_BLOCK divides the axis, four bits
     become eight.
     """
     if layer.feeds_attention and not (scheme.inputs or abilities.packed_attention):

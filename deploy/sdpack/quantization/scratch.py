@@ -1,4 +1,4 @@
-"""Graphs written for a moment: what goes wrong with one is told of the graph it was made from."""
+"""Errors of temporary graphs, reported under the name of the original graph."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sdpack.errors import EngineError
 
 @contextmanager
 def told_of(path: Path, scratch: Path) -> Iterator[None]:
-    """Name `path` where an engine's error names the file made from it.
+    """Replace the temporary file's path by the original's in errors of engines.
 
     Raises:
-        EngineError: of the same class, with the name replaced.
+        EngineError: the same error, with the path replaced.
     """
     try:
         yield

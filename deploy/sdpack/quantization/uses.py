@@ -1,4 +1,4 @@
-"""How a node uses a weight: as a matrix, a convolution's kernel, or a table."""
+"""Uses of a weight by a node: as a matrix, a convolution's kernel, or a table."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 import onnx_ir as ir
 
-SMALLEST_WEIGHT = 1024  # numbers; below that a scale costs more than it saves
+SMALLEST_WEIGHT = 1024  # elements; quantizing smaller weights saves too little
 
 
 class LayerKind(StrEnum):
-    """What a layer does with its weight."""
+    """The kind of a layer, by the use of its weight."""
 
     MATRIX = "matrix"
     CONVOLUTION = "convolution"
@@ -18,10 +18,12 @@ class LayerKind(StrEnum):
 
 
 def use_of(node: ir.Node, place: int, rank: int) -> tuple[LayerKind, int] | None:
-    """How a node uses the weight that is its input number `place`, and the weight's output axis.
+    """Return how a node uses a weight, and the weight's output axis; None if it is not a layer.
 
     Args:
-        rank: how many axes the weight has.
+        node: the node.
+        place: index of the node's input that is the weight.
+        rank: the weight's number of axes.
     """
     match node.op_type, place:
         case "Conv", 1:

@@ -1,4 +1,4 @@
-"""A part in a precision: which steps lead from its fp32 graph there."""
+"""Variants: a part's fp32 graph converted to a precision."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from sdpack.rewrite.onnx_file import read
 
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
 Schemes = Mapping[str, Scheme]
-"""How layers should be stored, by name; those not named stay as they are computed."""
+"""Schemes of layers, by name; other layers are not quantized."""
 
 
 def uniform_schemes(
     found: Sequence[Layer], scheme: Scheme | None, uneven: Set[str], keep: Set[str] = frozenset()
 ) -> dict[str, Scheme]:
-    """How each layer of a graph should be stored when all of it has one precision.
+    """Return the scheme of each layer in a uniform precision.
 
     Args:
-        scheme: None where layers stay as they are computed.
-        uneven: names of layers whose inputs are not for int8: it is their weights' alone.
-        keep: names of layers to leave as they are computed.
+        found: the graph's layers.
+        scheme: the precision's scheme; None if it does not quantize layers.
+        uneven: names of layers that get int8 weights but keep unrounded inputs.
+        keep: names of layers to leave unquantized.
     """
     if scheme is None:
         return {}
@@ -52,27 +53,31 @@ def make_variant(
     ranges: Mapping[str, float] | None = None,
     fp32_nodes: Set[str] = frozenset(),
 ) -> ir.Model:
-    """The fp32 graph at `path` with its layers stored so, its arithmetic in `computed_in`.
+    """Convert an fp32 graph to layers in these schemes and arithmetic in `computed_in`.
 
     Weights are rounded when the graph is written.
 
     Args:
-        rounded: gives a layer's weight in a scheme, its scales of `scale_type(computed_in)`.
-        ranges: of layers' inputs, by layer (`observe`).
-        fp32_nodes: names of nodes that compute in fp32 whatever `computed_in` is.
+        path: the fp32 graph.
+        schemes: schemes of layers, by name.
+        computed_in: compute type.
+        abilities: abilities of the target runtime.
+        rounded: rounds a layer in a scheme, with scales of type `scale_type(computed_in)`.
+        ranges: ranges of layers' inputs, by layer (`observe`).
+        fp32_nodes: names of nodes that compute in fp32 regardless of `computed_in`.
 
     Raises:
-        QuantizationError: the graph is quantized already or too old, a scheme names a layer it
-            does not have, or rounds inputs whose ranges were not observed.
+        QuantizationError: the graph is already quantized, its opset is too old, or a scheme names
+            an unknown layer or rounds inputs whose range was not observed.
     """
     model = read(path)
-    found = layers(model)
-    chosen = suited_schemes(path, found, schemes, abilities)
+    model_layers = layers(model)
+    chosen = suited_schemes(path, model_layers, schemes, abilities)
     require_opset(model, [scheme for _, scheme in chosen.values()])
     round_inputs(model, chosen, ranges or {})
     for layer, scheme in chosen.values():
         store(model, layer, scheme, partial(rounded, layer, scheme), abilities)
-    for layer in found:
+    for layer in model_layers:
         if layer.name not in chosen:
             keep_narrow(model, layer.weight)
     if computed_in in HALVES:
@@ -84,20 +89,20 @@ def make_variant(
 def suited_schemes(
     path: Path, found: Sequence[Layer], schemes: Schemes, abilities: Abilities
 ) -> dict[str, tuple[Layer, Scheme]]:
-    """The layers of a graph that are to be stored in a scheme, each as it can have it.
+    """Return the layers to quantize, each with its scheme adapted to layer and runtime.
 
     Raises:
-        QuantizationError: there is no such layer.
+        QuantizationError: a scheme names an unknown layer.
     """
     by_name = {layer.name: layer for layer in found}
-    strangers = sorted(schemes.keys() - by_name.keys())
-    if strangers:
-        raise QuantizationError(f"{path} has no layer {strangers[0]}; check the names")
-    had = {name: suited(by_name[name], scheme, abilities) for name, scheme in schemes.items()}
-    return {name: (by_name[name], scheme) for name, scheme in had.items() if scheme is not None}
+    unknown = sorted(schemes.keys() - by_name.keys())
+    if unknown:
+        raise QuantizationError(f"{path} has no layer {unknown[0]}; check the names")
+    adapted = {name: suited(by_name[name], scheme, abilities) for name, scheme in schemes.items()}
+    return {name: (by_name[name], scheme) for name, scheme in adapted.items() if scheme is not None}
 
 
 def scale_type(computed_in: Precision) -> np.dtype[np.floating]:
-    """What scales are stored in where arithmetic is of that type."""
+    """Return the dtype of scales for a compute type."""
     half: np.dtype[np.floating] = np.dtype(np.float16)
     return half if computed_in is Precision.FP16 else np.dtype(np.float32)

@@ -1,1 +1,1 @@
-"""Graphs into other graphs that compute the same."""
+"""Rewriting of graphs into equivalent graphs, and reading and writing of ONNX files."""

@@ -1,7 +1,7 @@
-"""Attention as exporters write it: softmax(scale Q Kᵀ + mask) V, a node for every sign.
+"""Finding decomposed attention: softmax(scale Q Kᵀ + mask) V, with one node per operation.
 
-The scores of all pairs of tokens are then in memory at once, 1.2 GiB in the UNet of Stable
-Diffusion 1.5. `fuse` and `slice` put something else in its place.
+This form, which exporters write, has the scores of all pairs of tokens in memory at once: 1.2 GiB
+in the UNet of Stable Diffusion 1.5. `fuse` and `slice` replace it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sdpack.rewrite.writer import (
     used_once,
 )
 
-RANKS = (3, 4)  # of queries, keys and values: with heads folded into the batch, or apart
+RANKS = (3, 4)  # ranks of queries, keys and values: heads folded into the batch, or on an axis
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Attention:
     """softmax(factor * query @ key + masks) @ value.
 
     Attributes:
-        nodes: from the product that makes the scores to the one with the values, in order.
-        masks: added to the scores, after the factor.
-        guarded: whether rows of the softmax that are NaN become zeros.
+        nodes: all nodes from the product of queries and keys to the product with the values.
+        masks: added to the scaled scores.
+        factor: scale of the scores.
+        guarded: whether rows of the softmax that are NaN are replaced by zeros.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -58,18 +59,18 @@ class Attention:
 
 
 def written_out(model: ir.Model) -> Iterator[Attention]:
-    """In the graph's order; each may be replaced before the next is asked for."""
+    """Yield decomposed attentions in the graph's order; each may be replaced before the next."""
     for softmax in [node for node in model.graph if node.op_type == "Softmax"]:
         above, below = _scores(softmax), _weights(softmax)
         if above is None or below is None:
             continue
         nodes = (*above.nodes, softmax, *below.nodes)
-        found = Attention(nodes, above.masks, above.factor, below.guarded)
-        rank = found.rank
+        attention = Attention(nodes, above.masks, above.factor, below.guarded)
+        rank = attention.rank
         last = softmax.attributes.get_int("axis", -1) in (-1, rank - 1)
-        values = (found.query, found.key, found.value)
+        values = (attention.query, attention.key, attention.value)
         if last and rank in RANKS and all(len(sizes_of(value)) == rank for value in values):
-            yield found
+            yield attention
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Scores:
 
 
 def _scores(softmax: ir.Node) -> _Scores | None:
-    """What leads from the product of queries and keys to a softmax, and nowhere else."""
+    """Match the nodes between the product of queries and keys and a softmax, their only use."""
     value, nodes, masks, factor = input_of(softmax, 0), list[ir.Node](), list[ir.Value](), 1.0
     while (node := value.producer()) is not None and used_once(value):
         nodes.insert(0, node)
@@ -105,7 +106,7 @@ class _Weights:
 
 
 def _weights(softmax: ir.Node) -> _Weights | None:
-    """What leads from a softmax to the product with the values, and nowhere else."""
+    """Match the nodes between a softmax and the product with the values, their only use."""
     value, nodes, guarded = softmax.outputs[0], list[ir.Node](), False
     while not value.is_graph_output():
         users = [use.node for use in value.uses()]
@@ -123,7 +124,7 @@ def _weights(softmax: ir.Node) -> _Weights | None:
 
 
 def _guard(value: ir.Value, users: Sequence[ir.Node]) -> tuple[ir.Node, ir.Node] | None:
-    """IsNaN and Where, if that is what turns NaN into zeros."""
+    """Match IsNaN and Where, if they replace NaN by zeros."""
     by_type = {node.op_type: node for node in users}
     isnan, where = by_type.get("IsNaN"), by_type.get("Where")
     if len(users) != 2 or isnan is None or where is None or not used_once(isnan.outputs[0]):
@@ -134,7 +135,7 @@ def _guard(value: ir.Value, users: Sequence[ir.Node]) -> tuple[ir.Node, ir.Node]
 
 
 def unscaled(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """A value and the number it is multiplied by."""
+    """Match a multiplication by a constant; return the other operand and the factor."""
     if node.op_type not in ("Mul", "Div"):
         return None
     first, second = input_of(node, 0), input_of(node, 1)
@@ -147,7 +148,7 @@ def unscaled(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _masked(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """Scores and what is added to them."""
+    """Match an addition of a mask; return the scores and the mask."""
     if node.op_type != "Add":
         return None
     first, second = input_of(node, 0), input_of(node, 1)
@@ -157,7 +158,7 @@ def _masked(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
 
 
 def _is_scores(value: ir.Value) -> bool:
-    """Whether it is a product of two values, scaled or masked."""
+    """Whether a value is a product of two computed values, possibly scaled or masked."""
     node = value.producer()
     if node is None:
         return False

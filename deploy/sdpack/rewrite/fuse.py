@@ -1,8 +1,8 @@
-"""Attention as one operator, com.microsoft.MultiHeadAttention.
+"""Fusion of attention into one operator, com.microsoft.MultiHeadAttention.
 
-ONNX Runtime computes it tile by tile (Dao et al., FlashAttention, 2022) where nothing is masked;
-with a mask its CPU kernel makes scores. Works on any variant, weights stored or not, and leaves
-alone what it does not understand.
+ONNX Runtime computes unmasked attention tile by tile (Dao et al., FlashAttention, 2022); with a
+mask, its CPU kernel computes all scores. Fusion works on any variant, quantized or not, and skips
+patterns that it does not recognize.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from sdpack.rewrite.writer import (
 )
 
 FUSED, FUSED_DOMAIN = "MultiHeadAttention", "com.microsoft"
-SWAPPED = (0, 2, 1, 3)  # heads before tokens, or back
+SWAPPED = (0, 2, 1, 3)  # swaps the axes of heads and tokens
 LAST_SWAPPED = (0, 1, 3, 2)
-# The axes of (B, tokens, [H,] D) in queries and values, (B, [H,] tokens, D), and in keys, which are
-# (B, [H,] D, tokens); by their number.
+# Positions of the axes (B, tokens, [H,] D) in queries and values, which are (B, [H,] tokens, D),
+# and in keys, which are (B, [H,] D, tokens); by rank.
 QUERY_AXES = {4: SWAPPED, 3: (0, 1, 2)}
 KEY_AXES = {4: (0, 3, 1, 2), 3: (0, 2, 1)}
-# What makes finite numbers of finite numbers.
+# Operators whose outputs are finite if their inputs are.
 MOVES = frozenset({"Expand", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def fuse_attention(model: ir.Model) -> int:
-    """Put MultiHeadAttention in the place of every attention that is written out.
+    """Replace every decomposed attention by MultiHeadAttention, in place.
 
-    Projections feed the operator as they are, before they are split into heads. The graph is
-    changed in place; from then on only ONNX Runtime runs it.
+    The operator takes the projections before they are split into heads. Only ONNX Runtime can run
+    the result.
 
     Returns:
-        How many were replaced.
+        The number of attentions that were replaced.
     """
     biases: dict[tuple[Any, ...], ir.Value] = {}
     count = 0
@@ -68,10 +68,13 @@ def fuse_attention(model: ir.Model) -> int:
 
 @dataclass(frozen=True)
 class _Operand:
-    """Queries, keys or values: `factor` times `source`, whose `axes` are (B, tokens, [H,] D).
+    """Queries, keys or values.
 
     Attributes:
-        dtype: what they are multiplied in; `source` may be narrower.
+        source: the value that they are computed from.
+        axes: positions of the axes (B, tokens, [H,] D) in `source`.
+        dtype: compute type of the product; `source` may be narrower.
+        factor: multiplies `source`.
     """
 
     source: ir.Value
@@ -81,12 +84,12 @@ class _Operand:
 
     @property
     def known(self) -> bool:
-        """Whether it has the axes it should have."""
+        """Whether the rank of `source` is known and as expected."""
         return len(sizes_of(self.source)) == len(self.axes)
 
     @property
     def sizes(self) -> tuple[Size, Size, Size, Size]:
-        """B, tokens, H and D; one head where there is no axis of heads."""
+        """B, tokens, H and D; H is 1 without an axis of heads."""
         sizes = sizes_of(self.source)
         batch, tokens, *heads, width = (sizes[axis] for axis in self.axes)
         return batch, tokens, heads[0] if heads else 1, width
@@ -94,7 +97,7 @@ class _Operand:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the operator takes; `width` is that of one head's values."""
+    """The operands and attributes of a fused operator; `width` is that of one head's values."""
 
     attention: Attention
     query: _Operand
@@ -119,17 +122,17 @@ class _Plan:
 
     @property
     def tokens(self) -> tuple[Size, Size]:
-        """Of the queries and of the keys."""
+        """Number of tokens of the queries, and of the keys."""
         return self.query.sizes[1], self.key.sizes[1]
 
     @property
     def zeroes(self) -> bool:
-        """Whether a query that may attend to nothing has to get zeros."""
+        """Whether fully masked queries must yield zeros."""
         return self.attention.guarded and not all(_is_finite(mask) for mask in self.masks)
 
 
 def _plan(attention: Attention) -> _Plan | None:
-    """How the operator computes it, or None if it is not known that it can."""
+    """Return a plan to compute an attention with the operator; None if it may not be possible."""
     rank = attention.rank
     query = _operand(attention.query, QUERY_AXES[rank], scaled=True)
     key = _operand(attention.key, KEY_AXES[rank], scaled=True)
@@ -152,7 +155,7 @@ def _plan(attention: Attention) -> _Plan | None:
 
 
 def _operand(value: ir.Value, axes: tuple[int, ...], scaled: bool) -> _Operand:
-    """Where a value comes from, before it was moved, widened and, if that is wanted, scaled."""
+    """Trace a value back through transposes, widening casts and, if `scaled`, constant factors."""
     factor, dtype = 1.0, value.dtype
     while (node := value.producer()) is not None:
         moved = tuple(range(len(axes)))
@@ -175,7 +178,7 @@ def _operand(value: ir.Value, axes: tuple[int, ...], scaled: bool) -> _Operand:
 
 
 def _before_swap(unfold: ir.Node) -> ir.Value | None:
-    """What had its last two axes swapped as torch writes it: a fold, a Transpose, this unfold."""
+    """Match torch's swap of the last two axes (Reshape, Transpose, Reshape); return its input."""
     swap = input_of(unfold, 0).producer()
     if swap is None or swap.op_type != "Transpose" or permutation(swap) != (0, 2, 1):
         return None
@@ -193,7 +196,7 @@ def _before_swap(unfold: ir.Node) -> ir.Value | None:
 
 
 def _takes_masks(plan: _Plan) -> bool:
-    """Whether the operator can add the masks, and what is made of them is the same."""
+    """Whether the operator can add the masks with the same result."""
     allowed = ((1, plan.batch), (1, plan.heads))
     for mask in plan.masks:
         sizes = sizes_of(mask)
@@ -206,7 +209,7 @@ def _takes_masks(plan: _Plan) -> bool:
 
 
 def _uncast(mask: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """A mask as it was in this type, before it was cast."""
+    """Return the input of a mask's cast, if it has this type; otherwise the mask."""
     node = mask.producer()
     if node is not None and node.op_type == "Cast" and input_of(node, 0).dtype is dtype:
         return input_of(node, 0)
@@ -214,7 +217,7 @@ def _uncast(mask: ir.Value, dtype: ir.DataType) -> ir.Value:
 
 
 def _is_zero(mask: ir.Value) -> bool:
-    """Whether it adds nothing: baddbmm with a beta of zero is exported with such a mask."""
+    """Whether a mask is zero; baddbmm with beta = 0 is exported with such a mask."""
     if (number := scalar(mask)) is not None:
         return number == 0
     node = mask.producer()
@@ -225,7 +228,7 @@ def _is_zero(mask: ir.Value) -> bool:
 
 
 def _is_finite(mask: ir.Value) -> bool:
-    """Whether it is known to hold no infinity."""
+    """Whether a mask is known to hold no infinity."""
     tensor, node = ir.convenience.get_const_tensor(mask), mask.producer()
     if tensor is not None:
         return bool(np.isfinite(tensor.numpy().astype(np.float32)).all())
@@ -255,7 +258,7 @@ def _fuse(plan: _Plan, biases: dict[tuple[Any, ...], ir.Value]) -> None:
 def _fused(
     writer: Writer, plan: _Plan, biases: dict[tuple[Any, ...], ir.Value]
 ) -> tuple[ir.Value, ir.Value | None]:
-    """What the operator makes, (B, S, H * width), and the bias it takes if there is a mask."""
+    """Add the operator; return its output (B, S, H * width), and its bias if there are masks."""
     operands = {"query": plan.query, "key": plan.key, "value": plan.value}
     inputs: list[ir.Value | None] = [
         writer.cast(word, _merged(writer, word, operand), plan.dtype)
@@ -264,13 +267,13 @@ def _fused(
     bias = _bias(writer, plan, biases) if plan.masks else None
     if bias is not None:
         inputs += [None, None, bias]
-    made = (plan.batch, plan.tokens[0], plan.heads * plan.width), plan.dtype
+    described = (plan.batch, plan.tokens[0], plan.heads * plan.width), plan.dtype
     attributes = {"num_heads": plan.heads, "scale": plan.scale}
-    return writer.add("fused", FUSED, inputs, made, attributes, FUSED_DOMAIN), bias
+    return writer.add("fused", FUSED, inputs, described, attributes, FUSED_DOMAIN), bias
 
 
 def _merged(writer: Writer, word: str, operand: _Operand) -> ir.Value:
-    """An operand as (B, tokens, H * D): what was split into heads, if that is all that was done."""
+    """Return an operand as (B, tokens, H * D), if possible from before the split into heads."""
     value, axes, node = operand.source, operand.axes, operand.source.producer()
     batch, tokens, heads, width = operand.sizes
     merged: Sizes = (batch, tokens, int(heads) * int(width))
@@ -282,8 +285,8 @@ def _merged(writer: Writer, word: str, operand: _Operand) -> ir.Value:
         return writer.add(word, "Concat", inputs, (merged, value.dtype), {"axis": 1})
     if axes != tuple(sorted(axes)):
         turned = merged if len(axes) == 3 else operand.sizes
-        made = turned, value.dtype
-        value = writer.add(f"{word}_turned", "Transpose", [value], made, {"perm": axes})
+        described = turned, value.dtype
+        value = writer.add(f"{word}_turned", "Transpose", [value], described, {"perm": axes})
     elif node is not None and node.op_type == "Reshape" and agree(input_of(node, 0), merged):
         return input_of(node, 0)
     if len(axes) == 3:
@@ -293,7 +296,7 @@ def _merged(writer: Writer, word: str, operand: _Operand) -> ir.Value:
 
 
 def _joined(operand: _Operand) -> list[_Operand]:
-    """What an operand is put together from along its tokens."""
+    """Return the operands that an operand concatenates along its tokens; empty if it does not."""
     node, axes = operand.source.producer(), operand.axes
     if node is None or node.op_type != "Concat":
         return []
@@ -305,9 +308,9 @@ def _joined(operand: _Operand) -> list[_Operand]:
 
 
 def _bias(writer: Writer, plan: _Plan, biases: dict[tuple[Any, ...], ir.Value]) -> ir.Value:
-    """The masks as the operator takes them: (B or 1, H or 1, S, T); the same ones made once."""
-    known = (plan.masks, plan.rank, plan.tokens, plan.dtype)
-    if known not in biases:
+    """Return the masks as the operator's bias (B or 1, H or 1, S, T); reuses equal ones."""
+    key = (plan.masks, plan.rank, plan.tokens, plan.dtype)
+    if key not in biases:
         bias, *others = [
             _raised(writer, f"mask{i}", mask, plan) for i, mask in enumerate(plan.masks)
         ]
@@ -315,15 +318,15 @@ def _bias(writer: Writer, plan: _Plan, biases: dict[tuple[Any, ...], ir.Value]) 
             pairs = zip(sizes_of(bias), sizes_of(other), strict=True)
             sizes = tuple(second if first == 1 else first for first, second in pairs)
             bias = writer.add(f"masks{i}", "Add", [bias, other], (sizes, plan.dtype))
-        biases[known] = _spread(writer, plan, bias)
-    return biases[known]
+        biases[key] = _spread(writer, plan, bias)
+    return biases[key]
 
 
 def _raised(writer: Writer, word: str, mask: ir.Value, plan: _Plan) -> ir.Value:
-    """A mask with four axes, in the operator's type."""
+    """Return a mask with four axes, in the operator's type."""
     sizes = sizes_of(mask)
     mask = writer.cast(word, mask, plan.dtype)
-    # (S, T) and (H, S, T) lack axes in front; (B, S, T), where there are no heads, the second.
+    # (S, T) and (H, S, T) lack leading axes; (B, S, T), without heads, lacks the second axis.
     missing = [1] if plan.rank == len(sizes) == 3 else list(range(4 - len(sizes)))
     if not missing:
         return mask
@@ -333,7 +336,7 @@ def _raised(writer: Writer, word: str, mask: ir.Value, plan: _Plan) -> ir.Value:
 
 
 def _spread(writer: Writer, plan: _Plan, bias: ir.Value) -> ir.Value:
-    """A bias for every query and every key: the operator repeats it over batch and heads only."""
+    """Expand a bias over queries and keys; the operator broadcasts only batch and heads."""
     sizes = sizes_of(bias)
     if sizes[2:] == plan.tokens:
         return bias
@@ -345,28 +348,29 @@ def _spread(writer: Writer, plan: _Plan, bias: ir.Value) -> ir.Value:
 
 
 def _split(writer: Writer, plan: _Plan, fused: ir.Value) -> ir.Value:
-    """What the operator makes, with its heads apart: (B, H, S, width)."""
+    """Split the operator's output into heads: (B, H, S, width)."""
     batch, tokens, heads, width = plan.batch, plan.tokens[0], plan.heads, plan.width
     shape = writer.integers("split_shape", 0, 0, heads, width)
-    made: tuple[Sizes, Any] = (batch, tokens, heads, width), fused.dtype
-    apart = writer.add("split", "Reshape", [fused, shape], made)
-    made = (batch, heads, tokens, width), fused.dtype
-    return writer.add("turned", "Transpose", [apart], made, {"perm": SWAPPED})
+    described: tuple[Sizes, Any] = (batch, tokens, heads, width), fused.dtype
+    apart = writer.add("split", "Reshape", [fused, shape], described)
+    described = (batch, heads, tokens, width), fused.dtype
+    return writer.add("turned", "Transpose", [apart], described, {"perm": SWAPPED})
 
 
-def _zeroed(writer: Writer, plan: _Plan, whole: ir.Value, bias: ir.Value) -> ir.Value:
-    """Zeros for the queries that may attend to nothing, for which the operator gives NaN."""
+def _zeroed(writer: Writer, plan: _Plan, output: ir.Value, bias: ir.Value) -> ir.Value:
+    """Replace the output of fully masked queries, which is NaN, by zeros."""
     rows: Sizes = (*sizes_of(bias)[:3], 1)
     inputs = [bias, writer.integers("last_axis", -1)]
     most = writer.add("most", "ReduceMax", inputs, (rows, plan.dtype))
     lowest = writer.constant("lowest", lowest_of(plan.dtype))
     nothing = writer.add("nothing", "Less", [most, lowest], (rows, BOOL))
-    zero = writer.constant("zero", zero_like(whole))
-    return writer.add("zeroed", "Where", [nothing, zero, whole], (sizes_of(whole), whole.dtype))
+    zero = writer.constant("zero", zero_like(output))
+    described = sizes_of(output), output.dtype
+    return writer.add("zeroed", "Where", [nothing, zero, output], described)
 
 
 def _skip_merging(output: ir.Value, fused: ir.Value) -> None:
-    """Let what merges the heads of `output` take what is merged already."""
+    """Bypass nodes that merge the heads of `output`, because `fused` is already merged."""
     for turn in [use.node for use in output.uses()]:
         turned = turn.outputs[0]
         if turn.op_type != "Transpose" or permutation(turn) != SWAPPED:
@@ -379,13 +383,13 @@ def _skip_merging(output: ir.Value, fused: ir.Value) -> None:
 
 
 def _keeps_order(reshape: ir.Node) -> bool:
-    """Whether it makes the same of four axes and of three, the last two of the four in one."""
+    """Whether a Reshape of four axes gives the same result if the last two are already merged."""
     target = elements(input_of(reshape, 1))
     return reshape.attributes.get_int("allowzero", 0) == 1 or 0 not in target[2:]
 
 
 def _skip_idle(reshape: ir.Node) -> None:
-    source, made = input_of(reshape, 0), reshape.outputs[0]
-    if agree(made, sizes_of(source)) and not made.is_graph_output():
-        made.replace_all_uses_with(source)
+    source, output = input_of(reshape, 0), reshape.outputs[0]
+    if agree(output, sizes_of(source)) and not output.is_graph_output():
+        output.replace_all_uses_with(source)
         prune(reshape)

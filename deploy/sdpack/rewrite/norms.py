@@ -1,18 +1,18 @@
-"""Group normalization with statistics from outside: of a whole picture, for a part of it.
+"""Group normalization with external statistics: tiles are normalized like the whole image.
 
-Adds to a graph, whose pixels are (rows, columns) at its beginning,
+Adds these inputs to a graph whose own input has (rows, columns) pixels:
 
     core      float32 (1, 1, rows, columns): 1 for the pixels that count, 0 for the others
     given     float32 (B, norms, 2, groups): means and variances to normalize with
-    shared    float32 (1,): 1 to normalize with `given`; 0 with what is found in the core, `given`
-              being zeros then
+    shared    float32 (1,): 1 to normalize with `given`; 0 to normalize with the statistics of the
+              core, and `given` must then be zeros
 
-and the output
+and this output:
 
     found     float32 (B, norms, 2, groups): means and variances of the core
 
-Sums are taken in fp32 of how far numbers are from the mean that is given, which loses nothing where
-that is near.
+Statistics are accumulated in fp32 over differences from the given mean, which avoids cancellation
+if that is close to the true mean.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ EPSILON = 1e-5  # what ONNX takes where a node says nothing
 
 
 def share_statistics(model: ir.Model, norms: Sequence[ir.Node], scales: Sequence[int]) -> None:
-    """Have these normalizations of a graph, all of as many groups, take theirs from outside.
+    """Make these normalizations use external statistics, in place.
 
     Args:
-        scales: at each, pixels a side of a pixel of the core.
+        model: the graph.
+        norms: its normalizations, all with the same number of groups.
+        scales: for each, its pixels per pixel of the core, along one side.
     """
     _Shared(model, norms, scales).run()
 
@@ -47,7 +49,7 @@ def input_value(name: str, sizes: Sizes) -> ir.Value:
 
 
 class _Shared:
-    """Puts a normalization with given statistics in the place of each of a tail's."""
+    """Replaces the normalizations of a tail."""
 
     def __init__(self, model: ir.Model, norms: Sequence[ir.Node], scales: Sequence[int]) -> None:
         self.model, self.norms, self.scales = model, norms, scales
@@ -78,7 +80,7 @@ class _Shared:
         RemoveUnusedNodesPass()(self.model)
 
     def _core(self, scale: int) -> tuple[ir.Value, ir.Value]:
-        """The core where a pixel has become `scale` a side, and how many pixels it has."""
+        """Return the core enlarged by `scale` per side, and its number of pixels."""
         if scale not in self.cores:
             sizes: Sizes = (1, 1, "?", "?")
             scales = self.first.constant(
@@ -99,33 +101,33 @@ class _Shared:
         return self.cores[scale]
 
     def _rewrite(self, number: int, norm: ir.Node, scale: int, piece: ir.Value) -> ir.Value:
-        """Normalize with what is given or found; returns what is found, (B, 1, 2, groups)."""
-        source, (made,) = input_of(norm, 0), norm.outputs
+        """Replace one normalization; return the statistics of its core, (B, 1, 2, groups)."""
+        source, (output,) = input_of(norm, 0), norm.outputs
         core, count = self._core(scale)
-        at = _At(Writer(made, f"norm{number}"), source, self.groups)
+        at = _At(Writer(output, f"norm{number}"), source, self.groups)
         mean, variance = at.apart(piece)
         near = at.held("near", mean)
         moved, spread = at.moments(near, core, count)
         found_mean = at.small("found_mean", "Add", near, moved)
         drift = at.small("drift", "Mul", self.own, spread)
         off = at.small("off", "Mul", self.own, moved)
-        kept = at.small("kept", "Mul", self.shared, variance)
+        given_variance = at.small("kept", "Mul", self.shared, variance)
         epsilon = at.writer.constant(
             "epsilon", np.asarray(norm.attributes.get_float("epsilon", EPSILON), np.float32)
         )
         level = at.small("level", "Add", mean, off)
-        sum_ = at.small("variance", "Add", kept, drift)
+        sum_ = at.small("variance", "Add", given_variance, drift)
         deviation = at.root(at.small("above_zero", "Add", sum_, epsilon))
-        hand_over(made, at.normalized(level, deviation, norm))
-        found = at.together(found_mean, spread)
+        hand_over(output, at.normalized(level, deviation, norm))
+        statistics = at.together(found_mean, spread)
         self.model.graph.remove(norm, safe=True)
-        return found
+        return statistics
 
 
 class _At:
-    """Writes what stands in the place of one normalization of `source`, (B, C, h, w).
+    """Writes the replacement of one normalization of `source`, (B, C, h, w).
 
-    Statistics are (B, groups, 1) meanwhile, and (B, C, 1, 1) where they meet pixels.
+    Statistics are (B, groups, 1) in between, and (B, C, 1, 1) where they are applied to pixels.
     """
 
     def __init__(self, writer: Writer, source: ir.Value, groups: int) -> None:
@@ -143,7 +145,7 @@ class _At:
         return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT_TYPE))
 
     def held(self, word: str, few: ir.Value) -> ir.Value:
-        """A number as the pixels' type holds it: what is taken from pixels is then exactly that."""
+        """Round a statistic to the pixels' type, so that subtracting it from pixels is exact."""
         narrow = self.writer.cast(f"{word}_narrow", few, self.source.dtype)
         return self.writer.cast(word, narrow, FLOAT_TYPE)
 
@@ -160,14 +162,14 @@ class _At:
         return mean, variance
 
     def _turned(self, value: ir.Value, word: str) -> ir.Value:
-        """(B, 1, 1, groups) as (B, groups, 1, 1), from where a Reshape keeps B."""
+        """Transpose (B, 1, 1, groups) to (B, groups, 1, 1), which a Reshape can follow."""
         sizes: Sizes = ("batch", self.groups, 1, 1)
         return self.writer.add(
             f"turned_{word}", "Transpose", [value], (sizes, FLOAT_TYPE), {"perm": (0, 3, 1, 2)}
         )
 
     def moments(self, mean: ir.Value, core: ir.Value, count: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """How far the core's mean is from `mean`, and its variance."""
+        """Return the difference of the core's mean from `mean`, and the core's variance."""
         writer = self.writer
         level = writer.cast("level", self._wide("mean", mean), self.source.dtype)
         kind = (self.all, self.source.dtype)
@@ -198,7 +200,7 @@ class _At:
         return self.small(f"{word}_moment", "Div", total, numbers)
 
     def _wide(self, word: str, few: ir.Value) -> ir.Value:
-        """A number for each channel, (B, C, 1, 1), from those of groups."""
+        """Expand a statistic of groups to channels, (B, C, 1, 1)."""
         writer, each = self.writer, self.channels // self.groups
         ones = writer.constant(f"{word}_ones", np.ones((1, 1, each), np.float32))
         grouped: Sizes = ("batch", self.groups, each)
@@ -208,9 +210,9 @@ class _At:
         return writer.add(f"{word}_wide", "Reshape", [spread, shape], (sizes, FLOAT_TYPE))
 
     def normalized(self, level: ir.Value, deviation: ir.Value, norm: ir.Node) -> ir.Value:
-        """(source - level) / deviation * weight + bias.
+        """Return (source - level) / deviation * weight + bias.
 
-        What the pixels' type cannot hold of the level goes into the bias.
+        The bias compensates for the rounding of the level to the pixels' type.
         """
         writer, dtype = self.writer, self.source.dtype
         column = writer.integers("column", 1, self.channels, 1, 1)
@@ -235,7 +237,7 @@ class _At:
         return writer.add("normalized", "Add", inputs, (self.all, dtype))
 
     def together(self, mean: ir.Value, variance: ir.Value) -> ir.Value:
-        """(B, 1, 2, groups)."""
+        """Join mean and variance to (B, 1, 2, groups)."""
         writer = self.writer
         sizes: Sizes = ("batch", self.groups, 2)
         both = writer.add("both", "Concat", [mean, variance], (sizes, FLOAT_TYPE), {"axis": 2})

@@ -1,4 +1,4 @@
-"""ONNX files: reading them without their weights, and writing the same bytes every time."""
+"""ONNX files: reading with lazy weights, and reproducible writing."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ MAKE_SEQUENCES = frozenset(
 
 
 def read(path: Path) -> ir.Model:
-    """The graph at `path`; weights in external data stay there until they are looked at.
+    """Read a graph; weights in external data are read on access.
 
-    However it was written, all fixed values are initializers, functions are written out, and
-    values have types.
+    The graph is normalized: constants become initializers, functions are inlined, and values have
+    types.
 
     Raises:
-        GraphError: there is no such file, it is not an ONNX graph, or weights are missing, cut off,
-            or at a place where ONNX Runtime does not read them.
+        GraphError: the file is missing or not an ONNX graph, or weights are missing, truncated, or
+            in a place where ONNX Runtime does not read them.
     """
     model = _loaded(path)
     for graph in model.graphs():
@@ -54,14 +54,14 @@ def read(path: Path) -> ir.Model:
 
 
 def _loaded(path: Path) -> ir.Model:
-    """The graph as it was written; all its external data is there."""
+    """Load a graph unchanged, after checking its external data."""
     if path.is_dir():
         raise GraphError(f"{path} is a folder; give the ONNX file in it")
     if not path.is_file():
         raise GraphError(f"{path}: there is no such file; give an ONNX file")
     try:
         model = ir.load(path)
-    except Exception as cause:  # protobuf and onnx_ir raise classes of their own
+    except Exception as cause:  # protobuf and onnx_ir raise their own classes
         raise GraphError(
             f"{path} is not an ONNX graph ({type(cause).__name__}); export it again"
         ) from cause
@@ -73,7 +73,7 @@ def _loaded(path: Path) -> ir.Model:
 
 
 def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Every tensor in external data, those of branches and loops included."""
+    """Yield every tensor in external data, including those of subgraphs."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
@@ -83,7 +83,7 @@ def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
 
 
 def _external_attributes(model: ir.Model) -> list[tuple[ir.Node, str, ir.ExternalTensor]]:
-    """Attributes that are a tensor in external data: its node, its name, the tensor."""
+    """Return the attributes that are tensors in external data, as (node, name, tensor)."""
     return [
         (node, name, attribute.value)
         for node in model.graph.all_nodes()
@@ -93,11 +93,11 @@ def _external_attributes(model: ir.Model) -> list[tuple[ir.Node, str, ir.Externa
 
 
 def _readable(tensor: ir.ExternalTensor) -> ir.ExternalTensor:
-    """The tensor, by the file it lies in where onnx_ir would refuse the name it is given.
+    """Return a tensor that onnx_ir can read, under the real path of its file if necessary.
 
-    onnx_ir reads no file with a second hard link and none behind a symbolic link out of the
-    graph's folder, as the Hugging Face cache keeps all files. It looks at neither where no base
-    directory is named. Files are checked here by what ONNX Runtime allows: see `_check_place`.
+    onnx_ir refuses files with several hard links and files behind a symbolic link that leaves the
+    graph's folder, such as all files of the Hugging Face cache. Without a base directory it checks
+    neither. `_check_place` applies ONNX Runtime's rules instead.
     """
     real = os.path.realpath(tensor.path)
     inside = Path(real).is_relative_to(os.path.realpath(tensor.base_dir))
@@ -129,18 +129,18 @@ def _completed(model: ir.Model) -> ir.Model:
 
 
 def _restore_containers(model: ir.Model) -> None:
-    """Give sequences and optionals their types: shape inference makes tensors of them."""
+    """Restore the types of sequences and optionals, which shape inference turns into tensors."""
     for node in model.graph.all_nodes():
-        given = node.inputs[0] if node.inputs else None
+        source = node.inputs[0] if node.inputs else None
         for value in node.outputs:
             if not isinstance(value.type, ir.TensorType):
                 continue
             if node.op_type in MAKE_SEQUENCES:
                 value.type, value.shape = ir.SequenceType(value.type), None
-            elif node.op_type == "Optional" and given is not None and given.type is not None:
-                value.type, value.shape = ir.OptionalType(deepcopy(given.type)), None
-            elif given is not None and node.op_type == "Identity" and _is_container(given):
-                value.type, value.shape = deepcopy(given.type), None
+            elif node.op_type == "Optional" and source is not None and source.type is not None:
+                value.type, value.shape = ir.OptionalType(deepcopy(source.type)), None
+            elif source is not None and node.op_type == "Identity" and _is_container(source):
+                value.type, value.shape = deepcopy(source.type), None
 
 
 def _is_container(value: ir.Value) -> bool:
@@ -148,10 +148,10 @@ def _is_container(value: ir.Value) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file of a graph and those its weights are kept in, by the names the graph gives them.
+    """Return a graph's file and the files of its weights, under the names in the graph.
 
     Raises:
-        GraphError: as `read`.
+        GraphError: as in `read`.
     """
     return [path, *sorted({Path(tensor.path) for tensor in _external(_loaded(path))})]
 
@@ -173,11 +173,11 @@ def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
 
 
 def _check_place(path: Path, tensor: ir.ExternalTensor) -> None:
-    """Refuse weights where ONNX Runtime would not read them.
+    """Refuse weights in places where ONNX Runtime does not read them.
 
-    Its rule (ValidateExternalDataPath in tensorprotoutils.cc): the location is relative, and leads,
-    with symbolic links followed, into the folder the graph was asked for in, or into the folder
-    that holds the graph's own file. Other readers of a graph are held to the same.
+    ONNX Runtime's rule (ValidateExternalDataPath in tensorprotoutils.cc): the location is relative
+    and, after following symbolic links, lies in the folder of the given path or in the folder of
+    the graph's real file.
     """
     location = str(tensor.location)
     if PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute():
@@ -191,17 +191,17 @@ def _check_place(path: Path, tensor: ir.ExternalTensor) -> None:
         raise GraphError(
             f"{path}: the weight {tensor.name} is stored in {real}, outside the graph's folder, "
             "where ONNX Runtime does not read it; export the graph again, with its weights in its "
-            "own folder, or put the file there that a link leads to"
+            "own folder, or replace the link by the file itself"
         )
 
 
 def write(model: ir.Model, path: Path) -> None:
-    """Write a graph and, beside it in PATH.data, its weights; the same model gives the same bytes.
+    """Write a graph, and its weights to PATH.data; the same model gives the same bytes.
 
-    Lazy weights are made one after the other while they are written.
+    Lazy weights are computed one at a time.
 
     Raises:
-        GraphError: what was written is not valid ONNX.
+        GraphError: the written graph is not valid ONNX.
         OSError: it cannot be written.
     """
     _forget_origins(model)
@@ -211,7 +211,7 @@ def write(model: ir.Model, path: Path) -> None:
 
 
 def _check(path: Path, proto: onnx.ModelProto | None = None) -> None:
-    """Check the graph at `path`, or what stands for it."""
+    """Check the graph at `path`, or `proto` in its place."""
     try:
         onnx.checker.check_model(str(path) if proto is None else proto)
     except onnx.checker.ValidationError as cause:
@@ -220,11 +220,12 @@ def _check(path: Path, proto: onnx.ModelProto | None = None) -> None:
 
 
 def write_beside(model: ir.Model, path: Path) -> None:
-    """Write a graph into the folder it was read from, where its weights stay in the file they are
-    in; what was added to it since is kept in the graph itself.
+    """Write a graph into the folder that it was read from, sharing the existing file of weights.
+
+    Tensors that were added since are stored in the graph itself.
 
     Raises:
-        GraphError: what was written is not valid ONNX.
+        GraphError: the written graph is not valid ONNX.
         OSError: it cannot be written.
     """
     _forget_origins(model)
@@ -234,18 +235,18 @@ def write_beside(model: ir.Model, path: Path) -> None:
             if entry.key == "location" and Path(entry.value).is_absolute():
                 entry.value = os.path.relpath(entry.value, os.path.realpath(path.parent))
     onnx.save(proto, path)
-    # The checker refuses data with a second hard link, which ONNX Runtime reads. The data was
-    # checked when it was written: here its tensors are inputs, and the graph alone is checked.
+    # The checker refuses data with several hard links, which ONNX Runtime accepts. The data was
+    # checked when it was written, so only the graph is checked here, with its weights as inputs.
     for tensor in [t for t in proto.graph.initializer if t.external_data]:
         proto.graph.initializer.remove(tensor)
         if tensor.name not in {value.name for value in proto.graph.input}:
-            given = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            proto.graph.input.append(given)
+            info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            proto.graph.input.append(info)
     _check(path, proto)
 
 
 def _forget_origins(model: ir.Model) -> None:
-    """Drop stack traces and other notes of where a node came from: they name a machine."""
+    """Remove stack traces and other metadata, which contain paths of the exporting machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None

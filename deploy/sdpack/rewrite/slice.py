@@ -1,6 +1,6 @@
-"""Attention for some of the queries after the others, in standard operators.
+"""Sliced attention in standard operators: queries are processed in several slices.
 
-The scores then take a slice of their memory, whatever runs the graph.
+Only the scores of one slice are in memory at a time, in every runtime.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from sdpack.rewrite.writer import (
 
 
 def slice_attention(model: ir.Model, slices: int) -> int:
-    """Compute every attention that is written out for some of the queries after the others.
+    """Split every decomposed attention into slices of its queries, in place.
 
-    The scores then take a slice of their memory. The graph is changed in place and keeps to
-    standard ONNX (opset 13). A slice waits for the one before it, whatever runs the graph.
+    Only the scores of one slice are in memory at a time. Uses only standard operators (opset 13).
+    Each slice depends on the previous one, so that no runtime computes them in parallel.
+
+    Args:
+        model: the graph.
+        slices: number of slices, at most one per query.
 
     Returns:
-        How many were sliced.
+        The number of attentions that were sliced.
     """
     count = 0
     for attention in written_out(model):
@@ -42,11 +46,11 @@ def slice_attention(model: ir.Model, slices: int) -> int:
 
 
 def _cut(attention: Attention) -> tuple[ir.Value, ...]:
-    """The queries, and the masks that differ between them; nothing if that is not known."""
+    """Return the values to slice: queries, and masks that differ by query; () if impossible."""
     size = sizes_of(attention.query)[-2]
     rows = {mask: (1, 1, *sizes_of(mask))[-2] for mask in attention.masks}
-    known = all(mask.shape is not None and rows[mask] in (1, size) for mask in rows)
-    return (attention.query, *(m for m in rows if rows[m] != 1)) if known and size != 1 else ()
+    fits = all(mask.shape is not None and rows[mask] in (1, size) for mask in rows)
+    return (attention.query, *(m for m in rows if rows[m] != 1)) if fits and size != 1 else ()
 
 
 class _Slicing:
@@ -55,34 +59,34 @@ class _Slicing:
         self.writer = Writer(attention.output)
         self.size = sizes_of(attention.query)[-2]
         self.count = min(slices, self.size) if isinstance(self.size, int) else slices
-        # The first slices have one query more where there is no even number for each.
+        # If the queries do not divide evenly, the first slices get one more.
         self.spare = list(range(self.count))[::-1]
 
     def run(self) -> None:
         output, rank = self.attention.output, self.attention.rank
         lengths = self._lengths()
         pieces = [self._pieces(f"cut{i}", value, lengths) for i, value in enumerate(self.cut)]
-        made: list[ir.Value] = []
+        outputs: list[ir.Value] = []
         for number in range(self.count):
-            known = {value: cut[number] for value, cut in zip(self.cut, pieces, strict=True)}
-            if made:
-                known[self.attention.query] = self._after(pieces[0][number], made[-1])
+            copies = {value: cut[number] for value, cut in zip(self.cut, pieces, strict=True)}
+            if outputs:
+                copies[self.attention.query] = self._after(pieces[0][number], outputs[-1])
             for node in self.attention.nodes:
-                self._copy(node, number, known)
-            made.append(known[output])
-        described = sizes_of(output), output.dtype
-        hand_over(output, self.writer.add("slices", "Concat", made, described, {"axis": rank - 2}))
+                self._copy(node, number, copies)
+            outputs.append(copies[output])
+        described, axis = (sizes_of(output), output.dtype), {"axis": rank - 2}
+        hand_over(output, self.writer.add("slices", "Concat", outputs, described, axis))
         prune(self.attention.nodes[-1])
 
     def _length(self, number: int) -> Size:
-        """Of a slice, as numbers or as what liveness can work out."""
+        """Return the length of a slice: a number, or an expression that liveness can evaluate."""
         if isinstance(self.size, int):
             return (self.size + self.spare[number]) // self.count
         sum_ = f"({self.size} + {self.spare[number]})//{self.count}"
         return f"?{sum_}" if self.size.startswith("?") else sum_
 
     def _lengths(self) -> ir.Value:
-        """Of all slices, int64 (slices,)."""
+        """Add the lengths of all slices, int64 (slices,)."""
         lengths = [self._length(number) for number in range(self.count)]
         if isinstance(self.size, int):
             return self.writer.integers("lengths", *(int(length) for length in lengths))
@@ -105,11 +109,11 @@ class _Slicing:
         return split.outputs
 
     def _after(self, piece: ir.Value, before: ir.Value) -> ir.Value:
-        """A piece of the queries that is not there before the slice `before` has been computed.
+        """Make a slice of the queries depend on the output of the previous slice.
 
-        A compiler may run slices that do not need each other side by side, with all their scores
-        in memory, and TensorRT-RTX does. So what is made of one number x of the slice before is
-        added: min(|x|, 0), which is nothing.
+        Compilers may run independent slices in parallel, with all their scores in memory;
+        TensorRT-RTX does. Adding min(|x|, 0) = 0, for one element x of the previous slice's output,
+        prevents this.
         """
         word, sizes, dtype = f"{before.name}_then", sizes_of(piece), piece.dtype
         one: Sizes = (*sizes[:-2], 1, 1)
@@ -123,16 +127,16 @@ class _Slicing:
         nothing = self.writer.add(f"{word}_nothing", "Min", [size, zero], (one, dtype))
         return self.writer.add(word, "Add", [piece, nothing], (sizes, dtype))
 
-    def _copy(self, node: ir.Node, number: int, known: dict[ir.Value, ir.Value]) -> None:
-        """The node on what `known` has in the place of its inputs; its output becomes known."""
-        inputs = [known.get(value, value) if value is not None else None for value in node.inputs]
-        (made,) = node.outputs
-        name = f"{made.name}_slice{number}"
+    def _copy(self, node: ir.Node, number: int, copies: dict[ir.Value, ir.Value]) -> None:
+        """Copy a node for one slice; `copies` maps original values to those of the slice."""
+        inputs = [copies.get(value, value) if value is not None else None for value in node.inputs]
+        (output,) = node.outputs
+        name = f"{output.name}_slice{number}"
         copy = ir.node(node.op_type, inputs, node.attributes, name=name)
         copy.outputs[0].name = name
-        sizes = sizes_of(made)
+        sizes = sizes_of(output)
         if sizes:
             sizes = (*sizes[:-2], self._length(number), sizes[-1])
-        describe(copy.outputs[0], sizes, made.dtype)
+        describe(copy.outputs[0], sizes, output.dtype)
         self.writer.insert(copy)
-        known[made] = copy.outputs[0]
+        copies[output] = copy.outputs[0]

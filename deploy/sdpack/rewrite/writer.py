@@ -1,4 +1,4 @@
-"""Adding nodes to a graph, and what is said of sizes while doing so."""
+"""Adding nodes to a graph, and symbolic sizes of its values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ INT64, BOOL = ir.DataType.INT64, ir.DataType.BOOL
 
 Size = int | str
 Sizes = tuple[Size, ...]
-"""Of axes: numbers, the exporter's names, or names of our own, with "?", for those without."""
+"""Sizes of axes: numbers, the exporter's names, or, for unnamed ones, own names with "?"."""
 
 
 class Writer:
-    """Adds nodes before the one that made `made`.
+    """Adds nodes before the node that computes a value.
 
     Args:
-        prefix: what their names start with; that value's name by default.
+        made: the value.
+        prefix: prefix of the new names; by default the value's name.
     """
 
     def __init__(self, made: ir.Value, prefix: str | None = None) -> None:
@@ -32,7 +33,7 @@ class Writer:
         self._before, self._graph, self._prefix = before, before.graph, prefix or made.name
 
     def name(self, word: str) -> str:
-        """What a value or node of this word is called."""
+        """Return the name of a new value or node."""
         return f"{self._prefix}_{word}"
 
     def insert(self, node: ir.Node) -> None:
@@ -47,7 +48,7 @@ class Writer:
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """What a new node makes, of these sizes and this type."""
+        """Add a node, and return its output, whose sizes and type are `made`."""
         name = self.name(word)
         node = ir.node(op_type, inputs, attributes or {}, domain=domain, name=name)
         (value,) = node.outputs
@@ -63,7 +64,7 @@ class Writer:
         axis: int,
         made: Sequence[tuple[Sizes, ir.DataType | None]],
     ) -> Sequence[ir.Value]:
-        """Pieces of equal length along an axis."""
+        """Add a Split into equal pieces along an axis, and return them."""
         attributes = {"axis": axis, "num_outputs": len(made)}
         name = self.name(word)
         node = ir.node("Split", [value], attributes, num_outputs=len(made), name=name)
@@ -79,7 +80,7 @@ class Writer:
         return self.add(f"{word}_cast", "Cast", [value], (sizes_of(value), dtype), {"to": dtype})
 
     def size(self, word: str, value: ir.Value, axis: int) -> ir.Value:
-        """How long an axis is, int64 (1,)."""
+        """Add the size of an axis, int64 (1,)."""
         return self.add(word, "Shape", [value], ((1,), INT64), {"start": axis, "end": axis + 1})
 
     def integers(self, word: str, *values: int) -> ir.Value:
@@ -89,9 +90,9 @@ class Writer:
         name = self.name(word)
         tensor, shape = ir.tensor(values, name=name), ir.Shape(values.shape)
         kind = ir.TensorType(tensor.dtype)
-        made = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
-        self._graph.register_initializer(made)
-        return made
+        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
 
 
 def input_of(node: ir.Node, place: int) -> ir.Value:
@@ -105,7 +106,7 @@ def used_once(value: ir.Value) -> bool:
 
 
 def scalar(value: ir.Value) -> float | None:
-    """The number a constant holds, if it is one that leaves shapes as they are."""
+    """Return the number in a constant that broadcasts without changing shapes, or None."""
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.size != 1 or len(tensor.shape) > 3:
         return None
@@ -113,12 +114,12 @@ def scalar(value: ir.Value) -> float | None:
 
 
 def sizes_of(value: ir.Value) -> Sizes:
-    """Of all axes; none if their number is not known."""
-    found = []
+    """Return the sizes of a value's axes; empty if its rank is unknown."""
+    sizes = []
     for axis, size in enumerate(value.shape or ()):
         named = size if isinstance(size, int) else size.value
-        found.append(f"?{value.name}[{axis}]" if named is None else named)
-    return tuple(found)
+        sizes.append(f"?{value.name}[{axis}]" if named is None else named)
+    return tuple(sizes)
 
 
 def describe(value: ir.Value, sizes: Sizes, dtype: ir.DataType | None) -> None:
@@ -127,12 +128,12 @@ def describe(value: ir.Value, sizes: Sizes, dtype: ir.DataType | None) -> None:
 
 
 def shape_of(sizes: Sizes) -> ir.Shape:
-    """A shape of these sizes, those of no known name left open."""
+    """Return a shape of these sizes; own names, with "?", become unknown sizes."""
     return ir.Shape([None if str(size).startswith("?") else size for size in sizes])
 
 
 def elements(shape: ir.Value) -> Sizes:
-    """The sizes in a tensor of sizes; none if it is not known how many there are."""
+    """Return the sizes that a shape tensor holds; empty if their number is unknown."""
     tensor, node = ir.convenience.get_const_tensor(shape), shape.producer()
     if tensor is not None:
         return tuple(int(size) for size in tensor.numpy().reshape(-1))
@@ -150,11 +151,14 @@ def elements(shape: ir.Value) -> Sizes:
 
 
 def agree(value: ir.Value, sizes: Sizes) -> bool:
-    """Whether a value of as many numbers has these three sizes: two of them say so."""
-    found = sizes_of(value)
-    if len(found) != 3 or len(sizes) != 3 or found[2] != sizes[2]:
+    """Whether a value has these three sizes, given that the number of elements is the same.
+
+    Two equal sizes then suffice.
+    """
+    own = sizes_of(value)
+    if len(own) != 3 or len(sizes) != 3 or own[2] != sizes[2]:
         return False
-    return found[0] == sizes[0] or found[1] == sizes[1]
+    return own[0] == sizes[0] or own[1] == sizes[1]
 
 
 def permutation(transpose: ir.Node) -> tuple[int, ...]:
@@ -167,12 +171,12 @@ def zero_like(like: ir.Value) -> NDArray[np.generic]:
 
 
 def lowest_of(dtype: ir.DataType) -> NDArray[np.generic]:
-    held: Any = ml_dtypes.finfo  # comes without types
-    return np.asarray(held(dtype.numpy()).min, dtype.numpy())
+    finfo: Any = ml_dtypes.finfo  # untyped
+    return np.asarray(finfo(dtype.numpy()).min, dtype.numpy())
 
 
 def hand_over(old: ir.Value, new: ir.Value) -> None:
-    """Let all that took `old` take `new`; an output of the graph keeps its name."""
+    """Replace all uses of `old` by `new`; a graph output keeps its name."""
     if old.is_graph_output():
         name, old.name = old.name, f"{old.name}_unused"
         new.name = name
@@ -180,7 +184,7 @@ def hand_over(old: ir.Value, new: ir.Value) -> None:
 
 
 def prune(node: ir.Node) -> None:
-    """Remove a node that nothing takes from, and all that led only to it."""
+    """Remove an unused node, and all nodes and initializers that only it used."""
     graph = node.graph
     if not isinstance(graph, ir.Graph):
         return

@@ -1,1 +1,1 @@
-"""From a prompt to a picture, with numpy and an engine; neither torch nor diffusers."""
+"""From a prompt to an image, with numpy and an engine; without torch and diffusers."""

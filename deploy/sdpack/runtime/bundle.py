@@ -1,4 +1,4 @@
-"""A bundle as a pipeline that draws."""
+"""Loading a bundle as a pipeline."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pipeline(
     opened: Callable[[Engine], Session] | None = None,
     low_memory: bool | None = None,
 ) -> Pipeline:
-    """The pipeline of an opened bundle.
+    """Return the pipeline of an opened bundle; parts are loaded later.
 
     Args:
         runtime: default: the profile's. The portable graphs run on every runtime, except bf16 ones,
@@ -48,7 +48,7 @@ def pipeline(
             always released.
 
     Raises:
-        BundleError: the sampler or tokenizer is damaged.
+        BundleError: the tokenizer is damaged.
     """
     chosen = runtime or manifest.profile.runtime
     spare = not has_room(manifest, chosen) if low_memory is None else low_memory
@@ -178,7 +178,8 @@ def request(
     """A request to a bundle.
 
     Raises:
-        PromptError: it cannot be drawn, or the bundle was built for other sizes or steps.
+        PromptError: the request is invalid, or the bundle was not built for this size or these
+            steps.
     """
     settings = manifest.sampling
     scale, negative = overrides.get("guidance_scale"), overrides.get("negative_prompt")

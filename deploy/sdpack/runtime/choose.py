@@ -1,4 +1,4 @@
-"""Which runtime draws here: the profile's own if this machine has it, else the CPU."""
+"""Choice of a runtime: the profile's own if this machine has it, else the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODULES = {
 
 
 def chosen_runtime(manifest: Manifest) -> Runtime:
-    """The profile's runtime where it can run, else ONNX Runtime on the CPU.
+    """Return the profile's runtime if it can run here, else ONNX Runtime on the CPU.
 
     Raises:
         MissingPackageError: neither is installed.
@@ -39,7 +39,7 @@ def _has(runtime: Runtime) -> bool:
 
 
 def _on_its_gpu(manifest: Manifest) -> bool:
-    """Whether a GPU is here that the bundle's engines, if it has any, were built for."""
+    """Whether this machine has a GPU that fits the bundle's engines, if it has any."""
     made_for = manifest.profile.sm
     planned = any(engine.plan for part in manifest.parts.values() for engine in part.engines)
     return any(not planned or gpu.sm == made_for for gpu in gpus())

@@ -1,7 +1,7 @@
-"""EXIF metadata as its specification lays it out (CIPA DC-008, section 4.6): a TIFF file of tags.
+"""EXIF metadata (CIPA DC-008, section 4.6): a TIFF structure of tags.
 
-Pillow writes tags too, but gives UserComment the type BYTE. The specification asks for UNDEFINED,
-and piexif, with which AUTOMATIC1111's web UI reads pictures, takes no other.
+Pillow also writes tags, but gives UserComment the type BYTE. The specification requires UNDEFINED,
+and piexif, which AUTOMATIC1111's web UI uses, accepts nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ UNICODE = b"UNICODE\0"  # the first eight bytes of a UserComment say what follow
 
 
 def exif_bytes(software: str, comment: str, maker_note: bytes | None = None) -> bytes:
-    """EXIF with a UserComment, big-endian like the UTF-16 in it: some readers take the byte order
-    of the text from that of the file.
+    """Return EXIF metadata with a UserComment.
+
+    The byte order is big-endian, like that of the UTF-16 comment, because some readers assume that
+    both are the same.
 
     Args:
-        software: ASCII, the program that made the file.
-        maker_note: bytes for that program alone; None for none.
+        software: name of the program that wrote the file, in ASCII.
+        comment: the comment.
+        maker_note: bytes for this program's own use.
     """
     pointer = {ExifTags.Base.ExifOffset: (LONG, struct.pack(">L", 0))}
     first = {ExifTags.Base.Software: (ASCII, software.encode("ascii") + b"\0"), **pointer}
@@ -38,10 +41,11 @@ def exif_bytes(software: str, comment: str, maker_note: bytes | None = None) -> 
 
 
 def _directory(tags: Mapping[ExifTags.Base, tuple[int, bytes]], start: int) -> bytes:
-    """A directory of tags that begins at byte `start`, and behind it the values that are long.
+    """Return a directory of tags, followed by the long values.
 
     Args:
         tags: type and bytes of each value, by ascending tag.
+        start: byte offset of the directory.
     """
     entries, values = struct.pack(">H", len(tags)), b""
     behind = start + 2 + 12 * len(tags) + 4

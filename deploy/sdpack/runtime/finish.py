@@ -1,7 +1,7 @@
-"""Building on the device what could not be built elsewhere: the engines of classic TensorRT.
+"""Building the engines of classic TensorRT on the device.
 
-They fit only the GPU they were built on, so a bundle for such a device carries the graphs and the
-shapes, and the engines join it here.
+Such an engine runs only on the GPU it was built on. A bundle for such a device therefore ships with
+graphs and shapes, and the engines are added on the device.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sdpack.store.artifacts import link
 
 
 def unfinished(manifest: Manifest) -> list[Role]:
-    """The roles whose engines are yet to be built on the device."""
+    """Return the roles whose engines have yet to be built on the device."""
     if manifest.profile.runtime not in TENSORRT_PACKAGES:
         return []
     return [
@@ -36,14 +36,14 @@ def unfinished(manifest: Manifest) -> list[Role]:
 
 
 def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifest:
-    """Build the missing engines of a bundle for the GPU of this machine; returns its manifest.
+    """Build the missing engines of a bundle for this machine's GPU, and return its manifest.
 
-    The bundle is replaced as a whole once all are built; should one fail, it stays as it is.
+    The bundle is replaced after all engines are built; if one fails, it stays unchanged.
 
     Raises:
-        BundleError: the bundle is not whole.
+        BundleError: the bundle is incomplete or damaged.
         MissingPackageError: the profile's TensorRT is not installed here.
-        EngineError: an engine does not build.
+        EngineError: an engine cannot be built.
         StoreError: the folder cannot be written.
     """
     manifest = open_bundle(folder)
@@ -75,7 +75,7 @@ def finish(folder: Path, say: Callable[[str], None] = lambda _: None) -> Manifes
             for role, built in plans.items():
                 for graph, plan in built.items():
                     target = new / plan_name(role, graph)
-                    target.unlink(missing_ok=True)  # the old bundle's, by a second name
+                    target.unlink(missing_ok=True)  # a hard link to the old bundle's file
                     shutil.copyfile(plan.path, target)
 
         return write_bundle(folder, manifest.model_copy(update=update), fill)

@@ -1,13 +1,13 @@
-"""How a picture was made, as the text that AUTOMATIC1111's web UI writes into picture files.
+"""Generation parameters as the text that AUTOMATIC1111's web UI writes into image files.
 
     a cat, sitting
     Negative prompt: blurry
     Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 4, Size: 512x768, Model hash: 1a2b, Model: mine
 
-Many programs read it. The last line has what was set, as `key: value`, and a value with a comma, a
-colon or a line break is written as a JSON string. What stands above it is the prompt and, from a
-line that begins with `Negative prompt:` on, the negative prompt. The text cannot tell a prompt with
-such a line from one with a negative prompt; `GenerationParameters.to_json` can.
+Many programs read it. The last line lists the settings as `key: value`; a value with a comma, a
+colon or a line break is written as a JSON string. The lines above are the prompt and, from a line
+that begins with `Negative prompt:` on, the negative prompt. A prompt that itself contains such a
+line is ambiguous in this text, but not in `GenerationParameters.to_json`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from sdpack.runtime.sampler_label import AUTOMATIC, SamplerLabel
 from sdpack.store.artifacts import digest
 
 NEGATIVE = "Negative prompt:"
-SHORT_HASH = 10  # characters of a model's hash, as the web UI shows them
-FEWEST_SETTINGS = 3  # in a line of settings; a prompt's last line may have a colon too
+SHORT_HASH = 10  # characters of a model's hash in the web UI
+FEWEST_SETTINGS = 3  # a last line with fewer belongs to the prompt, which may contain colons
 SETTING = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 SIZE_TEXT = re.compile(r"(\d+)x(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """How one picture was made.
+    """The parameters of one image.
 
     Attributes:
-        guidance_scale: of classifier-free guidance; "CFG scale" in the text.
+        guidance_scale: scale of classifier-free guidance; "CFG scale" in the text.
         width, height: in pixels.
         model: the bundle's name.
-        model_hash: of all the bundle's files, 64 hexadecimal digits; see `model_hash`.
+        model_hash: hash of all files of the bundle, 64 hexadecimal digits; see `model_hash`.
+        sampler: the sampler's names.
     """
 
     prompt: str
@@ -58,7 +59,7 @@ class GenerationParameters:
     def of(
         cls, request: Request, number: int, manifest: Manifest, sampler: SamplerLabel
     ) -> GenerationParameters:
-        """Those of picture `number` of a request to a bundle."""
+        """Return the parameters of image `number` of a request to a bundle."""
         return cls(
             prompt=request.prompts[number],
             negative_prompt=request.negative_prompt,
@@ -73,7 +74,7 @@ class GenerationParameters:
         )
 
     def infotext(self) -> str:
-        """The web UI's text."""
+        """Return the web UI's text."""
         spaced = self.sampler.schedule
         settings = {
             "Steps": self.steps,
@@ -92,7 +93,7 @@ class GenerationParameters:
         return "\n".join(part for part in (self.prompt, negative, last) if part is not None).strip()
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values, for `sdpack`'s own key; prompts are as they were given."""
+        """Return the parameters as JSON values, for sdpack's own key; prompts are unchanged."""
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
@@ -108,13 +109,13 @@ class GenerationParameters:
 
 
 def model_hash(manifest: Manifest) -> str:
-    """One SHA-256 of all that a bundle draws with, 64 hexadecimal digits."""
+    """Return one SHA-256 of all files of a bundle, 64 hexadecimal digits."""
     return digest(dict(manifest.files))
 
 
 @cache
 def program_version() -> str:
-    """As pictures have it: "sdpack 1.2.3"; without the number where it is not installed."""
+    """Return "sdpack 1.2.3", or "sdpack" if it is not installed as a package."""
     try:
         return f"sdpack {version('sdpack')}"
     except PackageNotFoundError:
@@ -122,8 +123,10 @@ def program_version() -> str:
 
 
 def parse_infotext(text: str) -> dict[str, str]:
-    """What a text says, by the web UI's keys: "Prompt", "Negative prompt", and those of its last
-    line; "Size: 512x768" becomes "Size-1" and "Size-2".
+    """Parse a text into values by the web UI's keys.
+
+    The keys are "Prompt", "Negative prompt" and those of the last line; "Size: 512x768" becomes
+    "Size-1" and "Size-2".
     """
     *lines, last = text.strip().split("\n")
     settings = SETTING.findall(last)
@@ -148,7 +151,7 @@ def _values(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    """As the web UI quotes; and where readers would trim a value, or take it for a quoted one."""
+    """Quote a value as the web UI does, and also if readers would trim or unquote it."""
     plain = value == value.strip() and not value.startswith('"') and not set(value) & set(",:\n")
     return value if plain else json.dumps(value, ensure_ascii=False)
 

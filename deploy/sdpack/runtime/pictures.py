@@ -1,8 +1,8 @@
-"""Pictures as files that say how they were made.
+"""Image files with generation parameters.
 
-PNG has texts by key: `parameters`, which is AUTOMATIC1111's, and `sdpack`, which is JSON. JPEG and
-WebP have EXIF: the first goes into UserComment, where the web UI puts it, and the second into
-MakerNote, which is for the program that made the file.
+PNG files have two text entries: `parameters` is AUTOMATIC1111's text, and `sdpack` is JSON. JPEG
+and WebP files have EXIF metadata: the text is in UserComment, where the web UI writes it, and the
+JSON in MakerNote, which is reserved for the writing program.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from sdpack.errors import InputError
 from sdpack.runtime.exif import UNICODE, exif_bytes
 from sdpack.runtime.infotext import GenerationParameters, program_version
 
-QUALITY = 92  # of lossy formats, of 100
+QUALITY = 92  # default for lossy formats, from 0 to 100
 PARAMETERS, OWN = "parameters", "sdpack"
 MAKER = b"sdpack\0"
-MOST_EXIF = 65533  # bytes that one marker of a JPEG file holds
+MOST_EXIF = 65533  # maximum bytes of one marker of a JPEG file
 
 
 class PictureFileError(InputError):
-    """A file that holds no picture of a known format."""
+    """A file is not an image in a supported format."""
 
 
 class Encoding(StrEnum):
-    """Kinds of picture files."""
+    """Formats of image files."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -54,16 +54,16 @@ SUFFIXES = {
 
 
 def encoding_of(path: Path) -> Encoding | None:
-    """The format a file's suffix names, in upper or lower case; None for any other suffix."""
+    """Return the format of a file suffix, regardless of case; None for any other suffix."""
     return SUFFIXES.get(path.suffix.lower())
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a picture is written.
+    """The format of an image file.
 
     Attributes:
-        quality: of a lossy encoding, 0 to 100; None for the usual one.
+        quality: quality of a lossy encoding, 0 to 100; None for the default.
     """
 
     encoding: Encoding = Encoding.PNG
@@ -71,10 +71,10 @@ class Format:
 
 
 def encode(picture: NDArray[np.uint8], form: Format, made: GenerationParameters) -> bytes:
-    """A picture uint8 (H, W, 3) as a file that says how it was made.
+    """Encode an image, uint8 (H, W, 3), as a file with its generation parameters.
 
-    A JPEG file has room for 64 KiB of EXIF. Of longer prompts it keeps the web UI's text alone, or
-    nothing if that is too long too.
+    EXIF metadata of a JPEG file is limited to 64 KiB. If it is longer, only the web UI's text is
+    written, or nothing if even that is too long.
     """
     image, file = Image.fromarray(picture), io.BytesIO()
     text, own = _storable(made.infotext()), json.dumps(made.to_json())
@@ -94,17 +94,15 @@ def encode(picture: NDArray[np.uint8], form: Format, made: GenerationParameters)
 
 
 def _storable(text: str) -> str:
-    """A text without what UTF-8 and UTF-16 cannot say: halves of surrogate pairs, which a command
-    line makes of bytes that are not UTF-8.
-    """
+    """Replace lone surrogates, which stand for bytes of a command line that are not UTF-8."""
     return text.encode(errors="replace").decode()
 
 
 def read_texts(file: bytes) -> dict[str, str]:
-    """The texts of a picture file by their keys; its pixels are not decoded.
+    """Return the texts of an image file by key, without decoding its pixels.
 
     Raises:
-        PictureFileError: it is no PNG, JPEG or WebP file, or it is damaged.
+        PictureFileError: the file is not PNG, JPEG or WebP, or it is damaged.
     """
     try:
         with Image.open(io.BytesIO(file), formats=[one.value.upper() for one in Encoding]) as image:
@@ -112,8 +110,8 @@ def read_texts(file: bytes) -> dict[str, str]:
             return found | _exif_texts(image.getexif().get_ifd(ExifTags.IFD.Exif))
     except UnidentifiedImageError as cause:
         raise PictureFileError("not a PNG, JPEG or WebP file") from cause
-    except Exception as cause:  # Pillow raises whatever a damaged file makes its parsers raise
-        raise PictureFileError(f"the picture file is damaged ({cause})") from cause
+    except Exception as cause:  # Pillow's parsers raise many classes for damaged files
+        raise PictureFileError(f"the image file is damaged ({cause})") from cause
 
 
 def _exif_texts(exif: Mapping[int, object]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Prompt to picture: encode, denoise, decode, as the mix's placement says.
+"""From prompt to image: encode, denoise, decode, according to the mix's placement.
 
 The three stages can be called one by one, so that a caller that draws with many mixes can compute
 what they share once.
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass
 class Pipeline:
-    """A mix, loaded as its placement says.
+    """A mix that draws; its parts are loaded according to its placement.
 
     Attributes:
         loaders: open each part's engine.
@@ -93,13 +93,14 @@ class Pipeline:
     _resident: dict[Role, Session] = field(default_factory=dict, init=False)
 
     def draw(self, request: Request, stepped: Stepped | None = None) -> Pictures:
-        """uint8 (N, height, width, 3).
+        """Draw images, uint8 (N, height, width, 3).
 
         Args:
+            request: prompts, seeds and settings.
             stepped: as in `denoise`.
 
         Raises:
-            BrokenPictureError: a picture is not finite, or constant.
+            BrokenPictureError: an image has non-finite values or is constant.
             EngineError: a part could not be loaded or run.
         """
         text, negative = self.texts(request)
@@ -146,7 +147,9 @@ class Pipeline:
         """Latents float32 (N, C, h, w).
 
         Args:
-            negative: embeddings of one text, which guidance moves away from; None: no guidance.
+            request: seeds and settings.
+            text: text embeddings of the prompts.
+            negative: unconditional text embeddings of one text; None disables guidance.
             stepped: as in `sample`.
         """
         table = self.sampler(request)
@@ -191,7 +194,7 @@ class Pipeline:
         height, width = (self.latents.pixels * side for side in latents.shape[-2:])
         if pictures.shape != (len(latents), COLOURS, height, width):
             raise EngineError(
-                f"the decoder returned pictures of shape {pictures.shape} instead of "
+                f"the decoder returned images of shape {pictures.shape} instead of "
                 f"{(len(latents), COLOURS, height, width)}; build the bundle again"
             )
         return pictures
@@ -262,7 +265,7 @@ def _spread(noise: Float32Array) -> Float32Array:
 class Noise:
     """Normal noise for a batch; each picture's depends on its own seed only.
 
-    Philox (Salmon et al. 2011), a counter-based generator, keyed by the seed.
+    The generator is Philox (Salmon et al. 2011), counter-based and keyed by the seed.
     """
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...]) -> None:
@@ -279,18 +282,18 @@ def to_pictures(decoded: Float32Array) -> Pictures:
     """uint8 (N, H, W, 3) of float32 (N, 3, H, W) in [-1, 1], clamped and rounded.
 
     Raises:
-        BrokenPictureError: a picture is not finite, or all its pixels are the same.
+        BrokenPictureError: an image has non-finite values, or all its pixels are equal.
     """
     if not np.isfinite(decoded).all():
         raise BrokenPictureError(
-            "a picture has values that are not finite: a part overflows in its precision; "
+            "an image has values that are not finite: a part overflows in its precision; "
             "choose a wider precision for it"
         )
     scaled = np.rint((np.clip(decoded, -1, 1) + 1) * 127.5)
     pictures: Pictures = scaled.transpose(0, 2, 3, 1).astype(np.uint8)
     if any(picture.min() == picture.max() for picture in pictures):
         raise BrokenPictureError(
-            "a picture is one flat colour: a part fails in its precision; "
+            "an image is one flat colour: a part fails in its precision; "
             "choose a wider precision for it"
         )
     return pictures

@@ -1,7 +1,7 @@
-"""A scheduler as a table of coefficients, and the sampling loop that needs nothing else.
+"""Schedulers as tables of coefficients, and the sampling loop.
 
-Every sampler sdpack runs is linear in the starting noise, the model's outputs and the noise it
-draws on the way. With those as the basis vectors
+Every sampler that sdpack runs is linear in the starting noise, the model's outputs and later noise
+draws. Each model input and each sample is therefore a fixed linear combination of the vectors
 
     start, output 1 ... output K, draw 1 ... draw N
 
@@ -29,17 +29,17 @@ SAMPLER_SCHEMA = 1
 class SamplerTable:
     """One scheduler at one number of steps.
 
-    K is the number of model calls, which for second-order schedulers is not the number of steps
-    asked for; W = 1 + K + `draws`.
+    K is the number of model calls, which differs from `steps` for second-order schedulers;
+    W = 1 + K + `draws`.
 
     Attributes:
         scheduler: its diffusers class.
-        steps: the number of steps asked for.
-        timesteps: what the model is told at each call: float64 (K,).
-        inputs: coefficients of each call's model input: float64 (K, W).
-        samples: coefficients of the sample after each call, the last one being the latents:
-            float64 (K, W).
-        draws: how many noise tensors are drawn on the way.
+        steps: the requested number of steps.
+        timesteps: timestep of each model call, float64 (K,).
+        inputs: coefficients of each model input, float64 (K, W).
+        samples: coefficients of the sample after each call, float64 (K, W); the last one is the
+            denoised latents.
+        draws: number of later noise draws.
     """
 
     scheduler: str
@@ -54,7 +54,7 @@ class SamplerTable:
         return len(self.timesteps)
 
     def to_json(self) -> dict[str, Any]:
-        """The table as JSON values; coefficients keep all their digits."""
+        """Return the table as JSON values, without loss of precision."""
         return {
             "schema": SAMPLER_SCHEMA,
             "scheduler": self.scheduler,
@@ -67,7 +67,7 @@ class SamplerTable:
 
 
 def read_sampler(path: Path) -> SamplerTable:
-    """The table in a sampler.json.
+    """Read the table in a sampler.json.
 
     Raises:
         BundleError: the file is missing, damaged or of another schema.

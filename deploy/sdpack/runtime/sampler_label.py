@@ -1,4 +1,4 @@
-"""What the web UI of AUTOMATIC1111 calls the sampler of a bundle."""
+"""AUTOMATIC1111's names for the samplers of bundles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLERS = {
     "UniPCMultistepScheduler": "UniPC",
 }
 DPM_SOLVERS = {"dpmsolver++": "DPM++ 2M", "sde-dpmsolver++": "DPM++ 2M SDE"}
-"""Of `DPMSolverMultistepScheduler`, by its algorithm; both are of the second order."""
+"""Names of second-order `DPMSolverMultistepScheduler`s, by algorithm."""
 SCHEDULES = {
     "use_karras_sigmas": "Karras",
     "use_exponential_sigmas": "Exponential",
@@ -33,11 +33,11 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class SamplerLabel:
-    """A sampler as front ends of the web UI know it.
+    """The names of a sampler.
 
     Attributes:
-        name: the web UI's, such as "DPM++ 2M"; of a sampler it does not have, the scheduler's.
-        schedule: how its noise levels are spaced: "Karras" or the like, else "Automatic".
+        name: the web UI's name, such as "DPM++ 2M", or the diffusers class if it has none.
+        schedule: the web UI's name of the noise schedule, such as "Karras" or "Automatic".
         scheduler: the diffusers class.
     """
 
@@ -47,11 +47,10 @@ class SamplerLabel:
 
 
 def sampler_label(folder: Path) -> SamplerLabel:
-    """What the web UI calls the sampler of an opened bundle.
+    """Return the names of a bundle's sampler.
 
-    Bundles carry the configuration of the diffusers scheduler their table was made from, for
-    optimum's pipelines. One without a readable configuration is labelled "unknown": a name is not
-    worth failing for.
+    They are derived from the scheduler config that bundles contain for optimum's pipelines. Without
+    a readable config the name is "unknown", because a label is not worth an error.
     """
     try:
         config = json.loads((folder / SCHEDULER_CONFIG_PATH).read_text(encoding="utf-8"))
@@ -61,10 +60,10 @@ def sampler_label(folder: Path) -> SamplerLabel:
 
 
 def label_of(config: Mapping[str, Any]) -> SamplerLabel:
-    """What the web UI calls the scheduler of a scheduler_config.json.
+    """Return the names of the sampler in a scheduler_config.json.
 
     Raises:
-        KeyError: it does not name its class.
+        KeyError: the config does not name its class.
     """
     scheduler = str(config["_class_name"])
     name = SAMPLERS.get(scheduler, scheduler)

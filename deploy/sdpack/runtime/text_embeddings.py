@@ -96,7 +96,7 @@ def encode_text(
     """The embeddings of these prompts by the text encoder in a role.
 
     Raises:
-        PromptError: a prompt is not a text.
+        PromptError: a prompt is not valid UTF-8.
         EngineError: the encoder failed.
     """
     inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
@@ -114,7 +114,7 @@ def encoder_inputs(
     """The inputs of the text encoder in a role for these prompts.
 
     Raises:
-        PromptError: a prompt is not a text.
+        PromptError: a prompt is not valid UTF-8.
     """
     ids, mask = tokenizer.tokens(readable(prompts, conditioning))
     masked = encoder_outputs(conditioning.family, role).masked
@@ -171,7 +171,10 @@ def denoiser_inputs(
     """A denoiser's inputs other than latents and timestep, for one picture per text.
 
     Args:
-        height, width: of a picture, in pixels.
+        conditioning: how the denoiser is conditioned.
+        text: joint text embeddings.
+        guidance_scale: guidance scale, for denoisers that take it as an input.
+        height, width: size of an image, in pixels.
     """
     assert text.states is not None
     given: dict[str, NDArray[np.generic]] = {"encoder_hidden_states": text.states}
@@ -213,7 +216,7 @@ def _input(
 def scale_embedding(guidance_scale: float, width: int) -> Float32Array:
     """The guidance scale as an embedding for latent consistency models: float32 (width,).
 
-    Sines and cosines of a thousand times the scale less one (Luo et al. 2023).
+    It consists of sines and cosines of 1000 (scale - 1) (Luo et al. 2023).
     """
     half = width // 2
     frequencies = np.exp(np.arange(half) * -(np.log(10000.0) / (half - 1)))

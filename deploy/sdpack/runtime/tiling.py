@@ -1,4 +1,4 @@
-"""Decoding tile by tile without a seam, so that a large picture needs little more than a tile.
+"""Decoding in tiles without seams, so that a large image needs little more memory than a tile.
 
 A decoder comes in two graphs. The stem runs once, on the whole picture; it is where attention looks
 at all of it, on few pixels. The tail runs on one tile after the other, each with as many features
@@ -36,8 +36,10 @@ class TiledDecoder(Closing):
     """A decoder's stem and tail as one session: pictures of latents, in the memory of tiles.
 
     Args:
-        tile: latent pixels a side that a tile has of its own, at most.
-        rounds: at most so many; as many as are needed by default.
+        head, tail: the two graphs.
+        split: their numbers.
+        tile: maximum side of a tile without its halo, in latent pixels.
+        rounds: maximum number of rounds; by default as many as needed.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ def _scaled(rows: slice, columns: slice, scale: int) -> tuple[slice, slice]:
 
 
 class _Gathered:
-    """Means and variances of parts, put together to those of the whole."""
+    """Combines means and variances of parts into those of the whole."""
 
     def __init__(self) -> None:
         self._pixels = 0

@@ -1,4 +1,4 @@
-"""Prompts to token ids, with the tokenizers library alone."""
+"""From prompts to token ids, with only the tokenizers library."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ LONGEST_TEXT = 100_000
 
 
 class PromptTokenizer:
-    """A tokenizer.json with the length and the padding its tokenizer_config.json asks for.
+    """A tokenizer.json with the length and padding of its tokenizer_config.json.
 
-    A token of a textual inversion with several vectors (Gal et al. 2022) stands for all of them:
-    where tokenizer.json adds `style`, `style_1` and `style_2`, "style" in a prompt is read as
-    "style style_1 style_2", as diffusers' pipelines read it.
+    A textual inversion with several vectors (Gal et al. 2022) is expanded as in diffusers'
+    pipelines: if tokenizer.json adds `style`, `style_1` and `style_2`, "style" in a prompt becomes
+    "style style_1 style_2".
 
     Attributes:
-        expansions: what each such token is replaced by.
+        length: number of tokens that texts are padded or truncated to.
+        expansions: replacements of such tokens.
 
     Args:
-        length: the number of tokens a text is padded to, or cut at, where it is not to be what
-            the configuration says.
+        folder: folder with both files.
+        length: replaces the length in the configuration.
 
     Raises:
-        BundleError: a file is missing or damaged, or the length or padding token is not given.
+        BundleError: a file is missing or damaged, or length or padding token are missing.
     """
 
     def __init__(self, folder: Path, length: int | None = None) -> None:
@@ -53,7 +54,7 @@ class PromptTokenizer:
                 f"give the number of tokens the text encoder reads (1 to {LONGEST_TEXT})"
             )
         self.expansions = _expansions(self._tokenizer)
-        # Without truncation: a token may stand beyond what is read.
+        # Not truncated: expansions also apply to tokens beyond the limit.
         self._whole = Tokenizer.from_str(self._tokenizer.to_str()) if self.expansions else None
         if self._whole is not None:
             self._whole.no_truncation()
@@ -64,7 +65,7 @@ class PromptTokenizer:
                 f"{folder / TOKENIZER_FILE} has no padding token {padding!r}; add it, or correct "
                 f"pad_token in {CONFIG_FILE}"
             )
-        # It keeps every new word of every prompt, up to some megabytes of them.
+        # Disable the cache of words, which grows to some megabytes.
         for tokenizer in (self._tokenizer, self._whole):
             resize = None if tokenizer is None else getattr(tokenizer.model, "_resize_cache", None)
             if resize is not None:
@@ -73,14 +74,14 @@ class PromptTokenizer:
         self._tokenizer.enable_padding(pad_id=number, pad_token=padding, length=self.length)
 
     def ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """int64 (N, length): each prompt padded, or cut, to the tokenizer's length."""
+        """Return token ids, int64 (N, length), padded or truncated to the tokenizer's length."""
         return self.tokens(prompts)[0]
 
     def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As `ids`, and of the same shape 1 for every token and 0 for padding.
+        """Return token ids as `ids` does, and a mask of the same shape: 1 for tokens, else 0.
 
         Raises:
-            PromptError: a prompt is not a text.
+            PromptError: a prompt is not valid UTF-8.
         """
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
@@ -91,9 +92,9 @@ class PromptTokenizer:
         return ids, np.array([e.attention_mask for e in encoded], np.int64).reshape(shape)
 
     def read(self, prompt: str) -> str:
-        """The part of a prompt that its tokens stand for: all of it, unless it was cut.
+        """Return the part of a prompt within the limit: the whole prompt, or a truncated one.
 
-        Where it was cut, tokens of several vectors are written out, as they were counted.
+        In a truncated prompt, textual inversions are expanded.
         """
         (expanded,) = self._expanded([prompt])
         (encoded,) = self._tokenizer.encode_batch([expanded])
@@ -103,10 +104,10 @@ class PromptTokenizer:
         return expanded[: max((end for (_, end), special in places if not special), default=0)]
 
     def _expanded(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts with every token of several vectors written out.
+        """Expand textual inversions in prompts.
 
-        As diffusers does it: a token is looked for among those of the prompt, and its text is then
-        replaced wherever it stands.
+        As in diffusers: if a token occurs among those of the prompt, every occurrence of its text
+        is replaced.
         """
         if self._whole is None:
             return list(prompts)
@@ -120,7 +121,7 @@ class PromptTokenizer:
 
 
 def _expansions(tokenizer: Tokenizer) -> Mapping[str, str]:
-    """What an added token stands for that was given several vectors, by its name."""
+    """Return the expansions of added tokens with several vectors, by token."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
 
     def vectors(token: str) -> list[str]:
@@ -132,10 +133,11 @@ def _expansions(tokenizer: Tokenizer) -> Mapping[str, str]:
 
 
 def is_complete(folder: Path, length: int | None = None) -> bool:
-    """Whether a folder has a tokenizer.json, and says what texts are padded with and how far.
+    """Whether a folder has a tokenizer.json, and a configuration with padding token and length.
 
     Args:
-        length: as of `PromptTokenizer`.
+        folder: the folder.
+        length: as in `PromptTokenizer`.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text())

@@ -1,4 +1,4 @@
-"""Prompts that are longer than what a text encoder reads."""
+"""Prompts that exceed the limit of a text encoder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ SHOWN_END = 40  # characters of what was read last
 
 @dataclass(frozen=True)
 class Truncation:
-    """One text encoder that does not read a prompt to its end.
+    """A text encoder that truncates a prompt.
 
     Attributes:
-        tokens: the most it reads, those that mark a beginning and an end included.
-        read: the part of the prompt that it reads.
+        role: the text encoder's role.
+        tokens: its limit, including start and end tokens.
+        read: the part of the prompt within the limit.
     """
 
     role: Role
@@ -35,7 +36,7 @@ class Truncation:
 def truncations(
     tokenizers: Mapping[Role, PromptTokenizer], conditioning: Conditioning, prompt: str
 ) -> list[Truncation]:
-    """The text encoders that do not read a prompt to its end, in the order of their roles."""
+    """Return the text encoders that truncate a prompt, in the order of their roles."""
     (text,) = readable([prompt], conditioning)
     parts = {role: tokenizers[role].read(text) for role in Role if role in tokenizers}
     return [

@@ -70,7 +70,7 @@ def test_the_shares_of_the_roles_are_told() -> None:
 
 def test_the_nearest_rival_is_told_with_the_interval_that_decided_the_race() -> None:
     assert _comparison(WINNER, [BETTER, WORSE]) == [
-        "The nearest rival, c, differs by +0.004 [-0.010, +0.018] over 64 pictures, and is 3.0 MiB "
+        "The nearest rival, c, differs by +0.004 [-0.010, +0.018] over 64 images, and is 3.0 MiB "
         "larger.",
         "1 of 2 others were shown to be worse.",
     ]
@@ -105,7 +105,7 @@ def test_the_rule_says_what_the_winner_s_place_rests_on(
 def test_a_clear_win_names_the_next_best_and_counts_the_rest() -> None:
     lines = _comparison(WINNER, [WORSE])
     assert lines == [
-        "The nearest rival, b, differs by -0.100 [-0.150, -0.050] over 64 pictures.",
+        "The nearest rival, b, differs by -0.100 [-0.150, -0.050] over 64 images.",
         "1 of 1 others were shown to be worse.",
     ]
     assert _comparison(WINNER, []) == []
@@ -115,4 +115,4 @@ def test_the_field_tells_of_a_screening() -> None:
     screening = Screening(error=0.004, checked=12, predicted={"d": 0.1, "e": 0.2})
     screened = evidence(screening=screening)
     assert _field(screened).startswith("1,152 mixes fit; 2 of them raced, 2 were left out")
-    assert _field(evidence()) == "2 mixes fit and raced; 4,000 pictures in all."
+    assert _field(evidence()) == "2 mixes fit and raced; 4,000 images in all."

@@ -21,7 +21,7 @@ from tests.sdpack.export.conftest import changed
         (8, "for instruct-pix2pix"),
         (5, "for depth2img"),
         (7, "for upscaling"),
-        (6, "of a kind sdpack does not know"),
+        (6, "of an unknown kind"),
     ],
 )
 def test_a_unet_that_takes_a_picture_too_is_told_by_its_kind(

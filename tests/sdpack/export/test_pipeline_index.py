@@ -27,7 +27,7 @@ def test_components_that_pictures_do_not_depend_on_are_told(
     adopt(str(folder), warn=said.append)
     where = folder / "model_index.json"
     assert said == [
-        f"{where}: safety_checker is left out: pictures are not checked",
+        f"{where}: safety_checker is left out: images are not checked",
         f"{where}: image_encoder is left out: IP-Adapters are not supported",
     ]
     other = "StableDiffusionImg2ImgPipeline"
@@ -54,7 +54,7 @@ def test_components_that_pictures_do_not_depend_on_are_told(
             r"needs image_encoder \(an image encoder, CLIP.*\), image_normalizer \(the norm",
         ),
         ({"prior": ["diffusers", "PriorTransformer"]}, r"needs prior \(a prior"),
-        ({"wonder": ["mine", "Wonder"]}, r"needs wonder \(a component sdpack does not know, Won"),
+        ({"wonder": ["mine", "Wonder"]}, r"needs wonder \(an unknown component, Won"),
         ({"requires_aesthetics_score": True}, "so this is a refiner"),
     ],
 )

@@ -124,7 +124,7 @@ def test_noise_of_a_scheduler_s_own_is_refused() -> None:
             output = output + torch.randn(output.shape)
             return super().step(output, timestep, latents, **others)
 
-    with pytest.raises(SchedulerError, match="noise of its own"):
+    with pytest.raises(SchedulerError, match="draws its own noise"):
         sampler_table(Own(**BETAS), 8)
 
 

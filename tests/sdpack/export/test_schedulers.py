@@ -241,7 +241,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "such as DPMSolverMultistepScheduler",
     ),
     "PNDM, samples": ("PNDM", {"prediction_type": "sample"}, "DPMSolverMultistepScheduler"),
-    "inverse": ("DDIMInverse", {}, "turns pictures into noise; choose another scheduler"),
+    "inverse": ("DDIMInverse", {}, "turns images into noise; choose another scheduler"),
     "video": ("CogVideoXDPM", {}, "such as DPMSolverMultistepScheduler"),
     "inpainting": ("RePaint", {}, "such as DPMSolverMultistepScheduler"),
     "no steps": ("ScoreSdeVe", {}, "such as FlowMatchEulerDiscreteScheduler"),

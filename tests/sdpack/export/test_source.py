@@ -54,7 +54,7 @@ def test_another_revision_is_not_taken_for_it(cached: Path) -> None:
 
 def test_a_checkpoint_without_its_weights_is_none(cached: Path) -> None:
     (cached / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(SourceError, match=r"fetched in part.* only as a pickle"):
+    with pytest.raises(SourceError, match=r"fetched only in part.* only pickled weights"):
         local_folder(source(subfolder="unet"), cached)
 
 
