@@ -207,40 +207,8 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> 
         ("bbb", ("fp16", "fp16", "fp16")): -0.02,
     }
     entrants = {key: entrant(list(key[0]), key[1], prompts=prompts) for key in losses}
-    best, level, denoiser, wide, widest = entrants.values()
-
-    def run(why: str, each: Entrant) -> dict[str, Any]:
-        placement = asdict(each.placement)
-        return {"why": why, "mix": each.mix, "placement": placement, "peak_bytes": each.peak.bytes}
-
-    budgets = [
-        {"budget_bytes": 8 * MIB, "infeasible": "nothing fits into 8.0 MiB"},
-        {
-            "budget_bytes": 16 * MIB,
-            "fitting": 3,
-            "runs": [
-                run(BEST, best),
-                run("all w8", level),
-                run(ENCODER_FIRST, best),
-                run(DENOISER_FIRST, denoiser),
-                run(LIKE_STABLE_DIFFUSION, denoiser),
-            ],
-            "level": [best.mix, level.mix],
-            "by_encoder": [run("b/w8", best), run("a/w8", level)],
-        },
-        {
-            "budget_bytes": 64 * MIB,
-            "fitting": 5,
-            "runs": [
-                run(BEST, widest),
-                run("all fp16", wide),
-                run(ENCODER_FIRST, widest),
-                run(DENOISER_FIRST, widest),
-            ],
-            "level": [widest.mix],
-            "by_encoder": [run("b/fp16", widest), run("a/fp16", wide)],
-        },
-    ]
+    best = next(iter(entrants.values()))
+    budgets = _budgets(*entrants.values())
     base = record([best.model_copy(update={"outcome": "won"})], prompts, name=name)
     fields = {
         key: value
@@ -263,6 +231,45 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> 
     ledger.record(STUDY, {"name": name}, value)
     ledger.close()
     return found
+
+
+def _run(why: str, each: Entrant) -> dict[str, Any]:
+    placement = asdict(each.placement)
+    return {"why": why, "mix": each.mix, "placement": placement, "peak_bytes": each.peak.bytes}
+
+
+def _budgets(
+    best: Entrant, level: Entrant, denoiser: Entrant, wide: Entrant, widest: Entrant
+) -> list[dict[str, Any]]:
+    """What the study found at each budget."""
+    return [
+        {"budget_bytes": 8 * MIB, "infeasible": "nothing fits into 8.0 MiB"},
+        {
+            "budget_bytes": 16 * MIB,
+            "fitting": 3,
+            "runs": [
+                _run(BEST, best),
+                _run("all w8", level),
+                _run(ENCODER_FIRST, best),
+                _run(DENOISER_FIRST, denoiser),
+                _run(LIKE_STABLE_DIFFUSION, denoiser),
+            ],
+            "level": [best.mix, level.mix],
+            "by_encoder": [_run("b/w8", best), _run("a/w8", level)],
+        },
+        {
+            "budget_bytes": 64 * MIB,
+            "fitting": 5,
+            "runs": [
+                _run(BEST, widest),
+                _run("all fp16", wide),
+                _run(ENCODER_FIRST, widest),
+                _run(DENOISER_FIRST, widest),
+            ],
+            "level": [widest.mix],
+            "by_encoder": [_run("b/fp16", widest), _run("a/fp16", wide)],
+        },
+    ]
 
 
 BUILD_ONLY = BuildRecord.model_fields.keys() - StudyRecord.model_fields.keys()

@@ -14,7 +14,7 @@ from zoo import parts
 from zoo.data import moves
 from zoo.training import autoencoder
 from zoo.training.kept_files import save_whole, weights_digest
-from zoo.training.run import CHANNELS_LAST, Run
+from zoo.training.run import CHANNELS_LAST, TrainingRun
 
 MOVED_VIEWS = 4  # how many moved latents of each row are kept to draw from
 
@@ -23,7 +23,7 @@ MOVED_VIEWS = 4  # how many moved latents of each row are kept to draw from
 class DecoderStage:
     """Trains the decoders; each property is made or resumed on first use."""
 
-    run: Run
+    run: TrainingRun
 
     @cached_property
     def vae(self) -> AutoencoderKL:

@@ -18,7 +18,7 @@ from zoo.training import text_encoder as text
 from zoo.training.decoder_stage import DecoderStage
 from zoo.training.kept_files import weights_digest, write_whole
 from zoo.training.recipes import Round
-from zoo.training.run import CHANNELS_LAST, Run
+from zoo.training.run import CHANNELS_LAST, TrainingRun
 from zoo.training.text_stage import TextStage
 
 
@@ -26,7 +26,7 @@ from zoo.training.text_stage import TextStage
 class DenoiserStage:
     """Trains denoisers on the latents of the decoders' stage and the states of the text stage."""
 
-    run: Run
+    run: TrainingRun
     text: TextStage
     decoders: DecoderStage
 

@@ -16,7 +16,7 @@ from zoo.data import packages, prompts
 from zoo.training import judge_views
 from zoo.training import text_encoder as text
 from zoo.training.kept_files import write_whole
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 from zoo.training.text_stage import TextStage
 
 VIEWS = range(3)
@@ -27,7 +27,7 @@ STYLELESS = 3  # which of a row's training texts names no style
 class JudgeStage:
     """Trains the judge; each property is made or resumed on first use."""
 
-    run: Run
+    run: TrainingRun
     text: TextStage
 
     @cached_property

@@ -20,7 +20,7 @@ CHANNELS_LAST = {"memory_format": torch.channels_last}
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """One run of a recipe.
 
     Attributes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zoo.training.decoder_stage import DecoderStage
 from zoo.training.denoiser_stage import DenoiserStage
 from zoo.training.judge_stage import JudgeStage
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 from zoo.training.text_stage import TextStage
 
 
@@ -15,14 +15,14 @@ from zoo.training.text_stage import TextStage
 class Stages:
     """All stages of one run."""
 
-    run: Run
+    run: TrainingRun
     text: TextStage
     decoders: DecoderStage
     denoisers: DenoiserStage
     judge: JudgeStage
 
     @classmethod
-    def of(cls, run: Run) -> Stages:
+    def of(cls, run: TrainingRun) -> Stages:
         """The stages of a run; nothing is trained yet."""
         text, decoders = TextStage(run), DecoderStage(run)
         denoisers, judge = DenoiserStage(run, text, decoders), JudgeStage(run, text)

@@ -16,14 +16,14 @@ from zoo.data import packages
 from zoo.training import text_encoder as text
 from zoo.training.kept_files import save_whole, texts_digest
 from zoo.training.loop import Schedule
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 
 
 @dataclass
 class TextStage:
     """Trains text encoders; each property is made or resumed on first use."""
 
-    run: Run
+    run: TrainingRun
 
     @cached_property
     def emoji_texts(self) -> list[str]:

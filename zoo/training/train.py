@@ -15,7 +15,7 @@ import torch
 from zoo.data import packages
 from zoo.errors import ZooError
 from zoo.training.recipes import RECIPES
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 from zoo.training.shipment import Shipment, shipped_records
 from zoo.training.stages import Stages
 
@@ -45,7 +45,7 @@ def main(name: str, threads: int | None, folder: Path | None, keep_shipped: bool
     folder = folder or packages.cache_folder() / name
     try:
         kept = shipped_records() if keep_shipped else None
-        run = Run(RECIPES[name], folder, device, kept or {})
+        run = TrainingRun(RECIPES[name], folder, device, kept or {})
         Shipment(Stages.of(run)).write()
     except ZooError as error:
         raise click.ClickException(str(error)) from error

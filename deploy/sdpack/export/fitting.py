@@ -49,6 +49,13 @@ def check_parts_fit(
             f"{len(encoders)}; remove the others"
         )
     _check_states_fit(where, family, encoders, denoiser, bridged)
+    _check_pooled_fit(where, family, encoders, denoiser)
+    _check_latents_fit(where, family, denoiser, decoder)
+
+
+def _check_pooled_fit(
+    where: str, family: Family, encoders: Mapping[Role, Checkpoint], denoiser: Checkpoint
+) -> None:
     encoder_widths = [
         _pooled_width(encoder)
         for role, encoder in encoders.items()
@@ -60,6 +67,11 @@ def check_parts_fit(
             f"{where}: {denoiser.folder.name} takes pooled embeddings of width {denoiser_width}, "
             f"but its text encoders give {sum(encoder_widths)}; use another encoder"
         )
+
+
+def _check_latents_fit(
+    where: str, family: Family, denoiser: Checkpoint, decoder: Checkpoint
+) -> None:
     if family is Family.SDXL and decoder.config.get("latents_mean") is not None:
         raise CatalogError(
             f"{where}: {decoder.folder.name} has latents_mean and latents_std, a scale for each "

@@ -30,7 +30,7 @@ def test_as_json_it_is_the_manifest(drawing: Path) -> None:
     [
         ({"layers": {"w4:32": 3, "kept": 1}}, "its layers are stored as: 3 w4:32, 1 kept"),
         ({"refused": ["a", "b"]}, "2 layers are not quantized, as the compiler rejects them"),
-        ({"islands": list("abcd")}, "4 nodes compute in fp32 for their range: a, b, c ..."),
+        ({"fp32_nodes": list("abcd")}, "4 nodes compute in fp32 for their range: a, b, c ..."),
     ],
 )
 def test_mixed_and_fp32_layers_are_listed(

@@ -59,8 +59,8 @@ def test_a_broken_rule_names_file_line_key_and_value(change: tuple[str, str], sa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "a.yaml holds no keys"),
-        ("- a\n- b\n", "a.yaml holds no keys"),
+        ("", "a.yaml has no keys"),
+        ("- a\n- b\n", "a.yaml has no keys"),
         ("name: a\nname: [", "a.yaml, line 2 is not YAML: "),
         ("name: \x00", "a.yaml is not YAML: "),
     ],

@@ -81,7 +81,7 @@ def test_what_a_probe_leaves_out_has_no_gain(tmp_path: Path) -> None:
 def test_very_many_layers_are_probed_in_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensitivity, "PROBES", 1)
+    monkeypatch.setattr(sensitivity, "MOST_PROBES", 1)
     path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
     told: list[tuple[int, int]] = []
 

@@ -8,14 +8,14 @@ from tests.zoo.rows import random_dataset
 from zoo.training import autoencoder
 from zoo.training.decoder_stage import DecoderStage
 from zoo.training.recipes import CPU
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 
 
 def test_latents_of_another_encoder_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
     seen = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        run = Run(CPU, tmp_path, torch.device("cpu"))
+        run = TrainingRun(CPU, tmp_path, torch.device("cpu"))
         run.dataset = random_dataset(1)
         stage = DecoderStage(run)
         stage.vae = autoencoder.new_kl().eval()

@@ -13,14 +13,14 @@ from zoo.data import prompts
 from zoo.training import denoiser
 from zoo.training.denoiser_stage import DenoiserStage
 from zoo.training.recipes import CPU, Round, TrainingRecipe
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 from zoo.training.stages import Stages
 
 Kept = dict[str, dict[str, Any]]
 
 
 def stage(folder: Path, recipe: TrainingRecipe = CPU, kept: Kept | None = None) -> DenoiserStage:
-    run = Run(recipe, folder, torch.device("cpu"), kept or {})
+    run = TrainingRun(recipe, folder, torch.device("cpu"), kept or {})
     run.dataset = random_dataset()
     return Stages.of(run).denoisers
 

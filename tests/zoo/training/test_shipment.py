@@ -12,7 +12,7 @@ from zoo.data import prompts
 from zoo.evaluation import evaluate
 from zoo.training import autoencoder, shipment
 from zoo.training.recipes import CPU
-from zoo.training.run import Run
+from zoo.training.run import TrainingRun
 from zoo.training.shipment import Shipment, write_prompts
 from zoo.training.stages import Stages
 
@@ -41,7 +41,7 @@ def test_parts_are_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setattr(shipment, "write_prompts", lambda dataset: None)
-    run = Run(CPU, tmp_path / "run", torch.device(device))
+    run = TrainingRun(CPU, tmp_path / "run", torch.device(device))
     run.dataset = random_dataset(2)
     stages = Stages.of(run)
     stages.text.tokenizer = parts.load_tokenizer()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.latents import LatentSpace
+from sdpack.domain.placement import Role
+from sdpack.evaluate.pipeline_spec import (
+    EvaluationSet,
+    LoadablePart,
+    PipelineSpec,
+    SamplingConfig,
+)
+
+from tests.sdpack.runtime.test_pipeline import TABLE
+
+SPACE = LatentSpace(channels=4, pixels=8, scaling_factor=1.0, shift_factor=0.0)
+SAMPLING = SamplingConfig(TABLE, Conditioning(), 2.0, negative_prompt="rain")
+
+
+def spec(**contents: str) -> PipelineSpec:
+    def load() -> Any:
+        raise AssertionError("nothing is loaded")
+
+    names = {"text_encoder": "e", "denoiser": "d", "decoder": "v", **contents}
+    parts = {Role(role): LoadablePart(name, load) for role, name in names.items()}
+    return PipelineSpec(parts, SAMPLING, SPACE)
+
+
+def test_a_spec_s_contents_name_every_part_and_how_it_is_run() -> None:
+    assert spec().contents == {
+        "text_encoder": "e",
+        "denoiser": "d",
+        "decoder": "v",
+        "recipe": SAMPLING.content,
+    }
+    assert list(spec(text_encoder_2="f").encoders) == [Role.TEXT_ENCODER, Role.TEXT_ENCODER_2]
+    assert (spec().denoiser.content, spec().decoder.content) == ("d", "v")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"guidance_scale": 3.0}, {"guidance_rescale": 0.5}, {"negative_prompt": "snow"}]
+)
+def test_other_sampling_has_another_hash(changed: dict[str, Any]) -> None:
+    assert replace(SAMPLING, **changed).content != SAMPLING.content
+
+
+def test_prompt_number_i_starts_from_seed_i() -> None:
+    prompts = EvaluationSet(["a", "b", "c"], 64, 32)
+    request = prompts.request([2, 0], SAMPLING)
+    assert (request.prompts, request.seeds) == (["c", "a"], [2, 0])
+    assert (request.height, request.width, request.negative_prompt) == (64, 32, "rain")
+    assert prompts.inputs([2, 0]) == {"prompts": ["c", "a"], "seeds": [2, 0], "size": [64, 32]}
