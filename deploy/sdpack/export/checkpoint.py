@@ -1,4 +1,4 @@
-"""What a folder of weights is: its library, its class, and its tensors, read without loading it."""
+"""Checkpoints: config, class and tensor shapes of a folder of weights, and loading it."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A transformers or diffusers folder with its config and safetensors files.
+    """A transformers or diffusers folder with a config and safetensors files.
 
     Attributes:
-        loras: files or folders of low-rank weights that are merged into it, each with its scale.
+        loras: LoRA files or folders to merge into it, each with its scale.
     """
 
     folder: Path
@@ -75,10 +75,10 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its config.json.
+        """The contents of config.json.
 
         Raises:
-            SourceError: missing or no JSON object.
+            SourceError: it is missing or not a JSON object.
         """
         if self.folder.is_file():
             raise SourceError(explain_single_file(self.folder))
@@ -96,7 +96,7 @@ class Checkpoint:
         """Its transformers or diffusers class.
 
         Raises:
-            SourceError: the config names none, or one sdpack does not export.
+            SourceError: the config names none, or one that sdpack cannot export.
         """
         named = self.config.get("_class_name") or (self.config.get("architectures") or [None])[0]
         named = ALIASES.get(str(named), named)
@@ -111,7 +111,7 @@ class Checkpoint:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """Its safetensors files: the whole one, or the shards its index names; no copies beside.
+        """Its safetensors files: one, or all shards in its index; without other variants.
 
         Raises:
             SourceError: there are none, or a shard is missing.
@@ -120,7 +120,7 @@ class Checkpoint:
 
     @cached_property
     def _weights(self) -> tuple[str | None, list[Path]]:
-        """The variant that is taken, None for the weights themselves, and its files."""
+        """The variant to load (None for the plain name) and its files."""
         for variant in (None, *VARIANTS):
             for name in (_variant_name(name, variant) for name in WEIGHT_FILES):
                 if (self.folder / name).is_file():
@@ -131,7 +131,7 @@ class Checkpoint:
         raise SourceError(self._no_weights())
 
     def _no_weights(self) -> str:
-        """What is there instead, and what to do."""
+        """Describe the files that exist instead of weights, and the remedy."""
         there = sorted(p.name for p in self.folder.glob("*") if p.is_file())
         pickled = [name for name in there if name.endswith(PICKLE_SUFFIXES)]
         others = [name for name in there if name.endswith(".safetensors")]
@@ -164,10 +164,10 @@ class Checkpoint:
         return found
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor, from the files' headers alone.
+        """Yield name and shape of every tensor, from the files' headers alone.
 
         Raises:
-            SourceError: a file is cut short or damaged.
+            SourceError: a file is truncated or damaged.
         """
         for path in self.weight_files:
             try:
@@ -179,9 +179,9 @@ class Checkpoint:
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers the tensors hold that are needed.
+        """Number of parameters that are exported.
 
-        That leaves out an autoencoder's encoder, and what follows a language model's.
+        Excludes an autoencoder's encoder, and everything after a language model's encoder.
         """
         autoencodes = self.class_name.startswith("Autoencoder")
         spare = ENCODING if autoencodes else HEADS
@@ -190,7 +190,7 @@ class Checkpoint:
 
     @cached_property
     def content(self) -> str:
-        """One hash of its config and weights, and of what is merged into them."""
+        """One hash of config, weights and LoRAs."""
         files = [self.folder / CONFIG, *self.weight_files]
         own = {path.name: file_sha256(path) for path in files}
         if not self.loras:
@@ -199,11 +199,10 @@ class Checkpoint:
         return digest({"own": own, "merged": merged, "revision": MERGE_REVISION})
 
     def load(self) -> nn.Module:
-        """The model in fp32, low-rank weights merged into it, ready to run.
+        """Load the model in fp32, with its LoRAs merged, ready to run.
 
         Raises:
-            SourceError: the weights are damaged, hold NaN or infinity, or do not belong to the
-                class.
+            SourceError: the weights are damaged, hold NaN or infinity, or do not fit the class.
         """
         import torch
         import transformers
@@ -234,11 +233,11 @@ class Checkpoint:
         return cast("nn.Module", model).eval()
 
     def adapted_components(self) -> list[frozenset[str]]:
-        """Of each of its LoRAs the components that are for it, once it is seen that they fit.
+        """Check that its LoRAs fit, and return the components of each that change this model.
 
         Raises:
-            SourceError: one is damaged, of another kind, or has weights this model has no layer
-                for.
+            SourceError: a LoRA is damaged, is of an unsupported kind, or has weights for layers
+                that this model does not have.
         """
         if not self.loras:
             return []
@@ -246,7 +245,7 @@ class Checkpoint:
         return [check_fits(model, source) for source, _ in self.loras]
 
     def _empty(self) -> nn.Module:
-        """The model as its config has it, its weights on no device."""
+        """Return the model on the `meta` device, without weights."""
         from accelerate import init_empty_weights
         from optimum.exporters.tasks import TasksManager
 
@@ -264,7 +263,7 @@ class Checkpoint:
 
     @property
     def _spare(self) -> tuple[str, ...]:
-        """What the names of tensors begin with that are not needed."""
+        """Prefixes of tensors that are not needed."""
         return (
             (*UNUSED_WEIGHTS, *ENCODING)
             if self.class_name.startswith("Autoencoder")
@@ -272,10 +271,10 @@ class Checkpoint:
         )
 
     def _check_complete(self, names: Iterable[str]) -> None:
-        """Libraries fill what a file does not hold with random numbers.
+        """Refuse missing tensors, which libraries would fill with random numbers.
 
         Raises:
-            SourceError: a tensor that is needed is not there.
+            SourceError: a needed tensor is missing.
         """
         missing = sorted(name for name in names if not name.startswith(self._spare))
         if missing:
@@ -286,10 +285,11 @@ class Checkpoint:
             )
 
     def _read(self, kind: Any) -> nn.Module | None:
-        """The model, its weights read a few at a time: a large one is in memory once.
+        """Load the model a few tensors at a time, so that its weights are in memory only once.
 
-        What a library maps of a file stays in memory until the file is closed, beside the copy in
-        fp32. None where the files hold something else than the class has, as of older versions.
+        A file's mapped pages stay in memory until it is closed, beside the fp32 copies; therefore
+        the file is opened again and again. Returns None if the tensors differ from the class's, as
+        in checkpoints of older versions.
         """
         import torch
         from accelerate import init_empty_weights
@@ -312,17 +312,17 @@ class Checkpoint:
 
 
 def _variant_name(weights: str, variant: str | None) -> str:
-    """What weights of this name are called as a variant."""
+    """Return the file name of a variant of these weights."""
     return weights if variant is None else weights.replace(".", f".{variant}.", 1)
 
 
 def _index_name(weights: str, variant: str | None) -> str:
-    """What lists the shards of weights of this name."""
+    """Return the file name of the index of these weights' shards."""
     return f"{weights}.index.json" if variant is None else f"{weights}.index.{variant}.json"
 
 
 def _class(library: str, name: str) -> Any:
-    """A class of transformers or diffusers by name."""
+    """Return a class of transformers or diffusers by name."""
     import diffusers
     import transformers
 

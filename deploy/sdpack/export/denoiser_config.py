@@ -1,4 +1,4 @@
-"""Which denoisers need more than a text and noise, by their configs; nothing is loaded."""
+"""Checks of denoiser configs: denoisers must need only a text and latents."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ KINDS: Mapping[int, str] = {
 
 
 def check_denoiser(class_name: str, config: Mapping[str, Any], path: Path) -> None:
-    """See that a denoiser is told nothing but a text, and takes nothing but its own latents.
+    """Check that a denoiser needs only a text and its own latents.
 
     Args:
-        path: of the config, for messages.
+        class_name: its diffusers class.
+        config: its config.
+        path: path of the config, for messages.
 
     Raises:
-        SourceError: it needs something else; names the key and what kind of denoiser that makes it.
+        SourceError: it needs other inputs; names the key and the kind of denoiser.
     """
     if class_name.startswith("UNet"):
         _check_channels(config, path)

@@ -1,9 +1,9 @@
-"""Low-rank weights merged into a model before it is exported.
+"""Merging of LoRAs into a model before it is exported.
 
     V = W + scale * alpha / rank * up @ down        LoRA (Hu et al. 2021)
     W' = V, or with DoRA (Liu et al. 2024) magnitude * V / |V|
 
-|V| is a norm for each output, or in some files of LyCORIS for each input.
+|V| is one norm per output, or per input in some LyCORIS files.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class _Change:
-    """What one layer of a file does to one weight of a model.
+    """The change of one weight of a model by one layer of a LoRA file.
 
     Attributes:
-        module: whose weight, and bias, it changes.
-        keys: of the file.
-        scale: of `up @ down`, without the catalog's.
+        module: name of the module whose weight (and bias) changes.
+        keys: keys of the layer in the file.
+        scale: factor of `up @ down`, without the catalog's scale.
     """
 
     module: str
@@ -60,10 +60,15 @@ class _Change:
 
 
 def merge(model: nn.Module, source: Path, scale: float) -> None:
-    """Add low-rank weights, so many times, to those of a model of diffusers or transformers.
+    """Merge a LoRA into a diffusers or transformers model, in place.
+
+    Args:
+        model: the model.
+        source: LoRA file, or a folder with one.
+        scale: factor of the weight update.
 
     Raises:
-        SourceError: they are damaged or belong to another model, or one of their keys is not used.
+        SourceError: the file is damaged, belongs to another model, or has a key that is not used.
     """
     import torch
 
@@ -85,13 +90,13 @@ def merge(model: nn.Module, source: Path, scale: float) -> None:
 
 
 def check_fits(model: nn.Module, source: Path) -> frozenset[str]:
-    """See that low-rank weights can be merged into a model, whose own weights may be on no device.
+    """Check that a LoRA can be merged into a model, which may be on the `meta` device.
 
     Returns:
-        Those of the file's components that are for this model.
+        The file's components that are for this model.
 
     Raises:
-        SourceError: as `merge`.
+        SourceError: as in `merge`.
     """
     file = read_adapter(source)
     for _ in _changes(file, model):
@@ -100,9 +105,9 @@ def check_fits(model: nn.Module, source: Path) -> frozenset[str]:
 
 
 def _components(file: AdapterFile, model: nn.Module) -> frozenset[str]:
-    """The components of a file that are a model's, as named there.
+    """Return the components of a file that are for a model.
 
-    Of several text encoders it is the one as wide as the model.
+    Of several text encoders, this is the one with the model's width.
     """
     there = file.components
     if not hasattr(model, "get_input_embeddings"):
@@ -117,7 +122,7 @@ def _components(file: AdapterFile, model: nn.Module) -> frozenset[str]:
 
 
 def _width(file: AdapterFile, component: str) -> int | None:
-    """How many numbers the model of a component takes for each token; None if nothing tells."""
+    """Return the width of a component's model, from the file's shapes; None if none shows it."""
     for layer in file.layers:
         if layer.component == component and layer.name.endswith(READERS):
             with safe_open(file.path, "np") as weights:
@@ -126,10 +131,10 @@ def _width(file: AdapterFile, component: str) -> int | None:
 
 
 def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
-    """What a file does to a model, layer by layer.
+    """Yield the changes that a file makes to a model.
 
     Raises:
-        SourceError: it has nothing for the model, or a layer that the model has not.
+        SourceError: it has no weights for the model, or a layer that the model does not have.
     """
     kind, mine = type(model).__name__, _components(file, model)
     if not mine:
@@ -209,7 +214,7 @@ def _change(
 def _scale(
     file: AdapterFile, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], module: str
 ) -> float:
-    """alpha / rank, or as PEFT's settings have it; 1 where neither is told."""
+    """Return alpha / rank, or PEFT's scale; 1 if the file has neither."""
     rank = tensors[AdapterTensor.DOWN].shape[0]
     settings = file.settings(layer.component)
     if AdapterTensor.ALPHA in tensors:
@@ -250,10 +255,10 @@ def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int)
 def _magnitude(
     path: Path, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], down: Tensor
 ) -> Tensor | None:
-    """DoRA's magnitudes with as many axes as the weight, one of them longer than 1.
+    """Return DoRA's magnitudes, broadcastable to the weight: (out, 1, ...) or (1, in, 1, ...).
 
-    PEFT keeps (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS keeps (out, 1) and
-    (out, 1, 1, 1), or with norms of the inputs, its default once, (1, in) and (1, in, 1, 1).
+    PEFT stores (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS stores (out, 1)
+    and (out, 1, 1, 1), or, with norms of the inputs (a former default), (1, in) and (1, in, 1, 1).
     """
     outputs, axes = tensors[AdapterTensor.UP].shape[0], (1,) * (down.ndim - 1)
     if AdapterTensor.MAGNITUDE in tensors:
@@ -275,10 +280,10 @@ def _magnitude(
 
 
 def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
-    """See that a change has the shape of the weight it is for.
+    """Check that a change has the shape of its weight.
 
     Raises:
-        SourceError: it has not, or it has a bias where the model has none.
+        SourceError: it has another shape, or it changes a bias that the model does not have.
     """
     up, down, mid = change.up, change.down, change.mid
     shape = finder.shapes[change.module]
@@ -301,7 +306,7 @@ def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
 
 
 def _without_ones(shape: Iterable[int]) -> tuple[int, ...]:
-    """A shape without the sides of a kernel that is one pixel: a matrix is such a convolution."""
+    """Drop the sides of a 1x1 kernel from a shape, so that it equals a matrix's."""
     sides = tuple(shape)
     return sides[:2] if all(side == 1 for side in sides[2:]) else sides
 

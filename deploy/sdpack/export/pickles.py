@@ -1,4 +1,4 @@
-"""Pickled weights as safetensors, for checkpoints that come in no other form."""
+"""Conversion of pickled weights to safetensors, for checkpoints that have nothing else."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ INDEX_SUFFIX = ".index.json"  # after the name of weights in several files: whic
 
 
 def convert_pickles(folder: Path) -> list[Path]:
-    """Write every pickle of weights under a folder as .safetensors; returns what was written.
+    """Write every weight pickle under a folder as .safetensors beside it; return the new files.
 
-    Of weights in several files each becomes one, and their index one that names those.
+    Sharded weights keep their shards, with a new index.
 
     Raises:
-        SourceError: one is damaged, or holds anything but tensors.
+        SourceError: a pickle is damaged, or holds anything but tensors.
         StoreError: the folder cannot be written.
     """
     return [_written(path, target) for path, target in _in_order(folder)]
 
 
 def without_pickles(folder: Path, kept: Path) -> Path:
-    """A folder with the same files but its pickles, which are .safetensors in it.
+    """Return a copy of a folder with .safetensors instead of pickles.
 
-    It is made in `kept`, once for files of these sizes and times; what was made of earlier ones is
-    taken away.
+    The copy is cached in `kept` until a size or time of the original's files changes.
 
     Raises:
-        SourceError: it is not a folder, or a pickle is damaged, or holds anything but tensors.
-        StoreError: it cannot be written.
+        SourceError: it is not a folder, or a pickle is damaged or holds anything but tensors.
+        StoreError: the copy cannot be written.
     """
     mine = kept / digest({"folder": str(folder.resolve())})
     target = mine / digest(_states(folder))
@@ -63,7 +62,7 @@ def without_pickles(folder: Path, kept: Path) -> Path:
 
 
 def _states(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every file under a folder, by its name there."""
+    """Return size in bytes and mtime in ns of every file under a folder, by relative path."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; give the one that holds the weights")
     try:
@@ -77,7 +76,7 @@ def _states(folder: Path) -> dict[str, list[int]]:
 
 
 def _in_order(folder: Path) -> list[tuple[Path, Path]]:
-    """Pickles and what they become; indexes last, as what they name is there by then."""
+    """Return pickles and indexes with their targets; indexes last, after the files they name."""
     return sorted(_found(folder), key=lambda pair: (pair[0].name.endswith(INDEX_SUFFIX), pair))
 
 
@@ -95,7 +94,7 @@ def _found(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _safe(shard: str) -> str:
-    """What a shard of a pickle is called as safetensors."""
+    """Return the name of a pickle's shard as safetensors."""
     stem, _, rest = shard.partition("pytorch_model")
     named = "diffusion_pytorch_model" if stem.endswith("diffusion_") else "model"
     return f"{named}{rest.removesuffix('.bin')}.safetensors"

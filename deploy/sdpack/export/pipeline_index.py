@@ -1,4 +1,4 @@
-"""What a diffusers pipeline's model_index.json names, and what sdpack does with each of it."""
+"""The components in a diffusers pipeline's model_index.json: used, ignored or unsupported."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class PipelineIndex:
     """The components of a pipeline.
 
     Attributes:
-        path: of the index, for messages.
-        values: what it holds.
+        path: path of the index, for messages.
+        values: its contents.
     """
 
     path: Path
@@ -67,17 +67,17 @@ class PipelineIndex:
 
     @cached_property
     def class_name(self) -> str:
-        """The pipeline's class; "" where none is named."""
+        """The pipeline's class; "" if the index names none."""
         named = self.values.get("_class_name")
         return str(named[-1] if isinstance(named, list) and named else named or "")
 
     @cached_property
     def components(self) -> tuple[str, ...]:
-        """Those that are there, in the index's order."""
+        """The components that exist, in the index's order."""
         return tuple(name for name in self.values if self.has(name))
 
     def has(self, component: str) -> bool:
-        """Whether there is such a component."""
+        """Whether the pipeline has this component."""
         named = self.values.get(component)
         return isinstance(named, list) and len(named) == 2 and named[0] is not None
 
@@ -87,10 +87,10 @@ class PipelineIndex:
         return tuple(name for name in self.components if name in USED)
 
     def warnings(self) -> list[str]:
-        """What is left out of the pipeline without changing its pictures, one line each.
+        """Return one line for each component that is left out, none of which changes the images.
 
         Raises:
-            SourceError: a component that sdpack does not use would change them.
+            SourceError: the images depend on an unsupported component.
         """
         left = [name for name in self.components if name not in USED]
         spare = [name for name in left if self._is_spare(name)]
@@ -113,7 +113,7 @@ class PipelineIndex:
         return [f"{self.path}: {line}" for line in lines]
 
     def unnamed(self, folder: Path) -> list[str]:
-        """Models in a pipeline's folder that its index does not name, one line each."""
+        """Return one line for each model in a pipeline's folder that its index does not name."""
         return [
             f"{self.path} does not name {config.parent.name}/, which is left out"
             for config in sorted(folder.glob(f"*/{CONFIG}"))

@@ -1,4 +1,4 @@
-"""Where a catalog's source lies on this machine; hub repositories are fetched at their revision."""
+"""Local folders of a catalog's sources; hub repositories are fetched at their revision."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PICKLE_PATTERNS = ("*.bin",)
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
-    """The folder of a source's files.
+    """Return the local folder of a source.
 
-    A hub repository is fetched into the Hugging Face cache at its pinned revision, weights as
-    safetensors alone; HF_HUB_OFFLINE and HF_TOKEN are honoured.
+    A hub repository is fetched into the Hugging Face cache at its pinned revision, with only the
+    safetensors weights unless pickles are allowed. HF_HUB_OFFLINE and HF_TOKEN are honoured.
 
     Raises:
-        SourceError: it cannot be had, or the repository has no such folder.
+        SourceError: it cannot be fetched, or the repository has no such folder.
     """
     folder = catalog_folder / source.path if source.path is not None else _of_hub(source)
     if source.allow_pickle:
@@ -36,10 +36,10 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
 
 
 def pipeline_folder(source: Source) -> Path:
-    """The folder of a whole pipeline: its index, and of a hub repository only what is used of it.
+    """Return the local folder of a pipeline; fetches only the used components of a repository.
 
     Raises:
-        SourceError: it cannot be had, or has components that sdpack does not support.
+        SourceError: it cannot be fetched, or needs components that sdpack does not support.
     """
     if source.path is not None:
         return source.path
@@ -61,7 +61,7 @@ def pipeline_folder(source: Source) -> Path:
 
 
 def _variants() -> Iterator[tuple[str, ...]]:
-    """The variants to fetch beside the weights themselves, more each time."""
+    """Yield growing sets of variants to fetch, starting with none."""
     for number in range(len(COPIES) + 1):
         yield COPIES[:number]
 
@@ -83,7 +83,7 @@ def _of_hub(source: Source) -> Path:
 
 
 def _has_weights(folder: Path, source: Source) -> bool:
-    """Whether a folder that has a model's config has its weights, too."""
+    """Whether a folder has weights, or needs none because it has no model's config."""
     if not (folder / CONFIG).is_file():
         return True
     wanted = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
@@ -91,15 +91,15 @@ def _has_weights(folder: Path, source: Source) -> bool:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text could name a repository of the hub."""
+    """Whether a text has the form of a hub repository's name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII) is not None
 
 
 def hub_source(repository: str) -> Source:
-    """A hub repository at the revision its main branch has now; offline, at the one that is here.
+    """Pin a hub repository to the current revision of its main branch; offline, to the cached one.
 
     Raises:
-        SourceError: there is no such repository, it is gated, or it is neither here nor in reach.
+        SourceError: the repository does not exist, is gated, or is neither cached nor reachable.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -120,7 +120,7 @@ def hub_source(repository: str) -> Source:
 
 
 def _cached_commit(repository: str) -> str | None:
-    """What main was when the repository was last fetched; None where it never was."""
+    """Return the commit of main at the last fetch, or None."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
@@ -132,10 +132,11 @@ def _cached_commit(repository: str) -> str | None:
 
 
 def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
-    """The snapshot with what a source is made of.
+    """Fetch the files of a source, and return the snapshot's folder.
 
     Args:
-        variants: of the weights, too, for a repository that has nothing else.
+        source: a hub source.
+        variants: variants of the weights to fetch in addition.
     """
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     wanted = (*FETCHED, *PICKLE_PATTERNS) if source.allow_pickle else FETCHED

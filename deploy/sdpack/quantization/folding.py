@@ -1,8 +1,8 @@
-"""Weights behind a Cast, Transpose or Identity, put where they are multiplied.
+"""Folding of Cast, Transpose and Identity nodes between weights and layers.
 
-Exporters write a linear layer's weight as it is stored and a Transpose behind it, a checkpoint in
-fp16 with a Cast behind every weight. A layer's weight is then what the last of these nodes makes;
-here it becomes an initializer of its own, made from the stored one when it is read.
+Exporters write a linear layer's stored weight followed by a Transpose, and a Cast after every
+weight of an fp16 checkpoint. Folding replaces the output of the last such node by an initializer,
+which is computed from the stored weight when it is read.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ _ORIGIN = "sdpack.origin"
 
 @dataclass(frozen=True)
 class End:
-    """One use of a stored weight, at the end of the nodes that lead there.
+    """One use of a stored weight, directly or behind Cast, Transpose and Identity nodes.
 
     Attributes:
-        order: the weight's axes in the order in which the node gets them.
-        casts: the types it is converted to on the way, where they change.
+        node: the node that uses it.
+        place: index of the node's input.
+        value: the node's input value.
+        order: the weight's axes in the order in which the node receives them.
+        casts: the types that the weight is converted to on the way.
     """
 
     node: ir.Node
@@ -41,14 +44,14 @@ class End:
 
     @property
     def use(self) -> tuple[LayerKind, int] | None:
-        """How the node uses the weight, and which of its stored axes is that of outputs."""
+        """The kind of layer, and the stored weight's output axis; None if it is not a layer."""
         found = use_of(self.node, self.place, len(self.order))
         return None if found is None else (found[0], self.order[found[1]])
 
 
 @dataclass(frozen=True)
 class FoldedWeight:
-    """What a folded weight is made from."""
+    """The stored tensor of a folded weight, and the folded operations."""
 
     tensor: ir.TensorProtocol
     order: tuple[int, ...]
@@ -62,10 +65,11 @@ class FoldedWeight:
 
 
 def ends_of(weight: ir.Value, rank: int) -> list[End]:
-    """Every use of a stored weight, those behind Cast, Transpose and Identity included.
+    """Return every use of a stored weight, including those behind Cast, Transpose and Identity.
 
     Args:
-        rank: how many axes it has; a value in a branch may have no shape that tells.
+        weight: the stored weight.
+        rank: its number of axes; a value in a subgraph may lack a shape.
     """
     return list(_ends(weight, tuple(range(rank)), (), weight.dtype))
 
@@ -92,10 +96,10 @@ def _ends(
 
 
 def fold_weights(model: ir.Model) -> None:
-    """Make initializers of what layers multiply by, in place.
+    """Replace folded weights of layers by initializers, in place.
 
-    A weight is folded where all that uses it uses it in one way: several layers behind different
-    nodes then share one initializer. Gemm takes the order of axes that MatMul needs.
+    A weight is folded if all its uses agree; several layers then share one initializer. A Gemm
+    adopts the order of axes that a MatMul with the same weight needs.
     """
     for weight in list(model.graph.initializers.values()):
         tensor = weight.const_value
@@ -138,7 +142,7 @@ def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
 
 
 def _chain(value: ir.Value) -> list[ir.Node]:
-    """The nodes that move a weight, each after those that it takes from."""
+    """Return the folded nodes behind a weight, in topological order."""
     found = []
     for use in value.uses():
         if use.node.op_type in FOLDED_MOVES:
@@ -157,7 +161,7 @@ def _lazy(name: str, origin: FoldedWeight) -> ir.Value:
 
 
 def stored_bytes(weight: ir.Value) -> int:
-    """Bytes a number of a layer's weight takes in the file it was read from."""
+    """Return the bytes per element of a layer's weight in the original file."""
     origin: FoldedWeight | None = weight.meta.get(_ORIGIN)
     tensor = weight.const_value if origin is None else origin.tensor
     assert tensor is not None
@@ -165,9 +169,10 @@ def stored_bytes(weight: ir.Value) -> int:
 
 
 def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
-    """Store a folded weight in the 16 bits it had, with a Cast behind it; in place.
+    """Store a folded weight in its original 16 bits, followed by a Cast; in place.
 
-    What is not quantized would otherwise take twice the bytes. Others are left as they are.
+    This keeps weights that are not quantized from doubling in size. Weights that were not folded,
+    or not in 16 bits, stay unchanged.
     """
     origin: FoldedWeight | None = weight.meta.get(_ORIGIN)
     if origin is None or origin.tensor.dtype.itemsize >= ir.DataType.FLOAT.itemsize:
@@ -199,7 +204,7 @@ def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
 
 
 def _free_names(model: ir.Model, prefix: str) -> Iterator[str]:
-    """Names that no value or node of a graph has."""
+    """Yield names with this prefix that no value or node of the model has."""
     taken = {value.name for graph in model.graphs() for value in graph.initializers.values()}
     taken |= {value.name for value in model.graph.inputs}
     for node in model.graph.all_nodes():

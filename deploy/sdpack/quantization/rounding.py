@@ -1,16 +1,16 @@
-"""Weights to integers with the least error in what a layer computes.
+"""Rounding of weights that minimizes the error of a layer's output.
 
-What counts is not how far a weight is off but how far the layer's output is: for inputs x with
-second moments M = E[x xT] and a weight error D (outputs, summed) that is tr(D M DT).
+For inputs x with second moments M = E[x xT] and a weight error D (outputs, summed), the output
+error is tr(D M DT).
 
-    scales      for each block the one, of a few, with the least sum of M_jj D_j^2
-    rounding    column after column, the largest M_jj first; the error of each is made up for in
-                the columns not rounded yet (Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ:
-                Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2022),
-                then every column once more, given all the others (Behdin et al., "QuantEase:
+    scales      for each block, one of a few candidates: that with the least sum of M_jj D_j^2
+    rounding    column by column, in order of decreasing M_jj; later columns compensate for the
+                error of each (Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ: Accurate
+                Post-Training Quantization for Generative Pre-trained Transformers", 2022). Then
+                each column once more, given all others (Behdin et al., "QuantEase:
                 Optimization-based Quantization for Language Models", 2023)
 
-Without moments every input counts the same, and rounding is to the nearest.
+Without moments, all inputs count the same and weights are rounded to nearest.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
 
 @dataclass(frozen=True)
 class Moment:
-    """Second moments of what a layer sums over, for a run of its columns.
+    """Second moments of a layer's inputs, for a run of columns.
 
     Attributes:
-        lower: the lower triangle of E[x xT], row after row, float32 (columns (columns + 1) / 2,).
+        lower: lower triangle of E[x xT], row by row, float32 (columns (columns + 1) / 2,).
     """
 
     lower: Float32Array
@@ -69,22 +69,22 @@ class Moment:
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
-        """Columns by what they count, most first."""
+        """Columns in order of decreasing second moment."""
         return np.argsort(-self.squares, kind="stable")
 
     @cached_property
     def damped(self) -> Float32Array:
-        """The moments in that order, those of the diagonal raised a little."""
+        """The moments in that order, with the damping added to the diagonal."""
         second = self.matrix[np.ix_(self.order, self.order)]
         second[np.diag_indices_from(second)] += DAMPING * float(self.squares.mean())
         return second
 
     @cached_property
     def inverse_root(self) -> Float32Array:
-        """The upper triangular U with UT U = M^-1 of the damped moments M.
+        """The upper triangular U with UT U = M^-1, for the damped moments M.
 
-        Its rows say how errors are made up for. From the end on, M = R RT with R upper triangular;
-        U = R^-1.
+        Its rows are the coefficients of the compensation. Cholesky on the reversed matrix gives
+        M = R RT with R upper triangular; U = R^-1.
         """
         # PyTorch's, which does this several times as fast as what numpy and scipy come with.
         given = torch.from_numpy(self.damped).flip(0, 1)
@@ -101,7 +101,7 @@ class Moment:
 
 
 def _inverse(lower: Tensor) -> Tensor:
-    """Of a lower triangular matrix, half by half: most of it is products of matrices."""
+    """Invert a lower triangular matrix recursively by halves, mostly with matrix products."""
     half = len(lower) // 2
     found = torch.zeros_like(lower)
     if half < SMALLEST_HALF:
@@ -115,7 +115,7 @@ def _inverse(lower: Tensor) -> Tensor:
 
 
 def moment_of(gram: NDArray[np.floating], count: int) -> Moment:
-    """The moment of `count` inputs whose outer products add up to `gram`."""
+    """Return the moment of `count` inputs whose outer products sum to `gram`."""
     mean = (gram / max(count, 1)).astype(np.float32)
     return Moment(np.concatenate([row[: place + 1] for place, row in enumerate(mean)]))
 
@@ -125,9 +125,9 @@ class Rounded:
     """A weight as it is stored.
 
     Attributes:
-        numbers: (outputs, summed), what the scheme's type can hold, as float32.
-        scales: (outputs, blocks), in the type of the layer's arithmetic.
-        block: as in the scheme; 0 where there is one scale a row.
+        numbers: values of the scheme's type as float32, (outputs, summed).
+        scales: (outputs, blocks), in the layer's compute type.
+        block: as in the scheme; 0 for one scale per row.
     """
 
     numbers: Float32Array
@@ -136,7 +136,7 @@ class Rounded:
 
     @property
     def values(self) -> Float32Array:
-        """What the numbers stand for, float32 (outputs, summed)."""
+        """The dequantized weight, float32 (outputs, summed)."""
         return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
 
 
@@ -146,13 +146,14 @@ def round_weight(
     moments: tuple[Moment, ...] | None,
     scale_type: np.dtype[np.floating],
 ) -> Rounded:
-    """The weight in a scheme.
+    """Round a weight in a scheme.
 
     Args:
-        matrix: float32 (outputs, summed).
-        moments: of the layer's inputs, for consecutive runs of columns; runs are taken to have
-            nothing to do with each other. None: round to nearest.
-        scale_type: of the stored scales.
+        matrix: the weight, float32 (outputs, summed).
+        scheme: number format and block size.
+        moments: moments of the layer's inputs for consecutive runs of columns, which are assumed to
+            be uncorrelated; None rounds to nearest.
+        scale_type: dtype of the scales.
     """
     weights = None if moments is None else np.concatenate([m.squares for m in moments])
     scales = _scales(matrix, scheme, weights, scale_type)
@@ -170,13 +171,13 @@ def round_weight(
 
 
 def sampled_rows(matrix: Float32Array, most: int = SAMPLED_ROWS) -> Float32Array:
-    """So many rows of a weight at even distances: what happens to one has no part in others."""
+    """Return up to `most` evenly spaced rows of a weight; rows are rounded independently."""
     places = np.linspace(0, len(matrix) - 1, min(most, len(matrix))).round()
     return np.ascontiguousarray(matrix[places.astype(int)])
 
 
 def output_error(error: Float32Array, moments: tuple[Moment, ...]) -> float:
-    """tr(D M DT) of a weight error D (outputs, summed): the energy it adds to the outputs."""
+    """Return tr(D M DT) of a weight error D (outputs, summed): the energy it adds to outputs."""
     total, start = 0.0, 0
     for moment in moments:
         part = error[:, start : start + moment.columns]
@@ -191,7 +192,7 @@ def _scales(
     weights: Float32Array | None,
     scale_type: np.dtype[np.floating],
 ) -> NDArray[np.floating]:
-    """The scale of each block with the least weighted squared error, (outputs, blocks)."""
+    """Return the scale of each block with the least weighted squared error, (outputs, blocks)."""
     outputs, summed = matrix.shape
     block = scheme.block or summed
     counted = np.ones(summed, np.float32) if weights is None else weights
@@ -225,21 +226,21 @@ def _best_scales(
 
 
 def _storable(scales: Float32Array, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
-    """In the stored type; a block of zeros gets 1, one beyond what the type holds its ends."""
+    """Convert scales to the stored type, clipped to its range; a block of zeros gets 1."""
     held = np.finfo(scale_type)
     stored = np.clip(scales, held.tiny, held.max).astype(scale_type)
     return np.where(scales == 0, scale_type.type(1), stored)
 
 
 def _spread(scales: Float32Array, summed: int) -> Float32Array:
-    """Each scale repeated over its block: float32 (outputs, summed)."""
+    """Repeat each scale over its block: float32 (outputs, summed)."""
     return np.repeat(scales, summed // scales.shape[1], axis=1)
 
 
 def _compensated(
     matrix: Float32Array, steps: Float32Array, moment: Moment, scheme: Scheme
 ) -> Float32Array:
-    """The numbers of a run of columns, each rounded in view of the others."""
+    """Round a run of columns, each of which compensates for the others' errors."""
     if not moment.squares.any():
         return scheme.number.rounded(matrix / steps)
     # Laid out by columns: all the numbers of one are next to each other.
@@ -252,7 +253,7 @@ def _compensated(
 def _forward(
     columns: Float32Array, step: Float32Array, root: Float32Array, scheme: Scheme
 ) -> Float32Array:
-    """Column after column, the error of each made up for in those after it: (summed, outputs)."""
+    """Round column by column; later columns compensate for each error: (summed, outputs)."""
     left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
     for start, stop in _cut(len(left), MANY_COLUMNS):
         errors = np.empty_like(left[start:stop])
@@ -276,7 +277,7 @@ def _once_more(
     second: Float32Array,
     scheme: Scheme,
 ) -> Float32Array:
-    """Every column rounded again, to the best given all the others: (summed, outputs)."""
+    """Round every column again, optimally given all others: (summed, outputs)."""
     numbers = numbers.copy()
     pull = second @ (columns - numbers * step)
     per_step = 1 / (np.diag(second)[:, None] * step)
@@ -297,6 +298,6 @@ def _once_more(
 
 
 def _cut(stop: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """[start, stop) in pieces of `size`."""
+    """Yield [start, stop) in pieces of `size`."""
     for first in range(start, stop, size):
         yield first, min(first + size, stop)

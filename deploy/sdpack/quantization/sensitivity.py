@@ -1,16 +1,15 @@
-"""How much each layer's rounding matters to what its part gives out.
+"""Sensitivity of a part's output to the rounding of each layer.
 
     harm of a layer in a scheme = gain of the layer * error of the scheme
 
-The error is known for every scheme in closed form, from the weight's error and the second moments
-of the layer's inputs: the energy added to the layer's outputs, as a share of what they have. The
-gain says what becomes of that on the way out. It is measured: the part runs on a few real inputs
-with this one weight rounded, all others as they are, or in a part of very many layers with a few
-neighbours rounded together. Small errors add up, so that the harm of many layers is the sum of
-theirs.
+The error of a scheme has a closed form in the weight's error and the second moments of the layer's
+inputs: the energy added to the layer's outputs, relative to their energy. The gain is the share of
+this error that reaches the part's output. It is measured by running the part on a few real inputs
+with only this weight rounded (in a part of very many layers, with a few neighbours rounded
+together). Small errors add up, so the harm of several layers is the sum of theirs.
 
-What is done to a layer's inputs passes on the same way, so that the gain says also for which layers
-int8 inputs are too much.
+Errors of a layer's inputs propagate in the same way, so the gain also identifies the layers that do
+not tolerate int8 inputs.
 """
 
 from __future__ import annotations
@@ -63,11 +62,14 @@ def found_gains(
     scratch: Path,
     step: Step = unheard,
 ) -> dict[str, float]:
-    """`layer_gains` by layers rounded to nearest, which is near enough, and soon done.
+    """Measure `layer_gains` with weights rounded to nearest, which is fast and close enough.
 
     Args:
-        observed: what flows through the graph.
-        batches: all its calibration inputs; a few rows of a few of them are run.
+        path: the part's fp32 graph.
+        observed: statistics of its activations.
+        batches: all its calibration inputs, of which a few rows are used.
+        scratch: folder for a temporary graph.
+        step: called for each layer.
     """
     numbers = sum(layer.size for layer in layers(read(path)))
 
@@ -83,14 +85,15 @@ def found_gains(
 
 
 def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[str]:
-    """Layers whose inputs should not be rounded to int8, as it does the part too much harm.
+    """Return the layers whose inputs should not be rounded to int8.
 
-    As many as it takes for the others together to do little, but never more than a share of all.
+    These are the layers with the most harm, until that of all others is below HARM, but at most one
+    in SPARED.
 
     Args:
-        noise: that rounding its inputs would add to each layer's outputs (`Observed.noise`).
-        gains: of these layers; one that is not known, as that of a layer whose rounding made
-            outputs NaN, is taken for the greatest that is.
+        noise: noise of each layer's outputs from int8 inputs (`Observed.noise`).
+        gains: gains of these layers. A missing one, for example because rounding the layer made
+            outputs NaN, counts as the largest.
     """
     most = max(gains.values(), default=1.0)
     harms = {name: share * gains.get(name, most) for name, share in noise.items()}
@@ -112,18 +115,19 @@ def layer_gains(
     step: Step = unheard,
     threads: int | None = None,
 ) -> dict[str, float]:
-    """For each layer, what share of its outputs' error comes out of its part.
+    """Measure the gain of each layer: the share of its outputs' error in the part's output.
 
-    Layers whose rounding changes nothing, or is lost in the noise, have the least gain that was
-    seen: they may not count as free. Layers whose rounding makes outputs NaN or infinite have none.
+    Layers whose rounding has no measurable effect get the smallest gain of all others, so that they
+    do not count as free. Layers whose rounding makes outputs NaN or infinite get none.
 
     Args:
-        path: of the part's fp32 graph.
-        probe: rounds a layer, and says what share of its outputs' energy that adds to them; the
-            layers it gives nothing for are left out.
+        path: the part's fp32 graph.
+        probe: rounds a layer, and returns the rounded weight and its relative output error; None
+            leaves the layer out.
         batches: a few real inputs.
-        scratch: a folder for the graph with its weights as inputs.
-        step: told of layers.
+        scratch: folder for a temporary graph.
+        step: called for each layer.
+        threads: number of CPU threads.
 
     Raises:
         EngineError: the graph does not run.
@@ -158,7 +162,7 @@ def layer_gains(
 def _gains_of(
     group: Sequence[Layer], probe: Probe, harm_of: Callable[[Arrays], float]
 ) -> dict[str, float]:
-    """The gain of layers that are rounded together; none where the outputs then are not finite."""
+    """Return the common gain of layers rounded together; none if outputs are then not finite."""
     probed = [(layer, probe(layer)) for layer in group]
     known = [(layer, *made) for layer, made in probed if made is not None]
     rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
@@ -191,7 +195,7 @@ def _value(layer: Layer) -> NDArray[np.generic]:
 
 
 def _open_weights(model: ir.Model) -> None:
-    """Make inputs of the layers' weights."""
+    """Turn the layers' weights into graph inputs."""
     for layer in layers(model):
         weight = layer.weight
         del model.graph.initializers[str(weight.name)]
@@ -200,7 +204,7 @@ def _open_weights(model: ir.Model) -> None:
 
 
 def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
-    """Energy of the differences, as a share of that of what was wanted, over all outputs."""
+    """Return the energy of the differences relative to that of `wanted`, over all outputs."""
     off = whole = 0.0
     for one, other in zip(seen, wanted, strict=True):
         for name, values in other.items():
@@ -211,10 +215,14 @@ def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
 
 
 def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
-    """A few rows of a few batches, fewer the more numbers the graph's weights have.
+    """Return a few rows of a few batches; fewer if the graph has more weights.
 
-    Batches and rows at even distances: of a guided batch from both halves. Where that leaves a
-    single row, pictures are cut to their middle.
+    Batches and rows are evenly spaced, so that a guided batch contributes rows of both halves. If
+    only a single row remains, latents and images are cropped to their centre.
+
+    Args:
+        batches: all batches.
+        numbers: number of weights of the graph.
     """
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
@@ -223,7 +231,7 @@ def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
 
 
 def middle_of(batch: Inputs, most: int) -> Inputs:
-    """The middle of a batch's pictures or latents, (N, C, H, W), at most so much a side."""
+    """Crop images and latents, (N, C, H, W), to a centre of at most `most` per side."""
     found = dict(batch)
     for name, values in batch.items():
         if values.ndim == 4:
@@ -243,7 +251,7 @@ def _some_rows(batch: Inputs, most: int) -> Inputs:
 
 
 def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:
-    """At most so many of them, at even distances; a single one from the middle."""
+    """Return up to `most` evenly spaced batches; a single one comes from the middle."""
     count = min(most, len(batches))
     if count == 1:
         return [batches[len(batches) // 2]]

@@ -1,22 +1,23 @@
-"""A decoder in two graphs, so that large pictures can be decoded tile by tile without a seam.
+"""Splitting of a decoder into two graphs, for decoding large images in tiles without seams.
 
     latent_sample -> stem -> features -> tail -> sample
 
-The stem, up to the last but one enlargement, is where attention looks at the whole picture; it is
-small and runs once. The tail holds nearly all of the memory and looks at a few neighbours of each
-pixel, so that a tile that sees as many beyond its border decodes exactly what the whole would have,
-if only it is normalized like the whole: what a GroupNormalization takes the mean and variance of is
-an input of the tail, and what it found in a tile an output, for `sdpack.runtime.tiling` to gather.
+The stem ends at the second-to-last upsampling. It contains the attention, processes the whole
+image, is small, and runs once. The tail needs nearly all of the memory, but each pixel depends only
+on a few neighbours. A tile that includes enough pixels beyond its border is therefore decoded
+exactly like the whole image, provided that it is normalized like the whole image. The statistics of
+group normalizations are thus inputs of the tail, and those of a tile's core are an output, which
+`sdpack.runtime.tiling` combines.
 
     features  float32 (B, C, rows, columns)
-    core      float32 (1, 1, rows, columns): 1 for the pixels of a tile that are its own, 0 beyond
+    core      float32 (1, 1, rows, columns): 1 for the pixels of a tile's core, 0 for its halo
     given     float32 (B, norms, 2, groups): means and variances to normalize with
-    shared    float32 (1,): 1 to normalize with `given`, 0 with what is found in the core (`given`
-              is zeros then)
+    shared    float32 (1,): 1 to normalize with `given`; 0 to normalize with the statistics of the
+              core, and `given` must then be zeros
     sample    float32 (B, 3, s rows, s columns)
     found     float32 (B, norms, 2, groups): means and variances of the core
 
-A decoder without normalization has a tail with neither of the last three inputs, nor `found`.
+Without normalizations, a tail has none of `core`, `given`, `shared` and `found`.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ POINTWISE = frozenset(
 
 @dataclass(frozen=True)
 class _Reach:
-    """Where a tensor's pixels come from.
+    """The receptive field of a tensor's pixels in the starting tensor.
 
     Attributes:
-        scale: pixels a side of a pixel of the tensor the walk began at.
-        radius: pixels of that tensor beyond the own one that reach into a pixel.
+        scale: pixels per pixel of the starting tensor, along one side.
+        radius: radius of the receptive field, in pixels of the starting tensor.
     """
 
     scale: int
@@ -66,14 +67,14 @@ class _Reach:
 
 
 class _EntangledError(Exception):
-    """A tensor looks farther than its neighbours, or it is not known how far."""
+    """A tensor's receptive field is not local, or unknown."""
 
 
 def write_split(graph: Path) -> Split | None:
-    """Write a decoder's stem and tail beside its graph, the weights shared.
+    """Write a decoder's stem and tail beside its graph; they share its weights.
 
     Returns:
-        What is to be known of them; None, and nothing is written, where a decoder cannot be cut so.
+        The numbers needed to run them; None if the decoder cannot be split, and nothing is written.
     """
     stem, tail = read(graph), read(graph)
     cut = _cut(stem)
@@ -89,7 +90,7 @@ def write_split(graph: Path) -> Split | None:
 
 
 def _cut(model: ir.Model) -> str | None:
-    """The name of the tensor between stem and tail: what is enlarged last but one."""
+    """Return the name of the tensor between stem and tail: input of the second-to-last Resize."""
     enlarged = [input_of(node, 0) for node in model.graph if node.op_type == "Resize"]
     if len(enlarged) < 2 or [str(v.name) for v in model.graph.inputs] != [LATENTS]:
         return None
@@ -98,10 +99,10 @@ def _cut(model: ir.Model) -> str | None:
 
 
 def _split(stem: ir.Model, tail: ir.Model, cut: str) -> Split:
-    """Make the whole graph the stem in `stem`, and the tail in `tail`.
+    """Reduce two copies of a graph to its stem and its tail, in place.
 
     Raises:
-        _EntangledError: the tail needs more of the stem than `cut`, or is not local.
+        _EntangledError: the tail needs other values of the stem than `cut`, or is not local.
     """
     factor = _reaches(stem, LATENTS, cut, strict=False)[cut].scale
     channels = sizes_of(_named(stem, cut))[1]
@@ -127,7 +128,7 @@ def _named(model: ir.Model, name: str) -> ir.Value:
 
 
 def _end_at(model: ir.Model, cut: str) -> None:
-    """Have the graph give out `cut`, as `features`, and nothing else."""
+    """Make `cut`, renamed to `features`, the only output of the graph."""
     value = _named(model, cut)
     maker = value.producer()
     assert maker is not None
@@ -141,10 +142,10 @@ def _end_at(model: ir.Model, cut: str) -> None:
 
 
 def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
-    """Have the graph start from `features` in the place of `cut`.
+    """Replace `cut` by the input `features`.
 
     Raises:
-        _EntangledError: it needs the latents all the same.
+        _EntangledError: the graph still needs the latents.
     """
     value, first = _named(model, cut), next(iter(model.graph))
     given = input_value(FEATURES, ("batch", channels, ROW_AXIS, COLUMN_AXIS))
@@ -161,10 +162,11 @@ def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
 
 
 def _infer(model: ir.Model, scale: int) -> None:
-    """Work the sizes out again, in rows and columns: they were in those of latents.
+    """Infer symbolic sizes in terms of the features' rows and columns instead of the latents'.
 
     Args:
-        scale: pixels a side of a feature.
+        model: the tail.
+        scale: image pixels per feature pixel, along one side.
     """
     for node in model.graph:
         for value in node.outputs:
@@ -177,10 +179,16 @@ def _infer(model: ir.Model, scale: int) -> None:
 
 
 def _reaches(model: ir.Model, start: str, end: str, strict: bool) -> dict[str, _Reach]:
-    """Of every tensor made from `start` up to `end`, by name.
+    """Return the receptive field of every tensor between `start` and `end`, by name.
+
+    Args:
+        model: the graph.
+        start: name of the starting tensor.
+        end: name of the last tensor.
+        strict: whether radii must be known; otherwise only scales are.
 
     Raises:
-        _EntangledError: strict, and a node's reach is not known; or an enlargement's is not.
+        _EntangledError: a receptive field or a scale is unknown.
     """
     found = {start: _Reach(1, Fraction(0))}
     for node in model.graph:
@@ -210,7 +218,11 @@ def _reach(node: ir.Node, inputs: list[str], found: Mapping[str, _Reach], strict
 
 
 def _enlargement(resize: ir.Node) -> int:
-    """By what a Resize that repeats pixels enlarges each side."""
+    """Return the factor of a Resize that repeats pixels.
+
+    Raises:
+        _EntangledError: it does something else.
+    """
     scales = (
         ir.convenience.get_const_tensor(input_of(resize, 2)) if len(resize.inputs) > 2 else None
     )
@@ -224,10 +236,10 @@ def _enlargement(resize: ir.Node) -> int:
 
 
 def _kernel_radius(conv: ir.Node) -> int:
-    """How many neighbours on each side a convolution looks at.
+    """Return the number of neighbours on each side that a convolution reads.
 
     Raises:
-        _EntangledError: it does not keep sizes.
+        _EntangledError: the convolution changes the size, or is not square.
     """
     attributes = conv.attributes
     kernel = attributes.get_ints("kernel_shape", ()) or sizes_of(input_of(conv, 1))[2:]
