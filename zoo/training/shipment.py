@@ -21,6 +21,7 @@ from zoo.data.dataset import Dataset
 from zoo.errors import TrainingError
 from zoo.evaluation import evaluate
 from zoo.training import denoiser
+from zoo.training.run import TrainingRun
 from zoo.training.stages import Stages
 
 RECORD = "training.json"
@@ -33,6 +34,10 @@ class Shipment:
 
     stages: Stages
     folder: Path = parts.PARTS_FOLDER
+
+    @property
+    def _run(self) -> TrainingRun:
+        return self.stages.run
 
     def write(self) -> None:
         """Every part, the prompt lists, their real pictures and the checksums.
@@ -51,7 +56,7 @@ class Shipment:
         parts.write_checksums(new)
         shutil.rmtree(self.folder, ignore_errors=True)
         new.replace(self.folder)
-        write_prompts(self.stages.run.dataset)
+        write_prompts(self._run.dataset)
 
     def _train(self) -> dict[str, Any]:
         """Every stage run to its end: models by the folder they are shipped in."""
@@ -71,10 +76,10 @@ class Shipment:
     def _record(self) -> dict[str, Any]:
         """How these weights were made: each stage's schedule and seconds, machine, versions."""
         return {
-            "stages": self.stages.run.kept | stage_records(self.stages.run.folder),
-            "wordnet_share": self.stages.run.recipe.wordnet_share,
-            "dataset_digest": self.stages.run.dataset.digest,
-            "device": _device_words(self.stages.run.device),
+            "stages": self._run.kept | stage_records(self._run.folder),
+            "wordnet_share": self._run.recipe.wordnet_share,
+            "dataset_digest": self._run.dataset.digest,
+            "device": _device_words(self._run.device),
             "versions": {package: version(package) for package in VERSIONED},
         }
 

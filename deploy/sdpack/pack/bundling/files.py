@@ -70,7 +70,7 @@ class BundleFiles:
         Args:
             finish: see `write_bundle`.
         """
-        out = self.winner.toolchain.context.request.out
+        out = self.winner.request.out
         return write_bundle(out, manifest, self._fill, finish)
 
     def _fill(self, folder: Path) -> None:
@@ -121,7 +121,7 @@ class BundleFiles:
     def _index(self) -> str:
         """model_index.json: the class of each part, which optimum's pipelines read first."""
         config = json.loads((self.winner.scheduler() / "scheduler_config.json").read_text())
-        family = self.winner.toolchain.candidates.conditioning(self.winner.denoiser).family
+        family = self.winner.candidates.conditioning(self.winner.denoiser).family
         index: dict[str, Any] = {
             "_class_name": PIPELINES[family],
             "_diffusers_version": versions(("diffusers",))["diffusers"],
@@ -138,7 +138,7 @@ class BundleFiles:
         return json.dumps(index, indent=1, sort_keys=True) + "\n"
 
     def _index_entries(self, variant: Variant) -> dict[str, list[str]]:
-        role, candidates = variant.role, self.winner.toolchain.candidates
+        role, candidates = variant.role, self.winner.candidates
         library = "transformers" if role.encodes_text else "diffusers"
         name = Path(self.winner.portable(role)).name.removesuffix("_decoder")
         entries = {name: [library, candidates.checkpoint(role, variant.candidate).class_name]}

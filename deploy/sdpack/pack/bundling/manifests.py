@@ -59,7 +59,7 @@ class Manifests:
         )
 
     def _sampling(self) -> SamplingDefaults:
-        request, sampling = self.winner.toolchain.context.request, self.winner.sampling
+        request, sampling = self.winner.request, self.winner.sampling
         return SamplingDefaults(
             steps=sampling.steps,
             other_steps=self.winner.other_steps,
@@ -106,7 +106,7 @@ class Manifests:
         return {"tiles": Tiles(stem=stem, tail=tail, **asdict(split))}
 
     def _bridge(self, variant: Variant) -> Origin | None:
-        bridge = self.winner.toolchain.candidates.bridge(variant)
+        bridge = self.winner.candidates.bridge(variant)
         if bridge is None:
             return None
         return Origin(source=str(bridge.source), licence=bridge.licence)
@@ -114,7 +114,7 @@ class Manifests:
     def _memory(self) -> MemoryFigures:
         peak = self.winner.fitted.peak
         return MemoryFigures(
-            budget_bytes=self.winner.toolchain.context.request.budget,
+            budget_bytes=self.winner.request.budget,
             predicted_bytes=peak.bytes,
             predicted_from=self.foresight,
             weights=dict(peak.weights),

@@ -12,8 +12,10 @@ from sdpack.documents.manifest import Engine
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
 from sdpack.errors import SchedulerError
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.shapes import Piece
 
@@ -28,6 +30,16 @@ class Winner:
     fitted: Fitted
 
     @property
+    def request(self) -> BuildRequest:
+        """What the build was asked to make."""
+        return self.toolchain.context.request
+
+    @property
+    def candidates(self) -> Candidates:
+        """Those of the request."""
+        return self.toolchain.candidates
+
+    @property
     def mix(self) -> Mix:
         """The mix that won."""
         return self.fitted.mix
@@ -40,11 +52,11 @@ class Winner:
     @property
     def sampling(self) -> Sampling:
         """The sampling settings of its denoiser."""
-        return self.toolchain.context.request.sampling_of(self.denoiser)
+        return self.request.sampling_of(self.denoiser)
 
     def portable(self, role: Role) -> str:
         """The folder of a role's portable graph in the bundle."""
-        denoiser = self.toolchain.candidates.checkpoint(Role.DENOISER, self.denoiser)
+        denoiser = self.candidates.checkpoint(Role.DENOISER, self.denoiser)
         return f"{ONNX}/{portable_name(role, denoiser.class_name)}"
 
     def pieces(self, variant: Variant) -> tuple[Piece, ...]:
@@ -63,7 +75,7 @@ class Winner:
 
     def scheduler(self) -> Path:
         """The folder of its scheduler's config."""
-        return self.toolchain.candidates.folder(self.sampling.scheduler)
+        return self.candidates.folder(self.sampling.scheduler)
 
     @cached_property
     def other_steps(self) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from sdpack.documents.catalog import Source
+from sdpack.documents.catalog import Quality, Source
+from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful, Judged
@@ -25,9 +26,17 @@ class CatalogJudge:
     candidates: Candidates
 
     @property
+    def _located(self) -> LocatedCatalog:
+        return self.candidates.request.located
+
+    @property
+    def _quality(self) -> Quality:
+        return self._located.catalog.quality
+
+    @property
     def is_judged(self) -> bool:
         """Whether the catalog has a judge; if not, mixes are compared with their parts in fp32."""
-        return self.candidates.catalog.quality.judge is not None
+        return self._quality.judge is not None
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -46,34 +55,34 @@ class CatalogJudge:
     @property
     def has_real_pictures(self) -> bool:
         """Whether the catalog has real images for its prompts."""
-        return self.candidates.catalog.quality.real_images is not None
+        return self._quality.real_images is not None
 
     @property
     def real_content(self) -> str | None:
         """Hash of the real images; None if there are none."""
         if not self.has_real_pictures:
             return None
-        return file_sha256(self.candidates.request.located.path(self._real_images))
+        return file_sha256(self._located.path(self._real_images))
 
     @cached_property
     def real_features(self) -> torch.Tensor:
         """The judge's features of the real images: float32 (images, features)."""
-        images = real_images(self.candidates.request.located, self._real_images)
+        images = real_images(self._located, self._real_images)
         return self.panel.features(torch.from_numpy(images))
 
     @property
     def _real_images(self) -> Path:
-        sheet = self.candidates.catalog.quality.real_images
+        sheet = self._quality.real_images
         assert sheet is not None
         return sheet
 
     @property
     def _judge(self) -> Path:
-        return self._folder(self.candidates.catalog.quality.judge)
+        return self._folder(self._quality.judge)
 
     @property
     def _tokenizer(self) -> Path:
-        return self._folder(self.candidates.catalog.quality.tokenizer)
+        return self._folder(self._quality.tokenizer)
 
     def _folder(self, source: Source | None) -> Path:
         assert source is not None

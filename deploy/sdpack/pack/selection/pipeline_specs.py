@@ -39,6 +39,14 @@ class PipelineSpecs:
     _parts: dict[Variant, LoadablePart] = field(default_factory=dict, init=False)
     _sampling: dict[str, SamplingConfig] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        self.candidates = self.toolchain.candidates
+        self.context = self.toolchain.context
+        self.samplers = self.toolchain.samplers
+        self.sources = self.toolchain.sources
+        self.tokenizers = self.toolchain.tokenizers
+        self.variants = self.toolchain.variants
+
     def of(self, mix: Mix) -> PipelineSpec:
         """The pipeline of a mix."""
         parts = {variant.role: self._part(variant) for variant in mix.variants}
@@ -52,7 +60,7 @@ class PipelineSpecs:
     def in_tiles(self, mix: Mix, tile: int) -> PipelineSpec:
         """The pipeline of a mix whose decoder works in tiles of `tile` latent pixels."""
         whole = self.of(mix)
-        graph, emulate = self.toolchain.variants.runnable(mix.decoder), self._emulate
+        graph, emulate = self.variants.runnable(mix.decoder), self._emulate
         split = split_of(graph)
         assert split is not None
 
@@ -69,11 +77,11 @@ class PipelineSpecs:
     def sampling(self, denoiser: str) -> SamplingConfig:
         """The sampling settings of a denoiser."""
         if denoiser not in self._sampling:
-            request = self.toolchain.context.request
+            request = self.context.request
             sampling = request.sampling_of(denoiser)
             self._sampling[denoiser] = SamplingConfig(
-                self.toolchain.samplers.of(denoiser),
-                self.toolchain.candidates.conditioning(denoiser),
+                self.samplers.of(denoiser),
+                self.candidates.conditioning(denoiser),
                 sampling.guidance_scale,
                 sampling.guidance_rescale,
                 sampling.negative_prompt,
@@ -83,48 +91,46 @@ class PipelineSpecs:
     def _spec(
         self, mix: Mix, parts: Mapping[Role, LoadablePart], reference: PipelineSpec | None
     ) -> PipelineSpec:
-        latents = self.toolchain.candidates.latents(mix.decoder.candidate)
+        latents = self.candidates.latents(mix.decoder.candidate)
         return PipelineSpec(parts, self.sampling(mix.denoiser.candidate), latents, reference)
 
     def _part(self, variant: Variant) -> LoadablePart:
         if variant not in self._parts:
-            content = self._content(variant, self.toolchain.variants.built(variant).artifact)
+            content = self._content(variant, self.variants.built(variant).artifact)
             load, opened = partial(self._load, variant), self._opened_bytes(variant)
             self._parts[variant] = LoadablePart(content, load, self._tokenizer(variant), opened)
         return self._parts[variant]
 
     def _part_in_fp32(self, variant: Variant) -> LoadablePart:
-        graph = self.toolchain.sources.of(variant)
+        graph = self.sources.of(variant)
         load = partial(onnxruntime.load, fused_attention_graph(graph))
         opened = self._opened_bytes(variant)
         return LoadablePart(self._content(variant, graph), load, self._tokenizer(variant), opened)
 
     def _opened_bytes(self, variant: Variant) -> int:
         """Bytes of a part's weights in fp32, the type in which evaluation computes."""
-        return 4 * self.toolchain.candidates.parameters(variant.role, variant.candidate)
+        return 4 * self.candidates.parameters(variant.role, variant.candidate)
 
     def _tokenizer(self, variant: Variant) -> PromptTokenizer | None:
-        return (
-            self.toolchain.tokenizers.of(variant.candidate) if variant.role.encodes_text else None
-        )
+        return self.tokenizers.of(variant.candidate) if variant.role.encodes_text else None
 
     def _content(self, variant: Variant, graph: Artifact) -> str:
         """One hash of everything that determines a part's outputs: its graph and its settings."""
         inputs: dict[str, Any] = {"graph": graph.content}
         if variant.role.encodes_text:
-            inputs["tokenizer"] = self.toolchain.tokenizers.content(variant.candidate)
+            inputs["tokenizer"] = self.tokenizers.content(variant.candidate)
         if variant.role is Role.DECODER:
-            inputs["latents"] = asdict(self.toolchain.candidates.latents(variant.candidate))
+            inputs["latents"] = asdict(self.candidates.latents(variant.candidate))
         return digest(inputs)
 
     def _load(self, variant: Variant) -> Session:
-        graph = self.toolchain.variants.runnable(variant)
+        graph = self.variants.runnable(variant)
         try:
             return onnxruntime.load(fused_attention_graph(graph), emulate=self._emulate)
         except EngineError:
-            self.toolchain.context.store.check(graph)
+            self.context.store.check(graph)
             raise
 
     @property
     def _emulate(self) -> bool:
-        return self.toolchain.context.runtime.on_gpu
+        return self.context.runtime.on_gpu
