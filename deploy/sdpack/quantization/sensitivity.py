@@ -30,6 +30,7 @@ from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
 from sdpack.quantization.layers import Layer, layers
 from sdpack.quantization.observe import Inputs, Observed
+from sdpack.quantization.probing import BATCHES, FORWARD, MOST_PROBES, MOST_ROWS
 from sdpack.quantization.rounded_weights import relative_error
 from sdpack.quantization.rounding import Rounded, round_weight
 from sdpack.quantization.schemes import UNIFORM, Abilities, suited
@@ -40,10 +41,6 @@ Arrays = dict[str, NDArray[np.generic]]
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
 PROBE_SCHEME = UNIFORM[Precision.W4]
-MOST_PROBES = 128  # runs of the part at most
-BATCHES = 3  # that a layer's harm is seen on
-MOST_ROWS = 8  # of a batch
-FORWARD = 2**29  # rows times numbers of weights that a run takes at most, or one row
 HARM = 1e-3  # of a part's output that int8 inputs may do
 SPARED = 4  # at most one layer in so many is spared them
 PROBING = {

@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 from sdpack.quantization import sensitivity
 from sdpack.quantization.layers import Layer, layers
 from sdpack.quantization.observe import observe
+from sdpack.quantization.probing import BATCHES, FORWARD, MOST_ROWS
 from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.sensitivity import (
-    BATCHES,
-    FORWARD,
     HARM,
-    MOST_ROWS,
     SPARED,
     found_gains,
     layer_gains,
