@@ -184,9 +184,10 @@ def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
         SdpackError: as in `sdpack.pack.build.build`.
     """
     from sdpack.pack.build import build as build_mix
-    from sdpack.report.build_page import write_report
 
     def finish(folder: Path) -> None:
+        from sdpack.report.build_page import write_report
+
         say("drawing the charts")
         write_report(folder)
 

@@ -19,6 +19,7 @@ from sdpack.cli.output import (
     timed,
     warn,
 )
+from sdpack.cli.plan import show_plan
 from sdpack.cli.request_options import read_options, request_options
 from sdpack.cli.values import TEXT
 from sdpack.documents.layout import REPORT, SAMPLES
@@ -45,6 +46,7 @@ Examples:
     help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
 )
 @out_option("Folder of the bundle; default: engines/PROFILE.")
+@click.option("--dry-run", is_flag=True, help="Show what the build will take, as `sdpack plan`.")
 @json_option
 @click.pass_context
 @timed
@@ -54,6 +56,7 @@ def command(
     profile_name: str,
     memory: str | None,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -62,6 +65,9 @@ def command(
     Builds resume after an interruption; a repeated build reuses everything.
     """
     request = bundle_request(read_options(profile_name, **asked), memory, out, warn)
+    if dry_run:
+        show_plan(request, as_json)
+        return
     with progress(ctx) as say:
         result = build_bundle(request, say)
     manifest = result.manifest
@@ -75,3 +81,5 @@ def command(
     print_lines(verdict(manifest))
     page, samples = request.out / REPORT, request.out / SAMPLES
     click.echo(f"{request.out} holds the bundle; see {page} and {samples}")
+    if not result.is_new:
+        click.echo("nothing has changed since it was built; remove the folder to build it again")

@@ -18,6 +18,7 @@ from sdpack.cli.version import version_option
 from sdpack.errors import FAILED, USAGE, SdpackError
 
 COMMANDS = (
+    "plan",
     "build",
     "run",
     "serve",

@@ -18,6 +18,7 @@ COPIES = ("fp16", "bf16")
 OTHER_WEIGHTS = ("non_ema", "ema")  # other weights, which are not used
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLE_PATTERNS = ("*.bin",)
+METADATA_S = 10.0  # that the hub may take to list a repository
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
@@ -33,6 +34,51 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
     if source.allow_pickle:
         return without_pickles(folder, cache_folder() / "unpickled")
     return folder
+
+
+def is_here(source: Source, catalog_folder: Path) -> bool:
+    """Whether a source's files are on this machine, so that nothing has to be fetched."""
+    if source.path is not None:
+        return (catalog_folder / source.path).exists()
+    folder = _snapshot_folder(source) / source.subfolder
+    return folder.is_dir() and any(folder.iterdir()) and _has_weights(folder, source)
+
+
+def remote_bytes(source: Source) -> int | None:
+    """Bytes of what `local_folder` fetches of a hub repository, by the hub's metadata.
+
+    None where the hub cannot be reached, or HF_HUB_OFFLINE is set. Nothing is fetched.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.utils._paths import filter_repo_objects
+
+    if source.hub is None or HF_HUB_OFFLINE:
+        return None
+    try:
+        info = HfApi().model_info(
+            source.hub, revision=source.revision, files_metadata=True, timeout=METADATA_S
+        )
+    except Exception:  # no network: the client raises the errors of its HTTP library
+        return None
+    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
+    fetched = 0
+    for variants in _variants():
+        allow, ignore = _patterns(source, variants)
+        names = list(filter_repo_objects(list(sizes), allow_patterns=allow, ignore_patterns=ignore))
+        fetched = sum(sizes[name] for name in names)
+        if any(Path(name).suffix in (".safetensors", ".bin") for name in names):
+            break
+    return fetched
+
+
+def _snapshot_folder(source: Source) -> Path:
+    """Where the hub's client keeps a revision of a repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    assert source.hub is not None
+    name = f"models--{source.hub.replace('/', '--')}"
+    return Path(HF_HUB_CACHE) / name / "snapshots" / str(source.revision)
 
 
 def pipeline_folder(source: Source) -> Path:
@@ -132,30 +178,39 @@ def _cached_commit(repository: str) -> str | None:
 
 
 def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
-    """Fetch the files of a source, and return the snapshot's folder.
+    """The snapshot with the files of a source.
 
     Args:
-        source: a hub source.
-        variants: variants of the weights to fetch in addition.
+        variants: variants of the weights to fetch as well, for a repository that has nothing else.
     """
+    allow, _ = _patterns(source, variants)
+    return _snapshot(source, allow, variants)
+
+
+def _patterns(source: Source, variants: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Patterns of the names of the files that are fetched, and of those that are not."""
     prefix = f"{source.subfolder}/" if source.subfolder else ""
     wanted = (*FETCHED, *PICKLE_PATTERNS) if source.allow_pickle else FETCHED
-    return _snapshot(source, [prefix + pattern for pattern in wanted], variants)
+    return [prefix + pattern for pattern in wanted], _ignored(variants)
+
+
+def _ignored(variants: tuple[str, ...]) -> list[str]:
+    others = [name for name in (*COPIES, *OTHER_WEIGHTS) if name not in variants]
+    return [f"*.{name}{end}" for name in others for end in (".*", "-*")]
 
 
 def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = ()) -> Path:
     from huggingface_hub import snapshot_download
 
     assert source.hub is not None
-    spared = [name for name in (*COPIES, *OTHER_WEIGHTS) if name not in variants]
     with _explained(str(source), source.hub):
-        found = snapshot_download(
+        folder = snapshot_download(
             source.hub,
             revision=source.revision,
             allow_patterns=patterns,
-            ignore_patterns=[f"*.{name}{end}" for name in spared for end in (".*", "-*")],
+            ignore_patterns=_ignored(variants),
         )
-    return Path(found)
+    return Path(folder)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from sdpack.export.fitting import check_parts_fit
 from sdpack.export.source import local_folder
 from sdpack.memory.predict import Footprint
 from sdpack.pack.candidates import Candidates
+from sdpack.pack.forecast.candidate_sizes import CandidateSizes
+from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.loras import check_loras
 from sdpack.pack.planning.fit import fit
 from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprint
@@ -25,6 +27,8 @@ from sdpack.pack.real_images import real_images
 def check(candidates: Candidates) -> None:
     """Check a request, and fetch the sources that are not on this machine yet.
 
+    A budget that cannot hold the parameters of any mix is refused before anything is fetched.
+
     Raises:
         CatalogError: a file the catalog names is missing, a size cannot be drawn, or a LoRA has
             weights that no candidate uses.
@@ -33,6 +37,9 @@ def check(candidates: Candidates) -> None:
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
         SchedulerError: a denoiser cannot be run with its scheduler.
     """
+    parameters = CandidateSizes(candidates).known_parameters()
+    if parameters is not None:
+        LowerBound(candidates.request, parameters).check()
     check_catalog(candidates.request.located)
     _check_parts_fit(candidates)
     check_loras(candidates.catalog, candidates.checkpoint, candidates.folder)

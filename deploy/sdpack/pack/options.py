@@ -68,17 +68,19 @@ def bundle_request(
         MissingPackageError: a package is not installed.
         InputError: an option is wrong, or `out` cannot be written.
     """
-    budget = None if memory is None else parse_bytes(memory)
     profile = find_profile(options.profile)
-    if budget is not None and budget > profile.memory.total:
-        raise InputError(
-            f"{memory} of memory is more than the {format_bytes(profile.memory.total)} of "
-            f"{profile.name}; give less, or another profile"
-        )
+    budget = _budget(memory, profile)
     folder = out or Path("engines") / profile.name
     request = _request(options, profile, budget, folder, warn)
     check_spared(_files_read(options, request.located), [folder])
     return request
+
+
+def plan_request(options: Options, memory: str | int | None, warn: Say) -> BuildRequest:
+    """The request of a plan, which writes nothing and needs no runtime; see `bundle_request`."""
+    profile = find_profile(options.profile)
+    budget, out = _budget(memory, profile), Path("engines") / profile.name
+    return _request_of(options, profile, budget, out, warn)
 
 
 def study_request(options: Options, budgets: Sequence[int], out: Path, warn: Say) -> BuildRequest:
@@ -86,6 +88,16 @@ def study_request(options: Options, budgets: Sequence[int], out: Path, warn: Say
     request = _request(options, find_profile(options.profile), max(budgets), out, warn)
     check_spared(_files_read(options, request.located), [out / name for name in STUDY_FILES])
     return request
+
+
+def _budget(memory: str | int | None, profile: Profile) -> int | None:
+    budget = None if memory is None else parse_bytes(memory)
+    if budget is not None and budget > profile.memory.total:
+        raise InputError(
+            f"{memory} of memory is more than the {format_bytes(profile.memory.total)} of "
+            f"{profile.name}; give less, or another profile"
+        )
+    return budget
 
 
 def _request(
@@ -96,6 +108,14 @@ def _request(
     _check_writable(out)
     require(profile.runtime)
     require_charts()
+    return _request_of(options, profile, budget, out, warn)
+
+
+def _request_of(
+    options: Options, profile: Profile, budget: int | None, out: Path, warn: Say
+) -> BuildRequest:
+    if options.model is not None and options.catalog is not None:
+        raise CatalogError("give --model or --catalog, not both")
     located = (
         located_catalog(options.catalog) if options.model is None else _adopted(options.model, warn)
     )

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from sdpack.errors import SourceError, StoreError
+from sdpack.units import format_bytes
 
 RECORD = "artifact.json"
 CACHE_VARIABLE = "SDPACK_CACHE"
@@ -168,6 +169,24 @@ class Store:
             raise StoreError(
                 f"{artifact.path(damaged[0])} was changed after it was made and has been removed; "
                 "run the same command to make it again"
+            )
+
+    def check_space(self, needed_bytes: int, purpose: str) -> None:
+        """Check that the store's disk has room for a file, before minutes go into making it.
+
+        Args:
+            purpose: what the room is for, such as "exporting denoiser sd15".
+
+        Raises:
+            StoreError: it has not.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed_bytes:
+            raise StoreError(
+                f"{purpose} needs {format_bytes(needed_bytes)}, and {self.folder} has "
+                f"{format_bytes(free)} free; free some (`sdpack cache`), or move the cache with "
+                f"{CACHE_VARIABLE}"
             )
 
     @contextmanager

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,3 +166,43 @@ def test_a_file_for_a_folder_and_the_reverse_are_said_to_be_that(out: str, tmp_p
         path.write_text("")
     wrong = "a folder exists where a file" if out == "folder" else "a file exists where a folder"
     assert explain_io(caught.value, tmp_path) == f"{path}: {wrong} is needed; choose another path"
+
+
+def test_room_is_checked_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+    store.check_space(2**30, "exporting denoiser d")
+    with pytest.raises(StoreError, match=r"exporting denoiser d needs 2.00 GiB, and .* 1.00 GiB"):
+        store.check_space(2**31, "exporting denoiser d")
+
+
+def test_missing_artifacts_are_made_in_one_pass(tmp_path: Path) -> None:
+    store, passes = Store(tmp_path / "store"), []
+
+    def build(folders: Mapping[int, Path]) -> None:
+        passes.append(sorted(folders))
+        for place, folder in folders.items():
+            (folder / "x").write_text(str(place))
+
+    second = store.make("kind", {"n": 1}, lambda folder: build({1: folder}))
+    made = store.make_together("kind", [{"n": n} for n in range(3)], build)
+    assert passes == [[1], [0, 2]]
+    assert made[1] == second
+    assert [artifact.path("x").read_text() for artifact in made] == ["0", "1", "2"]
+    assert store.make_together("kind", [{"n": n} for n in range(3)], build) == made
+    assert passes == [[1], [0, 2]]
+
+
+def test_a_pass_that_fails_leaves_none_of_its_artifacts(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+
+    def build(folders: Mapping[int, Path]) -> None:
+        (folders[0] / "x").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.make_together("kind", [{"n": 0}, {"n": 1}], build)
+    assert list(store.artifacts()) == []
+    assert list((store.folder / "unfinished").iterdir()) == []

@@ -6,20 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sdpack.documents.record import CHUNK
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
-from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
+from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
-
-SCREENED_SHARE = 4  # a screening draws at most one in this many of the prompts
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Selection:
 
     @property
     def _finalists(self) -> int:
-        return WORKLOAD.large_finalists if self.evaluator.is_large else WORKLOAD.finalists
+        return finalists_of(self.evaluator.is_large)
 
     def _race(self, numbers: Sequence[int]) -> RaceResult:
         """Race these fitted mixes; the result refers to them by these numbers."""
@@ -139,9 +136,7 @@ class Selection:
 
         by_class = references(evaluator.possible, evaluator.weight_bytes, works)
         screener = Screener(mixes, by_class, frozenset(evaluator.possible), evaluator.scores)
-        share = -(-self._rules.most // SCREENED_SHARE // CHUNK) * CHUNK
-        most = max(2 * self._rules.first, share)
-        rules = replace(self._rules, most=min(self._rules.most, most))
+        rules = replace(self._rules, most=screened_prompts(self._rules, self._rules.most))
         arms = [self._arm(number, timed=False) for number in range(len(mixes))]
         screened = screener.run(arms, rules, self._finalists)
         evaluator.say(f"{len(screened.finalists)} of {len(arms)} mixes go into the race")

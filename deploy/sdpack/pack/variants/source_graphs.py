@@ -22,6 +22,7 @@ from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.store.artifacts import REVISION, Artifact, files_digest
 from sdpack.version import versions
 
+FP32_BYTES = 4  # of a parameter in an exported graph
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 
 
@@ -69,7 +70,9 @@ class SourceGraphs:
         }
 
         def build(folder: Path) -> None:
-            self.context.say(f"exporting {variant.part_name}")
+            doing = f"exporting {variant.part_name}"
+            self.context.say(doing)
+            self.context.store.check_space(FP32_BYTES * checkpoint.parameters, doing)
             exported = graphs.export_made(lambda: self._part(checkpoint, variant, bridge), folder)
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
             write_fused_attention(folder)

@@ -1,0 +1,161 @@
+"""`sdpack plan`: what a build will take, before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdpack.cli.options import profile_option
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, warn
+from sdpack.cli.request_options import read_options, request_options
+from sdpack.cli.values import TEXT
+from sdpack.pack.options import BUILD_IMAGES, plan_request
+from sdpack.units import format_bytes, format_count, format_duration
+
+if TYPE_CHECKING:
+    from sdpack.pack.forecast.build_plan import BuildPlan
+    from sdpack.pack.forecast.intervals import Interval
+    from sdpack.pack.request import BuildRequest
+
+
+@click.command(
+    "plan",
+    epilog="""\b
+Examples:
+  sdpack plan --profile 4gb-gpu
+  sdpack plan --profile 4gb-gpu --catalog sd15
+  sdpack plan --profile 8gb-gpu --catalog sdxl --memory 5GiB --json
+""",
+)
+@profile_option()
+@request_options(images=BUILD_IMAGES)
+@click.option(
+    "--memory",
+    type=TEXT,
+    help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
+)
+@json_option
+def command(profile_name: str, memory: str | None, as_json: bool, **options: Any) -> None:
+    """Show what a build will take: downloads, disk, images and hours.
+
+    Nothing is fetched, exported or drawn; it works offline, too. Times are ranges. They start from
+    a few timed operations, and every build on this machine refines them.
+    """
+    request = plan_request(read_options(profile_name, **options), memory, warn)
+    show_plan(request, as_json)
+
+
+def show_plan(request: BuildRequest, as_json: bool) -> None:
+    """Plan a request, and print the plan."""
+    plan = planned(request)
+    if as_json:
+        print_json(asdict(plan))
+    else:
+        print_plan(request, plan)
+
+
+def planned(request: BuildRequest) -> BuildPlan:
+    """The plan of a request, with the ledger of this user."""
+    from sdpack.pack.candidates import Candidates
+    from sdpack.pack.forecast.build_plan import Planning
+    from sdpack.store.artifacts import cache_folder
+    from sdpack.store.ledger import Ledger
+
+    ledger = Ledger(cache_folder() / "ledger.sqlite")
+    try:
+        return Planning(Candidates(request), ledger).plan()
+    finally:
+        ledger.close()
+
+
+def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
+    """Print a plan for people."""
+    print_table(
+        *_shares(plan), "the mixes of the catalog, by parameters", ("mix", "part", "candidate")
+    )
+    print_table(*_downloads(plan), "candidates", ("candidate", "part", "download"))
+    budget = format_bytes(request.budget)
+    print_lines(
+        [
+            f"{plan.uniform_mixes:,} mixes of candidates and precisions, each in up to "
+            f"{plan.placements} placements; mixed variants come on top where memory is tight",
+            f"the smallest, {plan.smallest}, takes at least {format_bytes(plan.smallest_bytes)} "
+            f"of {budget}, by its parameters",
+            f"download: {_download_total(plan)}",
+            f"disk for the cache: {_bytes_range(plan.disk)}",
+            f"images to draw: {_count_range(plan.images.screened + plan.images.raced)}",
+        ]
+    )
+    headings, rows = _times(plan)
+    print_table(headings, rows, "time by stage on this machine", headings[1:])
+    refined = "refined by earlier builds here" if plan.is_refined else "not refined by a build yet"
+    print_lines([f"in all {_time_range(plan.all_seconds)}, {refined}"])
+
+
+def _shares(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
+    precisions = list(next(iter(plan.mixes.values()))[0].bytes_by_precision)
+    headings = [
+        "mix",
+        "part",
+        "candidate",
+        "parameters",
+        "share",
+        *(f"{p} weights" for p in precisions),
+    ]
+    rows = []
+    for label, parts in plan.mixes.items():
+        for part in parts:
+            sizes = [format_bytes(part.bytes_by_precision[p]) for p in precisions]
+            rows.append(
+                [
+                    label,
+                    part.role.words,
+                    part.name,
+                    format_count(part.parameters),
+                    f"{part.share:.0%}",
+                    *sizes,
+                ]
+            )
+            label = ""
+    return headings, rows
+
+
+def _downloads(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for size in plan.sizes:
+        about = "" if size.is_exact else "about "
+        fetched = f"{about}{format_bytes(size.fetch_bytes)}"
+        if not size.fetch_bytes:
+            fetched = "here" if size.is_here else "the same files"
+        rows.append([size.name, size.role.words, format_count(size.parameters), fetched])
+    return ["candidate", "part", "parameters", "download"], rows
+
+
+def _download_total(plan: BuildPlan) -> str:
+    if not plan.fetch_bytes:
+        return "nothing; everything is here"
+    about = "" if all(size.is_exact for size in plan.sizes) else "about "
+    return f"{about}{format_bytes(plan.fetch_bytes)}"
+
+
+def _times(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [stage.value, format_duration(each.low), format_duration(each.high)]
+        for stage, each in plan.seconds.items()
+        if each.high > 0
+    ]
+    return ["stage", "at least", "at most"], rows
+
+
+def _bytes_range(size: Interval) -> str:
+    return f"{format_bytes(int(size.low))} to {format_bytes(int(size.high))}"
+
+
+def _count_range(count: Interval) -> str:
+    return f"{count.low:,.0f} to {count.high:,.0f}"
+
+
+def _time_range(seconds: Interval) -> str:
+    return f"{format_duration(seconds.low)} to {format_duration(seconds.high)}"

@@ -1,0 +1,76 @@
+"""From the candidates of a request to its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sdpack.documents.manifest import Manifest
+from sdpack.pack.bundling.files import BundleFiles, BundleImages
+from sdpack.pack.bundling.manifests import Manifests
+from sdpack.pack.bundling.winner import Winner
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.checks import check
+from sdpack.pack.forecast.build_plan import Planning
+from sdpack.pack.forecast.stage_clock import StageClock, record_stages
+from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.planning.feasible import buildable, fitting
+from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.recording.build_record import BuildRecording
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.selection.contact_sheet import SheetDrawing
+from sdpack.pack.selection.evidence import EvidenceMeasuring
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection
+from sdpack.pack.toolchain import Toolchain, open_toolchain
+from sdpack.progress import Say
+
+
+def assemble(request: BuildRequest, say: Say, finish: Callable[[Path], None] | None) -> Manifest:
+    """Build the bundle of a request from the start; what is in the store is used again.
+
+    Args:
+        finish: as of `sdpack.pack.build.build`.
+    """
+    candidates = Candidates(request)
+    check(candidates)
+    clock = StageClock(say)
+    with open_toolchain(candidates, clock.say) as toolchain:
+        manifest = _bundle(toolchain, finish)
+        _record_times(toolchain, clock)
+    return manifest
+
+
+def _bundle(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Manifest:
+    request, footprints = toolchain.context.request, Footprints.of_toolchain(toolchain)
+    uniform = buildable(toolchain)
+    mixed = list(Proposals(toolchain, footprints, uniform, request.budget).mixes())
+    possible = [*uniform, *mixed]
+    fitted = fitting(toolchain.candidates.placements, footprints, possible, request.budget)
+    evaluator = MixEvaluator(toolchain, possible, fitted)
+    selected = Selection(evaluator).run()
+    evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
+    winner = Winner(toolchain, selected.winner)
+    manifest = Manifests(winner, footprints.foresight).of(evidence)
+    sheet = SheetDrawing(evaluator, toolchain.variants, selected).draw()
+    samples = evaluator.samples(selected.race.winner)
+    recording = BuildRecording(
+        toolchain.context,
+        toolchain.candidates,
+        footprints,
+        selected,
+        evaluator.summary(),
+        sheet,
+    )
+    files = BundleFiles(winner, BundleImages(samples, sheet.image()), recording.record(manifest))
+    return files.write(manifest, finish)
+
+
+def _record_times(toolchain: Toolchain, clock: StageClock) -> None:
+    """Keep what the stages took, so that later plans are nearer."""
+    candidates, ledger = toolchain.candidates, toolchain.context.ledger
+    costs = Planning(candidates, ledger).costs
+    ratios = clock.ratios(costs.seconds(), costs.units())
+    request = candidates.request
+    name = f"{candidates.catalog.name} for {request.profile.name} in {request.out.resolve().name}"
+    record_stages(ledger, name, ratios)

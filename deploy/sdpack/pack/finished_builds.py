@@ -1,0 +1,113 @@
+"""Finding the bundle of an unchanged request again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.layout import MANIFEST, REPORT
+from sdpack.documents.manifest import Manifest
+from sdpack.errors import BundleError
+from sdpack.pack.request import BuildRequest
+from sdpack.store.artifacts import digest, file_sha256
+from sdpack.store.ledger import Ledger
+from sdpack.version import versions
+
+KIND = "finished build"
+PACKAGES = (
+    "sdpack",
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "tensorrt_rtx_cu13",
+)
+
+
+@dataclass(frozen=True)
+class FinishedBuilds:
+    """The finished builds of a request, by everything that determines them."""
+
+    request: BuildRequest
+    ledger: Ledger
+
+    def find(self) -> Manifest | None:
+        """The manifest of the request's bundle, if its folder holds it as it was written."""
+        known = self.ledger.find(KIND, self._inputs())
+        out = self.request.out
+        if known is None or not (out / REPORT).is_file():
+            return None
+        try:
+            if file_sha256(out / MANIFEST) != known["manifest"]:
+                return None
+            return open_bundle(out)
+        except (OSError, BundleError):
+            return None
+
+    def record(self, manifest: Manifest) -> None:
+        """Keep a bundle that was just written."""
+        value = {"manifest": file_sha256(self.request.out / MANIFEST), "name": manifest.name}
+        self.ledger.record(KIND, self._inputs(), value)
+
+    def _inputs(self) -> dict[str, Any]:
+        """Everything that determines a bundle.
+
+        Files are told apart by size and time of change: reading gigabytes of weights takes longer
+        than a repeated build should.
+        """
+        request = self.request
+        return {
+            "profile": request.profile.model_dump(mode="json"),
+            "catalog": request.located.catalog.model_dump(mode="json"),
+            "files": digest({"files": list(self._files())}),
+            "out": str(request.out.resolve()),
+            "budget_bytes": request.budget,
+            "sizes": [list(size) for size in request.sizes],
+            "batch": request.batch,
+            "steps": request.steps,
+            "rules": {name: str(value) for name, value in asdict(request.rules).items()},
+            "machine": [platform.machine(), len(os.sched_getaffinity(0))],
+            "tools": versions(PACKAGES),
+            "code": source_digest(),
+        }
+
+    def _files(self) -> Iterator[list[Any]]:
+        """Name, size and time of change of every file that the catalog names on this machine."""
+        for key, path in sorted(self.request.located.local_files()):
+            for file in _files_of(path):
+                status = file.stat()
+                yield [key, file.name, status.st_size, status.st_mtime_ns]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    return sorted(file for file in path.iterdir() if file.is_file())
+
+
+@cache
+def source_digest() -> str:
+    """One hash of this package's own source: another version of it may build other bundles."""
+    sources = {name: file.read_text() for name, file in _sources(files("sdpack"), "")}
+    return digest(sources)
+
+
+def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            yield from _sources(entry, f"{name}/")
+        elif entry.name.endswith((".py", ".html", ".css", ".js")):
+            yield name, entry

@@ -1,0 +1,174 @@
+"""A plan of a build: sizes, downloads, images and times, before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sdpack.domain.placement import Role
+from sdpack.domain.precision import Precision, weight_bits
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.forecast.candidate_sizes import CandidateSize, CandidateSizes
+from sdpack.pack.forecast.image_count import ImageCount, image_count
+from sdpack.pack.forecast.intervals import Interval, total
+from sdpack.pack.forecast.smallest import LowerBound
+from sdpack.pack.forecast.speed import machine_speed
+from sdpack.pack.forecast.stage_costs import StageCosts
+from sdpack.pack.forecast.stages import Stage, StageTimes
+from sdpack.pack.planning.mix import Mix, mixes, placements
+from sdpack.store.ledger import Ledger
+
+GRAPH_BYTES = 4  # of a parameter in an fp32 graph
+OTHER_FILES = 1.5  # of the graphs and variants: activations, plans, latents, at most
+
+
+@dataclass(frozen=True)
+class PartShare:
+    """A part of a mix and its share of the parameters.
+
+    Attributes:
+        bytes_by_precision: of its weights, in the widest and the narrowest of the precisions.
+    """
+
+    role: Role
+    name: str
+    parameters: int
+    share: float
+    bytes_by_precision: Mapping[Precision, int]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build will take.
+
+    Attributes:
+        mixes: the smallest mix, the first of the catalog and the largest, by parameters.
+        sizes: of the candidates.
+        uniform_mixes: how many mixes of candidates and precisions there are.
+        placements: in how many ways each can be placed.
+        smallest: the mix with the lowest bound of its peak.
+        smallest_bytes: that bound.
+        images: that the selection draws.
+        disk: bytes of the cache.
+        seconds: by stage.
+        is_refined: whether earlier builds on this machine refined the seconds.
+    """
+
+    mixes: Mapping[str, tuple[PartShare, ...]]
+    sizes: tuple[CandidateSize, ...]
+    uniform_mixes: int
+    placements: int
+    smallest: str
+    smallest_bytes: int
+    images: ImageCount
+    disk: Interval
+    seconds: Mapping[Stage, Interval]
+    is_refined: bool
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Of all files to fetch."""
+        return sum(size.fetch_bytes for size in self.sizes)
+
+    @property
+    def all_seconds(self) -> Interval:
+        """Of all stages."""
+        return total(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Planning:
+    """Plans the build of a request."""
+
+    candidates: Candidates
+    ledger: Ledger
+
+    def plan(self) -> BuildPlan:
+        """The plan; nothing is fetched, exported or drawn.
+
+        Raises:
+            InfeasibleError: no mix fits the budget, by its parameters alone.
+            CatalogError: the parameters of a candidate are not known.
+        """
+        request, sizes = self.candidates.request, self._sizes
+        parameters = {key: size.parameters for key, size in self._by_name.items()}
+        smallest = LowerBound(request, parameters).smallest()
+        seconds = self.costs.seconds()
+        times = StageTimes.read(self.ledger)
+        return BuildPlan(
+            self._shares(),
+            tuple(sizes),
+            len(self._mixes),
+            len(placements(request.profile, max(request.sizes[0]) // 8)),
+            str(smallest.mix),
+            smallest.peak.bytes,
+            self._images,
+            self._disk(),
+            {stage: times.refined(stage, each) for stage, each in seconds.items()},
+            bool(times.ratios),
+        )
+
+    @cached_property
+    def costs(self) -> StageCosts:
+        """What predicts the stages."""
+        images = self._images.screened + self._images.raced
+        speed = machine_speed(self.ledger)
+        return StageCosts(self.candidates.request, self._sizes, self._mixes, images, speed)
+
+    @cached_property
+    def _images(self) -> ImageCount:
+        request = self.candidates.request
+        return image_count(self._mixes, request.rules, request.is_large, self._prompts)
+
+    @cached_property
+    def _sizes(self) -> list[CandidateSize]:
+        return list(CandidateSizes(self.candidates).every())
+
+    @cached_property
+    def _mixes(self) -> list[Mix]:
+        return list(mixes(self.candidates.catalog, self.candidates.request.precisions))
+
+    @property
+    def _prompts(self) -> int:
+        located = self.candidates.request.located
+        return len(located.prompts(located.catalog.quality.prompts))
+
+    def _parameters(self, mix: Mix) -> int:
+        return sum(self._by_name[v.role.group, v.candidate].parameters for v in mix.variants)
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, str], CandidateSize]:
+        return {(size.role.group, size.name): size for size in self._sizes}
+
+    def _shares(self) -> dict[str, tuple[PartShare, ...]]:
+        chosen = {
+            "smallest": min(self._mixes, key=self._parameters),
+            "usual": self._mixes[0],
+            "largest": max(self._mixes, key=self._parameters),
+        }
+        return {label: tuple(self._parts(mix)) for label, mix in chosen.items()}
+
+    def _parts(self, mix: Mix) -> Iterable[PartShare]:
+        whole, precisions = self._parameters(mix), self._ends()
+        for variant in mix.variants:
+            parameters = self._by_name[variant.role.group, variant.candidate].parameters
+            sizes = {p: parameters * weight_bits(p) // 8 for p in precisions}
+            yield PartShare(variant.role, variant.candidate, parameters, parameters / whole, sizes)
+
+    def _ends(self) -> Sequence[Precision]:
+        """The widest and the narrowest precision."""
+        precisions = sorted(self.candidates.request.precisions, key=weight_bits)
+        return (precisions[-1], precisions[0])
+
+    def _disk(self) -> Interval:
+        bits = sum(weight_bits(p) for p in self.candidates.request.precisions)
+        variants = {
+            (v.role.value, v.candidate, v.partner) for mix in self._mixes for v in mix.variants
+        }
+        parameters = sum(
+            self._by_name[Role(role).group, name].parameters for role, name, _ in variants
+        )
+        graphs = float(parameters * (GRAPH_BYTES + bits / 8))
+        fetched = float(sum(size.fetch_bytes for size in self._sizes))
+        return Interval(graphs + fetched, graphs * OTHER_FILES + fetched)

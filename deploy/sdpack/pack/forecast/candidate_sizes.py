@@ -1,0 +1,153 @@
+"""How large a request's candidates are, and which of them have to be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sdpack.documents.catalog import Candidate, Source
+from sdpack.documents.profile import Size
+from sdpack.domain.placement import Role
+from sdpack.errors import CatalogError
+from sdpack.export.families import family_of, latent_step
+from sdpack.export.source import is_here, remote_bytes
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.forecast.intervals import Interval
+from sdpack.pack.forecast.macs import (
+    decoder_macs,
+    denoiser_macs,
+    encoder_macs,
+    macs_of_parameters,
+)
+
+STORED_BYTES = 4  # of a parameter in a repository, where its files are not known: mostly fp32
+USUAL_TOKENS = 77
+USUAL_PIXELS = 8  # a side of a latent pixel, where no config is here to say it
+
+
+@dataclass(frozen=True)
+class CandidateSize:
+    """One candidate.
+
+    Attributes:
+        parameters: by its checkpoint if it is here, else by its catalog.
+        is_here: whether nothing of it has to be fetched.
+        fetch_bytes: of its files that have to be fetched; 0 where another candidate has the same.
+        is_exact: whether `fetch_bytes` is known from the hub's metadata, or is 0.
+        macs: multiply-accumulate operations of one run on one row.
+    """
+
+    role: Role
+    name: str
+    parameters: int
+    is_here: bool
+    fetch_bytes: int
+    is_exact: bool
+    macs: Interval
+
+
+@dataclass
+class CandidateSizes:
+    """Finds the sizes of candidates without fetching anything."""
+
+    candidates: Candidates
+
+    def every(self) -> Iterator[CandidateSize]:
+        """Of the candidates that work with others, each once, the text encoders first.
+
+        Raises:
+            CatalogError: a candidate is not here, and its catalog does not give its parameters.
+        """
+        seen: set[tuple[str, str]] = set()
+        fetched: set[Source] = set()
+        for parts in self.candidates.catalog.mixable():
+            for role, name in parts.names.items():
+                if (role.group, name) not in seen:
+                    seen.add((role.group, name))
+                    source = self.candidates.catalog.candidates(role)[name].source
+                    yield self._of(role, name, is_shared=source in fetched)
+                    fetched.add(source)
+
+    def known_parameters(self) -> dict[tuple[str, str], int] | None:
+        """The parameters of each candidate, by its group of roles and its name.
+
+        None where a candidate is not here, and its catalog does not give its parameters.
+        """
+        try:
+            return {
+                (role.group, name): self._parameters(role, name)
+                for parts in self.candidates.catalog.mixable()
+                for role, name in parts.names.items()
+            }
+        except CatalogError:
+            return None
+
+    def _is_here(self, role: Role, name: str) -> bool:
+        source = self.candidates.catalog.candidates(role)[name].source
+        return is_here(source, self.candidates.request.located.folder)
+
+    def _parameters(self, role: Role, name: str) -> int:
+        if self._is_here(role, name):
+            return self.candidates.parameters(role, name)
+        return self._listed(role, name, self.candidates.catalog.candidates(role)[name])
+
+    def _of(self, role: Role, name: str, is_shared: bool) -> CandidateSize:
+        entry = self.candidates.catalog.candidates(role)[name]
+        here, parameters = self._is_here(role, name), self._parameters(role, name)
+        fetched, is_exact = (0, True) if here or is_shared else _fetched(entry.source, parameters)
+        macs = self._macs(role, name) if here else None
+        latents, tokens = self._latents(role, name, here), self._tokens(role, name)
+        if macs is None:
+            macs = macs_of_parameters(role, parameters, latents, tokens)
+        return CandidateSize(role, name, parameters, here, fetched, is_exact, macs)
+
+    def _listed(self, role: Role, name: str, entry: Candidate) -> int:
+        if entry.parameters is None:
+            raise CatalogError(
+                f"{role.group}.{name}: its checkpoint is not on this machine, and the catalog does "
+                "not say how many parameters it has; add `parameters`, or fetch it"
+            )
+        return entry.parameters
+
+    def _macs(self, role: Role, name: str) -> Interval | None:
+        checkpoint = self.candidates.checkpoint(role, name)
+        shapes, config = checkpoint.shapes(), checkpoint.config
+        if role.encodes_text:
+            return encoder_macs(shapes, self._tokens(role, name))
+        latents = self._latents(role, name, True)
+        if role is Role.DECODER:
+            return decoder_macs(shapes, config, latents)
+        step = latent_step(family_of(checkpoint), config)
+        return denoiser_macs(shapes, config, latents, USUAL_TOKENS, step)
+
+    def _latents(self, role: Role, name: str, here: bool) -> Size:
+        """Height and width of an image's latents, as far as the files that are here say it."""
+        height, width = self.candidates.request.sizes[0]
+        pixels = self._pixels(role, name) if here else USUAL_PIXELS
+        return height // pixels, width // pixels
+
+    def _pixels(self, role: Role, name: str) -> int:
+        """Image pixels a side of a latent pixel; the usual number if a config is missing."""
+        folder = self.candidates.request.located.folder
+        catalog = self.candidates.catalog
+        decoders = {
+            parts.decoder
+            for parts in catalog.mixable()
+            if parts.names.get(role) == name
+            and is_here(catalog.decoders[parts.decoder].source, folder)
+        }
+        denoisers = {parts.denoiser for parts in catalog.mixable() if parts.decoder in decoders}
+        if not decoders or not all(is_here(catalog.denoisers[n].source, folder) for n in denoisers):
+            return USUAL_PIXELS
+        return self.candidates.latents(min(decoders)).pixels
+
+    def _tokens(self, role: Role, name: str) -> int:
+        if not role.encodes_text:
+            return USUAL_TOKENS
+        return self.candidates.catalog.text_encoders[name].tokens or USUAL_TOKENS
+
+
+def _fetched(source: Source, parameters: int) -> tuple[int, bool]:
+    """Bytes to fetch, and whether the hub told them."""
+    known = remote_bytes(source)
+    return (STORED_BYTES * parameters, False) if known is None else (known, True)

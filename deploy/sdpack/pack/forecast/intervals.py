@@ -1,0 +1,37 @@
+"""Figures that are known only within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure between two bounds, `low` <= `high`."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(self.low + other.low, self.high + other.high)
+
+    def times(self, low: float, high: float | None = None) -> Interval:
+        """Multiplied by a number, or by one between two bounds; none is negative."""
+        return Interval(self.low * low, self.high * (low if high is None else high))
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of the bounds, which is as far from one as from the other."""
+        return float((self.low * self.high) ** 0.5)
+
+
+NOTHING = Interval(0.0, 0.0)
+
+
+def total(intervals: Iterable[Interval]) -> Interval:
+    """The sum of the bounds."""
+    result = NOTHING
+    for each in intervals:
+        result += each
+    return result

@@ -1,0 +1,72 @@
+"""How fast this machine computes, from a few timed operations; kept in the ledger."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sdpack.engines.onnxruntime import load
+from sdpack.rewrite.onnx_file import MODEL_FILE, write
+from sdpack.store.ledger import Ledger
+from sdpack.version import versions
+
+KIND = "machine speed"
+CHANNELS, SIDE, KERNEL = 320, 32, 3
+RUNS = 3
+OPSET = 21
+
+
+def machine_speed(ledger: Ledger) -> float:
+    """Multiply-accumulate operations a second of ONNX Runtime on this CPU, in fp32.
+
+    A convolution as in a UNet is timed; the fastest run counts.
+    """
+    inputs = {**here(), "tools": versions(("onnxruntime", "numpy"))}
+    known = ledger.find(KIND, inputs)
+    if known is None:
+        known = {"macs_per_s": _measured()}
+        ledger.record(KIND, inputs, known)
+    return float(known["macs_per_s"])
+
+
+def here() -> dict[str, Any]:
+    """What times on this machine depend on."""
+    return {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
+
+
+def _measured() -> float:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)).astype(np.float32)
+    x = rng.standard_normal((1, CHANNELS, SIDE, SIDE)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / MODEL_FILE
+        write(_convolution(weight), path)
+        with load(path) as session:
+            session.run({"x": x})
+            seconds = min(_timed(lambda: session.run({"x": x})) for _ in range(RUNS))
+    return weight.size * SIDE * SIDE / seconds
+
+
+def _timed(run: Any) -> float:
+    since = time.perf_counter()
+    run()
+    return time.perf_counter() - since
+
+
+def _convolution(weight: np.ndarray[Any, np.dtype[np.float32]]) -> ir.Model:
+    floats, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape((1, CHANNELS, SIDE, SIDE))
+    x = ir.Value(name="x", type=floats, shape=shape)
+    y = ir.Value(name="y", type=floats, shape=shape)
+    stored = ir.Value(name="w", const_value=ir.tensor(weight, name="w"))
+    node = ir.node("Conv", [x, stored], {"pads": [KERNEL // 2] * 4}, outputs=[y], name="conv")
+    graph = ir.Graph(
+        [x], [y], nodes=[node], initializers=[stored], name="speed", opset_imports={"": OPSET}
+    )
+    return ir.Model(graph, ir_version=10)
