@@ -8,10 +8,10 @@ from typing import Any
 
 from sdpack.errors import SourceError
 
-USUAL_CHANNELS = 4  # of latents, if a config does not say
-# What else a UNet may be asked for, by the key of diffusers' config, and the values that ask for
-# nothing sdpack does not give. A key that is not there has the first value.
-KNOWN: Mapping[str, tuple[object, ...]] = {
+USUAL_CHANNELS = 4  # if a config has no channels
+# Keys of a UNet's config that can require other inputs, and their supported values; the first is
+# the default.
+SUPPORTED: Mapping[str, tuple[object, ...]] = {
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
     "addition_embed_type": (None, "text", "text_time"),
@@ -19,20 +19,20 @@ KNOWN: Mapping[str, tuple[object, ...]] = {
     "dual_cross_attention": (False, None),
     "attention_type": ("default", None),
 }
-ASKED: Mapping[str, str] = {
-    "class_embed_type": "a class or another embedding for each picture",
-    "num_class_embeds": "a class for each picture",
+NEEDS: Mapping[str, str] = {
+    "class_embed_type": "a class or another embedding for each image",
+    "num_class_embeds": "a class for each image",
     "addition_embed_type": "more than a text",
     "encoder_hid_dim_type": "more than a text",
-    "dual_cross_attention": "a second text or picture",
+    "dual_cross_attention": "a second text or image",
     "attention_type": "boxes with a text for each",
 }
-# Kinds of UNet by how many channels they take beside their latents'.
+# Kinds of UNet, by the number of input channels in addition to the latents'.
 KINDS: Mapping[int, str] = {
-    5: "for inpainting, which takes a mask and the latents of the masked picture",
-    4: "for instruct-pix2pix or a latent upscaler, which takes the latents of another picture",
+    5: "for inpainting, which takes a mask and the latents of the masked image",
+    4: "for instruct-pix2pix or a latent upscaler, which takes the latents of another image",
     1: "for depth2img, which takes a depth map",
-    3: "for upscaling, which takes a smaller picture",
+    3: "for upscaling, which takes a smaller image",
 }
 
 
@@ -51,40 +51,40 @@ def check_denoiser(class_name: str, config: Mapping[str, Any], path: Path) -> No
         _check_channels(config, path)
         _check_inputs(config, path)
         return
-    taken, given = config.get("in_channels"), config.get("out_channels")
-    if class_name.startswith("PixArt") or not isinstance(given, int) or taken == given:
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    if class_name.startswith("PixArt") or not isinstance(outputs, int) or inputs == outputs:
         return
     raise SourceError(
-        f"{path}: in_channels is {taken} and out_channels is {given}: a transformer that takes a "
-        "picture beside its latents (such as for inpainting, depth or edges), which sdpack does "
-        "not support; give a text-to-image model"
+        f"{path}: in_channels is {inputs} and out_channels is {outputs}: a transformer that takes "
+        "an image in addition to its latents (such as for inpainting, depth or edges), which "
+        "sdpack does not support; give a text-to-image model"
     )
 
 
 def _check_channels(config: Mapping[str, Any], path: Path) -> None:
-    taken, given = (
+    inputs, outputs = (
         USUAL_CHANNELS if config.get(key) is None else config[key]
         for key in ("in_channels", "out_channels")
     )
-    if taken == given:
+    if inputs == outputs:
         return
-    if given == 2 * taken:
+    if outputs == 2 * inputs:
         kind = "that learns its variance, as pixel-space models do"
     else:
-        kind = KINDS.get(taken - given, "of a kind sdpack does not know")
+        kind = KINDS.get(inputs - outputs, "of an unknown kind")
     raise SourceError(
-        f"{path}: in_channels is {taken} and out_channels is {given}: a UNet {kind}. sdpack does "
-        "not support it; give a text-to-image model"
+        f"{path}: in_channels is {inputs} and out_channels is {outputs}: a UNet {kind}. sdpack "
+        "does not support it; give a text-to-image model"
     )
 
 
 def _check_inputs(config: Mapping[str, Any], path: Path) -> None:
-    for key, known in KNOWN.items():
-        value = config.get(key, known[0])
-        if value not in known:
-            more = ", ".join(repr(k) for k in known if k is not None)
-            allowed = f"; supported: {more}" if more else ""
+    for key, supported in SUPPORTED.items():
+        value = config.get(key, supported[0])
+        if value not in supported:
+            values = ", ".join(repr(k) for k in supported if k is not None)
+            alternatives = f"; supported: {values}" if values else ""
             raise SourceError(
-                f"{path}: {key} is {value!r}, so the UNet needs {ASKED[key]}, which sdpack does "
-                f"not support{allowed}; give another denoiser"
+                f"{path}: {key} is {value!r}, so the UNet needs {NEEDS[key]}, which sdpack does "
+                f"not support{alternatives}; give another denoiser"
             )

@@ -13,19 +13,19 @@ from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
 
 MODEL_INDEX = "model_index.json"
-CONFIG = "config.json"  # of each model in a folder of its own
+CONFIG = "config.json"  # every model's folder has one
 DENOISER_FOLDERS = ("unet", "transformer")
 _TEXTS = [role.value for role in TEXT_ENCODERS]
 _TOKENIZERS = [name.replace("text_encoder", "tokenizer") for name in _TEXTS]
 USED = (*_TEXTS, *_TOKENIZERS, *DENOISER_FOLDERS, "vae", "scheduler")
-# Components that pictures drawn from a text do not depend on, and what is missing without them.
+# Components that text-to-image does not depend on, and the effect of leaving them out.
 SPARE: Mapping[str, str] = {
-    "safety_checker": "pictures are not checked",
-    "feature_extractor": "it prepares pictures for other components",
+    "safety_checker": "images are not checked",
+    "feature_extractor": "it prepares images for other components",
     "image_encoder": "IP-Adapters are not supported",
-    "watermark": "pictures get no watermark",
+    "watermark": "images get no watermark",
 }
-# Pipelines that draw from a text alone, their image encoder being for IP-Adapters.
+# Text-to-image pipelines; if they have an image encoder, it is for IP-Adapters.
 TEXT_TO_IMAGE = (
     "StableDiffusionPipeline",
     "StableDiffusionXLPipeline",
@@ -35,22 +35,22 @@ TEXT_TO_IMAGE = (
     "FluxPipeline",
     "LatentConsistencyModelPipeline",
 )
-# What is drawn wrongly without a component, by how its name begins.
-UNSUPPORTED_COMPONENTS: Mapping[str, str] = {
+# Components that images depend on, by the start of their names.
+NEEDED: Mapping[str, str] = {
     "controlnet": "a ControlNet",
     "adapter": "a T2I-Adapter",
     "image_encoder": "an image encoder",
     "prior": "a prior, which makes the denoiser's embeddings",
     "upscaler": "an upscaler",
     "low_res_scheduler": "the scheduler of an upscaler",
-    "image_normalizer": "the normalization of an encoded picture",
-    "image_noising_scheduler": "the noise of an encoded picture",
+    "image_normalizer": "the normalization of an encoded image",
+    "image_noising_scheduler": "the noise of an encoded image",
     "depth_estimator": "a depth estimator",
     "motion_adapter": "a motion module",
     "unet_2": "a second denoiser",
     "transformer_2": "a second denoiser",
 }
-UNKNOWN = "a component sdpack does not know"
+UNKNOWN = "an unknown component"
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class PipelineIndex:
         Raises:
             SourceError: the images depend on an unsupported component.
         """
-        left = [name for name in self.components if name not in USED]
-        spare = [name for name in left if self._is_spare(name)]
-        needed = [name for name in left if name not in spare]
+        unused = [name for name in self.components if name not in USED]
+        spare = [name for name in unused if self._is_spare(name)]
+        needed = [name for name in unused if name not in spare]
         if needed:
-            said = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
+            listed = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
             raise SourceError(
-                f"{self.path}: the pipeline needs {said}, which sdpack does not support; give a "
+                f"{self.path}: the pipeline needs {listed}, which sdpack does not support; give a "
                 "text-to-image pipeline without it, such as one saved without that component"
             )
         if self.values.get("requires_aesthetics_score"):
@@ -125,25 +125,23 @@ class PipelineIndex:
         return name in SPARE and plain
 
     def _kind(self, name: str) -> str:
-        kind = next(
-            (kind for begin, kind in UNSUPPORTED_COMPONENTS.items() if name.startswith(begin)),
-            UNKNOWN,
-        )
+        kind = next((kind for begin, kind in NEEDED.items() if name.startswith(begin)), UNKNOWN)
         class_name = self.values[name][1]
         return f"{kind}, {class_name}" if isinstance(class_name, str) else kind
 
 
-def read_index(folder: Path, said: str | None = None) -> PipelineIndex:
-    """The index of a pipeline's folder.
+def read_index(folder: Path, name: str | None = None) -> PipelineIndex:
+    """Read the index of a pipeline's folder.
 
     Args:
-        said: what the folder is called in messages, where it is a copy of something else.
+        folder: the folder.
+        name: name for the folder in messages, if it is a cached copy.
 
     Raises:
-        SourceError: it is missing or damaged.
+        SourceError: the index is missing or damaged.
     """
     path = folder / MODEL_INDEX
-    shown = Path(said) / MODEL_INDEX if said else path
+    shown = Path(name) / MODEL_INDEX if name else path
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:

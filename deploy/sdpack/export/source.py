@@ -10,15 +10,16 @@ from pathlib import Path
 from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
-from sdpack.export.pipeline_index import CONFIG, MODEL_INDEX, read_index
+from sdpack.export.pipeline_index import MODEL_INDEX, read_index
 from sdpack.store.artifacts import cache_folder
 
-# Variants of weights, fetched where there is nothing else: first none, then one more each time.
+# Variants of weights, tried one after the other if a repository has no plain weights.
 COPIES = ("fp16", "bf16")
-OTHER_WEIGHTS = ("non_ema", "ema")  # other weights, which are not used
+OTHER_WEIGHTS = ("non_ema", "ema")  # variants with other weights, never fetched
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLE_PATTERNS = ("*.bin",)
 METADATA_S = 10.0  # that the hub may take to list a repository
+MODEL_CONFIG = "config.json"  # only models have one; tokenizers and schedulers use other names
 
 
 def local_folder(source: Source, catalog_folder: Path) -> Path:
@@ -93,8 +94,8 @@ def pipeline_folder(source: Source) -> Path:
     folder = _snapshot(source, [MODEL_INDEX])
     if not (folder / MODEL_INDEX).is_file():
         raise SourceError(
-            f"{source} is not a diffusers pipeline: it has no {MODEL_INDEX}; list its parts in "
-            "a catalog"
+            f"{source} is not a diffusers pipeline: it has no {MODEL_INDEX}; "
+            "list its parts in a catalog"
         )
     index = read_index(folder, str(source))
     index.warnings()
@@ -121,19 +122,19 @@ def _of_hub(source: Source) -> Path:
         raise SourceError(f"{source}: the repository has no folder {source.subfolder!r}; check it")
     if not _has_weights(folder, source):
         raise SourceError(
-            f"{source} is here without its weights: either it was fetched in part; then fetch it "
-            "again with a network; or the repository has them only as a pickle, which may run any "
-            "code when it is read; then allow it with allow_pickle"
+            f"{source} has no weights here: if it was fetched only in part, fetch it again with a "
+            "network; if the repository has only pickled weights, which may run any code when "
+            "read, allow them with allow_pickle"
         )
     return folder
 
 
 def _has_weights(folder: Path, source: Source) -> bool:
     """Whether a folder has weights, or needs none because it has no model's config."""
-    if not (folder / CONFIG).is_file():
+    if not (folder / MODEL_CONFIG).is_file():
         return True
-    wanted = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
-    return not wanted.isdisjoint(path.suffix for path in folder.iterdir())
+    suffixes = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
+    return not suffixes.isdisjoint(path.suffix for path in folder.iterdir())
 
 
 def is_hub_id(text: str) -> bool:
@@ -155,7 +156,7 @@ def hub_source(repository: str) -> Source:
             commit = HfApi().model_info(repository).sha
         except (HfHubHTTPError, HFValidationError):
             raise
-        except Exception:  # no network: the client of the day raises what its HTTP library does
+        except Exception:  # no network: the client raises exceptions of its HTTP library
             commit = _cached_commit(repository)
     if commit is None:
         raise SourceError(
@@ -214,8 +215,8 @@ def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = (
 
 
 @contextmanager
-def _explained(said: str, repository: str) -> Iterator[None]:
-    """What the hub's client raises, as a SourceError that says what to do."""
+def _explained(name: str, repository: str) -> Iterator[None]:
+    """Turn exceptions of the hub's client into a SourceError with a remedy."""
     from huggingface_hub import errors
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -229,24 +230,24 @@ def _explained(said: str, repository: str) -> Iterator[None]:
         yield
     except GatedRepoError as cause:
         raise SourceError(
-            f"{said}: accept its licence at huggingface.co/{repository} first, then set HF_TOKEN"
+            f"{name}: accept its licence at huggingface.co/{repository} first, then set HF_TOKEN"
         ) from cause
     except RevisionNotFoundError as cause:
-        raise SourceError(f"{said}: there is no such revision; check the catalog") from cause
+        raise SourceError(f"{name}: there is no such revision; check the catalog") from cause
     except RepositoryNotFoundError as cause:
         raise SourceError(
-            f"{said}: there is no such repository, or it is private; set HF_TOKEN for a private one"
+            f"{name}: there is no such repository, or it is private; set HF_TOKEN for a private one"
         ) from cause
     except incomplete as cause:
         raise SourceError(
-            f"{said} is only partly on this machine, and the rest cannot be fetched (offline, or "
+            f"{name} is only partly on this machine, and the rest cannot be fetched (offline, or "
             "no network); complete it with a network"
         ) from cause
     except LocalEntryNotFoundError as cause:
         raise SourceError(
-            f"{said} is not on this machine and cannot be fetched (offline, or no network); "
+            f"{name} is not on this machine and cannot be fetched (offline, or no network); "
             "fetch it once with a network"
         ) from cause
-    except Exception as cause:  # the client of the day raises what its HTTP library does
+    except Exception as cause:  # the client raises exceptions of its HTTP library
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
-        raise SourceError(f"{said} cannot be fetched: {reason}") from cause
+        raise SourceError(f"{name} cannot be fetched: {reason}") from cause
