@@ -103,7 +103,7 @@ def work(request: list[Any]) -> Any:
             return export(Path(folder))
         case ["time", graph, size, steps]:
             return time_steps(Path(graph), size, steps)
-    raise click.ClickException(f"{request} is no work")
+    raise click.ClickException(f"{request} is not a supported request")
 
 
 def activation_bytes(graph: Path, size: int) -> int:

@@ -30,7 +30,7 @@ DRAWN = "document.documentElement.dataset.drawn"
 
 
 def opened(page: Path, rounds: int) -> Iterator[float]:
-    """Seconds of each time the page is opened anew."""
+    """Seconds that each new opening of the page takes."""
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])

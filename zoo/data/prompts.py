@@ -27,8 +27,8 @@ LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 class Prompt:
     """One line of a prompt list; `code` and `style` name the real picture it stands for.
 
-    Where the judge learned from that very picture (`judge_saw`), it is no fair sight of how well
-    the judge does on real ones; of drawn pictures it saw none.
+    The judge may have been trained on that picture (`judge_saw`); such pictures overstate how well
+    it does on real ones. It was trained on no generated picture.
     """
 
     text: str

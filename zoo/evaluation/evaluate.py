@@ -163,7 +163,7 @@ def part_sizes(folder: Path = parts.PARTS_FOLDER) -> list[PartSize]:
     found = []
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, "pt") as weights:
-            shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118 (it is no dict)
+            shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]  # noqa: SIM118 (not a dict)
         count = sum(int(np.prod(shape)) for shape in shapes)
         found.append(
             PartSize(path.parent.relative_to(folder).as_posix(), count, path.stat().st_size)

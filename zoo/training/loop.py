@@ -55,7 +55,7 @@ class Schedule:
 
 
 @dataclass
-class Stage:
+class TrainingStage:
     """One model's training: `fit` brings `model` to its averaged weights.
 
     Attributes:
@@ -174,7 +174,7 @@ class Stage:
         if state["schedule"] != self.schedule.__dict__:
             raise TrainingError(
                 f"{self.checkpoint} was made with another schedule ({state['schedule']}, now "
-                f"{self.schedule.__dict__}); delete it to train this stage anew"
+                f"{self.schedule.__dict__}); delete it to train this stage from the start"
             )
         self.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

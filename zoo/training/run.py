@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zoo.data import dataset
 from zoo.data.dataset import Dataset, Row
-from zoo.training.loop import Schedule, Stage
+from zoo.training.loop import Schedule, TrainingStage
 from zoo.training.recipes import TrainingRecipe
 
 CHANNELS_LAST = {"memory_format": torch.channels_last}
@@ -50,7 +50,7 @@ class TrainingRun:
             make_loss: makes the loss; called at the first step, so that a finished stage does not
                 prepare its data.
         """
-        Stage(name, model, _Deferred(make_loss), schedule, self.folder).fit()
+        TrainingStage(name, model, _Deferred(make_loss), schedule, self.folder).fit()
 
     @cached_property
     def dataset(self) -> Dataset:

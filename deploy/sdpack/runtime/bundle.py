@@ -80,7 +80,7 @@ def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     together, which may be wider on that runtime.
 
     Args:
-        besides: bytes that the process takes for other purposes.
+        besides: bytes the process uses for other purposes.
     """
     memory = manifest.memory
     if runtime is manifest.profile.runtime:

@@ -1,11 +1,12 @@
 """Decoding in tiles without seams, so that a large image needs little more memory than a tile.
 
-A decoder comes in two graphs. The stem runs once, on the whole picture; it is where attention looks
-at all of it, on few pixels. The tail runs on one tile after the other, each with as many features
-beyond its border as reach into it, and each normalized like the whole picture. What that is, nobody
-knows beforehand: every tile says what it found, the next round is normalized with what all had
-together, and the rounds end when that no longer moves. The first round makes the first
-normalization right, the next one the second, so that there is an end; all are near it after three.
+A decoder consists of two graphs. The stem contains the attention and runs once, on the whole
+picture, at low resolution. The tail runs tile by tile. Each tile includes a halo as wide as the
+receptive field, and is normalized with the statistics of the whole picture. Those are unknown at
+first: every tile returns its own statistics, the next round uses those of all tiles combined, and
+the rounds end when the statistics no longer change. The first round makes those of the first
+normalization exact, the second those of the second, and so on, so the rounds always end. Three are
+usually close enough.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class TiledDecoder(Closing):
 def load_tiled(
     stem: Callable[[], Session], tail: Callable[[], Session], split: Split, tile: int
 ) -> TiledDecoder:
-    """A decoder of two graphs; should one not load, none stays open."""
+    """Load a decoder of two graphs; if one fails to load, the other is closed."""
     first = stem()
     try:
         return TiledDecoder(first, tail(), split, tile)

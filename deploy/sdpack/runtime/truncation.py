@@ -10,7 +10,7 @@ from sdpack.domain.placement import Role
 from sdpack.runtime.text_embeddings import readable
 from sdpack.runtime.tokenizer import PromptTokenizer
 
-SHOWN_END = 40  # characters of what was read last
+SHOWN_END = 40  # characters shown of the text before the cut
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Truncation:
     read: str
 
     def __str__(self) -> str:
-        """What to tell whoever wrote the prompt."""
+        """Return a sentence for the author of the prompt."""
         where = f"after {self.read[-SHOWN_END:]!r}" if self.read else "before its first word"
         return f"truncated: {self.role.value} reads {self.tokens} tokens and stops {where}"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import TrainingError
-from zoo.training.loop import Schedule, Stage
+from zoo.training.loop import Schedule, TrainingStage
 
 SCHEDULE = Schedule(steps=40, batch_size=8, lr=0.05, warmup_steps=5, ema_decay=0.9, seed=3)
 
@@ -18,7 +18,7 @@ class KilledError(Exception):
 
 def stage(
     folder: Path, schedule: Schedule = SCHEDULE, killed_at: int | None = None
-) -> tuple[Stage, nn.Linear]:
+) -> tuple[TrainingStage, nn.Linear]:
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
 
@@ -29,7 +29,7 @@ def stage(
         apart: Tensor = model(x) - x.sum(1, keepdim=True)
         return apart.square().mean()
 
-    return Stage("line", model, loss, schedule, folder, save_every_s=0.0), model
+    return TrainingStage("line", model, loss, schedule, folder, save_every_s=0.0), model
 
 
 @pytest.mark.parametrize("muon", [False, True])
@@ -67,7 +67,9 @@ def test_another_schedule_is_not_resumed(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
-    bad = Stage("bad", model, lambda step, g: model.weight.sum() * torch.inf, SCHEDULE, tmp_path)
+    bad = TrainingStage(
+        "bad", model, lambda step, g: model.weight.sum() * torch.inf, SCHEDULE, tmp_path
+    )
     with pytest.raises(TrainingError, match="stage bad: the loss is"):
         bad.fit(report_every=10)
 
