@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,14 @@ class Schedule:
         rise = min(1.0, (step + 1) / self.warmup_steps)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         return self.lr * rise * (self.final_lr_share + (1 - self.final_lr_share) * fall)
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether a recorded schedule is this one.
+
+        A record from before a field existed lacks it; the field then had its default.
+        """
+        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
+        return {**defaults, **record} == asdict(self)
 
 
 @dataclass
@@ -171,7 +179,7 @@ class TrainingStage:
         if not self.checkpoint.exists():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        if state["schedule"] != self.schedule.__dict__:
+        if not self.schedule.matches(state["schedule"]):
             raise TrainingError(
                 f"{self.checkpoint} was made with another schedule ({state['schedule']}, now "
                 f"{self.schedule.__dict__}); delete it to train this stage from the start"

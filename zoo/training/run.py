@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ class TrainingRun:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def keeps(self, stage: str, schedule: Schedule) -> bool:
-        """Whether the shipped parts already hold this stage, made by this very schedule."""
-        return stage in self.kept and self.kept[stage]["schedule"] == asdict(schedule)
+        """Whether the shipped parts contain this stage's result, made with the same schedule."""
+        return stage in self.kept and schedule.matches(self.kept[stage]["schedule"])
 
     def fit(
         self,

@@ -14,6 +14,7 @@ from zoo.training import denoiser
 from zoo.training.denoiser_stage import DenoiserStage
 from zoo.training.recipes import CPU, Round, TrainingRecipe
 from zoo.training.run import TrainingRun
+from zoo.training.shipment import shipped_records
 from zoo.training.stages import Stages
 
 Kept = dict[str, dict[str, Any]]
@@ -76,3 +77,9 @@ def test_shipped_rounds_are_kept_only_if_all_are_the_recipe_s_first(
 ) -> None:
     recipe = replace(CPU, denoiser={"s": (round_of(5), round_of(6))})
     assert stage(tmp_path, recipe, kept(*shipped)).kept_rounds("s") == rounds
+
+
+def test_the_shipped_denoisers_contain_every_round_of_the_recipe(tmp_path: Path) -> None:
+    denoisers = stage(tmp_path, CPU, shipped_records())
+    found = {size: denoisers.kept_rounds(size) for size in CPU.denoiser}
+    assert found == {size: len(rounds) for size, rounds in CPU.denoiser.items()}

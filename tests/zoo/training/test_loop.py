@@ -86,3 +86,22 @@ def test_the_rate_rises_then_falls_to_its_share() -> None:
     assert s.lr_at(0) == pytest.approx(0.1, rel=1e-3)
     assert s.lr_at(500) == pytest.approx(0.02 + 0.98 * 0.5)
     assert s.lr_at(1000) == pytest.approx(0.02)
+
+
+def test_a_record_without_a_field_was_made_with_its_default() -> None:
+    record = dataclasses.asdict(SCHEDULE)
+    del record["muon"]
+    assert SCHEDULE.matches(record)
+    assert not dataclasses.replace(SCHEDULE, muon=True).matches(record)
+    assert not SCHEDULE.matches({**record, "seed": 4})
+
+
+def test_a_checkpoint_from_before_a_field_is_resumed(tmp_path: Path) -> None:
+    first, trained = stage(tmp_path)
+    first.fit()
+    state = torch.load(first.checkpoint, weights_only=True)
+    del state["schedule"]["muon"]
+    torch.save(state, first.checkpoint)
+    second, read = stage(tmp_path, killed_at=0)
+    second.fit()
+    assert torch.equal(trained.weight, read.weight)
