@@ -202,7 +202,7 @@ def _check_supported(manifest: Manifest, size: Size, steps: int | None) -> None:
     sizes, known = manifest.sampling.supported_sizes, manifest.sampling.supported_steps
     if size not in sizes:
         raise PromptError(
-            f"{manifest.name} was built for pictures of "
+            f"{manifest.name} was built for images of "
             f"{', '.join(map(format_size, sizes))} pixels, not {format_size(size)}; "
             "choose one of these, or build with --size"
         )
