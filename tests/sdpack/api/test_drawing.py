@@ -165,7 +165,7 @@ def test_a_prompt_that_is_not_read_to_its_end_is_told_of(folder: Path) -> None:
         ({"size": 512}, r"size is 512; give width and height in pixels"),
         ({"size": "64"}, r"size is '64'; give width and height in pixels"),
         ({"size": (64, 0)}, r"size, \(64, 0\), is 0; give a whole number, 1 or more"),
-        ({"size": (96, 64)}, "built for pictures of 32x32 pixels, not 96x64"),
+        ({"size": (96, 64)}, "built for images of 32x32 pixels, not 96x64"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan; give a finite number"),
         ({"guidance_scale": -1}, "guidance_scale is -1; give a finite number, 0 or more"),
         ({"guidance_scale": "3"}, "guidance_scale is '3'; give a finite number"),
