@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sdpack.documents.bundle import sole_writer
 from sdpack.documents.manifest import Manifest
 from sdpack.pack.bundling.files import BundleFiles, BundleImages
 from sdpack.pack.bundling.manifests import Manifests
@@ -27,15 +28,15 @@ from sdpack.progress import Say
 
 
 def assemble(request: BuildRequest, say: Say, finish: Callable[[Path], None] | None) -> Manifest:
-    """Build the bundle of a request from the start; what is in the store is used again.
+    """Build the bundle of a request, reusing the artifacts in the store.
 
     Args:
-        finish: as of `sdpack.pack.build.build`.
+        finish: as in `sdpack.pack.build.build`.
     """
     candidates = Candidates(request)
     check(candidates)
     clock = StageClock(say)
-    with open_toolchain(candidates, clock.say) as toolchain:
+    with sole_writer(request.out), open_toolchain(candidates, clock.say) as toolchain:
         manifest = _bundle(toolchain, finish)
         _record_times(toolchain, clock)
     return manifest
@@ -67,7 +68,7 @@ def _bundle(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Mani
 
 
 def _record_times(toolchain: Toolchain, clock: StageClock) -> None:
-    """Keep what the stages took, so that later plans are nearer."""
+    """Record how long the stages took, to improve later predictions."""
     candidates, ledger = toolchain.candidates, toolchain.context.ledger
     costs = Planning(candidates, ledger).costs
     ratios = clock.ratios(costs.seconds(), costs.units())

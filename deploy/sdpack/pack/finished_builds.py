@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -17,7 +18,7 @@ from sdpack.documents.layout import MANIFEST, REPORT
 from sdpack.documents.manifest import Manifest
 from sdpack.errors import BundleError
 from sdpack.pack.request import BuildRequest
-from sdpack.store.artifacts import digest, file_sha256
+from sdpack.store.artifacts import cache_folder, digest, file_sha256
 from sdpack.store.ledger import Ledger
 from sdpack.version import versions
 
@@ -41,13 +42,15 @@ class FinishedBuilds:
     """The finished builds of a request, by everything that determines them."""
 
     request: BuildRequest
-    ledger: Ledger
 
     def find(self) -> Manifest | None:
-        """The manifest of the request's bundle, if its folder holds it as it was written."""
-        known = self.ledger.find(KIND, self._inputs())
+        """Return the manifest of the request's bundle, if its folder contains it unchanged."""
         out = self.request.out
-        if known is None or not (out / REPORT).is_file():
+        if not (out / REPORT).is_file():
+            return None
+        with closing(_open_ledger()) as ledger:
+            known = ledger.find(KIND, self._inputs())
+        if known is None:
             return None
         try:
             if file_sha256(out / MANIFEST) != known["manifest"]:
@@ -57,15 +60,16 @@ class FinishedBuilds:
             return None
 
     def record(self, manifest: Manifest) -> None:
-        """Keep a bundle that was just written."""
+        """Record a bundle that was just written."""
         value = {"manifest": file_sha256(self.request.out / MANIFEST), "name": manifest.name}
-        self.ledger.record(KIND, self._inputs(), value)
+        with closing(_open_ledger()) as ledger:
+            ledger.record(KIND, self._inputs(), value)
 
     def _inputs(self) -> dict[str, Any]:
         """Everything that determines a bundle.
 
-        Files are told apart by size and time of change: reading gigabytes of weights takes longer
-        than a repeated build should.
+        Files are compared by size and modification time, because hashing gigabytes of weights would
+        take too long.
         """
         request = self.request
         return {
@@ -89,6 +93,10 @@ class FinishedBuilds:
             for file in _files_of(path):
                 status = file.stat()
                 yield [key, file.name, status.st_size, status.st_mtime_ns]
+
+
+def _open_ledger() -> Ledger:
+    return Ledger(cache_folder() / "ledger.sqlite")
 
 
 def _files_of(path: Path) -> list[Path]:

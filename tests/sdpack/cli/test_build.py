@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from sdpack.cli import build
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.manifest import Manifest
+from sdpack.pack.build import BuildResult
 from sdpack.pack.request import BuildRequest
 from sdpack.progress import Say
 
@@ -29,10 +28,10 @@ def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]
     """What is asked of builds that make nothing."""
     requests: list[BuildRequest] = []
 
-    def built(request: BuildRequest, say: Say) -> Any:
+    def built(request: BuildRequest, say: Say) -> BuildResult:
         say("export")
         requests.append(request)
-        return SimpleNamespace(manifest=made)
+        return BuildResult(made, is_new=True)
 
     monkeypatch.setattr(build, "build_bundle", built)
     return requests
