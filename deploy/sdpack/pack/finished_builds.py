@@ -88,11 +88,11 @@ class FinishedBuilds:
         }
 
     def _files(self) -> Iterator[list[Any]]:
-        """Name, size and time of change of every file that the catalog names on this machine."""
+        """Path, size and modification time of every local file of the catalog."""
         for key, path in sorted(self.request.located.local_files()):
             for file in _files_of(path):
                 status = file.stat()
-                yield [key, file.name, status.st_size, status.st_mtime_ns]
+                yield [key, str(file), status.st_size, status.st_mtime_ns]
 
 
 def _open_ledger() -> Ledger:
@@ -102,7 +102,7 @@ def _open_ledger() -> Ledger:
 def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.exists() else []
-    return sorted(file for file in path.iterdir() if file.is_file())
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 @cache
