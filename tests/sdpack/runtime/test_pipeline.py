@@ -65,7 +65,7 @@ def pipeline(placement: Placement | None = None) -> tuple[Pipeline, list[str]]:
 def test_pictures_of_another_size_than_was_asked_for_are_refused(pixels: int) -> None:
     """As of a bundle whose manifest does not know what its decoder enlarges."""
     drawer = replace(pipeline()[0], latents=replace(LATENTS, pixels=pixels))
-    with pytest.raises(EngineError, match="pictures of shape"):
+    with pytest.raises(EngineError, match="images of shape"):
         drawer.draw(request(height=32, width=48))
 
 
