@@ -46,7 +46,9 @@ Examples:
     help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
 )
 @out_option("Folder of the bundle; default: engines/PROFILE.")
-@click.option("--dry-run", is_flag=True, help="Show what the build will take, as `sdpack plan`.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only predict the cost of the build, like `sdpack plan`."
+)
 @json_option
 @click.pass_context
 @timed

@@ -1,4 +1,4 @@
-"""`sdpack plan`: what a build will take, before it begins."""
+"""`sdpack plan`: the predicted cost of a build."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ Examples:
 @click.option(
     "--memory",
     type=TEXT,
-    help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
+    help="Peak memory of the pipeline, such as 24MiB; default: the profile's.",
 )
 @json_option
 def command(profile_name: str, memory: str | None, as_json: bool, **options: Any) -> None:
-    """Show what a build will take: downloads, disk, images and hours.
+    """Predict the cost of a build: downloads, disk, images and hours.
 
-    Nothing is fetched, exported or drawn; it works offline, too. Times are ranges. They start from
+    It downloads, exports and draws nothing, and works offline. Times are ranges. They are based on
     a few timed operations, and every build on this machine refines them.
     """
     request = plan_request(read_options(profile_name, **options), memory, warn)
@@ -48,16 +48,17 @@ def command(profile_name: str, memory: str | None, as_json: bool, **options: Any
 
 
 def show_plan(request: BuildRequest, as_json: bool) -> None:
-    """Plan a request, and print the plan."""
+    """Print the plan of a request."""
     plan = planned(request)
     if as_json:
-        print_json(asdict(plan))
+        totals = {"fetch_bytes": plan.fetch_bytes, "all_seconds": asdict(plan.all_seconds)}
+        print_json({**asdict(plan), **totals})
     else:
         print_plan(request, plan)
 
 
 def planned(request: BuildRequest) -> BuildPlan:
-    """The plan of a request, with the ledger of this user."""
+    """Return the plan of a request, based on this user's ledger."""
     from sdpack.pack.candidates import Candidates
     from sdpack.pack.forecast.build_plan import Planning
     from sdpack.store.artifacts import cache_folder
@@ -71,7 +72,7 @@ def planned(request: BuildRequest) -> BuildPlan:
 
 
 def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
-    """Print a plan for people."""
+    """Print a plan as tables."""
     print_table(
         *_shares(plan), "the mixes of the catalog, by parameters", ("mix", "part", "candidate")
     )
@@ -80,9 +81,9 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
     print_lines(
         [
             f"{plan.uniform_mixes:,} mixes of candidates and precisions, each in up to "
-            f"{plan.placements} placements; mixed variants come on top where memory is tight",
-            f"the smallest, {plan.smallest}, takes at least {format_bytes(plan.smallest_bytes)} "
-            f"of {budget}, by its parameters",
+            f"{plan.placements} placements; if memory is tight, mixed variants are added",
+            f"the smallest, {plan.smallest}, needs at least {format_bytes(plan.smallest_bytes)} "
+            f"of {budget}, judging by its parameters",
             f"download: {_download_total(plan)}",
             f"disk for the cache: {_bytes_range(plan.disk)}",
             f"images to draw: {_count_range(plan.images.screened + plan.images.raced)}",
@@ -90,8 +91,8 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
     )
     headings, rows = _times(plan)
     print_table(headings, rows, "time by stage on this machine", headings[1:])
-    refined = "refined by earlier builds here" if plan.is_refined else "not refined by a build yet"
-    print_lines([f"in all {_time_range(plan.all_seconds)}, {refined}"])
+    refined = "refined by earlier builds" if plan.is_refined else "not yet refined by a build"
+    print_lines([f"total: {_time_range(plan.all_seconds)}, {refined}"])
 
 
 def _shares(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:

@@ -180,7 +180,7 @@ def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
 
 
 def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Neighbours, at most MOST_PROBES groups of them."""
+    """Group neighbouring layers into at most MOST_PROBES groups."""
     size = -(-len(found) // MOST_PROBES) or 1
     for start in range(0, len(found), size):
         yield found[start : start + size]

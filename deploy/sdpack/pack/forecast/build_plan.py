@@ -1,4 +1,4 @@
-"""A plan of a build: sizes, downloads, images and times, before anything is done."""
+"""The plan of a build: sizes, downloads, images and times, predicted before it starts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sdpack.pack.forecast.stages import Stage, StageTimes
 from sdpack.pack.planning.mix import Mix, mixes, placements
 from sdpack.store.ledger import Ledger
 
-GRAPH_BYTES = 4  # of a parameter in an fp32 graph
-OTHER_FILES = 1.5  # of the graphs and variants: activations, plans, latents, at most
+GRAPH_BYTES = 4  # per parameter of an fp32 graph
+OTHER_FILES = 1.5  # upper bound of all files of a build, as a multiple of its graphs
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class PartShare:
     """A part of a mix and its share of the parameters.
 
     Attributes:
-        bytes_by_precision: of its weights, in the widest and the narrowest of the precisions.
+        share: its share of the mix's parameters, 0 to 1.
+        bytes_by_precision: size of its weights in the widest and in the narrowest precision.
     """
 
     role: Role
@@ -40,19 +41,19 @@ class PartShare:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a build will take.
+    """The predicted cost of a build.
 
     Attributes:
-        mixes: the smallest mix, the first of the catalog and the largest, by parameters.
-        sizes: of the candidates.
-        uniform_mixes: how many mixes of candidates and precisions there are.
-        placements: in how many ways each can be placed.
-        smallest: the mix with the lowest bound of its peak.
-        smallest_bytes: that bound.
-        images: that the selection draws.
-        disk: bytes of the cache.
-        seconds: by stage.
-        is_refined: whether earlier builds on this machine refined the seconds.
+        mixes: "smallest" and "largest" by parameters, and "usual", the first of the catalog.
+        sizes: the size of every candidate.
+        uniform_mixes: number of mixes of candidates and precisions.
+        placements: number of placements of each mix.
+        smallest: the mix with the lowest lower bound of its peak memory.
+        smallest_bytes: that lower bound.
+        images: number of images the selection draws.
+        disk: bytes the cache will need.
+        seconds: duration of each stage.
+        is_refined: whether earlier builds on this machine refined the durations.
     """
 
     mixes: Mapping[str, tuple[PartShare, ...]]
@@ -68,28 +69,28 @@ class BuildPlan:
 
     @property
     def fetch_bytes(self) -> int:
-        """Of all files to fetch."""
+        """Total size of the downloads."""
         return sum(size.fetch_bytes for size in self.sizes)
 
     @property
     def all_seconds(self) -> Interval:
-        """Of all stages."""
+        """Duration of the whole build."""
         return total(self.seconds.values())
 
 
 @dataclass(frozen=True)
 class Planning:
-    """Plans the build of a request."""
+    """Predicts the cost of building a request."""
 
     candidates: Candidates
     ledger: Ledger
 
     def plan(self) -> BuildPlan:
-        """The plan; nothing is fetched, exported or drawn.
+        """Return the plan, without fetching, exporting or drawing anything.
 
         Raises:
-            InfeasibleError: no mix fits the budget, by its parameters alone.
-            CatalogError: the parameters of a candidate are not known.
+            InfeasibleError: the parameters alone show that no mix fits the budget.
+            CatalogError: the number of parameters of a candidate is unknown.
         """
         request, sizes = self.candidates.request, self._sizes
         parameters = {key: size.parameters for key, size in self._by_name.items()}
@@ -111,7 +112,7 @@ class Planning:
 
     @cached_property
     def costs(self) -> StageCosts:
-        """What predicts the stages."""
+        """The predicted cost of each stage, before refinement."""
         images = self._images.screened + self._images.raced
         speed = machine_speed(self.ledger)
         return StageCosts(self.candidates.request, self._sizes, self._mixes, images, speed)

@@ -1,4 +1,4 @@
-"""How large a request's candidates are, and which of them have to be fetched."""
+"""Sizes of a request's candidates, and which of them must be downloaded."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sdpack.pack.forecast.macs import (
     macs_of_parameters,
 )
 
-STORED_BYTES = 4  # of a parameter in a repository, where its files are not known: mostly fp32
+STORED_BYTES = 4  # per parameter, if a repository's files are unknown; most are fp32
 USUAL_TOKENS = 77
-USUAL_PIXELS = 8  # a side of a latent pixel, where no config is here to say it
+USUAL_PIXELS = 8  # image pixels per latent pixel and side, if the config is not here
 
 
 @dataclass(frozen=True)
 class CandidateSize:
-    """One candidate.
+    """The size of one candidate.
 
     Attributes:
-        parameters: by its checkpoint if it is here, else by its catalog.
-        is_here: whether nothing of it has to be fetched.
-        fetch_bytes: of its files that have to be fetched; 0 where another candidate has the same.
-        is_exact: whether `fetch_bytes` is known from the hub's metadata, or is 0.
+        parameters: number of parameters, from its checkpoint if that is here, else its catalog.
+        is_here: whether all its files are on this machine.
+        fetch_bytes: size of its download; 0 if another candidate downloads the same files.
+        is_exact: whether `fetch_bytes` is 0 or from the hub's metadata, rather than estimated.
         macs: multiply-accumulate operations of one run on one row.
     """
 
@@ -48,15 +48,15 @@ class CandidateSize:
 
 @dataclass
 class CandidateSizes:
-    """Finds the sizes of candidates without fetching anything."""
+    """Finds the sizes of candidates without downloading anything."""
 
     candidates: Candidates
 
     def every(self) -> Iterator[CandidateSize]:
-        """Of the candidates that work with others, each once, the text encoders first.
+        """Yield the size of each candidate that some mix uses, the text encoders first.
 
         Raises:
-            CatalogError: a candidate is not here, and its catalog does not give its parameters.
+            CatalogError: a candidate is not here, and the catalog does not give its parameters.
         """
         seen: set[tuple[str, str]] = set()
         fetched: set[Source] = set()
@@ -69,9 +69,9 @@ class CandidateSizes:
                     fetched.add(source)
 
     def known_parameters(self) -> dict[tuple[str, str], int] | None:
-        """The parameters of each candidate, by its group of roles and its name.
+        """Return the number of parameters of each candidate, by group of roles and name.
 
-        None where a candidate is not here, and its catalog does not give its parameters.
+        Returns None if a candidate is not here and the catalog does not give its parameters.
         """
         try:
             return {
@@ -104,8 +104,8 @@ class CandidateSizes:
     def _listed(self, role: Role, name: str, entry: Candidate) -> int:
         if entry.parameters is None:
             raise CatalogError(
-                f"{role.group}.{name}: its checkpoint is not on this machine, and the catalog does "
-                "not say how many parameters it has; add `parameters`, or fetch it"
+                f"{role.group}.{name}: its checkpoint is not on this machine and the catalog does "
+                "not give its number of parameters; add `parameters`, or download the checkpoint"
             )
         return entry.parameters
 
@@ -121,13 +121,13 @@ class CandidateSizes:
         return denoiser_macs(shapes, config, latents, USUAL_TOKENS, step)
 
     def _latents(self, role: Role, name: str, here: bool) -> Size:
-        """Height and width of an image's latents, as far as the files that are here say it."""
+        """Return height and width of an image's latents, as far as the local files tell."""
         height, width = self.candidates.request.sizes[0]
         pixels = self._pixels(role, name) if here else USUAL_PIXELS
         return height // pixels, width // pixels
 
     def _pixels(self, role: Role, name: str) -> int:
-        """Image pixels a side of a latent pixel; the usual number if a config is missing."""
+        """Return image pixels per latent pixel and side; the usual number without a config."""
         folder = self.candidates.request.located.folder
         catalog = self.candidates.catalog
         decoders = {
@@ -148,6 +148,6 @@ class CandidateSizes:
 
 
 def _fetched(source: Source, parameters: int) -> tuple[int, bool]:
-    """Bytes to fetch, and whether the hub told them."""
+    """Return the size of a download, and whether it is from the hub's metadata."""
     known = remote_bytes(source)
     return (STORED_BYTES * parameters, False) if known is None else (known, True)

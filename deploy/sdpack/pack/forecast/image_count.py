@@ -1,4 +1,4 @@
-"""How many images a build draws, by the rules of its race."""
+"""The number of images a build draws, from the rules of its race."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 
 @dataclass(frozen=True)
 class ImageCount:
-    """The images of the two stages of a selection.
+    """The number of images in the two stages of a selection.
 
     Attributes:
-        screened: for the screening; none if all mixes race.
-        raced: for the race.
+        screened: images of the screening; 0 if all mixes race.
+        raced: images of the race.
     """
 
     screened: Interval
@@ -25,13 +25,13 @@ class ImageCount:
 
 
 def image_count(mixes: Sequence[Mix], rules: Rules, is_large: bool, prompts: int) -> ImageCount:
-    """Bounds on the images that a selection among these mixes draws.
+    """Return bounds of the number of images that a selection among these mixes draws.
 
-    The least: every mix leaves after the first round that can show it. The most: every mix of the
-    race draws every prompt.
+    At least, every mix but the winner is eliminated in the first round that allows it. At most,
+    every mix of the race draws every prompt.
 
     Args:
-        prompts: of the catalog.
+        prompts: number of prompts in the catalog.
     """
     most = min(rules.most, prompts)
     first, enough = min(rules.first, most), min(rules.enough, most)
@@ -46,7 +46,7 @@ def image_count(mixes: Sequence[Mix], rules: Rules, is_large: bool, prompts: int
 
 
 def one_at_a_time(mixes: Iterable[Mix]) -> set[tuple[object, Variant]]:
-    """The mixes a screening draws: one for each variant of each kind of mix."""
+    """Return what a screening draws: one mix per variant, denoiser and set of roles."""
     return {
         ((mix.denoiser.candidate, mix.roles), variant) for mix in mixes for variant in mix.variants
     }

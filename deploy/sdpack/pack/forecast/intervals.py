@@ -1,4 +1,4 @@
-"""Figures that are known only within bounds."""
+"""Intervals: figures that are known only within bounds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Interval:
         return Interval(self.low + other.low, self.high + other.high)
 
     def times(self, low: float, high: float | None = None) -> Interval:
-        """Multiplied by a number, or by one between two bounds; none is negative."""
+        """Return the product with a non-negative number, or with one between `low` and `high`."""
         return Interval(self.low * low, self.high * (low if high is None else high))
 
     @property
     def middle(self) -> float:
-        """The geometric mean of the bounds, which is as far from one as from the other."""
+        """The geometric mean of the bounds."""
         return float((self.low * self.high) ** 0.5)
 
 
@@ -30,7 +30,7 @@ NOTHING = Interval(0.0, 0.0)
 
 
 def total(intervals: Iterable[Interval]) -> Interval:
-    """The sum of the bounds."""
+    """Return the sum of intervals."""
     result = NOTHING
     for each in intervals:
         result += each

@@ -1,8 +1,8 @@
 """Multiply-accumulate operations of a part, from the shapes of its weights.
 
-Every convolution and matrix product costs the size of its weight for every position it is applied
-to. The names of the weights say at which resolution they work. The scores of attention are left
-out; `ATTENTION` allows for them.
+A convolution or matrix product takes as many operations as its weight has elements, for each
+position it is applied to. The names of the weights tell at which resolution they are applied. The
+products of attention are not counted; the upper bound allows for them.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from typing import Any
 from sdpack.domain.placement import Role
 from sdpack.pack.forecast.intervals import Interval
 
-ATTENTION = 1.25  # of the other operations, at most
-# Of a part whose checkpoint is not here, per parameter and latent pixel. The UNet of Stable
-# Diffusion 1.5 has 0.10, SDXL's 0.07; a transformer on patches of 2 x 2 pixels 0.25 and its
-# attention.
+ATTENTION = 1.25  # upper bound with attention, as a multiple of the other operations
+# Operations per parameter and latent pixel, for parts whose checkpoint is not here. Stable
+# Diffusion 1.5's UNet has 0.10 and SDXL's 0.07; a transformer with patches of 2 x 2 has 0.25, plus attention.
 DENOISER = Interval(0.06, 0.3)
-# Stable Diffusion's decoder has 6, its tiny autoencoder 12.
+# Stable Diffusion's decoder has 6, and its tiny autoencoder 12.
 DECODER = Interval(5.0, 14.0)
-ENCODER = Interval(0.6, 1.1)  # per parameter and token; tables take no operations
+ENCODER = Interval(0.6, 1.1)  # per parameter and token; embedding tables take no operations
 
 Shapes = Iterable[tuple[str, tuple[int, ...]]]
 Pixels = tuple[int, int]
 
 
 def macs_of_parameters(role: Role, parameters: int, latents: Pixels, tokens: int) -> Interval:
-    """Operations of one run of a part on one row, from its parameters alone.
+    """Return the operations of one run on one row, from the number of parameters alone.
 
     Args:
         latents: height and width of an image's latents.
-        tokens: of a prompt.
+        tokens: number of tokens of a prompt.
     """
     if role.encodes_text:
         return ENCODER.times(parameters * tokens)
@@ -44,10 +43,10 @@ def macs_of_parameters(role: Role, parameters: int, latents: Pixels, tokens: int
 def denoiser_macs(
     shapes: Shapes, config: Mapping[str, Any], latents: Pixels, tokens: int, step: int
 ) -> Interval:
-    """Operations of one run of a denoiser on one row.
+    """Return the operations of one run of a denoiser on one row.
 
     Args:
-        step: latent pixels a side of a transformer's token; of a UNet it is not used.
+        step: side of a transformer's patch, in latent pixels; not used for a UNet.
     """
     pixels = math.prod(latents)
     blocks = len(config.get("block_out_channels", ()))
@@ -65,7 +64,7 @@ def denoiser_macs(
 
 
 def decoder_macs(shapes: Shapes, config: Mapping[str, Any], latents: Pixels) -> Interval | None:
-    """Operations of decoding one image; None where the names do not say at which resolution."""
+    """Return the operations of decoding one image; None if the names tell no resolutions."""
     if "up_block_types" not in config:
         return None
     pixels, own = math.prod(latents), 0.0
@@ -85,7 +84,7 @@ def decoder_macs(shapes: Shapes, config: Mapping[str, Any], latents: Pixels) -> 
 
 
 def encoder_macs(shapes: Shapes, tokens: int) -> Interval:
-    """Operations of a text encoder on one prompt."""
+    """Return the operations of encoding one prompt."""
     own = sum(
         math.prod(shape) * tokens
         for name, shape in shapes
@@ -95,7 +94,7 @@ def encoder_macs(shapes: Shapes, tokens: int) -> Interval:
 
 
 def _level(name: str, blocks: int) -> int:
-    """By how many halvings a UNet's weight works below the latents' resolution."""
+    """Return how often the latents are halved before a UNet's weight is applied."""
     match = re.match(r"(down|up)_blocks\.(\d+)", name)
     if match is not None:
         number = int(match[2])
@@ -106,7 +105,7 @@ def _level(name: str, blocks: int) -> int:
 
 
 def _is_embedding(name: str) -> bool:
-    """Whether a weight works on the timestep or on pooled texts: one row an image."""
+    """Whether a weight is applied to the timestep or pooled embeddings, once per image."""
     return bool(
         re.search(r"time_emb|add_embedding|adaln|norm\d?(_context)?\.linear|_embedder", name)
     )

@@ -1,4 +1,4 @@
-"""The smallest budget that could do, from the numbers of parameters alone."""
+"""A lower bound of the memory of every mix, from its number of parameters alone."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ UNLIMITED = 2**62
 
 @dataclass(frozen=True)
 class LowerBound:
-    """A lower bound of what the mixes of a request take: their weights, and the least scratch.
+    """A lower bound of the peak memory of a request's mixes: weights plus minimal scratch memory.
 
     Attributes:
-        parameters: of each candidate, by its group of roles and its name.
+        parameters: number of parameters of each candidate, by group of roles and name.
     """
 
     request: BuildRequest
     parameters: Mapping[tuple[str, str], int]
 
     def smallest(self) -> Fitted:
-        """The mix with the lowest bound, in the placement that takes least.
+        """Return the mix with the lowest bound, in the placement that needs the least memory.
 
         Raises:
-            InfeasibleError: the request's budget is below it.
+            InfeasibleError: the request's budget is below that bound.
         """
         self.check()
         fitted = self._fitting(UNLIMITED)
@@ -42,7 +42,7 @@ class LowerBound:
         """Refuse a budget that cannot hold the weights of any mix.
 
         Raises:
-            InfeasibleError: names the smallest budget that could.
+            InfeasibleError: the budget is below the lowest bound, which the error states.
         """
         try:
             self._fitting(self.request.budget)

@@ -1,4 +1,4 @@
-"""How fast this machine computes, from a few timed operations; kept in the ledger."""
+"""The speed of this machine, measured once and recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ OPSET = 21
 
 
 def machine_speed(ledger: Ledger) -> float:
-    """Multiply-accumulate operations a second of ONNX Runtime on this CPU, in fp32.
+    """Return ONNX Runtime's multiply-accumulate operations per second on this CPU, in fp32.
 
-    A convolution as in a UNet is timed; the fastest run counts.
+    It times one convolution of a UNet, and takes the fastest of several runs.
     """
     inputs = {**here(), "tools": versions(("onnxruntime", "numpy"))}
     known = ledger.find(KIND, inputs)
@@ -37,7 +37,7 @@ def machine_speed(ledger: Ledger) -> float:
 
 
 def here() -> dict[str, Any]:
-    """What times on this machine depend on."""
+    """The properties of this machine that durations depend on."""
     return {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
 
 

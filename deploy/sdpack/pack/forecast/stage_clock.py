@@ -1,4 +1,4 @@
-"""What the stages of a running build take, and how that compares with its prediction."""
+"""Measures the stages of a running build, to compare them with their predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdpack.pack.forecast.stages import KIND, Stage
 from sdpack.progress import Say, without_count
 from sdpack.store.ledger import Ledger
 
-LEAST_S = 5.0  # a stage that took less says little
+LEAST_S = 5.0  # shorter stages are too short to compare
 BEGINNINGS = {
     "exporting ": Stage.EXPORT,
     "calibrating ": Stage.CALIBRATE,
@@ -28,10 +28,11 @@ _DRAWN = re.compile(r"drawing (\d+) prompts with (\d+) mixes")
 
 @dataclass
 class StageClock:
-    """Passes lines of progress on, and measures the time between them by stage.
+    """Forwards lines of progress, and adds the time between them to their stages.
 
     Attributes:
-        now: seconds since some moment; never goes back.
+        tell: receives the lines.
+        now: a monotonic clock, in seconds.
     """
 
     tell: Say
@@ -41,7 +42,7 @@ class StageClock:
     _current: tuple[Stage | None, float] | None = field(default=None, init=False)
 
     def say(self, line: str) -> None:
-        """Note a line, and pass it on."""
+        """Record the time of a line, and forward it."""
         now = self.now()
         self._close(now)
         stage = next((s for start, s in BEGINNINGS.items() if line.startswith(start)), None)
@@ -53,14 +54,15 @@ class StageClock:
     def ratios(
         self, predicted: Mapping[Stage, Interval], units: Mapping[Stage, float]
     ) -> dict[Stage, float]:
-        """What the stages took so far, as a share of their prediction.
+        """Return measured divided by predicted duration, for each stage.
 
-        Results that were in the store cost nothing: a stage counts by the share of its units that
-        it did. Stages of a few seconds are left out.
+        A stage often processes only some of its units, because the store has the results of the
+        others. Its prediction is scaled by the share that it processed. Stages of a few seconds
+        are left out.
 
         Args:
-            predicted: seconds of all units.
-            units: of each stage: graphs, engines or images.
+            predicted: predicted duration of each stage for all units, in seconds.
+            units: number of graphs, engines or images of each stage.
         """
         self._close(self.now())
         found = {}
@@ -84,10 +86,10 @@ class StageClock:
 
 
 def record_stages(ledger: Ledger, name: str, ratios: Mapping[Stage, float]) -> None:
-    """Keep the ratios of a build for the predictions of later ones.
+    """Record the ratios of a build, to refine later predictions.
 
     Args:
-        name: of the bundle and what it was built from; a later build of the same replaces them.
+        name: identifies the build; a later build with the same name replaces its ratios.
     """
     if ratios:
         value = {stage.value: round(ratio, 3) for stage, ratio in ratios.items()}

@@ -1,4 +1,4 @@
-"""Seconds of each stage of a build, before earlier builds of this machine refine them."""
+"""The predicted duration of each stage, before earlier builds on this machine refine it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from sdpack.pack.request import BuildRequest
 from sdpack.quantization.probing import BATCHES, FORWARD, MOST_PROBES, MOST_ROWS
 from sdpack.quantization.schemes import UNIFORM
 
-# Two cores of an x86-64 server, one build of the zoo and several of Stable Diffusion 1.5.
+# Measured on two cores of an x86-64 server: one build of the zoo, several of Stable Diffusion 1.5.
 EXPORT_S, EXPORT_S_PER_PARAMETER = 4.0, 40e-9
 OBSERVE_S_PER_PARAMETER = 100e-9
 ROUND_S_PER_NUMBER = 30 / 64e6
 ENGINE_S, ENGINE_S_PER_PARAMETER = 2.0, 15e-9
-PROBES_OF_FEW = 30  # runs of a graph with few layers
+FEWEST_PROBES = 30  # runs of a graph with few layers
 
 
 @dataclass(frozen=True)
 class StageCosts:
-    """Predicts the stages of a build.
+    """Predicts how long the stages of a build take.
 
     Attributes:
-        macs_per_s: of this machine.
+        sizes: the size of every candidate.
         mixes: the uniform mixes.
-        images: that the selection draws.
+        images: number of images the selection draws.
+        macs_per_s: speed of this machine, in multiply-accumulate operations.
     """
 
     request: BuildRequest
@@ -41,7 +42,7 @@ class StageCosts:
     macs_per_s: float
 
     def seconds(self) -> dict[Stage, Interval]:
-        """By stage, in order."""
+        """Return the duration of each stage, in the order of the build."""
         return {
             Stage.FETCH: self._fetch(),
             Stage.EXPORT: self._export(),
@@ -53,7 +54,7 @@ class StageCosts:
         }
 
     def units(self) -> dict[Stage, float]:
-        """How many graphs, engines or images each stage works on."""
+        """Return the number of graphs, engines or images that each stage processes."""
         graphs = float(len(self._graphs()))
         return {
             Stage.FETCH: float(len(self.sizes)),
@@ -66,7 +67,7 @@ class StageCosts:
         }
 
     def image_seconds(self) -> Interval:
-        """Of one image of the average mix, drawn alone."""
+        """Return how long one image takes with the average mix, in a batch of one."""
         every = [self._image_macs(mix) for mix in self.mixes]
         mean = total(every).times(1 / len(every))
         return mean.times(1 / self.macs_per_s)
@@ -76,7 +77,7 @@ class StageCosts:
         return Interval(size / NETWORK.high, size / NETWORK.low)
 
     def _graphs(self) -> Mapping[tuple[str, str, str | None], CandidateSize]:
-        """The fp32 graphs that are exported; a bridge makes a graph of its own."""
+        """The fp32 graphs to export, by role, candidate and the denoiser of a bridge."""
         by_name = {(size.role.group, size.name): size for size in self.sizes}
         variants = {variant for mix in self.mixes for variant in mix.variants}
         return {
@@ -91,7 +92,7 @@ class StageCosts:
 
     @property
     def _calibrated(self) -> bool:
-        """Whether a precision needs to see real inputs."""
+        """Whether any precision needs calibration."""
         return any(p is Precision.FP16 or p in UNIFORM for p in self.request.precisions)
 
     def _calibrate(self) -> Interval:
@@ -114,15 +115,15 @@ class StageCosts:
         return runs.times(1 / self.macs_per_s)
 
     def _probing(self, graph: CandidateSize) -> Interval:
-        """Operations of measuring the gains of a graph's layers, as `probing_batches` has them."""
+        """Return the operations of measuring the gains of a graph's layers."""
         rows = max(1, FORWARD // graph.parameters)
         batches = min(BATCHES, rows)
         run = batches * min(MOST_ROWS, rows // batches)
         if rows > 1 or graph.role.encodes_text:
-            return graph.macs.times(PROBES_OF_FEW, MOST_PROBES).times(run)
+            return graph.macs.times(FEWEST_PROBES, MOST_PROBES).times(run)
         height, width = self.request.sizes[0]
         cut = min(1.0, (WORKLOAD.huge_probed_side * USUAL_PIXELS) ** 2 / (height * width))
-        return graph.macs.times(PROBES_OF_FEW * cut, MOST_PROBES * cut)
+        return graph.macs.times(FEWEST_PROBES * cut, MOST_PROBES * cut)
 
     def _round(self) -> Interval:
         stored = {UNIFORM[p].number for p in self.request.precisions if p in UNIFORM}

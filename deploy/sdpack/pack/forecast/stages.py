@@ -1,7 +1,7 @@
-"""Seconds that the stages of a build take on this machine, within bounds.
+"""The stages of a build, and the refinement of their predicted durations.
 
-The constants are of one build of the zoo and of builds of Stable Diffusion 1.5 with random weights
-on two cores. Every build records what its stages took; the later predictions are scaled by that.
+Every build records how long its stages took in relation to the prediction. Later predictions on the
+same machine are scaled by the median of these ratios.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from sdpack.pack.forecast.speed import here
 from sdpack.store.ledger import Ledger
 
 KIND = "stage seconds"
-SPREAD = Interval(0.5, 2.0)  # around a prediction that no build has refined
-REFINED = Interval(0.75, 1.35)  # around one that was
-NETWORK = Interval(6e6, 120e6)  # bytes a second
+SPREAD = Interval(0.5, 2.0)  # bounds of an unrefined prediction, relative to its middle
+REFINED = Interval(0.75, 1.35)  # bounds of a refined one
+NETWORK = Interval(6e6, 120e6)  # assumed speed of downloads, in bytes per second
 
 
 class Stage(StrEnum):
@@ -35,13 +35,13 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What the stages of earlier builds took, as a share of what had been predicted."""
+    """Measured divided by predicted duration of the stages of earlier builds."""
 
     ratios: Mapping[Stage, float]
 
     @classmethod
     def read(cls, ledger: Ledger) -> StageTimes:
-        """Those of this machine."""
+        """Read the ratios of this machine from the ledger."""
         by_stage: dict[Stage, list[float]] = {}
         for row in ledger.measurements(KIND):
             if {key: row.inputs.get(key) for key in here()} == here():
@@ -50,7 +50,7 @@ class StageTimes:
         return cls({stage: median(ratios) for stage, ratios in by_stage.items()})
 
     def refined(self, stage: Stage, seconds: Interval) -> Interval:
-        """A prediction, by what the stage took in earlier builds."""
+        """Return a prediction scaled by the ratio of earlier builds, with its bounds."""
         if stage is Stage.FETCH or seconds == NOTHING:
             return seconds
         ratio = self.ratios.get(stage)

@@ -1,4 +1,4 @@
-"""How many mixes and prompts the stages of a selection take."""
+"""The number of mixes and prompts in the stages of a selection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from sdpack.documents.record import CHUNK
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules
 
-SCREENED_SHARE = 4  # a screening draws at most one in this many of the prompts
+SCREENED_SHARE = 4  # a screening draws at most one in four of the prompts
 
 
 def finalists_of(is_large: bool) -> int:
-    """The most mixes that race.
+    """Return the maximum number of mixes in the race.
 
     Args:
         is_large: whether images are large.
@@ -19,10 +19,10 @@ def finalists_of(is_large: bool) -> int:
 
 
 def screened_prompts(rules: Rules, most: int) -> int:
-    """The most prompts of a screening.
+    """Return the maximum number of prompts in a screening.
 
     Args:
-        most: prompts of the race.
+        most: maximum number of prompts in the race.
     """
     share = -(-most // SCREENED_SHARE // CHUNK) * CHUNK
     return min(most, max(2 * rules.first, share))

@@ -98,7 +98,7 @@ def test_unknown_parameters_are_named(ledger: Ledger) -> None:
     request = BuildRequest(
         find_profile("4gb-gpu"), type(located)(catalog, located.folder), Path("x")
     )
-    with pytest.raises(CatalogError, match=r"decoders\.sd15: .* add `parameters`, or fetch it"):
+    with pytest.raises(CatalogError, match=r"decoders\.sd15: .* add `parameters`, or download"):
         Planning(Candidates(request), ledger).plan()
 
 
@@ -113,13 +113,16 @@ def test_the_command_prints_it_and_a_dry_run_the_same(tmp_path: Path) -> None:
     assert "859.5 M" in ran.stdout
     assert "download: about 15.94 GiB" in ran.stdout
     assert "images to draw: " in ran.stdout
-    assert "not refined by a build yet" in ran.stdout
+    assert "not yet refined by a build" in ran.stdout
     dry = run(tmp_path, "build", *words, "--dry-run", "--out", str(tmp_path / "out"))
     assert dry.exit_code == 0, dry.output
     assert dry.stdout == ran.stdout
     assert not (tmp_path / "out").exists()
     document = json.loads(run(tmp_path, "plan", *words, "--json").stdout)
     assert document["uniform_mixes"] == 8 * 4 * 4**3
+    assert document["fetch_bytes"] == sum(size["fetch_bytes"] for size in document["sizes"])
+    lows = [each["low"] for each in document["seconds"].values()]
+    assert document["all_seconds"]["low"] == pytest.approx(sum(lows))
     refused = run(tmp_path, "plan", *words, "--memory", "60MiB")
     assert refused.exit_code == 2
     assert "give at least --memory" in refused.output
