@@ -17,7 +17,8 @@ from sdpack.pack.forecast.intervals import Interval
 
 ATTENTION = 1.25  # upper bound with attention, as a multiple of the other operations
 # Operations per parameter and latent pixel, for parts whose checkpoint is not here. Stable
-# Diffusion 1.5's UNet has 0.10 and SDXL's 0.07; a transformer with patches of 2 x 2 has 0.25, plus attention.
+# Diffusion 1.5's UNet has 0.10 and SDXL's 0.07; a transformer with patches of 2 x 2 has 0.25, plus
+# attention.
 DENOISER = Interval(0.06, 0.3)
 # Stable Diffusion's decoder has 6, and its tiny autoencoder 12.
 DECODER = Interval(5.0, 14.0)
