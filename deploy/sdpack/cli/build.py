@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def command(
 
     Builds resume after an interruption; a repeated build reuses everything.
     """
-    request = bundle_request(read_options(profile_name, **asked), memory, out, warn)
+    options = replace(read_options(profile_name, **asked), download=not dry_run)
+    request = bundle_request(options, memory, out, warn)
     if dry_run:
         show_plan(request, as_json)
         return

@@ -81,6 +81,7 @@ def adopt(
     model: str,
     adoption: Adoption = Adoption(),
     warn: Callable[[str], None] = lambda _: None,
+    download: bool = True,
 ) -> LocatedCatalog:
     """Make a catalog of a diffusers folder or hub repository, after checking that its parts fit.
 
@@ -91,13 +92,14 @@ def adopt(
         adoption: settings that the model's files do not contain.
         warn: called with a line for each component that is ignored because images do not depend
             on it.
+        download: whether missing files of a hub repository may be fetched.
 
     Raises:
         SourceError: the model is missing, is not a diffusers pipeline, or needs a component that is
             not supported.
         CatalogError: its parts do not fit together.
     """
-    pipeline = _Model(model, adoption)
+    pipeline = _Model(model, adoption, download)
     catalog = pipeline.catalog()
     for line in pipeline.warnings:
         warn(line)
@@ -105,11 +107,11 @@ def adopt(
 
 
 class _Model:
-    def __init__(self, model: str, adoption: Adoption) -> None:
+    def __init__(self, model: str, adoption: Adoption, download: bool) -> None:
         self._name = model
         self._adoption = adoption
         self._origin = _origin(model)
-        self._folder = pipeline_folder(self._origin)
+        self._folder = pipeline_folder(self._origin, download)
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()

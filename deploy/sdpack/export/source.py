@@ -82,15 +82,22 @@ def _snapshot_folder(source: Source) -> Path:
     return Path(HF_HUB_CACHE) / name / "snapshots" / str(source.revision)
 
 
-def pipeline_folder(source: Source) -> Path:
+def pipeline_folder(source: Source, download: bool = True) -> Path:
     """Return the local folder of a pipeline; fetches only the used components of a repository.
 
+    Args:
+        source: a folder or a hub repository.
+        download: whether missing files may be fetched.
+
     Raises:
-        SourceError: it cannot be fetched, or needs components that sdpack does not support.
+        SourceError: it cannot or may not be fetched, or needs components that sdpack does not
+            support.
     """
     if source.path is not None:
         return source.path
     assert source.hub is not None
+    if not download:
+        return _downloaded_pipeline(source)
     folder = _snapshot(source, [MODEL_INDEX])
     if not (folder / MODEL_INDEX).is_file():
         raise SourceError(
@@ -105,6 +112,18 @@ def pipeline_folder(source: Source) -> Path:
         if all(_has_weights(folder / name, source) for name in index.used):
             break
     return folder
+
+
+def _downloaded_pipeline(source: Source) -> Path:
+    folder = _snapshot_folder(source)
+    if (folder / MODEL_INDEX).is_file():
+        components = [folder / name for name in read_index(folder, str(source)).used]
+        if all(part.is_dir() and _has_weights(part, source) for part in components):
+            return folder
+    raise SourceError(
+        f"{source} is not on this machine, and a plan downloads nothing; download it with "
+        f"`sdpack catalog from {source.hub}`, or plan a catalog that gives its `parameters`"
+    )
 
 
 def _variants() -> Iterator[tuple[str, ...]]:

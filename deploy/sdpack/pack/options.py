@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ class Options:
         batch: the most images drawn at once; None for the profile's.
         steps: denoising steps; None for the catalog's.
         prefer: the preference among mixes that are equal to the best.
+        download: whether missing files of a hub repository given as `model` may be fetched.
     """
 
     profile: str
@@ -52,6 +53,7 @@ class Options:
     batch: int | None = None
     steps: int | None = None
     prefer: Preference = Preference.QUALITY
+    download: bool = True
 
 
 def bundle_request(
@@ -77,7 +79,13 @@ def bundle_request(
 
 
 def plan_request(options: Options, memory: str | int | None, warn: Say) -> BuildRequest:
-    """The request of a plan, which writes nothing and needs no runtime; see `bundle_request`."""
+    """The request of a plan; it downloads and writes nothing and needs no runtime.
+
+    Raises:
+        InputError: an option is wrong.
+        SourceError: the model is a hub repository that is not on this machine.
+    """
+    options = replace(options, download=False)
     profile = find_profile(options.profile)
     budget, out = _budget(memory, profile), Path("engines") / profile.name
     return _request_of(options, profile, budget, out, warn)
@@ -103,8 +111,6 @@ def _budget(memory: str | int | None, profile: Profile) -> int | None:
 def _request(
     options: Options, profile: Profile, budget: int | None, out: Path, warn: Say
 ) -> BuildRequest:
-    if options.model is not None and options.catalog is not None:
-        raise CatalogError("give --model or --catalog, not both")
     _check_writable(out)
     require(profile.runtime)
     require_charts()
@@ -116,9 +122,7 @@ def _request_of(
 ) -> BuildRequest:
     if options.model is not None and options.catalog is not None:
         raise CatalogError("give --model or --catalog, not both")
-    located = (
-        located_catalog(options.catalog) if options.model is None else _adopted(options.model, warn)
-    )
+    located = located_catalog(options.catalog) if options.model is None else _adopted(options, warn)
     from sdpack.pack.request import BuildRequest
 
     rules = Rules(most=options.images, prefer=options.prefer)
@@ -141,10 +145,10 @@ def _check_writable(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: {existing} is read-only; choose --out")
 
 
-def _adopted(model: str, warn: Say) -> LocatedCatalog:
+def _adopted(options: Options, warn: Say) -> LocatedCatalog:
     from sdpack.export.adopt import adopt
 
-    return adopt(model, warn=warn)
+    return adopt(str(options.model), warn=warn, download=options.download)
 
 
 def _files_read(options: Options, located: LocatedCatalog) -> list[Path]:

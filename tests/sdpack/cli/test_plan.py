@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import huggingface_hub
+import pytest
 from click.testing import CliRunner
+from huggingface_hub import constants
 from sdpack.cli.main import main
 
 
@@ -15,3 +18,23 @@ def test_a_plan_of_the_zoo_names_its_stages_and_fetches_nothing(tmp_path: Path) 
     for stage in ("exporting", "calibrating", "rounding", "drawing"):
         assert stage in ran.stdout
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("words", [("plan",), ("build", "--dry-run")])
+def test_a_model_of_the_hub_is_not_fetched_for_a_plan(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "f" * 40
+    reference = tmp_path / "hub" / "models--owner--name" / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    fetched: list[object] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **_: fetched.append(a))
+    asked = (*words, "--profile", "4gb-gpu", "--model", "owner/name")
+    ran = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")}).invoke(main, asked)
+    assert ran.exit_code != 0
+    assert ran.output.startswith(f"Error: owner/name@{commit[:12]} is not on this machine")
+    assert len(ran.output.splitlines()) == 1
+    assert not fetched

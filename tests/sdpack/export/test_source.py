@@ -166,6 +166,33 @@ def test_of_a_pipeline_only_what_its_index_names_is_fetched(
         pipeline_folder(source())
 
 
+def test_a_pipeline_that_may_not_be_fetched_must_be_here(
+    cached: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def download(*_: object, **__: object) -> None:
+        raise AssertionError("nothing may be fetched")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    refused = r"not on this machine, and a plan downloads nothing.*catalog from owner/name`"
+    with pytest.raises(SourceError, match=refused):
+        pipeline_folder(source(), download=False)
+    index = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (cached / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=refused):
+        pipeline_folder(source(), download=False)
+    (cached / "vae").mkdir()
+    (cached / "vae" / "config.json").write_text("{}")
+    with pytest.raises(SourceError, match=refused):
+        pipeline_folder(source(), download=False)
+    (cached / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    assert pipeline_folder(source(), download=False) == cached
+
+
 def test_weights_in_half_the_bytes_are_fetched_where_there_are_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
