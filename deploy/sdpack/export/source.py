@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sdpack.documents.catalog import Source
@@ -18,7 +20,7 @@ COPIES = ("fp16", "bf16")
 OTHER_WEIGHTS = ("non_ema", "ema")  # variants with other weights, never fetched
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
 PICKLE_PATTERNS = ("*.bin",)
-METADATA_S = 10.0  # that the hub may take to list a repository
+METADATA_S = 10.0  # timeout for the hub to list a repository
 MODEL_CONFIG = "config.json"  # only models have one; tokenizers and schedulers use other names
 
 
@@ -38,17 +40,17 @@ def local_folder(source: Source, catalog_folder: Path) -> Path:
 
 
 def is_here(source: Source, catalog_folder: Path) -> bool:
-    """Whether a source's files are on this machine, so that nothing has to be fetched."""
+    """Whether all weights of a source are on this machine."""
     if source.path is not None:
         return (catalog_folder / source.path).exists()
     folder = _snapshot_folder(source) / source.subfolder
-    return folder.is_dir() and any(folder.iterdir()) and _has_weights(folder, source)
+    return folder.is_dir() and any(folder.iterdir()) and _has_all_weights(folder, source)
 
 
 def remote_bytes(source: Source) -> int | None:
-    """Bytes of what `local_folder` fetches of a hub repository, by the hub's metadata.
+    """Return the bytes that `local_folder` would fetch, according to the hub's metadata.
 
-    None where the hub cannot be reached, or HF_HUB_OFFLINE is set. Nothing is fetched.
+    Returns None if the hub cannot be reached or HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -74,7 +76,7 @@ def remote_bytes(source: Source) -> int | None:
 
 
 def _snapshot_folder(source: Source) -> Path:
-    """Where the hub's client keeps a revision of a repository."""
+    """Return the folder of a revision in the hub client's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     assert source.hub is not None
@@ -154,6 +156,22 @@ def _has_weights(folder: Path, source: Source) -> bool:
         return True
     suffixes = {".safetensors", ".bin"} if source.allow_pickle else {".safetensors"}
     return not suffixes.isdisjoint(path.suffix for path in folder.iterdir())
+
+
+def _has_all_weights(folder: Path, source: Source) -> bool:
+    """Whether no weights would be fetched: those of a variant do not count, nor do some shards."""
+    if not (folder / MODEL_CONFIG).is_file():
+        return True
+    names = [path.name for path in folder.iterdir()]
+    plain = [name for name in names if not any(fnmatchcase(name, p) for p in _ignored(()))]
+    shards = {
+        shard
+        for name in plain
+        if name.endswith(".safetensors.index.json")
+        for shard in json.loads((folder / name).read_text())["weight_map"].values()
+    }
+    suffixes = (".safetensors", ".bin") if source.allow_pickle else (".safetensors",)
+    return shards.issubset(names) and any(name.endswith(suffixes) for name in plain)
 
 
 def is_hub_id(text: str) -> bool:

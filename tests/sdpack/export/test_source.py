@@ -16,7 +16,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from sdpack.documents.catalog import Source
 from sdpack.errors import SourceError
-from sdpack.export.source import hub_source, local_folder, pipeline_folder
+from sdpack.export.source import hub_source, is_here, local_folder, pipeline_folder
 
 COMMIT = "0123456789" * 4
 
@@ -164,6 +164,22 @@ def test_of_a_pipeline_only_what_its_index_names_is_fetched(
     (tmp_path / "model_index.json").unlink()
     with pytest.raises(SourceError, match=r"is not a diffusers pipeline: it has no model_index"):
         pipeline_folder(source())
+
+
+def test_a_source_is_here_only_with_all_the_weights_that_would_be_fetched(cached: Path) -> None:
+    unet, here = cached / "unet", source(subfolder="unet")
+    plain = unet / "diffusion_pytorch_model.safetensors"
+    assert is_here(here, cached)
+    plain.rename(unet / "diffusion_pytorch_model.fp16.safetensors")
+    assert not is_here(here, cached), "the plain weights would be fetched"
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
+    (unet / "model.safetensors.index.json").write_text(json.dumps(index))
+    (unet / shards[0]).touch()
+    assert not is_here(here, cached), "the second shard is missing"
+    (unet / shards[1]).touch()
+    assert is_here(here, cached)
+    assert not is_here(source(subfolder="vae"), cached)
 
 
 def test_a_pipeline_that_may_not_be_fetched_must_be_here(
