@@ -16,6 +16,7 @@ from sdpack.api import drawing
 from sdpack.cli.main import main
 from sdpack.runtime.bundle import pipeline
 
+from tests.sdpack.api.refusals import check_refused
 from tests.sdpack.bundles import SIDE, STEPS, write_drawing_bundle
 from tests.sdpack.interpreter import python
 
@@ -185,11 +186,5 @@ def test_what_is_wrong_is_refused_in_a_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    call, kind, said = REFUSED[name]
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert issubclass(kind, sdpack.SdpackError)
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value)
+    check_refused(*REFUSED[name])
     assert not [*tmp_path.iterdir()]
