@@ -1,4 +1,4 @@
-"""What a command takes: seconds, and memory that is its own."""
+"""Measures the time and the private memory of a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_S = 0.02
 
 @dataclass(frozen=True)
 class Taken:
-    """Of a command and the processes it started.
+    """Time and memory of a command and the processes it started.
 
     Attributes:
         private_bytes: the most that was resident at once and no mapped file's.

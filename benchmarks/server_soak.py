@@ -47,7 +47,7 @@ RAW = (
 
 @dataclass
 class Seen:
-    """What clients saw."""
+    """Observations of the clients."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     jobs: Counter[str] = field(default_factory=Counter)

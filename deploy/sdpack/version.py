@@ -17,7 +17,7 @@ def installed_version(name: str) -> str | None:
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
-    """Of several packages; "-" for one that is not installed."""
+    """Return the versions of packages; "-" for one that is not installed."""
     return {name: installed_version(name) or "-" for name in names}
 
 

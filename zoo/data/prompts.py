@@ -1,4 +1,4 @@
-"""How the zoo says what it wants, and the fixed prompt lists that everything is measured on.
+"""The zoo's form of prompts, and the fixed prompt lists of all measurements.
 
 A prompt is `"<style>, <label>"`, for instance "fluent 3d, hatching chick": the style comes first,
 so that a caption too long for the encoders loses its end and never its style.

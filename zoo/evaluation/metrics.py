@@ -1,4 +1,4 @@
-"""How well the judge finds what a picture of the zoo was asked to show."""
+"""How well the judge recognizes the prompt of an image of the zoo."""
 
 from __future__ import annotations
 

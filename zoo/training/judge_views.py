@@ -1,4 +1,4 @@
-"""What the judge is shown in training: each picture as it is, and moved, scaled and blurred.
+"""Training images of the judge: each one unchanged, and moved, scaled and blurred.
 
 Generated pictures are softer and less exact than drawn ones; a judge that has seen only clean
 vector art would measure that instead of what they show.

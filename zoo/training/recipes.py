@@ -1,4 +1,4 @@
-"""What is trained for how long: the schedule of every stage, its seed included."""
+"""The training recipes: the schedule of every stage, including its seed."""
 
 from __future__ import annotations
 

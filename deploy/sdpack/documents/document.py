@@ -16,10 +16,12 @@ Location = tuple[str | int, ...]
 
 
 def formerly(name: str, former: str, default: Any = ...) -> Any:
-    """A field that documents of an older schema call `former`; they are read all the same.
+    """Return a field that also accepts its name in documents of an older schema.
 
     Args:
-        default: of the field; without one it is required.
+        name: the field's name.
+        former: its name in the older schema.
+        default: its default; without one, the field is required.
     """
     return Field(default, validation_alias=AliasChoices(name, former))
 

@@ -1,4 +1,4 @@
-"""The shapes an engine takes."""
+"""The range of shapes an engine accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ConfigDict, PositiveInt, with_config
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class InputRange:
-    """The shapes an engine takes at one input; a manifest stores it as it is.
+    """The range of shapes an engine accepts for one input, as stored in a manifest.
 
     Attributes:
         best: the shape the engine is tuned for.
@@ -22,5 +22,5 @@ class InputRange:
 
     @classmethod
     def fixed(cls, sizes: tuple[int, ...]) -> InputRange:
-        """The range of one shape."""
+        """Return the range that contains one shape only."""
         return cls(sizes, sizes, sizes)

@@ -8,18 +8,18 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt, with_config
 
 from sdpack.domain.arrays import Float32Array
 
-COLOURS = 3  # channels of a decoded picture
+COLOURS = 3  # channels of a decoded image
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True)
 class LatentSpace:
-    """The space a denoiser works in; a manifest stores it as it is.
+    """The latent space of a denoiser, as stored in a manifest.
 
     Attributes:
-        channels: of a latent pixel.
-        scaling_factor, shift_factor: what `rescaled` divides by and adds.
-        pixels: picture pixels a side of a latent pixel.
+        channels: number of channels.
+        scaling_factor, shift_factor: divisor and offset of `rescaled`.
+        pixels: image pixels per latent pixel and side.
     """
 
     channels: PositiveInt
@@ -28,9 +28,9 @@ class LatentSpace:
     pixels: PositiveInt
 
     def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The shape (C, h, w) of one picture's latents; height and width are in picture pixels."""
+        """The shape (C, h, w) of one image's latents; height and width are in image pixels."""
         return self.channels, height // self.pixels, width // self.pixels
 
     def rescaled(self, latents: Float32Array) -> Float32Array:
-        """Denoised latents float32 (N, C, h, w), scaled and shifted as the decoder takes them."""
+        """Return latents float32 (N, C, h, w), scaled and shifted for the decoder."""
         return latents / self.scaling_factor + self.shift_factor

@@ -231,7 +231,7 @@ def make_room_for(graph_bytes: int) -> None:
     """Trim memory before work on a graph that needs much of it.
 
     Args:
-        graph_bytes: of the graph's files.
+        graph_bytes: total size of the graph's files.
     """
     if graph_bytes > LARGE_BYTES:
         trim_memory()

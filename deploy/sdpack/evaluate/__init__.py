@@ -1,1 +1,1 @@
-"""What a mix's pictures are worth: judge, metrics, and the race between mixes."""
+"""Image quality of mixes: judge, metrics, and the race between mixes."""

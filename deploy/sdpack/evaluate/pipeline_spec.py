@@ -1,4 +1,4 @@
-"""What the evaluation runner draws: the parts of a mix, how they are run, and the prompts."""
+"""Input of the evaluation runner: the parts of a mix, their settings, and the prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LoadablePart:
     Attributes:
         content: hash of its graph; the key under which the store keeps what it draws.
         load: opens a session of it.
-        tokenizer: of a text encoder; None for the others.
+        tokenizer: the tokenizer of a text encoder; None for other parts.
         bytes: about how much memory an open session takes.
     """
 

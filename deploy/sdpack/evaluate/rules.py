@@ -47,7 +47,7 @@ class Rules:
     """How a race is run.
 
     Attributes:
-        confidence: that the best mix is not dropped as worse.
+        confidence: probability that the best mix is not dropped as worse.
         indifference: a difference in score too small to matter.
         first: prompts of the first round; each later round doubles the number of prompts.
         fewest: prompts (or `most`, if that is less) before a mix may leave for any reason other

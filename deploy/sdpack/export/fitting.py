@@ -117,7 +117,7 @@ def _has_states(outputs: EncoderOutputs) -> bool:
 
 
 def _width(encoder: Checkpoint) -> int:
-    """Of an encoder's states."""
+    """The width of an encoder's states."""
     for key in WIDTH_KEYS:
         if isinstance(encoder.config.get(key), int):
             return int(encoder.config[key])

@@ -45,7 +45,7 @@ class Fp32Graph:
     Attributes:
         path: its ONNX file.
         content: one hash of its files.
-        name: what progress messages call it.
+        name: its name in progress messages.
         run_path: the ONNX file that calibration runs. It computes the same with the same names,
             but may hold attention as one operator, which takes less memory.
     """
@@ -57,7 +57,7 @@ class Fp32Graph:
 
     @property
     def bytes(self) -> int:
-        """Of its files."""
+        """Total size of its files."""
         return sum(path.stat().st_size for path in files_of(self.path))
 
     def model(self) -> ir.Model:
@@ -65,7 +65,7 @@ class Fp32Graph:
         return read(self.path)
 
     def layers(self) -> list[Layer]:
-        """Its layers, read again at each call."""
+        """Return its layers, read again at each call."""
         return layers(self.model())
 
 
@@ -88,7 +88,7 @@ class CalibrationInputs:
 
 @dataclass
 class QuantizableGraph:
-    """Computes what the quantization of one graph is based on.
+    """Computes the basis of the quantization of one graph.
 
     Attributes:
         calibration: None where there are no real inputs; weights are then rounded to nearest.
@@ -103,7 +103,7 @@ class QuantizableGraph:
 
     @property
     def observed(self) -> Observed | None:
-        """What was observed in the graph on the calibration inputs; None without any."""
+        """Observations on the calibration inputs; None if there are none."""
         return None if self.calibration is None else read_observed(self.observations().folder)
 
     def observations(self) -> Artifact:
@@ -124,7 +124,7 @@ class QuantizableGraph:
         return self._observations
 
     def gains(self) -> dict[str, float]:
-        """By layer, the share of its output error that reaches the outputs (`found_gains`)."""
+        """Return each layer's share of output error that reaches the outputs (`found_gains`)."""
         if self._gains is None:
             inputs = {
                 "graph": self.graph.content,

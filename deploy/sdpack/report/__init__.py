@@ -1,1 +1,1 @@
-"""What a ledger shows, as charts and pages for people and numbers for machines."""
+"""Reports of a ledger: charts and pages for people, numbers for programs."""

@@ -36,7 +36,7 @@ def write_report(
 
     Args:
         out: the HTML file; default: in the bundle's folder, or for a ledger the current one.
-        name: of the build, if the ledger holds several; default: the last.
+        name: name of the build, if the ledger has several; default: the last.
 
     Raises:
         StoreError: the ledger is missing, or it holds no build of this name.

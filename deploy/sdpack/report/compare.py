@@ -28,7 +28,7 @@ class BundleComparison:
     Attributes:
         difference: the first's score minus the second's, over the prompts both drew.
         prompts: the numbers of these prompts.
-        names: of the two bundles, never the same.
+        names: different names for the two bundles.
     """
 
     first: Build
@@ -167,7 +167,7 @@ def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page
     """The page of a comparison.
 
     Args:
-        folders: of the bundles, for their pictures.
+        folders: the bundles' folders, which have their images.
     """
     names, record = found.names, found.first.record
     rows = []

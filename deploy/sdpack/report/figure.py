@@ -32,7 +32,7 @@ class Figure:
 
     Attributes:
         name: of its file, and of its place in the page.
-        description: of the chart, for screen readers.
+        description: a description for screen readers.
         rows: the data that is drawn.
     """
 

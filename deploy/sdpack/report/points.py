@@ -58,7 +58,7 @@ class Point:
         difference: from the winner, over the `paired` prompts both drew.
         raced: whether the interval of the difference is the race's; otherwise it is a 95 %
             interval.
-        latency_s: of one picture; None if it was not timed.
+        latency_s: seconds per image; None if not measured.
         on_front, on_latency_front: whether it fits and no other mix that fits is both better and
             smaller (or both better and faster).
     """
@@ -321,7 +321,7 @@ def read_build(path: Path, name: str | None = None) -> Build:
     """A build of a bundle or a ledger.
 
     Args:
-        name: of the build, if the ledger holds several; default: the last.
+        name: name of the build, if the ledger has several; default: the last.
 
     Raises:
         StoreError: the ledger is missing, damaged or of another schema, or it holds no such build.

@@ -43,7 +43,7 @@ class StudyPoint:
         quality: the best mix's mean and the difference from that; the difference of the best
             itself is 0, without an interval.
         difference: from the best mix at the budget, over the prompts both drew.
-        shares: of the weights' bytes: all text encoders, denoiser, decoder.
+        shares: shares of the bytes of all text encoders, the denoiser and the decoder.
     """
 
     budget_bytes: int

@@ -41,7 +41,7 @@ def pipeline(
     Args:
         runtime: default: the profile's. The portable graphs run on every runtime, except bf16 ones,
             which need a GPU.
-        threads: of the CPU; default: all cores.
+        threads: number of CPU threads; default: all cores.
         opened: loads a graph, if another process runs it.
         low_memory: release memory immediately, as the memory plan assumes, at the cost of speed;
             default: if the budget leaves no room to keep it (`has_room`). TensorRT's scratch is

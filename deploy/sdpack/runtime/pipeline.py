@@ -78,7 +78,7 @@ class Pipeline:
 
     Attributes:
         loaders: open each part's engine.
-        tokenizers: of each text encoder.
+        tokenizers: the tokenizer of each text encoder.
         sampler: returns the scheduler's table for a request.
         observe: called with the denoiser's inputs at each step, for calibration.
     """

@@ -152,14 +152,14 @@ class _Gathered:
         self._second: Float64Array | float = 0.0
 
     def add(self, found: Float32Array, pixels: int) -> None:
-        """What a part of so many pixels has, (B, norms, 2, groups)."""
+        """Add the statistics of a part with this many pixels, (B, norms, 2, groups)."""
         mean, variance = found[:, :, 0].astype(np.float64), found[:, :, 1].astype(np.float64)
         self._pixels += pixels
         self._first = self._first + pixels * mean
         self._second = self._second + pixels * (variance + mean**2)
 
     def statistics(self) -> Float32Array:
-        """Those of all parts, (B, norms, 2, groups); of none nothing."""
+        """The statistics of the whole, (B, norms, 2, groups)."""
         if not self._pixels:
             return np.zeros((0, 0, 2, 0), np.float32)
         mean = self._first / self._pixels

@@ -54,7 +54,7 @@ class Settings:
         root_path: the path prefix of the server's URLs, if no proxy sends it.
         aliases: additional model names that clients may use.
         batch: the most pictures drawn together; None: the bundle's.
-        threads: of the CPU; None: all cores.
+        threads: number of CPU threads; None means all cores.
         least_memory: release memory immediately, even if the budget leaves room to keep it.
     """
 

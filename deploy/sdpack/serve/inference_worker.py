@@ -77,7 +77,7 @@ class InferenceWorker:
     def draw(
         self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
     ) -> list[PictureOrError]:
-        """For each prompt a picture uint8 (H, W, 3), or the error it failed with.
+        """Return an image uint8 (H, W, 3) for each prompt, or the error it failed with.
 
         Args:
             stepped: called after each step, as by `sample`; an exception it raises ends the work.

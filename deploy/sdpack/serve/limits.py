@@ -22,7 +22,7 @@ class Limits:
         pictures: per request.
         prompt: characters of a prompt.
         requests: answered at the same time.
-        body_bytes: of a request.
+        body_bytes: maximum size of a request.
         wait_s: how long an incomplete batch waits for more pictures of its kind.
         timeout_s: from a request's arrival to its last picture.
         read_s: for a client to send its request.

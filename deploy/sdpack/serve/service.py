@@ -43,7 +43,7 @@ class GivenSettings(TypedDict, total=False):
 
     Attributes:
         size: "WIDTHxHEIGHT" in pixels, or "auto".
-        seed: of the first picture.
+        seed: seed of the first image.
     """
 
     size: str | None

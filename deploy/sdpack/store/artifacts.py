@@ -172,13 +172,13 @@ class Store:
             )
 
     def check_space(self, needed_bytes: int, purpose: str) -> None:
-        """Check that the store's disk has room for a file, before minutes go into making it.
+        """Check that the store's disk has space for a file, before it takes minutes to make it.
 
         Args:
-            purpose: what the room is for, such as "exporting denoiser sd15".
+            purpose: purpose of the file, such as "exporting denoiser sd15".
 
         Raises:
-            StoreError: it has not.
+            StoreError: the disk has too little space.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free

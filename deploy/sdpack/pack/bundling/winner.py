@@ -31,12 +31,12 @@ class Winner:
 
     @property
     def request(self) -> BuildRequest:
-        """What the build was asked to make."""
+        """The request of the build."""
         return self.toolchain.context.request
 
     @property
     def candidates(self) -> Candidates:
-        """Those of the request."""
+        """The candidates of the request."""
         return self.toolchain.candidates
 
     @property

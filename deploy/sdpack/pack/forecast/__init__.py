@@ -1,1 +1,1 @@
-"""What a build will take, before anything is fetched, exported or drawn."""
+"""The predicted cost of a build: downloads, disk, images and time."""

@@ -33,11 +33,11 @@ def storage_options(
     gains: Mapping[str, float],
     errors: RoundingErrors,
 ) -> dict[str, list[StorageOption]]:
-    """The schemes that each layer supports, by the layer's name; layers with none are left out.
+    """Return the schemes that each layer supports, by name; layers with none are left out.
 
     Args:
-        gains: by layer; a scheme's cost is its error times this. Layers whose rounding makes
-            outputs NaN have no gain, and therefore no options.
+        gains: gain of each layer; a scheme's cost is its error times this. Layers whose rounding
+            makes outputs NaN have no gain, and therefore no options.
     """
     options: dict[str, list[StorageOption]] = {}
     for layer in layers:

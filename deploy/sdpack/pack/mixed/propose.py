@@ -74,7 +74,7 @@ class Proposals:
                 return
 
     def _widest(self) -> list[tuple[Mix, float]]:
-        """For each set of parts, its mix with the largest weights and the least peak of its mixes.
+        """Return, for each set of parts, the mix with the largest weights, and the lowest peak.
 
         Sets with more parameters come first. Two kinds of sets are left out: those whose largest
         mix fits in the fastest placement, as they have nothing to gain, and those whose smallest

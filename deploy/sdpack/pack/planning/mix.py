@@ -19,9 +19,9 @@ class Variant:
     """One candidate in one precision.
 
     Attributes:
-        partner: of a text encoder, the denoiser whose bridge is fused into it; None for others.
-        schemes: of a mixed variant, the schemes of its quantized layers, by name.
-        bits: of a mixed variant, the average bits per parameter.
+        partner: the denoiser whose bridge is fused into a text encoder; otherwise None.
+        schemes: for a mixed variant, the schemes of its quantized layers, by name.
+        bits: for a mixed variant, the average bits per parameter.
     """
 
     role: Role

@@ -16,7 +16,7 @@ class Recipe:
 
     Attributes:
         scheme: the scheme of every layer; None if layers differ, or if only the arithmetic changes.
-        bits: of `mixed`, the most bits per weight on average, scales included.
+        bits: for `mixed`, the maximum average bits per weight, including scales.
     """
 
     precision: Precision

@@ -128,7 +128,7 @@ class RoundedWeightCache:
         """Round a chunk to each scheme.
 
         Args:
-            schemes: by the folder for the result.
+            schemes: the scheme for each folder.
         """
         graph, names = self._graph(variant), " and ".join(map(str, schemes.values()))
         step = counted(self.context.say, f"rounding {variant.part_name} to {names}")

@@ -33,7 +33,7 @@ class SamplerTables:
 
         Args:
             latents: height and width of an image's latents; by default those of a measured image.
-            steps: by default the number that is measured.
+            steps: number of steps; default: the number that is measured.
 
         Raises:
             SchedulerError: the scheduler is not linear, or does not support this many steps.

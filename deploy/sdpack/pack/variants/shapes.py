@@ -28,8 +28,8 @@ class Piece:
 
     Attributes:
         file: its name in the artifact of the variant.
-        ranges: by input with a dynamic size, its range (`InputShapes.ranges`).
-        largest: by input, its largest shape.
+        ranges: range of each input with a dynamic size (`InputShapes.ranges`).
+        largest: largest shape of each input.
     """
 
     file: str
@@ -110,7 +110,7 @@ class InputShapes:
         return sizes
 
     def ranges(self, variant: Variant, placement: Placement) -> dict[str, InputRange]:
-        """By input with a dynamic size, its range: from one row and the smallest size to the most.
+        """Return the range of each input with a dynamic size, from the smallest to the largest.
 
         Engines are tuned for the largest batch of the size that is measured.
         """
@@ -127,7 +127,7 @@ class InputShapes:
         }
 
     def largest(self, variant: Variant, placement: Placement) -> dict[str, Sizes]:
-        """By input, its shape for the largest batch of the image size with the most pixels."""
+        """Return each input's shape for the largest batch of the largest image size."""
         latents = max(self._latent_sizes(variant), key=math.prod)
         return self._sizes(variant, placement, self._rows(variant, placement), latents)
 

@@ -70,7 +70,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class PartModel:
-    """What the Python model has to know of a part's model."""
+    """Properties of a part's model that the Python model needs."""
 
     model: str
     outputs: Sequence[str]
