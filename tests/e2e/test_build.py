@@ -23,10 +23,12 @@ from sdpack.cli.main import main
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.profile import profiles_folder
 from sdpack.domain.placement import Role
+from sdpack.pack.forecast import stage_clock
+from sdpack.pack.forecast.stages import KIND, Stage
 from sdpack.pack.planning.footprints import CUDA_SESSION_BYTES
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
-from sdpack.store.ledger import read_rows
+from sdpack.store.ledger import Ledger, read_rows
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from tests.e2e import tiny
@@ -150,7 +152,8 @@ def test_a_bundle_carries_what_it_was_chosen_by(work: Path, whole: Path) -> None
     assert compared["prompts"] == quality.pictures
 
 
-def test_a_race_between_precisions(work: Path) -> None:
+def test_a_race_between_precisions(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_clock, "LEAST_S", 0.0)
     manifest = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "raced")
     evidence = manifest["evidence"]
     standings = evidence["standings"]
@@ -172,6 +175,13 @@ def test_a_race_between_precisions(work: Path) -> None:
         assert intervals[each["mix"]] == pytest.approx(bounds)
     basis = evidence["rule"]["basis"]
     assert basis == "shown equal" or all(s["difference"] <= 0 for s in standings)
+    ledger = Ledger(work / "cache" / "ledger.sqlite")
+    (stages,) = [
+        row.value for row in ledger.measurements(KIND) if str(row.inputs["build"]).endswith("raced")
+    ]
+    ledger.close()
+    timed = {Stage.CALIBRATE, Stage.SENSITIVITY, Stage.ROUND, Stage.DRAW}
+    assert timed <= set(stages), "the clock does not know what these stages say"
     small = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "small", "--prefer", "memory")
     assert small["evidence"]["rule"]["prefer"] == "memory"
     assert sizes[small["evidence"]["standings"][0]["mix"]] <= sizes[standings[0]["mix"]]
