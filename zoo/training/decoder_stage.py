@@ -14,6 +14,7 @@ from zoo import parts
 from zoo.data import moves
 from zoo.training import autoencoder
 from zoo.training.kept_files import save_whole, weights_digest
+from zoo.training.loop import Schedule
 from zoo.training.run import CHANNELS_LAST, TrainingRun
 
 MOVED_VIEWS = 4  # how many moved latents of each row are kept to draw from
@@ -24,23 +25,25 @@ class DecoderStage:
     """Trains the decoders; each property is made or resumed on first use."""
 
     run: TrainingRun
+    vae_schedule: Schedule
+    tiny_schedule: Schedule
 
     @cached_property
     def vae(self) -> AutoencoderKL:
         """Encoder and decoder trained together, latents normalized."""
-        if self.run.keeps("vae", self.run.recipe.vae):
+        if self.run.keeps("vae", self.vae_schedule):
             return parts.load_decoder("kl").to(self.run.device, **CHANNELS_LAST)
         torch.manual_seed(0)
         vae = autoencoder.new_kl().to(self.run.device, **CHANNELS_LAST)
         train = self.run.rows(lambda r: r.split == "train")
-        size = self.run.recipe.vae.batch_size
+        size = self.vae_schedule.batch_size
 
         def loss(step: int, g: torch.Generator) -> Tensor:
             index = train[torch.randint(len(train), (size,), generator=g)]
             x = autoencoder.to_unit(self.run.images[index].to(self.run.device))
             return autoencoder.kl_loss(vae, x, torch.randn(size, 16, 8, 8, generator=g).to(x))
 
-        self.run.fit("vae", vae, lambda: loss, self.run.recipe.vae)
+        self.run.fit("vae", vae, lambda: loss, self.vae_schedule)
         vae.eval()
         autoencoder.normalize_latents(vae, autoencoder.encode(vae, self.run.images[train]))
         return vae
@@ -67,12 +70,12 @@ class DecoderStage:
     @cached_property
     def tiny(self) -> AutoencoderTiny:
         """The tiny decoder on the KL encoder's latents, and an encoder that imitates them."""
-        if self.run.keeps("tiny", self.run.recipe.tiny):
+        if self.run.keeps("tiny", self.tiny_schedule):
             return parts.load_decoder("tiny").to(self.run.device)
         torch.manual_seed(5)
         tiny = autoencoder.new_tiny().to(self.run.device, **CHANNELS_LAST)
         train = self.run.rows(lambda r: r.split == "train")
-        size = self.run.recipe.tiny.batch_size
+        size = self.tiny_schedule.batch_size
 
         def loss(step: int, g: torch.Generator) -> Tensor:
             index = train[torch.randint(len(train), (size,), generator=g)]
@@ -81,5 +84,5 @@ class DecoderStage:
             z = z + autoencoder.LATENT_NOISE * torch.randn(z.shape, generator=g).to(z)
             return autoencoder.tiny_loss(tiny, x, z)
 
-        self.run.fit("tiny", tiny, lambda: loss, self.run.recipe.tiny)
+        self.run.fit("tiny", tiny, lambda: loss, self.tiny_schedule)
         return tiny.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -24,9 +24,14 @@ from zoo.training.text_stage import TextStage
 
 @dataclass
 class DenoiserStage:
-    """Trains denoisers on the latents of the decoders' stage and the states of the text stage."""
+    """Trains denoisers on the latents of the decoders' stage and the states of the text stage.
+
+    Attributes:
+        rounds: the schedules of each denoiser's rounds, by size.
+    """
 
     run: TrainingRun
+    rounds: Mapping[str, tuple[Round, ...]]
     text: TextStage
     decoders: DecoderStage
 
@@ -44,7 +49,7 @@ class DenoiserStage:
         kept = self.kept_rounds(size)
         if kept:
             load_pairs(pairs, cast(parts.Size, size))
-        for number, schedule in enumerate(self.run.recipe.denoiser[size][kept:], kept + 1):
+        for number, schedule in enumerate(self.rounds[size][kept:], kept + 1):
             name = f"denoiser-{size}-{number}"
             self.run.fit(name, pairs, partial(self._denoiser_loss, pairs, schedule), schedule)
         return pairs.eval()
@@ -55,23 +60,22 @@ class DenoiserStage:
         The shipped weights are those after their last round, so they are of use only if every
         round they had is the recipe's.
         """
-        had = sorted(name for name in self.run.kept if name.startswith(f"denoiser-{size}-"))
-        rounds = self.run.recipe.denoiser[size]
-        same = len(had) <= len(rounds) and all(
+        shipped = sum(name.startswith(f"denoiser-{size}-") for name in self.run.kept)
+        rounds = self.rounds[size]
+        is_same = shipped <= len(rounds) and all(
             self.run.keeps(f"denoiser-{size}-{n}", schedule)
-            for n, schedule in enumerate(rounds[: len(had)], 1)
+            for n, schedule in enumerate(rounds[:shipped], 1)
         )
-        return len(had) if same else 0
+        return shipped if is_same else 0
 
     def _denoiser_loss(self, pairs: denoiser.Pairs, schedule: Round) -> Callable[..., Tensor]:
         train = self.run.rows(lambda r: r.split == "train" and r.drawn)
         views = [self.decoders.latents, *(self.decoders.moved_latents if schedule.moved else [])]
         clean = torch.stack([view[train] for view in views]).to(self.run.device)
-        asked = self.training_texts
-        number = {t: i for i, t in enumerate(asked)}
-        ways = torch.tensor(
-            [[number[t] for t in prompts.training_texts(self.run.dataset.rows[i])] for i in train]
-        )
+        number = {t: i for i, t in enumerate(self.training_texts)}
+        dataset = self.run.dataset
+        texts_of_rows = [prompts.training_texts(dataset.rows[i]) for i in train]
+        ways = torch.tensor([[number[t] for t in texts] for texts in texts_of_rows])
         likely = torch.tensor(prompts.TRAINING_TEXT_SHARES)
         states = [self.text_states(size) for size in parts.SIZES]
         alphas = denoiser.new_scheduler().alphas_cumprod.to(self.run.device)
@@ -84,15 +88,16 @@ class DenoiserStage:
             if schedule.moved:
                 moved = torch.rand(schedule.batch_size, generator=g) < schedule.moved
                 view = torch.randint(1, len(clean), view.shape, generator=g) * moved
-            picture = clean[view.to(self.run.device), row.to(self.run.device)]
-            batch = denoiser.Batch(picture, ways[row, way], dropped)
+            latents = clean[view.to(self.run.device), row.to(self.run.device)]
+            batch = denoiser.Batch(latents, ways[row, way], dropped)
             return denoiser.velocity_loss(pairs, alphas, batch, states, g)
 
         return loss
 
     @cached_property
     def training_texts(self) -> list[str]:
-        rows = [r for r in self.run.dataset.rows if r.split == "train" and r.drawn]
+        dataset = self.run.dataset
+        rows = [row for row in dataset.rows if row.split == "train" and row.drawn]
         return sorted({t for row in rows for t in prompts.training_texts(row)})
 
     def text_states(self, size: str) -> denoiser.Texts:

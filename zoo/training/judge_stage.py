@@ -16,6 +16,7 @@ from zoo.data import packages, prompts
 from zoo.training import judge_views
 from zoo.training import text_encoder as text
 from zoo.training.kept_files import write_whole
+from zoo.training.loop import Schedule
 from zoo.training.run import TrainingRun
 from zoo.training.text_stage import TextStage
 
@@ -28,12 +29,14 @@ class JudgeStage:
     """Trains the judge; each property is made or resumed on first use."""
 
     run: TrainingRun
+    schedule: Schedule
     text: TextStage
 
     @cached_property
     def judge_features(self) -> Tensor:
         """Frozen image features of every row in every view: float16 (views, N, 1280)."""
-        path = self.run.folder / f"judge-features-{self.run.dataset.digest[:12]}.safetensors"
+        dataset = self.run.dataset
+        path = self.run.folder / f"judge-features-{dataset.digest[:12]}.safetensors"
         if not path.exists():
             tower = self._new_judge().image.eval()
             features = torch.stack([judge_views.features(tower, self.run.images, v) for v in VIEWS])
@@ -52,24 +55,24 @@ class JudgeStage:
     @cached_property
     def trained_judge(self) -> judge.Judge:
         """Projections and text tower, trained on every row but those the judge is tested on."""
-        if self.run.keeps("judge", self.run.recipe.judge):
+        if self.run.keeps("judge", self.schedule):
             shipped = parts.load_judge()
             shipped.to(self.run.device)
             return shipped
         model = self._new_judge()
         model.image.requires_grad_(False)
-        self.run.fit("judge", model, lambda: self._judge_loss(model), self.run.recipe.judge)
+        self.run.fit("judge", model, lambda: self._judge_loss(model), self.schedule)
         model.eval()
         return model
 
     def _judge_loss(self, model: judge.Judge) -> Callable[..., Tensor]:
-        seen = self.run.rows(lambda r: not r.judge_test)
-        rows = [self.run.dataset.rows[i] for i in seen]
-        features = self.judge_features[:, seen].to(self.run.device)
+        dataset, trained_on = self.run.dataset, self.run.rows(lambda r: not r.judge_test)
+        rows = [dataset.rows[i] for i in trained_on]
+        features = self.judge_features[:, trained_on].to(self.run.device)
         ways = [prompts.training_texts(row) for row in rows]
         texts = sorted({t for way in ways for t in way})
         number = {t: i for i, t in enumerate(texts)}
-        asked = torch.tensor([[number[t] for t in way] for way in ways])
+        text_numbers = torch.tensor([[number[t] for t in way] for way in ways])
         encoded = self.text.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         ids, mask = (
             encoded["input_ids"].to(self.run.device),
@@ -78,19 +81,21 @@ class JudgeStage:
         label = _numbered(row.caption for row in rows).to(self.run.device)
         style = _numbered(row.style for row in rows).to(self.run.device)
         likely = torch.tensor(prompts.TRAINING_TEXT_SHARES)
-        size = self.run.recipe.judge.batch_size
+        size = self.schedule.batch_size
 
         def loss(step: int, g: torch.Generator) -> Tensor:
             i = torch.randint(len(rows), (size,), generator=g)
             view = torch.randint(len(VIEWS), (size,), generator=g)
             way = torch.multinomial(likely, size, True, generator=g)
-            t = asked[i, way].to(self.run.device)
+            t = text_numbers[i, way].to(self.run.device)
             i, view, way = (x.to(self.run.device) for x in (i, view, way))
-            said = model.embed_texts(ids[t], mask[t])
-            shown = model.embed_features(features[view, i].float())
+            text_embeddings = model.embed_texts(ids[t], mask[t])
+            image_embeddings = model.embed_features(features[view, i].float())
             same_style = (style[i][:, None] == style[i][None, :]) | (way == STYLELESS)[None, :]
             same = (label[i][:, None] == label[i][None, :]) & same_style
-            return judge.contrastive_loss(shown, said, same, model.log_scale.exp())
+            return judge.contrastive_loss(
+                image_embeddings, text_embeddings, same, model.log_scale.exp()
+            )
 
         return loss
 

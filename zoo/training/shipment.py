@@ -21,7 +21,6 @@ from zoo.data.dataset import Dataset
 from zoo.errors import TrainingError
 from zoo.evaluation import evaluate
 from zoo.training import denoiser
-from zoo.training.run import TrainingRun
 from zoo.training.stages import Stages
 
 RECORD = "training.json"
@@ -35,10 +34,6 @@ class Shipment:
     stages: Stages
     folder: Path = parts.PARTS_FOLDER
 
-    @property
-    def _run(self) -> TrainingRun:
-        return self.stages.run
-
     def write(self) -> None:
         """Every part, the prompt lists, their real pictures and the checksums.
 
@@ -46,9 +41,10 @@ class Shipment:
         one's place.
         """
         models = self._train()
+        text, run = self.stages.text, self.stages.run
         new = self.folder.with_name(f"{self.folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
-        self.stages.text.tokenizer.save_pretrained(new / "tokenizer")
+        text.tokenizer.save_pretrained(new / "tokenizer")
         denoiser.new_scheduler().save_pretrained(new / "scheduler")
         for name, model in models.items():
             _save_half(model, new / name)
@@ -56,18 +52,20 @@ class Shipment:
         parts.write_checksums(new)
         shutil.rmtree(self.folder, ignore_errors=True)
         new.replace(self.folder)
-        write_prompts(self._run.dataset)
+        write_prompts(run.dataset)
 
     def _train(self) -> dict[str, Any]:
         """Every stage run to its end: models by the folder they are shipped in."""
+        text, denoisers = self.stages.text, self.stages.denoisers
+        decoders, judge = self.stages.decoders, self.stages.judge
         models: dict[str, Any] = {
-            "judge": self.stages.judge.trained_judge,
-            "decoder/kl": self.stages.decoders.vae,
-            "decoder/tiny": self.stages.decoders.tiny,
+            "judge": judge.trained_judge,
+            "decoder/kl": decoders.vae,
+            "decoder/tiny": decoders.tiny,
         }
         for size in parts.SIZES:
-            models[f"text_encoder/{size}"] = self.stages.text.encoder(size)
-            pairs = self.stages.denoisers.pairs(size)
+            models[f"text_encoder/{size}"] = text.encoder(size)
+            pairs = denoisers.pairs(size)
             models[f"denoiser/{size}"] = pairs.denoiser
             for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
                 models[f"bridge/{encoder}-{size}"] = bridge
@@ -75,11 +73,13 @@ class Shipment:
 
     def _record(self) -> dict[str, Any]:
         """How these weights were made: each stage's schedule and seconds, machine, versions."""
+        run = self.stages.run
+        recipe, dataset = run.recipe, run.dataset
         return {
-            "stages": self._run.kept | stage_records(self._run.folder),
-            "wordnet_share": self._run.recipe.wordnet_share,
-            "dataset_digest": self._run.dataset.digest,
-            "device": _device_words(self._run.device),
+            "stages": run.kept | stage_records(run.folder),
+            "wordnet_share": recipe.wordnet_share,
+            "dataset_digest": dataset.digest,
+            "device": _device_words(run.device),
             "versions": {package: version(package) for package in VERSIONED},
         }
 

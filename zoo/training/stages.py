@@ -24,6 +24,9 @@ class Stages:
     @classmethod
     def of(cls, run: TrainingRun) -> Stages:
         """The stages of a run; nothing is trained yet."""
-        text, decoders = TextStage(run), DecoderStage(run)
-        denoisers, judge = DenoiserStage(run, text, decoders), JudgeStage(run, text)
+        recipe = run.recipe
+        text = TextStage(run, recipe.text, recipe.wordnet_share)
+        decoders = DecoderStage(run, recipe.vae, recipe.tiny)
+        denoisers = DenoiserStage(run, recipe.denoiser, text, decoders)
+        judge = JudgeStage(run, recipe.judge, text)
         return cls(run, text, decoders, denoisers, judge)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -21,9 +21,16 @@ from zoo.training.run import TrainingRun
 
 @dataclass
 class TextStage:
-    """Trains text encoders; each property is made or resumed on first use."""
+    """Trains text encoders; each property is made or resumed on first use.
+
+    Attributes:
+        schedules: the schedule of each text encoder, by size.
+        wordnet_share: the share of WordNet's texts that they are taught.
+    """
 
     run: TrainingRun
+    schedules: Mapping[str, Schedule]
+    wordnet_share: float
 
     @cached_property
     def emoji_texts(self) -> list[str]:
@@ -32,7 +39,7 @@ class TextStage:
     @cached_property
     def lesson_texts(self) -> list[str]:
         wordnet = packages.fetch(packages.WORDNET)
-        return self.emoji_texts + text.wordnet_texts(wordnet, self.run.recipe.wordnet_share)
+        return self.emoji_texts + text.wordnet_texts(wordnet, self.wordnet_share)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -52,7 +59,7 @@ class TextStage:
         return text.Lessons(*torch.load(path, weights_only=True))
 
     def encoder(self, size: str) -> CLIPTextModel:
-        schedule = self.run.recipe.text[size]
+        schedule = self.schedules[size]
         if self.run.keeps(f"text-{size}", schedule):
             return parts.load_text_encoder(cast(parts.Size, size)).to(self.run.device)
         tokenizer = self.tokenizer
@@ -68,13 +75,16 @@ class TextStage:
         ends, words = text.last_tokens(self.tokenizer, lessons.texts)
         emoji = set(self.emoji_texts)
         weights = torch.tensor([2.0 if t in emoji else 1.0 for t in lessons.texts])
-        weights[::97] = 0  # kept out, to see what the student says of texts it never met
+        weights[::97] = 0  # held out, to measure the student on texts it never met
 
         def loss(step: int, g: torch.Generator) -> Tensor:
             i = torch.multinomial(weights, schedule.batch_size, generator=g)
             length = int(ends[i].max()) + 1
-            said = (lessons.sentences[i].to(self.run.device), lessons.words[i].to(self.run.device))
+            targets = (
+                lessons.sentences[i].to(self.run.device),
+                lessons.words[i].to(self.run.device),
+            )
             a, b, c = (t.to(self.run.device) for t in (ids[i, :length], ends[i], words[i]))
-            return student.loss(a, b, c, said)
+            return student.loss(a, b, c, targets)
 
         return loss
