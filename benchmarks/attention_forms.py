@@ -8,15 +8,12 @@ all of them. Takes 3.5 GB of disk, freed in the end, and 5 GB of memory.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,8 @@ from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.rewrite.slice import slice_attention
 from sdpack.units import format_bytes
+
+from benchmarks.measured_on import machine_and_versions
 
 ATTENTIONS = 32  # in each of 16 blocks one over the picture and one over the text
 TOKENS, WIDTH = 77, 768
@@ -171,9 +170,8 @@ def main(size: int, slices: int, rounds: int, steps: int, request: str | None) -
     console = Console()
     console.print(made)
     console.print(
-        f"latents {size}x{size}, {rounds} rounds of {steps} steps; sdpack {version('sdpack')}, "
-        f"onnxruntime {version('onnxruntime')}, torch {version('torch')}, {platform.machine()}, "
-        f"{os.cpu_count()} cores"
+        f"latents {size}x{size}, {rounds} rounds of {steps} steps; "
+        f"{machine_and_versions('sdpack', 'onnxruntime', 'torch')}"
     )
     if faster < FASTER or share > ACTIVATIONS:
         raise SystemExit(1)

@@ -7,28 +7,19 @@ winner of the next smaller budget, prompt by prompt.
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog_files import default_catalog, read_catalog
-from sdpack.documents.profile import find_profile
 from sdpack.domain.estimate import mean_estimate
 from sdpack.errors import InfeasibleError
-from sdpack.evaluate.rules import Rules
-from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.feasible import buildable, fitting
-from sdpack.pack.planning.footprints import Footprints
-from sdpack.pack.request import BuildRequest
-from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.selection import Selection
-from sdpack.pack.toolchain import open_toolchain
 from sdpack.units import format_bytes, parse_bytes
+
+from benchmarks.budget_selections import open_selections
+from benchmarks.measured_on import machine_and_versions
 
 HEADS = (
     "budget",
@@ -50,28 +41,22 @@ HEADS = (
 @click.option("--prompts", default=96, show_default=True, help="Of every mix, at most.")
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
-    catalog = default_catalog() if path is None else read_catalog(path)
-    request = BuildRequest(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
     console = Console(width=200)
     table = Table(*HEADS, title=f"the best mix at each budget, {name}, {prompts} prompts")
     before = None
-    candidates = Candidates(request)
-    with open_toolchain(candidates, lambda words: console.log(words)) as toolchain:
-        possible, footprints = buildable(toolchain), Footprints.of_toolchain(toolchain)
-        places = candidates.placements
+    with open_selections(name, path, prompts, console) as selections:
         for budget in budgets.split(","):
             try:
-                fitted = fitting(places, footprints, possible, parse_bytes(budget))
+                evaluator = selections.evaluator(parse_bytes(budget))
             except InfeasibleError as error:
                 table.add_row(budget, f"none; {format_bytes(error.smallest_bytes)} is the least")
                 continue
-            evaluator = MixEvaluator(toolchain, possible, fitted)
             winner = Selection(evaluator).run().winner
             scores = evaluator.scores([winner.mix], range(prompts))[0]
             apart = "" if before is None else mean_estimate(scores - before).to(3)
             before = scores
             weights = [
-                footprints.of(variant, winner.placement).weight_bytes
+                selections.footprints.of(variant, winner.placement).weight_bytes
                 for variant in winner.mix.variants
             ]
             table.add_row(
@@ -84,10 +69,7 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 apart,
             )
     console.print(table)
-    console.print(
-        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, "
-        f"{platform.machine()}, {os.cpu_count()} cores"
-    )
+    console.print(machine_and_versions("sdpack", "onnxruntime"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -38,6 +36,7 @@ from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes, parse_bytes
 
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import family, memory
 from benchmarks.random_models import PARAMETERS, random_model
 
@@ -212,9 +211,8 @@ def main(
     command += ["--model", str(model), "--out", str(out), "--images", str(images)]
     command += ["--steps", str(steps), "--json", *(["--memory", memory] if memory else [])]
     console.print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
-        f"{format_bytes(memory_bytes())}, torch {version('torch')}, onnxruntime "
-        f"{version('onnxruntime')}, TensorRT-RTX {version('tensorrt_rtx_cu13')}"
+        f"{machine_and_versions('torch', 'onnxruntime', 'tensorrt_rtx_cu13')}, "
+        f"{format_bytes(memory_bytes())} of memory"
     )
     watched = watch(command, {CACHE_VARIABLE: str(cache)})
     console.print(stages_table(watched))

@@ -45,11 +45,12 @@ class Drawn:
         return _psnr(self.pictures, of.pictures, 255.0)
 
 
-def _psnr(seen: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -> Float64Array:
-    off = (seen.astype(np.float64) - wanted.astype(np.float64)) ** 2
-    # Where nothing is off, a thousandth of what rounding to 8 bits would be.
+def _psnr(values: NDArray[np.generic], wanted: NDArray[np.generic], peak: float) -> Float64Array:
+    squares = (values.astype(np.float64) - wanted.astype(np.float64)) ** 2
+    # Equal values count as a thousandth of the error of rounding to 8 bits.
     least = (peak / 255) ** 2 / 12 / 1000
-    decibels: Float64Array = 10 * np.log10(peak**2 / np.maximum(off.mean(axis=(1, 2, 3)), least))
+    mean_squares = np.maximum(squares.mean(axis=(1, 2, 3)), least)
+    decibels: Float64Array = 10 * np.log10(peak**2 / mean_squares)
     return decibels
 
 
@@ -71,29 +72,36 @@ class MixDrawing:
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
         """So many pictures."""
-        own = {v.role: self.toolchain.sources.path(v) for v in self.mix.variants}
-        paths = {**own, **replaced}
-        toolchain, prompts = self.toolchain, self.prompts
-        request, sampling = toolchain.context.request, toolchain.context.catalog.sampling
-        pipeline = Pipeline(
-            {role: partial(load, paths[role]) for role in paths},
-            {Role.TEXT_ENCODER: toolchain.tokenizers.of(self.mix.text_encoder.candidate)},
-            lambda _: toolchain.samplers.of(self.mix.denoiser.candidate),
-            toolchain.candidates.latents(self.mix.decoder.candidate),
-        )
+        prompts, pipeline = self.prompts, self._pipeline(replaced)
+        context = self.toolchain.context
+        request, catalog = context.request, context.catalog
+        guidance_scale = catalog.sampling.guidance_scale
         latents, pictures, texts = [], [], []
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))
-            asked = [prompts[n % len(prompts)] for n in numbers]
+            batch_prompts = [prompts[n % len(prompts)] for n in numbers]
             batch = Request(
-                asked, list(numbers), sampling.guidance_scale, request.height, request.width
+                batch_prompts, list(numbers), guidance_scale, request.height, request.width
             )
             latents.append(pipeline.denoise(batch, *pipeline.texts(batch)))
             pictures.append(to_pictures(pipeline.decode(latents[-1])))
-            texts += asked
+            texts += batch_prompts
         pipeline.close()
-        seen = np.concatenate(pictures)
-        panel = self._evaluator.judging.panel
-        features = panel.features(torch.from_numpy(seen))
+        images = np.concatenate(pictures)
+        judging = self._evaluator.judging
+        panel = judging.panel
+        features = panel.features(torch.from_numpy(images))
         scores = np.asarray(similarity(panel, panel.embed_features(features), texts))
-        return Drawn(np.concatenate(latents), seen, scores)
+        return Drawn(np.concatenate(latents), images, scores)
+
+    def _pipeline(self, replaced: Mapping[Role, Path]) -> Pipeline:
+        toolchain, mix = self.toolchain, self.mix
+        encoder, denoiser, decoder = mix.text_encoder, mix.denoiser, mix.decoder
+        sources = toolchain.sources
+        paths = {**{v.role: sources.path(v) for v in mix.variants}, **replaced}
+        return Pipeline(
+            {role: partial(load, paths[role]) for role in paths},
+            {Role.TEXT_ENCODER: toolchain.tokenizers.of(encoder.candidate)},
+            lambda _: toolchain.samplers.of(denoiser.candidate),
+            toolchain.candidates.latents(decoder.candidate),
+        )

@@ -8,11 +8,8 @@ The best is chosen once by latents and once by the judge.
 
 from __future__ import annotations
 
-import os
-import platform
 import tempfile
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -32,6 +29,7 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.mix_drawing import Drawn, MixDrawing
 from benchmarks.predicted_peaks import narrowed
 
@@ -75,14 +73,14 @@ class MixedComparison:
 
     def bytes(self, mix: Mix) -> int:
         """Of the graphs' files."""
-        return sum(
-            self.toolchain.variants.built(variant).artifact.bytes for variant in mix.variants
-        )
+        variants = self.toolchain.variants
+        return sum(variants.built(variant).artifact.bytes for variant in mix.variants)
 
     def drawn(self, mix: Mix, count: int) -> Drawn:
         if (mix, count) not in self._drawn:
             self.console.log(f"drawing {count} pictures with {mix}")
-            graphs = {v.role: self.toolchain.variants.built(v).path for v in mix.variants}
+            variants = self.toolchain.variants
+            graphs = {v.role: variants.built(v).path for v in mix.variants}
             self._drawn[mix, count] = self.evaluation.draw(graphs, count)
         return self._drawn[mix, count]
 
@@ -116,8 +114,8 @@ class MixedComparison:
         besides = self.bytes(narrow) - sum(self.choices.layer_bytes(v) for v in narrow.variants)
         roles = frozenset(role.value for role in narrow.roles)
         for _ in range(3):
-            found = allocate(choices, [Limit(roles, budget - besides)])
-            mix = self.choices.mix(narrow, choices, found)
+            allocation = allocate(choices, [Limit(roles, budget - besides)])
+            mix = self.choices.mix(narrow, choices, allocation)
             over = self.bytes(mix) - budget
             if over <= 0:
                 return mix
@@ -181,10 +179,7 @@ def main(name: str, parts: str, pictures: int) -> None:
             quoted = comparison.drawn(comparison.reference, pictures).scores
             console.print(table)
             console.print(f"fp32: judge similarity {comparison.mean(quoted).to(4)}")
-    console.print(
-        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, "
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
-    )
+    console.print(machine_and_versions("sdpack", "onnxruntime"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ The two run in turn in one process, `--rounds` times; the table gives medians an
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measured_on import machine_and_versions
 from zoo.training.denoiser import new_denoiser
 from zoo.training.muon import MuonAdamW, is_hidden_matrix
 
@@ -33,7 +33,9 @@ def steppers(size: str) -> tuple[Callable[[], None], Callable[[], None]]:
     hidden = [p for p in model.parameters() if p.requires_grad]
     views = [torch.nn.Parameter(p.detach().reshape(len(p), -1).clone()) for p in hidden]
     grads = [torch.randn_like(p) for p in hidden]
-    model.conv_in.bias.requires_grad_(True)
+    # AdamW, which takes what Muon does not, refuses an empty list.
+    first_convolution = model.conv_in
+    first_convolution.bias.requires_grad_(True)
     ours = MuonAdamW(model, 0.01)
     theirs = torch.optim.Muon(views, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
 
@@ -67,9 +69,7 @@ def main(rounds: int, threads: int) -> None:
         table.add_row(size, f"{ours:.3f}", f"{theirs:.3f}", f"{ratio:.1f}")
     console = Console()
     console.print(table)
-    console.print(
-        f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}, {rounds} rounds"
-    )
+    console.print(f"{machine_and_versions('torch')}; {threads} thread(s), {rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ the pictures are apart, in steps of 1/255.
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
-import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -26,6 +23,7 @@ from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
 
 from benchmarks.environments import interpreter
+from benchmarks.measured_on import machine_and_versions
 
 PACKAGES = (
     "optimum-onnx==0.1.0",
@@ -91,10 +89,7 @@ def main(bundle: Path, folder: Path | None) -> None:
         table.add_row(prompt, f"{apart.max():.2f}", f"{apart.mean():.3f}")
     console = Console()
     console.print(table)
-    console.print(
-        f"sdpack {version('sdpack')}, {', '.join(PACKAGES[:5])}, {platform.machine()}, "
-        f"Python {sys.version.split()[0]}"
-    )
+    console.print(f"{machine_and_versions('sdpack')}, {', '.join(PACKAGES[:5])}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -33,6 +31,7 @@ from sdpack.pack.toolchain import open_toolchain
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes
 
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import take
 from benchmarks.random_models import PARAMETERS, random_model
 
@@ -125,10 +124,7 @@ def main(name: str, precision: str, loading: str | None, steps: int) -> None:
             f"{time.perf_counter() - since:.0f}",
         )
     console.print(table)
-    console.print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, onnxruntime "
-        f"{version('onnxruntime')}"
-    )
+    console.print(machine_and_versions("sdpack", "onnxruntime"))
 
 
 def wanted(found: dict[Placement, int]) -> set[Placement]:

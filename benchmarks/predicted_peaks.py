@@ -8,12 +8,9 @@ parts in each precision that a CPU keeps small.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,8 @@ from rich.table import Table
 from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import profiles_folder
 from sdpack.units import format_bytes
+
+from benchmarks.measured_on import machine_and_versions
 
 MIXES = (
     ("l", "l", "kl", "fp32"),
@@ -108,10 +107,7 @@ def main(base: str, first: int) -> None:
                     f"{ratios[-1]:.3f}",
                 )
     console.print(table)
-    console.print(
-        f"largest {max(ratios):.3f}; sdpack {version('sdpack')}, onnxruntime "
-        f"{version('onnxruntime')}, {platform.machine()}, {os.cpu_count()} cores"
-    )
+    console.print(f"largest {max(ratios):.3f}; {machine_and_versions('sdpack', 'onnxruntime')}")
     if max(ratios) > ALLOWED:
         raise SystemExit(1)
 

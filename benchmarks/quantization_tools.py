@@ -12,15 +12,12 @@ recipe.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -43,6 +40,7 @@ from sdpack.rewrite.onnx_file import MODEL_FILE, files_of, read
 from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 
 from benchmarks.environments import TORCH, interpreter
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import take
 from benchmarks.mix_drawing import Drawn, MixDrawing
 
@@ -87,6 +85,11 @@ class Subject:
     evaluation: MixDrawing | None = None
     pictures: int = 0
 
+    @property
+    def folder(self) -> Path:
+        """Where the files of a comparison go, beside the calibration inputs."""
+        return self.batches.parent
+
     def drawn(self, graph: Path) -> Drawn | None:
         if self.evaluation is None:
             return None
@@ -111,10 +114,11 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
         graph = toolchain.sources.path(mix.denoiser)
         batches = folder / "batches"
         batches.mkdir()
-        every = toolchain.calibration.drawing.batches(mix.denoiser)
-        for number, batch in enumerate(every[:-1]):
+        calibration_inputs = toolchain.calibration.drawing
+        *given, held = calibration_inputs.batches(mix.denoiser)
+        for number, batch in enumerate(given):
             np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)
-        yield Subject("zoo", graph, batches, every[-1], MixDrawing(toolchain, mix), pictures)
+        yield Subject("zoo", graph, batches, held, MixDrawing(toolchain, mix), pictures)
 
 
 def full_size(folder: Path) -> Subject:
@@ -126,16 +130,16 @@ def full_size(folder: Path) -> Subject:
 
     from benchmarks.random_models import unet
 
-    kept = cache_folder() / "benchmarks" / "unet-860m"
-    if not (kept / "export.json").exists():
-        kept.mkdir(parents=True, exist_ok=True)
+    exported = cache_folder() / "benchmarks" / "unet-860m"
+    if not (exported / "export.json").exists():
+        exported.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         part = DenoiserPart(unet().eval(), Conditioning())
-        (kept / "export.json").write_text(str(export(part, kept)))
+        (exported / "export.json").write_text(str(export(part, exported)))
     batches = folder / "batches"
     batches.mkdir()
     rng = np.random.default_rng(0)
-    made = [
+    *given, held = [
         {
             "sample": rng.standard_normal((2, 4, 32, 32), np.float32),
             "timestep": np.asarray([timestep], np.float32),
@@ -143,9 +147,9 @@ def full_size(folder: Path) -> Subject:
         }
         for timestep in (980, 700, 400, 100, 550)
     ]
-    for number, batch in enumerate(made[:-1]):
+    for number, batch in enumerate(given):
         np.savez(batches / f"{number}.npz", allow_pickle=False, **batch)
-    return Subject("UNet of 860 M", kept / MODEL_FILE, batches, made[-1])
+    return Subject("UNet of 860 M", exported / MODEL_FILE, batches, held)
 
 
 @dataclass
@@ -185,9 +189,9 @@ class PrecisionComparison:
         for node in nodes:
             if node.op_type == "Reshape" and node.input[0] in unpacked:
                 unpacked.update(node.output)
-        found = {n.name for n in nodes if len(n.input) > 1 and n.input[1] in unpacked}
-        found |= {n.name.removesuffix("_Q4") for n in nodes if n.op_type == "MatMulNBits"}
-        return found & self.layers.keys()
+        quantized = {n.name for n in nodes if len(n.input) > 1 and n.input[1] in unpacked}
+        quantized |= {n.name.removesuffix("_Q4") for n in nodes if n.op_type == "MatMulNBits"}
+        return quantized & self.layers.keys()
 
     def ours(self, recipe: str, calibrated: bool = True, only: set[str] | None = None) -> None:
         """A recipe of sdpack's, of some layers or of all."""
@@ -196,8 +200,8 @@ class PrecisionComparison:
         if calibrated:
             words += ["--calibration", self.subject.batches]
         if only is not None:
-            kept = sorted(self.layers.keys() - only)
-            words += [word for name in kept for word in ("--keep", name)]
+            left_out = sorted(self.layers.keys() - only)
+            words += [word for name in left_out for word in ("--keep", name)]
         name = recipe if calibrated else f"{recipe} to nearest"
         shown = name if only is None else f"{name}, those layers"
         self._made("sdpack", shown, out, self._sdpack(*words))
@@ -234,20 +238,20 @@ class PrecisionComparison:
         return self.taken(out) if out.exists() else set()
 
     def _made(self, tool: str, recipe: str, out: Path, command: Sequence[str | Path]) -> None:
-        kept = {CACHE_VARIABLE: str(self.subject.batches.parent / "cache")}
+        environment = {CACHE_VARIABLE: str(self.subject.folder / "cache")}
         # ModelOpt compiles when it is first used, and takes a folder of packages for its own.
-        taken = take(command, LIMIT_S, kept, out.parent)
+        taken = take(command, LIMIT_S, environment, out.parent)
         memory = f"{taken.private_bytes / 2**30:.2f} GiB"
         if taken.failed is None:
             self.row(tool, recipe, out, f"{taken.seconds:.0f}", memory)
         else:
-            said = f"failed: {taken.failed[:60]}"
-            self.table.add_row(tool, recipe, "", "", said, f"{taken.seconds:.0f}", memory)
-            self.console.log(f"{tool} {recipe} {said}")
+            failure = f"failed: {taken.failed[:60]}"
+            self.table.add_row(tool, recipe, "", "", failure, f"{taken.seconds:.0f}", memory)
+            self.console.log(f"{tool} {recipe} {failure}")
 
     def _scratch(self, tool: str) -> Path:
         """A file in a folder of its own; the one before it is gone."""
-        folder = self.subject.batches.with_name(tool)
+        folder = self.subject.folder / tool
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder / "made.onnx"
@@ -261,13 +265,13 @@ def compare(comparison: PrecisionComparison, recipes: Sequence[str], tools: Sequ
         for recipe in recipes:
             comparison.ours(recipe)
         comparison.ours("w4", calibrated=False)
-    seen: list[set[str]] = []
+    compared: list[set[str]] = []
     for tool, recipe in OTHERS:
         if tool not in tools:
             continue
         took = comparison.other(tool, recipe)
-        if small and recipes and "int4" in recipe and took and took not in seen:
-            seen.append(took)
+        if small and recipes and "int4" in recipe and took and took not in compared:
+            compared.append(took)
             comparison.ours("w4", only=took)
     comparison.console.print(comparison.table)
 
@@ -291,9 +295,7 @@ def main(full: bool, pictures: int, recipes: str | None, tools: str) -> None:
                 compare(PrecisionComparison(subject, console), own, _listed(tools))
     tools = ", ".join(f"{name} {packages[0]}" for name, packages in ENVIRONMENTS.items())
     console.print(
-        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, {tools}, {TORCH}, "
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, "
-        f"Python {platform.python_version()}"
+        f"{machine_and_versions('sdpack', 'onnxruntime')}; of the other tools: {tools}, {TORCH}"
     )
 
 

@@ -7,26 +7,17 @@ Images are drawn once and kept; those of the race are counted all the same.
 
 from __future__ import annotations
 
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
-from sdpack.documents.catalog_files import default_catalog, read_catalog
-from sdpack.documents.profile import find_profile
 from sdpack.evaluate.confidence import interval
-from sdpack.evaluate.rules import Rules
-from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.feasible import buildable, fitting
-from sdpack.pack.planning.footprints import Footprints
-from sdpack.pack.request import BuildRequest
-from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.selection import Selection
-from sdpack.pack.toolchain import open_toolchain
 from sdpack.units import format_bytes, parse_bytes
+
+from benchmarks.budget_selections import open_selections
+from benchmarks.measured_on import machine_and_versions
 
 
 @click.command()
@@ -36,20 +27,15 @@ from sdpack.units import format_bytes, parse_bytes
 @click.option("--prompts", default=64, show_default=True, help="Of every mix.")
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
-    catalog = default_catalog() if path is None else read_catalog(path)
-    request = BuildRequest(find_profile(name), catalog, Path("unused"), rules=Rules(most=prompts))
     console = Console()
     table = Table(title=f"race and exhaustive search, {name}, {prompts} prompts")
     heads = ("budget", "mixes", "race's winner", "best of all", "difference", "pictures", "share")
     for head in heads:
         table.add_column(head)
-    candidates = Candidates(request)
-    with open_toolchain(candidates, lambda words: console.log(words)) as toolchain:
-        possible, footprints = buildable(toolchain), Footprints.of_toolchain(toolchain)
-        places = candidates.placements
+    with open_selections(name, path, prompts, console) as selections:
         for budget in budgets.split(","):
-            fitted = fitting(places, footprints, possible, parse_bytes(budget))
-            evaluator = MixEvaluator(toolchain, possible, fitted)
+            evaluator = selections.evaluator(parse_bytes(budget))
+            fitted = evaluator.fitted
             selected = Selection(evaluator).run()
             outcome = selected.race
             scores = evaluator.scores([f.mix for f in fitted], range(prompts))
@@ -65,10 +51,7 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 f"{selected.pictures / scores.size:.0%}",
             )
     console.print(table)
-    console.print(
-        f"sdpack {version('sdpack')}, onnxruntime {version('onnxruntime')}, "
-        f"{platform.machine()}, {os.cpu_count()} cores"
-    )
+    console.print(machine_and_versions("sdpack", "onnxruntime"))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,11 @@ chart, in headless Chromium.
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -25,6 +22,7 @@ from sdpack.store.ledger import read_rows
 from sdpack.units import format_bytes
 
 from benchmarks.example_ledgers import METRIC, ledger_of_many
+from benchmarks.measured_on import machine_and_versions
 
 DRAWN = "document.documentElement.dataset.drawn"
 
@@ -69,10 +67,7 @@ def main(prompts: int, rounds: int) -> None:
     table.add_row("size of the page", format_bytes(size), "")
     console = Console(width=110)
     console.print(table)
-    console.print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, altair {version('altair')}, "
-        f"vl-convert {version('vl-convert-python')}"
-    )
+    console.print(machine_and_versions("sdpack", "altair", "vl-convert-python"))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ every accepted job, and errors of the server.
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import random
 import sys
 import time
@@ -26,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.units import format_bytes
 
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.serving_throughput import Running, free_port, started, zoo_bundle
 
 EVERY_S = 0.5
@@ -46,13 +45,20 @@ RAW = (
 
 
 @dataclass
-class Seen:
+class Observations:
     """Observations of the clients."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     jobs: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     resident: list[tuple[float, int]] = field(default_factory=list)
+
+    def note_memory(self, resident_bytes: int) -> None:
+        self.resident.append((time.monotonic(), resident_bytes))
+
+    def note_loss(self, what: str) -> None:
+        """Note something that a client was promised and did not get."""
+        self.lost.append(what)
 
     @property
     def floors(self) -> list[tuple[float, int]]:
@@ -76,7 +82,7 @@ class Clients:
     def __init__(self, running: Running, until: float) -> None:
         self.running = running
         self.until = until
-        self.seen = Seen()
+        self.observed = Observations()
         self.port = int(running.url.rpartition(":")[2])
         self._chance = random.Random(0)
 
@@ -93,12 +99,12 @@ class Clients:
 
     async def watch(self) -> None:
         while time.monotonic() < self.until:
-            self.seen.resident.append((time.monotonic(), self.running.resident_bytes))
+            self.observed.note_memory(self.running.resident_bytes)
             await asyncio.sleep(EVERY_S)
 
     async def ask(self, path: str, body: dict[str, object]) -> httpx.Response:
         answer = await self.browser.post(path, json=body)
-        self.seen.statuses[str(answer.status_code)] += 1
+        self.observed.statuses[str(answer.status_code)] += 1
         if answer.status_code == 429:
             await asyncio.sleep(0.5)
         return answer
@@ -111,7 +117,7 @@ class Clients:
         wanted = self.wanted()
         answer = await self.ask(GENERATE, wanted)
         if answer.status_code == 200 and len(answer.json()["data"]) != wanted["n"]:
-            self.seen.lost.append("a picture of a request")
+            self.observed.note_loss("an image of a request")
 
     async def follower(self) -> None:
         answer = await self.ask("/v1/jobs", self.wanted())
@@ -122,10 +128,10 @@ class Clients:
             "GET", path, headers={"accept": "text/event-stream"}
         ) as stream:
             lines = [line async for line in stream.aiter_lines() if line.startswith("event")]
-        self.seen.jobs[lines[-1].removeprefix("event: ")] += 1
-        for one in (await self.browser.get(path)).json()["data"]:
-            if (await self.browser.get(one["url"])).status_code != 200:
-                self.seen.lost.append(one["url"])
+        self.observed.jobs[lines[-1].removeprefix("event: ")] += 1
+        for image in (await self.browser.get(path)).json()["data"]:
+            if (await self.browser.get(image["url"])).status_code != 200:
+                self.observed.note_loss(image["url"])
 
     async def nonsense(self) -> None:
         await self.ask(self._chance.choice((GENERATE, "/v1/jobs")), self._chance.choice(NONSENSE))
@@ -138,10 +144,10 @@ class Clients:
         path = answer.headers["location"]
         await asyncio.sleep(self._chance.random())
         status = (await self.browser.delete(path)).json()["status"]
-        self.seen.jobs[status] += 1
+        self.observed.jobs[status] += 1
         if status == "done":
-            for one in (await self.browser.get(path)).json()["data"]:
-                await self.browser.get(one["url"])
+            for image in (await self.browser.get(path)).json()["data"]:
+                await self.browser.get(image["url"])
 
     async def leaver(self) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -150,7 +156,7 @@ class Clients:
         await writer.drain()
         await asyncio.sleep(self._chance.random() / 2)
         writer.close()
-        self.seen.statuses["left"] += 1
+        self.observed.statuses["left"] += 1
 
     async def slow(self) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -164,7 +170,7 @@ class Clients:
         except OSError:
             pass
         writer.close()
-        self.seen.statuses["slow"] += 1
+        self.observed.statuses["slow"] += 1
 
 
 async def settled(url: str) -> float:
@@ -193,32 +199,32 @@ def main(bundle: Path | None, minutes: float) -> None:
         clients = Clients(running, time.monotonic() + 60 * minutes)
         asyncio.run(clients.run())
         depth = asyncio.run(settled(running.url))
-    seen = clients.seen
-    sizes = [size for _, size in seen.resident]
-    floors = [size for _, size in seen.floors]
+    observed = clients.observed
+    sizes = [size for _, size in observed.resident]
+    floors = [size for _, size in observed.floors]
     table = Table(title=f"{chosen.name}, {minutes:g} minutes", title_justify="left")
     table.add_column("what")
     table.add_column("seen", justify="right")
-    for name, count in sorted(seen.statuses.items()):
+    for name, count in sorted(observed.statuses.items()):
         table.add_row(f"answers: {name}", str(count))
-    for name, count in sorted(seen.jobs.items()):
+    for name, count in sorted(observed.jobs.items()):
         table.add_row(f"jobs: {name}", str(count))
-    faults = sum(count for name, count in seen.statuses.items() if name.startswith("5"))
+    faults = sum(count for name, count in observed.statuses.items() if name.startswith("5"))
     for name, value in (
         ("answers that were the server's fault", str(faults)),
-        ("accepted and lost", str(len(seen.lost))),
+        ("accepted and lost", str(len(observed.lost))),
         ("pictures still waiting afterwards", f"{depth:g}"),
         ("least resident in 20 s, after a fifth of it", format_bytes(floors[len(floors) // 5])),
         ("least resident in 20 s, at the end", format_bytes(min(floors[-2:]))),
         ("resident at most", format_bytes(max(sizes))),
-        ("slope a minute, last four fifths", f"{seen.slope(0.8) / 1024:+.0f} KiB"),
-        ("slope a minute, last half", f"{seen.slope(0.5) / 1024:+.0f} KiB"),
-        ("slope a minute, last quarter", f"{seen.slope(0.25) / 1024:+.0f} KiB"),
+        ("slope a minute, last four fifths", f"{observed.slope(0.8) / 1024:+.0f} KiB"),
+        ("slope a minute, last half", f"{observed.slope(0.5) / 1024:+.0f} KiB"),
+        ("slope a minute, last quarter", f"{observed.slope(0.25) / 1024:+.0f} KiB"),
         ("exit status", str(running.process.returncode)),
     ):
         table.add_row(name, value)
     console.print(table)
-    console.print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores")
+    console.print(machine_and_versions("sdpack", "onnxruntime"))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ environment of its own, made once.
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import signal
 import socket
 import subprocess
@@ -21,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -36,6 +33,7 @@ from sdpack.store.artifacts import cache_folder
 from sdpack.units import format_bytes
 
 from benchmarks.environments import interpreter
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import family, memory
 from benchmarks.optimum_pipeline import PACKAGES
 
@@ -239,8 +237,8 @@ def main(bundle: Path | None, clients: str, requests: int, rounds: int) -> None:
     console.print(loads_table(loads, requests))
     console.print(
         f"{chosen.name}: {manifest.sampling.steps} steps, batch {manifest.sampling.batch}; "
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, onnxruntime "
-        f"{version('onnxruntime')}, {', '.join(PACKAGES[:2])}; medians of {rounds} rounds; "
+        f"{machine_and_versions('sdpack', 'onnxruntime')}, {', '.join(PACKAGES[:2])}; "
+        f"medians of {rounds} rounds; "
         f"predicted for the bundle alone {format_bytes(manifest.memory.predicted_bytes)} of "
         f"{format_bytes(manifest.memory.budget_bytes)}"
     )

@@ -9,8 +9,6 @@ table compares the exports. optimum and diffusers use an environment of their ow
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import sys
 import time
@@ -31,6 +29,7 @@ from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder
 from sdpack.units import format_bytes
 
 from benchmarks.environments import interpreter
+from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import Taken, take
 from benchmarks.optimum_pipeline import PACKAGES
 from benchmarks.random_models import random_model
@@ -200,10 +199,7 @@ def main(bundle: Path | None, skip_exports: bool) -> None:
     ):
         seen[name] = take([python, "-c", RIVAL, kind, folder, *asked], LIMIT_S)
     console.print(rows(seen, f"one picture of {SIDE} x {SIDE}, {STEPS} steps with guidance"))
-    console.print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python "
-        f"{sys.version.split()[0]}; {', '.join(PACKAGES)}"
-    )
+    console.print(f"{machine_and_versions('sdpack', 'onnxruntime')}; {', '.join(PACKAGES)}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class TextStage:
         return student.encoder.eval()
 
     def _text_loss(self, student: text.Student, schedule: Schedule) -> Callable[..., Tensor]:
-        lessons = self.lessons
+        lessons, device = self.lessons, self.run.device
         ids = text.token_ids(self.tokenizer, lessons.texts)
         ends, words = text.last_tokens(self.tokenizer, lessons.texts)
         emoji = set(self.emoji_texts)
@@ -80,11 +80,8 @@ class TextStage:
         def loss(step: int, g: torch.Generator) -> Tensor:
             i = torch.multinomial(weights, schedule.batch_size, generator=g)
             length = int(ends[i].max()) + 1
-            targets = (
-                lessons.sentences[i].to(self.run.device),
-                lessons.words[i].to(self.run.device),
-            )
-            a, b, c = (t.to(self.run.device) for t in (ids[i, :length], ends[i], words[i]))
+            targets = (lessons.sentences[i].to(device), lessons.words[i].to(device))
+            a, b, c = (t.to(device) for t in (ids[i, :length], ends[i], words[i]))
             return student.loss(a, b, c, targets)
 
         return loss
