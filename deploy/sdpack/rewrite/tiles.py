@@ -23,7 +23,7 @@ Without normalizations, a tail has none of `core`, `given`, `shared` and `found`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,7 +45,7 @@ from sdpack.rewrite.onnx_file import read, write_beside
 from sdpack.rewrite.writer import input_of, shape_of, sizes_of
 
 REPEATING = ("nearest", "floor", "asymmetric")  # how a Resize repeats pixels
-# What makes each number of numbers in the same place.
+# Operators whose every output element depends on the input elements at the same place alone.
 POINTWISE = frozenset(
     {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Gelu", "HardSwish"}
     | {"Identity", "LeakyRelu", "Max", "Min", "Mul", "QuantizeLinear", "Relu", "Sigmoid", "Sub"}
@@ -134,10 +134,10 @@ def _end_at(model: ir.Model, cut: str) -> None:
     assert maker is not None
     sizes = sizes_of(value)
     features = ir.node("Cast", [value], {"to": FLOAT_TYPE}, name=FEATURES)
-    (made,) = features.outputs
-    made.name, made.type, made.shape = FEATURES, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
+    (output,) = features.outputs
+    output.name, output.type, output.shape = FEATURES, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
     model.graph.insert_after(maker, features)
-    model.graph.outputs[:] = [made]
+    model.graph.outputs[:] = [output]
     RemoveUnusedNodesPass()(model)
 
 
@@ -147,16 +147,16 @@ def _begin_at(model: ir.Model, cut: str, channels: int) -> None:
     Raises:
         _EntangledError: the graph still needs the latents.
     """
-    value, first = _named(model, cut), next(iter(model.graph))
-    given = input_value(FEATURES, ("batch", channels, ROW_AXIS, COLUMN_AXIS))
-    cast = ir.node("Cast", [given], {"to": value.dtype}, name=f"{FEATURES}_cast")
-    (made,) = cast.outputs
-    made.name, made.type = f"{FEATURES}_cast", value.type
-    model.graph.insert_before(first, cast)
-    value.replace_all_uses_with(made)
-    model.graph.inputs.append(given)
+    graph, value = model.graph, _named(model, cut)
+    features = input_value(FEATURES, ("batch", channels, ROW_AXIS, COLUMN_AXIS))
+    cast = ir.node("Cast", [features], {"to": value.dtype}, name=f"{FEATURES}_cast")
+    (cast_features,) = cast.outputs
+    cast_features.name, cast_features.type = f"{FEATURES}_cast", value.type
+    graph.insert_before(next(iter(graph)), cast)
+    value.replace_all_uses_with(cast_features)
+    graph.inputs.append(features)
     RemoveUnusedNodesPass()(model)
-    latents = model.graph.inputs.pop(0)
+    latents = graph.inputs.pop(0)
     if latents.uses():
         raise _EntangledError
 
@@ -190,20 +190,22 @@ def _reaches(model: ir.Model, start: str, end: str, strict: bool) -> dict[str, _
     Raises:
         _EntangledError: a receptive field or a scale is unknown.
     """
-    found = {start: _Reach(1, Fraction(0))}
+    reaches = {start: _Reach(1, Fraction(0))}
     for node in model.graph:
-        inputs = [str(v.name) for v in node.inputs if v is not None and v.name in found]
+        names = [str(value.name) for value in node.inputs if value is not None]
+        inputs = [reaches[name] for name in names if name in reaches]
         if inputs:
-            reach = _reach(node, inputs, found, strict)
-            found |= {str(value.name): reach for value in node.outputs}
-        if end in found:
-            return found
+            reach = _reach(node, inputs, strict)
+            reaches |= {str(value.name): reach for value in node.outputs}
+        if end in reaches:
+            return reaches
     raise _EntangledError
 
 
-def _reach(node: ir.Node, inputs: list[str], found: Mapping[str, _Reach], strict: bool) -> _Reach:
-    widest = max((found[name] for name in inputs), key=lambda reach: reach.radius)
-    scales = {found[name].scale for name in inputs}
+def _reach(node: ir.Node, inputs: Sequence[_Reach], strict: bool) -> _Reach:
+    """Return the receptive field of a node's outputs, given those of its inputs."""
+    widest = max(inputs, key=lambda reach: reach.radius)
+    scales = {reach.scale for reach in inputs}
     if node.op_type == "Resize":
         return _Reach(widest.scale * _enlargement(node), widest.radius)
     if not strict:
@@ -229,8 +231,8 @@ def _enlargement(resize: ir.Node) -> int:
     factors = [] if scales is None else [float(scale) for scale in scales.numpy()]
     kinds = ("mode", "nearest_mode", "coordinate_transformation_mode")
     modes = tuple(resize.attributes.get_string(kind, "") for kind in kinds)
-    whole = len(factors) == 4 and factors[:2] == [1, 1] and factors[2] == factors[3]
-    if not whole or factors[2] != int(factors[2]) or modes != REPEATING:
+    is_uniform = len(factors) == 4 and factors[:2] == [1, 1] and factors[2] == factors[3]
+    if not is_uniform or factors[2] != int(factors[2]) or modes != REPEATING:
         raise _EntangledError
     return int(factors[2])
 
@@ -245,8 +247,8 @@ def _kernel_radius(conv: ir.Node) -> int:
     kernel = attributes.get_ints("kernel_shape", ()) or sizes_of(input_of(conv, 1))[2:]
     dilations = attributes.get_ints("dilations", (1, 1))
     strides, pads = attributes.get_ints("strides", (1, 1)), attributes.get_ints("pads", (0,) * 4)
-    reaches = {(int(k) - 1) * d for k, d in zip(kernel, dilations, strict=True)}
-    reach = reaches.pop()
-    if reaches or reach % 2 or set(strides) != {1} or set(pads) != {reach // 2}:
+    extents = {(int(k) - 1) * d for k, d in zip(kernel, dilations, strict=True)}
+    extent = extents.pop()
+    if extents or extent % 2 or set(strides) != {1} or set(pads) != {extent // 2}:
         raise _EntangledError
-    return reach // 2
+    return extent // 2
