@@ -98,16 +98,17 @@ class Checkpoint:
         Raises:
             SourceError: the config names none, or one that sdpack cannot export.
         """
-        named = self.config.get("_class_name") or (self.config.get("architectures") or [None])[0]
-        named = ALIASES.get(str(named), named)
-        if named == "Transformer2DModel" and self.config.get("norm_type") == "ada_norm_single":
-            named = "PixArtTransformer2DModel"
-        if named not in EXPORTED:
+        config = self.config
+        name = config.get("_class_name") or (config.get("architectures") or [None])[0]
+        name = ALIASES.get(str(name), name)
+        if name == "Transformer2DModel" and config.get("norm_type") == "ada_norm_single":
+            name = "PixArtTransformer2DModel"
+        if name not in EXPORTED:
             raise SourceError(
-                f"{self.folder / CONFIG}: sdpack cannot export the class {named!r}; "
+                f"{self.folder / CONFIG}: sdpack cannot export the class {name!r}; "
                 f"it exports {', '.join(EXPORTED)}"
             )
-        return str(named)
+        return str(name)
 
     @cached_property
     def weight_files(self) -> list[Path]:
@@ -132,20 +133,20 @@ class Checkpoint:
 
     def _no_weights(self) -> str:
         """Describe the files that exist instead of weights, and the remedy."""
-        there = sorted(p.name for p in self.folder.glob("*") if p.is_file())
-        pickled = [name for name in there if name.endswith(PICKLE_SUFFIXES)]
-        others = [name for name in there if name.endswith(".safetensors")]
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        names = sorted(p.name for p in self.folder.glob("*") if p.is_file())
+        pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
+        unread = [name for name in names if name.endswith(".safetensors")]
+        if unread:
+            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
             known = ", ".join(VARIANTS)
             return (
-                f"{self.folder} holds {others[0]}{more}, which is not read: weights must be named "
+                f"{self.folder} holds {unread[0]}{more}, which is not read: weights must be named "
                 f"{' or '.join(WEIGHT_FILES)}, be several files with an index beside them, or be "
                 f"one of the variants {known}; rename or restore them"
             )
-        if pickled:
+        if pickles:
             return (
-                f"{self.folder} holds its weights only as a pickle ({pickled[0]}), which may run "
+                f"{self.folder} holds its weights only as a pickle ({pickles[0]}), which may run "
                 "any code when it is read; convert it with `sdpack catalog convert` if you trust "
                 "its source, or choose a revision with .safetensors"
             )
@@ -157,11 +158,11 @@ class Checkpoint:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as cause:
             raise SourceError(f"{index} cannot be read ({cause!r}); restore it") from cause
-        found = sorted(self.folder / name for name in names)
-        missing = [path for path in found if not path.is_file()]
+        shards = sorted(self.folder / name for name in names)
+        missing = [path for path in shards if not path.is_file()]
         if missing:
             raise SourceError(f"{missing[0]} is missing; restore it")
-        return found
+        return shards
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield name and shape of every tensor, from the files' headers alone.
@@ -183,10 +184,10 @@ class Checkpoint:
 
         Excludes an autoencoder's encoder, and everything after a language model's encoder.
         """
-        autoencodes = self.class_name.startswith("Autoencoder")
-        spare = ENCODING if autoencodes else HEADS
-        counted = (shape for name, shape in self.shapes() if not name.startswith(spare))
-        return sum(math.prod(shape) for shape in counted)
+        is_autoencoder = self.class_name.startswith("Autoencoder")
+        unexported = ENCODING if is_autoencoder else HEADS
+        exported = (shape for name, shape in self.shapes() if not name.startswith(unexported))
+        return sum(math.prod(shape) for shape in exported)
 
     @cached_property
     def content(self) -> str:
@@ -213,17 +214,17 @@ class Checkpoint:
             pass
         try:
             library = TasksManager.infer_library_from_model(str(self.folder))
-            kind = _class(library, self.class_name)
-            model = self._read(kind) if library == "diffusers" else None
+            model_class = _class(library, self.class_name)
+            model = self._read(model_class) if library == "diffusers" else None
             if model is None:
-                model, found = kind.from_pretrained(
+                model, loading_info = model_class.from_pretrained(
                     self.folder,
                     torch_dtype=torch.float32,
                     local_files_only=True,
                     variant=self._weights[0],
                     output_loading_info=True,
                 )
-                self._check_complete(found["missing_keys"])
+                self._check_complete(loading_info["missing_keys"])
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         check_finite(model, str(self.folder), self._spare)
@@ -251,15 +252,16 @@ class Checkpoint:
 
         try:
             library = TasksManager.infer_library_from_model(str(self.folder))
-            kind = _class(library, self.class_name)
+            model_class = _class(library, self.class_name)
             with init_empty_weights():
                 if library == "diffusers":
-                    made = kind.from_config(kind.load_config(self.folder, local_files_only=True))
+                    model = _diffusers_model(model_class, self.folder)
                 else:
-                    made = kind(kind.config_class.from_pretrained(self.folder))
+                    config = model_class.config_class.from_pretrained(self.folder)
+                    model = model_class(config)
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError, TypeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        return cast("nn.Module", made)
+        return cast("nn.Module", model)
 
     @property
     def _spare(self) -> tuple[str, ...]:
@@ -284,7 +286,7 @@ class Checkpoint:
                 "needs; restore the checkpoint"
             )
 
-    def _read(self, kind: Any) -> nn.Module | None:
+    def _read(self, model_class: Any) -> nn.Module | None:
         """Load the model a few tensors at a time, so that its weights are in memory only once.
 
         A file's mapped pages stay in memory until it is closed, beside the fp32 copies; therefore
@@ -295,20 +297,25 @@ class Checkpoint:
         from accelerate import init_empty_weights
 
         with init_empty_weights(include_buffers=False):
-            model = kind.from_config(kind.load_config(self.folder, local_files_only=True))
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if dict(self.shapes()) != wanted:
+            model = _diffusers_model(model_class, self.folder)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if dict(self.shapes()) != shapes:
             return None
-        found = {}
+        tensors = {}
         for path in self.weight_files:
             with safe_open(path, "pt") as weights:
                 names = list(weights.keys())
             for start in range(0, len(names), READ_AT_ONCE):
                 with safe_open(path, "pt") as weights:
                     for name in names[start : start + READ_AT_ONCE]:
-                        found[name] = weights.get_tensor(name).to(torch.float32, copy=True)
-        model.load_state_dict(found, assign=True)
+                        tensors[name] = weights.get_tensor(name).to(torch.float32, copy=True)
+        model.load_state_dict(tensors, assign=True)
         return cast("nn.Module", model)
+
+
+def _diffusers_model(model_class: Any, folder: Path) -> Any:
+    """Return a model of a diffusers class, as the config in a folder describes it."""
+    return model_class.from_config(model_class.load_config(folder, local_files_only=True))
 
 
 def _variant_name(weights: str, variant: str | None) -> str:
