@@ -191,8 +191,9 @@ class _Model:
         return checkpoint
 
     def _source(self, component: str) -> Source:
-        if self._origin.path is not None:
-            return Source(path=self._origin.path.resolve() / component)
+        folder = self._origin.path
+        if folder is not None:
+            return Source(path=folder.resolve() / component)
         return self._origin.model_copy(update={"subfolder": component})
 
     def _text_encoder(self, role: Role) -> TextEncoder:
@@ -217,12 +218,13 @@ class _Model:
 
     @property
     def _is_schnell(self) -> bool:
-        flux = self._family is Family.FLUX
-        return flux and not self._denoiser.config.get("guidance_embeds")
+        config = self._denoiser.config
+        return self._family is Family.FLUX and not config.get("guidance_embeds")
 
     def _sampling(self) -> Sampling:
         usual, adoption = USUAL[self._family], self._adoption
-        distilled = self._is_schnell or bool(self._denoiser.config.get("time_cond_proj_dim"))
+        config, index = self._denoiser.config, self._index.values
+        distilled = self._is_schnell or bool(config.get("time_cond_proj_dim"))
         steps = DISTILLED_STEPS if distilled else usual.steps
         scale = 1.0 if self._is_schnell else usual.guidance_scale
         return Sampling(
@@ -231,13 +233,14 @@ class _Model:
             guidance_scale=scale if adoption.guidance_scale is None else adoption.guidance_scale,
             zero_empty_prompt=bool(
                 # diffusers' pipeline defaults to True for SDXL.
-                self._index.values.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
+                index.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
             ),
         )
 
     def _image_size(self) -> int:
         """Return the shorter side, in pixels, of the images that the denoiser was trained for."""
-        sample_size = self._denoiser.config.get("sample_size")
+        config = self._denoiser.config
+        sample_size = config.get("sample_size")
         sides = sample_size if isinstance(sample_size, list) else [sample_size]
         is_known = all(isinstance(side, int) and side for side in sides) and sides
         side = USUAL[self._family].latent_side

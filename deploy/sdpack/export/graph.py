@@ -159,8 +159,9 @@ def _write(part: ExportablePart, path: Path) -> None:
     assert program is not None
     write(program.model, path)
     # The exporter's rewrite rules keep a reference to the last graph, and so to its weights.
-    for value in program.model.graph.initializers.values():
-        value.const_value = None
+    graph = program.model.graph
+    for initializer in graph.initializers.values():
+        initializer.const_value = None
 
 
 def seeded_inputs(part: ExportablePart, shape: Shape) -> dict[str, Tensor]:

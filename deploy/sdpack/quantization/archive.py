@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 
@@ -26,6 +27,6 @@ def archive(path: Path) -> Iterator[Put]:
         def put(name: str, values: NDArray[np.generic]) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy")
             with target.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+                npy_format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
 
         yield put

@@ -45,8 +45,17 @@ class End:
     @property
     def use(self) -> tuple[LayerKind, int] | None:
         """The kind of layer, and the stored weight's output axis; None if it is not a layer."""
-        found = use_of(self.node, self.place, len(self.order))
-        return None if found is None else (found[0], self.order[found[1]])
+        use = use_of(self.node, self.place, len(self.order))
+        if use is None:
+            return None
+        kind, axis = use
+        return kind, self.order[axis]
+
+    def flip_transpose(self) -> None:
+        """Make a Gemm read the other order of its matrix's axes, in place."""
+        attributes = self.node.attributes
+        flipped = 1 - attributes.get_int("transB", 0)
+        attributes["transB"] = ir.AttrInt64("transB", flipped)
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,25 @@ class FoldedWeight:
     order: tuple[int, ...]
     casts: tuple[ir.DataType, ...]
 
+    @property
+    def shape(self) -> ir.Shape:
+        """The shape after folding."""
+        tensor = self.tensor
+        sizes = tensor.shape.numpy()
+        return ir.Shape([sizes[axis] for axis in self.order])
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the stored type has fewer bytes than fp32."""
+        stored, wide = self.tensor.dtype, ir.DataType.FLOAT
+        return stored.itemsize < wide.itemsize
+
     def values(self) -> NDArray[np.generic]:
-        found: NDArray[np.generic] = self.tensor.numpy()
+        """Read the stored tensor, and apply the folded operations."""
+        array: NDArray[np.generic] = self.tensor.numpy()
         for dtype in self.casts:
-            found = found.astype(dtype.numpy())
-        return np.ascontiguousarray(found.transpose(self.order))
+            array = array.astype(dtype.numpy())
+        return np.ascontiguousarray(array.transpose(self.order))
 
 
 def ends_of(weight: ir.Value, rank: int) -> list[End]:
@@ -101,7 +124,8 @@ def fold_weights(model: ir.Model) -> None:
     A weight is folded if all its uses agree; several layers then share one initializer. A Gemm
     adopts the order of axes that a MatMul with the same weight needs.
     """
-    for weight in list(model.graph.initializers.values()):
+    graph = model.graph
+    for weight in list(graph.initializers.values()):
         tensor = weight.const_value
         if tensor is None or tensor.dtype not in FOLDED_TYPES or tensor.size < SMALLEST_WEIGHT:
             continue
@@ -135,8 +159,7 @@ def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
     for end in ends:
         end.node.replace_input_with(end.place, folded)
         if end.order != order:  # a Gemm, of a matrix
-            turned = 1 - end.node.attributes.get_int("transB", 0)
-            end.node.attributes["transB"] = ir.AttrInt64("transB", turned)
+            end.flip_transpose()
     model.graph.remove(chain, safe=True)
     model.graph.register_initializer(folded)
 
@@ -151,13 +174,11 @@ def _chain(value: ir.Value) -> list[ir.Node]:
 
 
 def _lazy(name: str, origin: FoldedWeight) -> ir.Value:
-    dtype = ir.DataType.FLOAT
-    sizes = origin.tensor.shape.numpy()
-    shape = ir.Shape([sizes[axis] for axis in origin.order])
+    dtype, shape = ir.DataType.FLOAT, origin.shape
     tensor = ir.LazyTensor(lambda: ir.tensor(origin.values()), dtype, shape, name=name)
-    made = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
-    made.meta[_ORIGIN] = origin
-    return made
+    initializer = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=tensor)
+    initializer.meta[_ORIGIN] = origin
+    return initializer
 
 
 def stored_bytes(weight: ir.Value) -> int:
@@ -175,10 +196,9 @@ def keep_narrow(model: ir.Model, weight: ir.Value) -> None:
     or not in 16 bits, stay unchanged.
     """
     origin: FoldedWeight | None = weight.meta.get(_ORIGIN)
-    if origin is None or origin.tensor.dtype.itemsize >= ir.DataType.FLOAT.itemsize:
+    if origin is None or not origin.is_narrow:
         return
-    name, source = str(weight.name), origin.tensor
-    shape = ir.Shape([source.shape.numpy()[axis] for axis in origin.order])
+    name, source, shape = str(weight.name), origin.tensor, origin.shape
 
     def make() -> ir.TensorProtocol:
         return ir.tensor(np.ascontiguousarray(source.numpy().transpose(origin.order)))

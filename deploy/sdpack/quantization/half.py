@@ -114,11 +114,11 @@ class _Narrowing:
         node = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}_to_{word}")
         cast = node.outputs[0]
         cast.name, cast.type, cast.shape = f"{value.name}_{word}", ir.TensorType(dtype), value.shape
+        graph = self.model.graph
         if maker is None:
-            first = next(iter(self.model.graph))
-            self.model.graph.insert_before(first, node)
+            graph.insert_before(next(iter(graph)), node)
         else:
-            self.model.graph.insert_after(maker, node)
+            graph.insert_after(maker, node)
         return cast
 
     def _converted(self, value: ir.Value) -> ir.Value:
@@ -131,7 +131,8 @@ class _Narrowing:
 
         narrow = ir.LazyTensor(make, dtype, shape, name=name)
         converted = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape, const_value=narrow)
-        self.model.graph.register_initializer(converted)
+        graph = self.model.graph
+        graph.register_initializer(converted)
         return converted
 
     def _fp32_output(self, value: ir.Value, maker: ir.Node) -> ir.Value:
@@ -144,19 +145,21 @@ class _Narrowing:
 
     def _drop_idle_casts(self) -> None:
         """Remove casts that became redundant."""
-        for node in list(self.model.graph):
+        graph = self.model.graph
+        for node in list(graph):
             source = node.inputs[0] if node.inputs else None
             if node.op_type != "Cast" or source is None:
                 continue
             cast = node.outputs[0]
             if source.dtype == cast.dtype and not cast.is_graph_output():
                 cast.replace_all_uses_with(source)
-                self.model.graph.remove(node, safe=True)
+                graph.remove(node, safe=True)
 
     def _forget_unused(self) -> None:
-        for name, value in list(self.model.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del self.model.graph.initializers[name]
+        graph = self.model.graph
+        for name, initializer in list(graph.initializers.items()):
+            if not initializer.uses() and not initializer.is_graph_output():
+                del graph.initializers[name]
 
 
 def widened(model: ir.Model) -> None:
@@ -165,13 +168,13 @@ def widened(model: ir.Model) -> None:
     Runtimes without bf16 arithmetic, such as ONNX Runtime's CPU provider, can run the result. The
     weights keep bf16's rounding, but the arithmetic does not.
     """
-    narrow, wide = ir.DataType.BFLOAT16, ir.DataType.FLOAT
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
+    narrow, wide, graph = ir.DataType.BFLOAT16, ir.DataType.FLOAT, model.graph
+    for initializer in graph.initializers.values():
+        tensor = initializer.const_value
         if tensor is not None and tensor.dtype is narrow:
-            value.const_value = _lazily_widened(tensor)
-            value.dtype = wide
-    for node in model.graph:
+            initializer.const_value = _lazily_widened(tensor)
+            initializer.dtype = wide
+    for node in graph:
         if node.op_type == "Cast" and node.attributes.get_int("to", 0) == narrow:
             node.attributes["to"] = ir.AttrInt64("to", wide)
         attribute = node.attributes.get("value")

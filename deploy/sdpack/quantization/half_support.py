@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-import onnx
-import onnx.defs
 import onnx_ir as ir
+from onnx.defs import OpSchema, SchemaError, get_schema
 
 # Attributes that select an operator's output type. These operators (random numbers, windows) stay
 # in fp32, because some have only fp32 kernels and their outputs need the precision.
@@ -60,35 +59,34 @@ def _is_container(value: ir.Value | None) -> bool:
     return contained and value is not None and value.dtype is ir.DataType.FLOAT
 
 
-def _schema_of(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> onnx.defs.OpSchema | None:
+def _schema_of(model: ir.Model, node: ir.Node, dtype: ir.DataType) -> OpSchema | None:
     """Return the schema of a node's operator, or None if ONNX does not define it.
 
     For bf16 this is the newest schema: operators gained the type late, but compilers accept it in
     any opset.
     """
-    opset = model.graph.opset_imports.get(node.domain, 0)
+    graph = model.graph
+    opset = graph.opset_imports.get(node.domain, 0)
     newest = dtype is ir.DataType.BFLOAT16
     return _schema(node.op_type, 0 if newest else opset, node.domain)
 
 
 @cache
-def _schema(op_type: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
+def _schema(op_type: str, opset: int, domain: str) -> OpSchema | None:
     try:
         if opset == 0:
-            return onnx.defs.get_schema(op_type, domain=domain)
-        return onnx.defs.get_schema(op_type, opset, domain)
-    except onnx.defs.SchemaError:
+            return get_schema(op_type, domain=domain)
+        return get_schema(op_type, opset, domain)
+    except SchemaError:
         return None
 
 
-def _formal(
-    formals: Sequence[onnx.defs.OpSchema.FormalParameter], place: int
-) -> onnx.defs.OpSchema.FormalParameter:
+def _formal(formals: Sequence[OpSchema.FormalParameter], place: int) -> OpSchema.FormalParameter:
     """Return the formal parameter at an index; the last one may be variadic."""
     return formals[min(place, len(formals) - 1)]
 
 
-def _float_inputs(schema: onnx.defs.OpSchema, node: ir.Node) -> list[int]:
+def _float_inputs(schema: OpSchema, node: ir.Node) -> list[int]:
     if not schema.inputs:
         return []
     return [
@@ -98,7 +96,7 @@ def _float_inputs(schema: onnx.defs.OpSchema, node: ir.Node) -> list[int]:
     ]
 
 
-def _used_outputs(schema: onnx.defs.OpSchema, node: ir.Node) -> dict[int, str]:
+def _used_outputs(schema: OpSchema, node: ir.Node) -> dict[int, str]:
     """Return index and schema type of the node's used fp32 outputs."""
     return {
         place: _formal(schema.outputs, place).type_str
@@ -107,7 +105,7 @@ def _used_outputs(schema: onnx.defs.OpSchema, node: ir.Node) -> dict[int, str]:
     }
 
 
-def _is_float_only(schema: onnx.defs.OpSchema, schema_type: str, dtype: ir.DataType) -> bool:
+def _is_float_only(schema: OpSchema, schema_type: str, dtype: ir.DataType) -> bool:
     """Whether a schema type allows fp32 but not the 16-bit type."""
     allowed = {schema_type}
     for constraint in schema.type_constraints:

@@ -71,10 +71,16 @@ class Layer:
             return ()
         return tuple(dict.fromkeys(node.inputs[0] for node in self.nodes if node.inputs[0]))
 
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        """The weight's tensor."""
+        assert self.weight.const_value is not None
+        return self.weight.const_value
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        assert self.weight.const_value is not None
-        return tuple(self.weight.const_value.shape.numpy())
+        tensor = self.tensor
+        return tuple(tensor.shape.numpy())
 
     @property
     def size(self) -> int:
@@ -93,8 +99,7 @@ class Layer:
 
     def matrix(self) -> Float32Array:
         """The weight as float32 (outputs, summed), read again each time."""
-        assert self.weight.const_value is not None
-        values = self.weight.const_value.numpy()
+        values = self.tensor.numpy()
         rows = values if self.output_axis == 0 else values.T
         return np.ascontiguousarray(rows.reshape(self.outputs, -1), dtype=np.float32)
 
@@ -120,12 +125,12 @@ def layers(model: ir.Model) -> list[Layer]:
 
 
 def _layers(model: ir.Model) -> Iterator[Layer]:
-    seen: set[ir.Value] = set()
+    visited: set[ir.Value] = set()
     for node in model.graph:
         for value in node.inputs[:2]:
-            if value is None or value in seen or not _worthwhile(value):
+            if value is None or value in visited or not _worthwhile(value):
                 continue
-            seen.add(value)
+            visited.add(value)
             rank = len(value.const_value.shape) if value.const_value is not None else 0
             uses = [use_of(u.node, u.idx, rank) for u in value.uses()]
             if uses[0] is not None and len(set(uses)) == 1:
@@ -148,8 +153,8 @@ def _feeds_attention(node: ir.Node) -> bool:
                 pending += use.node.outputs
             elif use.node.op_type in ATTENDING:
                 paired = use.idx < 2 <= len(inputs)  # some operators take a packed QKV tensor
-                other = inputs[1 - use.idx] if paired else None
-                if other is None or other.const_value is None:
+                factor = inputs[1 - use.idx] if paired else None
+                if factor is None or factor.const_value is None:
                     return True
     return False
 

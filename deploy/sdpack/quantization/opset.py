@@ -39,7 +39,8 @@ def require_observable(model: ir.Model) -> None:
 
 
 def _require(model: ir.Model, feature: str, needed: int) -> None:
-    opset = model.graph.opset_imports.get("", 1)
+    graph = model.graph
+    opset = graph.opset_imports.get("", 1)
     if opset < needed:
         raise QuantizationError(
             f"{feature} needs opset {needed}, but the graph has {opset}; export the model again "

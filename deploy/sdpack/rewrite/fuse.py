@@ -62,7 +62,8 @@ def fuse_attention(model: ir.Model) -> int:
             _fuse(plan, biases)
             count += 1
     if count:
-        model.graph.opset_imports.setdefault(FUSED_DOMAIN, 1)
+        graph = model.graph
+        graph.opset_imports.setdefault(FUSED_DOMAIN, 1)
     return count
 
 

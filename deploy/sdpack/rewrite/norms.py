@@ -120,7 +120,8 @@ class _Shared:
         deviation = at.root(at.small("above_zero", "Add", sum_, epsilon))
         hand_over(output, at.normalized(level, deviation, norm))
         statistics = at.together(found_mean, spread)
-        self.model.graph.remove(norm, safe=True)
+        graph = self.model.graph
+        graph.remove(norm, safe=True)
         return statistics
 
 

@@ -120,7 +120,8 @@ def _completed(model: ir.Model) -> ir.Model:
         model = InlinePass()(model).model
     if any(node.op_type == "Constant" for node in model.graph):
         model = LiftConstantsToInitializersPass(lift_all_constants=False)(model).model
-    if any(value in model.graph.inputs for value in model.graph.initializers.values()):
+    graph = model.graph
+    if any(initializer in graph.inputs for initializer in graph.initializers.values()):
         model = RemoveInitializersFromInputsPass()(model).model
     if any(value.dtype is None for node in model.graph for value in node.outputs):
         model = ShapeInferencePass(strict_mode=False)(model).model
@@ -230,27 +231,29 @@ def write_beside(model: ir.Model, path: Path) -> None:
     """
     _forget_origins(model)
     proto = ir.to_proto(model)
-    for tensor in proto.graph.initializer:
+    graph = proto.graph
+    for tensor in graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location" and Path(entry.value).is_absolute():
                 entry.value = os.path.relpath(entry.value, os.path.realpath(path.parent))
     onnx.save(proto, path)
     # The checker refuses data with several hard links, which ONNX Runtime accepts. The data was
     # checked when it was written, so only the graph is checked here, with its weights as inputs.
-    for tensor in [t for t in proto.graph.initializer if t.external_data]:
-        proto.graph.initializer.remove(tensor)
-        if tensor.name not in {value.name for value in proto.graph.input}:
+    for tensor in [t for t in graph.initializer if t.external_data]:
+        graph.initializer.remove(tensor)
+        if tensor.name not in {value.name for value in graph.input}:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            proto.graph.input.append(info)
+            graph.input.append(info)
     _check(path, proto)
 
 
 def _forget_origins(model: ir.Model) -> None:
     """Remove stack traces and other metadata, which contain paths of the exporting machine."""
+    graph = model.graph
     model.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.graph.doc_string = None
-    for node in model.graph.all_nodes():
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    for node in graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
         for value in node.outputs:

@@ -99,7 +99,7 @@ class _Slicing:
 
     def _pieces(self, word: str, value: ir.Value, lengths: ir.Value) -> Sequence[ir.Value]:
         sizes = sizes_of(value)
-        name = f"{self.attention.output.name}_{word}"
+        name = self.writer.name(word)
         axis = {"axis": len(sizes) - 2}
         split = ir.node("Split", [value, lengths], axis, num_outputs=self.count, name=name)
         for number, piece in enumerate(split.outputs):

@@ -211,8 +211,9 @@ class Store:
     def artifacts(self) -> Iterator[Artifact]:
         """Every finished artifact."""
         for record in sorted(self.folder.glob(f"*/*/{RECORD}")):
-            artifact = _read_artifact(record.parent)
-            if artifact is not None and record.parent.parent.name != "unfinished":
+            folder = record.parent
+            artifact = _read_artifact(folder)
+            if artifact is not None and folder.parent.name != "unfinished":
                 yield artifact
 
     def collect(self, unused_for_s: float) -> int:
