@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float32Array, Float64Array
@@ -31,7 +32,7 @@ from sdpack.quantization.clipping import Counts, best_threshold, bins, histogram
 from sdpack.quantization.layers import Layer, layers
 from sdpack.quantization.opset import require_observable
 from sdpack.quantization.rounding import Moment, moment_of, output_error, sampled_rows
-from sdpack.quantization.scratch import told_of
+from sdpack.quantization.scratch import reported_as
 from sdpack.quantization.uses import LayerKind
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.store.artifacts import digest
@@ -127,7 +128,7 @@ def observe(
     try:
         watched = _expose(path, scratch / path.name)
         saved = _SavedInputs(scratch, len(batches))
-        with told_of(path, scratch / path.name):
+        with reported_as(path, scratch / path.name):
             peaks = _watch(watched, scratch / path.name, batches, saved, threads)
         by_layer = _layer_statistics(path, watched.layers, saved, folder, step)
     finally:
@@ -234,11 +235,12 @@ def _expose(path: Path, target: Path) -> _Exposed:
     require_observable(model)
     watched = [layer for layer in layers(model) if layer.kind is not LayerKind.TABLE]
     made_by = _expose_magnitudes(model)
-    outputs = set(model.graph.outputs)
+    outputs = model.graph.outputs
+    original_outputs = set(outputs)
     for value in dict.fromkeys(value for layer in watched for value in layer.inputs):
-        if value not in outputs and not value.is_graph_input():
+        if value not in original_outputs and not value.is_graph_input():
             value.dtype = ir.DataType.FLOAT
-            model.graph.outputs.append(value)
+            outputs.append(value)
     data = f"{target.name}.data"
     ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
     return _Exposed(made_by, watched)
@@ -246,10 +248,11 @@ def _expose(path: Path, target: Path) -> _Exposed:
 
 def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
     """Add an output with each node's largest magnitude; return the nodes' names by output."""
-    floats = [(value, node) for node in model.graph for value in node.outputs if _is_float(value)]
+    graph = model.graph
+    floats = [(value, node) for node in graph for value in node.outputs if _is_float(value)]
     limits = [ir.Value(name=n, const_value=ir.tensor(np.float32(v))) for n, v in LIMITS.items()]
     for limit in limits:
-        model.graph.register_initializer(limit)
+        graph.register_initializer(limit)
     made_by = {}
     for value, maker in floats:
         size = ir.node("Abs", [value])
@@ -258,8 +261,8 @@ def _expose_magnitudes(model: ir.Model) -> dict[str, str]:
         most = ir.Value(name=f"{value.name}_most", type=value.type, shape=ir.Shape([]))
         reduced = ir.node("ReduceMax", [unmasked.outputs[0]], {"keepdims": 0}, outputs=[most])
         # Directly after the node, so that its output need not stay in memory.
-        model.graph.insert_after(maker, [size, is_number, unmasked, reduced])
-        model.graph.outputs.append(most)
+        graph.insert_after(maker, [size, is_number, unmasked, reduced])
+        graph.outputs.append(most)
         made_by[str(most.name)] = str(maker.name)
     return made_by
 
@@ -357,8 +360,9 @@ def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
         return flat[_sample(len(flat))]
     weight = node.inputs[1]
     assert weight is not None
-    assert weight.const_value is not None
-    kernel = tuple(weight.const_value.shape.numpy())[2:]
+    tensor = weight.const_value
+    assert tensor is not None
+    kernel = tuple(tensor.shape.numpy())[2:]
     grouped = node.attributes.get_int("group", 1) != 1
     if grouped or len(kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return None
@@ -367,7 +371,7 @@ def rows_of(node: ir.Node, values: Float32Array) -> Float32Array | None:
     top, left, bottom, right = _ints(node, "pads", (0, 0, 0, 0))
     padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = sliding_window_view(padded, reach, axis=(2, 3))
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     height, width = windows.shape[2:4]
     chosen = _sample(len(values) * height * width)

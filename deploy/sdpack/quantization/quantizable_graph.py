@@ -23,7 +23,7 @@ from sdpack.quantization.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantization.rounded_weights import sampled_errors
 from sdpack.quantization.rounding import SAMPLED_ROWS
 from sdpack.quantization.schemes import UNIFORM, Abilities, Scheme, suited
-from sdpack.quantization.sensitivity import PROBING, found_gains, uneven
+from sdpack.quantization.sensitivity import PROBING, nearest_rounding_gains, uneven
 from sdpack.quantization.variant import scale_type, uniform_schemes
 from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.store.artifacts import REVISION, Artifact, Store
@@ -124,7 +124,7 @@ class QuantizableGraph:
         return self._observations
 
     def gains(self) -> dict[str, float]:
-        """Return each layer's share of output error that reaches the outputs (`found_gains`)."""
+        """Return the share of each layer's error that reaches the outputs."""
         if self._gains is None:
             inputs = {
                 "graph": self.graph.content,
@@ -204,7 +204,7 @@ class QuantizableGraph:
         batches = self._calibration.probing()
         with self.store.scratch() as scratch:
             step = counted(self.say, doing)
-            gains = found_gains(self.graph.run_path, observed, batches, scratch, step)
+            gains = nearest_rounding_gains(self.graph.run_path, observed, batches, scratch, step)
         (folder / GAINS_FILE).write_text(json.dumps(gains, indent=1))
 
     def _sampled_errors(

@@ -132,7 +132,7 @@ def sampled_errors(
 
 
 def relative_error(
-    matrix: Float32Array, made: Rounded, moments: tuple[Moment, ...] | None
+    matrix: Float32Array, rounded: Rounded, moments: tuple[Moment, ...] | None
 ) -> float:
     """Return the energy that rounding adds to a layer's outputs, relative to the outputs' energy.
 
@@ -140,10 +140,10 @@ def relative_error(
 
     Args:
         matrix: the weight, float32 (outputs, summed).
-        made: the rounded weight.
+        rounded: the rounded weight.
         moments: moments of the layer's inputs; None counts all inputs the same.
     """
-    error = matrix - made.values
+    error = matrix - rounded.values
     if moments is None:
         total = float((matrix.astype(np.float64) ** 2).sum())
         return float((error.astype(np.float64) ** 2).sum()) / total if total else 0.0

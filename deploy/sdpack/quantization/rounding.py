@@ -37,7 +37,7 @@ MANY_COLUMNS, FEW_COLUMNS = 64, 8
 SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
 SCALED_ROWS = 64  # scaled at once: they stay in the cache
 SAMPLED_ROWS = 64
-COUNTED_ROWS = 256  # of a rounded weight, that tell how far its outputs are off
+COUNTED_ROWS = 256  # of a rounded weight, from which the error of its outputs is computed
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Moment:
     def matrix(self) -> Float32Array:
         """E[x xT], float32 (columns, columns)."""
         columns = (math.isqrt(8 * len(self.lower) + 1) - 1) // 2
-        whole = np.zeros((columns, columns), np.float32)
+        triangle = np.zeros((columns, columns), np.float32)
         start = 0
         for row in range(columns):
-            whole[row, : row + 1] = self.lower[start : start + row + 1]
+            triangle[row, : row + 1] = self.lower[start : start + row + 1]
             start += row + 1
-        lower = torch.from_numpy(whole)
+        lower = torch.from_numpy(triangle)
         mirrored: Float32Array = (lower + lower.tril(-1).T).numpy()
         return mirrored
 
@@ -87,10 +87,10 @@ class Moment:
         M = R RT with R upper triangular; U = R^-1.
         """
         # PyTorch's, which does this several times as fast as what numpy and scipy come with.
-        given = torch.from_numpy(self.damped).flip(0, 1)
-        lower, failed = torch.linalg.cholesky_ex(given)
+        reversed_moments = torch.from_numpy(self.damped).flip(0, 1)
+        lower, failed = torch.linalg.cholesky_ex(reversed_moments)
         if failed:
-            lower = torch.linalg.cholesky(given.double())
+            lower = torch.linalg.cholesky(reversed_moments.double())
         root: Float32Array = _inverse(lower).flip(0, 1).float().numpy()
         return root
 
@@ -103,15 +103,15 @@ class Moment:
 def _inverse(lower: Tensor) -> Tensor:
     """Invert a lower triangular matrix recursively by halves, mostly with matrix products."""
     half = len(lower) // 2
-    found = torch.zeros_like(lower)
+    inverse = torch.zeros_like(lower)
     if half < SMALLEST_HALF:
-        whole = torch.eye(len(lower), dtype=lower.dtype)
-        torch.linalg.solve_triangular(lower, whole, upper=False, out=found)
-        return found
-    found[:half, :half] = first = _inverse(lower[:half, :half])
-    found[half:, half:] = second = _inverse(lower[half:, half:])
-    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
-    return found
+        identity = torch.eye(len(lower), dtype=lower.dtype)
+        torch.linalg.solve_triangular(lower, identity, upper=False, out=inverse)
+        return inverse
+    inverse[:half, :half] = first = _inverse(lower[:half, :half])
+    inverse[half:, half:] = second = _inverse(lower[half:, half:])
+    inverse[half:, :half] = -(second @ (lower[half:, :half] @ first))
+    return inverse
 
 
 def moment_of(gram: NDArray[np.floating], count: int) -> Moment:
@@ -195,40 +195,54 @@ def _scales(
     """Return the scale of each block with the least weighted squared error, (outputs, blocks)."""
     outputs, summed = matrix.shape
     block = scheme.block or summed
-    counted = np.ones(summed, np.float32) if weights is None else weights
-    counted = counted.reshape(summed // block, block)
+    column_weights = np.ones(summed, np.float32) if weights is None else weights
+    column_weights = column_weights.reshape(summed // block, block)
     blocks = matrix.reshape(outputs, summed // block, block)
+
+    def best_scales(rows: Float32Array) -> NDArray[np.floating]:
+        return _best_scales(rows, scheme, column_weights, scale_type)
+
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        cuts = [blocks[first:last] for first, last in _cut(outputs, SCALED_ROWS)]
-        found = pool.map(lambda cut: _best_scales(cut, scheme, counted, scale_type), cuts)
-        return np.concatenate(list(found))
+        chunks = [blocks[first:last] for first, last in _cut(outputs, SCALED_ROWS)]
+        return np.concatenate(list(pool.map(best_scales, chunks)))
 
 
 def _best_scales(
-    cut: Float32Array, scheme: Scheme, counted: Float32Array, scale_type: np.dtype[np.floating]
+    rows: Float32Array,
+    scheme: Scheme,
+    column_weights: Float32Array,
+    scale_type: np.dtype[np.floating],
 ) -> NDArray[np.floating]:
-    """Of blocks (outputs, blocks, block), whose columns count so much: (outputs, blocks)."""
-    whole = np.abs(cut).max(axis=2) / scheme.number.largest
-    best = np.full(whole.shape, np.inf, np.float32)
-    chosen = np.ones(whole.shape, scale_type)
+    """Return the best scales of a few rows, (outputs, blocks).
+
+    Args:
+        rows: the weight in blocks, (outputs, blocks, block).
+        scheme: number format.
+        column_weights: weight of each column's squared error, (blocks, block).
+        scale_type: dtype of the scales.
+    """
+    unclipped = np.abs(rows).max(axis=2) / scheme.number.largest
+    least_error = np.full(unclipped.shape, np.inf, np.float32)
+    best = np.ones(unclipped.shape, scale_type)
     for share in SHRUNK_TO:
-        tried = _storable(whole * share, scale_type)
-        step = tried.astype(np.float32)[..., None]
-        off = scheme.number.rounded(cut / step)
-        off *= step
-        off -= cut
-        off *= off
-        error = np.einsum("abc,bc->ab", off, counted)
-        better = error < best
-        best = np.where(better, error, best)
-        chosen = np.where(better, tried, chosen)
-    return chosen
+        scales = _storable(unclipped * share, scale_type)
+        step = scales.astype(np.float32)[..., None]
+        # In place: these arrays take most of the memory and time of the search.
+        squares = scheme.number.rounded(rows / step)
+        squares *= step
+        squares -= rows
+        squares *= squares
+        error = np.einsum("abc,bc->ab", squares, column_weights)
+        is_better = error < least_error
+        least_error = np.where(is_better, error, least_error)
+        best = np.where(is_better, scales, best)
+    return best
 
 
 def _storable(scales: Float32Array, scale_type: np.dtype[np.floating]) -> NDArray[np.floating]:
     """Convert scales to the stored type, clipped to its range; a block of zeros gets 1."""
-    held = np.finfo(scale_type)
-    stored = np.clip(scales, held.tiny, held.max).astype(scale_type)
+    limits = np.finfo(scale_type)
+    stored = np.clip(scales, limits.tiny, limits.max).astype(scale_type)
     return np.where(scales == 0, scale_type.type(1), stored)
 
 
@@ -254,19 +268,19 @@ def _forward(
     columns: Float32Array, step: Float32Array, root: Float32Array, scheme: Scheme
 ) -> Float32Array:
     """Round column by column; later columns compensate for each error: (summed, outputs)."""
-    left, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
-    for start, stop in _cut(len(left), MANY_COLUMNS):
-        errors = np.empty_like(left[start:stop])
+    remaining, numbers, per_step = columns.copy(), np.empty_like(columns), 1 / step
+    for start, stop in _cut(len(remaining), MANY_COLUMNS):
+        errors = np.empty_like(remaining[start:stop])
         for first, last in _cut(stop, FEW_COLUMNS, start):
             for column in range(first, last):
-                found = scheme.number.rounded(left[column] * per_step[column])
-                numbers[column] = found
-                error = (left[column] - found * step[column]) / root[column, column]
+                rounded = scheme.number.rounded(remaining[column] * per_step[column])
+                numbers[column] = rounded
+                error = (remaining[column] - rounded * step[column]) / root[column, column]
                 errors[column - start] = error
-                left[column + 1 : last] -= root[column, column + 1 : last, None] * error
-            seen = errors[first - start : last - start]
-            left[last:stop] -= root[first:last, last:stop].T @ seen
-        left[stop:] -= root[start:stop, stop:].T @ errors
+                remaining[column + 1 : last] -= root[column, column + 1 : last, None] * error
+            few_errors = errors[first - start : last - start]
+            remaining[last:stop] -= root[first:last, last:stop].T @ few_errors
+        remaining[stop:] -= root[start:stop, stop:].T @ errors
     return numbers
 
 
@@ -282,18 +296,18 @@ def _once_more(
     pull = second @ (columns - numbers * step)
     per_step = 1 / (np.diag(second)[:, None] * step)
     for start, stop in _cut(len(columns), MANY_COLUMNS):
-        moved = np.empty_like(columns[start:stop])
+        changes = np.empty_like(columns[start:stop])
         for first, last in _cut(stop, FEW_COLUMNS, start):
             for column in range(first, last):
-                wanted = numbers[column] + pull[column] * per_step[column]
-                found = scheme.number.rounded(wanted)
-                change = (found - numbers[column]) * step[column]
-                numbers[column] = found
-                moved[column - start] = change
+                optimum = numbers[column] + pull[column] * per_step[column]
+                rounded = scheme.number.rounded(optimum)
+                change = (rounded - numbers[column]) * step[column]
+                numbers[column] = rounded
+                changes[column - start] = change
                 pull[column + 1 : last] -= second[column, column + 1 : last, None] * change
-            seen = moved[first - start : last - start]
-            pull[last:stop] -= second[first:last, last:stop].T @ seen
-        pull[stop:] -= second[start:stop, stop:].T @ moved
+            few_changes = changes[first - start : last - start]
+            pull[last:stop] -= second[first:last, last:stop].T @ few_changes
+        pull[stop:] -= second[start:stop, stop:].T @ changes
     return numbers
 
 

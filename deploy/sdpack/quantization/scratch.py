@@ -10,7 +10,7 @@ from sdpack.errors import EngineError
 
 
 @contextmanager
-def told_of(path: Path, scratch: Path) -> Iterator[None]:
+def reported_as(path: Path, scratch: Path) -> Iterator[None]:
     """Replace the temporary file's path by the original's in errors of engines.
 
     Raises:

@@ -34,7 +34,7 @@ from sdpack.quantization.probing import BATCHES, FORWARD, MOST_PROBES, MOST_ROWS
 from sdpack.quantization.rounded_weights import relative_error
 from sdpack.quantization.rounding import Rounded, round_weight
 from sdpack.quantization.schemes import UNIFORM, Abilities, suited
-from sdpack.quantization.scratch import told_of
+from sdpack.quantization.scratch import reported_as
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -52,7 +52,7 @@ PROBING = {
 _ANY = Abilities(packed_tables=True, packed_attention=True)
 
 
-def found_gains(
+def nearest_rounding_gains(
     path: Path,
     observed: Observed,
     batches: Sequence[Inputs],
@@ -71,12 +71,12 @@ def found_gains(
     numbers = sum(layer.size for layer in layers(read(path)))
 
     def probe(layer: Layer) -> tuple[Rounded, float] | None:
-        had = suited(layer, PROBE_SCHEME, _ANY)
-        if had is None:
+        scheme = suited(layer, PROBE_SCHEME, _ANY)
+        if scheme is None:
             return None
         matrix = layer.matrix()
-        made = round_weight(matrix, had, None, np.dtype(np.float32))
-        return made, relative_error(matrix, made, observed.moments(layer.name))
+        rounded = round_weight(matrix, scheme, None, np.dtype(np.float32))
+        return rounded, relative_error(matrix, rounded, observed.moments(layer.name))
 
     return layer_gains(path, probe, probing_batches(batches, numbers), scratch, step)
 
@@ -95,12 +95,12 @@ def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[
     most = max(gains.values(), default=1.0)
     harms = {name: share * gains.get(name, most) for name, share in noise.items()}
     spared: set[str] = set()
-    left = sum(harms.values())
+    remaining = sum(harms.values())
     for name in sorted(harms, key=lambda name: -harms[name])[: -(-len(harms) // SPARED)]:
-        if left <= HARM:
+        if remaining <= HARM:
             break
         spared.add(name)
-        left -= harms[name]
+        remaining -= harms[name]
     return frozenset(spared)
 
 
@@ -130,26 +130,23 @@ def layer_gains(
         EngineError: the graph does not run.
         QuantizationError: an output is not finite on a batch.
     """
-    found = layers(read(path))
-    weights = {str(x.weight.name): _value(x) for x in found}
-    model, target = read(path), scratch / path.name
-    _open_weights(model)
-    data = f"{target.name}.data"
-    ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
+    part_layers, target = layers(read(path)), scratch / path.name
+    weights = {str(layer.weight.name): _values(layer) for layer in part_layers}
+    _write_with_open_weights(path, target)
     gains: dict[str, float] = {}
-    with told_of(path, target), load(target, threads=threads) as session:
+    with reported_as(path, target), load(target, threads=threads) as session:
 
-        def outputs(changed: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
-            return [session.run({**weights, **changed, **batch}) for batch in batches]
+        def outputs(rounded: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
+            return [session.run({**weights, **rounded, **batch}) for batch in batches]
 
-        def harm_of(changed: Arrays) -> float:
-            return relative_energy(outputs(changed), wanted)
+        def harm_of(rounded: Arrays) -> float:
+            return relative_energy(outputs(rounded), exact_outputs)
 
-        wanted = outputs({})
-        _refuse_broken(path, wanted)
+        exact_outputs = outputs({})
+        _refuse_broken(path, exact_outputs)
         done = 0
-        for group in _groups(found):
-            step(done, len(found))
+        for group in _groups(part_layers):
+            step(done, len(part_layers))
             done += len(group)
             gains |= _gains_of(group, probe, harm_of)
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
@@ -160,17 +157,17 @@ def _gains_of(
     group: Sequence[Layer], probe: Probe, harm_of: Callable[[Arrays], float]
 ) -> dict[str, float]:
     """Return the common gain of layers rounded together; none if outputs are then not finite."""
-    probed = [(layer, probe(layer)) for layer in group]
-    known = [(layer, *made) for layer, made in probed if made is not None]
-    rounded = {str(x.weight.name): x.folded(made.values) for x, made, _ in known}
-    harm = harm_of(rounded) if known else 0.0
-    error = sum(error for _, _, error in known)
+    probes = [(layer, probe(layer)) for layer in group]
+    probed = [(layer, *result) for layer, result in probes if result is not None]
+    weights = {str(layer.weight.name): layer.folded(w.values) for layer, w, _ in probed}
+    harm = harm_of(weights) if probed else 0.0
+    error = sum(error for _, _, error in probed)
     gain = harm / error if error > 0 else 0.0
-    return {layer.name: gain for layer, _, _ in known} if math.isfinite(gain) else {}
+    return {layer.name: gain for layer, _, _ in probed} if math.isfinite(gain) else {}
 
 
-def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
-    for outputs in wanted:
+def _refuse_broken(path: Path, outputs_by_batch: Sequence[Arrays]) -> None:
+    for outputs in outputs_by_batch:
         for name, values in outputs.items():
             if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
                 raise QuantizationError(
@@ -179,36 +176,40 @@ def _refuse_broken(path: Path, wanted: Sequence[Arrays]) -> None:
                 )
 
 
-def _groups(found: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+def _groups(part_layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
     """Group neighbouring layers into at most MOST_PROBES groups."""
-    size = -(-len(found) // MOST_PROBES) or 1
-    for start in range(0, len(found), size):
-        yield found[start : start + size]
+    size = -(-len(part_layers) // MOST_PROBES) or 1
+    for start in range(0, len(part_layers), size):
+        yield part_layers[start : start + size]
 
 
-def _value(layer: Layer) -> NDArray[np.generic]:
-    assert layer.weight.const_value is not None
-    return np.ascontiguousarray(layer.weight.const_value.numpy())
+def _values(layer: Layer) -> NDArray[np.generic]:
+    return np.ascontiguousarray(layer.tensor.numpy())
 
 
-def _open_weights(model: ir.Model) -> None:
-    """Turn the layers' weights into graph inputs."""
+def _write_with_open_weights(path: Path, target: Path) -> None:
+    """Write a graph whose layers' weights are inputs."""
+    model = read(path)
+    graph = model.graph
     for layer in layers(model):
         weight = layer.weight
-        del model.graph.initializers[str(weight.name)]
+        del graph.initializers[str(weight.name)]
         weight.const_value = None
-        model.graph.inputs.append(weight)
+        graph.inputs.append(weight)
+    data = f"{target.name}.data"
+    ir.save(model, target, external_data=data, size_threshold_bytes=EXTERNAL_FROM_BYTES)
 
 
-def relative_energy(seen: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
-    """Return the energy of the differences relative to that of `wanted`, over all outputs."""
-    off = whole = 0.0
-    for one, other in zip(seen, wanted, strict=True):
-        for name, values in other.items():
+def relative_energy(outputs: Sequence[Arrays], references: Sequence[Arrays]) -> float:
+    """Return the energy of the differences relative to that of `references`, over all outputs."""
+    difference_energy = reference_energy = 0.0
+    for batch_outputs, batch_references in zip(outputs, references, strict=True):
+        for name, values in batch_references.items():
             reference = values.astype(np.float64)
-            off += float(((one[name].astype(np.float64) - reference) ** 2).sum())
-            whole += float((reference**2).sum())
-    return off / whole if whole else 0.0
+            difference = batch_outputs[name].astype(np.float64) - reference
+            difference_energy += float((difference**2).sum())
+            reference_energy += float((reference**2).sum())
+    return difference_energy / reference_energy if reference_energy else 0.0
 
 
 def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
@@ -223,19 +224,19 @@ def probing_batches(batches: Sequence[Inputs], numbers: int) -> list[Inputs]:
     """
     rows = max(1, FORWARD // max(1, numbers))
     chosen = spread(batches, min(BATCHES, rows))
-    found = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
-    return found if rows > 1 else [middle_of(batch, WORKLOAD.huge_probed_side) for batch in found]
+    short = [_some_rows(batch, min(MOST_ROWS, rows // len(chosen))) for batch in chosen]
+    return short if rows > 1 else [middle_of(batch, WORKLOAD.huge_probed_side) for batch in short]
 
 
 def middle_of(batch: Inputs, most: int) -> Inputs:
     """Crop images and latents, (N, C, H, W), to a centre of at most `most` per side."""
-    found = dict(batch)
+    cropped = dict(batch)
     for name, values in batch.items():
         if values.ndim == 4:
             top, left = (max(0, side - most) // 2 for side in values.shape[2:])
-            cut = values[:, :, top : top + most, left : left + most]
-            found[name] = np.ascontiguousarray(cut)
-    return found
+            centre = values[:, :, top : top + most, left : left + most]
+            cropped[name] = np.ascontiguousarray(centre)
+    return cropped
 
 
 def _some_rows(batch: Inputs, most: int) -> Inputs:

@@ -13,7 +13,7 @@ from sdpack.quantization.quantizable_graph import (
     QuantizableGraph,
 )
 from sdpack.quantization.schemes import ABILITIES, MIXABLE, UNIFORM
-from sdpack.quantization.sensitivity import found_gains
+from sdpack.quantization.sensitivity import nearest_rounding_gains
 from sdpack.store.artifacts import Store
 
 from tests.sdpack.graphs import chain, saved
@@ -68,7 +68,9 @@ def test_gains_are_those_of_the_layers_one_by_one(calibrated: Calibrated, tmp_pa
     graph = calibrated.graph()
     assert graph.observed is not None
     (tmp_path / "scratch").mkdir()
-    direct = found_gains(calibrated.path, graph.observed, calibrated.batches, tmp_path / "scratch")
+    direct = nearest_rounding_gains(
+        calibrated.path, graph.observed, calibrated.batches, tmp_path / "scratch"
+    )
     assert graph.gains() == pytest.approx(direct)
     assert direct.keys() == {"linear0", "linear1"}
 

@@ -15,8 +15,8 @@ from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.sensitivity import (
     HARM,
     SPARED,
-    found_gains,
     layer_gains,
+    nearest_rounding_gains,
     probing_batches,
     spread,
     uneven,
@@ -95,7 +95,7 @@ def test_gains_foretell_what_rounding_everything_does(tmp_path: Path) -> None:
     path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
     seen = inputs(256)
     observed = observe(path, [seen], tmp_path, threads=1)
-    gains = found_gains(path, observed, [seen], tmp_path)
+    gains = nearest_rounding_gains(path, observed, [seen], tmp_path)
     probe = noisy(1e-3)
     made = {layer.name: probe(layer) for layer in layers(read(path))}
     x = seen["x"]
