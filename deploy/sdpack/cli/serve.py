@@ -156,7 +156,7 @@ def command(
     settings = Settings(
         Limits(
             queue=queue,
-            pictures=max_pictures,
+            images=max_pictures,
             prompt=max_prompt,
             wait_s=wait_ms / 1000,
             timeout_s=timeout,

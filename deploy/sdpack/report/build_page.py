@@ -18,11 +18,11 @@ from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.page import (
     ENLARGED_SIDE,
     FilterOption,
+    ImageRow,
     Page,
     PageImage,
-    PictureRow,
     Table,
-    picture_uri,
+    image_uri,
     write_page,
 )
 from sdpack.report.points import Build, Point, read_build
@@ -53,7 +53,7 @@ def report(build: Build, bundle: Path | None) -> Page:
     """The page of one build.
 
     Args:
-        bundle: its folder, for its pictures and the memory that `verify` measured; None omits
+        bundle: its folder, for its images and the memory that `verify` measured; None omits
             both.
     """
     record = build.record
@@ -99,7 +99,7 @@ def summary(build: Build) -> list[str]:
     peak, budget = (format_bytes(n) for n in (winner.peak_bytes, record.memory.budget_bytes))
     lines = [
         f"{record.winner} was chosen for {peak} of {budget}: {record.metric} "
-        f"{winner.own.value:.3f} over {winner.pictures} pictures, drawn on {record.measured_on}."
+        f"{winner.own.value:.3f} over {winner.images} pictures, drawn on {record.measured_on}."
     ]
     if record.basis is not None and record.prefer is not None:
         lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
@@ -194,7 +194,7 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         point.difference.signed(),
         "of the race" if point.raced else "95 %",
         str(point.own),
-        f"{point.paired} of {point.pictures}",
+        f"{point.paired} of {point.images}",
         "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
         "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
         _outcome(point),
@@ -280,8 +280,8 @@ def _reproduce(build: Build) -> Table:
     return Table("To reproduce this", (), rows)
 
 
-def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
-    """The pictures of a bundle's contact sheet, the winner's first; none if it has no sheet.
+def sheet_rows(build: Build, bundle: Path) -> Iterator[ImageRow]:
+    """The images of a bundle's contact sheet, the winner's first; none if it has no sheet.
 
     Raises:
         BundleError: the sheet is damaged.
@@ -306,12 +306,12 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[PictureRow]:
     for number, shown in enumerate(record.shown):
         scores = _scores(build, shown.mix)
         top = SHEET_GAP + number * (height + SHEET_GAP)
-        pictures = []
+        images = []
         for column in range(columns):
             left = SHEET_GAP + column * (width + SHEET_GAP)
             cut = whole.crop((left, top, left + width, top + height))
-            pictures.append(PageImage(picture_uri(cut), scores.get(column)))
-        yield PictureRow(shown.label, shown.mix, pictures)
+            images.append(PageImage(image_uri(cut), scores.get(column)))
+        yield ImageRow(shown.label, shown.mix, images)
 
 
 def _scores(build: Build, mix: str | None) -> Mapping[int, float]:

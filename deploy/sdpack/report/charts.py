@@ -83,7 +83,7 @@ def _point_row(point: Point, indifference: float) -> Row:
         "said_own": str(point.own),
         "lost_to": point.entrant.lost_to or "",
         "said_difference": f"{point.difference.signed()} ({'race' if point.raced else '95 %'})",
-        "pictures": point.pictures,
+        "pictures": point.images,
         "outcome": _outcome(point, indifference),
         "race_outcome": point.entrant.outcome or "drawn for comparison",
         "fits": "yes" if point.entrant.fits else "no",
@@ -123,7 +123,7 @@ def quality_by_memory(build: Build) -> Figure:
 
 
 def quality_by_latency(build: Build) -> Figure | None:
-    """Quality against time per picture; None if fewer than two mixes were timed."""
+    """Quality against time per image; None if fewer than two mixes were timed."""
     rows = [row for row in point_rows(build) if row["latency_ms"] is not None]
     if len(rows) < 2:
         return None

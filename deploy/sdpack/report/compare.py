@@ -1,4 +1,4 @@
-"""Two bundles side by side: scores paired prompt by prompt, pictures and bytes."""
+"""Two bundles side by side: scores paired prompt by prompt, images and bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdpack.domain.placement import Role
 from sdpack.errors import InputError
 from sdpack.report.build_page import sheet_rows
 from sdpack.report.figure import GREY, Figure, Row, color_by, configured
-from sdpack.report.page import ENLARGED_SIDE, Page, PictureRow, Table, write_page
+from sdpack.report.page import ENLARGED_SIDE, ImageRow, Page, Table, write_page
 from sdpack.report.points import Build, Point, paired, read_build
 from sdpack.units import format_bytes
 
@@ -155,7 +155,7 @@ def _prompt(build: Build, number: int) -> str:
 
 
 def write_comparison(found: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
-    """Write the comparison as a page with the pictures both drew.
+    """Write the comparison as a page with the images both drew.
 
     Raises:
         StoreError: it cannot be written.
@@ -174,11 +174,11 @@ def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page
     for build, name, folder in zip(found.builds, names, folders, strict=True):
         own = next(iter(sheet_rows(build, folder)), None)
         if own is not None:
-            rows.append(PictureRow(name, own.mix, own.pictures))
-    shown = min((len(row.pictures) for row in rows), default=0)
+            rows.append(ImageRow(name, own.mix, own.images))
+    shown = min((len(row.images) for row in rows), default=0)
     same = [n for n in range(shown) if n in found.prompts]
     rows = [
-        PictureRow(row.label, row.mix, [row.pictures[n] for n in same])
+        ImageRow(row.label, row.mix, [row.images[n] for n in same])
         for row in rows
         if same and len(rows) == 2
     ]
@@ -288,7 +288,7 @@ def _part(part: PartFigures | None) -> str:
 
 
 def _quality(winner: Point) -> str:
-    return f"{winner.own}, {winner.pictures} pictures"
+    return f"{winner.own}, {winner.images} pictures"
 
 
 def _distance(build: Build) -> str:

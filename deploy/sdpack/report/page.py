@@ -1,4 +1,4 @@
-"""Pages of charts, pictures and tables, each one file that works offline."""
+"""Pages of charts, images and tables, each one file that works offline."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sdpack.errors import StoreError
 from sdpack.report.figure import Figure
 from sdpack.store.artifacts import explain_io, write_whole
 
-ENLARGED_SIDE = 128  # pixels; pictures up to this side are enlarged without smoothing
-LOSSY_SIDE = 256  # pixels; pictures from this side on are embedded with lossy compression
+ENLARGED_SIDE = 128  # pixels; images up to this side are enlarged without smoothing
+LOSSY_SIDE = 256  # pixels; images from this side on are embedded with lossy compression
 PNG_WIDTH = 760  # pixels, before PNG_SCALE
 PNG_SCALE = 2.0
 HERE = Path(__file__).parent
@@ -37,19 +37,19 @@ class FilterOption:
 
 @dataclass(frozen=True)
 class PageImage:
-    """A picture as a data URI, and its score; None if that was not measured."""
+    """An image as a data URI, and its score; None if that was not measured."""
 
     uri: str
     score: float | None
 
 
 @dataclass(frozen=True)
-class PictureRow:
-    """A labelled row of pictures; `mix` is None if no mix drew them."""
+class ImageRow:
+    """A labelled row of images; `mix` is None if no mix drew them."""
 
     label: str
     mix: str | None
-    pictures: Sequence[PageImage]
+    images: Sequence[PageImage]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Page:
     Attributes:
         summary: the findings, in sentences.
         choices: filters of the charts of mixes, by the field they filter.
-        small: whether the pictures are so small that enlarging them unsmoothed looks better.
+        small: whether the images are so small that enlarging them unsmoothed looks better.
     """
 
     title: str
@@ -79,7 +79,7 @@ class Page:
     figures: Sequence[Figure]
     tables: Sequence[Table]
     choices: Mapping[str, FilterOption] = field(default_factory=dict)
-    sheet: Sequence[PictureRow] = ()
+    sheet: Sequence[ImageRow] = ()
     prompts: Sequence[str] = ()
     sheet_caption: str = ""
     small: bool = False
@@ -137,13 +137,13 @@ def write_page(page: Page, path: Path, charts: Path | None) -> None:
         raise StoreError(explain_io(cause, path)) from cause
 
 
-def picture_uri(picture: Image.Image) -> str:
-    """A picture as a data URI: PNG if it is small, else WebP with losses too small to see."""
+def image_uri(image: Image.Image) -> str:
+    """An image as a data URI: PNG if it is small, else WebP with losses too small to see."""
     held = io.BytesIO()
-    if max(picture.size) < LOSSY_SIDE:
-        picture.save(held, "PNG", optimize=True)
+    if max(image.size) < LOSSY_SIDE:
+        image.save(held, "PNG", optimize=True)
         kind = "png"
     else:
-        picture.save(held, "WEBP", quality=85, method=4)
+        image.save(held, "WEBP", quality=85, method=4)
         kind = "webp"
     return f"data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}"

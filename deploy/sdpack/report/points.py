@@ -54,7 +54,7 @@ class Point:
 
     Attributes:
         quality: the winner's mean plus the difference from it; the winner's own has no interval.
-        own: the mean over its own pictures, with its interval.
+        own: the mean over its own images, with its interval.
         difference: from the winner, over the `paired` prompts both drew.
         raced: whether the interval of the difference is the race's; otherwise it is a 95 %
             interval.
@@ -67,7 +67,7 @@ class Point:
     quality: Estimate
     own: Estimate
     difference: Estimate
-    pictures: int
+    images: int
     paired: int
     latency_s: float | None
     raced: bool = False
@@ -156,20 +156,20 @@ class DrawnMixes:
                 self._distances[key] = (seen, Estimate(**row.value))
 
     def scores(self, entrant: Entrant) -> Scores:
-        """The scores of its pictures; none if one of them is broken."""
+        """The scores of its images; none if one of them is broken."""
         key = self.drawn.scored(entrant)
         return {} if key in self._broken else self._scores.get(key, {})
 
     def broken(self, entrant: Entrant) -> str | None:
-        """Why its pictures are broken; None if they are not."""
+        """Why its images are broken; None if they are not."""
         return self._broken.get(self.drawn.scored(entrant))
 
     def distance(self, entrant: Entrant) -> tuple[int, Estimate] | None:
-        """The number of its pictures and their KID to real ones; None if it was not measured."""
+        """The number of its images and their KID to real ones; None if it was not measured."""
         return self._distances.get(self.drawn.scored(entrant))
 
     def latency_s(self, entrant: Entrant) -> float | None:
-        """Seconds per picture on the build machine, everything loaded; None if not timed."""
+        """Seconds per image on the build machine, everything loaded; None if not timed."""
         placed = entrant.placement
         for inputs, seconds in self._latencies.get(self.drawn.scored(entrant), []):
             if inputs.get("guidance") == placed.guidance and inputs.get("tile") == placed.tile:
@@ -284,7 +284,7 @@ def _others(entrant: Entrant, role: Role) -> str:
 
 
 def _worth(cost: Cost) -> tuple[int, int]:
-    """Sorts measurements of the same cost by reliability: wider baseline, then more pictures."""
+    """Sorts measurements of the same cost by reliability: wider baseline, then more images."""
     return cost.widest_bytes, cost.pictures
 
 

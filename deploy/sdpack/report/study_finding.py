@@ -64,7 +64,7 @@ def _rule(record: StudyRecord) -> str:
 
 
 def _missing(study: StudyResult) -> list[str]:
-    """Which mixes drew broken pictures, and which budgets have no mix."""
+    """Which mixes drew broken images, and which budgets have no mix."""
     names, lines = study.names, []
     broken = dict.fromkeys(mix for budget in study.feasible for mix in budget.broken)
     if broken:

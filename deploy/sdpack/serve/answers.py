@@ -44,7 +44,7 @@ class GoneError(SdpackError):
 
 
 class NotFoundError(SdpackError):
-    """The model, job or picture does not exist."""
+    """The model, job or image does not exist."""
 
     def __init__(self, message: str, code: str = "not_found") -> None:
         super().__init__(message)

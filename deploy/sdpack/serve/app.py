@@ -53,7 +53,7 @@ class Settings:
         proxies: addresses and networks of reverse proxies whose X-Forwarded headers are trusted.
         root_path: the path prefix of the server's URLs, if no proxy sends it.
         aliases: additional model names that clients may use.
-        batch: the most pictures drawn together; None: the bundle's.
+        batch: the most images drawn together; None: the bundle's.
         threads: number of CPU threads; None means all cores.
         least_memory: release memory immediately, even if the budget leaves room to keep it.
     """
@@ -99,7 +99,7 @@ def application(
     """The application that serves a bundle; the engines are loaded once it starts.
 
     Args:
-        ready: called once they are loaded and have drawn a picture.
+        ready: called once they are loaded and have drawn an image.
         failed: called if they cannot be loaded, or stop working.
     """
     app = FastAPI(
@@ -147,7 +147,7 @@ def _add_middleware(app: FastAPI, service: Service, settings: Settings) -> None:
         read_s=limits.read_s,
         larger={PNG_INFO: PNG_INFO_BYTES},
     )
-    app.add_middleware(Guard, keys=list(settings.keys), open_pictures=bool(settings.origins))
+    app.add_middleware(Guard, keys=list(settings.keys), open_images=bool(settings.origins))
     app.add_middleware(OwnPages, origins=list(settings.origins))
     app.add_middleware(Crowd, most=limits.requests)
     if not settings.keys:
@@ -214,17 +214,17 @@ def _describe(app: FastAPI, service: Service) -> None:
 
 def _narrow(schemas: dict[str, Any], service: Service) -> None:
     """Restrict the schemas of requests to what this bundle and this server accept."""
-    texts, most = service.limits.prompt, service.most_pictures
+    texts, most = service.limits.prompt, service.most_images
 
     def narrow(name: str, field: str, **restrictions: Any) -> None:
         values_of(schemas[name]["properties"][field]).update(restrictions)
 
-    for name in ("PicturesRequest", "GenerationRequest"):
+    for name in ("JobRequest", "GenerationRequest"):
         narrow(name, "n", maximum=most)
         narrow(name, "seed", maximum=LARGEST_SEED - most)
         narrow(name, "model", enum=list(service.names))
         narrow(name, "size", enum=["auto", *map(format_size, service.sizes)])
-    for name in ("PicturesRequest", "GenerationRequest", "WebUiRequest"):
+    for name in ("JobRequest", "GenerationRequest", "WebUiRequest"):
         narrow(name, "prompt", maxLength=texts)
         narrow(name, "negative_prompt", maxLength=texts)
         narrow(name, "steps", enum=service.steps)

@@ -23,11 +23,11 @@ from sdpack.serve.work import BatchKey, ImageRequest
 
 WARM_UP = "a red heart"
 
-PictureOrError = NDArray[np.uint8] | SdpackError
+ImageOrError = NDArray[np.uint8] | SdpackError
 
 
 class AbandonedError(SdpackError):
-    """No client waits for the pictures any more."""
+    """No client waits for the images any more."""
 
 
 class InferenceWorker:
@@ -56,16 +56,16 @@ class InferenceWorker:
         self._timed = timed
 
     def load(self) -> None:
-        """Load the engines and draw a picture to try them.
+        """Load the engines and draw an image to try them.
 
         Raises:
-            SdpackError: they cannot be loaded, or the picture is broken.
+            SdpackError: they cannot be loaded, or the image is broken.
         """
         self._pipeline.load()
         self.try_out()
 
     def try_out(self) -> None:
-        """Draw a picture to check that the engines work.
+        """Draw an image to check that the engines work.
 
         Raises:
             SdpackError: it cannot be drawn, or it is broken.
@@ -76,7 +76,7 @@ class InferenceWorker:
 
     def draw(
         self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
-    ) -> list[PictureOrError]:
+    ) -> list[ImageOrError]:
         """Return an image uint8 (H, W, 3) for each prompt, or the error it failed with.
 
         Args:
@@ -125,17 +125,17 @@ class InferenceWorker:
         self._pipeline.close()
 
 
-def _checked(decoded: Float32Array) -> PictureOrError:
+def _checked(decoded: Float32Array) -> ImageOrError:
     try:
-        pictures: NDArray[np.uint8] = to_pictures(decoded)
+        images: NDArray[np.uint8] = to_pictures(decoded)
     except BrokenPictureError as error:
         return error
-    found: NDArray[np.uint8] = pictures[0]
+    found: NDArray[np.uint8] = images[0]
     return found
 
 
 def parameters_of(worker: InferenceWorker, asked: ImageRequest, seed: int) -> GenerationParameters:
-    """How the picture of a request with this seed is made."""
+    """How the image of a request with this seed is made."""
     kind = asked.kind
     return GenerationParameters(
         prompt=asked.prompt,

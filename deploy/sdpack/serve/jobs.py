@@ -25,27 +25,27 @@ class Jobs:
 
     @property
     def unfetched(self) -> bool:
-        """Whether finished pictures are waiting to be fetched."""
+        """Whether finished images are waiting to be fetched."""
         self._forget()
         done = (job for job in self._jobs.values() if job.status is Status.DONE)
-        return any(not picture.fetched for job in done for picture in job.pictures)
+        return any(not image.fetched for job in done for image in job.images)
 
     @property
     def unfetched_bytes(self) -> int:
-        """Bytes of pictures that were not fetched yet."""
+        """Bytes of images that were not fetched yet."""
         self._forget()
         return sum(
-            len(picture.encoded)
+            len(image.encoded)
             for job in self._jobs.values()
-            for picture in job.pictures
-            if picture.encoded is not None and not picture.fetched
+            for image in job.images
+            if image.encoded is not None and not image.fetched
         )
 
     def _forget(self) -> None:
         """Drop jobs that were kept long enough, and fetched ones if there are too many.
 
-        Jobs without pictures go first, then fetched ones, each the oldest first. Unfetched
-        pictures stay for their full time; `Service.submit` limits how many there can be.
+        Jobs without images go first, then fetched ones, each the oldest first. Unfetched
+        images stay for their full time; `Service.submit` limits how many there can be.
         """
         now, limits = time.monotonic(), self._limits
         ended = sorted(
@@ -59,8 +59,8 @@ class Jobs:
             if old or (crowded and not _is_unfetched(job)):
                 del self._jobs[job.id]
                 kept, taken = kept - 1, taken - job.bytes
-                job.free_pictures()
+                job.free_images()
 
 
 def _is_unfetched(job: Job) -> bool:
-    return any(p.encoded is not None and not p.fetched for p in job.pictures)
+    return any(p.encoded is not None and not p.fetched for p in job.images)

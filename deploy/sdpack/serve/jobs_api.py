@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from sdpack.serve.answers import ERRORS, NotFoundError, error_data
-from sdpack.serve.openai_api import image_request, picture_data
-from sdpack.serve.schemas import JobData, PicturesRequest
+from sdpack.serve.openai_api import image_data, image_request
+from sdpack.serve.schemas import JobData, JobRequest
 from sdpack.serve.service import Service
 from sdpack.serve.waiting import check_ready
 from sdpack.serve.work import Job, Status
@@ -29,8 +29,8 @@ def job_routes(service: Service) -> APIRouter:
         status_code=202,
         responses={s: ERRORS[s] for s in (404, 429, 503)},
     )
-    async def start(asked: PicturesRequest, request: Request, response: Response) -> JobData:
-        """Start drawing pictures, and answer at once."""
+    async def start(asked: JobRequest, request: Request, response: Response) -> JobData:
+        """Start drawing images, and answer at once."""
         check_ready(service)
         job = service.submit(image_request(service, asked))
         response.headers["location"] = f"{request.scope['root_path']}/v1/jobs/{job.id}"
@@ -50,7 +50,7 @@ def job_routes(service: Service) -> APIRouter:
 
     @routes.delete("/v1/jobs/{name}", responses={404: ERRORS[404]})
     async def cancel(name: str, request: Request) -> JobData:
-        """Cancel a job; pictures being drawn stop before their next step."""
+        """Cancel a job; images being drawn stop before their next step."""
         job = _found(service, name)
         service.scheduler.cancel(job)
         return _data(request, job)
@@ -67,7 +67,7 @@ def _found(service: Service, name: str) -> Job:
 
 def _data(request: Request, job: Job) -> JobData:
     done = job.status is Status.DONE
-    pictures = [picture_data(request, job, n) for n in range(len(job.pictures))] if done else []
+    images = [image_data(request, job, n) for n in range(len(job.images))] if done else []
     return JobData(
         id=job.id,
         created=int(job.created),
@@ -76,11 +76,11 @@ def _data(request: Request, job: Job) -> JobData:
         step=job.step,
         steps=job.steps,
         made=job.made,
-        n=len(job.pictures),
+        n=len(job.images),
         seed=job.asked.seed,
         error=None if job.error is None else error_data(job.error)[1],
         warnings=list(job.asked.warnings),
-        data=pictures,
+        data=images,
     )
 
 

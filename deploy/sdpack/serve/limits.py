@@ -1,4 +1,4 @@
-"""What a server accepts from its clients, and how long it keeps pictures."""
+"""What a server accepts from its clients, and how long it keeps images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdpack.units import KIB, MIB
 
 MOST_GUIDANCE = 100.0
 RANDOM_SEEDS = 2**32  # random seeds are below this
-KEPT_SHARE = 64  # at most this fraction (1/64) of the machine's memory holds unfetched pictures
+KEPT_SHARE = 64  # at most this fraction (1/64) of the machine's memory holds unfetched images
 UNREAD_SHARE = 32  # at most this fraction holds responses that clients have not read yet
 
 
@@ -18,21 +18,21 @@ class Limits:
     """The limits of a server.
 
     Attributes:
-        queue: pictures accepted and not yet drawn, including those being drawn.
-        pictures: per request.
+        queue: images accepted and not yet drawn, including those being drawn.
+        images: per request.
         prompt: characters of a prompt.
         requests: answered at the same time.
         body_bytes: maximum size of a request.
-        wait_s: how long an incomplete batch waits for more pictures of its kind.
-        timeout_s: from a request's arrival to its last picture.
+        wait_s: how long an incomplete batch waits for more images of its kind.
+        timeout_s: from a request's arrival to its last image.
         read_s: for a client to send its request.
         keep_s: how long a finished job is kept.
-        keep_jobs, keep_bytes: how many finished jobs are kept, and bytes of their pictures.
-        linger_s: how long a server that is shutting down keeps unfetched pictures.
+        keep_jobs, keep_bytes: how many finished jobs are kept, and bytes of their images.
+        linger_s: how long a server that is shutting down keeps unfetched images.
     """
 
     queue: int = 64
-    pictures: int = 10
+    images: int = 10
     prompt: int = 4000
     requests: int = 512
     body_bytes: int = 256 * KIB
@@ -45,5 +45,5 @@ class Limits:
     linger_s: float = 5.0
 
     def within(self, host_bytes: int) -> Self:
-        """These limits on a machine with this much memory: a small one keeps fewer pictures."""
+        """These limits on a machine with this much memory: a small one keeps fewer images."""
         return replace(self, keep_bytes=min(self.keep_bytes, host_bytes // KEPT_SHARE))

@@ -18,7 +18,7 @@ class Metrics:
     """The metrics of one server.
 
     Args:
-        batch: the most pictures drawn together.
+        batch: the most images drawn together.
         budget_bytes: the memory the bundle was built for.
         device_bytes: returns the bytes in use of the GPU; None without one.
     """

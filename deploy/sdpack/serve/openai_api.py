@@ -14,32 +14,32 @@ from sdpack.serve.answers import ERRORS, NotFoundError
 from sdpack.serve.schemas import (
     Generation,
     GenerationRequest,
+    ImageData,
+    JobRequest,
     ModelData,
     ModelList,
-    PictureData,
-    PicturesRequest,
 )
 from sdpack.serve.service import BadRequestError, Service
 from sdpack.serve.waiting import drawn
 from sdpack.serve.work import ImageRequest, Job
 
-PICTURE_PATH = "/v1/images/{job}/{number}"
+IMAGE_PATH = "/v1/images/{job}/{number}"
 
 
 def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
     """The routes under /v1 that OpenAI's clients use.
 
     Args:
-        embeddable: pages of other origins may embed pictures by their URLs. A browser does not say
+        embeddable: pages of other origins may embed images by their URLs. A browser does not say
             which page an `<img>` is on, so the header allows every page; the random name of a job
-            keeps its pictures secret.
+            keeps its images secret.
     """
     policy = {"cross-origin-resource-policy": "cross-origin"} if embeddable else {}
     routes = APIRouter(tags=["OpenAI"], responses=_but(404))
 
     @routes.post("/v1/images/generations", responses={404: ERRORS[404]})
     async def generate(asked: GenerationRequest, request: Request) -> Generation:
-        """Draw pictures, and answer when they are finished."""
+        """Draw images, and answer when they are finished."""
         wanted = image_request(service, asked)
         later = asked.response_format == "url"
         job, files = await drawn(service, request, wanted, keep=later)
@@ -47,12 +47,12 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
         return Generation(
             created=int(job.created),
             data=[
-                picture_data(request, job, number)
+                image_data(request, job, number)
                 if later
-                else PictureData(
+                else ImageData(
                     b64_json=base64.b64encode(file).decode(),
                     revised_prompt=job.asked.read,
-                    seed=job.pictures[number].seed,
+                    seed=job.images[number].seed,
                 )
                 for number, file in enumerate(files)
             ],
@@ -73,21 +73,21 @@ def openai_routes(service: Service, embeddable: bool = False) -> APIRouter:
         return _model(service, name)
 
     @routes.get(
-        PICTURE_PATH,
+        IMAGE_PATH,
         response_class=Response,
         responses={200: {"content": {"image/*": {}}}, 404: ERRORS[404]},
     )
-    async def picture(job: str, number: int) -> Response:
-        """A finished picture of a job."""
+    async def image(job: str, number: int) -> Response:
+        """A finished image of a job."""
         found = service.jobs.find(job)
-        if found is None or not 0 <= number < len(found.pictures):
+        if found is None or not 0 <= number < len(found.images):
             raise NotFoundError("there is no such picture, or it has expired")
-        file = found.pictures[number].encoded
+        file = found.images[number].encoded
         if file is None and found.status.ended:
             raise NotFoundError(f"the job of this picture did not finish: {found.status.value}")
         if file is None:
             raise NotFoundError("this picture is not finished yet")
-        found.pictures[number].fetched = True
+        found.images[number].fetched = True
         return Response(file, media_type=found.encoding.media_type, headers=policy)
 
     return routes
@@ -97,8 +97,8 @@ def _but(*left_out: int) -> dict[int | str, dict[str, Any]]:
     return {status: error for status, error in ERRORS.items() if status not in left_out}
 
 
-def image_request(service: Service, asked: PicturesRequest) -> ImageRequest:
-    """The picture request that a body asks for.
+def image_request(service: Service, asked: JobRequest) -> ImageRequest:
+    """The image request that a body asks for.
 
     Raises:
         BadRequestError: it cannot be drawn, or not in that format.
@@ -138,8 +138,8 @@ def _model(service: Service, name: str) -> ModelData:
     return ModelData(id=name, created=int(service.started))
 
 
-def picture_data(request: Request, job: Job, number: int) -> PictureData:
-    """The URL of a picture, which works for as long as the picture is kept."""
-    path = PICTURE_PATH.format(job=job.id, number=number)
+def image_data(request: Request, job: Job, number: int) -> ImageData:
+    """The URL of an image, which works for as long as the image is kept."""
+    path = IMAGE_PATH.format(job=job.id, number=number)
     url = str(request.base_url).rstrip("/") + path
-    return PictureData(url=url, revised_prompt=job.asked.read, seed=job.pictures[number].seed)
+    return ImageData(url=url, revised_prompt=job.asked.read, seed=job.images[number].seed)

@@ -1,8 +1,8 @@
 """Batches requests, and draws them in order.
 
-Pictures are drawn in the order of their requests, except that a picture takes along later ones with
+Images are drawn in the order of their requests, except that an image takes along later ones with
 the same size, steps and guidance, up to the batch the bundle was built for. The peak memory then
-stays within the plan. An incomplete batch waits a little for more pictures.
+stays within the plan. An incomplete batch waits a little for more images.
 
 The scheduler runs in the event loop; drawing and the encoding of files have threads of their own.
 """
@@ -23,18 +23,18 @@ from sdpack.errors import EngineError, SdpackError
 from sdpack.runtime.pictures import encode
 from sdpack.serve.inference_worker import (
     AbandonedError,
+    ImageOrError,
     InferenceWorker,
-    PictureOrError,
     parameters_of,
 )
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
-from sdpack.serve.work import ImageRequest, Job, RequestedPicture, Status, TimedOutError
+from sdpack.serve.work import ImageRequest, Job, RequestedImage, Status, TimedOutError
 
 log = logging.getLogger("sdpack.serve")
 MOST_FAILURES = 3  # failed batches in a row; after that the cause is not the requests
 STUCK = 2  # times the timeout of a request
-STEADY = 0.8  # weight of the known time per picture when it is updated
+STEADY = 0.8  # weight of the known time per image when it is updated
 
 
 class BusyError(SdpackError):
@@ -65,21 +65,21 @@ class EndingError(SdpackError):
 
 @dataclass
 class _Batch:
-    """The pictures being drawn, and since when."""
+    """The images being drawn, and since when."""
 
-    pictures: Sequence[RequestedPicture]
+    images: Sequence[RequestedImage]
     began: float
 
     @property
     def is_wanted(self) -> bool:
-        return any(picture.wanted for picture in self.pictures)
+        return any(image.wanted for image in self.images)
 
 
 class Scheduler:
     """Queues jobs and has a worker draw them.
 
     Args:
-        batch: the most pictures drawn together.
+        batch: the most images drawn together.
     """
 
     def __init__(
@@ -90,22 +90,22 @@ class Scheduler:
         self.ending = False
         self._worker = worker
         self._metrics = metrics
-        self._waiting: deque[RequestedPicture] = deque()
+        self._waiting: deque[RequestedImage] = deque()
         self._drawing: _Batch | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._executor = ThreadPoolExecutor(1, "draw")
         self._files = ThreadPoolExecutor(1, "encode")
-        self._per_picture_s = 1.0
+        self._per_image_s = 1.0
         self._failures = 0  # in a row
         self._timers: dict[Job, asyncio.TimerHandle] = {}
         metrics.queue_depth(lambda: self.depth)
 
     @property
     def depth(self) -> int:
-        """Pictures accepted and not yet drawn."""
-        return len(self._waiting) + (len(self._drawing.pictures) if self._drawing else 0)
+        """Images accepted and not yet drawn."""
+        return len(self._waiting) + (len(self._drawing.images) if self._drawing else 0)
 
     @property
     def stuck(self) -> bool:
@@ -119,17 +119,17 @@ class Scheduler:
         """Accept a job.
 
         Raises:
-            BusyError: the queue has no room for all of its pictures.
+            BusyError: the queue has no room for all of its images.
             EndingError: the server is shutting down.
         """
         if self.ending:
             raise EndingError
         if self.depth + asked.count > self.limits.queue:
-            retry = max(1, math.ceil(self.depth * self._per_picture_s))
+            retry = max(1, math.ceil(self.depth * self._per_image_s))
             full = f"{self.depth} pictures are waiting; the queue holds {self.limits.queue}"
             raise BusyError(full, retry)
         job = Job(asked)
-        self._waiting.extend(job.pictures)
+        self._waiting.extend(job.images)
         self._idle.clear()
         self._arrived.set()
         loop = asyncio.get_running_loop()
@@ -137,7 +137,7 @@ class Scheduler:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: drop its waiting pictures, and stop drawing it at the next step."""
+        """Cancel a job: drop its waiting images, and stop drawing it at the next step."""
         self._end(job, Status.CANCELLED)
 
     def _time_out(self, job: Job) -> None:
@@ -153,20 +153,20 @@ class Scheduler:
             return
         if status is not Status.DONE:
             reason = "cancelled" if status is Status.CANCELLED else type(error).__name__
-            self._metrics.failed(reason, len(job.pictures) - job.made)
+            self._metrics.failed(reason, len(job.images) - job.made)
         if error is not None:  # its frames hold the arrays of a whole batch
             error.__traceback__ = error.__cause__ = error.__context__ = None
         job.advance(status=status, error=error)
         self._timers.pop(job).cancel()
         if status is not Status.DONE:
-            self._waiting = deque(picture for picture in self._waiting if picture.job is not job)
+            self._waiting = deque(image for image in self._waiting if image.job is not job)
             self._arrived.set()  # wakes `_next`, which may be waiting for the batch to fill
 
     async def load(self) -> None:
         """Load the engines on the thread that draws.
 
         Raises:
-            SdpackError: they cannot be loaded, or their pictures are broken.
+            SdpackError: they cannot be loaded, or their images are broken.
         """
         await asyncio.get_running_loop().run_in_executor(self._executor, self._worker.load)
 
@@ -177,22 +177,22 @@ class Scheduler:
             SdpackError: nothing can be drawn any more; all accepted jobs have failed.
         """
         while True:
-            pictures = await self._next()
-            if not pictures:
+            images = await self._next()
+            if not images:
                 self._idle.set()
                 continue
-            self._drawing = _Batch(pictures, time.monotonic())
+            self._drawing = _Batch(images, time.monotonic())
             try:
                 await self._draw(self._drawing)
             except Exception as error:  # the next batch is drawn whatever it is
-                self._fail(pictures, error)
+                self._fail(images, error)
                 await self._doubt()
             self._drawing = None
             if not self._waiting:
                 self._idle.set()
 
-    async def _next(self) -> list[RequestedPicture]:
-        """The next batch; empty if all waiting pictures were cancelled in the meantime."""
+    async def _next(self) -> list[RequestedImage]:
+        """The next batch; empty if all waiting images were cancelled in the meantime."""
         while not self._waiting:
             self._idle.set()
             self._arrived.clear()
@@ -209,32 +209,32 @@ class Scheduler:
         if not self._waiting:
             return []
         taken = self._matching(self._waiting[0])
-        self._waiting = deque(picture for picture in self._waiting if picture not in taken)
+        self._waiting = deque(image for image in self._waiting if image not in taken)
         return taken
 
-    def _matching(self, first: RequestedPicture) -> list[RequestedPicture]:
+    def _matching(self, first: RequestedImage) -> list[RequestedImage]:
         kind = first.asked.kind
-        found = [picture for picture in self._waiting if picture.asked.kind == kind]
+        found = [image for image in self._waiting if image.asked.kind == kind]
         return found[: self.batch]
 
     async def _draw(self, batch: _Batch) -> None:
-        loop, pictures = asyncio.get_running_loop(), batch.pictures
+        loop, images = asyncio.get_running_loop(), batch.images
         now = time.monotonic()
-        for picture in pictures:
-            self._metrics.stage("queue", now - picture.arrived)
-            drawing = sum(other.job is picture.job for other in pictures)
-            picture.job.advance(status=Status.RUNNING, step=0, drawing=drawing)
-        self._metrics.batch(len(pictures))
+        for image in images:
+            self._metrics.stage("queue", now - image.arrived)
+            drawing = sum(other.job is image.job for other in images)
+            image.job.advance(status=Status.RUNNING, step=0, drawing=drawing)
+        self._metrics.batch(len(images))
 
         def stepped(made: int, of: int) -> None:
             """Runs on the thread that draws."""
             if not batch.is_wanted:
                 raise AbandonedError("no client is waiting for these pictures any more")
-            loop.call_soon_threadsafe(self._stepped, pictures, made, of)
+            loop.call_soon_threadsafe(self._stepped, images, made, of)
 
-        kind = pictures[0].asked.kind
-        prompts = [picture.asked.prompt for picture in pictures]
-        seeds = [picture.seed for picture in pictures]
+        kind = images[0].asked.kind
+        prompts = [image.asked.prompt for image in images]
+        seeds = [image.seed for image in images]
         work = loop.run_in_executor(
             self._executor, self._worker.draw, kind, prompts, seeds, stepped
         )
@@ -243,16 +243,16 @@ class Scheduler:
         except AbandonedError:
             return
         self._failures = 0
-        took = (time.monotonic() - now) / len(pictures)
-        self._per_picture_s = STEADY * self._per_picture_s + (1 - STEADY) * took
-        for picture, one in zip(pictures, drawn, strict=True):
-            await self._finish(picture, one)
+        took = (time.monotonic() - now) / len(images)
+        self._per_image_s = STEADY * self._per_image_s + (1 - STEADY) * took
+        for image, one in zip(images, drawn, strict=True):
+            await self._finish(image, one)
 
-    def _fail(self, pictures: Sequence[RequestedPicture], error: Exception) -> None:
-        log.error("%d pictures could not be drawn", len(pictures), exc_info=error)
+    def _fail(self, images: Sequence[RequestedImage], error: Exception) -> None:
+        log.error("%d pictures could not be drawn", len(images), exc_info=error)
         known = error if isinstance(error, SdpackError) else FailedError()
-        for picture in pictures:
-            self._end(picture.job, Status.FAILED, known)
+        for image in images:
+            self._end(image.job, Status.FAILED, known)
 
     async def _doubt(self) -> None:
         """After some failures in a row, check whether the engines still work."""
@@ -271,12 +271,12 @@ class Scheduler:
             raise EngineError(f"pictures can no longer be drawn: {error}") from error
         self._failures = 0
 
-    def _stepped(self, pictures: Sequence[RequestedPicture], made: int, of: int) -> None:
-        for job in dict.fromkeys(picture.job for picture in pictures):
+    def _stepped(self, images: Sequence[RequestedImage], made: int, of: int) -> None:
+        for job in dict.fromkeys(image.job for image in images):
             job.advance(step=made, steps=of)
 
-    async def _finish(self, picture: RequestedPicture, drawn: PictureOrError) -> None:
-        job = picture.job
+    async def _finish(self, image: RequestedImage, drawn: ImageOrError) -> None:
+        job = image.job
         if job.status.ended:
             return
         if isinstance(drawn, SdpackError):
@@ -284,15 +284,15 @@ class Scheduler:
             return
         since, asked = time.monotonic(), job.asked
         loop = asyncio.get_running_loop()
-        made = parameters_of(self._worker, asked, picture.seed)
+        made = parameters_of(self._worker, asked, image.seed)
         file = await loop.run_in_executor(self._files, encode, drawn, asked.format, made)
         self._metrics.stage("write", time.monotonic() - since)
         if job.status.ended:
             return
-        picture.encoded = file
+        image.encoded = file
         job.made += 1
         self._metrics.drawn()
-        if job.made == len(job.pictures):
+        if job.made == len(job.images):
             self._end(job, Status.DONE)
         else:
             job.advance(drawing=job.drawing - 1)

@@ -29,7 +29,7 @@ PromptText = Annotated[str, AfterValidator(_is_text)]
 Guidance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=MOST_GUIDANCE)]
 
 
-class PicturesRequest(RequestModel):
+class JobRequest(RequestModel):
     """A request of OpenAI's images API, with further fields for diffusion models."""
 
     model_config = ConfigDict(extra="forbid")
@@ -55,7 +55,7 @@ class PicturesRequest(RequestModel):
     negative_prompt: PromptText | None = None
 
 
-class GenerationRequest(PicturesRequest):
+class GenerationRequest(JobRequest):
     """A request of OpenAI's images API, with the fields that only OpenAI's models support.
 
     Values that ask for a result this server cannot give are rejected. Preferences are accepted;
@@ -89,8 +89,8 @@ class GenerationRequest(PicturesRequest):
     safety_identifier: PromptText | None = Field(None, description=NO_EFFECT)
 
 
-class PictureData(BaseModel):
-    """One picture of a response."""
+class ImageData(BaseModel):
+    """One image of a response."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -104,7 +104,7 @@ class Generation(BaseModel):
     """The response of OpenAI's images API."""
 
     created: int
-    data: list[PictureData]
+    data: list[ImageData]
     output_format: Encoding
     background: Literal["opaque"] = "opaque"
     size: str
@@ -143,7 +143,7 @@ class ErrorBody(BaseModel):
 
 
 class JobData(BaseModel):
-    """The progress of a job, with its pictures once it is done."""
+    """The progress of a job, with its images once it is done."""
 
     id: str
     object: Literal["job"] = "job"
@@ -157,7 +157,7 @@ class JobData(BaseModel):
     seed: int
     error: ErrorData | None = None
     warnings: list[str] = Field([], description=WARNINGS)
-    data: list[PictureData] = []
+    data: list[ImageData] = []
 
 
 class WebUiRequest(RequestModel):
@@ -178,8 +178,8 @@ class WebUiRequest(RequestModel):
     save_images: bool = False
 
 
-class WebUiPictures(BaseModel):
-    """Pictures as AUTOMATIC1111's web UI returns them: in base64, with JSON in a string."""
+class WebUiImages(BaseModel):
+    """Images as AUTOMATIC1111's web UI returns them: in base64, with JSON in a string."""
 
     images: list[str]
     parameters: dict[str, Any]
@@ -208,13 +208,13 @@ class WebUiProgress(BaseModel):
 
 
 class WebUiPngInfoRequest(BaseModel):
-    """A picture whose file holds the parameters it was made with."""
+    """An image whose file holds the parameters it was made with."""
 
     image: str = Field(description="A PNG, JPEG or WebP file in base64, or as a data URL.")
 
 
 class WebUiPngInfo(BaseModel):
-    """The texts in a picture's file.
+    """The texts in an image's file.
 
     Attributes:
         info: the web UI's text; "" if there is none.

@@ -27,7 +27,7 @@ HEALTH_PATHS = ("/healthz", "/readyz")
 """Paths that load balancers query."""
 OPEN_TO_ALL = ("/", *HEALTH_PATHS)
 """Paths that need no key: those, and the page that asks for one."""
-PICTURE = re.compile(r"/v1/images/[A-Za-z0-9_-]+/[0-9]+")
+IMAGE_URL = re.compile(r"/v1/images/[A-Za-z0-9_-]+/[0-9]+")
 LEAST_KEY = 16  # characters
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -71,13 +71,13 @@ class Guard:
     The digests of all keys are compared each time, so that the time taken reveals nothing.
 
     Args:
-        open_pictures: a picture's URL needs no key. A browser sends none for an `<img>`; the secret
+        open_images: an image's URL needs no key. A browser sends none for an `<img>`; the secret
             is then the random name of the job (144 bits).
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], open_pictures: bool = False) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_images: bool = False) -> None:
         self._app = app
-        self._open_pictures = open_pictures
+        self._open_images = open_images
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,9 +99,9 @@ class Guard:
         if scope["method"] == "OPTIONS":
             return False
         if (
-            self._open_pictures
+            self._open_images
             and scope["method"] == "GET"
-            and PICTURE.fullmatch(route_path(scope))
+            and IMAGE_URL.fullmatch(route_path(scope))
         ):
             return False
         given = _digest(_given(dict(scope["headers"])))

@@ -103,7 +103,7 @@ def serve(
         say: called with a line when it listens, and when it is ready.
 
     Raises:
-        SdpackError: the engines cannot be loaded, or a picture is broken.
+        SdpackError: the engines cannot be loaded, or an image is broken.
         ListenError: it cannot listen on the address.
     """
     _check_free(*listen)

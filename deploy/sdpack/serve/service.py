@@ -101,18 +101,18 @@ class Service:
         return self.sampling.supported_steps
 
     @property
-    def most_pictures(self) -> int:
-        """The most pictures of one request."""
-        return min(self.limits.pictures, self.limits.queue)
+    def most_images(self) -> int:
+        """The most images of one request."""
+        return min(self.limits.images, self.limits.queue)
 
     def submit(self, asked: ImageRequest, keep: bool = True) -> Job:
         """Accept a job.
 
         Args:
-            keep: whether its pictures are fetched later; otherwise the response contains them.
+            keep: whether its images are fetched later; otherwise the response contains them.
 
         Raises:
-            BusyError: the queue is full, or too many pictures wait to be fetched.
+            BusyError: the queue is full, or too many images wait to be fetched.
             EndingError: the server is shutting down.
         """
         if keep and self.jobs.unfetched_bytes > self.limits.keep_bytes:
@@ -131,8 +131,8 @@ class Service:
         """A client's request, with the bundle's own settings where it gives none.
 
         Args:
-            count: number of pictures.
-            form: format of the pictures.
+            count: number of images.
+            form: format of the images.
 
         Raises:
             BadRequestError: the bundle cannot draw it, or the server does not allow it.
@@ -140,9 +140,9 @@ class Service:
         negative = given.get("negative_prompt")
         self._check_length("prompt", prompt)
         self._check_length("negative_prompt", negative or "")
-        if not 1 <= count <= self.most_pictures:
+        if not 1 <= count <= self.most_images:
             raise BadRequestError(
-                "n", f"this server draws 1 to {self.most_pictures} pictures per request"
+                "n", f"this server draws 1 to {self.most_images} pictures per request"
             )
         steps = self._steps(given.get("steps"))
         seed = self._seed(given.get("seed"))
@@ -165,9 +165,9 @@ class Service:
         return steps or self.sampling.steps
 
     def _seed(self, seed: int | None) -> int:
-        """The seed of the first picture, so that every picture's seed is in range."""
+        """The seed of the first image, so that every image's seed is in range."""
         first = secrets.randbelow(RANDOM_SEEDS) if seed is None else seed
-        largest = LARGEST_SEED - self.most_pictures
+        largest = LARGEST_SEED - self.most_images
         if not 0 <= first <= largest:
             raise BadRequestError("seed", f"{first} is out of range; use 0 to {largest}")
         return first
@@ -210,7 +210,7 @@ def tightness(manifest: Manifest, runtime: Runtime, batch: int | None = None) ->
     """A warning if a bundle planned for host memory leaves no room for a server; else None.
 
     Args:
-        batch: the most pictures drawn together; None: the bundle's.
+        batch: the most images drawn together; None: the bundle's.
     """
     memory, most = manifest.memory, manifest.sampling.batch
     if runtime is not manifest.profile.runtime or runtime.on_gpu or (batch or most) < most:

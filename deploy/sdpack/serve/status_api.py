@@ -35,7 +35,7 @@ def status_routes(service: Service) -> APIRouter:
 
     @routes.get("/readyz", responses={503: {"description": "Not ready, or shutting down"}})
     async def readyz() -> Response:
-        """Whether pictures can be drawn: the engines are loaded and have drawn one."""
+        """Whether images can be drawn: the engines are loaded and have drawn one."""
         if service.failed is not None:
             return JSONResponse({"status": "failed", "reason": str(service.failed)}, 503)
         if service.scheduler.ending:
@@ -70,7 +70,7 @@ def described(service: Service) -> dict[str, Any]:
         "batch": service.scheduler.batch,
         "formats": [encoding.value for encoding in Encoding],
         "limits": {
-            "pictures": service.most_pictures,
+            "pictures": service.most_images,
             "prompt": limits.prompt,
             "queue": limits.queue,
             "timeout_s": limits.timeout_s,

@@ -27,11 +27,11 @@ async def drawn(
     under_way: list[Job] | None = None,
     keep: bool = False,
 ) -> tuple[Job, Sequence[bytes]]:
-    """Submit a job and wait for its pictures; it is cancelled if the client disconnects.
+    """Submit a job and wait for its images; it is cancelled if the client disconnects.
 
     Args:
         under_way: a list that holds the job meanwhile.
-        keep: whether the pictures are fetched later.
+        keep: whether the images are fetched later.
 
     Raises:
         SdpackError: it was not accepted, or could not be drawn.
@@ -56,7 +56,7 @@ async def drawn(
             service.scheduler.cancel(job)
     files = outcome(job)
     if not keep:
-        job.free_pictures()
+        job.free_images()
     return job, files
 
 

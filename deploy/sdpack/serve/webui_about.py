@@ -21,7 +21,7 @@ from sdpack.serve.webui_settings import check_settings, model_of, options_of
 
 WEBUI_PREFIX = "/sdapi/v1"
 PNG_INFO = f"{WEBUI_PREFIX}/png-info"
-PNG_INFO_BYTES = 8 * 2**20  # of a request with a picture in base64
+PNG_INFO_BYTES = 8 * 2**20  # of a request with an image in base64
 
 EMPTY_ANSWERS: dict[str, tuple[str, Any]] = {
     "/embeddings": ("Embeddings that prompts can name: none.", {"loaded": {}, "skipped": {}}),
@@ -102,7 +102,7 @@ def _add_constants(routes: APIRouter) -> None:
 
     @routes.post("/png-info", responses={status: ERRORS[status] for status in (400, 413, 503)})
     def png_info(asked: WebUiPngInfoRequest) -> WebUiPngInfo:
-        """The parameters a picture was made with, read from its file."""
+        """The parameters an image was made with, read from its file."""
         texts = read_texts(_file(asked.image))
         info = texts.pop(PARAMETERS, "")
         parameters = parse_infotext(info) if info else {}

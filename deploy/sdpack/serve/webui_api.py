@@ -13,7 +13,7 @@ from sdpack.runtime.infotext import SHORT_HASH, GenerationParameters, program_ve
 from sdpack.runtime.pictures import Format
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.inference_worker import parameters_of
-from sdpack.serve.schemas import WebUiPictures, WebUiProgress, WebUiRequest
+from sdpack.serve.schemas import WebUiImages, WebUiProgress, WebUiRequest
 from sdpack.serve.service import Service
 from sdpack.serve.waiting import drawn
 from sdpack.serve.webui_about import WEBUI_PREFIX, about_routes
@@ -40,8 +40,8 @@ def _drawing_routes(service: Service) -> APIRouter:
     }
 
     @routes.post("/txt2img", responses=failing)
-    async def draw(asked: WebUiRequest, request: Request) -> WebUiPictures:
-        """Draw pictures, and answer when they are finished."""
+    async def draw(asked: WebUiRequest, request: Request) -> WebUiImages:
+        """Draw images, and answer when they are finished."""
         try:
             job, files = await drawn(service, request, _image_request(service, asked), under_way)
         except CancelledJobError as error:  # by /interrupt
@@ -51,7 +51,7 @@ def _drawing_routes(service: Service) -> APIRouter:
         images = [base64.b64encode(file).decode() for file in files] if asked.send_images else []
         info = json.dumps(_info(service, job, len(files)))
         parameters = asked.model_dump(include=set(WebUiRequest.model_fields))
-        return WebUiPictures(images=images, parameters=parameters, info=info)
+        return WebUiImages(images=images, parameters=parameters, info=info)
 
     @routes.get("/progress")
     async def progress(skip_current_image: bool = False) -> WebUiProgress:
@@ -75,7 +75,7 @@ def _drawing_routes(service: Service) -> APIRouter:
 
 
 def _image_request(service: Service, asked: WebUiRequest) -> ImageRequest:
-    """The picture request that a body asks for.
+    """The image request that a body asks for.
 
     Raises:
         BadRequestError: it cannot be drawn.
@@ -96,8 +96,8 @@ def _image_request(service: Service, asked: WebUiRequest) -> ImageRequest:
 
 
 def _info(service: Service, job: Job, count: int) -> dict[str, Any]:
-    """The web UI's info text for the first `count` pictures of a job."""
-    kind, seeds = job.asked.kind, [picture.seed for picture in job.pictures[:count]]
+    """The web UI's info text for the first `count` images of a job."""
+    kind, seeds = job.asked.kind, [image.seed for image in job.images[:count]]
     made = [_made(service, job, seed) for seed in seeds]
     usual = _made(service, job, job.asked.seed)
     return {
@@ -137,7 +137,7 @@ def _state(job: Job | None) -> dict[str, Any]:
         "skipped": False,
         "interrupted": False,
         "job": "" if job is None else "txt2img",
-        "job_count": 0 if job is None else len(job.pictures),
+        "job_count": 0 if job is None else len(job.images),
         "job_timestamp": stamp,
         "job_no": 0 if job is None else job.made,
         "sampling_step": 0 if job is None else job.step,

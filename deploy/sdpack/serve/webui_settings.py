@@ -1,8 +1,8 @@
 """Fields and settings of AUTOMATIC1111's web UI that this server does not implement.
 
 Clients of the web UI send most of its fields with every request, whether their user set them or
-not. A value that would not change the picture is accepted. Any other value is rejected, because the
-picture would silently differ from what was requested. As in the web UI, unknown fields are ignored
+not. A value that would not change the image is accepted. Any other value is rejected, because the
+image would silently differ from what was requested. As in the web UI, unknown fields are ignored
 and unknown settings are rejected.
 """
 

@@ -1,4 +1,4 @@
-"""The work of a server: jobs of one or more pictures, as the event loop sees them."""
+"""The work of a server: jobs of one or more images, as the event loop sees them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class BatchKey:
-    """The settings that pictures drawn together share; sizes in pixels."""
+    """The settings that images drawn together share; sizes in pixels."""
 
     height: int
     width: int
@@ -41,7 +41,7 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """A request for pictures; picture number i starts from `seed` + i.
+    """A request for images; image number i starts from `seed` + i.
 
     Attributes:
         read: the part of the prompt that is read, if every text encoder truncates it.
@@ -70,8 +70,8 @@ class CancelledJobError(SdpackError):
 
 
 @dataclass(eq=False)
-class RequestedPicture:
-    """One picture of a job.
+class RequestedImage:
+    """One image of a job.
 
     Attributes:
         arrived: by the monotonic clock.
@@ -105,9 +105,9 @@ class Job:
     """A request on its way; only the event loop changes it.
 
     Attributes:
-        step, steps: current and last step of the pictures being drawn.
-        drawing: number of its pictures being drawn.
-        made: number of its finished pictures.
+        step, steps: current and last step of the images being drawn.
+        drawing: number of its images being drawn.
+        made: number of its finished images.
         ended: when it ended, by the monotonic clock.
     """
 
@@ -121,23 +121,23 @@ class Job:
     made: int = 0
     error: Exception | None = None
     ended: float | None = None
-    pictures: list[RequestedPicture] = field(default_factory=list)
+    images: list[RequestedImage] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        """Add a picture for each that was requested."""
+        """Add an image for each that was requested."""
         now = time.monotonic()
-        self.pictures = [RequestedPicture(self, number, now) for number in range(self.asked.count)]
+        self.images = [RequestedImage(self, number, now) for number in range(self.asked.count)]
         self.steps = self.kind.steps
 
     @property
     def kind(self) -> BatchKey:
-        """The settings that its pictures share with others of their batch."""
+        """The settings that its images share with others of their batch."""
         return self.asked.kind
 
     @property
     def encoding(self) -> Encoding:
-        """The format of its pictures' files."""
+        """The format of its images' files."""
         form = self.asked.format
         return form.encoding
 
@@ -147,8 +147,8 @@ class Job:
 
     @property
     def files(self) -> list[bytes]:
-        """The files of its finished pictures."""
-        return [picture.encoded for picture in self.pictures if picture.encoded is not None]
+        """The files of its finished images."""
+        return [image.encoded for image in self.images if image.encoded is not None]
 
     @property
     def bytes(self) -> int:
@@ -160,12 +160,12 @@ class Job:
         if self.status is Status.DONE:
             return 1.0
         whole = self.made + self.drawing * self.step / self.steps
-        return min(whole / len(self.pictures), 1.0)
+        return min(whole / len(self.images), 1.0)
 
     def advance(self, **changes: Any) -> None:
         """Change attributes, unless it has ended, and wake everyone who waits for a change.
 
-        If it ends before all pictures are drawn, the finished ones are freed.
+        If it ends before all images are drawn, the finished ones are freed.
         """
         if self.status.ended:
             return
@@ -174,14 +174,14 @@ class Job:
         if self.status.ended:
             self.ended = time.monotonic()
             if self.status is not Status.DONE:
-                self.free_pictures()
+                self.free_images()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def free_pictures(self) -> None:
-        """Free its pictures now; as they and the job refer to each other, only a GC would."""
-        for picture in self.pictures:
-            picture.encoded = None
+    def free_images(self) -> None:
+        """Free its images now; as they and the job refer to each other, only a GC would."""
+        for image in self.images:
+            image.encoded = None
 
     async def changes(self) -> AsyncIterator[Job]:
         """Yields the job now and after every change, until it has ended."""

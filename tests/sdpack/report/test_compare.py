@@ -67,7 +67,7 @@ def test_the_page_shows_the_same_prompts(tmp_path: Path) -> None:
     page = comparison_page(compare(*folders), folders)
     assert [row.label for row in page.sheet] == ["one", "two"]
     assert list(page.prompts) == ["prompt 0", "prompt 1"]
-    assert [p.score for p in page.sheet[1].pictures] == pytest.approx(list(NOISE[:2] - 0.05))
+    assert [p.score for p in page.sheet[1].images] == pytest.approx(list(NOISE[:2] - 0.05))
     (figure,) = page.figures
     assert len(figure.rows) == len(NOISE)
 

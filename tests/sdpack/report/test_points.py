@@ -46,7 +46,7 @@ def test_a_mix_is_placed_by_its_difference_on_the_prompts_both_drew(
     for point in build.points[1:20]:
         mine = scores[point.mix]
         away = mine - best[: len(mine)]
-        assert point.pictures == len(mine) == 16
+        assert point.images == len(mine) == 16
         assert point.quality.value == pytest.approx(best.mean() + away.mean())
         mean, low, high = interval(away, 0.05 / (len(found.entrants) - 1))
         assert point.raced
@@ -167,7 +167,7 @@ def test_what_later_builds_saw_of_a_mix_is_not_taken(tmp_path: Path) -> None:
     write_scores(ledger, found, won, [0.9] * 48, start=32, broken="one is constant")
     ledger.close()
     after = read_build(path).winner
-    assert (after.pictures, after.quality, after.latency_s) == (16, before.quality, 0.25)
+    assert (after.images, after.quality, after.latency_s) == (16, before.quality, 0.25)
 
 
 def test_what_a_precision_costs_is_paired_with_the_widest(
@@ -234,7 +234,7 @@ def test_of_two_names_for_the_same_graphs_all_prompts_are_read(tmp_path: Path) -
     write_scores(ledger, found, won, [0.5] * 32)
     write_build(ledger, found)
     ledger.close()
-    assert read_build(path).winner.pictures == 32
+    assert read_build(path).winner.images == 32
 
 
 def test_latencies_and_distances_of_others_are_not_taken(tmp_path: Path) -> None:

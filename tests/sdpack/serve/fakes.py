@@ -15,7 +15,7 @@ from sdpack.runtime.sampler import Stepped
 from sdpack.runtime.sampler_label import SamplerLabel
 from sdpack.runtime.truncation import Truncation
 from sdpack.serve.app import Settings, application
-from sdpack.serve.inference_worker import InferenceWorker, PictureOrError
+from sdpack.serve.inference_worker import ImageOrError, InferenceWorker
 from sdpack.serve.jobs import Jobs
 from sdpack.serve.limits import Limits
 from sdpack.serve.metrics import Metrics
@@ -80,7 +80,7 @@ class FakeWorker:
 
     def draw(
         self, kind: BatchKey, prompts: Sequence[str], seeds: Sequence[int], stepped: Stepped
-    ) -> list[PictureOrError]:
+    ) -> list[ImageOrError]:
         self.batches.append(list(prompts))
         self.steps.append(0)
         self.begun.set()
@@ -99,7 +99,7 @@ class FakeWorker:
             if len(prompt) > characters
         ]
 
-    def _picture(self, kind: BatchKey, prompt: str, seed: int) -> PictureOrError:
+    def _picture(self, kind: BatchKey, prompt: str, seed: int) -> ImageOrError:
         if prompt == "broken":
             return BrokenPictureError("a picture is one flat colour")
         picture = np.full((kind.height, kind.width, 3), seed % 256, np.uint8)

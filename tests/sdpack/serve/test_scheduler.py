@@ -114,7 +114,7 @@ def test_a_job_of_many_pictures_is_drawn_in_batches_from_seeds_that_follow() -> 
             job = scheduler.submit(asked(count=6, seed=7))
             await ended(job)
             assert [len(batch) for batch in worker.batches] == [4, 2]
-            assert [picture.seed for picture in job.pictures] == list(range(7, 13))
+            assert [picture.seed for picture in job.images] == list(range(7, 13))
             assert len(outcome(job)) == 6
 
     run(test)
@@ -320,7 +320,7 @@ def test_every_accepted_job_ends_once_and_no_batch_is_too_large(
             for job in jobs:
                 assert job.status in (Status.DONE, Status.CANCELLED)
                 if job.status is Status.DONE:
-                    assert len(job.files) == len(job.pictures)
+                    assert len(job.files) == len(job.images)
         assert all(1 <= len(batch) <= 3 for batch in worker.batches)
 
     run(test)

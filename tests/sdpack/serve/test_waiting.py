@@ -61,4 +61,4 @@ def test_pictures_that_were_handed_out_are_let_go(
 
     monkeypatch.setattr(service.scheduler, "submit", remembered)
     assert len(asking.post(GENERATE, json={"prompt": "a", "n": 2}).json()["data"]) == 2
-    assert [picture.encoded for picture in jobs[0].pictures] == [None, None]
+    assert [picture.encoded for picture in jobs[0].images] == [None, None]

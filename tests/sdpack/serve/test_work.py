@@ -15,7 +15,7 @@ ENDED = (Status.DONE, Status.FAILED, Status.CANCELLED)
 
 def test_pictures_start_from_seeds_that_count_up() -> None:
     job = Job(asked(count=3, seed=7))
-    assert [picture.seed for picture in job.pictures] == [7, 8, 9]
+    assert [picture.seed for picture in job.images] == [7, 8, 9]
     assert len({job.id, Job(asked()).id}) == 2
 
 
@@ -33,10 +33,10 @@ def test_progress_is_the_share_of_all_steps(count: int, data: st.DataObject) -> 
 @pytest.mark.parametrize("ending", ENDED)
 def test_a_job_ends_once(ending: Status) -> None:
     job = Job(asked())
-    job.pictures[0].encoded = b"a picture"
+    job.images[0].encoded = b"a picture"
     job.advance(status=ending)
     assert job.ended is not None
-    assert not job.pictures[0].wanted
+    assert not job.images[0].wanted
     job.advance(status=Status.RUNNING, made=5)
     assert (job.status, job.made) == (ending, 0)
     # Of a job that was given up, what had been drawn is nobody's.
@@ -63,7 +63,7 @@ def test_changes_are_yielded_until_the_job_ends() -> None:
 
 def test_the_outcome_is_the_files_or_an_error() -> None:
     job = Job(asked(count=2))
-    for picture in job.pictures:
+    for picture in job.images:
         picture.encoded = bytes(picture.number + 1)
     job.advance(status=Status.DONE)
     assert (outcome(job), job.bytes) == ([bytes(1), bytes(2)], 3)

@@ -88,9 +88,9 @@ class Model:
         )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """A response for each request; pictures with the same settings are drawn together."""
+        """A response for each request; images with the same settings are drawn together."""
         answers: dict[int, Any] = {}
-        pictures: dict[int, dict[int, NDArray[np.uint8]]] = {}
+        images: dict[int, dict[int, NDArray[np.uint8]]] = {}
         kinds: dict[tuple[Any, ...], list[tuple[int, int, Request]]] = {}
         for number, each in enumerate(requests):
             try:
@@ -98,7 +98,7 @@ class Model:
             except SdpackError as error:
                 answers[number] = self._failed(error)
                 continue
-            pictures[number] = {}
+            images[number] = {}
             for row, asked in enumerate(rows):
                 kinds.setdefault(_kind(asked), []).append((number, row, asked))
         sampling = self._manifest.sampling
@@ -113,10 +113,10 @@ class Model:
                     continue
                 for place, (number, row, _) in enumerate(batch):
                     try:
-                        (pictures[number][row],) = to_pictures(decoded[place : place + 1])
+                        (images[number][row],) = to_pictures(decoded[place : place + 1])
                     except SdpackError as error:
                         answers[number] = self._failed(error)
-        for number, rows_of in pictures.items():
+        for number, rows_of in images.items():
             if number not in answers:
                 answers[number] = self._answer(rows_of)
         return [answers[number] for number in range(len(requests))]
@@ -126,9 +126,9 @@ class Model:
         return self._pipeline.decode(latents)
 
     def _answer(self, rows: dict[int, NDArray[np.uint8]]) -> Any:
-        """The pictures of one request, which must have the same size."""
+        """The images of one request, which must have the same size."""
         ordered = [rows[row] for row in sorted(rows)]
-        if len({picture.shape for picture in ordered}) > 1:
+        if len({image.shape for image in ordered}) > 1:
             return self._failed(PromptError("SIZE: the rows of one request differ in size"))
         image = np.ascontiguousarray(np.stack(ordered))
         tensor = self._backend.Tensor("IMAGE", image)
@@ -193,7 +193,7 @@ def _size(text: str) -> Size:
 
 
 def _kind(asked: Request) -> tuple[Any, ...]:
-    """The settings that pictures drawn together share."""
+    """The settings that images drawn together share."""
     return asked.height, asked.width, asked.steps, asked.guidance_scale, asked.negative_prompt
 
 
