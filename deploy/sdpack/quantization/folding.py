@@ -166,11 +166,11 @@ def _fold(model: ir.Model, weight: ir.Value, ends: list[End]) -> None:
 
 def _chain(value: ir.Value) -> list[ir.Node]:
     """Return the folded nodes behind a weight, in topological order."""
-    found = []
+    moves = []
     for use in value.uses():
         if use.node.op_type in FOLDED_MOVES:
-            found += [use.node, *_chain(use.node.outputs[0])]
-    return found
+            moves += [use.node, *_chain(use.node.outputs[0])]
+    return moves
 
 
 def _lazy(name: str, origin: FoldedWeight) -> ir.Value:

@@ -37,14 +37,14 @@ def listed_words(before: str, weights: Sequence[Unquantized], most: int = 3) -> 
     return before + ", ".join(map(str, weights[:most])) + more
 
 
-def leftovers(model: ir.Model, found: Sequence[Layer]) -> list[Unquantized]:
+def leftovers(model: ir.Model, graph_layers: Sequence[Layer]) -> list[Unquantized]:
     """Return the weights of a graph that do not belong to a layer, largest first.
 
     Args:
         model: the graph.
-        found: its layers (`layers`).
+        graph_layers: its layers (`layers`).
     """
-    own = {layer.weight for layer in found}
+    own = {layer.weight for layer in graph_layers}
     inner = _inner_nodes(model)
     left = [
         Unquantized(str(value.name), tensor.size, _why(value, tensor, inner))

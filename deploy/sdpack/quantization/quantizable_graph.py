@@ -133,8 +133,8 @@ class QuantizableGraph:
                 "tools": versions(OBSERVERS),
                 "revision": [REVISION, LAYERS_REVISION],
             }
-            made = self.store.make("gains", inputs, self._find_gains)
-            self._gains = dict(json.loads(made.path(GAINS_FILE).read_text()))
+            artifact = self.store.make("gains", inputs, self._find_gains)
+            self._gains = dict(json.loads(artifact.path(GAINS_FILE).read_text()))
         return self._gains
 
     def rounding_errors(
@@ -156,8 +156,8 @@ class QuantizableGraph:
             errors = self._sampled_errors(schemes, arithmetic, abilities)
             (folder / ERRORS_FILE).write_text(json.dumps(errors, indent=1))
 
-        made = self.store.make("rounding errors", inputs, build)
-        return dict(json.loads(made.path(ERRORS_FILE).read_text()))
+        artifact = self.store.make("rounding errors", inputs, build)
+        return dict(json.loads(artifact.path(ERRORS_FILE).read_text()))
 
     def fp32_nodes(self, arithmetic: Precision) -> frozenset[str]:
         """Nodes to compute in fp32 because their values overflowed fp16 during calibration.

@@ -27,12 +27,15 @@ Schemes = Mapping[str, Scheme]
 
 
 def uniform_schemes(
-    found: Sequence[Layer], scheme: Scheme | None, uneven: Set[str], keep: Set[str] = frozenset()
+    graph_layers: Sequence[Layer],
+    scheme: Scheme | None,
+    uneven: Set[str],
+    keep: Set[str] = frozenset(),
 ) -> dict[str, Scheme]:
     """Return the scheme of each layer in a uniform precision.
 
     Args:
-        found: the graph's layers.
+        graph_layers: the graph's layers.
         scheme: the precision's scheme; None if it does not quantize layers.
         uneven: names of layers that get int8 weights but keep unrounded inputs.
         keep: names of layers to leave unquantized.
@@ -41,7 +44,9 @@ def uniform_schemes(
         return {}
     alone = replace(scheme, inputs=False)
     spared = uneven if scheme == UNIFORM[Precision.INT8] else frozenset()
-    return {x.name: alone if x.name in spared else scheme for x in found if x.name not in keep}
+    return {
+        x.name: alone if x.name in spared else scheme for x in graph_layers if x.name not in keep
+    }
 
 
 def make_variant(
@@ -87,14 +92,14 @@ def make_variant(
 
 
 def suited_schemes(
-    path: Path, found: Sequence[Layer], schemes: Schemes, abilities: Abilities
+    path: Path, graph_layers: Sequence[Layer], schemes: Schemes, abilities: Abilities
 ) -> dict[str, tuple[Layer, Scheme]]:
     """Return the layers to quantize, each with its scheme adapted to layer and runtime.
 
     Raises:
         QuantizationError: a scheme names an unknown layer.
     """
-    by_name = {layer.name: layer for layer in found}
+    by_name = {layer.name: layer for layer in graph_layers}
     unknown = sorted(schemes.keys() - by_name.keys())
     if unknown:
         raise QuantizationError(f"{path} has no layer {unknown[0]}; check the names")

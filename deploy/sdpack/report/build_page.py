@@ -120,13 +120,13 @@ def summary(build: Build) -> list[str]:
 
 def _rival(rival: Point, winner: Point) -> str:
     """How the closest other mix differs, in quality and bytes."""
-    told = f"{rival.difference.signed()} over {rival.paired} pictures"
+    margin = f"{rival.difference.signed()} over {rival.paired} pictures"
     if rival.paired < ENOUGH:
-        told = f"{rival.difference.value:+.3f} over {rival.paired} pictures, too few to tell"
+        margin = f"{rival.difference.value:+.3f} over {rival.paired} pictures, too few to tell"
     apart = rival.entrant.size_bytes - winner.entrant.size_bytes
     if apart == 0:
-        return f"{told}, no smaller"
-    return f"{told}, {format_bytes(abs(apart))} {'larger' if apart > 0 else 'smaller'}"
+        return f"{margin}, no smaller"
+    return f"{margin}, {format_bytes(abs(apart))} {'larger' if apart > 0 else 'smaller'}"
 
 
 def _measured(bundle: Path | None) -> dict[str, int]:
@@ -135,10 +135,10 @@ def _measured(bundle: Path | None) -> dict[str, int]:
     if path is None or not path.is_file():
         return {}
     try:
-        seen = json.loads(path.read_text(encoding="utf-8"))
-        if seen["predicted_bytes"] is None:  # not the memory that was predicted
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        if measured["predicted_bytes"] is None:  # not the memory that was predicted
             return {}
-        return {f"measured ({seen['runtime']})": int(seen["measured_bytes"])}
+        return {f"measured ({measured['runtime']})": int(measured["measured_bytes"])}
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise BundleError(
             f"{path} cannot be read ({cause!r}); run `sdpack verify` again"
@@ -146,14 +146,14 @@ def _measured(bundle: Path | None) -> dict[str, int]:
 
 
 def _choices(points: Sequence[Point]) -> dict[str, FilterOption]:
-    found: dict[str, FilterOption] = {}
+    options: dict[str, FilterOption] = {}
     for role in Role:
         names = {str(p.parts[role]) for p in points if role in p.parts}
         if names:
-            found[role.value] = FilterOption(role.words, sorted(names))
+            options[role.value] = FilterOption(role.words, sorted(names))
     stored = {part.base_precision for p in points for part in p.parts.values()}
-    found[PRECISION] = FilterOption("any part in", sorted(stored))
-    return found
+    options[PRECISION] = FilterOption("any part in", sorted(stored))
+    return options
 
 
 def _mixes(build: Build) -> Table:

@@ -50,30 +50,31 @@ class BundleComparison:
     @property
     def verdict(self) -> str:
         """Which is better, in a sentence."""
-        told = f"{_told(self.difference)} over the {len(self.prompts)} prompts both drew"
+        margin = f"{_told(self.difference)} over the {len(self.prompts)} prompts both drew"
         if len(self.prompts) < ENOUGH:
-            return f"Too few prompts to tell: {self.metric} differs by {told}."
+            return f"Too few prompts to tell: {self.metric} differs by {margin}."
         better = _BETTER.get(self.metric, "draws better than {}")
         if self.difference.low > 0:
-            return f"{self.names[0]} {better.format(self.names[1])}: {told}."
+            return f"{self.names[0]} {better.format(self.names[1])}: {margin}."
         if self.difference.high < 0:
-            return f"{self.names[1]} {better.format(self.names[0])}: {told}."
-        return f"They cannot be told apart at 95 %: {self.metric} differs by {told}."
+            return f"{self.names[1]} {better.format(self.names[0])}: {margin}."
+        return f"They cannot be told apart at 95 %: {self.metric} differs by {margin}."
 
     @property
     def summary(self) -> str:
         """One line: what changes from the first to the second, and what that costs."""
-        one, other = (build.winner for build in self.builds)
+        first, second = (build.winner for build in self.builds)
         changes = [
-            f"{role.words} {_name(one.parts.get(role))} -> {_name(other.parts.get(role))}"
+            f"{role.words} {_name(first.parts.get(role))} -> {_name(second.parts.get(role))}"
             for role in Role
-            if _name(one.parts.get(role)) != _name(other.parts.get(role))
+            if _name(first.parts.get(role)) != _name(second.parts.get(role))
         ]
-        if one.placement != other.placement:
-            changes.append(f"{one.placement} -> {other.placement}")
+        if first.placement != second.placement:
+            changes.append(f"{first.placement} -> {second.placement}")
         return (
             f"{self.names[0]} -> {self.names[1]}: {', '.join(changes) or 'the same mix'}; "
-            f"predicted peak {format_bytes(one.peak_bytes)} -> {format_bytes(other.peak_bytes)}; "
+            f"predicted peak {format_bytes(first.peak_bytes)} -> "
+            f"{format_bytes(second.peak_bytes)}; "
             f"{self.metric} {self._change} over {len(self.prompts)} prompts."
         )
 
@@ -99,10 +100,10 @@ class BundleComparison:
         """A table of both: what the row is about, the first's value, the second's."""
         winners = [build.winner for build in self.builds]
         records = [build.record for build in self.builds]
-        found = [("mix", *(record.winner for record in records))]
+        rows = [("mix", *(record.winner for record in records))]
         for role in (r for r in Role if any(r in winner.parts for winner in winners)):
-            found.append((role.words, *(_part(winner.parts.get(role)) for winner in winners)))
-        found += [
+            rows.append((role.words, *(_part(winner.parts.get(role)) for winner in winners)))
+        rows += [
             ("run", *(winner.placement for winner in winners)),
             ("predicted peak", *(format_bytes(winner.peak_bytes) for winner in winners)),
             ("budget", *(format_bytes(record.memory.budget_bytes) for record in records)),
@@ -113,7 +114,7 @@ class BundleComparison:
             ("drawn on", *(record.measured_on for record in records)),
             ("sampling", *(_sampling(build) for build in self.builds)),
         ]
-        return [(row[0], row[1], row[2]) for row in found]
+        return [(row[0], row[1], row[2]) for row in rows]
 
 
 def compare(first: Path, second: Path) -> BundleComparison:
@@ -121,62 +122,68 @@ def compare(first: Path, second: Path) -> BundleComparison:
 
     Raises:
         InputError: their scores cannot be compared, with the reason.
-        StoreError: one has no ledger, or a damaged one.
+        StoreError: one has no ledger, or a damaged first_build.
     """
-    one, other = read_build(first), read_build(second)
+    first_build, second_build = read_build(first), read_build(second)
     pair = f"{first} and {second} cannot be compared"
-    winners = [build.winner.entrant for build in (one, other)]
-    for what, seen, wanted in (
-        ("scored by", one.record.metric, other.record.metric),
+    winners = [build.winner.entrant for build in (first_build, second_build)]
+    for what, first_value, second_value in (
+        ("scored by", first_build.record.metric, second_build.record.metric),
         ("judged by", winners[0].judge[:12], winners[1].judge[:12]),
-        ("of size", one.record.size, other.record.size),
+        ("of size", first_build.record.size, second_build.record.size),
     ):
-        if seen != wanted:
+        if first_value != second_value:
             raise InputError(
-                f"{pair}: their pictures are {what} {seen} and {wanted}; build both from one "
-                "catalog at one size"
+                f"{pair}: their pictures are {what} {first_value} and {second_value}; "
+                "build both from one catalog at one size"
             )
-    mine, theirs = one.scores(winners[0]), other.scores(winners[1])
-    numbers = sorted(mine.keys() & theirs.keys())
-    shared = [number for number in numbers if _prompt(one, number) == _prompt(other, number)]
+    first_scores, second_scores = first_build.scores(winners[0]), second_build.scores(winners[1])
+    numbers = sorted(first_scores.keys() & second_scores.keys())
+    shared = [
+        number
+        for number in numbers
+        if _prompt(first_build, number) == _prompt(second_build, number)
+    ]
     if not shared:
         raise InputError(f"{pair}: they share no prompts; build both from one catalog")
-    apart = paired({number: mine[number] for number in shared}, theirs)
-    names = (one.record.name, other.record.name)
+    apart = paired({number: first_scores[number] for number in shared}, second_scores)
+    names = (first_build.record.name, second_build.record.name)
     if names[0] == names[1]:
         names = (str(first), str(second))
     if names[0] == names[1]:
         names = (f"{first}", f"{second} again")
-    return BundleComparison(one, other, names, difference_estimate(apart), tuple(shared))
+    return BundleComparison(
+        first_build, second_build, names, difference_estimate(apart), tuple(shared)
+    )
 
 
 def _prompt(build: Build, number: int) -> str:
     return build.record.prompts[number]
 
 
-def write_comparison(found: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
+def write_comparison(comparison: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
     """Write the comparison as a page with the images both drew.
 
     Raises:
         StoreError: it cannot be written.
     """
-    write_page(comparison_page(found, folders), path, None)
+    write_page(comparison_page(comparison, folders), path, None)
 
 
-def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page:
+def comparison_page(comparison: BundleComparison, folders: tuple[Path, Path]) -> Page:
     """The page of a comparison.
 
     Args:
         folders: the bundles' folders, which have their images.
     """
-    names, record = found.names, found.first.record
+    names, record = comparison.names, comparison.first.record
     rows = []
-    for build, name, folder in zip(found.builds, names, folders, strict=True):
+    for build, name, folder in zip(comparison.builds, names, folders, strict=True):
         own = next(iter(sheet_rows(build, folder)), None)
         if own is not None:
             rows.append(ImageRow(name, own.mix, own.images))
     shown = min((len(row.images) for row in rows), default=0)
-    same = [n for n in range(shown) if n in found.prompts]
+    same = [n for n in range(shown) if n in comparison.prompts]
     rows = [
         ImageRow(row.label, row.mix, [row.images[n] for n in same])
         for row in rows
@@ -184,50 +191,52 @@ def comparison_page(found: BundleComparison, folders: tuple[Path, Path]) -> Page
     ]
     return Page(
         title=f"{names[0]} and {names[1]}",
-        subtitle=f"built {found.first.made_at} and {found.second.made_at}",
-        summary=[found.verdict, *([found.caveat] if found.caveat else [])],
-        figures=[by_prompt(found)],
-        tables=[Table("Side by side", ("", *names), found.rows, open=True)],
+        subtitle=f"built {comparison.first.made_at} and {comparison.second.made_at}",
+        summary=[comparison.verdict, *([comparison.caveat] if comparison.caveat else [])],
+        figures=[by_prompt(comparison)],
+        tables=[Table("Side by side", ("", *names), comparison.rows, open=True)],
         sheet=rows,
-        prompts=[_prompt(found.first, n) for n in same],
+        prompts=[_prompt(comparison.first, n) for n in same],
         sheet_caption=(
             "The same prompts from the same noise; below each picture is its score "
-            f"({found.metric})."
+            f"({comparison.metric})."
         ),
         small=max(record.size) <= ENLARGED_SIDE,
     )
 
 
-def by_prompt(found: BundleComparison) -> Figure:
+def by_prompt(comparison: BundleComparison) -> Figure:
     """How much better the first scored on each prompt."""
-    rows = _prompt_rows(found)
-    title = f"{found.metric.capitalize()}, {found.names[0]} minus {found.names[1]}"
-    band, line = _mean(found.difference, title)
-    layers = alt.layer(band, _bars(rows, found.names, title), line, width="container", height=300)
+    rows = _prompt_rows(comparison)
+    title = f"{comparison.metric.capitalize()}, {comparison.names[0]} minus {comparison.names[1]}"
+    band, line = _mean(comparison.difference, title)
+    layers = alt.layer(
+        band, _bars(rows, comparison.names, title), line, width="container", height=300
+    )
     return Figure(
         "by-prompt",
         "Prompt by prompt",
         "Each bar is a prompt both drew from the same noise. The dashed line is the mean, and the "
         "band its 95 % interval.",
-        f"Bars of the difference for {len(rows)} prompts; mean {found.difference.signed()}.",
+        f"Bars of the difference for {len(rows)} prompts; mean {comparison.difference.signed()}.",
         configured(layers),
         rows,
     )
 
 
-def _prompt_rows(found: BundleComparison) -> list[Row]:
+def _prompt_rows(comparison: BundleComparison) -> list[Row]:
     """A row for each prompt, the one with the largest difference first."""
-    one, other = (build.scores(build.winner.entrant) for build in found.builds)
-    names = found.names
+    one, other = (build.scores(build.winner.entrant) for build in comparison.builds)
+    names = comparison.names
     rows: list[Row] = [
         {
-            "prompt": _prompt(found.first, number),
+            "prompt": _prompt(comparison.first, number),
             "difference": one[number] - other[number],
             "better": names[0] if one[number] >= other[number] else names[1],
             "first": one[number],
             "second": other[number],
         }
-        for number in found.prompts
+        for number in comparison.prompts
     ]
     rows.sort(key=lambda row: -float(row["difference"]))
     for place, row in enumerate(rows, 1):
@@ -292,8 +301,8 @@ def _quality(winner: Point) -> str:
 
 
 def _distance(build: Build) -> str:
-    found = build.distance(build.winner.entrant)
-    return "not measured" if found is None else f"{found[1].to(1)}, {found[0]} pictures"
+    distance = build.distance(build.winner.entrant)
+    return "not measured" if distance is None else f"{distance[1].to(1)}, {distance[0]} pictures"
 
 
 def _latency(build: Build) -> str:

@@ -67,16 +67,16 @@ class _Shared:
         self.own = first.add("own", "Sub", [one, self.shared], ((1,), FLOAT_TYPE))
         apart: Sizes = ("batch", 1, 2, self.groups)
         pieces = first.split("pieces", self.given, 1, [(apart, FLOAT_TYPE)] * len(self.norms))
-        found = [
+        core_statistics = [
             self._rewrite(number, *each)
             for number, each in enumerate(zip(self.norms, self.scales, pieces, strict=True))
         ]
-        sizes: Sizes = ("batch", len(found), 2, self.groups)
-        whole = ir.node("Concat", found, {"axis": 1}, name=FOUND)
-        (made,) = whole.outputs
-        made.name, made.type, made.shape = FOUND, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
+        sizes: Sizes = ("batch", len(core_statistics), 2, self.groups)
+        whole = ir.node("Concat", core_statistics, {"axis": 1}, name=FOUND)
+        (output,) = whole.outputs
+        output.name, output.type, output.shape = FOUND, ir.TensorType(FLOAT_TYPE), shape_of(sizes)
         graph.append(whole)
-        graph.outputs.append(made)
+        graph.outputs.append(output)
         RemoveUnusedNodesPass()(self.model)
 
     def _core(self, scale: int) -> tuple[ir.Value, ir.Value]:
@@ -139,8 +139,8 @@ class _At:
         self.few: Sizes = ("batch", groups, 1)
         self.all: Sizes = sizes_of(source)
 
-    def small(self, word: str, op_type: str, one: ir.Value, other: ir.Value) -> ir.Value:
-        return self.writer.add(word, op_type, [one, other], (self.few, FLOAT_TYPE))
+    def small(self, word: str, op_type: str, left: ir.Value, right: ir.Value) -> ir.Value:
+        return self.writer.add(word, op_type, [left, right], (self.few, FLOAT_TYPE))
 
     def root(self, value: ir.Value) -> ir.Value:
         return self.writer.add("deviation", "Sqrt", [value], (self.few, FLOAT_TYPE))

@@ -89,16 +89,16 @@ class TiledDecoder(Closing):
                 slice(down.begin - down.start, down.end - down.start),
                 slice(across.begin - across.start, across.end - across.start),
             )
-            made = self._tail.run(self._asked(part, own, given))
-            piece = made[PICTURES]
+            outputs = self._tail.run(self._asked(part, own, given))
+            piece = outputs[PICTURES]
             scale = piece.shape[-1] // side[1]
             if pictures is None:
                 shape = (*piece.shape[:2], scale * rows, scale * columns)
                 pictures = np.empty(shape, np.float32)
             where = _scaled(slice(down.begin, down.end), slice(across.begin, across.end), scale)
             pictures[(..., *where)] = piece[(..., *_scaled(*own, scale))]
-            if FOUND in made:
-                gathered.add(made[FOUND], (down.end - down.begin) * (across.end - across.begin))
+            if FOUND in outputs:
+                gathered.add(outputs[FOUND], (down.end - down.begin) * (across.end - across.begin))
         assert pictures is not None
         return pictures, gathered.statistics()
 

@@ -214,8 +214,8 @@ class Scheduler:
 
     def _matching(self, first: RequestedImage) -> list[RequestedImage]:
         kind = first.asked.kind
-        found = [image for image in self._waiting if image.asked.kind == kind]
-        return found[: self.batch]
+        matching = [image for image in self._waiting if image.asked.kind == kind]
+        return matching[: self.batch]
 
     async def _draw(self, batch: _Batch) -> None:
         loop, images = asyncio.get_running_loop(), batch.images
@@ -245,8 +245,8 @@ class Scheduler:
         self._failures = 0
         took = (time.monotonic() - now) / len(images)
         self._per_image_s = STEADY * self._per_image_s + (1 - STEADY) * took
-        for image, one in zip(images, drawn, strict=True):
-            await self._finish(image, one)
+        for image, result in zip(images, drawn, strict=True):
+            await self._finish(image, result)
 
     def _fail(self, images: Sequence[RequestedImage], error: Exception) -> None:
         log.error("%d pictures could not be drawn", len(images), exc_info=error)
