@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdpack.documents.catalog import Bridge, Catalog, Denoiser, Source, TextEncoder
+from sdpack.documents.catalog import (
+    Bridge,
+    Candidate,
+    Catalog,
+    Denoiser,
+    Mixable,
+    Source,
+    TextEncoder,
+)
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.documents.profile import Size
 from sdpack.domain.latents import LatentSpace
@@ -14,7 +22,7 @@ from sdpack.errors import CatalogError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of
 from sdpack.export.latents import latents_of
-from sdpack.export.source import local_folder
+from sdpack.export.source import is_here, local_folder
 from sdpack.pack.planning.mix import Variant, placements
 from sdpack.pack.request import BuildRequest
 
@@ -30,7 +38,29 @@ class Candidates:
     @property
     def catalog(self) -> Catalog:
         """The catalog of the request."""
-        return self.request.located.catalog
+        return self.request.catalog
+
+    def entry(self, role: Role, candidate: str) -> Candidate:
+        """The catalog's entry of a candidate."""
+        return self.catalog.candidates(role)[candidate]
+
+    def text_encoder(self, candidate: str) -> TextEncoder:
+        """The catalog's entry of a text encoder."""
+        return self.catalog.text_encoders[candidate]
+
+    def sets_with(self, variant: Variant) -> list[Mixable]:
+        """The sets of candidates that work together and that a variant can be part of."""
+        return [
+            parts
+            for parts in self.catalog.mixable()
+            if parts.names.get(variant.role) == variant.candidate
+            and variant.partner in (None, parts.denoiser)
+        ]
+
+    def is_here(self, source: Source) -> bool:
+        """Whether a source's files are on this machine already."""
+        located = self.request.located
+        return is_here(source, located.folder)
 
     def folder(self, source: Source) -> Path:
         """The folder of a source's files on this machine; fetches them if necessary.
@@ -39,7 +69,8 @@ class Candidates:
             SourceError: the files are not available.
         """
         if source not in self._folders:
-            self._folders[source] = local_folder(source, self.request.located.folder)
+            located = self.request.located
+            self._folders[source] = local_folder(source, located.folder)
         return self._folders[source]
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
@@ -50,7 +81,7 @@ class Candidates:
         return self._checkpoints[key]
 
     def _checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        entry = self.catalog.candidates(role)[candidate]
+        entry = self.entry(role, candidate)
         loras = entry.loras if isinstance(entry, TextEncoder | Denoiser) else ()
         merged = tuple((self.folder(lora.source), lora.scale) for lora in loras)
         return Checkpoint(self.folder(entry.source), merged)
@@ -84,12 +115,7 @@ class Candidates:
         Raises:
             CatalogError: two of them need different outputs.
         """
-        denoisers = {
-            parts.denoiser
-            for parts in self.catalog.mixable()
-            if parts.names.get(variant.role) == variant.candidate
-            and variant.partner in (None, parts.denoiser)
-        }
+        denoisers = {parts.denoiser for parts in self.sets_with(variant)}
         families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(denoisers)}
         outputs = {encoder_outputs(family, variant.role) for family in families}
         if len(outputs) != 1:

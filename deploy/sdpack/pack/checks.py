@@ -133,7 +133,7 @@ def _check_schedulers(candidates: Candidates) -> None:
 
 def _check_lower_bound(candidates: Candidates) -> None:
     request = candidates.request
-    runtime = request.profile.runtime
+    runtime = request.runtime
 
     def least(variant: Variant, placement: Placement) -> Footprint:
         checkpoint = candidates.checkpoint(variant.role, variant.candidate)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sdpack.documents.catalog import Catalog
 from sdpack.documents.profile import Profile
-from sdpack.domain.precision import Runtime
+from sdpack.domain.precision import Precision, Runtime
 from sdpack.pack.request import BuildRequest
 from sdpack.progress import Say
 from sdpack.quantization.schemes import ABILITIES, Abilities
@@ -37,12 +37,17 @@ class BuildContext:
     @property
     def runtime(self) -> Runtime:
         """The runtime of the profile."""
-        return self.request.profile.runtime
+        return self.request.runtime
 
     @property
     def catalog(self) -> Catalog:
         """The catalog of the request."""
-        return self.request.located.catalog
+        return self.request.catalog
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions to try."""
+        return self.request.precisions
 
     @property
     def abilities(self) -> Abilities:

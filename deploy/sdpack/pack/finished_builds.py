@@ -74,7 +74,7 @@ class FinishedBuilds:
         request = self.request
         return {
             "profile": request.profile.model_dump(mode="json"),
-            "catalog": request.located.catalog.model_dump(mode="json"),
+            "catalog": request.catalog.model_dump(mode="json"),
             "files": digest({"files": list(self._files())}),
             "out": str(request.out.resolve()),
             "budget_bytes": request.budget,
@@ -89,7 +89,8 @@ class FinishedBuilds:
 
     def _files(self) -> Iterator[list[Any]]:
         """Path, size and modification time of every local file of the catalog."""
-        for key, path in sorted(self.request.located.local_files()):
+        located = self.request.located
+        for key, path in sorted(located.local_files()):
             for file in _files_of(path):
                 status = file.stat()
                 yield [key, str(file), status.st_size, status.st_mtime_ns]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdpack.documents.catalog import Sampling
+from sdpack.documents.catalog import Catalog, Sampling
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import Profile, Size
-from sdpack.domain.precision import Precision, usual
+from sdpack.domain.precision import Precision, Runtime, usual
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules
 
@@ -36,6 +36,16 @@ class BuildRequest:
     steps: int | None = None
 
     @property
+    def catalog(self) -> Catalog:
+        """The catalog, without the folder of its files."""
+        return self.located.catalog
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of the profile."""
+        return self.profile.runtime
+
+    @property
     def budget(self) -> int:
         """The most bytes that the pipeline may take at its peak."""
         return self.profile.budget_bytes if self.budget_bytes is None else self.budget_bytes
@@ -43,7 +53,7 @@ class BuildRequest:
     @property
     def sizes(self) -> tuple[Size, ...]:
         """Heights and widths of images; the first is measured, and is the bundle's default."""
-        side, shapes = self.located.catalog.image_size, self.profile.shapes
+        side, shapes = self.catalog.image_size, self.profile.shapes
         return self.asked_sizes or ((min(side, shapes.height), min(side, shapes.width)),)
 
     @property
@@ -64,16 +74,17 @@ class BuildRequest:
     @property
     def batch(self) -> int:
         """The most images drawn at once."""
-        return self.asked_batch or self.profile.shapes.batch
+        shapes = self.profile.shapes
+        return self.asked_batch or shapes.batch
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions to try: the profile's, or the device's usual ones if it names none."""
         if self.profile.precisions is not None:
             return self.profile.allowed_precisions
-        return usual(self.profile.runtime, self.profile.device_precisions)
+        return usual(self.runtime, self.profile.device_precisions)
 
     def sampling_of(self, denoiser: str) -> Sampling:
         """The sampling settings of a denoiser, with the requested number of steps."""
-        sampling = self.located.catalog.sampling_of(denoiser)
+        sampling = self.catalog.sampling_of(denoiser)
         return sampling if self.steps is None else sampling.model_copy(update={"steps": self.steps})

@@ -17,6 +17,7 @@ from sdpack.pack.forecast.speed import machine_speed
 from sdpack.pack.forecast.stage_costs import StageCosts
 from sdpack.pack.forecast.stages import Stage, StageTimes
 from sdpack.pack.planning.mix import Mix, mixes, placements
+from sdpack.pack.request import BuildRequest
 from sdpack.store.ledger import Ledger
 
 GRAPH_BYTES = 4  # per parameter of an fp32 graph
@@ -92,7 +93,7 @@ class Planning:
             InfeasibleError: the parameters alone show that no mix fits the budget.
             CatalogError: the number of parameters of a candidate is unknown.
         """
-        request, sizes = self.candidates.request, self._sizes
+        request, sizes = self._request, self._sizes
         parameters = {key: size.parameters for key, size in self._by_name.items()}
         smallest = LowerBound(request, parameters).smallest()
         seconds = self.costs.seconds()
@@ -115,11 +116,15 @@ class Planning:
         """The predicted cost of each stage, before refinement."""
         images = self._images.screened + self._images.raced
         speed = machine_speed(self.ledger)
-        return StageCosts(self.candidates.request, self._sizes, self._mixes, images, speed)
+        return StageCosts(self._request, self._sizes, self._mixes, images, speed)
+
+    @property
+    def _request(self) -> BuildRequest:
+        return self.candidates.request
 
     @cached_property
     def _images(self) -> ImageCount:
-        request = self.candidates.request
+        request = self._request
         return image_count(self._mixes, request.rules, request.is_large, self._prompts)
 
     @cached_property
@@ -128,12 +133,13 @@ class Planning:
 
     @cached_property
     def _mixes(self) -> list[Mix]:
-        return list(mixes(self.candidates.catalog, self.candidates.request.precisions))
+        return list(mixes(self.candidates.catalog, self._request.precisions))
 
     @property
     def _prompts(self) -> int:
-        located = self.candidates.request.located
-        return len(located.prompts(located.catalog.quality.prompts))
+        request = self._request
+        quality = request.catalog.quality
+        return len(request.located.prompts(quality.prompts))
 
     def _parameters(self, mix: Mix) -> int:
         return sum(self._by_name[v.role.group, v.candidate].parameters for v in mix.variants)
@@ -159,11 +165,11 @@ class Planning:
 
     def _ends(self) -> Sequence[Precision]:
         """The widest and the narrowest precision."""
-        precisions = sorted(self.candidates.request.precisions, key=weight_bits)
+        precisions = sorted(self._request.precisions, key=weight_bits)
         return (precisions[-1], precisions[0])
 
     def _disk(self) -> Interval:
-        bits = sum(weight_bits(p) for p in self.candidates.request.precisions)
+        bits = sum(weight_bits(p) for p in self._request.precisions)
         variants = {
             (v.role.value, v.candidate, v.partner) for mix in self._mixes for v in mix.variants
         }

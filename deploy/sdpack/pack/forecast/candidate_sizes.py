@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpack.documents.catalog import Candidate, Source
+from sdpack.documents.catalog import Source
 from sdpack.documents.profile import Size
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
 from sdpack.export.families import family_of, latent_step
-from sdpack.export.source import is_here, remote_bytes
+from sdpack.export.source import remote_bytes
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.intervals import Interval
 from sdpack.pack.forecast.macs import (
@@ -58,13 +58,14 @@ class CandidateSizes:
         Raises:
             CatalogError: a candidate is not here, and the catalog does not give its parameters.
         """
+        catalog = self.candidates.catalog
         seen: set[tuple[str, str]] = set()
         fetched: set[Source] = set()
-        for parts in self.candidates.catalog.mixable():
+        for parts in catalog.mixable():
             for role, name in parts.names.items():
                 if (role.group, name) not in seen:
                     seen.add((role.group, name))
-                    source = self.candidates.catalog.candidates(role)[name].source
+                    source = self.candidates.entry(role, name).source
                     yield self._of(role, name, is_shared=source in fetched)
                     fetched.add(source)
 
@@ -73,26 +74,32 @@ class CandidateSizes:
 
         Returns None if a candidate is not here and the catalog does not give its parameters.
         """
+        catalog = self.candidates.catalog
         try:
             return {
                 (role.group, name): self._parameters(role, name)
-                for parts in self.candidates.catalog.mixable()
+                for parts in catalog.mixable()
                 for role, name in parts.names.items()
             }
         except CatalogError:
             return None
 
     def _is_here(self, role: Role, name: str) -> bool:
-        source = self.candidates.catalog.candidates(role)[name].source
-        return is_here(source, self.candidates.request.located.folder)
+        return self.candidates.is_here(self.candidates.entry(role, name).source)
 
     def _parameters(self, role: Role, name: str) -> int:
         if self._is_here(role, name):
             return self.candidates.parameters(role, name)
-        return self._listed(role, name, self.candidates.catalog.candidates(role)[name])
+        parameters = self.candidates.entry(role, name).parameters
+        if parameters is None:
+            raise CatalogError(
+                f"{role.group}.{name}: its checkpoint is not on this machine and the catalog does "
+                "not give its number of parameters; add `parameters`, or download the checkpoint"
+            )
+        return parameters
 
     def _of(self, role: Role, name: str, is_shared: bool) -> CandidateSize:
-        entry = self.candidates.catalog.candidates(role)[name]
+        entry = self.candidates.entry(role, name)
         here, parameters = self._is_here(role, name), self._parameters(role, name)
         fetched, is_exact = (0, True) if here or is_shared else _fetched(entry.source, parameters)
         macs = self._macs(role, name) if here else None
@@ -100,14 +107,6 @@ class CandidateSizes:
         if macs is None:
             macs = macs_of_parameters(role, parameters, latents, tokens)
         return CandidateSize(role, name, parameters, here, fetched, is_exact, macs)
-
-    def _listed(self, role: Role, name: str, entry: Candidate) -> int:
-        if entry.parameters is None:
-            raise CatalogError(
-                f"{role.group}.{name}: its checkpoint is not on this machine and the catalog does "
-                "not give its number of parameters; add `parameters`, or download the checkpoint"
-            )
-        return entry.parameters
 
     def _macs(self, role: Role, name: str) -> Interval | None:
         checkpoint = self.candidates.checkpoint(role, name)
@@ -122,29 +121,28 @@ class CandidateSizes:
 
     def _latents(self, role: Role, name: str, here: bool) -> Size:
         """Return height and width of an image's latents, as far as the local files tell."""
-        height, width = self.candidates.request.sizes[0]
+        request = self.candidates.request
+        height, width = request.sizes[0]
         pixels = self._pixels(role, name) if here else USUAL_PIXELS
         return height // pixels, width // pixels
 
     def _pixels(self, role: Role, name: str) -> int:
         """Return image pixels per latent pixel and side; the usual number without a config."""
-        folder = self.candidates.request.located.folder
-        catalog = self.candidates.catalog
+        catalog, is_here = self.candidates.catalog, self.candidates.is_here
         decoders = {
             parts.decoder
             for parts in catalog.mixable()
-            if parts.names.get(role) == name
-            and is_here(catalog.decoders[parts.decoder].source, folder)
+            if parts.names.get(role) == name and is_here(catalog.decoders[parts.decoder].source)
         }
         denoisers = {parts.denoiser for parts in catalog.mixable() if parts.decoder in decoders}
-        if not decoders or not all(is_here(catalog.denoisers[n].source, folder) for n in denoisers):
+        if not decoders or not all(is_here(catalog.denoisers[n].source) for n in denoisers):
             return USUAL_PIXELS
         return self.candidates.latents(min(decoders)).pixels
 
     def _tokens(self, role: Role, name: str) -> int:
         if not role.encodes_text:
             return USUAL_TOKENS
-        return self.candidates.catalog.text_encoders[name].tokens or USUAL_TOKENS
+        return self.candidates.text_encoder(name).tokens or USUAL_TOKENS
 
 
 def _fetched(source: Source, parameters: int) -> tuple[int, bool]:

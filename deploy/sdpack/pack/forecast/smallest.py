@@ -57,8 +57,8 @@ class LowerBound:
         request = self.request
         loading = list(request.profile.loading)[-1]
         guidance = list(request.profile.guidance)[-1]
-        every = mixes(request.located.catalog, request.precisions)
-        fixed = LEAST_PROCESS.get(request.profile.runtime, 0)
+        every = mixes(request.catalog, request.precisions)
+        fixed = LEAST_PROCESS.get(request.runtime, 0)
         placement = Placement(Loading(loading), guidance)
         return fit(every, [placement], self._least, budget_bytes, fixed)
 
@@ -68,5 +68,5 @@ class LowerBound:
 
     def _least(self, variant: Variant, _: Placement) -> Footprint:
         parameters = self.parameters[variant.role.group, variant.candidate]
-        scratch = LEAST_SCRATCH.get(self.request.profile.runtime, 0)
+        scratch = LEAST_SCRATCH.get(self.request.runtime, 0)
         return Footprint(parameters * weight_bits(variant.precision) // 8, scratch)

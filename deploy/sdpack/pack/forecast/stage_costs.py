@@ -132,7 +132,7 @@ class StageCosts:
         return Interval(seconds, seconds)
 
     def _engines(self) -> Interval:
-        if self.request.profile.runtime is not Runtime.TENSORRT_RTX:
+        if self.request.runtime is not Runtime.TENSORRT_RTX:
             return NOTHING
         graphs = self._graphs().values()
         one = sum(ENGINE_S + ENGINE_S_PER_PARAMETER * graph.parameters for graph in graphs)
