@@ -102,6 +102,15 @@ class QuantizableGraph:
     _gains: dict[str, float] | None = field(default=None, init=False)
 
     @property
+    def path(self) -> Path:
+        """The fp32 graph's file."""
+        return self.graph.path
+
+    def layers(self) -> list[Layer]:
+        """The graph's layers, read again at each call."""
+        return self.graph.layers()
+
+    @property
     def observed(self) -> Observed | None:
         """Observations on the calibration inputs; None if there are none."""
         return None if self.calibration is None else read_observed(self.observations().folder)
@@ -176,7 +185,7 @@ class QuantizableGraph:
             keep: names of layers to leave in that type.
         """
         spared = self.uneven_inputs(scheme)
-        return uniform_schemes(self.graph.layers(), scheme, spared, keep)
+        return uniform_schemes(self.layers(), scheme, spared, keep)
 
     def uneven_inputs(self, scheme: Scheme | None) -> frozenset[str]:
         """Layers whose inputs int8 would round too coarsely; none for other schemes."""
@@ -211,7 +220,7 @@ class QuantizableGraph:
         self, schemes: Sequence[Scheme], arithmetic: Precision, abilities: Abilities
     ) -> dict[str, dict[str, float]]:
         step = counted(self.say, f"measuring the rounding error of the layers of {self.graph.name}")
-        observed, every = self.observed, self.graph.layers()
+        observed, every = self.observed, self.layers()
         errors = {}
         for place, layer in enumerate(every):
             step(place, len(every))

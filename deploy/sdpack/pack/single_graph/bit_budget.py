@@ -47,7 +47,7 @@ class BitBudget:
         }
 
     def _choices(self) -> list[Choice]:
-        layers, wide = self.graph.graph.layers(), weight_bits(self.arithmetic) // 8
+        layers, wide = self.graph.layers(), weight_bits(self.arithmetic) // 8
         errors = self.graph.rounding_errors(MIXABLE, self.arithmetic, self.abilities)
         gains = {n: gain for n, gain in self.graph.gains().items() if n not in self.keep}
         options = storage_options(layers, MIXABLE, self.abilities, gains, errors)
@@ -57,14 +57,14 @@ class BitBudget:
         ]
 
     def _allocated(self, choices: list[Choice]) -> Allocation:
-        numbers = sum(layer.size for layer in self.graph.graph.layers())
+        numbers = sum(layer.size for layer in self.graph.layers())
         limit = math.floor(self.recipe.bits * numbers / 8)
         try:
             return allocate(choices, [Limit(frozenset({PART}), limit)])
         except InfeasibleError as cause:
             least = math.ceil(800 * cause.smallest_bytes / numbers) / 100
             raise InfeasibleError(
-                f"{self.graph.graph.path}: its layers take at least {least} bits per weight, "
+                f"{self.graph.path}: its layers take at least {least} bits per weight, "
                 f"scales and unquantized layers included, but {self.recipe} allows "
                 f"{self.recipe.bits:g}",
                 cause.smallest_bytes,

@@ -20,6 +20,7 @@ from sdpack.domain.precision import Precision, computed_in
 from sdpack.errors import InputError, QuantizationError
 from sdpack.pack.single_graph.bit_budget import BitBudget
 from sdpack.pack.single_graph.output_check import WrittenGraph
+from sdpack.pack.single_graph.recipe import Recipe
 from sdpack.pack.single_graph.replacing import replacing
 from sdpack.pack.single_graph.request import QuantizeRequest, QuantizeResult
 from sdpack.pack.single_graph.source_outputs import SourceOutputs
@@ -96,7 +97,7 @@ class _Quantization:
         )
 
     def _check_layers(self) -> None:
-        if self.layers or self.request.recipe.changes_arithmetic_alone:
+        if self.layers or self.recipe.changes_arithmetic_alone:
             return
         raise QuantizationError(
             f"{self.request.path} has nothing to quantize: no MatMul, Gemm, Conv or Gather has its "
@@ -106,7 +107,7 @@ class _Quantization:
 
     def _check_opset(self) -> None:
         """Check that the graph's opset is new enough, before any long computation."""
-        recipe = self.request.recipe
+        recipe = self.recipe
         schemes = set(MIXABLE) if recipe.precision is Precision.MIXED else set()
         if recipe.scheme is not None:
             forms = {suited(layer, recipe.scheme, self.abilities) for layer in self.layers}
@@ -124,12 +125,16 @@ class _Quantization:
         return layers(self.model)
 
     @property
+    def recipe(self) -> Recipe:
+        return self.request.recipe
+
+    @property
     def abilities(self) -> Abilities:
         return ABILITIES[self.request.runtime]
 
     @property
     def arithmetic(self) -> Precision:
-        return computed_in(self.request.runtime, self.request.recipe.precision)
+        return computed_in(self.request.runtime, self.recipe.precision)
 
     @cached_property
     def batches(self) -> Batches | None:
@@ -173,7 +178,7 @@ class _Quantization:
         return frozenset(keep)
 
     def _schemes(self) -> dict[str, Scheme]:
-        recipe = self.request.recipe
+        recipe = self.recipe
         if recipe.precision is not Precision.MIXED:
             return self.graph.uniform_schemes(recipe.scheme, self.keep)
         budget = BitBudget(self.graph, recipe, self.arithmetic, self.abilities, self.keep)
@@ -217,7 +222,7 @@ class _Quantization:
 
     def _unquantized(self, forms: Forms) -> list[Unquantized]:
         """The weights that are not quantized or, if only the arithmetic changes, stay in fp32."""
-        if self.request.recipe.changes_arithmetic_alone:
+        if self.recipe.changes_arithmetic_alone:
             weights = [
                 _leftover(layer, f"{layer.name} computes in fp32, as fp16 overflows")
                 for layer in self.layers
@@ -239,7 +244,7 @@ class _Quantization:
     def _counts(self, forms: Forms, unquantized: list[Unquantized]) -> dict[str, int]:
         """The number of weights in each scheme."""
         counts = Counter(str(form) for _, form in forms.values())
-        if self.request.recipe.changes_arithmetic_alone:
+        if self.recipe.changes_arithmetic_alone:
             counts[str(self.arithmetic)] = len(self.layers) - len(unquantized)
         counts[UNQUANTIZED] = len(unquantized)
         return {name: count for name, count in sorted(counts.items()) if count}

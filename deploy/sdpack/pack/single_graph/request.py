@@ -54,10 +54,9 @@ class QuantizeRequest:
             raise InputError(f"{self.out} is the graph itself; choose another --out")
         read = [*files_of(self.path), *self.calibration]
         check_spared(read, [self.out, Path(f"{self.out}.data")])
-        if not self.out.parent.is_dir():
-            raise InputError(
-                f"{self.out.parent} is not a folder; create it, or choose another --out"
-            )
+        folder = self.out.parent
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; create it, or choose another --out")
 
 
 @dataclass(frozen=True)

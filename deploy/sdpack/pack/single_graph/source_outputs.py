@@ -56,12 +56,12 @@ class SourceOutputs:
         with np.load(artifact.path(OUTPUTS_FILE)) as stored:
             for key in stored.files:
                 outputs.setdefault(key.partition("/")[2], []).append(stored[key])
-        check_finite(self.graph.graph.path, outputs)
+        check_finite(self.graph.path, outputs)
         return outputs
 
     def _run(self, folder: Path) -> None:
         self.say("running the graph")
-        outputs = outputs_of(self.graph.graph.path, self.batches, emulate=False)
+        outputs = outputs_of(self.graph.path, self.batches, emulate=False)
         with archive(folder / OUTPUTS_FILE) as put:
             for name, values in outputs.items():
                 for number, value in enumerate(values):
