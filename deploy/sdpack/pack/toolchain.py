@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sdpack.engines.onnxruntime import keep_memory
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.context import BuildContext
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.calibration import Calibration
 from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
 from sdpack.pack.variants.compiler_trials import CompilerTrials
@@ -45,6 +46,11 @@ class Toolchain:
     variants: VariantBuilder
     pieces: VariantPieces
 
+    @property
+    def request(self) -> BuildRequest:
+        """The request of the build."""
+        return self.context.request
+
     @classmethod
     def of(cls, context: BuildContext, candidates: Candidates | None = None) -> Toolchain:
         """The toolchain of a context.
@@ -53,11 +59,12 @@ class Toolchain:
             candidates: the candidates of its request, if they exist already.
         """
         candidates = candidates or Candidates(context.request)
-        tokenizers = Tokenizers(candidates, context.store)
-        samplers = SamplerTables(candidates, context.store)
-        sources = SourceGraphs(context, candidates, tokenizers)
-        drawing = CalibrationDrawing(candidates, sources, samplers)
-        calibration = Calibration(context, sources, drawing)
+        request, store, say = context.request, context.store, context.say
+        tokenizers = Tokenizers(candidates, store)
+        samplers = SamplerTables(candidates, store)
+        sources = SourceGraphs(candidates, tokenizers, store, say)
+        drawing = CalibrationDrawing(candidates, tokenizers, sources, samplers)
+        calibration = Calibration(request, store, say, sources, drawing)
         plans = EnginePlans(context, sources, InputShapes(candidates, tokenizers.length))
         weight_cache = RoundedWeightCache(context, calibration)
         graphs = VariantGraphs(context, calibration, weight_cache)
@@ -71,7 +78,7 @@ class Toolchain:
             sources,
             calibration,
             variants,
-            VariantPieces(variants, plans),
+            VariantPieces(variants, plans, context.runtime),
         )
 
 

@@ -42,7 +42,7 @@ class Choices:
     @property
     def offered(self) -> list[Scheme]:
         """The schemes of layers that the request's precisions allow."""
-        allowed = self.context.request.precisions
+        allowed = self.context.precisions
         precisions = {Number.INT8: Precision.W8, Number.INT4: Precision.W4}
         return [scheme for scheme in MIXABLE if precisions[scheme.number] in allowed]
 
@@ -59,8 +59,7 @@ class Choices:
 
     def layer_bytes(self, variant: Variant) -> int:
         """Bytes of a uniform variant's layers, as the allocator counts them."""
-        refused = self.variants.built(variant).refused
-        schemes = self.variants.graphs.schemes(variant, refused)
+        schemes = self.variants.schemes(variant)
         total = 0
         for choice in self.of(variant):
             name = choice.name.removeprefix(f"{choice.part}/")
@@ -87,7 +86,7 @@ class Choices:
         )
 
     def _mixed(self, base: Variant, stored: Sequence[tuple[str, Scheme]], size: int) -> Variant:
-        numbers = sum(layer.size for layer in self.calibration.of(base).graph.layers())
+        numbers = sum(layer.size for layer in self.calibration.of(base).layers())
         return Variant(
             base.role,
             base.candidate,
@@ -103,7 +102,7 @@ class Choices:
         refused = self._refused(mixed)
         options = self.sensitivities.options(mixed, self.offered)
         part = mixed.role.value
-        for layer in self.calibration.of(mixed).graph.layers():
+        for layer in self.calibration.of(mixed).layers():
             stored = [
                 option
                 for option in options.get(layer.name, [])
@@ -116,7 +115,7 @@ class Choices:
         """Layers that the compiler rejects in one of the uniform variants."""
         refused: frozenset[str] = frozenset()
         for precision in (Precision.W8, Precision.W4):
-            if precision in self.context.request.precisions:
+            if precision in self.context.precisions:
                 uniform = Variant(mixed.role, mixed.candidate, precision, mixed.partner)
                 refused |= self.variants.built(uniform).refused
         return refused

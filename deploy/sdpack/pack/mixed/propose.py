@@ -51,6 +51,7 @@ class Proposals:
     budget_bytes: int
 
     def __post_init__(self) -> None:
+        self.context = self.toolchain.context
         self.candidates = self.toolchain.candidates
         self.variants = self.toolchain.variants
         self.choices = Choices.of_toolchain(self.toolchain)
@@ -61,11 +62,12 @@ class Proposals:
 
         There are none if the request allows no scheme for layers; nothing is measured then.
         """
+        request = self.candidates.request
         if not self.choices.offered:
             return
         count = 0
         for widest, least in self._widest():
-            quick = self.candidates.request.is_large and least * ROOMY <= self.budget_bytes
+            quick = request.is_large and least * ROOMY <= self.budget_bytes
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
                 count += 1
@@ -118,9 +120,7 @@ class Proposals:
                 if mix is not None:
                     return mix
             except (InfeasibleError, UnsupportedGraphError) as error:
-                self.toolchain.context.say(
-                    f"no mixed {widest.denoiser.candidate}, {placement}: {error}"
-                )
+                self.context.say(f"no mixed {widest.denoiser.candidate}, {placement}: {error}")
         return None
 
     def _filled(self, widest: Mix, placement: Placement, choices: Choices) -> Mix | None:

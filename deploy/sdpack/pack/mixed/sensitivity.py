@@ -73,14 +73,14 @@ class Sensitivities:
         arithmetic, abilities = computed_in(self.context.runtime, variant.precision), self.abilities
         errors = graph.rounding_errors(schemes, arithmetic, abilities)
         gains = {name: sensitivity.scale * gain for name, gain in sensitivity.gains.items()}
-        return storage_options(graph.graph.layers(), schemes, abilities, gains, errors)
+        return storage_options(graph.layers(), schemes, abilities, gains, errors)
 
     def of(self, variant: Variant) -> Sensitivity:
         """The sensitivity of the layers of a variant's candidate.
 
         It is measured with w4, or with w8 if the request does not allow w4.
         """
-        precision = next(each for each in PROBED if each in self.context.request.precisions)
+        precision = next(each for each in PROBED if each in self.context.precisions)
         probed = Variant(variant.role, variant.candidate, precision, variant.partner)
         inputs = {
             "graph": self.calibration.of(probed).graph.content,
@@ -91,10 +91,11 @@ class Sensitivities:
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
-        known = self.context.ledger.find(KIND, inputs)
+        ledger = self.context.ledger
+        known = ledger.find(KIND, inputs)
         if known is None:
             known = self._measure(probed)
-            self.context.ledger.record(KIND, inputs, known)
+            ledger.record(KIND, inputs, known)
         return Sensitivity(**known)
 
     @property
@@ -106,8 +107,8 @@ class Sensitivities:
         graph, built = self.calibration.of(probed), self.variants.built(probed)
         gains, graphs = graph.gains(), self.variants.graphs
         rounded = graphs.rounded_weights(probed, UNIFORM[probed.precision])
-        schemes = graphs.schemes(probed, built.refused)
-        stored = suited_schemes(graph.graph.path, graph.graph.layers(), schemes, self.abilities)
+        schemes = self.variants.schemes(probed)
+        stored = suited_schemes(graph.path, graph.layers(), schemes, self.abilities)
         predicted = sum(gains[name] * rounded.errors[name] for name in stored if name in gains)
         self.context.say(f"measuring the effect of {probed.full_name} on images")
         measured = self._change(probed, built.path)

@@ -120,13 +120,14 @@ class Footprints:
         """Bytes that the process takes with any mix; on a GPU, the profile's reserve has them."""
         if self.foresight is not Foresight.PROBE:
             return 0
-        encoder = next(iter(self.context.catalog.text_encoders))
+        catalog = self.context.catalog
+        encoder = next(iter(catalog.text_encoders))
+
+        def measure() -> dict[str, Any]:
+            return {"bytes": process_bytes(self.tokenizers.folder(encoder))}
+
         inputs = {"tokenizer": self.tokenizers.content(encoder)}
-        known = self._remembered("process", inputs)
-        if known is None:
-            known = {"bytes": process_bytes(self.tokenizers.folder(encoder))}
-            self._remember("process", inputs, known)
-        return int(known["bytes"])
+        return int(self._measured_once("process", inputs, measure)["bytes"])
 
     def _find(self, variant: Variant, placement: Placement) -> Footprint:
         pieces = self.pieces.of(variant, placement)
@@ -161,7 +162,8 @@ class Footprints:
         assert tile is not None
         stem, tail = (self._graph(variant, piece) for piece in pieces)
         footprints = []
-        for latents in self.pieces.shapes.tiled_latents(variant, placement, split):
+        input_shapes = self.pieces.shapes
+        for latents in input_shapes.tiled_latents(variant, placement, split):
             shapes = {LATENTS: list(latents)}
             inputs = {"graph": built.artifact.content, "shapes": shapes, "tile": tile}
             run = partial(probe_tiled, stem, tail, split, tile, {LATENTS: latents})
@@ -172,18 +174,23 @@ class Footprints:
         self, variant: Variant, inputs: Mapping[str, Any], run: Callable[[], Probe]
     ) -> Footprint:
         """The footprint that a probe measures; each probe is run once."""
-        known = self._remembered("footprint", inputs)
-        if known is None:
+
+        def measure() -> dict[str, Any]:
             self.context.say(f"measuring the memory of {variant}")
-            known = asdict(run())
-            self._remember("footprint", inputs, known)
-        return Probe(**known).footprint
+            return asdict(run())
 
-    def _remembered(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
-        return self.context.ledger.find(kind, {**inputs, **self._here()})
+        return Probe(**self._measured_once("footprint", inputs, measure)).footprint
 
-    def _remember(self, kind: str, inputs: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-        self.context.ledger.record(kind, {**inputs, **self._here()}, value)
+    def _measured_once(
+        self, kind: str, inputs: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """A measurement on this machine, from the ledger if it is there."""
+        ledger, inputs = self.context.ledger, {**inputs, **self._here()}
+        known = ledger.find(kind, inputs)
+        if known is None:
+            known = measure()
+            ledger.record(kind, inputs, known)
+        return known
 
     def _here(self) -> dict[str, Any]:
         """Everything that a measurement depends on besides the graph and its inputs."""
@@ -216,10 +223,9 @@ def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
 
     It changes the model.
     """
+    initializers = model.graph.initializers
     weights = sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
+        value.const_value.nbytes for value in initializers.values() if value.const_value is not None
     )
     return Footprint(weights, liveness(model, _bindings(model, shapes)).peak_bytes)
 

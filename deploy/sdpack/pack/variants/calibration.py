@@ -7,22 +7,25 @@ from pathlib import Path
 
 from sdpack.domain.placement import Role
 from sdpack.domain.workload import WORKLOAD
-from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Variant
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
 from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.pack.variants.source_graphs import SourceGraphs
+from sdpack.progress import Say
 from sdpack.quantization.observe import Observed
 from sdpack.quantization.quantizable_graph import CalibrationInputs, Fp32Graph, QuantizableGraph
 from sdpack.rewrite.onnx_file import MODEL_FILE
-from sdpack.store.artifacts import Artifact
+from sdpack.store.artifacts import Artifact, Store
 
 
 @dataclass
 class Calibration:
     """Gives the quantizable graph of each variant's candidate."""
 
-    context: BuildContext
+    request: BuildRequest
+    store: Store
+    say: Say
     graphs: SourceGraphs
     drawing: CalibrationDrawing
     _known: dict[tuple[Role, str, str | None], QuantizableGraph] = field(
@@ -48,24 +51,22 @@ class Calibration:
 
     def _quantizable(self, variant: Variant) -> QuantizableGraph:
         artifact, drawing = self.graphs.of(variant), self.drawing
-        graph = Fp32Graph(
-            artifact.path(MODEL_FILE), artifact.content, variant.part_name, self._run(artifact)
-        )
-        is_cut = self.context.request.is_large
+        is_large = self.request.is_large
+        run_path = _run_path(artifact, is_large)
+        graph = Fp32Graph(artifact.path(MODEL_FILE), artifact.content, variant.part_name, run_path)
         inputs = CalibrationInputs(
             lambda: drawing.identity(variant),
             lambda: drawing.batches(variant),
             lambda: drawing.probing(variant),
-            WORKLOAD.probed_side if is_cut else 0,
+            WORKLOAD.probed_side if is_large else 0,
         )
-        return QuantizableGraph(graph, inputs, self.context.store, self.context.say)
+        return QuantizableGraph(graph, inputs, self.store, self.say)
 
-    def _run(self, graph: Artifact) -> Path:
-        """The file that is run for calibration.
 
-        At large sizes the attention scores of all pairs of tokens do not fit into memory; the form
-        that computes attention as one operator does not expose them.
-        """
-        if self.context.request.is_large:
-            return fused_attention_graph(graph)
-        return graph.path(MODEL_FILE)
+def _run_path(graph: Artifact, is_large: bool) -> Path:
+    """The file that is run for calibration.
+
+    At large sizes the attention scores of all pairs of tokens do not fit into memory; the form that
+    computes attention as one operator does not expose them.
+    """
+    return fused_attention_graph(graph) if is_large else graph.path(MODEL_FILE)

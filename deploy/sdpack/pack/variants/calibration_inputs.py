@@ -23,6 +23,7 @@ from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.pack.variants.sampler_tables import SamplerTables
 from sdpack.pack.variants.source_graphs import SourceGraphs
+from sdpack.pack.variants.tokenizers import Tokenizers
 from sdpack.quantization.observe import Inputs
 from sdpack.quantization.sensitivity import middle_of
 from sdpack.runtime.pipeline import Pictures, Pipeline, Request, to_pictures
@@ -54,6 +55,7 @@ class CalibrationDrawing:
     """Draws the calibration prompts in fp32, each part with its largest partners."""
 
     candidates: Candidates
+    tokenizers: Tokenizers
     graphs: SourceGraphs
     samplers: SamplerTables
     _last: _Drawing | None = field(default=None, init=False)
@@ -72,7 +74,7 @@ class CalibrationDrawing:
             "size": [self._request.height, self._request.width],
             "with": [self.graphs.of(v).content for v in reference.variants],
             "tokenizers": [
-                self.graphs.tokenizers.content(v.candidate)
+                self.tokenizers.content(v.candidate)
                 for v in reference.variants
                 if v.role.encodes_text
             ],
@@ -81,12 +83,7 @@ class CalibrationDrawing:
 
     def reference(self, variant: Variant) -> Mix:
         """The mix a variant is calibrated in: its largest partners, all in fp32."""
-        fitting = [
-            parts
-            for parts in self.candidates.catalog.mixable()
-            if parts.names.get(variant.role) == variant.candidate
-            and variant.partner in (None, parts.denoiser)
-        ]
+        fitting = self.candidates.sets_with(variant)
         if not fitting:
             raise CatalogError(f"{variant.full_name} fits no other part in the catalog; check it")
         largest = max(fitting, key=self._parameters)
@@ -138,8 +135,9 @@ class CalibrationDrawing:
 
     @cached_property
     def _texts(self) -> list[str]:
-        located = self._request.located
-        return located.prompts(located.catalog.quality.calibration)[:MOST_TEXTS]
+        request = self._request
+        quality = request.catalog.quality
+        return request.located.prompts(quality.calibration)[:MOST_TEXTS]
 
     def _parameters(self, parts: Mixable) -> int:
         return sum(self.candidates.parameters(*part) for part in parts.names.items())
@@ -170,7 +168,7 @@ class CalibrationDrawing:
 
     def _read(self, variant: Variant, reference: Mix) -> Iterator[Arrays]:
         """The inputs of a text encoder for the calibration prompts."""
-        tokenizer = self.graphs.tokenizers.of(variant.candidate)
+        tokenizer = self.tokenizers.of(variant.candidate)
         conditioning = self.candidates.conditioning(reference.denoiser.candidate)
         for texts in _cut(self._texts, WORKLOAD.batch):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
@@ -240,7 +238,7 @@ class CalibrationDrawing:
         return Pipeline(
             {role: partial(onnxruntime.load, opened[role], emulate=True) for role in opened},
             {
-                v.role: self.graphs.tokenizers.of(v.candidate)
+                v.role: self.tokenizers.of(v.candidate)
                 for v in reference.variants
                 if v.role.encodes_text
             },

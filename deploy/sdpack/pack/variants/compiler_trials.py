@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sdpack.domain.placement import Placement
 from sdpack.domain.precision import Runtime
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.context import BuildContext
@@ -39,11 +38,11 @@ class CompilerTrials:
         """
         if self.context.runtime is not Runtime.TENSORRT_RTX:
             return frozenset()
-        inputs = self._inputs(variant)
-        known = self.context.ledger.find(KIND, inputs)
+        ledger, inputs = self.context.ledger, self._inputs(variant)
+        known = ledger.find(KIND, inputs)
         if known is None:
             refused = self._find(variant)
-            self.context.ledger.record(KIND, inputs, {"layers": sorted(refused)})
+            ledger.record(KIND, inputs, {"layers": sorted(refused)})
         else:
             refused = frozenset(known["layers"])
         if refused:
@@ -60,11 +59,11 @@ class CompilerTrials:
         ledger = self.context.ledger
         new = [v for v in variants if ledger.find(KIND, self._inputs(v)) is None]
         pairs = [(variant, self.variants.of(variant)) for variant in new]
-        step = counted(self.context.say, f"building engines for {self.context.profile.sm}")
+        step = counted(self.context.say, f"building engines for {self.plans.sm}")
         self.plans.failures(pairs, lambda done: step(done, len(pairs)))
 
     def _inputs(self, variant: Variant) -> dict[str, Any]:
-        ranges = self.plans.shapes.ranges(variant, Placement())
+        ranges = self.plans.whole(variant).ranges
         return {
             "graph": self.sources.of(variant).content,
             "shapes": {name: asdict(sizes) for name, sizes in ranges.items()},

@@ -36,22 +36,32 @@ class EnginePlans:
     shapes: InputShapes
     _failed: dict[str, UnsupportedGraphError] = field(default_factory=dict, init=False)
 
+    @property
+    def sm(self) -> str:
+        """The compute capability that plans are compiled for, as compilers write it."""
+        profile = self.context.profile
+        return profile.sm
+
     def target(self, variant: Variant) -> dict[str, Any]:
         """Everything that determines a variant's plan besides its graph and its shapes."""
         return {
             "precision": variant.precision,
             "layers": {name: str(scheme) for name, scheme in variant.schemes},
             "tools": versions(("tensorrt_rtx_cu13",)),
-            "compute_capability": self.context.profile.sm,
+            "compute_capability": self.sm,
             "revision": REVISION,
         }
+
+    def whole(self, variant: Variant) -> Piece:
+        """A variant's graph, unsplit."""
+        (piece,) = self.shapes.pieces(variant, Placement(), None)
+        return piece
 
     def failure(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
         """Why a graph, unsplit, does not compile; None if it does. It is compiled at most once."""
         if graph.content not in self._failed:
             try:
-                (whole,) = self.shapes.pieces(variant, Placement(), None)
-                self._compiled(variant, graph, whole)
+                self._compiled(variant, graph, self.whole(variant))
             except UnsupportedGraphError as error:
                 self._failed[graph.content] = error
         return self._failed.get(graph.content)

@@ -97,7 +97,7 @@ class RoundedWeightCache:
         runtime, arithmetic = self.context.runtime, self._arithmetic(variant)
         return {
             replace(UNIFORM[precision], inputs=False)
-            for precision in self.context.request.precisions
+            for precision in self.context.precisions
             if precision in UNIFORM and computed_in(runtime, precision) is arithmetic
         }
 

@@ -38,13 +38,14 @@ class SamplerTables:
         Raises:
             SchedulerError: the scheduler is not linear, or does not support this many steps.
         """
-        rows = latents or self.candidates.latent_rows(Role.DENOISER, denoiser)
-        sampling = self.candidates.request.sampling_of(denoiser)
+        candidates = self.candidates
+        rows = latents or candidates.latent_rows(Role.DENOISER, denoiser)
+        sampling = candidates.request.sampling_of(denoiser)
         count = steps or sampling.steps
-        checkpoint = self.candidates.checkpoint(Role.DENOISER, denoiser)
+        checkpoint = candidates.checkpoint(Role.DENOISER, denoiser)
         family = family_of(checkpoint)
         patch = latent_step(family, checkpoint.config)
-        folder = self.candidates.folder(sampling.scheduler)
+        folder = candidates.folder(sampling.scheduler)
         inputs = {
             "scheduler": files_digest(folder),
             "steps": count,

@@ -142,10 +142,11 @@ class InputShapes:
 
         Batched guidance doubles the batch of a denoiser, unless images are drawn without guidance.
         """
-        most = self.candidates.request.batch
+        request = self.candidates.request
+        most = request.batch
         if variant.role is not Role.DENOISER or placement.guidance is Guidance.SEQUENTIAL:
             return most
-        scale = self.candidates.request.sampling_of(variant.candidate).guidance_scale
+        scale = request.sampling_of(variant.candidate).guidance_scale
         guided = self.candidates.conditioning(variant.candidate).guided(scale)
         return 2 * most if guided else most
 
@@ -167,8 +168,7 @@ class InputShapes:
         """The number of tokens in a denoiser's text embeddings."""
         lengths = {
             self._embedding_tokens(parts, conditioning)
-            for parts in self.candidates.catalog.mixable()
-            if parts.denoiser == denoiser.candidate
+            for parts in self.candidates.sets_with(denoiser)
         }
         if len(lengths) != 1:
             raise CatalogError(

@@ -14,12 +14,12 @@ from sdpack.export import graph as graphs
 from sdpack.export.bridge import load_bridge
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.pack.candidates import Candidates
-from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants.graph_files import write_fused_attention
 from sdpack.pack.variants.tokenizers import Tokenizers
+from sdpack.progress import Say
 from sdpack.rewrite.onnx_file import MODEL_FILE, read
-from sdpack.store.artifacts import REVISION, Artifact, files_digest
+from sdpack.store.artifacts import REVISION, Artifact, Store, files_digest
 from sdpack.version import versions
 
 FP32_BYTES = 4  # of a parameter in an exported graph
@@ -30,9 +30,10 @@ EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 class SourceGraphs:
     """Exports the candidates of a request to ONNX, each once."""
 
-    context: BuildContext
     candidates: Candidates
     tokenizers: Tokenizers
+    store: Store
+    say: Say
     _exported: dict[tuple[Role, str, str | None], Artifact] = field(
         default_factory=dict, init=False
     )
@@ -71,13 +72,13 @@ class SourceGraphs:
 
         def build(folder: Path) -> None:
             doing = f"exporting {variant.part_name}"
-            self.context.say(doing)
-            self.context.store.check_space(FP32_BYTES * checkpoint.parameters, doing)
+            self.say(doing)
+            self.store.check_space(FP32_BYTES * checkpoint.parameters, doing)
             exported = graphs.export_made(lambda: self._part(checkpoint, variant, bridge), folder)
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
             write_fused_attention(folder)
 
-        return self.context.store.make("graph", inputs, build)
+        return self.store.make("graph", inputs, build)
 
     def _bridge_folder(self, variant: Variant) -> Path | None:
         bridge = self.candidates.bridge(variant)
@@ -89,7 +90,7 @@ class SourceGraphs:
             return {}
         return {
             "voice": asdict(self.candidates.encoder_outputs(variant)),
-            "clip_skip": self.candidates.catalog.text_encoders[variant.candidate].clip_skip,
+            "clip_skip": self.candidates.text_encoder(variant.candidate).clip_skip,
             "tokens": self.tokenizers.length(variant.candidate),
         }
 
@@ -107,7 +108,7 @@ class SourceGraphs:
                 None if bridge is None else load_bridge(bridge),
                 self.candidates.encoder_outputs(variant),
                 self.tokenizers.length(variant.candidate),
-                self.candidates.catalog.text_encoders[variant.candidate].clip_skip,
+                self.candidates.text_encoder(variant.candidate).clip_skip,
             )
         if variant.role is Role.DECODER:
             return DecoderPart(model)

@@ -42,7 +42,7 @@ class Tokenizers:
         Raises:
             SourceError: the tokenizer cannot be converted.
         """
-        folder = self.candidates.folder(self.candidates.catalog.text_encoders[encoder].tokenizer)
+        folder = self.candidates.folder(self.candidates.text_encoder(encoder).tokenizer)
         if is_complete(folder, self._tokens(encoder)):
             return folder
         inputs = {
@@ -62,4 +62,4 @@ class Tokenizers:
         return digest({"files": files, **settings}) if settings else files
 
     def _tokens(self, encoder: str) -> int | None:
-        return self.candidates.catalog.text_encoders[encoder].tokens
+        return self.candidates.text_encoder(encoder).tokens

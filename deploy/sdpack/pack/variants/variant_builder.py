@@ -18,7 +18,7 @@ from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.pack.variants.variant_graphs import VariantGraphs
 from sdpack.quantization.half import widened
 from sdpack.quantization.layers import layers
-from sdpack.quantization.schemes import UNQUANTIZED
+from sdpack.quantization.schemes import UNQUANTIZED, Scheme
 from sdpack.quantization.variant import suited_schemes
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
 from sdpack.store.artifacts import REVISION, Artifact
@@ -75,7 +75,7 @@ class VariantBuilder:
         That is the variant's own, except for bf16: CPUs have no kernels for it, so its weights are
         stored in fp32, with the same values.
         """
-        built = self.built(variant)
+        store, built = self.context.store, self.built(variant)
         if self.graphs.computed_in(variant) is not Precision.BF16:
             return built.artifact
 
@@ -88,7 +88,7 @@ class VariantBuilder:
                 write_pieces(folder)
 
         inputs = {"graph": built.artifact.content, "revision": REVISION}
-        return self.context.store.make("widened", inputs, build)
+        return store.make("widened", inputs, build)
 
     def is_in(self, mix: Mix, precision: Precision) -> bool:
         """Whether every part of a mix has the graph that it has in this precision.
@@ -100,8 +100,7 @@ class VariantBuilder:
     def _is_in(self, variant: Variant, precision: Precision) -> bool:
         if variant.precision is precision:
             return True
-        precisions = self.context.request.precisions
-        if precision not in precisions or variant.precision is Precision.MIXED:
+        if precision not in self.context.precisions or variant.precision is Precision.MIXED:
             return False
         try:
             other = self.built(replace(variant, precision=precision, schemes=(), bits=0.0))
@@ -109,11 +108,14 @@ class VariantBuilder:
             return False
         return other.artifact.content == self.built(variant).artifact.content
 
+    def schemes(self, variant: Variant) -> dict[str, Scheme]:
+        """The scheme of each layer that a variant as it ships quantizes."""
+        return self.graphs.schemes(variant, self.built(variant).refused)
+
     def layer_counts(self, variant: Variant) -> dict[str, int]:
         """How many of a variant's layers are stored in each scheme; UNQUANTIZED for none."""
         path = self.sources.path(variant)
         every = layers(read(path))
-        schemes = self.graphs.schemes(variant, self.built(variant).refused)
-        stored = suited_schemes(path, every, schemes, self.context.abilities)
+        stored = suited_schemes(path, every, self.schemes(variant), self.context.abilities)
         names = (str(stored[x.name][1]) if x.name in stored else UNQUANTIZED for x in every)
         return dict(sorted(Counter(names).items()))

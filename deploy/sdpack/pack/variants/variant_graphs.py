@@ -48,19 +48,19 @@ class VariantGraphs:
         Args:
             keep: names of layers to leave in the type the graph computes in.
         """
-        schemes = self.schemes(variant, keep)
+        context, schemes = self.context, self.schemes(variant, keep)
         fp32_nodes = self.fp32_nodes(variant)
         ranges = self._ranges(variant, schemes)
         inputs = self._inputs(variant, schemes, fp32_nodes, ranges)
 
         def build(folder: Path) -> None:
             rounded = self._rounding(variant, schemes)
-            self.context.say(f"making {variant.full_name}")
+            context.say(f"making {variant.full_name}")
             model = make_variant(
-                self.calibration.of(variant).graph.path,
+                self.calibration.of(variant).path,
                 schemes,
                 self.computed_in(variant),
-                self.context.abilities,
+                context.abilities,
                 rounded,
                 ranges,
                 fp32_nodes,
@@ -70,7 +70,7 @@ class VariantGraphs:
             write(model, folder / MODEL_FILE)
             self._write_other_forms(variant, folder)
 
-        return self.context.store.make("variant", inputs, build)
+        return context.store.make("variant", inputs, build)
 
     def schemes(self, variant: Variant, keep: Set[str]) -> dict[str, Scheme]:
         """The scheme of each layer of a variant, without the layers to keep."""

@@ -28,6 +28,7 @@ class VariantPieces:
 
     variants: VariantBuilder
     plans: EnginePlans
+    runtime: Runtime
 
     @property
     def shapes(self) -> InputShapes:
@@ -64,7 +65,7 @@ class VariantPieces:
 
     def _scratch(self, variant: Variant, pieces: Sequence[Piece]) -> float:
         """The most bytes that a piece takes while it runs; 0 on runtimes without plans."""
-        if self.variants.context.runtime is not Runtime.TENSORRT_RTX:
+        if self.runtime is not Runtime.TENSORRT_RTX:
             return 0
         try:
             return max(self.plan(variant, piece).activation_bytes for piece in pieces)

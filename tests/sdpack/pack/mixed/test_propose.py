@@ -22,7 +22,7 @@ def tried(
     monkeypatch.setattr(Proposals, "_proposed", proposed)
     request = SimpleNamespace(is_large=is_large, precisions=precisions)
     toolchain: Any = SimpleNamespace(
-        context=SimpleNamespace(request=request),
+        context=SimpleNamespace(precisions=precisions),
         candidates=SimpleNamespace(request=request),
         calibration=None,
         variants=None,

@@ -58,7 +58,7 @@ def cache_for(tmp_path: Path, model: ir.Model) -> CacheUnderTest:
     runtime, store = Runtime.TENSORRT_RTX, Store(tmp_path / "store")
     precisions = (Precision.FP16, Precision.INT8, Precision.W8, Precision.W4)
     context: Any = SimpleNamespace(
-        request=SimpleNamespace(precisions=precisions),
+        precisions=precisions,
         runtime=runtime,
         abilities=ABILITIES[runtime],
         store=store,
