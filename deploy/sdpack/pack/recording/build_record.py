@@ -33,8 +33,8 @@ class BuildRecording:
         Args:
             manifest: the manifest of the bundle, whose figures the record repeats.
         """
-        selected, fitted = self.selected, self.selected.fitted
-        raced = {fitted[s.arm].mix: RacedMix(s, fitted[s.to].mix) for s in selected.race.standings}
+        selected, race, fitted = self.selected, self.selected.race, self.selected.fitted
+        raced = {fitted[s.arm].mix: RacedMix(s, fitted[s.to].mix) for s in race.standings}
         roster = Roster(
             self.candidates,
             self.footprints,
@@ -49,7 +49,7 @@ class BuildRecording:
             fitting=len(fitted),
             screened=self._screened(),
             winner=roster.names[selected.winner.mix],
-            basis=selected.race.basis.value,
+            basis=race.basis.value,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

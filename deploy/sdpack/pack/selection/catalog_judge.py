@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,24 +15,26 @@ from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.pack.candidates import Candidates
 from sdpack.pack.real_images import real_images
+from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import digest, file_sha256, files_digest
 
 
 @dataclass
 class CatalogJudge:
-    """The judge and the real images of a request's catalog, each loaded once."""
+    """The judge and the real images of a catalog, each loaded once.
 
-    candidates: Candidates
+    Attributes:
+        folder: gives the folder of a source's files on this machine.
+    """
 
-    @property
-    def _located(self) -> LocatedCatalog:
-        return self.candidates.request.located
+    located: LocatedCatalog
+    folder: Callable[[Source], Path]
 
     @property
     def _quality(self) -> Quality:
-        return self._located.catalog.quality
+        catalog = self.located.catalog
+        return catalog.quality
 
     @property
     def is_judged(self) -> bool:
@@ -62,12 +65,15 @@ class CatalogJudge:
         """Hash of the real images; None if there are none."""
         if not self.has_real_pictures:
             return None
-        return file_sha256(self._located.path(self._real_images))
+        return file_sha256(self.located.path(self._real_images))
 
     @cached_property
     def real_features(self) -> torch.Tensor:
         """The judge's features of the real images: float32 (images, features)."""
-        images = real_images(self._located, self._real_images)
+        return self.features(real_images(self.located, self._real_images))
+
+    def features(self, images: Pictures) -> torch.Tensor:
+        """The judge's features of images: float32 (images, features)."""
         return self.panel.features(torch.from_numpy(images))
 
     @property
@@ -86,7 +92,7 @@ class CatalogJudge:
 
     def _folder(self, source: Source | None) -> Path:
         assert source is not None
-        return self.candidates.folder(source)
+        return self.folder(source)
 
     @cached_property
     def _content(self) -> str:

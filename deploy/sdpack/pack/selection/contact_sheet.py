@@ -69,10 +69,10 @@ class SheetDrawing:
 
     def _mixes(self) -> dict[str, Mix]:
         """The mixes of the sheet, by the label of their row."""
-        fitted, winner = self.selected.fitted, self.selected.winner.mix
+        selected, fitted = self.selected, self.selected.fitted
+        winner = selected.winner.mix
         mixes = {"the winner": winner}
-        standings = self.selected.race.standings
-        rivals = [s for s in standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
+        rivals = [s for s in selected.standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
             mixes["the runner-up"] = fitted[nearest.arm].mix
@@ -101,13 +101,15 @@ class SheetDrawing:
 
     def _in_fp32(self) -> Pictures | None:
         """The images of the winner's parts in fp32; without a judge, scoring drew them already."""
-        judged = self.evaluator.judging.is_judged
-        numbers = list(self._numbers) if judged else self.evaluator.first_round
-        return self._images(self.evaluator.reference(self.selected.winner.mix), numbers)
+        evaluator, winner = self.evaluator, self.selected.winner
+        judged = evaluator.judging.is_judged
+        numbers = list(self._numbers) if judged else evaluator.first_round
+        return self._images(evaluator.reference(winner.mix), numbers)
 
     def _images(self, spec: PipelineSpec, numbers: Sequence[int]) -> Pictures | None:
+        runner = self.evaluator.runner
         try:
-            return self.evaluator.runner.pictures(spec, numbers, len(self._numbers))
+            return runner.pictures(spec, numbers, len(self._numbers))
         except (BrokenPictureError, EngineError) as error:
             self.evaluator.say(f"not on the contact sheet: {error}")
             return None

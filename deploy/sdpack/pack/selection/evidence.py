@@ -52,10 +52,10 @@ class EvidenceMeasuring:
         )
 
     def _rule(self) -> SelectionRule:
-        rules = self.selected.rules
+        race, rules = self.selected.race, self.selected.rules
         return SelectionRule(
             prefer=rules.prefer.value,
-            basis=self.selected.race.basis.value,
+            basis=race.basis.value,
             confidence=rules.confidence,
             indifference=rules.indifference,
             prompts=rules.most,
@@ -80,8 +80,9 @@ class EvidenceMeasuring:
 
     def _ranked(self) -> list[Standing]:
         """The winner, then the other mixes by their difference from it on the prompts both drew."""
-        standings = self.selected.race.standings
-        return sorted(standings, key=lambda s: (s.outcome is not Outcome.WON, -s.difference))
+        return sorted(
+            self.selected.standings, key=lambda s: (s.outcome is not Outcome.WON, -s.difference)
+        )
 
     def _standing(self, standing: Standing, listed: bool) -> StandingFigures:
         timed = listed and standing.outcome is not Outcome.BROKEN

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from sdpack.documents.record import DISTANCE, LATENCY
 from sdpack.domain.estimate import Estimate
@@ -66,7 +65,7 @@ class Measurements:
         if known is None:
             self.context.say(f"comparing {mix} with real images")
             images = [self.runner.pictures(spec, list(chunk)) for chunk in chunks]
-            features = self.judging.panel.features(torch.from_numpy(np.concatenate(images)))
+            features = self.judging.features(np.concatenate(images))
             known = asdict(kid(features, self.judging.real_features))
             ledger.record(DISTANCE, inputs, known)
         return Estimate(**known)

@@ -55,11 +55,12 @@ class MixEvaluator:
         self.possible = possible
         self.fitted = fitted
         self.say = self.context.say
-        self.judging = CatalogJudge(toolchain.candidates)
-        located = self.context.request.located
-        self.prompts = located.prompts(self.context.catalog.quality.prompts)
+        self.request = toolchain.request
+        located, rules = self.request.located, self.request.rules
+        self.judging = CatalogJudge(located, toolchain.candidates.folder)
+        self._quality = located.catalog.quality
+        self.prompts = located.prompts(self._quality.prompts)
         self.runner = runner or self._runner()
-        rules = self.context.request.rules
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
@@ -139,8 +140,8 @@ class MixEvaluator:
     def _evaluated(self, mix: Mix, prompts: int) -> EvaluatedMix:
         spec = self.spec(mix)
         contents = {role: part.content for role, part in spec.parts.items()}
-        judge = self.judging.scorer.content(spec)
-        return EvaluatedMix(prompts, spec.recipe.content, judge, contents)
+        scorer = self.judging.scorer
+        return EvaluatedMix(prompts, spec.recipe.content, scorer.content(spec), contents)
 
     def weight_bytes(self, mix: Mix) -> int:
         """Bytes of the graphs of a mix's parts, as they ship."""
@@ -160,7 +161,7 @@ class MixEvaluator:
     @property
     def is_large(self) -> bool:
         """Whether a CPU takes many seconds for an image."""
-        return self.context.request.is_large
+        return self.request.is_large
 
     @property
     def few(self) -> int | None:
@@ -169,9 +170,8 @@ class MixEvaluator:
 
     def samples(self, number: int) -> Pictures:
         """The images of the catalog's sample prompts by a fitted mix, on one sheet."""
-        prompts = self.context.request.located.prompts(self.context.catalog.quality.samples)[
-            : self.few
-        ]
+        located = self.request.located
+        prompts = located.prompts(self._quality.samples)[: self.few]
         runner = self.runner.on(self._evaluation_set(prompts))
         spec = self.spec(self.fitted[number].mix)
         return sheet(runner.pictures(spec, list(range(len(prompts)))))
@@ -190,13 +190,13 @@ class MixEvaluator:
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
 
     def _evaluation_set(self, prompts: Sequence[str]) -> EvaluationSet:
-        request = self.context.request
-        return EvaluationSet(prompts, request.height, request.width)
+        return EvaluationSet(prompts, self.request.height, self.request.width)
 
     @property
     def metric(self) -> str:
         """The name of the scores."""
-        return self.judging.scorer.metric
+        scorer = self.judging.scorer
+        return scorer.metric
 
     @cached_property
     def drawn_with(self) -> str:
@@ -207,7 +207,8 @@ class MixEvaluator:
     @property
     def measured_on(self) -> str:
         """The runtime that draws the images, in words."""
-        return EMULATED_ON if self.context.runtime.on_gpu else MEASURED_ON
+        runtime = self.request.runtime
+        return EMULATED_ON if runtime.on_gpu else MEASURED_ON
 
 
 def _chunks(numbers: Sequence[int]) -> list[list[int]]:

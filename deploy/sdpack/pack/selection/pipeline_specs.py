@@ -40,8 +40,10 @@ class PipelineSpecs:
     _sampling: dict[str, SamplingConfig] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        context = self.toolchain.context
+        self.request = context.request
+        self.store = context.store
         self.candidates = self.toolchain.candidates
-        self.context = self.toolchain.context
         self.samplers = self.toolchain.samplers
         self.sources = self.toolchain.sources
         self.tokenizers = self.toolchain.tokenizers
@@ -77,8 +79,7 @@ class PipelineSpecs:
     def sampling(self, denoiser: str) -> SamplingConfig:
         """The sampling settings of a denoiser."""
         if denoiser not in self._sampling:
-            request = self.context.request
-            sampling = request.sampling_of(denoiser)
+            sampling = self.request.sampling_of(denoiser)
             self._sampling[denoiser] = SamplingConfig(
                 self.samplers.of(denoiser),
                 self.candidates.conditioning(denoiser),
@@ -128,9 +129,10 @@ class PipelineSpecs:
         try:
             return onnxruntime.load(fused_attention_graph(graph), emulate=self._emulate)
         except EngineError:
-            self.context.store.check(graph)
+            self.store.check(graph)
             raise
 
     @property
     def _emulate(self) -> bool:
-        return self.context.runtime.on_gpu
+        runtime = self.request.runtime
+        return runtime.on_gpu

@@ -11,7 +11,7 @@ from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules
+from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
@@ -36,6 +36,11 @@ class SelectionResult:
     screened: ScreeningResult | None
     pictures: int
     rules: Rules
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How the race ended for each mix that was in it."""
+        return self.race.standings
 
     @property
     def winner(self) -> Fitted:
@@ -66,9 +71,9 @@ class Selection:
             race = self._race(numbers)
             overlooked = self._overlooked(race.winner, numbers)
             if not overlooked:
-                drawn = sum(self.evaluator.drawn.values())
-                fitted = tuple(self.evaluator.fitted)
-                return SelectionResult(fitted, race, screened, drawn, self._rules)
+                drawn, fitted = self.evaluator.drawn, tuple(self.evaluator.fitted)
+                pictures = sum(drawn.values())
+                return SelectionResult(fitted, race, screened, pictures, self._rules)
             names = ", ".join(str(self.evaluator.fitted[number].mix) for number in overlooked)
             self.evaluator.say(f"back into the race: {names}")
             numbers = sorted([*numbers, *overlooked])

@@ -28,11 +28,11 @@ class Budget:
         was screened out, it is the predicted difference over the prompts of the first round. It is
         -inf for a mix that draws broken images.
         """
-        fitted, screened = self.fitted, self.selected.screened
-        raced = {fitted[s.arm].mix: s for s in self.selected.race.standings}
+        selected, fitted, screened = self.selected, self.fitted, self.selected.screened
+        raced = {fitted[s.arm].mix: s for s in selected.standings}
         worth: dict[Mix, float] = {}
         if screened is not None:
-            level = screened.common[self.selected.race.winner]
+            level = screened.common[selected.race.winner]
             for each, common in zip(fitted, screened.common, strict=True):
                 broken = common <= BROKEN_SCORE
                 worth[each.mix] = -math.inf if broken else float(common - level)
@@ -54,15 +54,15 @@ class Budget:
     @property
     def level(self) -> list[Mix]:
         """The best mix, and the mixes that raced and were not found to be worse."""
-        indifference = self.selected.rules.indifference
+        rules = self.selected.rules
 
         def is_level(standing: Standing) -> bool:
             # A mix is the same as, or no better than, another one, which may itself be worse.
             if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):
-                return standing.high >= 0 and standing.difference > -indifference
+                return standing.high >= 0 and standing.difference > -rules.indifference
             return standing.outcome in (Outcome.WON, Outcome.OPEN)
 
-        level = [s for s in self.selected.race.standings if is_level(s)]
+        level = [s for s in self.selected.standings if is_level(s)]
         return [self.fitted[s.arm].mix for s in level]
 
     def promising(self, fitted: Iterable[Fitted]) -> Fitted | None:

@@ -56,7 +56,8 @@ class ComparisonRules:
 
     def rules(self) -> Iterator[tuple[str, Pick]]:
         """The name of each rule, and the function that picks a mix by it."""
-        for precision in self.candidates.request.precisions:
+        request = self.candidates.request
+        for precision in request.precisions:
             yield f"all {precision}", partial(self.all_in, precision)
         yield ENCODER_FIRST, partial(self.largest, ENCODERS_FIRST)
         yield DENOISER_FIRST, partial(self.largest, DENOISERS_FIRST)

@@ -144,9 +144,11 @@ class Study:
     _fitted: dict[Mix, Fitted] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self.context = self.toolchain.context
+        self.candidates = self.toolchain.candidates
         self.footprints = Footprints.of_toolchain(self.toolchain)
-        candidates, variants = self.toolchain.candidates, self.toolchain.variants
-        self.comparisons = ComparisonRules(candidates, variants, self.footprints)
+        variants = self.toolchain.variants
+        self.comparisons = ComparisonRules(self.candidates, variants, self.footprints)
 
     def run(self) -> Studied:
         """Race the mixes at every budget, and record the results."""
@@ -154,7 +156,7 @@ class Study:
         results: list[Figures] = []
         raced: dict[int, Budget] = {}
         for number, budget in enumerate(self.budgets, 1):
-            self.toolchain.context.say(f"budget {number} of {len(self.budgets)}")
+            self.context.say(f"budget {number} of {len(self.budgets)}")
             try:
                 one = self._race(uniform, budget)
                 results.append(self._figures(one))
@@ -177,24 +179,23 @@ class Study:
     def _race(self, uniform: Sequence[Mix], budget: int) -> Budget:
         mixed = list(Proposals(self.toolchain, self.footprints, uniform, budget).mixes())
         possible = [*uniform, *mixed]
-        placements = self.toolchain.candidates.placements
-        fitted = fitting(placements, self.footprints, possible, budget)
+        fitted = fitting(self.candidates.placements, self.footprints, possible, budget)
         runner = None if self._last is None else self._last.runner
         evaluator = MixEvaluator(self.toolchain, possible, fitted, runner)
         self._evaluators[budget] = evaluator
         return Budget(budget, Selection(evaluator).run())
 
     def _recorded(self, results: Sequence[Figures]) -> Studied:
-        last, context = self._last, self.toolchain.context
+        last, request = self._last, self.context.request
         assert last is not None
         summary = last.summary_of(self._drawn)
-        roster = Roster(self.toolchain.candidates, self.footprints, summary, self._fitted)
-        out = context.request.out
+        roster = Roster(self.candidates, self.footprints, summary, self._fitted)
+        out = request.out
         record = StudyRecord(
             **roster.fields(out.resolve().name),
             budgets=tuple(figures.document(roster.names) for figures in results),
         )
-        kept = keep(context, STUDY, record, {"budgets": list(self.budgets)})
+        kept = keep(self.context, STUDY, record, {"budgets": list(self.budgets)})
         try:
             kept.write(out / unfinished_name(LEDGER))
             (out / unfinished_name(LEDGER)).replace(out / LEDGER)
@@ -225,9 +226,9 @@ class Study:
 
     def _measured(self, budget: Budget, why: str, fitted: Fitted, figures: Figures) -> bool:
         """Measure a mix on all prompts; returns whether it draws no broken image."""
-        every = range(budget.selected.rules.most)
+        rules = budget.selected.rules
         evaluator = self._evaluators[budget.budget_bytes]
-        if (evaluator.scores([fitted.mix], every) <= BROKEN_SCORE).any():
+        if (evaluator.scores([fitted.mix], range(rules.most)) <= BROKEN_SCORE).any():
             figures.broken.append((why, fitted.mix))
             return False
         self._note(budget, fitted)
