@@ -43,21 +43,22 @@ def assemble(request: BuildRequest, say: Say, finish: Callable[[Path], None] | N
 
 
 def _bundle(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Manifest:
-    request, footprints = toolchain.context.request, Footprints.of_toolchain(toolchain)
+    request, footprints = toolchain.request, Footprints.of_toolchain(toolchain)
+    candidates, variants = toolchain.candidates, toolchain.variants
     uniform = buildable(toolchain)
     mixed = list(Proposals(toolchain, footprints, uniform, request.budget).mixes())
     possible = [*uniform, *mixed]
-    fitted = fitting(toolchain.candidates.placements, footprints, possible, request.budget)
+    fitted = fitting(candidates.placements, footprints, possible, request.budget)
     evaluator = MixEvaluator(toolchain, possible, fitted)
     selected = Selection(evaluator).run()
     evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
     winner = Winner(toolchain, selected.winner)
-    manifest = Manifests(winner, footprints.foresight).of(evidence)
-    sheet = SheetDrawing(evaluator, toolchain.variants, selected).draw()
+    manifest = Manifests(winner, candidates, variants, footprints.foresight).of(evidence)
+    sheet = SheetDrawing(evaluator, variants, selected).draw()
     samples = evaluator.samples(selected.race.winner)
     recording = BuildRecording(
         toolchain.context,
-        toolchain.candidates,
+        candidates,
         footprints,
         selected,
         evaluator.summary(),

@@ -28,7 +28,8 @@ class BuildResult:
     @property
     def winner(self) -> StandingFigures:
         """The mix of the bundle, and its measurements."""
-        return self.manifest.evidence.winner
+        evidence = self.manifest.evidence
+        return evidence.winner
 
 
 def build(

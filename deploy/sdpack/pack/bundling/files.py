@@ -70,16 +70,17 @@ class BundleFiles:
         Args:
             finish: see `write_bundle`.
         """
-        out = self.winner.request.out
-        return write_bundle(out, manifest, self._fill, finish)
+        request = self.winner.request
+        return write_bundle(request.out, manifest, self._fill, finish)
 
     def _fill(self, folder: Path) -> None:
-        for variant in self.winner.mix.variants:
+        winner, toolchain = self.winner, self.winner.toolchain
+        for variant in winner.mix.variants:
             self._write_part(folder, variant)
             if variant.role.encodes_text:
-                tokenizer = self.winner.toolchain.tokenizers.folder(variant.candidate)
+                tokenizer = toolchain.tokenizers.folder(variant.candidate)
                 shutil.copytree(tokenizer, folder / tokenizer_name(variant.role))
-        shutil.copytree(self.winner.scheduler(), folder / ONNX / "scheduler")
+        shutil.copytree(winner.scheduler(), folder / ONNX / "scheduler")
         (folder / ONNX / "model_index.json").write_text(self._index())
         self._write_samplers(folder)
         Image.fromarray(self.images.samples).save(folder / SAMPLES, optimize=True)
@@ -109,7 +110,7 @@ class BundleFiles:
         """A table for each number of steps, and more where a schedule depends on the size."""
         toolchain, denoiser = self.winner.toolchain, self.winner.denoiser
         rows = toolchain.candidates.latent_sizes(Role.DENOISER, denoiser)
-        sizes = toolchain.context.request.sizes
+        sizes = toolchain.request.sizes
         for steps in (None, *self.winner.other_steps):
             usual = toolchain.samplers.of(denoiser, steps=steps).to_json()
             (folder / sampler_name(steps=steps)).write_text(json.dumps(usual) + "\n")
@@ -120,8 +121,9 @@ class BundleFiles:
 
     def _index(self) -> str:
         """model_index.json: the class of each part, which optimum's pipelines read first."""
-        config = json.loads((self.winner.scheduler() / "scheduler_config.json").read_text())
-        family = self.winner.candidates.conditioning(self.winner.denoiser).family
+        winner = self.winner
+        config = json.loads((winner.scheduler() / "scheduler_config.json").read_text())
+        family = winner.candidates.conditioning(winner.denoiser).family
         index: dict[str, Any] = {
             "_class_name": PIPELINES[family],
             "_diffusers_version": versions(("diffusers",))["diffusers"],
@@ -133,7 +135,7 @@ class BundleFiles:
                 "requires_safety_checker": False,
                 "safety_checker": [None, None],
             }
-        for variant in self.winner.mix.variants:
+        for variant in winner.mix.variants:
             index |= self._index_entries(variant)
         return json.dumps(index, indent=1, sort_keys=True) + "\n"
 

@@ -18,9 +18,11 @@ from sdpack.documents.manifest import (
     Tiles,
 )
 from sdpack.pack.bundling.winner import Winner
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.recording.roster import TOOLS
 from sdpack.pack.variants.graph_files import SLICED_FILE, fused_attention_graph, split_of
+from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.version import versions
 
@@ -34,6 +36,8 @@ class Manifests:
     """
 
     winner: Winner
+    candidates: Candidates
+    variants: VariantBuilder
     foresight: Foresight
 
     def of(self, evidence: Evidence) -> Manifest:
@@ -42,17 +46,16 @@ class Manifests:
         Args:
             evidence: why the winner was chosen.
         """
-        toolchain, mix = self.winner.toolchain, self.winner.mix
-        request, candidates = toolchain.context.request, toolchain.candidates
+        request, fitted, mix = self.winner.request, self.winner.fitted, self.winner.mix
         return Manifest(
             name=request.out.resolve().name,
-            catalog=candidates.catalog.name,
+            catalog=request.catalog.name,
             profile=request.profile,
             parts={variant.role: self._part(variant) for variant in mix.variants},
-            placement=self.winner.fitted.placement,
+            placement=fitted.placement,
             sampling=self._sampling(),
-            latents=candidates.latents(mix.decoder.candidate),
-            conditioning=candidates.conditioning(self.winner.denoiser),
+            latents=self.candidates.latents(mix.decoder.candidate),
+            conditioning=self.candidates.conditioning(self.winner.denoiser),
             memory=self._memory(),
             evidence=evidence,
             tools=versions(TOOLS),
@@ -73,21 +76,21 @@ class Manifests:
         )
 
     def _part(self, variant: Variant) -> Part:
-        toolchain, portable = self.winner.toolchain, self.winner.portable(variant.role)
-        candidate = toolchain.candidates.catalog.candidates(variant.role)[variant.candidate]
-        built = toolchain.variants.built(variant)
+        portable = self.winner.portable(variant.role)
+        candidate = self.candidates.entry(variant.role, variant.candidate)
+        built = self.variants.built(variant)
         fused = fused_attention_graph(built.artifact).name
         return Part(
             candidate=variant.candidate,
             precision=variant.precision,
             tokens=candidate.tokens if isinstance(candidate, TextEncoder) else None,
-            layers=toolchain.variants.layer_counts(variant),
+            layers=self.variants.layer_counts(variant),
             fp32_nodes=tuple(sorted(built.fp32_nodes)),
             refused=tuple(sorted(built.refused)),
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),
-            parameters=toolchain.candidates.parameters(variant.role, variant.candidate),
+            parameters=self.candidates.parameters(variant.role, variant.candidate),
             graph=f"{portable}/{MODEL_FILE}",
             fused_attention=None if fused == MODEL_FILE else f"{portable}/{fused}",
             **self._loaded(variant),
@@ -101,20 +104,21 @@ class Manifests:
             sliced = whole.graph if Path(whole.graph).name == SLICED_FILE else None
             return {"plan": whole.plan, "inputs": whole.inputs, "sliced": sliced}
         stem, tail = engines
-        split = split_of(self.winner.toolchain.variants.built(variant).artifact)
+        split = split_of(self.variants.built(variant).artifact)
         assert split is not None
         return {"tiles": Tiles(stem=stem, tail=tail, **asdict(split))}
 
     def _bridge(self, variant: Variant) -> Origin | None:
-        bridge = self.winner.candidates.bridge(variant)
+        bridge = self.candidates.bridge(variant)
         if bridge is None:
             return None
         return Origin(source=str(bridge.source), licence=bridge.licence)
 
     def _memory(self) -> MemoryFigures:
-        peak = self.winner.fitted.peak
+        request, fitted = self.winner.request, self.winner.fitted
+        peak = fitted.peak
         return MemoryFigures(
-            budget_bytes=self.winner.request.budget,
+            budget_bytes=request.budget,
             predicted_bytes=peak.bytes,
             predicted_from=self.foresight,
             weights=dict(peak.weights),

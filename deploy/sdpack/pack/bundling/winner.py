@@ -32,7 +32,7 @@ class Winner:
     @property
     def request(self) -> BuildRequest:
         """The request of the build."""
-        return self.toolchain.context.request
+        return self.toolchain.request
 
     @property
     def candidates(self) -> Candidates:
@@ -47,7 +47,8 @@ class Winner:
     @property
     def denoiser(self) -> str:
         """The name of its denoiser."""
-        return self.mix.denoiser.candidate
+        denoiser = self.mix.denoiser
+        return denoiser.candidate
 
     @property
     def sampling(self) -> Sampling:
@@ -61,12 +62,13 @@ class Winner:
 
     def pieces(self, variant: Variant) -> tuple[Piece, ...]:
         """The graphs that are loaded for a part."""
-        return self.toolchain.pieces.of(variant, self.fitted.placement)
+        pieces = self.toolchain.pieces
+        return pieces.of(variant, self.fitted.placement)
 
     def engine(self, variant: Variant, piece: Piece) -> Engine:
         """The manifest's entry for one of these graphs."""
         graph = f"{self.portable(variant.role)}/{piece.file}"
-        planned = self.toolchain.context.runtime is Runtime.TENSORRT_RTX
+        planned = self.request.runtime is Runtime.TENSORRT_RTX
         return Engine(
             graph=graph,
             plan=plan_name(variant.role, graph) if planned else None,
@@ -84,8 +86,9 @@ class Winner:
         return tuple(n for n in OTHER_STEPS if n != own and self._is_supported(n))
 
     def _is_supported(self, steps: int) -> bool:
+        samplers = self.toolchain.samplers
         try:
-            self.toolchain.samplers.of(self.denoiser, steps=steps)
+            samplers.of(self.denoiser, steps=steps)
         except SchedulerError:
             return False
         return True

@@ -37,6 +37,12 @@ class RacedMix:
     standing: Standing
     lost_to: Mix
 
+    @property
+    def outcome(self) -> str:
+        """The outcome of the race for the mix, as records have it."""
+        outcome = self.standing.outcome
+        return outcome.value
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -65,20 +71,21 @@ class Roster:
 
     def fields(self, name: str) -> dict[str, Any]:
         """The fields of a `DrawnRecord`."""
-        request, summary = self.candidates.request, self.summary
+        request, catalog = self.candidates.request, self.candidates.catalog
+        summary, rules = self.summary, self.summary.rules
         return {
             "name": name,
-            "catalog": self.candidates.catalog.name,
+            "catalog": catalog.name,
             "profile": request.profile,
             "height": request.height,
             "width": request.width,
             "metric": summary.metric,
             "measured_on": summary.measured_on,
             "drawn_with": summary.drawn_with,
-            "prompts": tuple(summary.prompts[: summary.rules.most]),
-            "confidence": summary.rules.confidence,
-            "indifference": summary.rules.indifference,
-            "prefer": summary.rules.prefer.value,
+            "prompts": tuple(summary.prompts[: rules.most]),
+            "confidence": rules.confidence,
+            "indifference": rules.indifference,
+            "prefer": rules.prefer.value,
             "entrants": tuple(self._entrants()),
             "origins": self._origins(),
             "tools": versions(TOOLS),
@@ -103,7 +110,7 @@ class Roster:
 
     def _entrant(self, fitted: Fitted, evaluated: EvaluatedMix) -> Entrant:
         mix, peak, raced = fitted.mix, fitted.peak, self.raced.get(fitted.mix)
-        outcome = None if raced is None else raced.standing.outcome.value
+        outcome = None if raced is None else raced.outcome
         if raced is None and self.raced and mix in self.fitted:
             outcome = SCREENED_OUT
         lost_to = None if raced is None or raced.lost_to == mix else self.names[raced.lost_to]
@@ -143,7 +150,7 @@ class Roster:
         for variant in dict.fromkeys(
             variant for mix in self.summary.mixes for variant in mix.variants
         ):
-            candidate = self.candidates.catalog.candidates(variant.role)[variant.candidate]
+            candidate = self.candidates.entry(variant.role, variant.candidate)
             name = f"{variant.role.words} {variant.candidate}"
             origins[name] = Origin(source=str(candidate.source), licence=candidate.licence)
         return dict(sorted(origins.items()))
