@@ -228,8 +228,8 @@ class Race:
         standings = [self._standing(arm, winner) for arm in range(len(self.arms))]
         order = list(Outcome)
         standings.sort(key=lambda s: (order.index(s.outcome), -s.mean))
-        pictures = int(self._compared.seen.sum())
-        return RaceResult(winner, tuple(standings), pictures, self._basis(winner))
+        seen = self._compared.seen
+        return RaceResult(winner, tuple(standings), int(seen.sum()), self._basis(winner))
 
     def _basis(self, winner: int) -> Basis:
         others = [arm for arm in self._works() if arm != winner]

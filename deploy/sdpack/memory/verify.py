@@ -65,7 +65,8 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
         MeterError: the process failed, or exceeded the budget.
         StoreError: the bundle's folder cannot be written.
     """
-    own = runtime is manifest.profile.runtime
+    profile = manifest.profile
+    own = runtime is profile.runtime
     on_cpu = not runtime.on_gpu
     cap = manifest.memory.budget_bytes if own and on_cpu else memory_bytes()
     with tempfile.TemporaryDirectory() as out:
@@ -74,7 +75,7 @@ def verify(folder: Path, manifest: Manifest, runtime: Runtime) -> Verified:
         words += [] if on_cpu else ["--device-peak"]
         metered = meter([sys.executable, "-m", "sdpack", *words], cap)
     device = 0
-    if not on_cpu and not manifest.profile.memory.unified:
+    if not on_cpu and not profile.memory.unified:
         device = int(json.loads(metered.output)[DEVICE_PEAK])
     comparable = own and (on_cpu or device > 0)
     verified = Verified(
