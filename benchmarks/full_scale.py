@@ -28,7 +28,7 @@ from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import meter
 from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.fit import MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
@@ -166,9 +166,10 @@ def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
     table = Table(title="predicted peaks, by placement", title_justify="left")
     for column in ("placement", "widest mix", "peak", "narrowest mix", "peak"):
         table.add_column(column, justify="right" if column == "peak" else "left")
+    memory = MemoryEstimates(footprints.of)
     for placement in toolchain.candidates.placements:
         try:
-            fitted = fit(every, [placement], footprints.of, memory_bytes() * 100)
+            fitted = fit(every, [placement], memory, memory_bytes() * 100)
         except InfeasibleError:
             continue
         ordered = sorted(fitted, key=lambda f: f.peak.bytes)

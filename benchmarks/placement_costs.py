@@ -23,7 +23,7 @@ from sdpack.engines.detect import memory_bytes
 from sdpack.export.adopt import adopt
 from sdpack.memory.meter import MeterError, meter
 from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.fit import MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import mixes
 from sdpack.pack.request import BuildRequest
@@ -56,9 +56,9 @@ def peaks(request: BuildRequest, console: Console) -> tuple[str, dict[Placement,
     with open_toolchain(candidates, console.log) as toolchain:
         footprints = Footprints.of_toolchain(toolchain)
         every = list(mixes(request.located.catalog, request.precisions))
-        fixed = footprints.fixed_bytes
+        memory = MemoryEstimates(footprints.of, footprints.fixed_bytes)
         return str(every[0]), {
-            place: fit(every, [place], footprints.of, memory_bytes() * 100, fixed)[0].peak.bytes
+            place: fit(every, [place], memory, memory_bytes() * 100)[0].peak.bytes
             for place in candidates.placements
         }
 

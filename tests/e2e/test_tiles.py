@@ -18,7 +18,7 @@ from sdpack.documents.profile import find_profile, profiles_folder
 from sdpack.domain.placement import Placement, Role
 from sdpack.export.adopt import adopt
 from sdpack.pack.context import BuildContext
-from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.fit import MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
@@ -77,8 +77,9 @@ def peaks(work: Path, path: Path) -> dict[Placement, int]:
     toolchain = Toolchain.of(BuildContext(request, Store(work / "cache" / "store"), ledger))
     every: list[Mix] = list(mixes(request.located.catalog, request.precisions))
     footprints = Footprints.of_toolchain(toolchain)
+    memory = MemoryEstimates(footprints.of, footprints.fixed_bytes)
     found = {
-        placement: fit(every, [placement], footprints.of, 2**50, footprints.fixed_bytes)[0]
+        placement: fit(every, [placement], memory, 2**50)[0]
         for placement in toolchain.candidates.placements
     }
     ledger.close()

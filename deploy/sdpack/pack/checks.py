@@ -18,7 +18,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.candidate_sizes import CandidateSizes
 from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.loras import check_loras
-from sdpack.pack.planning.fit import fit
+from sdpack.pack.planning.fit import MemoryEstimates, fit
 from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprint
 from sdpack.pack.planning.mix import Variant, mixes
 from sdpack.pack.real_images import real_images
@@ -143,9 +143,9 @@ def _check_lower_bound(candidates: Candidates) -> None:
         return least_footprint(checkpoint, variant, placement, rows, runtime)
 
     every = mixes(candidates.catalog, request.precisions)
-    process = LEAST_PROCESS.get(runtime, 0)
+    memory = MemoryEstimates(least, LEAST_PROCESS.get(runtime, 0))
     try:
-        fit(every, candidates.placements[-1:], least, request.budget, process)
+        fit(every, candidates.placements[-1:], memory, request.budget)
     except InfeasibleError as error:
         raise InfeasibleError(
             f"{error}; this is a lower bound from the sizes of the checkpoints: the exact need "

@@ -9,7 +9,7 @@ from sdpack.domain.placement import Loading, Placement
 from sdpack.domain.precision import weight_bits
 from sdpack.errors import InfeasibleError
 from sdpack.memory.predict import Footprint
-from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.fit import Fitted, MemoryEstimates, fit
 from sdpack.pack.planning.lower_bound import LEAST_PROCESS, LEAST_SCRATCH
 from sdpack.pack.planning.mix import Variant, mixes
 from sdpack.pack.request import BuildRequest
@@ -60,7 +60,7 @@ class LowerBound:
         every = mixes(request.catalog, request.precisions)
         fixed = LEAST_PROCESS.get(request.runtime, 0)
         placement = Placement(Loading(loading), guidance)
-        return fit(every, [placement], self._least, budget_bytes, fixed)
+        return fit(every, [placement], MemoryEstimates(self._least, fixed), budget_bytes)
 
     def _weight_bytes(self, fitted: Fitted) -> int:
         variants = fitted.mix.variants

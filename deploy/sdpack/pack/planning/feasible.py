@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sdpack.domain.placement import Placement, Role
 from sdpack.errors import UnsupportedGraphError
-from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.fit import Fitted, MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant, mixes
 from sdpack.pack.toolchain import Toolchain
@@ -56,12 +56,7 @@ def fitting(
     Raises:
         InfeasibleError: no mix fits.
     """
-    return fit(
-        possible,
-        placements,
-        footprints.of,
-        budget_bytes,
-        footprints.fixed_bytes,
-        footprints.size_bytes,
-        footprints.least_bytes,
+    memory = MemoryEstimates(
+        footprints.of, footprints.fixed_bytes, footprints.size_bytes, footprints.least_bytes
     )
+    return fit(possible, placements, memory, budget_bytes)

@@ -15,8 +15,28 @@ from sdpack.memory.predict import Footprint, Peak, predicted_peak
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.units import format_bytes
 
-Footprints = Callable[[Variant, Placement], Footprint]
+FootprintOf = Callable[[Variant, Placement], Footprint]
 """The footprint of a variant in a placement; called often, so it should cache its results."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimates:
+    """The estimates of memory that mixes are fitted by.
+
+    Attributes:
+        footprint: the footprint of a variant in a placement.
+        fixed_bytes: bytes that the process takes with any mix.
+        size: the size by which mixes of equal quality are compared; None for the peak in the
+            fastest placement.
+        least: the least bytes that a variant takes in any placement. A mix with a part that exceeds
+            the budget alone is hopeless. Its footprints, which may require compiling the part, are
+            needed only for the error message, if no other mix fits either.
+    """
+
+    footprint: FootprintOf
+    fixed_bytes: int = 0
+    size: Callable[[Mix], int | None] = lambda _: None
+    least: Callable[[Variant], int] = lambda _: 0
 
 
 @dataclass(frozen=True)
@@ -37,10 +57,10 @@ class Fitted:
     rank: int
 
 
-def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes: int = 0) -> Peak:
+def peak_of(mix: Mix, placement: Placement, footprint: FootprintOf, fixed_bytes: int = 0) -> Peak:
     """The predicted peak of a mix in a placement."""
     parts: Mapping[Role, Footprint] = {
-        variant.role: footprints(variant, placement) for variant in mix.variants
+        variant.role: footprint(variant, placement) for variant in mix.variants
     }
     return predicted_peak(parts, placement.loading, fixed_bytes)
 
@@ -48,11 +68,8 @@ def peak_of(mix: Mix, placement: Placement, footprints: Footprints, fixed_bytes:
 def fit(
     mixes: Iterable[Mix],
     placements: Sequence[Placement],
-    footprints: Footprints,
+    memory: MemoryEstimates,
     budget_bytes: int,
-    fixed_bytes: int = 0,
-    size: Callable[[Mix], int | None] = lambda _: None,
-    least: Callable[[Variant], int] = lambda _: 0,
 ) -> list[Fitted]:
     """Every mix that fits, in the first of `placements` in which it fits.
 
@@ -60,28 +77,23 @@ def fit(
 
     Args:
         placements: fastest first.
-        size: the size by which mixes of equal quality are compared; None for the peak in the
-            fastest placement.
-        least: the least bytes that a variant takes in any placement. A mix with a part that exceeds
-            the budget alone is hopeless. Its footprints, which may require compiling the part, are
-            needed only for the error message, if no other mix fits either.
 
     Raises:
         InfeasibleError: no mix fits; names the smallest budget that works, and its breakdown.
     """
     every = list(mixes)
     variants = {variant for mix in every for variant in mix.variants}
-    too_large = {variant for variant in variants if least(variant) > budget_bytes}
+    too_large = {variant for variant in variants if memory.least(variant) > budget_bytes}
     hopeless = {mix for mix in every if not too_large.isdisjoint(mix.variants)}
     fitting: list[Fitted] = []
     smallest: Fitted | None = None
     for mix in sorted(every, key=hopeless.__contains__):
         if mix in hopeless and fitting:
             break
-        weight = size(mix)
+        weight = memory.size(mix)
         for rank, placement in enumerate(placements):
             try:
-                peak = peak_of(mix, placement, footprints, fixed_bytes)
+                peak = peak_of(mix, placement, memory.footprint, memory.fixed_bytes)
             except UnsupportedGraphError:
                 continue
             weight = peak.bytes if weight is None else weight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
-from sdpack.pack.planning.fit import Fitted, fit
+from sdpack.pack.planning.fit import Fitted, MemoryEstimates, fit
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.units import parse_bytes
 
@@ -80,7 +79,8 @@ def test_fit_agrees_with_brute_force(
         if fitting:
             expected[mix] = (fitting[0], peaks[mix, fitting[0]])
     try:
-        fitted = fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], budget, fixed)
+        memory = MemoryEstimates(lambda v, p: footprints[v, p], fixed)
+        fitted = fit(mixes, PLACEMENTS, memory, budget)
     except InfeasibleError as error:
         fitted, smallest = [], error.smallest_bytes
     else:
@@ -95,10 +95,11 @@ def test_a_larger_budget_never_loses_a_mix(
     instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int, more: int
 ) -> None:
     mixes, footprints = instance
+    memory = MemoryEstimates(lambda v, p: footprints[v, p])
 
     def fitting(limit: int) -> set[Mix]:
         try:
-            return {f.mix for f in fit(mixes, PLACEMENTS, lambda v, p: footprints[v, p], limit)}
+            return {f.mix for f in fit(mixes, PLACEMENTS, memory, limit)}
         except InfeasibleError:
             return set()
 
@@ -119,14 +120,14 @@ def test_footprints_of_hopeless_mixes_are_not_computed_and_the_result_is_the_sam
         computed.add(variant)
         return footprints[variant, placement]
 
-    def result(of: Any, **more: Any) -> list[Fitted] | int:
+    def result(memory: MemoryEstimates) -> list[Fitted] | int:
         try:
-            return fit(mixes, PLACEMENTS, of, budget, **more)
+            return fit(mixes, PLACEMENTS, memory, budget)
         except InfeasibleError as error:
             return error.smallest_bytes
 
-    expected = result(lambda v, p: footprints[v, p])
-    assert result(of, least=least) == expected
+    expected = result(MemoryEstimates(lambda v, p: footprints[v, p]))
+    assert result(MemoryEstimates(of, least=least)) == expected
     if not isinstance(expected, int):
         hopeful = [m for m in mixes if all(least(v) <= budget for v in m.variants)]
         assert computed == {variant for mix in hopeful for variant in mix.variants}
@@ -141,10 +142,11 @@ def test_a_placement_for_which_the_compiler_rejects_a_part_is_left_out() -> None
             raise UnsupportedGraphError("not so")
         return Footprint(10, 1)
 
-    (fitted,) = fit([mix], [Placement(), slow], footprints, 100)
+    memory = MemoryEstimates(footprints)
+    (fitted,) = fit([mix], [Placement(), slow], memory, 100)
     assert fitted.placement == slow
     with pytest.raises(InfeasibleError, match="no mixes"):
-        fit([mix], [Placement()], footprints, 100)
+        fit([mix], [Placement()], memory, 100)
 
 
 def test_the_error_suggests_a_budget_that_works() -> None:
@@ -154,16 +156,17 @@ def test_the_error_suggests_a_budget_that_works() -> None:
     def footprints(variant: Variant, _: Placement) -> Footprint:
         return Footprint(1_000_001, 500_000 if variant.role is Role.DENOISER else 0)
 
+    memory = MemoryEstimates(footprints)
     with pytest.raises(InfeasibleError, match="nothing fits into 1 B") as caught:
-        fit([mix], [Placement()], footprints, 1)
+        fit([mix], [Placement()], memory, 1)
     message = str(caught.value)
     assert "denoiser 976.6 KiB" in message
     assert "scratch of the denoiser 488.3 KiB" in message
     suggested = parse_bytes(message.rpartition("--memory ")[2])
     assert suggested >= caught.value.smallest_bytes == 3 * 1_000_001 + 500_000
-    assert len(fit([mix], [Placement()], footprints, suggested)) == 1
+    assert len(fit([mix], [Placement()], memory, suggested)) == 1
 
 
 def test_a_catalog_without_mixes_is_refused() -> None:
     with pytest.raises(InfeasibleError, match="no mixes"):
-        fit([], PLACEMENTS, lambda v, p: Footprint(0, 0), 100)
+        fit([], PLACEMENTS, MemoryEstimates(lambda v, p: Footprint(0, 0)), 100)
