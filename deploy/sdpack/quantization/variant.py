@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,21 @@ from sdpack.rewrite.onnx_file import read
 HALVES = {Precision.FP16: ir.DataType.FLOAT16, Precision.BF16: ir.DataType.BFLOAT16}
 Schemes = Mapping[str, Scheme]
 """Schemes of layers, by name; other layers are not quantized."""
+
+
+@dataclass(frozen=True)
+class LayerQuantization:
+    """How the layers of a graph are quantized.
+
+    Attributes:
+        schemes: schemes of layers, by name.
+        rounded: rounds a layer in a scheme, with scales of type `scale_type` of the compute type.
+        ranges: ranges of layers' inputs, by layer (`observe`).
+    """
+
+    schemes: Schemes
+    rounded: Rounder
+    ranges: Mapping[str, float] = field(default_factory=dict)
 
 
 def uniform_schemes(
@@ -51,24 +66,20 @@ def uniform_schemes(
 
 def make_variant(
     path: Path,
-    schemes: Schemes,
+    quantization: LayerQuantization,
     computed_in: Precision,
     abilities: Abilities,
-    rounded: Rounder,
-    ranges: Mapping[str, float] | None = None,
     fp32_nodes: Set[str] = frozenset(),
 ) -> ir.Model:
-    """Convert an fp32 graph to layers in these schemes and arithmetic in `computed_in`.
+    """Convert an fp32 graph to quantized layers and arithmetic in `computed_in`.
 
     Weights are rounded when the graph is written.
 
     Args:
         path: the fp32 graph.
-        schemes: schemes of layers, by name.
+        quantization: how its layers are quantized.
         computed_in: compute type.
         abilities: abilities of the target runtime.
-        rounded: rounds a layer in a scheme, with scales of type `scale_type(computed_in)`.
-        ranges: ranges of layers' inputs, by layer (`observe`).
         fp32_nodes: names of nodes that compute in fp32 regardless of `computed_in`.
 
     Raises:
@@ -77,11 +88,11 @@ def make_variant(
     """
     model = read(path)
     model_layers = layers(model)
-    chosen = suited_schemes(path, model_layers, schemes, abilities)
+    chosen = suited_schemes(path, model_layers, quantization.schemes, abilities)
     require_opset(model, [scheme for _, scheme in chosen.values()])
-    round_inputs(model, chosen, ranges or {})
+    round_inputs(model, chosen, quantization.ranges)
     for layer, scheme in chosen.values():
-        store(model, layer, scheme, partial(rounded, layer, scheme), abilities)
+        store(model, layer, scheme, partial(quantization.rounded, layer, scheme), abilities)
     for layer in model_layers:
         if layer.name not in chosen:
             keep_narrow(model, layer.weight)

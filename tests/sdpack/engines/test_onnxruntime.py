@@ -16,7 +16,7 @@ from sdpack.engines.onnxruntime import load
 from sdpack.errors import EngineError
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.schemes import ABILITIES, parse_scheme
-from sdpack.quantization.variant import make_variant
+from sdpack.quantization.variant import LayerQuantization, make_variant
 from sdpack.rewrite.onnx_file import read, write_beside
 
 from tests.sdpack.graphs import linear, saved
@@ -45,9 +45,9 @@ def test_nothing_is_rounded_that_the_graph_does_not_round(tmp_path: Path, words:
     rng = np.random.default_rng(0)
     whole = saved(linear(rng.standard_normal((128, 96)).astype(np.float32)), tmp_path / "whole")
     abilities = ABILITIES[Runtime.ONNXRUNTIME_CPU]
-    schemes = {"linear": parse_scheme(words)}
     weights = rounder(None, np.dtype(np.float32))
-    narrow = make_variant(whole, schemes, Precision.FP32, abilities, weights)
+    quantization = LayerQuantization({"linear": parse_scheme(words)}, weights)
+    narrow = make_variant(whole, quantization, Precision.FP32, abilities)
     path = saved(narrow, tmp_path / "narrow")
     x = rng.standard_normal((40, 128)).astype(np.float32)
     with load(path, threads=1) as one, load(path, threads=1, emulate=True) as two:

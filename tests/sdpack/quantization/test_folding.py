@@ -18,7 +18,7 @@ from sdpack.quantization.layers import layers
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.schemes import ABILITIES, parse_scheme
 from sdpack.quantization.uses import LayerKind
-from sdpack.quantization.variant import make_variant
+from sdpack.quantization.variant import LayerQuantization, make_variant
 from sdpack.rewrite.onnx_file import read, write
 
 FLOAT = TensorProto.FLOAT
@@ -202,7 +202,8 @@ def made(path: Path, words: str | None, arithmetic: str = "fp32") -> Path:
     schemes = {layer.name: parse_scheme(words) for layer in found} if words else {}
     runtime = Runtime.ONNXRUNTIME_CPU if arithmetic == "fp32" else Runtime.TENSORRT_RTX
     rounded = rounder(None, np.dtype(np.float32 if arithmetic == "fp32" else np.float16))
-    model = make_variant(path, schemes, Precision(arithmetic), ABILITIES[runtime], rounded)
+    quantization = LayerQuantization(schemes, rounded)
+    model = make_variant(path, quantization, Precision(arithmetic), ABILITIES[runtime])
     target = path.with_name("made.onnx")
     write(model, target)
     return target

@@ -13,7 +13,13 @@ from sdpack.quantization.layers import layers
 from sdpack.quantization.observe import Observed, observe
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.schemes import ABILITIES, UNIFORM, Abilities, parse_scheme
-from sdpack.quantization.variant import Schemes, make_variant, scale_type, uniform_schemes
+from sdpack.quantization.variant import (
+    LayerQuantization,
+    Schemes,
+    make_variant,
+    scale_type,
+    uniform_schemes,
+)
 from sdpack.rewrite.onnx_file import read
 
 from tests.sdpack.graphs import convolution, embedding, gemm, linear, saved, two_readers
@@ -52,7 +58,8 @@ def made(
     """A variant of the graph at `path`."""
     ranges = seen.ranges if seen is not None else {}
     weights = rounder(seen, scale_type(computed_in))
-    return make_variant(path, schemes, computed_in, abilities, weights, ranges)
+    quantization = LayerQuantization(schemes, weights, ranges)
+    return make_variant(path, quantization, computed_in, abilities)
 
 
 ALLOWED = {"w8": 0.01, "w4": 0.13, "w4:64": 0.15, "int8": 0.02, "fp8": 0.06}

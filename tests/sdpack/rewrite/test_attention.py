@@ -21,7 +21,12 @@ from sdpack.quantization.half import to_half
 from sdpack.quantization.layers import layers
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.schemes import ABILITIES, UNIFORM
-from sdpack.quantization.variant import make_variant, scale_type, uniform_schemes
+from sdpack.quantization.variant import (
+    LayerQuantization,
+    make_variant,
+    scale_type,
+    uniform_schemes,
+)
 from sdpack.rewrite.attention import unscaled, written_out
 from sdpack.rewrite.fuse import FUSED, fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
@@ -205,7 +210,8 @@ def test_stored_weights_stay_stored(
         schemes = uniform_schemes(layers(read(path)), UNIFORM[Precision.W8], frozenset())
         weights = rounder(None, scale_type(Precision.FP32))
         abilities = ABILITIES[Runtime.ONNXRUNTIME_CPU]
-        return make_variant(path, schemes, Precision.FP32, abilities, weights)
+        quantization = LayerQuantization(schemes, weights)
+        return make_variant(path, quantization, Precision.FP32, abilities)
 
     wanted = run(saved(stored(), tmp_path / "stored"), exported.inputs)
     model = stored()

@@ -34,7 +34,12 @@ from sdpack.quantization.quantizable_graph import CalibrationInputs, Fp32Graph, 
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.schemes import ABILITIES, MIXABLE, UNQUANTIZED, Abilities, Scheme, suited
-from sdpack.quantization.variant import make_variant, scale_type, suited_schemes
+from sdpack.quantization.variant import (
+    LayerQuantization,
+    make_variant,
+    scale_type,
+    suited_schemes,
+)
 from sdpack.rewrite.onnx_file import files_of, read, write
 from sdpack.store.artifacts import Store, digest, file_sha256
 
@@ -186,14 +191,10 @@ class _Quantization:
 
     def _quantized(self, schemes: Mapping[str, Scheme]) -> ir.Model:
         observed = self.graph.observed
+        ranges = {} if observed is None else observed.ranges
+        quantization = LayerQuantization(schemes, self._rounding(schemes), ranges)
         return make_variant(
-            self.request.path,
-            schemes,
-            self.arithmetic,
-            self.abilities,
-            self._rounding(schemes),
-            {} if observed is None else observed.ranges,
-            self.fp32_nodes,
+            self.request.path, quantization, self.arithmetic, self.abilities, self.fp32_nodes
         )
 
     def _rounding(self, schemes: Mapping[str, Scheme]) -> Callable[[Layer, Scheme], Rounded]:

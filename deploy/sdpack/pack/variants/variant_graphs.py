@@ -25,7 +25,7 @@ from sdpack.quantization.quantizable_graph import QUANTIZERS
 from sdpack.quantization.rounded_weights import RoundedWeights, rounder
 from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.schemes import UNIFORM, Scheme
-from sdpack.quantization.variant import make_variant, scale_type
+from sdpack.quantization.variant import LayerQuantization, make_variant, scale_type
 from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 from sdpack.store.artifacts import REVISION, Artifact
@@ -58,11 +58,9 @@ class VariantGraphs:
             context.say(f"making {variant.full_name}")
             model = make_variant(
                 self.calibration.of(variant).path,
-                schemes,
+                LayerQuantization(schemes, rounded, ranges),
                 self.computed_in(variant),
                 context.abilities,
-                rounded,
-                ranges,
                 fp32_nodes,
             )
             if self._for_onnxruntime:
