@@ -36,20 +36,25 @@ ERRORS = {
     "StoreError",
     "UnsupportedGraphError",
 }
-OTHERS = {"Bundle", "Catalog", "Profile", "__version__"}
+OTHERS = {"BuildOptions", "Bundle", "Catalog", "Profile", "__version__"}
 PARTS = (
     "catalog: PathLikeText | None = None, model: PathLikeText | None = None, "
-    "sizes: Sequence[tuple[int, int]] = (), batch: int | None = None, steps: int | None = None, "
+    "progress: Say | None = None, **options: Unpack[BuildOptions]"
 )
+OPTIONS = {
+    "sizes": "Sequence[tuple[int, int]]",
+    "batch": "int | None",
+    "steps": "int | None",
+    "images": "int",
+    "prefer": "str",
+}
 SIGNATURES = {
     "open_bundle": "(path: PathLikeText, runtime: str | None = None, threads: int | None = None, "
     "low_memory: bool | None = None) -> Bundle",
     "build": "(*, profile: PathLikeText, memory: str | int | None = None, "
-    f"out: PathLikeText | None = None, {PARTS}images: int = 384, prefer: str = 'quality', "
-    "progress: Say | None = None) -> BuildResult",
+    f"out: PathLikeText | None = None, {PARTS}) -> BuildResult",
     "study": "(*, budgets: str | Sequence[str | int], profile: PathLikeText = '4gb-gpu', "
-    f"out: PathLikeText = 'study', {PARTS}images: int = 64, prefer: str = 'quality', "
-    "progress: Say | None = None) -> Studied",
+    f"out: PathLikeText = 'study', {PARTS}) -> Studied",
     "quantize": "(*, model: PathLikeText, precision: str, "
     "calibration: PathLikeText | Sequence[PathLikeText] = (), runtime: str = 'onnxruntime-cpu', "
     "keep: str | Sequence[str] = (), out: PathLikeText | None = None, "
@@ -81,6 +86,12 @@ def test_a_signature_is_this(name: str) -> None:
     for step in name.split("."):
         found = getattr(found, step)
     assert written(found) == SIGNATURES[name]
+
+
+def test_the_options_of_build_and_study_are_these() -> None:
+    fields: dict[str, Any] = sdpack.BuildOptions.__annotations__
+    assert {name: field.__forward_arg__ for name, field in fields.items()} == OPTIONS
+    assert sdpack.BuildOptions.__required_keys__ == frozenset()
 
 
 def written(function: Callable[..., Any]) -> str:

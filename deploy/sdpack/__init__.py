@@ -14,7 +14,7 @@ for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 
 if TYPE_CHECKING:
     from sdpack.api.drawing import Bundle, open_bundle
-    from sdpack.api.making import build, quantize, study
+    from sdpack.api.making import BuildOptions, build, quantize, study
     from sdpack.documents.catalog import Catalog
     from sdpack.documents.profile import Profile
     from sdpack.errors import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BrokenPictureError",
+    "BuildOptions",
     "Bundle",
     "BundleError",
     "Catalog",
@@ -68,7 +69,7 @@ __all__ = [
 
 _MODULES = {
     "sdpack.api.drawing": ("Bundle", "open_bundle"),
-    "sdpack.api.making": ("build", "quantize", "study"),
+    "sdpack.api.making": ("BuildOptions", "build", "quantize", "study"),
     "sdpack.documents.catalog": ("Catalog",),
     "sdpack.documents.profile": ("Profile",),
     "sdpack.version": ("__version__",),

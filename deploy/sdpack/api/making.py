@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from sdpack.api.values import PathLikeText, as_choice, as_count, as_list, as_path, as_size, as_text
 from sdpack.documents.catalog import MOST_STEPS
@@ -37,6 +37,26 @@ if TYPE_CHECKING:
     from sdpack.report.study_points import StudyResult
 
 
+class BuildOptions(TypedDict, total=False):
+    """The options of `build` and `study` on what is built and how it is measured.
+
+    Attributes:
+        sizes: image sizes, each a width and a height in pixels; by default the catalog's.
+        batch: maximum number of images per batch; by default the profile's.
+        steps: number of denoising steps; by default the catalog's.
+        images: maximum number of images drawn with each mix; by default 384 in a build and 64 in a
+            study.
+        prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
+            default "quality".
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    batch: int | None
+    steps: int | None
+    images: int
+    prefer: str
+
+
 def build(
     *,
     profile: PathLikeText,
@@ -44,12 +64,8 @@ def build(
     out: PathLikeText | None = None,
     catalog: PathLikeText | None = None,
     model: PathLikeText | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
-    batch: int | None = None,
-    steps: int | None = None,
-    images: int = BUILD_IMAGES,
-    prefer: str = Preference.QUALITY.value,
     progress: Say | None = None,
+    **options: Unpack[BuildOptions],
 ) -> BuildResult:
     """Build a bundle of the best mix of parts that fits a device, as `sdpack build` does.
 
@@ -59,31 +75,20 @@ def build(
         out: folder of the bundle; by default engines/PROFILE.
         catalog: name of a built-in catalog, or a YAML file or its folder; by default the zoo.
         model: diffusers folder or hub repository to build instead of a catalog.
-        sizes: image sizes, each a width and a height in pixels; by default the catalog's.
-        batch: maximum number of images per batch; by default the profile's.
-        steps: number of denoising steps; by default the catalog's.
-        images: maximum number of images drawn with each mix.
-        prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best.
         progress: called with each progress message.
+        options: see `BuildOptions`.
 
     Raises:
+        TypeError: an option has another name.
         InputError: an argument is wrong.
         InfeasibleError: nothing fits; reports the smallest budget that would.
         MissingPackageError: a package needed for building is not installed.
         SdpackError: any other failure.
     """
-    options = _options(
-        profile=profile,
-        images=images,
-        catalog=catalog,
-        model=model,
-        sizes=sizes,
-        batch=batch,
-        steps=steps,
-        prefer=prefer,
-    )
+    _check_names("build", options)
+    checked = _options(profile, catalog, model, BUILD_IMAGES, options)
     folder = None if out is None else as_path(out, "out")
-    return build_bundle(bundle_request(options, memory, folder, warnings.warn), progress or _silent)
+    return build_bundle(bundle_request(checked, memory, folder, warnings.warn), progress or _silent)
 
 
 def study(
@@ -93,12 +98,8 @@ def study(
     out: PathLikeText = STUDY_FOLDER,
     catalog: PathLikeText | None = None,
     model: PathLikeText | None = None,
-    sizes: Sequence[tuple[int, int]] = (),
-    batch: int | None = None,
-    steps: int | None = None,
-    images: int = STUDY_IMAGES,
-    prefer: str = Preference.QUALITY.value,
     progress: Say | None = None,
+    **options: Unpack[BuildOptions],
 ) -> Studied:
     """Find the best mix at each of several memory budgets, as `sdpack study` does.
 
@@ -106,28 +107,21 @@ def study(
         budgets: "8MiB:64MiB:8" for eight evenly spaced budgets, or a list of sizes and profile
             names.
         out: folder for the page, the charts and the points.
-        profile, catalog, model, sizes, batch, steps, images, prefer, progress: as in `build`.
+        profile, catalog, model, progress, options: as in `build`.
 
     Raises:
+        TypeError: an option has another name.
         InputError: an argument is wrong.
         InfeasibleError: nothing fits even the largest budget.
         MissingPackageError: a package needed for building is not installed.
         SdpackError: any other failure.
     """
-    options = _options(
-        profile=profile,
-        images=images,
-        catalog=catalog,
-        model=model,
-        sizes=sizes,
-        batch=batch,
-        steps=steps,
-        prefer=prefer,
-    )
+    _check_names("study", options)
+    checked = _options(profile, catalog, model, STUDY_IMAGES, options)
     budget_bytes = parse_budgets(
         budgets if isinstance(budgets, str) else as_list(budgets, "budgets")
     )
-    request = study_request(options, budget_bytes, as_path(out, "out"), warnings.warn)
+    request = study_request(checked, budget_bytes, as_path(out, "out"), warnings.warn)
     studied, _ = study_budgets(request, budget_bytes, progress or _silent)
     return studied
 
@@ -210,23 +204,30 @@ def study_budgets(
     return studied, write_study(request.out / LEDGER, request.out / PAGE)
 
 
+def _check_names(function: str, options: BuildOptions) -> None:
+    """Refuse unknown options as Python refuses unknown keyword arguments."""
+    for name in options:
+        if name not in BuildOptions.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
 def _options(
-    *,
     profile: PathLikeText,
-    images: int,
     catalog: PathLikeText | None,
     model: PathLikeText | None,
-    sizes: Sequence[tuple[int, int]],
-    batch: int | None,
-    steps: int | None,
-    prefer: str,
+    most_images: int,
+    options: BuildOptions,
 ) -> Options:
+    """The checked options; `most_images` is the default of `images`."""
+    sizes = as_list(options.get("sizes", ()), "sizes")
+    batch, steps = options.get("batch"), options.get("steps")
+    prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
-        as_count(images, "images"),
+        as_count(options.get("images", most_images), "images"),
         None if catalog is None else as_text(catalog, "catalog"),
         None if model is None else as_text(model, "model"),
-        tuple(as_size(size, "sizes") for size in as_list(sizes, "sizes")),
+        tuple(as_size(size, "sizes") for size in sizes),
         None if batch is None else as_count(batch, "batch"),
         None if steps is None else as_count(steps, "steps", most=MOST_STEPS),
         as_choice(Preference, prefer, "prefer"),

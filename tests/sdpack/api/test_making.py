@@ -9,6 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import sdpack
+from sdpack.api import making
+from sdpack.evaluate.rules import Preference
+from sdpack.pack.options import Options
 
 from tests.sdpack.api.refusals import check_refused
 from tests.sdpack.graphs import linear, saved
@@ -71,6 +74,39 @@ def test_what_is_wrong_is_refused_in_a_line(
     monkeypatch.chdir(tmp_path)
     check_refused(*REFUSED[name])
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["build", "study"])
+def test_an_unknown_option_is_named(name: str) -> None:
+    required = {"build": {"profile": "4gb-gpu"}, "study": {"budgets": "8MiB"}}[name]
+    message = rf"^{name}\(\) got an unexpected keyword argument 'size'$"
+    with pytest.raises(TypeError, match=message):
+        getattr(UNCHECKED, name)(**required, size=[(512, 512)])
+
+
+@pytest.mark.parametrize(
+    ("name", "required", "images"),
+    [("build", {"profile": "4gb-gpu"}, 384), ("study", {"budgets": "8MiB"}, 64)],
+)
+def test_options_have_the_defaults_of_the_command(
+    name: str, required: dict[str, str], images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Options] = []
+
+    def stop(options: Options, *_: object) -> None:
+        seen.append(options)
+        raise sdpack.InputError("stopped")
+
+    monkeypatch.setattr(making, "bundle_request", stop)
+    monkeypatch.setattr(making, "study_request", stop)
+    given: dict[str, Any] = {"sizes": [(96, 64)], "batch": 2, "steps": 3, "images": 4}
+    for options in ({}, {**given, "prefer": "speed"}):
+        with pytest.raises(sdpack.InputError, match="stopped"):
+            getattr(UNCHECKED, name)(**required, **options)
+    assert seen == [
+        Options("4gb-gpu", images),
+        Options("4gb-gpu", 4, None, None, ((64, 96),), 2, 3, Preference.SPEED),
+    ]
 
 
 def test_it_quantizes_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
