@@ -16,6 +16,7 @@
     │   └── UnsupportedGraphError        a compiler rejects a graph, and always will
     ├── BrokenPictureError      an image has non-finite values or is constant
     ├── StoreError              the artifact store or ledger cannot be read or written
+    ├── WorkerError             worker processes cannot be started, or die
     └── BundleError             a bundle is damaged, incomplete or of another schema
 
 Every message is one line: it names the problem, its place and the remedy.
@@ -117,6 +118,10 @@ class BrokenPictureError(SdpackError):
 
 class StoreError(SdpackError):
     """The artifact store or the ledger cannot be read or written."""
+
+
+class WorkerError(SdpackError):
+    """Worker processes cannot be started, or die at the same job again and again."""
 
 
 class BundleError(SdpackError):

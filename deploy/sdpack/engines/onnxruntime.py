@@ -35,6 +35,7 @@ SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights t
 # every way to convolve is tried in the first run: it takes up to twice as long for later ones that
 # are no faster.
 ON_CUDA = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+THREADS_VARIABLE = "SDPACK_THREADS"
 SHRINK, ON_GPU = "memory.enable_memory_arena_shrinkage", "gpu:0"
 
 
@@ -115,7 +116,8 @@ def load(
     Args:
         path: the ONNX file.
         runtime: one of `PROVIDERS`.
-        threads: number of CPU threads; by default the number of cores this process may use.
+        threads: number of CPU threads; by default $SDPACK_THREADS, or the number of cores this
+            process may use.
         emulate: compute in floating point and round explicitly at quantized nodes, instead of with
             this machine's integer kernels. The results resemble another device's; speed and memory
             are those of an unquantized graph.
@@ -150,7 +152,7 @@ def _options(ort: Any, path: Path, threads: int | None, emulate: bool, in_order:
     options = ort.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or default_threads()
     # By default a CPU rounds the inputs of block-wise quantized weights to int8.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT_ACCURACY)
     if _is_large_and_plain(path):
@@ -160,6 +162,12 @@ def _options(ort: Any, path: Path, threads: int | None, emulate: bool, in_order:
     if emulate:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
+
+
+def default_threads() -> int:
+    """The number of CPU threads to use: $SDPACK_THREADS, or the cores this process may use."""
+    named = os.environ.get(THREADS_VARIABLE, "")
+    return int(named) if named.isdecimal() and int(named) else len(os.sched_getaffinity(0))
 
 
 def _arena(ort: Any, low_memory: bool) -> Arena:

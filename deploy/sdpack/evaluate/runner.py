@@ -155,6 +155,10 @@ class EvaluationRunner:
         batches = [latents[i : i + size] for i in range(0, len(latents), size)]
         return np.concatenate([to_pictures(pipeline.decode(batch)) for batch in batches])
 
+    def knows(self, mix: PipelineSpec, numbers: Sequence[int]) -> bool:
+        """Whether the ledger has the scores of a mix on these prompts."""
+        return self._known(mix, numbers) is not None
+
     def _known(self, mix: PipelineSpec, numbers: Sequence[int]) -> list[float] | None:
         value = self._ledger.find(self._scorer.metric, self.inputs(mix, numbers))
         return None if value is None or "scores" not in value else list(value["scores"])

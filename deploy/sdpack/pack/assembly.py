@@ -15,6 +15,7 @@ from sdpack.pack.checks import check
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
 from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.recording.build_record import BuildRecording
@@ -27,16 +28,25 @@ from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 
 
-def assemble(request: BuildRequest, say: Say, finish: Callable[[Path], None] | None) -> Manifest:
+def assemble(
+    request: BuildRequest,
+    say: Say,
+    finish: Callable[[Path], None] | None,
+    workers: int | None = None,
+) -> Manifest:
     """Build the bundle of a request, reusing the artifacts in the store.
 
     Args:
-        finish: as in `sdpack.pack.build.build`.
+        finish, workers: as in `sdpack.pack.build.build`.
     """
     candidates = Candidates(request)
     check(candidates)
     clock = StageClock(say)
-    with sole_writer(request.out), open_toolchain(candidates, clock.say) as toolchain:
+    with (
+        sole_writer(request.out),
+        open_executor(candidates, workers, clock.say) as executor,
+        open_toolchain(candidates, clock.say, executor) as toolchain,
+    ):
         manifest = _bundle(toolchain, finish)
         _record_times(toolchain, clock)
     return manifest

@@ -33,7 +33,10 @@ class BuildResult:
 
 
 def build(
-    request: BuildRequest, say: Say = lambda _: None, finish: Callable[[Path], None] | None = None
+    request: BuildRequest,
+    say: Say = lambda _: None,
+    finish: Callable[[Path], None] | None = None,
+    workers: int | None = None,
 ) -> BuildResult:
     """Build the bundle of a request.
 
@@ -44,6 +47,7 @@ def build(
         say: called with a line on what is being done.
         finish: called with the bundle's temporary folder before it replaces the old bundle, to add
             files that are made from it; if that fails, the old bundle stays.
+        workers: number of worker processes; None for as many as cores and memory allow.
 
     Raises:
         InfeasibleError: nothing fits; found before any export if file sizes alone show it.
@@ -55,6 +59,6 @@ def build(
         return BuildResult(known, is_new=False)
     from sdpack.pack.assembly import assemble  # imports PyTorch
 
-    manifest = assemble(request, say, finish)
+    manifest = assemble(request, say, finish, workers)
     finished.record(manifest)
     return BuildResult(manifest, is_new=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from sdpack.documents.catalog import Catalog
 from sdpack.documents.profile import Profile
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.pack.request import BuildRequest
-from sdpack.progress import Say
+from sdpack.progress import Say, Step, unheard
 from sdpack.quantization.schemes import ABILITIES, Abilities
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
+from sdpack.workers.executor import Executor, OneProcess
+from sdpack.workers.pool import Job
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class BuildContext:
         store: keeps the files that are made.
         ledger: keeps the figures that are measured.
         say: called with a line on what is being done.
+        executor: does independent jobs ahead, in other processes.
     """
 
     request: BuildRequest
     store: Store
     ledger: Ledger
     say: Say = lambda _: None
+    executor: Executor = field(default_factory=OneProcess)
 
     @property
     def profile(self) -> Profile:
@@ -53,3 +58,22 @@ class BuildContext:
     def abilities(self) -> Abilities:
         """The schemes that the runtime keeps packed in memory."""
         return ABILITIES[self.runtime]
+
+    def prepare(self, jobs: Sequence[Job], step: Step = unheard) -> None:
+        """Have the executor do jobs ahead, and record the rows they return.
+
+        A job that fails is left to the code that needs its result, which then fails where it
+        belongs. A single job is left to it as well: this process has all threads for it.
+
+        Args:
+            step: called with the number of finished jobs, and of all jobs.
+
+        Raises:
+            WorkerError: worker processes cannot be started, or die.
+        """
+        if len(jobs) < 2:
+            return
+        for done, result in enumerate(self.executor.run(jobs), 1):
+            for row in result.value or ():
+                self.ledger.record(row.kind, row.inputs, row.value)
+            step(done, len(jobs))

@@ -25,6 +25,7 @@ from sdpack.pack.variants.variant_pieces import VariantPieces
 from sdpack.progress import Say
 from sdpack.store.artifacts import Store, cache_folder
 from sdpack.store.ledger import Ledger
+from sdpack.workers.executor import Executor, OneProcess
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Toolchain:
 
     Attributes:
         sources: the fp32 graphs.
-        variants: the graphs that are made from them.
+        graphs: the graphs of variants.
+        variants: the graphs of variants, in forms that the target supports.
         pieces: the forms in which variants are loaded, and their plans.
     """
 
@@ -43,6 +45,7 @@ class Toolchain:
     samplers: SamplerTables
     sources: SourceGraphs
     calibration: Calibration
+    graphs: VariantGraphs
     variants: VariantBuilder
     pieces: VariantPieces
 
@@ -77,18 +80,26 @@ class Toolchain:
             samplers,
             sources,
             calibration,
+            graphs,
             variants,
             VariantPieces(variants, plans, context.runtime),
         )
 
 
 @contextmanager
-def open_toolchain(candidates: Candidates, say: Say = lambda _: None) -> Iterator[Toolchain]:
-    """The toolchain of a request, with the store and the ledger of this user."""
+def open_toolchain(
+    candidates: Candidates, say: Say = lambda _: None, executor: Executor | None = None
+) -> Iterator[Toolchain]:
+    """The toolchain of a request, with the store and the ledger of this user.
+
+    Args:
+        executor: does independent jobs ahead; None for no other processes.
+    """
     keep_memory()  # parts run repeatedly, and return their memory in between
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
-        context = BuildContext(candidates.request, Store(cache_folder() / "store"), ledger, say)
+        store = Store(cache_folder() / "store")
+        context = BuildContext(candidates.request, store, ledger, say, executor or OneProcess())
         yield Toolchain.of(context, candidates)
     finally:
         ledger.close()

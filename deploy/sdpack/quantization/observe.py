@@ -33,6 +33,7 @@ from sdpack.quantization.layers import Layer, layers
 from sdpack.quantization.opset import require_observable
 from sdpack.quantization.rounding import Moment, moment_of, output_error, sampled_rows
 from sdpack.quantization.scratch import reported_as
+from sdpack.quantization.threads import in_order
 from sdpack.quantization.uses import LayerKind
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.store.artifacts import digest
@@ -179,24 +180,29 @@ def _watch(
 def _layer_statistics(
     path: Path, watched: Sequence[Layer], saved: _SavedInputs, folder: Path, step: Step
 ) -> dict[str, dict[str, float]]:
-    """Return ranges and noise by layer; write moments into the folder, one layer at a time."""
+    """Return ranges and noise by layer; write moments into the folder."""
     ranges: dict[str, float] = {}
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
     with archive(folder / MOMENTS) as put:
-        for place, layer in enumerate(watched):
+        for place, view in enumerate(in_order(lambda layer: _viewed(layer, saved), watched)):
             step(place, len(watched))
-            view = _View(layer)
-            for number in range(saved.batches):
-                view.add({name: saved.get(number, name) for name in view.seen_as})
             view.refuse_infinite(path)
             ranges[view.name], noise[view.name] = view.range(), view.noise()
-            for place, moment in enumerate(view.moments()):
-                name = f"{len(ranges) - 1}.{place}"
+            for run, moment in enumerate(view.moments()):
+                name = f"{place}.{run}"
                 runs.setdefault(view.name, []).append(name)
                 put(name, moment.lower)
     (folder / "moments.json").write_text(json.dumps(runs, indent=1))
     return {"ranges": ranges, "noise": noise}
+
+
+def _viewed(layer: Layer, saved: _SavedInputs) -> _View:
+    """The statistics of one layer's inputs over all batches."""
+    view = _View(layer)
+    for number in range(saved.batches):
+        view.add({name: saved.get(number, name) for name in view.seen_as})
+    return view
 
 
 def _runs(layer: Layer) -> list[tuple[int, int]]:

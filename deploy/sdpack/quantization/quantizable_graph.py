@@ -24,6 +24,7 @@ from sdpack.quantization.rounded_weights import sampled_errors
 from sdpack.quantization.rounding import SAMPLED_ROWS
 from sdpack.quantization.schemes import UNIFORM, Abilities, Scheme, suited
 from sdpack.quantization.sensitivity import PROBING, nearest_rounding_gains, uneven
+from sdpack.quantization.threads import in_order
 from sdpack.quantization.variant import scale_type, uniform_schemes
 from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.store.artifacts import REVISION, Artifact, Store
@@ -31,6 +32,7 @@ from sdpack.version import versions
 
 OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 QUANTIZERS = (*OBSERVERS, "torch")
+OBSERVATIONS = "activations"  # the kind of their artifact
 GAINS_FILE = "gains.json"
 ERRORS_FILE = "errors.json"
 
@@ -123,14 +125,14 @@ class QuantizableGraph:
             EngineError: the graph does not run.
         """
         if self._observations is None:
-            inputs = {
-                "graph": self.graph.content,
-                "calibration": self._calibration.identity(),
-                "tools": versions(OBSERVERS),
-                "revision": [REVISION, LAYERS_REVISION],
-            }
-            self._observations = self.store.make("activations", inputs, self._observe)
+            inputs = self._observation_inputs()
+            self._observations = self.store.make(OBSERVATIONS, inputs, self._observe)
         return self._observations
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether the store has the observations."""
+        return self.store.find(OBSERVATIONS, self._observation_inputs()) is not None
 
     def gains(self) -> dict[str, float]:
         """Return the share of each layer's error that reaches the outputs."""
@@ -198,6 +200,15 @@ class QuantizableGraph:
         assert self.calibration is not None
         return self.calibration
 
+    def _observation_inputs(self) -> dict[str, Any]:
+        """Everything that determines the observations."""
+        return {
+            "graph": self.graph.content,
+            "calibration": self._calibration.identity(),
+            "tools": versions(OBSERVERS),
+            "revision": [REVISION, LAYERS_REVISION],
+        }
+
     def _observe(self, folder: Path) -> None:
         doing = f"calibrating {self.graph.name}"
         self.say(doing)
@@ -222,10 +233,13 @@ class QuantizableGraph:
         step = counted(self.say, f"measuring the rounding error of the layers of {self.graph.name}")
         observed, every = self.observed, self.layers()
         errors = {}
-        for place, layer in enumerate(every):
-            step(place, len(every))
+
+        def sampled(layer: Layer) -> Mapping[Scheme, float]:
             supported = {suited(layer, scheme, abilities) for scheme in schemes}
             forms = sorted(scheme for scheme in supported if scheme is not None)
-            measured = sampled_errors(layer, forms, observed, scale_type(arithmetic))
-            errors[layer.name] = {str(scheme): error for scheme, error in measured.items()}
+            return sampled_errors(layer, forms, observed, scale_type(arithmetic))
+
+        for place, measured in enumerate(in_order(sampled, every)):
+            step(place, len(every))
+            errors[every[place].name] = {str(scheme): error for scheme, error in measured.items()}
         return errors

@@ -31,6 +31,7 @@ from sdpack.quantization.rounding import (
     sampled_rows,
 )
 from sdpack.quantization.schemes import Number, Scheme
+from sdpack.quantization.threads import in_order, one_thread
 
 Rounder = Callable[[Layer, Scheme], Rounded]
 
@@ -81,7 +82,7 @@ def fill(
     scale_type: np.dtype[np.floating],
     step: Step = unheard,
 ) -> None:
-    """Round layers and write them, one at a time.
+    """Round layers and write them; as many as there are threads are in memory at a time.
 
     A layer's moments are read and inverted once for all its schemes.
 
@@ -100,17 +101,41 @@ def fill(
         puts = {
             folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in layers_by_folder
         }
-        for place, (name, uses) in enumerate(jobs.items()):
+        all_rounded = in_order(lambda uses: _rounded(uses, observed, scale_type), jobs.values())
+        for place, (name, in_schemes) in enumerate(zip(jobs, all_rounded, strict=True)):
             step(place, len(jobs))
-            moments = observed.moments(name) if observed is not None else None
-            matrix = uses[0][1].matrix()
-            for folder, _, scheme in uses:
-                rounded = round_weight(matrix, scheme, moments, scale_type)
-                puts[folder](f"{name}/numbers", _bytes(rounded, scheme.number))
-                puts[folder](f"{name}/scales", rounded.scales)
-                errors[folder][name] = relative_error(matrix, rounded, moments)
+            for each in in_schemes:
+                puts[each.folder](f"{name}/numbers", each.numbers)
+                puts[each.folder](f"{name}/scales", each.scales)
+                errors[each.folder][name] = each.error
     for folder, by_layer in errors.items():
         (folder / _ERRORS).write_text(json.dumps(by_layer, indent=1))
+
+
+@dataclass(frozen=True)
+class _RoundedLayer:
+    """A layer in one scheme, as it is written into a folder."""
+
+    folder: Path
+    numbers: NDArray[np.generic]
+    scales: NDArray[np.floating]
+    error: float
+
+
+def _rounded(
+    uses: Iterable[tuple[Path, Layer, Scheme]],
+    observed: Observed | None,
+    scale_type: np.dtype[np.floating],
+) -> list[_RoundedLayer]:
+    """Round one layer in several schemes."""
+    (_, layer, _), *_ = uses
+    moments = observed.moments(layer.name) if observed is not None else None
+    matrix, found = layer.matrix(), []
+    for folder, _, scheme in uses:
+        rounded = round_weight(matrix, scheme, moments, scale_type)
+        numbers, error = _bytes(rounded, scheme.number), relative_error(matrix, rounded, moments)
+        found.append(_RoundedLayer(folder, numbers, rounded.scales, error))
+    return found
 
 
 def sampled_errors(
@@ -131,6 +156,7 @@ def sampled_errors(
     }
 
 
+@one_thread()
 def relative_error(
     matrix: Float32Array, rounded: Rounded, moments: tuple[Moment, ...] | None
 ) -> float:

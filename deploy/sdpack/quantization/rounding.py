@@ -29,6 +29,7 @@ from torch import Tensor
 
 from sdpack.domain.arrays import Float32Array
 from sdpack.quantization.schemes import Scheme
+from sdpack.quantization.threads import one_thread
 
 DAMPING = 0.01  # of the mean second moment, added to each: keeps moments of few inputs invertible
 SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitude in a block
@@ -140,6 +141,7 @@ class Rounded:
         return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
 
 
+@one_thread()
 def round_weight(
     matrix: Float32Array,
     scheme: Scheme,
@@ -176,6 +178,7 @@ def sampled_rows(matrix: Float32Array, most: int = SAMPLED_ROWS) -> Float32Array
     return np.ascontiguousarray(matrix[places.astype(int)])
 
 
+@one_thread()
 def output_error(error: Float32Array, moments: tuple[Moment, ...]) -> float:
     """Return tr(D M DT) of a weight error D (outputs, summed): the energy it adds to outputs."""
     total, start = 0.0, 0

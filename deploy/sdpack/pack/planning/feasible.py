@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sdpack.domain.placement import Placement, Role
 from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.parallel.graphs import prepare_graphs
 from sdpack.pack.planning.fit import Fitted, MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant, mixes
@@ -24,6 +25,7 @@ def buildable(toolchain: Toolchain) -> list[Mix]:
     context, builder = toolchain.context, toolchain.variants
     every = list(mixes(context.catalog, context.request.precisions))
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
+    prepare_graphs(toolchain, variants)
     builder.prepare(variants)
     failed: list[UnsupportedGraphError] = []
     known: set[tuple[Role, str, str | None, str]] = set()

@@ -16,6 +16,7 @@ from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.parallel.tasks import drawing_jobs
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.catalog_judge import CatalogJudge
@@ -24,7 +25,7 @@ from sdpack.pack.selection.measurements import Measurements
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import stored_bytes
-from sdpack.progress import counted, within
+from sdpack.progress import Step, counted, within
 from sdpack.runtime.pipeline import Pictures
 from sdpack.version import versions
 
@@ -78,11 +79,29 @@ class MixEvaluator:
             self._drawn.setdefault(mix, set()).update(numbers)
         specs = [self.spec(mix) for mix in mixes]
         step, chunks = counted(self.say, doing), _chunks(numbers)
+        self._draw_ahead(mixes, chunks, step)
         scores = [
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))
             for place, chunk in enumerate(chunks)
         ]
         return np.concatenate(scores, axis=1)
+
+    def _draw_ahead(
+        self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
+    ) -> None:
+        """Draw in several processes what is not in the ledger yet."""
+        missing = [
+            (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
+            for chunk in chunks
+        ]
+        jobs = [job for chunk, new in missing for job in drawing_jobs(new, chunk)]
+        self.context.prepare(jobs, step)
+        self.runner.drawn += sum(
+            len(chunk)
+            for chunk, new in missing
+            for mix in new
+            if self.runner.knows(self.spec(mix), chunk)
+        )
 
     def quality(self, number: int, prompts: int) -> Estimate:
         """The mean score of a fitted mix over the first `prompts` prompts."""

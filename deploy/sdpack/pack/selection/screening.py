@@ -136,7 +136,9 @@ def _weighted_sum(
 
 
 def references(
-    mixes: Sequence[Mix], weight: Callable[[Mix], int], works: Callable[[Mix], bool]
+    mixes: Sequence[Mix],
+    weight: Callable[[Mix], int],
+    works: Callable[[Sequence[Mix]], Sequence[bool]],
 ) -> dict[MixClass, Mix]:
     """The reference of each class of mixes: the heaviest that works.
 
@@ -145,13 +147,22 @@ def references(
 
     Args:
         weight: the bytes of a mix's weights.
-        works: whether a mix draws images that are not broken.
+        works: which of some mixes draw images that are not broken; called with one mix of each
+            class that has no reference yet.
     """
     classes: dict[MixClass, list[Mix]] = {}
     for mix in mixes:
         classes.setdefault(class_of(mix), []).append(mix)
-    chosen: dict[MixClass, Mix] = {}
-    for mix_class, members in classes.items():
+    for members in classes.values():
         members.sort(key=lambda mix: (-weight(mix), mix))
-        chosen[mix_class] = next((mix for mix in members if works(mix)), members[0])
+    chosen = {mix_class: members[0] for mix_class, members in classes.items()}
+    open_classes, place = list(classes), 0
+    while open_classes:
+        tried = {mix_class: classes[mix_class][place] for mix_class in open_classes}
+        for mix_class, is_working in zip(tried, works(list(tried.values())), strict=True):
+            if is_working:
+                chosen[mix_class] = tried[mix_class]
+                open_classes.remove(mix_class)
+        place += 1
+        open_classes = [name for name in open_classes if place < len(classes[name])]
     return chosen

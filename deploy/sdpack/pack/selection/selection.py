@@ -136,8 +136,9 @@ class Selection:
         evaluator = self.evaluator
         mixes = [fitted.mix for fitted in evaluator.fitted]
 
-        def works(mix: Mix) -> bool:
-            return bool((evaluator.scores([mix], self._first) > BROKEN_SCORE).any())
+        def works(mixes: Sequence[Mix]) -> list[bool]:
+            scores = evaluator.scores(mixes, self._first)
+            return [bool(works) for works in (scores > BROKEN_SCORE).any(axis=1)]
 
         by_class = references(evaluator.possible, evaluator.weight_bytes, works)
         screener = Screener(mixes, by_class, frozenset(evaluator.possible), evaluator.scores)

@@ -33,6 +33,7 @@ from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.mixed.propose import Proposals
+from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
@@ -65,11 +66,17 @@ class Studied:
     exhaustive: int
 
 
-def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: None) -> Studied:
+def study(
+    request: BuildRequest,
+    budgets: Sequence[int],
+    say: Say = lambda _: None,
+    workers: int | None = None,
+) -> Studied:
     """Find the best mix at each budget, and record it in the ledger and in a file.
 
     Args:
         request: a request with the largest budget; its `out` is the folder for the file LEDGER.
+        workers: number of worker processes; None for as many as cores and memory allow.
 
     Raises:
         InputError: no budget is given, or the folder is a bundle.
@@ -81,7 +88,10 @@ def study(request: BuildRequest, budgets: Sequence[int], say: Say = lambda _: No
     _check_writable(request.out)
     candidates = Candidates(request)
     check(candidates)
-    with open_toolchain(candidates, say) as toolchain:
+    with (
+        open_executor(candidates, workers, say) as executor,
+        open_toolchain(candidates, say, executor) as toolchain,
+    ):
         return Study(toolchain, sorted(set(budgets))).run()
 
 

@@ -39,6 +39,10 @@ class Calibration:
             self._known[key] = self._quantizable(variant)
         return self._known[key]
 
+    def has(self, variant: Variant) -> bool:
+        """Whether that graph was calibrated already."""
+        return self.of(variant).is_observed
+
     def observed(self, variant: Variant) -> Observed:
         """The observations of that graph's layers on the calibration inputs."""
         observed = self.of(variant).observed

@@ -22,6 +22,7 @@ from sdpack.rewrite.onnx_file import MODEL_FILE, read
 from sdpack.store.artifacts import REVISION, Artifact, Store, files_digest
 from sdpack.version import versions
 
+KIND = "graph"
 FP32_BYTES = 4  # of a parameter in an exported graph
 EXPORTERS = ("torch", "diffusers", "transformers", "onnxscript", "onnx-ir")
 
@@ -45,6 +46,10 @@ class SourceGraphs:
             self._exported[key] = self._export(variant)
         return self._exported[key]
 
+    def has(self, variant: Variant) -> bool:
+        """Whether that graph was exported already."""
+        return self.store.find(KIND, self._inputs(variant)) is not None
+
     def path(self, variant: Variant) -> Path:
         """The ONNX file of that graph."""
         return self.of(variant).path(MODEL_FILE)
@@ -61,14 +66,6 @@ class SourceGraphs:
     def _export(self, variant: Variant) -> Artifact:
         checkpoint = self.candidates.checkpoint(variant.role, variant.candidate)
         bridge = self._bridge_folder(variant)
-        inputs = {
-            "role": variant.role,
-            "checkpoint": checkpoint.content,
-            "bridge": None if bridge is None else files_digest(bridge),
-            "asked": self._settings(variant),
-            "tools": versions(EXPORTERS),
-            "revision": REVISION,
-        }
 
         def build(folder: Path) -> None:
             doing = f"exporting {variant.part_name}"
@@ -78,7 +75,19 @@ class SourceGraphs:
             (folder / "export.json").write_text(json.dumps({"errors": exported.errors}, indent=1))
             write_fused_attention(folder)
 
-        return self.store.make("graph", inputs, build)
+        return self.store.make(KIND, self._inputs(variant), build)
+
+    def _inputs(self, variant: Variant) -> dict[str, Any]:
+        """Everything that determines a graph."""
+        bridge = self._bridge_folder(variant)
+        return {
+            "role": variant.role,
+            "checkpoint": self.candidates.checkpoint(variant.role, variant.candidate).content,
+            "bridge": None if bridge is None else files_digest(bridge),
+            "asked": self._settings(variant),
+            "tools": versions(EXPORTERS),
+            "revision": REVISION,
+        }
 
     def _bridge_folder(self, variant: Variant) -> Path | None:
         bridge = self.candidates.bridge(variant)

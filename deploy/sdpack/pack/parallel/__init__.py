@@ -1,0 +1,1 @@
+"""Steps of a build as jobs for worker processes."""

@@ -1,0 +1,66 @@
+"""The part of a build that runs in a worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sdpack.engines.onnxruntime import keep_memory
+from sdpack.pack.context import BuildContext
+from sdpack.pack.parallel.collected_ledger import CollectedLedger
+from sdpack.pack.parallel.tasks import DrawMixes, ExportPart, MakeGraphs, Task
+from sdpack.pack.request import BuildRequest
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.toolchain import Toolchain
+from sdpack.progress import Say
+from sdpack.store.artifacts import Store
+from sdpack.store.ledger import Measurement
+from sdpack.workers.pool import Handle
+
+
+@dataclass(frozen=True)
+class OpenBuild:
+    """Opens a request's toolchain in a worker process.
+
+    Attributes:
+        store: folder of the store that all processes share.
+        ledger: file of the ledger, which only the calling process writes.
+    """
+
+    request: BuildRequest
+    store: Path
+    ledger: Path
+
+    def __call__(self) -> Handle:
+        """The worker's function for tasks; it returns rows for the ledger."""
+        keep_memory()
+        return BuildWorker(self.request, Store(self.store), CollectedLedger(self.ledger)).do
+
+
+class BuildWorker:
+    """Does tasks of a build with a toolchain of its own."""
+
+    def __init__(self, request: BuildRequest, store: Store, ledger: CollectedLedger) -> None:
+        self._ledger = ledger
+        self._say: Say = lambda _: None
+        context = BuildContext(request, store, ledger, lambda line: self._say(line))
+        self._toolchain = Toolchain.of(context)
+
+    def do(self, task: Task, say: Say) -> list[Measurement]:
+        """Do a task, and return the rows it measured."""
+        self._say = say
+        match task:
+            case ExportPart(variant):
+                self._toolchain.sources.of(variant)
+            case MakeGraphs(variants):
+                for variant in variants:
+                    self._toolchain.graphs.of(variant)
+            case DrawMixes(mixes, numbers):
+                specs = [self._evaluator.spec(mix) for mix in mixes]
+                self._evaluator.runner.scores(specs, numbers)
+        return self._ledger.collect()
+
+    @cached_property
+    def _evaluator(self) -> MixEvaluator:
+        return MixEvaluator(self._toolchain, (), ())

@@ -1,0 +1,54 @@
+"""Worker processes for a build on this machine: how many, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sdpack.engines.detect import memory_bytes
+from sdpack.pack.candidates import Candidates
+from sdpack.pack.parallel.build_worker import OpenBuild
+from sdpack.progress import Say
+from sdpack.store.artifacts import cache_folder
+from sdpack.workers.executor import Executor, OneProcess
+from sdpack.workers.pool import WorkerPool
+
+PROCESS_BYTES = 2**30  # of a worker with PyTorch and its libraries, besides the models
+FP32_BYTES = 4  # of a parameter
+COPIES = 2  # of a model's weights while it is exported, calibrated or loaded
+MEMORY_SHARE = 0.75  # of the machine's memory that all workers may take
+
+
+@contextmanager
+def open_executor(
+    candidates: Candidates, workers: int | None = None, say: Say = lambda _: None
+) -> Iterator[Executor]:
+    """An executor for the jobs of a request; its processes are stopped at the end.
+
+    Args:
+        workers: the number of processes; None for as many as cores and memory allow.
+        say: receives the workers' lines of progress.
+    """
+    count = workers or worker_count(candidates)
+    if count == 1:
+        yield OneProcess()
+        return
+    cache = cache_folder()
+    open_build = OpenBuild(candidates.request, cache / "store", cache / "ledger.sqlite")
+    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    with WorkerPool(open_build, count, threads, say) as pool:
+        yield pool
+
+
+def worker_count(candidates: Candidates) -> int:
+    """How many workers the cores and the memory of this machine allow.
+
+    Each may hold the largest mix in fp32, and twice that while a part is prepared.
+    """
+    largest = max(
+        sum(candidates.parameters(*part) for part in mixable.names.items())
+        for mixable in candidates.catalog.mixable()
+    )
+    each = PROCESS_BYTES + COPIES * FP32_BYTES * largest
+    return max(1, min(len(os.sched_getaffinity(0)), int(MEMORY_SHARE * memory_bytes() // each)))

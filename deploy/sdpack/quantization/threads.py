@@ -1,0 +1,69 @@
+"""Linear algebra whose results do not depend on the number of threads, on all cores nevertheless.
+
+BLAS splits a product among its threads, and the order of the sums, and with it the last bits,
+depends on the split. Rounded weights would then depend on the machine's cores. Here each product is
+computed by one thread, and several layers are computed at the same time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+from sdpack.engines.onnxruntime import default_threads
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """The thread pools of the libraries in this process, found once: that takes milliseconds."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread within this context, or the decorated function.
+
+    It can be nested, and used in threads that end before it does. While threads of Python that do
+    not know of each other use it, the first that leaves ends it for all.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _controller().limit(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+) -> Iterator[Result]:
+    """Yield the function's result for each item, in order; several are computed at the same time.
+
+    At most one result more than there are threads is kept.
+
+    Args:
+        threads: number of threads; default: `default_threads`.
+    """
+    count = threads or default_threads()
+    waiting: deque[Future[Result]] = deque()
+    with one_thread(), ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Worker processes: independent work on all cores."""
