@@ -171,7 +171,7 @@ def quantize(
     return quantize_graph(task, Store(cache_folder() / "store"), progress or _silent)
 
 
-def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
+def build_bundle(request: BuildRequest, say: Say, workers: int | None = None) -> BuildResult:
     """Build the requested bundle and its report; checks the request before any slow work.
 
     Raises:
@@ -185,11 +185,11 @@ def build_bundle(request: BuildRequest, say: Say) -> BuildResult:
         say("drawing the charts")
         write_report(folder)
 
-    return build_mix(request, say, finish)
+    return build_mix(request, say, finish, workers)
 
 
 def study_budgets(
-    request: BuildRequest, budgets: Sequence[int], say: Say
+    request: BuildRequest, budgets: Sequence[int], say: Say, workers: int | None = None
 ) -> tuple[Studied, StudyResult]:
     """Study the budgets, and write the page, its charts and its points into the request's folder.
 
@@ -199,7 +199,7 @@ def study_budgets(
     from sdpack.pack.study.study import study as study_mixes
     from sdpack.report.study_page import PAGE, write_study
 
-    studied = study_mixes(request, budgets, say)
+    studied = study_mixes(request, budgets, say, workers)
     say("drawing the charts")
     return studied, write_study(request.out / LEDGER, request.out / PAGE)
 

@@ -21,7 +21,7 @@ from sdpack.cli.output import (
     warn,
 )
 from sdpack.cli.plan import show_plan
-from sdpack.cli.request_options import read_options, request_options
+from sdpack.cli.request_options import read_options, request_options, workers_option
 from sdpack.cli.values import TEXT
 from sdpack.documents.layout import REPORT, SAMPLES
 from sdpack.pack.options import BUILD_IMAGES, bundle_request
@@ -41,6 +41,7 @@ Examples:
 )
 @profile_option()
 @request_options(images=BUILD_IMAGES)
+@workers_option
 @click.option(
     "--memory",
     type=TEXT,
@@ -73,7 +74,7 @@ def command(
         show_plan(request, as_json)
         return
     with progress(ctx) as say:
-        result = build_bundle(request, say)
+        result = build_bundle(request, say, options.workers)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

@@ -54,6 +54,13 @@ prefer_option = click.option(
 )
 
 
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that export, calibrate and draw; default: as many as cores and memory allow.",
+)
+
+
 def images_option(default: int) -> Callable[[Command], Command]:
     """`--images`, a positive number."""
     return click.option(

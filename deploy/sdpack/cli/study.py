@@ -18,7 +18,7 @@ from sdpack.cli.output import (
     timed,
     warn,
 )
-from sdpack.cli.request_options import read_options, request_options
+from sdpack.cli.request_options import read_options, request_options, workers_option
 from sdpack.cli.values import TEXT
 from sdpack.documents.profile import parse_budgets
 from sdpack.pack.options import STUDY_FOLDER, STUDY_IMAGES, STUDY_PROFILE, study_request
@@ -44,6 +44,7 @@ Studies resume after an interruption; a repeated study draws no images.
 )
 @profile_option(default=STUDY_PROFILE)
 @request_options(images=STUDY_IMAGES)
+@workers_option
 @out_option("Folder of the page, the charts and the points.", Path(STUDY_FOLDER))
 @json_option
 @click.pass_context
@@ -63,13 +64,14 @@ def command(
     as PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
-    request = study_request(read_options(profile_name, **of_order), asked, out, warn)
+    options = read_options(profile_name, **of_order)
+    request = study_request(options, asked, out, warn)
     from sdpack.report.study_files import as_json as study_json
     from sdpack.report.study_finding import finding
     from sdpack.report.study_page import PAGE
 
     with progress(ctx) as say:
-        done, found = study_budgets(request, asked, say)
+        done, found = study_budgets(request, asked, say, options.workers)
     if as_json:
         print_json({**study_json(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return

@@ -42,6 +42,7 @@ class Options:
         batch: the most images drawn at once; None for the profile's.
         steps: denoising steps; None for the catalog's.
         prefer: the preference among mixes that are equal to the best.
+        workers: number of worker processes; None for as many as cores and memory allow.
         download: whether missing files of a hub repository given as `model` may be fetched.
     """
 
@@ -53,6 +54,7 @@ class Options:
     batch: int | None = None
     steps: int | None = None
     prefer: Preference = Preference.QUALITY
+    workers: int | None = None
     download: bool = True
 
 

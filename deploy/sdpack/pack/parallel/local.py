@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sdpack.engines.detect import memory_bytes
 from sdpack.pack.candidates import Candidates
+from sdpack.pack.forecast.build_plan import Planning
+from sdpack.pack.forecast.stages import Stage
 from sdpack.pack.parallel.build_worker import OpenBuild
 from sdpack.progress import Say
 from sdpack.store.artifacts import cache_folder
+from sdpack.store.ledger import Ledger
 from sdpack.workers.executor import Executor, OneProcess
 from sdpack.workers.pool import WorkerPool
 
 PROCESS_BYTES = 2**30  # of a worker with PyTorch and its libraries, besides the models
 FP32_BYTES = 4  # of a parameter
 COPIES = 2  # of a model's weights while it is exported, calibrated or loaded
+LEAST_S = 60.0  # of predicted work; two workers take ten seconds to start
+SHARED_STAGES = {Stage.EXPORT, Stage.CALIBRATE, Stage.SENSITIVITY, Stage.ROUND, Stage.DRAW}
 MEMORY_SHARE = 0.75  # of the machine's memory that all workers may take
 
 
@@ -27,15 +33,16 @@ def open_executor(
     """An executor for the jobs of a request; its processes are stopped at the end.
 
     Args:
-        workers: the number of processes; None for as many as cores and memory allow.
+        workers: the number of processes; None for as many as cores and memory allow, or one where
+            there is little to do.
         say: receives the workers' lines of progress.
     """
-    count = workers or worker_count(candidates)
-    if count == 1:
-        yield OneProcess()
-        return
     cache = cache_folder()
     open_build = OpenBuild(candidates.request, cache / "store", cache / "ledger.sqlite")
+    count = workers or worker_count(candidates)
+    if count == 1 or (workers is None and not is_long(candidates, open_build.ledger)):
+        yield OneProcess()
+        return
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     with WorkerPool(open_build, count, threads, say) as pool:
         yield pool
@@ -52,3 +59,14 @@ def worker_count(candidates: Candidates) -> int:
     )
     each = PROCESS_BYTES + COPIES * FP32_BYTES * largest
     return max(1, min(len(os.sched_getaffinity(0)), int(MEMORY_SHARE * memory_bytes() // each)))
+
+
+def is_long(candidates: Candidates, ledger_path: Path) -> bool:
+    """Whether a build takes much longer than workers need to start, with everything to do."""
+    ledger = Ledger(ledger_path)
+    try:
+        seconds = Planning(candidates, ledger).costs.seconds()
+    finally:
+        ledger.close()
+    shared = (each.middle for stage, each in seconds.items() if stage in SHARED_STAGES)
+    return sum(shared) >= LEAST_S

@@ -138,7 +138,7 @@ class Selection:
 
         def works(mixes: Sequence[Mix]) -> list[bool]:
             scores = evaluator.scores(mixes, self._first)
-            return [bool(works) for works in (scores > BROKEN_SCORE).any(axis=1)]
+            return [bool((of_mix > BROKEN_SCORE).any()) for of_mix in scores]
 
         by_class = references(evaluator.possible, evaluator.weight_bytes, works)
         screener = Screener(mixes, by_class, frozenset(evaluator.possible), evaluator.scores)
