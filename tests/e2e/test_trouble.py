@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from sdpack.workers.pool import WORKER_MODULE
 
 from tests.e2e import tiny
 from tests.e2e.test_build import profile
@@ -36,9 +37,9 @@ def command(work: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "sdpack", "-q", "build", "--profile", device, *where]
 
 
-def start(work: Path, cache: Path, out: Path) -> subprocess.Popen[str]:
+def start(work: Path, cache: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(work, out),
+        [*command(work, out), *more],
         env={**os.environ, "SDPACK_CACHE": str(cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -103,6 +104,40 @@ def test_a_build_killed_again_and_again_ends_the_same(
     assert contents(out) == wanted
     assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
     assert (out / "report.html").is_file()
+
+
+def worker_processes(build: subprocess.Popen[str]) -> set[int]:
+    """The numbers of a build's worker processes."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process that has ended meanwhile
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            is_worker = WORKER_MODULE.encode() in (folder / "cmdline").read_bytes()
+            if parent == build.pid and is_worker:
+                found.add(int(folder.name))
+    return found
+
+
+def test_workers_make_the_same_even_if_one_is_killed(
+    work: Path, undisturbed: tuple[dict[str, Any], float]
+) -> None:
+    """The undisturbed bundle is so small that one process made it."""
+    wanted, _ = undisturbed
+    out = work / "w" / "bundle"
+    build = start(work, work / "workers", out, "--workers", "2")
+    seen: set[int] = set()
+    killed: int | None = None
+    while build.poll() is None:
+        seen |= worker_processes(build)
+        if killed is None and (work / "workers" / "store" / "graph").exists():
+            killed = min(seen)
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.05)
+    code, said = finish(build)
+    assert code == 0, said
+    assert killed is not None
+    assert len(seen) == 3, "one for each of two, and one in the place of the killed one"
+    assert contents(out) == wanted
 
 
 def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
