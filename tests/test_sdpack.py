@@ -35,6 +35,7 @@ ERRORS = {
     "SourceError",
     "StoreError",
     "UnsupportedGraphError",
+    "WorkerError",
 }
 OTHERS = {"BuildOptions", "Bundle", "Catalog", "Profile", "__version__"}
 PARTS = (
@@ -47,6 +48,7 @@ OPTIONS = {
     "steps": "int | None",
     "images": "int",
     "prefer": "str",
+    "workers": "int | None",
 }
 SIGNATURES = {
     "open_bundle": "(path: PathLikeText, runtime: str | None = None, threads: int | None = None, "

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SourceError,
         StoreError,
         UnsupportedGraphError,
+        WorkerError,
     )
     from sdpack.version import __version__
 
@@ -60,6 +61,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "UnsupportedGraphError",
+    "WorkerError",
     "__version__",
     "build",
     "open_bundle",

@@ -19,6 +19,7 @@ from sdpack.domain.precision import Runtime
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import (
     BUILD_IMAGES,
+    MOST_WORKERS,
     STUDY_FOLDER,
     STUDY_IMAGES,
     STUDY_PROFILE,
@@ -48,6 +49,7 @@ class BuildOptions(TypedDict, total=False):
             study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
+        workers: number of worker processes; by default as many as cores and memory allow.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -55,6 +57,7 @@ class BuildOptions(TypedDict, total=False):
     steps: int | None
     images: int
     prefer: str
+    workers: int | None
 
 
 def build(
@@ -88,7 +91,8 @@ def build(
     _check_names("build", options)
     checked = _options(profile, catalog, model, BUILD_IMAGES, options)
     folder = None if out is None else as_path(out, "out")
-    return build_bundle(bundle_request(checked, memory, folder, warnings.warn), progress or _silent)
+    request = bundle_request(checked, memory, folder, warnings.warn)
+    return build_bundle(request, progress or _silent, checked.workers)
 
 
 def study(
@@ -122,7 +126,7 @@ def study(
         budgets if isinstance(budgets, str) else as_list(budgets, "budgets")
     )
     request = study_request(checked, budget_bytes, as_path(out, "out"), warnings.warn)
-    studied, _ = study_budgets(request, budget_bytes, progress or _silent)
+    studied, _ = study_budgets(request, budget_bytes, progress or _silent, checked.workers)
     return studied
 
 
@@ -220,7 +224,7 @@ def _options(
 ) -> Options:
     """The checked options; `most_images` is the default of `images`."""
     sizes = as_list(options.get("sizes", ()), "sizes")
-    batch, steps = options.get("batch"), options.get("steps")
+    batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
     prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
@@ -231,6 +235,7 @@ def _options(
         None if batch is None else as_count(batch, "batch"),
         None if steps is None else as_count(steps, "steps", most=MOST_STEPS),
         as_choice(Preference, prefer, "prefer"),
+        None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
     )
 
 

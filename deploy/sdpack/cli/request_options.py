@@ -12,7 +12,7 @@ from sdpack.cli.options import Command
 from sdpack.cli.values import STEP_COUNT, TEXT, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.evaluate.rules import Preference
-from sdpack.pack.options import Options
+from sdpack.pack.options import MOST_WORKERS, Options
 
 model_option = click.option(
     "--model",
@@ -56,7 +56,7 @@ prefer_option = click.option(
 
 workers_option = click.option(
     "--workers",
-    type=click.IntRange(1, 256),
+    type=click.IntRange(1, MOST_WORKERS),
     help="Processes that export, calibrate and draw; default: as many as cores and memory allow.",
 )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sdpack.pack.request import BuildRequest
 
 BUILD_IMAGES, STUDY_IMAGES = 384, 64  # the most drawn with each mix
+MOST_WORKERS = 256
 STUDY_PROFILE = "4gb-gpu"
 STUDY_FOLDER = "study"
 STUDY_FILES = ("ledger.jsonl", "study.html", "points.csv", "points.json", "charts")

@@ -28,7 +28,8 @@ def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]
     """What is asked of builds that make nothing."""
     requests: list[BuildRequest] = []
 
-    def built(request: BuildRequest, say: Say) -> BuildResult:
+    def built(request: BuildRequest, say: Say, workers: int | None) -> BuildResult:
+        assert workers in (None, 3)
         say("export")
         requests.append(request)
         return BuildResult(made, is_new=True)
@@ -39,7 +40,18 @@ def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]
 
 def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) -> None:
     out = tmp_path / "b"
-    words = ("-p", "cpu-2gb", "--memory", "24MiB", "-o", str(out), "--images", "5")
+    words = (
+        "-p",
+        "cpu-2gb",
+        "--memory",
+        "24MiB",
+        "-o",
+        str(out),
+        "--images",
+        "5",
+        "--workers",
+        "3",
+    )
     assert run("build", *words).exit_code == 0
     (request,) = asked
     assert (request.profile.name, request.budget, request.out) == ("cpu-2gb", 24 * 2**20, out)
