@@ -1,4 +1,7 @@
-"""Metrics of pictures, some with 95 % bootstrap intervals."""
+"""Metrics of images, some with 95 % bootstrap intervals.
+
+They do not depend on the number of threads (`sdpack.quantization.threads`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import BOOTSTRAPS, Estimate, percentiles
+from sdpack.quantization.threads import in_order, one_thread
 
 
 class Judging(Protocol):
@@ -37,15 +41,20 @@ class Panel:
         self._tokenizer = tokenizer
         self._texts: dict[str, Tensor] = {}
 
-    @torch.no_grad()
-    def features(self, images: Tensor, batch_size: int = 64) -> Tensor:
+    def features(self, images: Tensor, batch_size: int = 16) -> Tensor:
         """float32 (N, 1280) of uint8 (N, 64, 64, 3) pictures."""
-        return torch.cat([self._judge.features(part) for part in images.split(batch_size)])
+        return torch.cat([*in_order(self._features, images.split(batch_size))])
 
+    @torch.no_grad()  # holds for the thread it is called in
+    def _features(self, images: Tensor) -> Tensor:
+        return self._judge.features(images)
+
+    @one_thread()
     @torch.no_grad()
     def embed_features(self, features: Tensor) -> Tensor:
         return self._judge.embed_features(features)
 
+    @one_thread()
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 512) -> Tensor:
         """Unit vectors float32 (N, 128)."""
@@ -58,11 +67,13 @@ class Panel:
         return torch.stack([self._texts[t] for t in texts])
 
 
+@one_thread()
 def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Float64Array:
     """Cosine of each picture and its text, as in CLIPScore (Hessel et al. 2021): (N,)."""
     return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
 
 
+@one_thread()
 def structural_similarity(pictures: Tensor, wanted: Tensor) -> Float64Array:
     """SSIM (Wang et al. 2004) of each picture, float32 (N, 3, H, W) in [0, 1]: (N,)."""
     from torchmetrics.functional.image import structural_similarity_index_measure
@@ -71,6 +82,7 @@ def structural_similarity(pictures: Tensor, wanted: Tensor) -> Float64Array:
     return np.atleast_1d(np.asarray(found, np.float64))
 
 
+@one_thread()
 def kid(features: Tensor, real: Tensor, seed: int = 0) -> Estimate:
     """Kernel distance (Binkowski et al. 2018), times 1000: unbiased MMD², cubic kernel.
 
