@@ -14,7 +14,7 @@ from sdpack.quantization.schemes import ABILITIES, Abilities
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 from sdpack.workers.executor import Executor, OneProcess
-from sdpack.workers.pool import Job
+from sdpack.workers.pool import WorkerJob
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class BuildContext:
         """The schemes that the runtime keeps packed in memory."""
         return ABILITIES[self.runtime]
 
-    def prepare(self, jobs: Sequence[Job], step: Step = unheard) -> None:
+    def prepare(self, jobs: Sequence[WorkerJob], step: Step = unheard) -> None:
         """Have the executor do jobs ahead, and record the rows they return.
 
         A job that fails is left to the code that needs its result, which then fails where it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sdpack.workers.pool import Job, JobResult
+from sdpack.workers.pool import JobResult, WorkerJob
 
 
 class Executor(Protocol):
@@ -16,7 +16,7 @@ class Executor(Protocol):
     does itself.
     """
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
 
         Raises:
@@ -28,6 +28,6 @@ class Executor(Protocol):
 class OneProcess:
     """Does no jobs ahead: everything is done in the calling process, with all its threads."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do nothing."""
         return iter(())

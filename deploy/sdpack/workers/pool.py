@@ -40,7 +40,7 @@ WORKER_MODULE = "sdpack.workers.worker"
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """A piece of work for a worker.
 
     Attributes:
@@ -93,7 +93,7 @@ class WorkerPool(Closing):
         self._say = say
         self._workers: list[_Worker] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
 
         Jobs of a group are done in their order, the earlier ones first. An iterator that is not
@@ -126,7 +126,7 @@ class WorkerPool(Closing):
             worker.wait()
         self._workers.clear()
 
-    def _assign(self, jobs: Sequence[Job], waiting: list[int]) -> None:
+    def _assign(self, jobs: Sequence[WorkerJob], waiting: list[int]) -> None:
         """Give a job to every worker that has none; start workers as long as there are jobs."""
         while len(self._workers) < min(self._count, len(waiting) + self._busy):
             self._workers.append(_Worker(self._open_handle, self._threads))
@@ -140,7 +140,7 @@ class WorkerPool(Closing):
     def _busy(self) -> int:
         return sum(worker.place is not None for worker in self._workers)
 
-    def _choice(self, worker: _Worker, jobs: Sequence[Job], waiting: Sequence[int]) -> int:
+    def _choice(self, worker: _Worker, jobs: Sequence[WorkerJob], waiting: Sequence[int]) -> int:
         """The next job of the worker's group, or else of a group that no other worker has."""
         taken = {other.group for other in self._workers if other is not worker}
         own = (place for place in waiting if jobs[place].group == worker.group)
@@ -159,7 +159,7 @@ class WorkerPool(Closing):
             self._say(message.line)
         return message if isinstance(message, JobResult) else None
 
-    def _bury(self, worker: _Worker, jobs: Sequence[Job], deaths: Counter[int]) -> int:
+    def _bury(self, worker: _Worker, jobs: Sequence[WorkerJob], deaths: Counter[int]) -> int:
         """Remove a worker that died; returns the place of its job.
 
         Raises:
@@ -215,7 +215,7 @@ class _Worker:
             os.close(alive)
         self._send(open_handle)
 
-    def begin(self, place: int, job: Job) -> None:
+    def begin(self, place: int, job: WorkerJob) -> None:
         """Send a job to the worker."""
         self.place, self.group = place, job.group
         self._send((place, job.task))

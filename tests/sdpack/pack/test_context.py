@@ -12,17 +12,17 @@ from sdpack.pack.context import BuildContext
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger, Measurement
 from sdpack.workers.executor import OneProcess
-from sdpack.workers.pool import Job, JobResult
+from sdpack.workers.pool import JobResult, WorkerJob
 
-JOBS = [Job(f"job {number}", "group", number) for number in range(3)]
+JOBS = [WorkerJob(f"job {number}", "group", number) for number in range(3)]
 
 
 class FakeExecutor:
     def __init__(self, results: Sequence[JobResult]) -> None:
         self.results = results
-        self.jobs: list[Job] = []
+        self.jobs: list[WorkerJob] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         self.jobs.extend(jobs)
         yield from self.results
 
@@ -61,7 +61,7 @@ def test_a_single_job_is_left_to_the_caller(tmp_path: Path) -> None:
 
 def test_rows_that_came_before_a_worker_died_for_good_are_kept(tmp_path: Path) -> None:
     class Dying(FakeExecutor):
-        def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+        def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
             yield from self.results
             raise WorkerError("job 1: 3 worker processes died of it")
 

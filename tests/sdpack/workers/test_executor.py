@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from sdpack.workers.executor import OneProcess
-from sdpack.workers.pool import Job
+from sdpack.workers.pool import WorkerJob
 
 
 def test_one_process_leaves_every_job_to_its_caller() -> None:
-    assert list(OneProcess().run([Job("drawing", "group", None)])) == []
+    assert list(OneProcess().run([WorkerJob("drawing", "group", None)])) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from sdpack.errors import WorkerError
-from sdpack.workers.pool import MOST_DEATHS, Job, WorkerPool
+from sdpack.workers.pool import MOST_DEATHS, WorkerJob, WorkerPool
 
 from tests.sdpack.workers import handles
 
@@ -30,9 +30,9 @@ def pool(open_handle: Callable[[], Any], count: int = 2, **others: Any) -> Worke
     return WorkerPool(open_handle, count, threads=1, say=others.get("say", lambda _: None))
 
 
-def jobs(tasks: Sequence[Any], groups: Sequence[str] | None = None) -> list[Job]:
+def jobs(tasks: Sequence[Any], groups: Sequence[str] | None = None) -> list[WorkerJob]:
     named = groups or [str(task) for task in tasks]
-    return [Job(f"task {t}", group, t) for t, group in zip(tasks, named, strict=True)]
+    return [WorkerJob(f"task {t}", group, t) for t, group in zip(tasks, named, strict=True)]
 
 
 def test_every_job_has_its_result() -> None:
@@ -122,11 +122,11 @@ def test_workers_end_with_a_killed_caller(tmp_path: Path) -> None:
     """SIGKILL leaves the caller no time to stop them."""
     code = (
         "import sys, pathlib\n"
-        "from sdpack.workers.pool import Job, WorkerPool\n"
+        "from sdpack.workers.pool import WorkerJob, WorkerPool\n"
         "from tests.sdpack.workers import handles\n"
         "pool = WorkerPool(handles.open_sleeping, 2, 1, print)\n"
         "tasks = [pathlib.Path(name) for name in sys.argv[1:]]\n"
-        "list(pool.run([Job(str(task), str(task), task) for task in tasks]))\n"
+        "list(pool.run([WorkerJob(str(task), str(task), task) for task in tasks]))\n"
     )
     places = [tmp_path / "one", tmp_path / "two"]
     caller = subprocess.Popen([sys.executable, "-c", code, *map(str, places)])

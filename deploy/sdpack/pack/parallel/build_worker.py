@@ -50,15 +50,17 @@ class BuildWorker:
     def do(self, task: Task, say: Say) -> list[Measurement]:
         """Do a task, and return the rows it measured."""
         self._say = say
+        toolchain = self._toolchain
         match task:
             case ExportPart(variant):
-                self._toolchain.sources.of(variant)
+                toolchain.sources.of(variant)
             case MakeGraphs(variants):
                 for variant in variants:
-                    self._toolchain.graphs.of(variant)
+                    toolchain.graphs.of(variant)
             case DrawMixes(mixes, numbers):
-                specs = [self._evaluator.spec(mix) for mix in mixes]
-                self._evaluator.runner.scores(specs, numbers)
+                evaluator = self._evaluator
+                specs = [evaluator.spec(mix) for mix in mixes]
+                evaluator.runner.scores(specs, numbers)
         return self._ledger.collect()
 
     @cached_property

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.workers.pool import Job
+from sdpack.workers.pool import WorkerJob
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ def by_part(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
     return [tuple(part) for part in parts.values()]
 
 
-def export_jobs(parts: Sequence[Sequence[Variant]]) -> list[Job]:
+def export_jobs(parts: Sequence[Sequence[Variant]]) -> list[WorkerJob]:
     """A job for each candidate to export."""
     return [
-        Job(f"exporting {part[0].part_name}", part[0].part_name, ExportPart(part[0]))
+        WorkerJob(f"exporting {part[0].part_name}", part[0].part_name, ExportPart(part[0]))
         for part in parts
     ]
 
 
-def graph_jobs(parts: Sequence[Sequence[Variant]]) -> list[Job]:
+def graph_jobs(parts: Sequence[Sequence[Variant]]) -> list[WorkerJob]:
     """A job for each candidate, to make the graphs of all its variants."""
     return [
-        Job(f"making {part[0].part_name}", part[0].part_name, MakeGraphs(tuple(part)))
+        WorkerJob(f"making {part[0].part_name}", part[0].part_name, MakeGraphs(tuple(part)))
         for part in parts
     ]
 
 
-def drawing_jobs(mixes: Sequence[Mix], numbers: Sequence[int]) -> Iterator[Job]:
+def drawing_jobs(mixes: Sequence[Mix], numbers: Sequence[int]) -> Iterator[WorkerJob]:
     """Jobs that draw these mixes; mixes with the same latents are drawn in one job."""
     groups: dict[tuple[Variant, ...], list[Mix]] = {}
     for mix in mixes:
@@ -74,4 +74,4 @@ def drawing_jobs(mixes: Sequence[Mix], numbers: Sequence[int]) -> Iterator[Job]:
         groups.setdefault(before_decoder, []).append(mix)
     for group in groups.values():
         doing = f"drawing {len(numbers)} prompts with {group[0]}"
-        yield Job(doing, str(group[0].denoiser), DrawMixes(tuple(group), tuple(numbers)))
+        yield WorkerJob(doing, str(group[0].denoiser), DrawMixes(tuple(group), tuple(numbers)))
