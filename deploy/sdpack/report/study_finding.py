@@ -16,10 +16,13 @@ from sdpack.documents.record import (
 from sdpack.report.study_points import GROUPS, VERDICTS, Claim, StudyPoint, StudyResult
 
 _IMAGEN = (
-    "Imagen found that growing the text encoder helps more than growing the UNet; we read "
-    "that, for a fixed budget, as the encoder first: "
+    "Imagen found that growing the text encoder helps more than growing the UNet. For a fixed "
+    "budget, this suggests choosing the text encoder first. "
 )
-_LIKE = "Stable Diffusion 1.x divides its parameters 12 / 80 / 8, its whole VAE counted last: "
+_LIKE = (
+    "Stable Diffusion 1.x divides its parameters 12 / 80 / 8 between text encoder, denoiser and "
+    "VAE. "
+)
 
 
 def finding(study: StudyResult) -> list[str]:
@@ -34,7 +37,7 @@ def finding(study: StudyResult) -> list[str]:
         "all of them together.",
         f"{_rule(record)} It was chosen on the same prompts it is compared on here, which favours "
         "it.",
-        "Fidelity is not quality: it measures how close pictures are to fp32."
+        "Fidelity is not quality: it measures how close images are to those in fp32."
         if record.metric == FIDELITY
         else "",
         _verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN),
@@ -52,7 +55,7 @@ def _rule(record: StudyRecord) -> str:
         return (
             "The best mix at a budget won its race: the smallest of those not distinguished from "
             f"the leader, nor seen to score less by more than {record.indifference:g}, unless its "
-            "pictures taken together were farther from real ones."
+            "images taken together were farther from real ones (KID)."
         )
     rule = (
         "The best mix at a budget won its race: it has the best mean, or it was shown equal to "
@@ -60,7 +63,7 @@ def _rule(record: StudyRecord) -> str:
     )
     if record.prefer != "quality":
         rule += f", or, as --prefer {record.prefer} allows, not distinguished from it"
-    return f"{rule}, unless its pictures taken together were farther from real ones."
+    return f"{rule}, unless its images taken together were farther from real ones (KID)."
 
 
 def _missing(study: StudyResult) -> list[str]:
@@ -68,14 +71,14 @@ def _missing(study: StudyResult) -> list[str]:
     names, lines = study.names, []
     broken = dict.fromkeys(mix for budget in study.feasible for mix in budget.broken)
     if broken:
-        lines.append(f"Picked, but found to draw broken pictures: {', '.join(broken)}.")
+        lines.append(f"Chosen, but then excluded because of broken images: {', '.join(broken)}.")
     empty = [budget for budget in study.record.budgets if not budget.runs]
     nothing = [budget for budget in empty if "nothing fits" in (budget.infeasible or "")]
     for group, why in (
         (nothing, "Nothing fits into"),
         (
             [budget for budget in empty if budget not in nothing],
-            "The best mix draws broken pictures at",
+            "The best mix generates broken images at",
         ),
     ):
         if group:
@@ -93,8 +96,7 @@ def _verdicts(study: StudyResult, first: str, second: str, before: str) -> str:
         by_verdict.setdefault(alike[0].verdict, []).append(_group(study, alike))
     told = [f"{name} at {', '.join(by_verdict[name])}" for name in VERDICTS if name in by_verdict]
     one = _named(first)
-    one = one if before else one[0].upper() + one[1:]
-    return f"{before}{one} against {_named(second)}: {'; '.join(told)}."
+    return f"{before}{one[0].upper()}{one[1:]} against {_named(second)}: {'; '.join(told)}."
 
 
 def _neighbours(study: StudyResult, claims: Sequence[Claim]) -> list[list[Claim]]:

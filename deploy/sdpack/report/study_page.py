@@ -115,8 +115,8 @@ def shares_by_budget(study: StudyResult) -> Figure:
         "shares",
         "Who gets the bytes",
         "The weights of the best mix at each budget. The line in a bar spans the text encoder's "
-        "share in the mixes that tied with the best: the choice is open that far. Last, for "
-        "comparison, the parameters of Stable Diffusion 1.x, with its whole VAE as the decoder.",
+        "share in the mixes that tied with the best. The last bar shows, for comparison, the "
+        "parameters of Stable Diffusion 1.x, with its whole VAE as the decoder.",
         "Stacked bars of the share of weights by role: "
         + "; ".join(
             f"{format_bytes(p.budget_bytes)} "
@@ -195,12 +195,12 @@ def quality_by_budget(study: StudyResult) -> Figure:
     return Figure(
         "quality-budget",
         "What a budget buys",
-        "The best mix at each budget, mixes stored in one precision throughout, and two rules: "
-        f"“{ENCODER_FIRST}” takes the largest text encoder that fits and then what fits beside "
-        f"it, “{DENOISER_FIRST}” the largest denoiser; as we read Imagen, the first should be "
-        f"better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are divided most "
-        "nearly as its parameters. Bars: 95 % intervals of the difference from the best at the "
-        f"same budget. The best's own means: {_own_means(points)}. Marks of one budget are drawn "
+        "The best mix at each budget, mixes with the same precision in all parts, and three rules. "
+        f"“{ENCODER_FIRST}” takes the largest text encoder that fits, then the largest denoiser; "
+        f"“{DENOISER_FIRST}” takes the denoiser first. Imagen's finding suggests that the former "
+        f"is better. “{LIKE_STABLE_DIFFUSION}” is the mix whose weights are split most like the "
+        "parameters of Stable Diffusion. Bars: 95 % intervals of the difference from the best at "
+        f"the same budget. Means of the best: {_own_means(points)}. Marks of one budget are drawn "
         "slightly apart.",
         f"Line chart of {study.record.metric} by memory budget for {', '.join(series)}.",
         layered([layers["line"], layers["bars"], layers["marks"]]),

@@ -30,7 +30,7 @@ from sdpack.units import format_bytes
 
 GROUPS = ("text", "denoiser", "decoder")
 BETTER, WORSE, NOT_TOLD = "better", "worse", "not told apart"
-SAME_MIX, TOO_FEW = "both one mix", "too few prompts to tell"
+SAME_MIX, TOO_FEW = "the same mix", "too few prompts to tell"
 VERDICTS = (BETTER, WORSE, NOT_TOLD, SAME_MIX, TOO_FEW)
 
 

@@ -32,7 +32,7 @@ def test_claims_say_what_holds_and_what_does_not(ledger: Path) -> None:
     assert claims[16, ENCODER_FIRST, DENOISER_FIRST].verdict == "better"
     assert claims[16, BEST, LIKE_STABLE_DIFFUSION].verdict == "better"
     assert claims[16, BEST, "all w8"].verdict == "not told apart"
-    assert claims[64, ENCODER_FIRST, DENOISER_FIRST].verdict == "both one mix"
+    assert claims[64, ENCODER_FIRST, DENOISER_FIRST].verdict == "the same mix"
     assert (64, BEST, LIKE_STABLE_DIFFUSION) not in claims
 
 
@@ -53,7 +53,7 @@ def test_a_deleted_row_takes_its_points_along(ledger: Path) -> None:
     assert {p.mix for p in before.points} - {p.mix for p in after.points} == {gone}
     rows = next(f.rows for f in study_figures(after) if f.name == "quality-budget")
     assert gone not in {row["mix"] for row in rows}
-    assert "“encoder first” against “denoiser first”: both one mix at" in "\n".join(finding(after))
+    assert "“encoder first” against “denoiser first”: the same mix at" in "\n".join(finding(after))
 
 
 def test_without_a_study_it_says_so(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_few_prompts_tell_nothing(tmp_path: Path) -> None:
     ledger_of_study(tmp_path / "few.sqlite", prompts=4)
     study = read_study(tmp_path / "few.sqlite")
     verdicts = {claim.verdict for claim in study.claims}
-    assert verdicts == {"too few prompts to tell", "both one mix"}
+    assert verdicts == {"too few prompts to tell", "the same mix"}
 
 
 def test_without_the_scores_of_a_best_mix_there_is_no_page(ledger: Path) -> None:
