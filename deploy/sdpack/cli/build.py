@@ -45,9 +45,9 @@ Examples:
 @click.option(
     "--memory",
     type=TEXT,
-    help="Memory the pipeline may take at its peak, such as 24MiB; default: the profile's.",
+    help="Maximum peak memory of the pipeline, such as 24MiB; default: the profile's.",
 )
-@out_option("Folder of the bundle; default: engines/PROFILE.")
+@out_option("Folder of the bundle; default: engines/ and the profile's name.")
 @click.option(
     "--dry-run", is_flag=True, help="Only predict the cost of the build, like `sdpack plan`."
 )

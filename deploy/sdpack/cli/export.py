@@ -28,7 +28,7 @@ def command() -> None:
     epilog="""\b
 Examples:
   sdpack export triton engines/4gb-gpu models
-  tritonserver --model-repository models        needs `pip install sdpack` in its Python
+  tritonserver --model-repository models        needs sdpack in Triton's Python
 """,
 )
 @click.argument("bundle", type=PATH)

@@ -34,14 +34,15 @@ Examples:
 @click.option(
     "--memory",
     type=TEXT,
-    help="Peak memory of the pipeline, such as 24MiB; default: the profile's.",
+    help="Maximum peak memory of the pipeline, such as 24MiB; default: the profile's.",
 )
 @json_option
 def command(profile_name: str, memory: str | None, as_json: bool, **options: Any) -> None:
-    """Predict the cost of a build: downloads, disk, images and hours.
+    """Predict the cost of a build: downloads, disk space, images and hours.
 
-    It downloads, exports and draws nothing, and works offline. Times are ranges. They are based on
-    a few timed operations, and every build on this machine refines them.
+    A plan needs no network connection: it neither downloads nor exports checkpoints, and draws no
+    images. Times are ranges. They are based on a few timed operations, and every build on this
+    machine refines them.
     """
     request = plan_request(read_options(profile_name, **options), memory, warn)
     show_plan(request, as_json)
@@ -82,10 +83,11 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
         [
             f"{plan.uniform_mixes:,} mixes of candidates and precisions, each in up to "
             f"{plan.placements} placements; if memory is tight, mixed variants are added",
-            f"the smallest, {plan.smallest}, needs at least {format_bytes(plan.smallest_bytes)} "
-            f"of {budget}, judging by its parameters",
+            f"the smallest mix, {plan.smallest}, needs at least "
+            f"{format_bytes(plan.smallest_bytes)} of the {budget} available (a lower bound from "
+            "its parameters)",
             f"download: {_download_total(plan)}",
-            f"disk for the cache: {_bytes_range(plan.disk)}",
+            f"disk space for the cache: {_bytes_range(plan.disk)}",
             f"images to draw: {_count_range(plan.images.screened + plan.images.raced)}",
         ]
     )
@@ -129,14 +131,14 @@ def _downloads(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
         about = "" if size.is_exact else "about "
         fetched = f"{about}{format_bytes(size.fetch_bytes)}"
         if not size.fetch_bytes:
-            fetched = "here" if size.is_here else "the same files"
+            fetched = "none" if size.is_here else "shared"
         rows.append([size.name, size.role.words, format_count(size.parameters), fetched])
     return ["candidate", "part", "parameters", "download"], rows
 
 
 def _download_total(plan: BuildPlan) -> str:
     if not plan.fetch_bytes:
-        return "nothing; everything is here"
+        return "nothing; all files are on this machine"
     about = "" if all(size.is_exact for size in plan.sizes) else "about "
     return f"{about}{format_bytes(plan.fetch_bytes)}"
 

@@ -1,4 +1,4 @@
-"""The options of `build` and `study`: which parts, and how their pictures are judged."""
+"""The options that `build`, `plan` and `study` share: parts, images and the choice of a mix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ model_option = click.option(
     "--model",
     type=TEXT,
     help=(
-        "Diffusers folder or hub repository to build instead of a catalog; its variants "
-        "are compared with its own fp32."
+        "Diffusers folder or hub repository to build instead of a catalog; images of its "
+        "variants are compared with its own in fp32."
     ),
 )
 sizes_option = click.option(
@@ -28,14 +28,14 @@ sizes_option = click.option(
     type=ParsedText(parse_sizes),
     default=(),
     help=(
-        "Picture sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
-        "is the bundle's default. Default: the catalog's, within the profile's."
+        "Image sizes in pixels, such as 512 or 512,768x512 (width x height); the first "
+        "is the bundle's default. Default: the catalog's sizes that the profile allows."
     ),
 )
 batch_option = click.option(
     "--batch",
     type=ParsedText(parse_batch),
-    help="Pictures drawn at once, such as 4 or 1-4; default: the profile's.",
+    help="Batch sizes, such as 4 or 1-4; default: the profile's.",
 )
 steps_option = click.option(
     "--steps", type=STEP_COUNT, help="Denoising steps; default: the catalog's."
@@ -47,9 +47,9 @@ prefer_option = click.option(
     show_default=True,
     callback=lambda _context, _option, name: Preference(name),
     help=(
-        "Criterion for choosing among mixes shown equal to the best; speed is measured on "
-        "this machine. speed and memory also accept a comparison that is still open, "
-        "within the indifference."
+        "Criterion for the choice among mixes shown equal to the best; speed is measured on "
+        "this machine. `speed` and `memory` also accept a mix whose comparison with the best is "
+        "still open, if its mean is lower by less than the indifference."
     ),
 )
 
@@ -68,7 +68,7 @@ def images_option(default: int) -> Callable[[Command], Command]:
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="Maximum number of pictures drawn with each mix.",
+        help="Maximum number of images drawn with each mix.",
     )
 
 

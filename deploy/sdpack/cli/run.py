@@ -43,7 +43,7 @@ Examples:
     type=Finite(min=0),
     help="Guidance scale, 1 disables guidance; default: the bundle's.",
 )
-@click.option("--negative-prompt", help="What the pictures should not show; default: the bundle's.")
+@click.option("--negative-prompt", help="What the images should not show; default: the bundle's.")
 @click.option("--steps", type=STEP_COUNT, help="Denoising steps; default: the bundle's.")
 @click.option(
     "--size",

@@ -13,7 +13,7 @@ def test_a_plan_of_the_zoo_names_its_stages_and_fetches_nothing(tmp_path: Path) 
     words = ("plan", "--profile", "cpu-2gb", "--images", "16")
     ran = CliRunner(env={"SDPACK_CACHE": str(tmp_path)}).invoke(main, words)
     assert ran.exit_code == 0, ran.output
-    assert "download: nothing; everything is here" in ran.stdout
+    assert "download: nothing; all files are on this machine" in ran.stdout
     assert "building engines" not in ran.stdout, "a CPU needs none"
     for stage in ("exporting", "calibrating", "rounding", "drawing"):
         assert stage in ran.stdout
