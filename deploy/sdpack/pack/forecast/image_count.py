@@ -42,7 +42,8 @@ def image_count(mixes: Sequence[Mix], rules: Rules, is_large: bool, prompts: int
         racing = few
         drawn = len(one_at_a_time(mixes)) + few // 2
         screened = Interval(drawn * first, drawn * screened_prompts(rules, most))
-    return ImageCount(screened, Interval(racing * first + enough, racing * most))
+    raced = Interval((racing - 1) * first + max(first, enough), racing * most)
+    return ImageCount(screened, raced)
 
 
 def one_at_a_time(mixes: Iterable[Mix]) -> set[tuple[object, Variant]]:

@@ -61,5 +61,13 @@ def test_a_large_field_is_screened_first() -> None:
     assert large.raced.high == 8 * 384
 
 
+@pytest.mark.parametrize("most", [1, 4, 16, 17, 64])
+def test_the_least_is_never_above_the_most(most: int) -> None:
+    for mixes in (every(1, 1)[:2], every(2, 2)):
+        count = image_count(mixes, Rules(most=most), is_large=False, prompts=384)
+        assert count.screened.low <= count.screened.high
+        assert count.raced.low <= count.raced.high
+
+
 def test_no_more_prompts_are_drawn_than_there_are() -> None:
     assert image_count(every(1, 1)[:2], Rules(), is_large=False, prompts=5).raced.high == 2 * 5
