@@ -1,8 +1,8 @@
 """Forms of attention on this CPU: written out, in slices, and as one operator.
 
-The UNet of Stable Diffusion 1.5 with random weights, batch 1, in ONNX Runtime. Every measurement is
-a process of its own, and in each round the forms follow one another, so that a busy machine slows
-all of them. Takes 3.5 GB of disk, freed in the end, and 5 GB of memory.
+The benchmark runs the UNet of Stable Diffusion 1.5 with random weights and batch 1 in ONNX Runtime.
+Every measurement has its own process, and each round measures all forms in turn, so that other load
+on the machine affects all of them. It needs 5 GB of memory and 3.5 GB of disk, which it frees.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def export(folder: Path) -> None:
 
 
 def inputs(size: int, batch: int = 1) -> dict[str, NDArray[Any]]:
-    """Random inputs for latents of size x size."""
+    """Return random inputs for latents of size x size."""
     rng = np.random.default_rng(0)
     return {
         "sample": rng.standard_normal((batch, 4, size, size), np.float32),
@@ -64,7 +64,7 @@ def inputs(size: int, batch: int = 1) -> dict[str, NDArray[Any]]:
 
 
 def changed(folder: Path, name: str, change: Callable[[ir.Model], int]) -> Path:
-    """The graph in another form, on the weights of the exported one."""
+    """Return the graph in another form, with the weights of the exported one."""
     model = read(folder / MODEL_FILE)
     count = change(model)
     assert count == ATTENTIONS, count
@@ -74,7 +74,7 @@ def changed(folder: Path, name: str, change: Callable[[ir.Model], int]) -> Path:
 
 
 def time_steps(graph: Path, size: int, steps: int) -> float:
-    """Median seconds of a step after a first one, whose result is left beside the graph."""
+    """Return the median seconds of a step after the first, and save the result of that one."""
     given, seconds = inputs(size), []
     with onnxruntime.load(graph) as session:
         (made,) = session.run(given).values()
@@ -87,7 +87,7 @@ def time_steps(graph: Path, size: int, steps: int) -> float:
 
 
 def apart(*request: Any) -> Any:
-    """What `work` gives for the request, in a process of its own, so that its memory is freed."""
+    """Return the result of `work` in a separate process, whose memory is freed at its end."""
     words = json.dumps(request)
     command = [sys.executable, "-m", "benchmarks.attention_forms", "--work", words]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -106,13 +106,13 @@ def work(request: list[Any]) -> Any:
 
 
 def activation_bytes(graph: Path, size: int) -> int:
-    """The peak of a process that runs the graph alone, less what stays once it has run."""
+    """Return the peak memory of a process that only runs the graph, less its memory afterwards."""
     shapes = {name: value.shape for name, value in inputs(size).items()}
     return probe(graph, shapes).footprint.activation_bytes
 
 
 def error(graph: Path, reference: Path) -> float:
-    """Largest difference of the results, relative to the largest number."""
+    """Return the largest difference of the results, relative to the largest value."""
     seen, wanted = (np.load(path.with_suffix(".npy")) for path in (graph, reference))
     return float(np.abs(seen - wanted).max() / np.abs(wanted).max())
 
@@ -120,7 +120,7 @@ def error(graph: Path, reference: Path) -> float:
 def table(
     graphs: dict[str, Path], seconds: dict[str, list[float]], taken: dict[str, int]
 ) -> tuple[Table, float, float]:
-    """The table, and how fused compares: times faster, share of activations."""
+    """Return the table, the speedup of the fused form, and its share of the activations."""
     made = Table(title="one step of SD1.5's UNet, batch 1, by how attention is computed")
     heads = ("attention", "step s", "times faster", "activations", "of exported", "error")
     for head in heads:
@@ -146,10 +146,10 @@ def table(
 @click.option("--size", default=64, show_default=True, help="Height and width of the latents.")
 @click.option("--slices", default=8, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--steps", default=3, show_default=True, help="Timed in each process.")
+@click.option("--steps", default=3, show_default=True, help="Steps to time in each process.")
 @click.option("--work", "request", hidden=True)
 def main(size: int, slices: int, rounds: int, steps: int, request: str | None) -> None:
-    """Print one table; exit code 1 if fusing saves less than it has to."""
+    """Print one table; exit code 1 if the fused form saves less than required."""
     if request is not None:
         click.echo(json.dumps(work(json.loads(request))))
         return

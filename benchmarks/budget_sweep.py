@@ -36,9 +36,11 @@ HEADS = (
 
 @click.command()
 @click.option("--profile", "name", default="4gb-gpu", show_default=True)
-@click.option("--catalog", "path", type=click.Path(path_type=Path), help="Default: the zoo.")
+@click.option(
+    "--catalog", "path", type=click.Path(path_type=Path), help="Catalog; default: the zoo."
+)
 @click.option("--budgets", default="8MiB,12MiB,16MiB,20MiB,24MiB,32MiB,64MiB", show_default=True)
-@click.option("--prompts", default=96, show_default=True, help="Of every mix, at most.")
+@click.option("--prompts", default=96, show_default=True, help="Maximum number of prompts per mix.")
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
     console = Console(width=200)

@@ -1,4 +1,4 @@
-"""Environments of their own for what does not install beside sdpack, made once, in its cache."""
+"""Virtual environments for packages that conflict with sdpack's, created once in its cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TORCH = "torch==2.13.0"
 
 
 def interpreter(name: str, packages: Sequence[str], folder: Path | None = None) -> Path:
-    """The interpreter of the environment that has these packages.
+    """Return the interpreter of an environment with these packages.
 
-    PyTorch comes first and alone: asked for by others it would bring its CUDA packages.
+    PyTorch is installed first and by itself; other packages would install its CUDA dependencies.
     """
     folder = folder or cache_folder() / "environments" / name
     python, done = folder / "bin" / "python", folder / ".ready"

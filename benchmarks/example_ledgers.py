@@ -123,7 +123,7 @@ def write_scores(
     start: int = 0,
     **more: Any,
 ) -> None:
-    """As the runner writes them: a row for every sixteen prompts, from `start` on."""
+    """Write scores as the runner does: one row for every sixteen prompts, starting at `start`."""
     for first in range(start, len(scores), CHUNK):
         numbers = range(first, min(first + CHUNK, len(scores)))
         inputs = {
@@ -161,9 +161,9 @@ def write_build(ledger: Ledger, found: BuildRecord) -> None:
 def ledger_of_many(
     path: Path, candidates: Sequence[str] = ("a", "b"), prompts: int = PROMPTS, seed: int = 0
 ) -> tuple[BuildRecord, Mapping[str, np.ndarray[Any, Any]]]:
-    """Every mix of these candidates and three precisions; the scores of each by its name.
+    """Write a ledger of every mix of these candidates and three precisions.
 
-    The wider a part, the better it draws. The first mix wins.
+    The wider a part, the higher its scores. The first mix wins.
     """
     rng = np.random.default_rng(seed)
     noise = rng.normal(0.3, 0.1, prompts)
@@ -192,10 +192,10 @@ def ledger_of_many(
 
 
 def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> StudyRecord:
-    """Three budgets, of which nothing fits the first.
+    """Write a ledger of a study with three budgets; no mix fits the first.
 
-    At the second the encoder first is better by 0.05, at the third both are one mix. The best mix
-    of the second draws like all in w8, give or take what nobody can tell.
+    At the second, "encoder first" is better than "denoiser first" by 0.05; at the third, both are
+    the same mix. The best mix of the second differs from "all w8" by less than the noise.
     """
     rng = np.random.default_rng(1)
     noise = rng.normal(0.3, 0.1, prompts)
@@ -241,7 +241,7 @@ def _run(why: str, each: Entrant) -> dict[str, Any]:
 def _budgets(
     best: Entrant, level: Entrant, denoiser: Entrant, wide: Entrant, widest: Entrant
 ) -> list[dict[str, Any]]:
-    """What the study found at each budget."""
+    """Return the study's figures for each budget."""
     return [
         {"budget_bytes": 8 * MIB, "infeasible": "nothing fits into 8.0 MiB"},
         {

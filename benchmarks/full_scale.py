@@ -1,8 +1,9 @@
-"""A build at full size, watched: python -m benchmarks.full_scale --family sd15
+"""Time and memory of a build at full size: python -m benchmarks.full_scale --family sd15
 
-Random weights at the size of Stable Diffusion 1.5 or XL go through `sdpack build` from an empty
-cache. What it says it is doing is timed, and its memory and that of all it starts is sampled
-meanwhile. Random weights draw nothing, so that fidelity to fp32 stands in for quality.
+`sdpack build` builds a model with random weights, of the size of Stable Diffusion 1.5 or XL, from
+an empty cache. The benchmark times each stage that the build reports, and samples the memory of the
+build and all processes it starts. Random weights draw no images of anything, so the build measures
+fidelity to fp32 instead of quality.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class TimedStage:
-    """What a build said it was doing, and what that took.
+    """A stage that the build reported, with its time and memory.
 
     Attributes:
-        peak_bytes: the most that the build and all it had started had resident, counting what they
-            share once for each.
-        private_bytes: the most of that which was no mapped file's.
+        peak_bytes: largest resident memory of the build and its processes; shared memory counts
+            once for each process.
+        private_bytes: the largest part of it that does not belong to mapped files.
     """
 
     words: str
@@ -61,7 +62,7 @@ class TimedStage:
 
 @dataclass(frozen=True)
 class Watched:
-    """A whole command."""
+    """The result of a whole command."""
 
     stages: Sequence[TimedStage]
     seconds: float
@@ -78,7 +79,7 @@ class Watched:
 
 
 def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
-    """Run a command that says on its standard error what it is doing, a line a stage."""
+    """Run a command that reports its stages on standard error, one per line."""
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -101,7 +102,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
     said = [("starting", started)]
     assert process.stderr is not None
     for line in process.stderr:
-        goes_on = any(line.startswith(f"{stage}: ") for stage, _ in said)  # and how far it is
+        goes_on = any(line.startswith(f"{stage}: ") for stage, _ in said)  # a line of progress
         if line.strip() and not goes_on:
             said.append((line.strip(), time.perf_counter()))
             print(f"{time.perf_counter() - started:7.0f} s  {line.strip()}", flush=True)
@@ -122,7 +123,7 @@ def watch(command: Sequence[str], variables: dict[str, str]) -> Watched:
 
 
 def stages_table(watched: Watched) -> Table:
-    """What the build did, the same kinds of stages in the order they came."""
+    """Return a table of the stages, grouped by kind, in the order of their first occurrence."""
     table = Table(title="what the build did, and took", title_justify="left")
     for column in ("stage", "seconds", "peak of all processes", "of that private"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -136,7 +137,7 @@ def stages_table(watched: Watched) -> Table:
 
 
 def variants_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
-    """Bytes of each precision of each part, and what its engine takes."""
+    """Return a table of the size of each precision of each part, and the memory of its engine."""
     footprints = Footprints.of_toolchain(toolchain)
     table = Table(title="parts, by precision", title_justify="left")
     for column in ("part", "precision", "file", "engine weights", "engine scratch", "kept"):
@@ -161,7 +162,7 @@ def variants_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
 
 
 def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
-    """The predicted peak of the largest and the smallest mix in each placement."""
+    """Return a table of the predicted peaks of the largest and smallest mix in each placement."""
     footprints = Footprints.of_toolchain(toolchain)
     table = Table(title="predicted peaks, by placement", title_justify="left")
     for column in ("placement", "widest mix", "peak", "narrowest mix", "peak"):
@@ -186,12 +187,24 @@ def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
 
 @click.command()
 @click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
-@click.option("--profile", "profile_name", default="4gb-gpu", show_default=True, help="Or a file.")
-@click.option("--memory", help="As of `sdpack build`.")
+@click.option(
+    "--profile",
+    "profile_name",
+    default="4gb-gpu",
+    show_default=True,
+    help="Profile: a name or a file.",
+)
+@click.option("--memory", help="Memory budget, as for `sdpack build`.")
 @click.option("--images", default=1, show_default=True)
 @click.option("--steps", default=2, show_default=True)
-@click.option("--keep/--anew", default=False, help="Go on with the cache of the last run.")
-@click.option("--draw", is_flag=True, help="Draw one picture with a CPU under the same cap.")
+@click.option(
+    "--keep/--anew",
+    default=False,
+    help="Keep the cache of the last run, or start from an empty one.",
+)
+@click.option(
+    "--draw", is_flag=True, help="Draw one image on the CPU with memory capped at the same budget."
+)
 def main(
     name: str,
     profile_name: str,
@@ -201,7 +214,7 @@ def main(
     keep: bool,
     draw: bool,
 ) -> None:
-    """Build, watch, and print what was seen."""
+    """Build the model, and print time and memory by stage."""
     console = Console(width=180)
     model = random_model(name, cache_folder() / "benchmarks" / f"random-{name}")
     cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
@@ -239,7 +252,7 @@ def main(
 
 
 def drawn(bundle: Path, cap_bytes: int) -> str:
-    """One picture from a bundle on the CPU, its process held to a cap."""
+    """Draw one image from a bundle on the CPU, with a cap on the memory of the process."""
     command = [sys.executable, "-m", "sdpack", "run", str(bundle), "a red fox", "--json"]
     command += ["--runtime", Runtime.ONNXRUNTIME_CPU.value, "--out", str(bundle.parent / "fox.png")]
     since = time.perf_counter()

@@ -18,10 +18,10 @@ class Taken:
     """Time and memory of a command and the processes it started.
 
     Attributes:
-        private_bytes: the most that was resident at once and no mapped file's.
-        failed: the last line it said if it failed.
-        resident_bytes: the most that was resident at once, what they share counted for each.
-        said: all that it said.
+        private_bytes: largest resident memory that does not belong to mapped files.
+        failed: the last line of output if the command failed.
+        resident_bytes: largest resident memory; shared memory counts once for each process.
+        said: all output.
     """
 
     seconds: float
@@ -37,7 +37,7 @@ def take(
     variables: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Taken:
-    """Run a command, with these environment variables besides those there are, in a folder."""
+    """Run a command in a folder, with additional environment variables."""
     environment = {**os.environ, **(variables or {})}
     with tempfile.TemporaryFile("w+") as said:
         started = time.perf_counter()
@@ -66,7 +66,7 @@ def take(
 
 
 def family(process: int) -> Iterator[int]:
-    """A process and all that it has started."""
+    """Return a process and all processes it started."""
     yield process
     try:
         for task in Path(f"/proc/{process}/task").iterdir():
@@ -77,7 +77,7 @@ def family(process: int) -> Iterator[int]:
 
 
 def memory(process: int) -> tuple[int, int]:
-    """Private and resident bytes of a process; nothing once it has ended."""
+    """Return the private and resident bytes of a process, or zeros if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

@@ -24,10 +24,10 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures 0, 1, ...: the prompts again and again, picture number i from seed i.
+    """Images of the prompts in turn, repeated as often as needed; image i has seed i.
 
     Attributes:
-        latents: float32 (N, C, H, W), in front of the decoder.
+        latents: float32 (N, C, H, W), the input of the decoder.
         pictures: uint8 (N, H, W, 3).
         scores: judge similarity, (N,).
     """
@@ -37,11 +37,11 @@ class Drawn:
     scores: Float64Array
 
     def latent_psnr(self, of: Drawn) -> Float64Array:
-        """dB of each picture's latents, for a peak of the range of all the others' latents."""
+        """Return the PSNR of each image's latents in dB, for a peak of the range of `of`'s."""
         return _psnr(self.latents, of.latents, float(np.ptp(of.latents)))
 
     def picture_psnr(self, of: Drawn) -> Float64Array:
-        """dB of each picture."""
+        """Return the PSNR of each image in dB."""
         return _psnr(self.pictures, of.pictures, 255.0)
 
 
@@ -56,7 +56,7 @@ def _psnr(values: NDArray[np.generic], wanted: NDArray[np.generic], peak: float)
 
 @dataclass
 class MixDrawing:
-    """Draws with the fp32 graphs of a mix, or others in their places."""
+    """Draws images with the fp32 graphs of a mix, some of which can be replaced."""
 
     toolchain: Toolchain
     mix: Mix
@@ -67,7 +67,7 @@ class MixDrawing:
 
     @property
     def prompts(self) -> list[str]:
-        """The catalog's, that all is judged by."""
+        """Return the catalog's evaluation prompts."""
         return self._evaluator.prompts
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:

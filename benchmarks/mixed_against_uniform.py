@@ -1,9 +1,9 @@
-"""Mixed precision compared with one precision a part: python -m benchmarks.mixed_against_uniform
+"""Mixed precision compared with one precision per part: python -m benchmarks.mixed_against_uniform
 
 At budgets of weight bytes between uniform w4 and uniform w8, the allocator's mixed mix is compared
 with the best uniform mix that fits: of all choices of int8, w8, w4 and fp32 for the three parts,
-the one whose images are closest to fp32. Some images choose the best few; these are drawn in full.
-The best is chosen once by latents and once by the judge.
+the one whose images are closest to fp32. A few images preselect the best choices, and all images
+decide between these, once by latents and once by the judge.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MixedComparison:
         self.evaluation = MixDrawing(self.toolchain, self.reference)
 
     def same(self, precision: Precision) -> Mix:
-        """All parts in one precision."""
+        """Return the mix with all parts at the same precision."""
         own = (all(v.precision is precision for v in m.variants) for m in self.uniform)
         return next(mix for mix, same in zip(self.uniform, own, strict=True) if same)
 
@@ -85,22 +85,22 @@ class MixedComparison:
         return self._drawn[mix, count]
 
     def latents(self, mix: Mix, count: int) -> float:
-        """Mean dB of the latents."""
+        """Return the mean PSNR of the latents in dB."""
         wanted = self.drawn(self.reference, count)
         return float(self.drawn(mix, count).latent_psnr(wanted).mean())
 
     def pictured(self, mix: Mix, count: int) -> float:
-        """Mean dB of the pictures, which the decoder has its part in."""
+        """Return the mean PSNR of the images in dB, which includes errors of the decoder."""
         wanted = self.drawn(self.reference, count)
         return float(self.drawn(mix, count).picture_psnr(wanted).mean())
 
     def judged(self, mix: Mix, count: int) -> Estimate:
-        """The judge's similarity less that of fp32."""
+        """Return the judge similarity, less that of fp32."""
         wanted = self.drawn(self.reference, count)
         return self.mean(self.drawn(mix, count).scores - wanted.scores)
 
     def mean(self, values: Float64Array) -> Estimate:
-        """Over prompts; pictures of one prompt are not independent."""
+        """Return the mean over prompts, since images of the same prompt are not independent."""
         most = len(self.evaluation.prompts)
         whole = len(values) // most
         if whole > 1:
@@ -108,7 +108,7 @@ class MixedComparison:
         return mean_estimate(values)
 
     def mixed(self, budget: int) -> Mix:
-        """What the allocator makes of so many bytes."""
+        """Return the mixed mix that the allocator proposes for this number of bytes."""
         narrow = self.same(Precision.W4)
         choices = self.choices.of_mix(narrow)
         besides = self.bytes(narrow) - sum(self.choices.layer_bytes(v) for v in narrow.variants)
@@ -119,11 +119,11 @@ class MixedComparison:
             over = self.bytes(mix) - budget
             if over <= 0:
                 return mix
-            besides += over  # names of nodes, and the like
+            besides += over  # names of nodes and other metadata
         raise click.ClickException(f"no mixed mix of {budget} bytes")
 
     def rivals(self, budget: int) -> list[Mix]:
-        """The uniform mixes that fit and are best by some pictures, by latents or pictures."""
+        """Return the uniform mixes that fit and are best on a few images, by latents or images."""
         fit = [mix for mix in self.uniform if self.bytes(mix) <= budget]
         by_picture = sorted(fit, key=lambda mix: -self.pictured(mix, SCREENED))
         by_latents = sorted(fit, key=lambda mix: -self.latents(mix, SCREENED))
@@ -157,8 +157,10 @@ class MixedComparison:
 
 @click.command()
 @click.option("--profile", "name", default="cpu-2gb", show_default=True)
-@click.option("--parts", default="l/l/kl", show_default=True, help="Of the zoo.")
-@click.option("--pictures", default=384, show_default=True, help="Of each mix; prompts x seeds.")
+@click.option("--parts", default="l/l/kl", show_default=True, help="Parts of the zoo.")
+@click.option(
+    "--pictures", default=384, show_default=True, help="Images of each mix: prompts x seeds."
+)
 def main(name: str, parts: str, pictures: int) -> None:
     """Print one table."""
     console = Console(width=220)

@@ -1,6 +1,6 @@
 """Seconds a Muon step takes, ours against torch's, on each denoiser: python -m benchmarks.muon_step
 
-The two run in turn in one process, `--rounds` times; the table gives medians and their ratio.
+The two run in turn in one process, `--rounds` times; the table shows medians and their ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def seconds(step: Callable[[], None]) -> float:
 
 
 def steppers(size: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """One step of ours and one of torch's, on the hidden matrices of a denoiser."""
+    """Return one step of our Muon and one of torch's, on the hidden matrices of a denoiser."""
     model = new_denoiser(size)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_hidden_matrix(name, parameter))

@@ -1,8 +1,8 @@
 """A bundle's portable folder in optimum's pipeline: python -m benchmarks.optimum_pipeline BUNDLE
 
-optimum-onnx does not install beside the transformers and diffusers of today, so its environment is
-made apart, once, in sdpack's cache. Both sides start from the same noise; the table says how far
-the pictures are apart, in steps of 1/255.
+optimum-onnx cannot be installed together with current versions of transformers and diffusers, so it
+gets its own environment, created once in sdpack's cache. Both pipelines start from the same noise;
+the table shows the differences of the images in steps of 1/255.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ np.save(asked["out"], drawn)
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
-@click.option("--environment", "folder", type=click.Path(path_type=Path), help="Default: cached.")
+@click.option(
+    "--environment",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Environment of optimum; default: in the cache.",
+)
 def main(bundle: Path, folder: Path | None) -> None:
     """Print one table."""
     manifest = open_bundle(bundle)

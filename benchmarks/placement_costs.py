@@ -1,9 +1,9 @@
 """Memory and time of each placement at full size: python -m benchmarks.placement_costs
 
-Stable Diffusion 1.5 with random weights in one precision, 512 x 512 pixels, on this CPU. For each
-placement, `sdpack build` gets hardly more than the predicted peak, and its bundle draws one image
-in a process limited to that budget. A placement that is no faster than one that takes less is never
-chosen, and has no measurement.
+The model has the size of Stable Diffusion 1.5 and random weights at one precision, and draws images
+of 512 x 512 pixels on this CPU. For each placement, `sdpack build` gets slightly more memory than
+the predicted peak, and its bundle draws one image in a process limited to that budget. A build
+never chooses a placement that needs more memory than a faster one, so these are not measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ALLOWED = 1.05  # of the predicted peak is what a process may take
 
 
 def narrowed(folder: Path, precision: str, loading: str | None) -> Path:
-    """The profile of a CPU with 8 GB, with one precision and perhaps one way to load parts."""
+    """Return the profile of a CPU with 8 GB, with one precision and optionally one loading."""
     path = folder / f"placements-{precision}.yaml"
     text = (profiles_folder() / "cpu-8gb.yaml").read_text()
     asked = f"precisions: [{precision}]\n"
@@ -51,7 +51,7 @@ def narrowed(folder: Path, precision: str, loading: str | None) -> Path:
 
 
 def peaks(request: BuildRequest, console: Console) -> tuple[str, dict[Placement, int]]:
-    """The order's one uniform mix, and what is predicted of it in each placement."""
+    """Return the only uniform mix of the request, and its predicted peak in each placement."""
     candidates = Candidates(request)
     with open_toolchain(candidates, console.log) as toolchain:
         footprints = Footprints.of_toolchain(toolchain)
@@ -66,7 +66,11 @@ def peaks(request: BuildRequest, console: Console) -> tuple[str, dict[Placement,
 @click.command()
 @click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--loading", type=click.Choice([way.value for way in Loading]), help="This alone.")
+@click.option(
+    "--loading",
+    type=click.Choice([way.value for way in Loading]),
+    help="Measure only this loading.",
+)
 @click.option("--steps", default=4, show_default=True)
 def main(name: str, precision: str, loading: str | None, steps: int) -> None:
     """Print one table."""
@@ -88,7 +92,7 @@ def main(name: str, precision: str, loading: str | None, steps: int) -> None:
 
     def add(*cells: str) -> None:
         table.add_row(*cells)
-        console.log(", ".join(cells))  # a run that is stopped has shown what it saw
+        console.log(", ".join(cells))  # so that an interrupted run has printed its results
 
     chosen = wanted(found)
     for place, peak in found.items():
@@ -128,7 +132,7 @@ def main(name: str, precision: str, loading: str | None, steps: int) -> None:
 
 
 def wanted(found: dict[Placement, int]) -> set[Placement]:
-    """Those a build chooses in `ALLOWED` times their peak, as no faster one fits there."""
+    """Return the placements that a build chooses if it gets `ALLOWED` times their peak."""
     places = list(found)
     return {
         place

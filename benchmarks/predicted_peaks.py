@@ -43,7 +43,7 @@ ALLOWED = 1.05
 
 
 def narrowed(folder: Path, encoder: str, denoiser: str, decoder: str) -> Path:
-    """The default catalog with one candidate for each role."""
+    """Return the default catalog with one candidate for each role."""
     located = default_catalog()
     values = yaml.safe_load((located.folder / "catalog.yaml").read_text())
     for role, name in (("text_encoders", encoder), ("denoisers", denoiser), ("decoders", decoder)):
@@ -61,7 +61,7 @@ def narrowed(folder: Path, encoder: str, denoiser: str, decoder: str) -> Path:
 
 
 def device(folder: Path, base: str, precision: str, loading: str) -> Path:
-    """A profile narrowed to one precision and one placement."""
+    """Return a profile limited to one precision and one placement."""
     values = yaml.safe_load((profiles_folder() / f"{base}.yaml").read_text())
     path = folder / f"{precision}-{loading}.yaml"
     path.write_text(yaml.safe_dump({**values, "precisions": [precision], "loading": [loading]}))
@@ -69,7 +69,7 @@ def device(folder: Path, base: str, precision: str, loading: str) -> Path:
 
 
 def sdpack(*words: str) -> Any:
-    """What a subcommand prints as JSON, whether it succeeds or finds the peak too high."""
+    """Return the JSON that a subcommand prints, even if it fails because the peak is too high."""
     command = [sys.executable, "-m", "sdpack", "-q", *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout:
@@ -79,7 +79,7 @@ def sdpack(*words: str) -> Any:
 
 @click.command()
 @click.option("--profile", "base", default="cpu-2gb", show_default=True)
-@click.option("--first", default=len(MIXES), show_default=True, help="Of the mixes.")
+@click.option("--first", default=len(MIXES), show_default=True, help="Number of mixes to measure.")
 def main(base: str, first: int) -> None:
     """Print one table; exit code 1 if a peak is more than 5 % above its prediction."""
     console = Console()

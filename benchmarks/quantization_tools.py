@@ -74,8 +74,8 @@ class Subject:
 
     Attributes:
         batches: folder of calibration inputs.
-        held: inputs that are no part of them.
-        draw: makes pictures with a graph in the place of this one; None where it has no sense.
+        held: inputs that are not used for calibration.
+        draw: draws images with another graph instead of this one; None if that makes no sense.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Subject:
 
 @contextmanager
 def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
-    """The largest denoiser of the zoo in the mix of the largest parts."""
+    """Return the largest denoiser of the zoo, in the mix of the largest parts."""
     mix = Mix.of(
         Variant(Role.TEXT_ENCODER, "l", Precision.FP32, "l"),
         Variant(Role.DENOISER, "l", Precision.FP32),
@@ -122,7 +122,7 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
 
 
 def full_size(folder: Path) -> Subject:
-    """Stable Diffusion 1's UNet with random weights; exported once."""
+    """Return Stable Diffusion 1's UNet with random weights, exported once."""
     import torch
     from sdpack.documents.conditioning import Conditioning
     from sdpack.export.denoiser import DenoiserPart
@@ -183,7 +183,7 @@ class PrecisionComparison:
         self.console.log(" | ".join(cells))
 
     def taken(self, graph: Path) -> set[str]:
-        """Layers of the subject that are quantized in a graph made of it."""
+        """Return the layers of the subject that are quantized in a graph made from it."""
         nodes = onnx.load(graph, load_external_data=False).graph.node
         unpacked = {o for n in nodes if n.op_type == "DequantizeLinear" for o in n.output}
         for node in nodes:
@@ -194,7 +194,7 @@ class PrecisionComparison:
         return quantized & self.layers.keys()
 
     def ours(self, recipe: str, calibrated: bool = True, only: set[str] | None = None) -> None:
-        """A recipe of sdpack's, of some layers or of all."""
+        """Quantize with a recipe of sdpack, some layers or all."""
         out = self._scratch("sdpack")
         words: list[str | Path] = ["--precision", recipe, "--out", out]
         if calibrated:
@@ -207,7 +207,7 @@ class PrecisionComparison:
         self._made("sdpack", shown, out, self._sdpack(*words))
 
     def calibrate(self) -> None:
-        """What the recipes share: done by the first of them, which is then the least work."""
+        """Do the work that all recipes share; the first recipe includes its time."""
         out = self._scratch("sdpack")
         words = ("--precision", "fp16", "--runtime", "onnxruntime-cuda", "--out", out)
         command = self._sdpack(*words, "--calibration", self.subject.batches)
@@ -217,7 +217,7 @@ class PrecisionComparison:
         return [sys.executable, "-m", "sdpack", "-q", "quantize", self.subject.graph, *words]
 
     def other(self, tool: str, recipe: str) -> set[str]:
-        """A recipe of another tool's; the layers it took."""
+        """Quantize with a recipe of another tool, and return the layers it quantized."""
         out = self._scratch(tool)
         # Some write over their input.
         for file in files_of(self.subject.graph):
@@ -258,7 +258,7 @@ class PrecisionComparison:
 
 
 def compare(comparison: PrecisionComparison, recipes: Sequence[str], tools: Sequence[str]) -> None:
-    """Every row of one table."""
+    """Measure every row of one table."""
     small = comparison.subject.evaluation is not None
     if recipes:
         comparison.calibrate()
@@ -277,10 +277,19 @@ def compare(comparison: PrecisionComparison, recipes: Sequence[str], tools: Sequ
 
 
 @click.command()
-@click.option("--full/--zoo", default=False, help="A UNet of 860 M; default: the zoo's.")
-@click.option("--pictures", default=64, show_default=True, help="Of each recipe, of the zoo's.")
-@click.option("--recipes", help="Of sdpack's; default: some of each kind.")
-@click.option("--tools", default=",".join(TOOLS), show_default=True, help="Beside sdpack.")
+@click.option(
+    "--full/--zoo", default=False, help="Use a UNet of 860 M parameters, or the zoo's (default)."
+)
+@click.option(
+    "--pictures",
+    default=64,
+    show_default=True,
+    help="Images of each recipe for the zoo's denoiser.",
+)
+@click.option("--recipes", help="Recipes of sdpack; default: some of each kind.")
+@click.option(
+    "--tools", default=",".join(TOOLS), show_default=True, help="Tools to compare with sdpack."
+)
 def main(full: bool, pictures: int, recipes: str | None, tools: str) -> None:
     """Print one table."""
     own = (FULL if full else OURS) if recipes is None else _listed(recipes)

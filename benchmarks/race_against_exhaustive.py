@@ -2,7 +2,7 @@
 
 At each budget, every mix that fits draws every prompt. The table shows the best of them and the
 race's winner, their difference on the same prompts, and the share of images that the race drew.
-Images are drawn once and kept; those of the race are counted all the same.
+Images are drawn only once; the race counts those that it would have drawn.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from benchmarks.measured_on import machine_and_versions
 
 @click.command()
 @click.option("--profile", "name", default="4gb-gpu", show_default=True)
-@click.option("--catalog", "path", type=click.Path(path_type=Path), help="Default: the zoo.")
+@click.option(
+    "--catalog", "path", type=click.Path(path_type=Path), help="Catalog; default: the zoo."
+)
 @click.option("--budgets", default="16MiB,24MiB,32MiB,48MiB,64MiB", show_default=True)
-@click.option("--prompts", default=64, show_default=True, help="Of every mix.")
+@click.option("--prompts", default=64, show_default=True, help="Number of prompts per mix.")
 def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
     """Print one table."""
     console = Console()

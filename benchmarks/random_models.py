@@ -1,6 +1,6 @@
-"""Stable Diffusion's pipelines at their full size with random weights, as diffusers' folders.
+"""Stable Diffusion pipelines of full size with random weights, as diffusers folders.
 
-Random weights draw nothing, but take the memory and the time of trained ones.
+Random weights do not draw real images, but need the same memory and time as trained ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Part:
 
 
 def random_model(family: str, folder: Path) -> Path:
-    """The folder of a family's random pipeline, made once; weights in fp16, as hubs hold them."""
+    """Return the folder of a family's random pipeline, created once; its weights are in fp16."""
     if (folder / DONE).is_file():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +69,7 @@ def _write_scheduler(folder: Path, index: dict[str, Any]) -> None:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """A CLIP's, of bytes alone, with its special tokens where CLIP has them."""
+    """Write a CLIP tokenizer of single bytes, with CLIP's special tokens at their usual ids."""
     letters = sorted(ByteLevel.alphabet())
     pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
@@ -119,7 +119,7 @@ def _clip(width: int, layers: int, heads: int, projected: bool) -> torch.nn.Modu
 
 
 def unet() -> torch.nn.Module:
-    """Stable Diffusion 1's, its weights as PyTorch makes them."""
+    """Return Stable Diffusion 1's UNet with PyTorch's initial weights."""
     from diffusers import UNet2DConditionModel
 
     model: torch.nn.Module = UNet2DConditionModel(

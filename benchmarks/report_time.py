@@ -1,7 +1,7 @@
-"""How long a report takes to draw and to open: python -m benchmarks.report_time
+"""How long a report takes to write and to open: python -m benchmarks.report_time
 
-Of a made-up ledger of 216 mixes and 5,000 rows of scores. Opening is from the address to the last
-chart, in headless Chromium.
+The report is of an artificial ledger with 216 mixes and 5,000 rows of scores. It is opened
+in headless Chromium, until the last chart is shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DRAWN = "document.documentElement.dataset.drawn"
 
 
 def opened(page: Path, rounds: int) -> Iterator[float]:
-    """Seconds that each new opening of the page takes."""
+    """Return the seconds until the page is shown, for each of several times."""
     browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
@@ -44,7 +44,10 @@ def opened(page: Path, rounds: int) -> Iterator[float]:
 
 @click.command()
 @click.option(
-    "--prompts", default=768, show_default=True, help="Of the winner; half of the others."
+    "--prompts",
+    default=768,
+    show_default=True,
+    help="Prompts of the winner; other mixes have half as many.",
 )
 @click.option("--rounds", default=5, show_default=True)
 def main(prompts: int, rounds: int) -> None:

@@ -1,8 +1,8 @@
 """Whether two bundles are the same, file by file: python -m benchmarks.same_bundle OLD NEW
 
-For changes that are not to change what is built. A file is equal if its bytes are. Pictures that
-differ in their bytes are compared by their pixels, JSON by its keys and values. The ledger and the
-report say when and how fast something was measured; they are listed, and make no difference.
+Use this after a change that should not affect what is built. Files are compared by their bytes. If
+these differ, images are compared by their pixels, and JSON by its keys and values. The ledger and
+the report contain times of measurements; they are listed, but may differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import click
 import numpy as np
 from PIL import Image
 
-# What holds times and dates, and is drawn from what does.
+# Files that contain times and dates, or are drawn from such files.
 MEASURED = ("ledger.jsonl", "report.html", "charts", "verified.json")
 MEASURED_KEYS = frozenset({"seconds", "latency_s", "measured_at", "made_at", "files"})
 
@@ -39,12 +39,12 @@ def command(old: Path, new: Path) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    """The names of all files in a folder, relative to it."""
+    """Return the names of all files in a folder, relative to it."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
 def difference(old: Path, new: Path) -> str:
-    """How a file differs from another; "" if it does not."""
+    """Return how a file differs from another, or "" if it does not."""
     missing = [path for path in (old, new) if not path.is_file()]
     if missing:
         return f"{missing[0]} is missing"

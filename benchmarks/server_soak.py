@@ -1,9 +1,10 @@
-"""A server under good and bad clients for a while: python -m benchmarks.server_soak [--minutes 10]
+"""A server with good and bad clients: python -m benchmarks.server_soak [--minutes 10]
 
-Valid requests, invalid ones, cancellations, clients that leave in the middle and clients that send
-or read very slowly arrive at once. The table shows resident memory (straight lines through its
-floors in the later parts; finished jobs are kept up to a bound, which fills first), the end of
-every accepted job, and errors of the server.
+The server gets valid requests, invalid ones, cancellations, clients that disconnect early and
+clients that send or read very slowly, all at the same time. The table shows resident memory, the
+outcome of every accepted job, and errors of the server. Growth of memory is the slope of a line
+through the minima in the later parts of the run, because the server first fills its limited store
+of jobs.
 """
 
 from __future__ import annotations
@@ -62,22 +63,22 @@ class Observations:
 
     @property
     def floors(self) -> list[tuple[float, int]]:
-        """When each stretch of WINDOW looks ended, and the least that was resident in it.
+        """Return the end of each window of WINDOW samples, and the smallest resident memory in it.
 
-        What is drawn at a moment takes megabytes more or less, which says nothing of what is left.
+        Minima are used because images being drawn temporarily take some megabytes.
         """
         cut = [self.resident[n : n + WINDOW] for n in range(0, len(self.resident), WINDOW)]
         return [(looks[-1][0], min(size for _, size in looks)) for looks in cut]
 
     def slope(self, share: float) -> float:
-        """Bytes a minute of the floors, over the last part of the time."""
+        """Return the slope of the minima in bytes per minute, over the last part of the time."""
         settled = self.floors[round(len(self.floors) * (1 - share)) :]
         moments, sizes = np.array(settled, float).T
         return float(np.polyfit(moments / 60, sizes, 1)[0])
 
 
 class Clients:
-    """All kinds of them, each for as long as there is time."""
+    """All kinds of clients; each runs until the time is over."""
 
     def __init__(self, running: Running, until: float) -> None:
         self.running = running
@@ -174,7 +175,7 @@ class Clients:
 
 
 async def settled(url: str) -> float:
-    """How many pictures wait, some time after nobody asks any more."""
+    """Return the number of waiting images some time after the last request."""
     async with httpx.AsyncClient(base_url=url) as browser:
         for _ in range(200):
             text = (await browser.get("/metrics")).text
@@ -187,7 +188,11 @@ async def settled(url: str) -> float:
 
 
 @click.command()
-@click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Default: the zoo's.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, path_type=Path),
+    help="Bundle; default: one of the zoo.",
+)
 @click.option("--minutes", default=10.0, show_default=True)
 def main(bundle: Path | None, minutes: float) -> None:
     """Print one table."""

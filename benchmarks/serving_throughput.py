@@ -3,8 +3,8 @@
     python -m benchmarks.serving_throughput [--clients 1,8,32] [--requests 48]
 
 Each server is a separate process. Clients request one image after the other, with the same prompts
-and seeds for all servers. The first table shows the start, the second the load. optimum uses an
-environment of its own, made once.
+and seeds for all servers. The first table shows the time to start, the second the throughput.
+optimum has its own environment, created once.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ uvicorn.run(app, port=int(port), log_level="error")
 
 @dataclass(frozen=True)
 class Loaded:
-    """What so many clients saw.
+    """The results for a number of clients.
 
     Attributes:
         latencies: seconds of each request.
-        batch: pictures drawn together, on average; None where the server does not say.
+        batch: average batch size; None if the server does not report it.
     """
 
     clients: int
@@ -106,7 +106,7 @@ class Running:
 
 @contextmanager
 def started(command: Sequence[str | Path], port: int) -> Iterator[Running]:
-    """A server at that port, from its start to its end."""
+    """Run a server at a port until the end of the `with` statement."""
     url, since = f"http://127.0.0.1:{port}", time.perf_counter()
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
@@ -136,7 +136,7 @@ def free_port() -> int:
 
 
 def load(running: Running, clients: int, requests: int) -> Loaded:
-    """Have that many clients ask for that many pictures in all."""
+    """Let a number of clients request a total number of images."""
     peak, done = [0], threading.Event()
 
     def watch() -> None:
@@ -178,7 +178,7 @@ async def _ask(url: str, clients: int, requests: int) -> tuple[list[float], int]
 
 
 def _batches(url: str) -> tuple[float, float] | None:
-    """How many batches were drawn, and of how many pictures."""
+    """Return the number of batches and the number of images in them."""
     answer = httpx.get(f"{url}/metrics")
     if answer.status_code != 200:
         return None
@@ -189,7 +189,7 @@ def _batches(url: str) -> tuple[float, float] | None:
 
 
 def zoo_bundle() -> Path:
-    """The zoo's best for a small CPU, up to eight pictures at once; built once."""
+    """Return the zoo's best bundle for a small CPU with batches of up to 8, built once."""
     out = cache_folder() / "benchmarks" / "serve" / "zoo-cpu"
     if not (out / "manifest.json").exists():
         words = ["build", "--profile", "cpu-2gb", "--images", "16", "--batch", "1-8"]
@@ -199,7 +199,7 @@ def zoo_bundle() -> Path:
 
 
 def servers(bundle: Path, manifest: Manifest, port: int) -> dict[str, list[str | Path]]:
-    """What starts each of them."""
+    """Return the command that starts each server."""
     ours: list[str | Path] = [sys.executable, "-m", "sdpack", "serve", bundle]
     ours += ["--port", str(port)]
     ours += ["--runtime", "onnxruntime-cpu"]
@@ -215,10 +215,16 @@ def servers(bundle: Path, manifest: Manifest, port: int) -> dict[str, list[str |
 
 
 @click.command()
-@click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Default: the zoo's.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, path_type=Path),
+    help="Bundle; default: one of the zoo.",
+)
 @click.option("--clients", default="1,8,32", show_default=True)
-@click.option("--requests", default=48, show_default=True, help="Of all clients together.")
-@click.option("--rounds", default=3, show_default=True, help="Times all of it is done.")
+@click.option(
+    "--requests", default=48, show_default=True, help="Total number of requests of all clients."
+)
+@click.option("--rounds", default=3, show_default=True, help="Number of repetitions.")
 def main(bundle: Path | None, clients: str, requests: int, rounds: int) -> None:
     """Print two tables."""
     console = Console(width=120)
@@ -245,7 +251,7 @@ def main(bundle: Path | None, clients: str, requests: int, rounds: int) -> None:
 
 
 def starts_table(starts: dict[str, list[Running]]) -> Table:
-    """How long each server took to be ready, and what it had then."""
+    """Return a table of each server's time to become ready, and its memory then."""
     table = Table(title="from start to ready", title_justify="left")
     for column in ("server", "ready", "resident then"):
         table.add_column(column, justify="left" if column == "server" else "right")
@@ -257,7 +263,7 @@ def starts_table(starts: dict[str, list[Running]]) -> Table:
 
 
 def loads_table(loads: dict[tuple[int, str], list[Loaded]], requests: int) -> Table:
-    """What clients saw, and what it took."""
+    """Return a table of throughput, latencies and memory."""
     table = Table(title=f"{requests} pictures", title_justify="left")
     columns = ("clients", "server", "pictures/s", "p50", "p95", "p99", "peak", "batch", "failed")
     for column in columns:

@@ -3,7 +3,7 @@
 Stable Diffusion 1.5 with random weights, 512 x 512 pixels, 4 steps with guidance, on this CPU:
 sdpack's bundles in fp32 and int8, optimum's ONNX Runtime pipeline on its own export of the same
 weights, and diffusers on PyTorch. Each starts in a separate process and draws one image. The first
-table compares the exports. optimum and diffusers use an environment of their own, made once.
+table compares the exports. optimum and diffusers have their own environment, created once.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Timed:
 
 
 def draw_here(bundle: Path) -> None:
-    """What the process of a bundle does: load, draw one picture, and say how long that took."""
+    """Load a bundle, draw one image, and print the times."""
     since = time.perf_counter()
     manifest = open_bundle(bundle)
     drawer = pipeline(bundle, manifest)
@@ -126,7 +126,7 @@ def draw_here(bundle: Path) -> None:
 
 
 def bundle_of(model: Path, precision: str, cache: Path) -> Path:
-    """A bundle of the model in one precision for a CPU, built once."""
+    """Return a bundle of the model at one precision for a CPU, built once."""
     out = cache / "bundles" / f"runtime-{precision}"
     if (out / "manifest.json").exists():
         return out
@@ -142,7 +142,7 @@ def bundle_of(model: Path, precision: str, cache: Path) -> Path:
 
 
 def rows(taken: Mapping[str, Taken], title: str) -> Table:
-    """Seconds and memory of each."""
+    """Return the seconds and memory of each pipeline."""
     table = Table(title=title, title_justify="left")
     for column in ("what", "load", "picture", "whole process", "peak, resident", "private", "loop"):
         table.add_column(column, justify="left" if column == "what" else "right")
@@ -167,7 +167,7 @@ def rows(taken: Mapping[str, Taken], title: str) -> Table:
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), hidden=True)
-@click.option("--skip-exports", is_flag=True, help="Leave out the first table if both are there.")
+@click.option("--skip-exports", is_flag=True, help="Skip the first table if both exports exist.")
 def main(bundle: Path | None, skip_exports: bool) -> None:
     """Print two tables."""
     if bundle is not None:
