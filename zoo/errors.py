@@ -4,15 +4,15 @@
 # ├── WeightsError         a weight file is missing, truncated or not the one that was shipped
 # ├── UnknownPromptError          a prompt that cannot be drawn
 # └── TrainingError        a training stage cannot start or go on
-"""Every error the zoo raises on purpose; each says what was wrong, where, and what to do."""
+"""The errors that the zoo raises; each message names the problem, its place and the remedy."""
 
 
 class ZooError(Exception):
-    """Base of all zoo errors: catch this one to catch them all."""
+    """The base class of all errors of the zoo."""
 
 
 class PackageUnavailableError(ZooError):
-    """A package the data set or a teacher comes from cannot be had."""
+    """A package with the data or a teacher cannot be downloaded or is not installed."""
 
 
 class DataError(ZooError):
@@ -20,12 +20,12 @@ class DataError(ZooError):
 
 
 class WeightsError(ZooError):
-    """A shipped part is missing, truncated, or has another checksum than recorded."""
+    """A shipped part is missing, truncated, or does not match its checksum."""
 
 
 class UnknownPromptError(ZooError):
-    """A prompt from which no picture can be made."""
+    """A prompt cannot be used to draw an image."""
 
 
 class TrainingError(ZooError):
-    """A training stage cannot start or go on."""
+    """A training stage cannot start or continue."""

@@ -1,13 +1,13 @@
-"""The shipped parts: where they are, that they are whole, and how to load them.
+"""The shipped parts: their folders, their checksums, and loading them.
 
 parts/tokenizer              PreTrainedTokenizerFast
 parts/text_encoder/{s,m,l}   CLIPTextModel
-parts/bridge/{s,m,l}-{s,m,l} bridge: encoder first, denoiser second
+parts/bridge/{s,m,l}-{s,m,l} bridge; the first letter is the text encoder, the second the denoiser
 parts/denoiser/{s,m,l}       UNet2DConditionModel
 parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
 parts/scheduler              DPMSolverMultistepScheduler
 parts/judge                  Judge
-parts/SHA256SUMS             of every file above, in sha256sum's format
+parts/SHA256SUMS             checksums of all these files, in sha256sum's format
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
 
 
 def verify(part: str, folder: Path = PARTS_FOLDER) -> Path:
-    """The folder of `part` (for instance "denoiser/s"), every file checked against its checksum.
+    """Return the folder of `part`, such as "denoiser/s", after checking every file's checksum.
 
     Raises:
         WeightsError: a file is missing, cut short, changed, or was never shipped.

@@ -1,8 +1,8 @@
 """The zoo's data set: 64x64 emoji in six open styles with Unicode captions and keywords.
 
-`python -m zoo.data.dataset` builds it (about two minutes, cached). Skin-toned variants and flags
-are left out: they are thousands of near-copies and texts about countries, from which a small model
-learns little. What is drawn on transparency is put on white.
+`python -m zoo.data.dataset` builds it (about two minutes, cached). Skin-tone variants and flags
+are left out, because a small model learns little from thousands of near-copies and from texts about
+countries. Transparent images get a white background.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ JUDGE_TEST_SHARE = 0.55
 
 @dataclass(frozen=True)
 class Row:
-    """One picture: which emoji, in which style, said in words."""
+    """One image of the data set: its emoji, its style and its texts."""
 
     code: str
     style: Style
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def drawn(self) -> bool:
-        """Whether the denoisers are trained and measured on it."""
+        """Whether the denoisers are trained and measured on this row."""
         return self.group in DRAWN_GROUPS
 
 
@@ -105,22 +105,22 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over rows and pixels: equal digests mean equal data sets."""
+        """Return the SHA-256 of rows and pixels; equal digests mean equal data sets."""
         h = hashlib.sha256(_rows_to_json(self.rows).encode())
         h.update(np.ascontiguousarray(self.images).tobytes())
         return h.hexdigest()
 
 
 def share(key: str) -> float:
-    """A number in [0, 1) fixed by the text alone; all splits are cut with it."""
+    """Return a number in [0, 1) that depends only on the text; it decides all splits."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def assign_splits(rows: Iterable[Row]) -> list[Row]:
-    """Rows with `split` and `judge_test` set, by hash of label and style alone.
+    """Return the rows with `split` and `judge_test` set, by hash of label and style.
 
     Every label with an unseen pair keeps at least one style in training, and every unseen
-    label keeps at least one picture that the judge may learn from.
+    label keeps at least one image for training the judge.
     """
     by_label: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -146,10 +146,10 @@ def _held_out(rows: list[Row], purpose: str, fraction: float) -> set[Row]:
 
 
 def load(cache: Path | None = None, progress: bool = True) -> Dataset:
-    """The data set, built on first use and read from the cache afterwards.
+    """Return the data set, built on first use and read from the cache afterwards.
 
     Raises:
-        PackageUnavailableError: a source package cannot be had.
+        PackageUnavailableError: a source package cannot be downloaded.
         DataError: the cached file is damaged.
     """
     path = (cache or packages.cache_folder()) / f"emoji64-v{DATA_VERSION}.npz"
@@ -185,10 +185,10 @@ def _row(values: dict[str, object]) -> Row:
 
 
 def build(cache: Path | None = None, progress: bool = True) -> Dataset:
-    """Render every picture from the pinned packages; the same bytes every time.
+    """Render every image from the pinned packages; the result is always the same, byte for byte.
 
-    Pictures that are byte for byte equal to an earlier one are dropped, so that no held-out
-    row has a twin in training.
+    Images that equal an earlier one byte for byte are dropped, so that no held-out row has a
+    duplicate in training.
     """
     emoji = read_annotations(packages.fetch(packages.EMOJIBASE, cache))
     jobs = list(_jobs(emoji, cache))
@@ -213,7 +213,7 @@ def _in_order(rows: list[Row], images: list[NDArray[np.uint8]]) -> Dataset:
 
 
 def read_annotations(emojibase: Path) -> dict[str, Row]:
-    """Caption, keywords, group and subgroup of every emoji kept, by code point key."""
+    """Return caption, keywords, group and subgroup of every emoji in use, by code point key."""
     data = json.loads((emojibase / "en" / "data.json").read_text())
     messages = json.loads((emojibase / "en" / "messages.json").read_text())
     groups = {entry["order"]: entry["key"] for entry in messages["groups"]}
@@ -230,7 +230,7 @@ def read_annotations(emojibase: Path) -> dict[str, Row]:
 
 
 def code_key(hexcode: str) -> str:
-    """Code points in upper case without the emoji presentation selector, dash-separated."""
+    """Return upper-case code points joined by dashes, without the emoji presentation selector."""
     return "-".join(part for part in hexcode.upper().split("-") if part != "FE0F")
 
 
@@ -285,7 +285,7 @@ def _render_all(jobs: list[Job], progress: bool) -> list[NDArray[np.uint8]]:
 
 
 def render(source: str | Path) -> NDArray[np.uint8]:
-    """One picture, 64x64x3 uint8 on white, from SVG text or an image file."""
+    """Return one image, 64x64x3 uint8 on white, from SVG text or an image file."""
     from PIL import Image
 
     if isinstance(source, Path):
@@ -309,7 +309,7 @@ def render(source: str | Path) -> NDArray[np.uint8]:
 
 @click.command(epilog="Example: python -m zoo.data.dataset")
 def main() -> None:
-    """Build the data set and print what is in it."""
+    """Build the data set and print its contents."""
     try:
         dataset = load()
     except ZooError as error:

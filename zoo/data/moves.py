@@ -1,4 +1,4 @@
-"""Pictures a little shifted and scaled on their white ground, to learn more from each."""
+"""Shifting and scaling images on their white background, for data augmentation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 
 def move(images: Tensor, scale: tuple[float, float], shift: float, g: torch.Generator) -> Tensor:
-    """Scale and shift each picture its own way.
+    """Scale and shift each image by its own random amounts.
 
     Args:
-        images: float (N, C, H, W) in which the ground is 0; the space moved in is filled with it.
-        scale: the least and the largest factor.
-        shift: the farthest shift to either side, as a share of the picture.
-        g: draws the factors and the shifts.
+        images: float (N, C, H, W) in which the background is 0; new area is filled with it.
+        scale: smallest and largest factor.
+        shift: largest shift to either side, as a share of the image.
+        g: generator of the factors and shifts.
     """
     count = len(images)
     factors = scale[0] + (scale[1] - scale[0]) * torch.rand(count, generator=g)
@@ -26,11 +26,11 @@ def move(images: Tensor, scale: tuple[float, float], shift: float, g: torch.Gene
 
 
 def moved(images: Tensor, g: torch.Generator) -> Tensor:
-    """uint8 (N, H, W, 3) pictures scaled by 0.9 to 1.1 and shifted by up to 5 % of a side."""
+    """Return uint8 (N, H, W, 3) images scaled by 0.9 to 1.1 and shifted by up to 5 % of a side."""
     ink = 1 - images.permute(0, 3, 1, 2).float() / 255
     return to_bytes(move(ink, (0.9, 1.1), 0.05, g))
 
 
 def to_bytes(ink: Tensor) -> Tensor:
-    """Float (N, 3, H, W) with 0 for white to uint8 (N, H, W, 3)."""
+    """Convert float (N, 3, H, W), where 0 is white, to uint8 (N, H, W, 3)."""
     return ((1 - ink).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)

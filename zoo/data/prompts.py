@@ -1,7 +1,7 @@
-"""The zoo's form of prompts, and the fixed prompt lists of all measurements.
+"""The format of the zoo's prompts, and the fixed prompt lists of all measurements.
 
-A prompt is `"<style>, <label>"`, for instance "fluent 3d, hatching chick": the style comes first,
-so that a caption too long for the encoders loses its end and never its style.
+A prompt is `"<style>, <label>"`, for instance "fluent 3d, hatching chick". The style comes first,
+so that truncation of a long caption never removes the style.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 
 @dataclass(frozen=True)
 class Prompt:
-    """One line of a prompt list; `code` and `style` name the real picture it stands for.
+    """One line of a prompt list; `code` and `style` name the real image that belongs to it.
 
-    The judge may have been trained on that picture (`judge_saw`); such pictures overstate how well
-    it does on real ones. It was trained on no generated picture.
+    The judge may have been trained on that image (`judge_saw`); its scores of such images are too
+    high. It was not trained on generated images.
     """
 
     text: str
@@ -51,9 +51,9 @@ TRAINING_TEXT_SHARES = (0.6, 0.15, 0.15, 0.1)
 
 
 def training_texts(row: Row) -> list[str]:
-    """The four ways a training picture is asked for, likeliest first.
+    """Return the four kinds of prompts for a training image, the likeliest first.
 
-    By its label; by label and some keywords; by keywords alone; by label without a style.
+    They contain the label, the label and some keywords, only keywords, or the label without style.
     """
     others = [k for k in row.keywords if k != row.caption]
     some = [k for k in others if share(f"{row.code}/{k}") < 0.5][:2]
@@ -66,7 +66,7 @@ def training_texts(row: Row) -> list[str]:
 
 
 def balanced(rows: Iterable[Row], count: int) -> list[Row]:
-    """`count` rows, the styles as even as they can be, chosen by hash and sorted by label."""
+    """Return `count` rows with balanced styles, chosen by hash and sorted by label."""
     queues = {s: sorted((r for r in rows if r.style == s), key=_order) for s in STYLES}
     chosen: list[Row] = []
     while len(chosen) < count and any(queues.values()):
@@ -81,7 +81,7 @@ def _order(row: Row) -> float:
 
 
 def make_lists(dataset: Dataset) -> dict[ListName, list[Prompt]]:
-    """The evaluation list of each split and the calibration list, disjoint by construction."""
+    """Return the evaluation list of each split and the calibration list, which are disjoint."""
     drawn = dataset.drawn().rows
     lists: dict[ListName, list[Prompt]] = {}
     for split, count in EVALUATION_SIZES.items():
@@ -93,7 +93,7 @@ def make_lists(dataset: Dataset) -> dict[ListName, list[Prompt]]:
     return lists
 
 
-# The contact sheet's rows besides some unseen labels: label and style.
+# Rows of the contact sheet, in addition to some unseen labels: label and style.
 SAMPLES: tuple[tuple[str, Style], ...] = (
     *(("pizza", style) for style in STYLES),
     ("blue heart", "twemoji"),
@@ -130,7 +130,7 @@ def write_lists(lists: dict[ListName, list[Prompt]], folder: Path = PROMPTS_FOLD
 
 
 def read_list(name: ListName, folder: Path = PROMPTS_FOLDER) -> Sequence[Prompt]:
-    """One fixed prompt list.
+    """Read one fixed prompt list.
 
     Raises:
         DataError: the file is missing or a line is not a prompt; names file and line.

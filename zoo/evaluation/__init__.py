@@ -1,1 +1,1 @@
-"""Drawing with the zoo, and measuring it."""
+"""Drawing images with the zoo, and measuring its quality."""

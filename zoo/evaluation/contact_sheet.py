@@ -1,4 +1,4 @@
-"""The contact sheet `zoo/samples.png`: rows of prompts, a column a pair, real pictures last."""
+"""The contact sheet `zoo/samples.png`: a row per prompt, a column per pair, real images last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TILE, GAP, LABEL_WIDTH, HEADER = 64, 4, 190, 22
 
 
 def sheet(titles: Sequence[str], captions: Sequence[str], columns: Sequence[Tensor]) -> Image.Image:
-    """A labelled grid; `columns` are uint8 (rows, 64, 64, 3), one a title."""
+    """Return a labelled grid; `columns` are uint8 (rows, 64, 64, 3), one for each title."""
     step = TILE + GAP
     size = (LABEL_WIDTH + step * len(columns) + GAP, HEADER + step * len(captions) + GAP)
     picture = Image.new("RGB", size, "white")
@@ -47,7 +47,7 @@ def _fit(text: str, pen: ImageDraw.ImageDraw, font: Font) -> str:
 
 
 def zoo_sheet(pairs: Sequence[tuple[parts.Size, parts.Size]], seed: int = 0) -> Image.Image:
-    """The sample prompts through these pairs, all from the same noise, and the real pictures."""
+    """Draw the sample prompts with these pairs, all from the same noise, beside the real images."""
     asked = prompts.read_list(evaluate.SAMPLES)
     texts, seeds = [p.text for p in asked], [seed + i for i in range(len(asked))]
     columns = [

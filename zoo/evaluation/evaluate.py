@@ -1,7 +1,7 @@
 """Measure the shipped zoo: `python -m zoo.evaluation.evaluate` prints the model card's tables.
 
-Needs no training data and no network: the prompts, the real pictures they stand for and the
-judge are shipped. `--quick` measures the main rows on part of the prompts and sets them beside
+It needs neither the training data nor a network, because the prompts, their real images and the
+judge are shipped. `--quick` measures the main rows on a part of the prompts and compares them with
 the card's.
 """
 
@@ -50,7 +50,7 @@ COLUMNS = 24
 
 @dataclass(frozen=True)
 class QualityRow:
-    """One row of the card: what the judge says of one source of pictures on one split."""
+    """One row of the card: the scores of one source of images on one split."""
 
     split: str
     source: str
@@ -62,7 +62,7 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class PartSize:
-    """One shipped part's size."""
+    """The size of one shipped part."""
 
     name: str
     parameters: int
@@ -70,10 +70,10 @@ class PartSize:
 
 
 class Evaluation:
-    """Measures sources of pictures on a split with one judge.
+    """Measures sources of images on a split with one judge.
 
     Args:
-        limit: prompts a split, spread evenly over the list; None takes all.
+        limit: number of prompts per split, spread evenly over the list; None for all.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -97,7 +97,7 @@ class Evaluation:
         return read_real(name)[self._picked(name)]
 
     def real_quality(self, name: ListName) -> QualityRow:
-        """The ceiling: all metrics but KID of the real pictures the judge never learned from."""
+        """Measure real images that the judge was not trained on, with all metrics except KID."""
         asked = self.prompts(name)
         fair = [i for i, prompt in enumerate(asked) if not prompt.judge_saw]
         pictures = self.real_images(name)[fair]
@@ -106,7 +106,7 @@ class Evaluation:
     def quality(
         self, name: ListName, source: str, images: Tensor, asked: Sequence[Prompt]
     ) -> QualityRow:
-        """All metrics of uint8 (N, 64, 64, 3) pictures, one for each prompt of `asked`."""
+        """Measure uint8 (N, 64, 64, 3) images, one for each prompt of `asked`, with all metrics."""
         features = self.panel.features(images)
         embedded = self.panel.embed_features(features)
         hits = metrics.r_precision(self.panel, embedded, asked, self.labels)
@@ -124,13 +124,13 @@ class Evaluation:
         )
 
     def draw(self, name: ListName, encoder: parts.Size, denoiser: parts.Size) -> Tensor:
-        """Pictures of the split's prompts; prompt number i always starts from seed i."""
+        """Draw images of the split's prompts; prompt number i always has seed i."""
         asked = self.prompts(name)
         return ZooPipeline.of(encoder, denoiser).draw([p.text for p in asked], self._picked(name))
 
 
 def read_labels(folder: Path = prompts.PROMPTS_FOLDER) -> list[str]:
-    """Every label the zoo draws; R-precision's other captions come from here."""
+    """Return every label the zoo can draw, from which R-precision takes its other captions."""
     path = folder / "labels.json"
     if not path.exists():
         raise DataError(f"{path} is missing; restore it with `git checkout -- {path}`")
@@ -138,7 +138,7 @@ def read_labels(folder: Path = prompts.PROMPTS_FOLDER) -> list[str]:
 
 
 def read_real(name: ListName, folder: Path = prompts.PROMPTS_FOLDER) -> Tensor:
-    """The real pictures of a prompt list in its order: uint8 (N, 64, 64, 3)."""
+    """Return the real images of a prompt list, in its order: uint8 (N, 64, 64, 3)."""
     path = folder / f"{name}.png"
     try:
         sheet = np.asarray(Image.open(path).convert("RGB"))
@@ -150,7 +150,7 @@ def read_real(name: ListName, folder: Path = prompts.PROMPTS_FOLDER) -> Tensor:
 
 
 def write_real(images: Tensor, path: Path) -> None:
-    """Tile uint8 (N, 64, 64, 3) pictures into one PNG, 24 a row, the last row filled up white."""
+    """Tile uint8 (N, 64, 64, 3) images into one PNG, 24 per row, padded with white."""
     missing = -len(images) % COLUMNS
     white = torch.full((missing, TILE, TILE, 3), 255, dtype=torch.uint8)
     tiles = torch.cat([images, white]).reshape(-1, COLUMNS, TILE, TILE, 3)
@@ -159,7 +159,7 @@ def write_real(images: Tensor, path: Path) -> None:
 
 
 def part_sizes(folder: Path = parts.PARTS_FOLDER) -> list[PartSize]:
-    """Parameters and bytes of every weight file, read from the files themselves."""
+    """Return the parameters and bytes of every weight file, read from the files."""
     found = []
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, "pt") as weights:
@@ -172,7 +172,7 @@ def part_sizes(folder: Path = parts.PARTS_FOLDER) -> list[PartSize]:
 
 
 def decoder_psnr(real: Tensor) -> dict[str, Estimate]:
-    """PSNR in dB of each decoder from the KL encoder's latents of held-out pictures."""
+    """Return the PSNR in dB of each decoder on the KL encoder's latents of held-out images."""
     kl = parts.load_decoder("kl")
     assert isinstance(kl, AutoencoderKL)
     latents = autoencoder.encode(kl, real)
@@ -186,7 +186,7 @@ def decoder_psnr(real: Tensor) -> dict[str, Estimate]:
 def measure(
     evaluation: Evaluation, pairs: Sequence[tuple[parts.Size, parts.Size]], console: Console
 ) -> list[QualityRow]:
-    """Quality of the real pictures and of every pair on both splits."""
+    """Measure the quality of the real images and of every pair on both splits."""
     rows = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing", total=len(EVALUATED) * (len(pairs) + 1))
@@ -202,7 +202,7 @@ def measure(
 
 
 def quality_table(rows: Iterable[QualityRow], beside: dict[tuple[str, str], QualityRow]) -> Table:
-    """The card's main table; `beside` adds the card's own R-precision and whether they meet."""
+    """Return the card's main table; `beside` adds the card's R-precision and whether both agree."""
     table = Table(box=box.MARKDOWN)
     titles = [
         "split",
@@ -232,12 +232,12 @@ def quality_table(rows: Iterable[QualityRow], beside: dict[tuple[str, str], Qual
 
 
 def meets(row: QualityRow, card: QualityRow) -> bool:
-    """Whether similarity and R-precision intervals both overlap the card's."""
+    """Return whether the intervals of similarity and R-precision both overlap the card's."""
     return row.r_precision.overlaps(card.r_precision) and row.similarity.overlaps(card.similarity)
 
 
 def read_card(path: Path = RESULTS) -> dict[tuple[str, str], QualityRow]:
-    """The figures in the model card, by split and source."""
+    """Read the figures in the model card, by split and source."""
     if not path.exists():
         raise DataError(f"{path} is missing; run `python -m zoo.evaluation.evaluate` to measure it")
     rows = [_quality(values) for values in json.loads(path.read_text())["quality"]]
@@ -274,14 +274,14 @@ def psnr_table(decoders: dict[str, Estimate]) -> Table:
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything one run measured."""
+    """All measurements of one run."""
 
     sizes: list[PartSize]
     psnr_db: dict[str, Estimate]
     quality: list[QualityRow]
 
     def markdown(self, beside: dict[tuple[str, str], QualityRow] | None = None) -> str:
-        """The card's three tables."""
+        """Return the card's three tables."""
         headings = (
             "Parts, fp16 on disk",
             "Decoders: PSNR in dB on held-out pictures, from the KL encoder's latents",
@@ -326,13 +326,17 @@ def write_card(measured: Measured, card: Path = CARD, results: Path = RESULTS) -
 
 
 @click.command(epilog="Example: python -m zoo.evaluation.evaluate --quick")
-@click.option("--quick", is_flag=True, help="Main rows on part of the prompts, beside the card's.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Measure the main rows on a part of the prompts, and compare them with the card.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--write", is_flag=True, help="Record a full run in zoo/README.md and results.json.")
 def main(quick: bool, as_json: bool, write: bool) -> None:
     """Print sizes, decoder PSNR and the quality of the zoo's pairs with 95 % intervals.
 
-    With --quick, exits with 1 if a row's interval does not meet the card's.
+    With --quick, exits with 1 if an interval of a row does not overlap the card's.
     """
     if quick and write:
         raise click.UsageError("--write records a full run; leave out --quick")

@@ -16,9 +16,9 @@ CAPTIONS = 100
 
 
 def distractors(prompt: Prompt, labels: Sequence[str]) -> list[str]:
-    """The 99 other captions a prompt must beat: other labels, all in the prompt's own style.
+    """Return the 99 other captions for R-precision: other labels in the style of the prompt.
 
-    They are fixed by hash, so that every mix meets the same ones.
+    A hash chooses them, so that they are the same for every mix.
     """
     others = sorted(
         (label for label in labels if label != prompt.label),
@@ -30,7 +30,7 @@ def distractors(prompt: Prompt, labels: Sequence[str]) -> list[str]:
 def r_precision(
     panel: Panel, embedded: Tensor, prompts: Sequence[Prompt], labels: Sequence[str]
 ) -> Float64Array:
-    """1 where the judge finds a picture's own caption first among 100, else 0: (N,)."""
+    """Return 1 for each image whose own caption the judge ranks first among 100, else 0: (N,)."""
     hits = []
     for picture, prompt in zip(embedded, prompts, strict=True):
         texts = panel.embed_texts([prompt.text, *distractors(prompt, labels)])
@@ -39,7 +39,7 @@ def r_precision(
 
 
 def style_accuracy(panel: Panel, embedded: Tensor, prompts: Sequence[Prompt]) -> Float64Array:
-    """1 where the judge finds the asked-for style first among the six, else 0: (N,)."""
+    """Return 1 for each image whose style the judge ranks first among the six, else 0: (N,)."""
     hits = []
     for picture, prompt in zip(embedded, prompts, strict=True):
         texts = panel.embed_texts([prompt_text(prompt.label, s) for s in STYLES])

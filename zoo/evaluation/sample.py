@@ -1,4 +1,4 @@
-"""Pictures from a prompt: any encoder, denoiser and decoder of the zoo, in plain PyTorch."""
+"""Drawing with any text encoder, denoiser and decoder of the zoo in PyTorch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ GUIDANCE_SCALE = 3.0
 
 @dataclass
 class ZooPipeline:
-    """One mix of parts that draws.
+    """A pipeline of one mix of parts.
 
-    The order of work is that of diffusers' StableDiffusionPipeline with the bridge between
-    text encoder and denoiser; the empty prompt is what guidance moves away from.
+    It works like diffusers' StableDiffusionPipeline, with the bridge between text encoder and
+    denoiser; the negative prompt is empty.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -45,7 +45,7 @@ class ZooPipeline:
     def of(
         cls, encoder: parts.Size, denoiser: parts.Size, decoder: parts.DecoderName = "kl"
     ) -> ZooPipeline:
-        """The shipped parts of these sizes.
+        """Load the shipped parts of these sizes.
 
         Raises:
             WeightsError: a file is missing or damaged.
@@ -67,7 +67,7 @@ class ZooPipeline:
         guidance_scale: float = GUIDANCE_SCALE,
         batch_size: int = 64,
     ) -> Tensor:
-        """One 64x64 picture a prompt: uint8 (N, 64, 64, 3).
+        """Draw one 64x64 image for each prompt: uint8 (N, 64, 64, 3).
 
         Raises:
             UnknownPromptError: a prompt has no words, or there are not as many seeds as prompts.
@@ -84,7 +84,7 @@ class ZooPipeline:
     def latents(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance_scale: float
     ) -> Tensor:
-        """Denoised latents of one batch: float32 (B, 16, 8, 8)."""
+        """Return the denoised latents of one batch: float32 (B, 16, 8, 8)."""
         states = self._states(prompts)
         empty = self._states([""]).expand_as(states)
         both = torch.cat([empty, states])
@@ -103,7 +103,7 @@ class ZooPipeline:
 
 
 def starting_noise(seeds: Sequence[int]) -> Tensor:
-    """Unit noise (B, 16, 8, 8), each row fixed by its own seed whatever the batch."""
+    """Return unit noise (B, 16, 8, 8); each row depends only on its seed, not on the batch."""
     shape = (autoencoder.LATENT_CHANNELS, autoencoder.LATENT_SIZE, autoencoder.LATENT_SIZE)
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows)

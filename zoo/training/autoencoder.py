@@ -1,7 +1,7 @@
-"""The image decoders: an `AutoencoderKL` and a far smaller `AutoencoderTiny` on its latents.
+"""The VAEs: an `AutoencoderKL`, and a much smaller `AutoencoderTiny` for the same latents.
 
-Latents are 8x8x16 for a 64x64 picture. After training, their mean and spread are folded into
-the 1x1 convolutions on either side of the latent space, so that they have zero mean and unit
+Latents are 8x8x16 for a 64x64 image. After training, their mean and deviation are folded into the
+1x1 convolutions on either side of the latent space, so that they have zero mean and unit
 variance per channel and `scaling_factor` is 1.
 """
 
@@ -64,7 +64,7 @@ def reconstruction_loss(seen: Tensor, wanted: Tensor) -> Tensor:
 
 
 def kl_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor) -> Tensor:
-    """The joint objective of encoder and decoder on `images` in [-1, 1]."""
+    """Return the joint loss of encoder and decoder on `images` in [-1, 1]."""
     posterior = vae.encode(images).latent_dist
     latents = posterior.mean + posterior.std * noise
     divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
@@ -74,7 +74,7 @@ def kl_loss(vae: AutoencoderKL, images: Tensor, noise: Tensor) -> Tensor:
 
 
 def tiny_loss(tiny: AutoencoderTiny, images: Tensor, latents: Tensor) -> Tensor:
-    """The tiny decoder's reconstruction of `latents`, and its encoder's distance from them."""
+    """Return the tiny decoder's reconstruction loss, and its encoder's distance from `latents`."""
     reconstruction = cast(Tensor, tiny.decode(latents).sample)
     imitation = cast(Tensor, tiny.encode(images).latents)
     return reconstruction_loss(reconstruction, images) + 0.1 * (imitation - latents).square().mean()
@@ -82,23 +82,23 @@ def tiny_loss(tiny: AutoencoderTiny, images: Tensor, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: Tensor, batch_size: int = 128) -> Tensor:
-    """Posterior means of uint8 (N, 64, 64, 3) pictures: float32 (N, 16, 8, 8)."""
+    """Return the posterior means of uint8 (N, 64, 64, 3) images: float32 (N, 16, 8, 8)."""
     batches = [to_unit(part).to(vae.device) for part in images.split(batch_size)]
     return torch.cat([vae.encode(batch).latent_dist.mean for batch in batches])
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, batch_size: int = 128) -> Tensor:
-    """Pictures of latents (N, 16, 8, 8): uint8 (N, 64, 64, 3)."""
+    """Decode latents (N, 16, 8, 8) to images: uint8 (N, 64, 64, 3)."""
     return torch.cat([to_bytes(vae.decode(part).sample) for part in latents.split(batch_size)])
 
 
 @torch.no_grad()
 def normalize_latents(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Fold the per-channel mean and spread of `latents` into the convolutions around them.
+    """Fold the per-channel mean and deviation of `latents` into the convolutions around them.
 
-    Afterwards `encode` gives zero mean and unit variance per channel over the same pictures,
-    and every reconstruction is what it was.
+    Afterwards `encode` returns zero mean and unit variance per channel for the same images, and
+    reconstructions are unchanged.
     """
     mean = latents.mean(dim=(0, 2, 3))
     std = latents.std(dim=(0, 2, 3))
@@ -114,6 +114,6 @@ def normalize_latents(vae: AutoencoderKL, latents: Tensor) -> None:
 
 
 def psnr(seen: Tensor, wanted: Tensor) -> Tensor:
-    """PSNR in dB of each uint8 (N, H, W, 3) picture against its original: float32 (N,)."""
+    """Return the PSNR in dB of each uint8 (N, H, W, 3) image and its original: float32 (N,)."""
     error = (seen.float() - wanted.float()).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(255.0**2 / error.clamp_min(1e-3))

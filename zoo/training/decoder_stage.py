@@ -1,4 +1,4 @@
-"""The stage that trains the image decoders, and the latents they give the others."""
+"""The stage that trains the VAE decoders and computes the latents for later stages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DecoderStage:
 
     @cached_property
     def moved_latents(self) -> list[Tensor]:
-        """Latents of every row, a little shifted and scaled, once per view: as `latents`."""
+        """Latents of every row, shifted and scaled, once per view; shaped like `latents`."""
         digest = weights_digest(self.vae)
         paths = [self.run.folder / f"latents-{digest}-moved-{n}.pt" for n in range(MOVED_VIEWS)]
         for number, path in enumerate(paths):

@@ -1,8 +1,8 @@
-"""The denoisers S, M, L and the bridges that let every text encoder drive every denoiser.
+"""The denoisers S, M, L and the bridges that connect every text encoder to every denoiser.
 
-A denoiser predicts velocity (Salimans & Ho 2022) on a cosine noise schedule. Its batches draw
-one of the three encoders each, through that pair's bridge, so one training run makes three
-working pairs.
+A denoiser predicts velocity (Salimans & Ho 2022) on a cosine noise schedule. Each batch uses
+one of the three encoders, chosen at random, with the bridge of that pair. One training run
+therefore trains three pairs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def new_denoiser(size: str) -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DPMSolverMultistepScheduler:
-    """The sampler the zoo ships: DPM-Solver++ 2M (Lu et al. 2022) for 16 steps."""
+    """Return the scheduler that the zoo ships: DPM-Solver++ 2M (Lu et al. 2022) for 16 steps."""
     return DPMSolverMultistepScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -73,7 +73,7 @@ def new_scheduler() -> DPMSolverMultistepScheduler:
 
 
 class Texts:
-    """Encoder states of every training text, kept once: rows of float16 (16, width)."""
+    """Hidden states of every training text, stored once: rows of float16 (16, width)."""
 
     def __init__(self, states: Tensor, empty: Tensor) -> None:
         self.states = states
@@ -84,7 +84,7 @@ class Texts:
         return self.states.shape[-1]
 
     def batch(self, index: Tensor, dropped: Tensor) -> Tensor:
-        """States (B, 16, width) in fp32; a dropped row is the empty prompt's."""
+        """Return states (B, 16, width) in fp32; dropped rows have those of the empty prompt."""
         states = self.states[index.to(self.states.device)].float()
         return torch.where(dropped.to(states.device)[:, None, None], self.empty.float(), states)
 
@@ -99,13 +99,13 @@ class Pairs(nn.Module):
         self.bridges = nn.ModuleList(BridgeModule(width, wanted) for width in encoder_widths)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor, encoder: int) -> Tensor:
-        """Predicted velocity (B, 16, 8, 8) under encoder number `encoder`'s states."""
+        """Return the velocity (B, 16, 8, 8) predicted with the states of encoder `encoder`."""
         return cast(Tensor, self.denoiser(noisy, timesteps, self.bridges[encoder](states)).sample)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one denoising step is trained on: clean latents, text index and which are dropped."""
+    """The data of one training step: clean latents, indices of texts, and the dropped texts."""
 
     latents: Tensor
     text: Tensor
@@ -115,7 +115,7 @@ class Batch:
 def velocity_loss(
     pairs: Pairs, alphas_cumprod: Tensor, batch: Batch, texts: Sequence[Texts], g: torch.Generator
 ) -> Tensor:
-    """Mean squared velocity error at stratified timesteps, with one encoder drawn at random."""
+    """Return the mean squared velocity error at stratified timesteps, for a random encoder."""
     clean = batch.latents
     count, device = len(clean), clean.device
     strata = (torch.arange(count) + torch.rand(count, generator=g)) / count

@@ -55,10 +55,10 @@ class DenoiserStage:
         return pairs.eval()
 
     def kept_rounds(self, size: str) -> int:
-        """How many of the recipe's rounds the shipped denoiser has behind it; 0: another recipe's.
+        """Return the number of the recipe's rounds that the shipped denoiser was trained for.
 
-        The shipped weights are those after their last round, so they are of use only if every
-        round they had is the recipe's.
+        The shipped weights are those after the last round. They can be used only if all their
+        rounds belong to the recipe; otherwise the result is 0.
         """
         shipped = sum(name.startswith(f"denoiser-{size}-") for name in self.run.kept)
         rounds = self.rounds[size]
@@ -101,7 +101,7 @@ class DenoiserStage:
         return sorted({t for row in rows for t in prompts.training_texts(row)})
 
     def text_states(self, size: str) -> denoiser.Texts:
-        """What encoder `size` says of every training text, and of the empty one."""
+        """Return the hidden states of encoder `size` for every training text and the empty one."""
         encoder = self.text.encoder(size)
         path = self.run.folder / f"states-{size}-{weights_digest(encoder)}.safetensors"
         if not path.exists():
@@ -115,7 +115,7 @@ class DenoiserStage:
 
 
 def load_pairs(pairs: denoiser.Pairs, size: parts.Size) -> None:
-    """Put the shipped denoiser's and bridges' weights into `pairs`."""
+    """Load the weights of the shipped denoiser and bridges into `pairs`."""
     pairs.denoiser.load_state_dict(parts.load_denoiser(size).state_dict())
     for encoder, bridge in zip(parts.SIZES, pairs.bridges, strict=True):
         bridge.load_state_dict(parts.load_bridge(encoder, size).state_dict())

@@ -101,6 +101,6 @@ class JudgeStage:
 
 
 def _numbered(names: Iterable[str]) -> Tensor:
-    """Equal names get equal numbers: int64 (N,)."""
+    """Number the names, equal names with equal numbers: int64 (N,)."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])

@@ -1,7 +1,7 @@
 """Training images of the judge: each one unchanged, and moved, scaled and blurred.
 
-Generated pictures are softer and less exact than drawn ones; a judge that has seen only clean
-vector art would measure that instead of what they show.
+Generated images are softer and less exact than the originals. A judge trained only on clean vector
+art would measure this difference instead of the content.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from zoo.data import moves
 
 @torch.no_grad()
 def features(tower: ImageTower, images: Tensor, view: int, batch_size: int = 64) -> Tensor:
-    """Pooled features of uint8 (N, 64, 64, 3) pictures in one view: float32 (N, 1280).
+    """Return pooled features of uint8 (N, 64, 64, 3) images in one view: float32 (N, 1280).
 
-    View 0 is the pictures as they are; every other view is its own fixed disturbance.
+    View 0 is the unchanged images; each other view changes them in a fixed way.
     """
     device = next(tower.parameters()).device
     g = torch.Generator().manual_seed(2000 + view)
@@ -30,7 +30,7 @@ def features(tower: ImageTower, images: Tensor, view: int, batch_size: int = 64)
 
 
 def disturb(images: Tensor, g: torch.Generator) -> Tensor:
-    """Move by up to 2.5 %, scale by 0.85 to 1.1 and blur, each picture its own way."""
+    """Move by up to 2.5 %, scale by 0.85 to 1.1 and blur, differently for each image."""
     count = len(images)
     x = 1 - images.permute(0, 3, 1, 2).float() / 255  # white is 0, what padding fills in
     x = moves.move(x, (0.85, 1.1), 0.025, g)
@@ -40,7 +40,7 @@ def disturb(images: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (N, 3, H, W) with one sigma, in pixels, a picture."""
+    """Blur (N, 3, H, W) with a Gaussian; each image has its own sigma, in pixels."""
     offsets = torch.arange(-3, 4).float()
     kernel = torch.exp(-offsets.square() / (2 * sigma[:, None].square()))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, dim=0)

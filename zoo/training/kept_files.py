@@ -1,4 +1,4 @@
-"""Intermediate results of training as files, named after what they were made from."""
+"""Files with intermediate results of training, named by the hash of their inputs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 
 def texts_digest(texts: Sequence[str]) -> str:
-    """A short name for texts, so that what was made of others is not taken for theirs."""
+    """Return a short hash of texts, for the names of files made from them."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def weights_digest(model: Any) -> str:
-    """A short name for a model's weights, as `texts_digest` is for texts."""
+    """Return a short hash of a model's weights, for the names of files made with them."""
     h = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         h.update(name.encode())

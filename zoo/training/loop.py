@@ -35,7 +35,7 @@ StepFunction = Callable[[int, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a stage trains; `lr` rises linearly, then falls as a cosine."""
+    """The steps and learning rates of a stage; `lr` rises linearly, then falls as a cosine."""
 
     steps: int
     batch_size: int
@@ -48,13 +48,13 @@ class Schedule:
     muon: bool = False
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of `step`, counted from 0."""
+        """Return the learning rate of `step`, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup_steps)
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         return self.lr * rise * (self.final_lr_share + (1 - self.final_lr_share) * fall)
 
     def matches(self, record: Mapping[str, Any]) -> bool:
-        """Whether a recorded schedule is this one.
+        """Return whether a recorded schedule is this one.
 
         A record from before a field existed lacks it; the field then had its default.
         """
@@ -64,10 +64,10 @@ class Schedule:
 
 @dataclass
 class TrainingStage:
-    """One model's training: `fit` brings `model` to its averaged weights.
+    """The training of one model; `fit` sets `model` to its averaged weights.
 
     Attributes:
-        name: also the checkpoint's file name.
+        name: the stage's name, and that of its checkpoint.
         model: every trained parameter, in fp32.
         loss: the step function; it must use no randomness but the generator it is given.
         schedule: steps, batch size and rates.
@@ -91,7 +91,7 @@ class TrainingStage:
         return self.folder / f"{self.name}.pt"
 
     def fit(self, report_every: int = 50) -> float:
-        """Train to the end (or read the finished checkpoint); returns seconds spent in all.
+        """Train to the end, or read the finished checkpoint; return the total seconds of training.
 
         Raises:
             TrainingError: the loss stopped being finite, or the checkpoint belongs to another
@@ -192,7 +192,7 @@ class TrainingStage:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there: on GPUs, and on CPUs with AMX tiles.
+    """Return whether bfloat16 is faster than float32: on GPUs, and on CPUs with AMX tiles.
 
     AVX512-BF16 alone is not enough: on a Xeon without AMX convolutions ran 1.8 times slower
     than in float32.

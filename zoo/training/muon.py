@@ -51,11 +51,11 @@ class AdamW:
 
 
 class MuonAdamW:
-    """Both optimizers behind one; four-dimensional weights are seen as (outputs, rest) matrices.
+    """Both optimizers in one; four-dimensional weights are treated as (outputs, rest) matrices.
 
-    Does what `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"` does, with matrices of one
-    shape orthogonalized together, in float32 and in the smaller dimension: on a CPU without fast
-    bfloat16 a step takes a fraction of the time (benchmarks/muon_step.py).
+    It computes the same as `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but
+    orthogonalizes matrices of the same shape together, in float32 and in the smaller dimension. On
+    a CPU without fast bfloat16, a step takes a fraction of the time (benchmarks/muon_step.py).
 
     Args:
         model: its weights must not be moved or copied afterwards; Muon writes through views.
@@ -111,7 +111,7 @@ class MuonAdamW:
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """Each matrix of a stack (N, rows, columns) with its singular values brought close to 1.
+    """Return a stack of matrices (N, rows, columns) with their singular values brought close to 1.
 
     Newton-Schulz iteration (Jordan et al. 2024). Every iterate is a polynomial of the Gram
     matrix times the start, so for oblong matrices the iteration runs on (smaller, smaller)
@@ -135,7 +135,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 def _factor(gram: Tensor) -> Tensor:
-    """What one Newton-Schulz iteration multiplies by: a I + b G + c G G, for a stack of G."""
+    """Return the factor of one Newton-Schulz iteration, a I + b G + c G G, for a stack of G."""
     a, b, c = NEWTON_SCHULZ
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
@@ -148,10 +148,10 @@ def _grad(parameter: nn.Parameter) -> Tensor:
 
 
 def _matrix(tensor: Tensor, like: Tensor) -> Tensor:
-    """The (outputs, rest) matrix of a weight or its gradient, in the memory order of `like`.
+    """Return the (outputs, rest) matrix of a weight or its gradient, in the memory order of `like`.
 
-    Of the weight itself this is a view, channels last or not, so that a step through it moves
-    the weight.
+    For the weight itself, channels last or not, this is a view, so that a step on it changes the
+    weight.
     """
     if tensor.ndim == 4 and not like.is_contiguous():
         tensor = tensor.permute(0, 2, 3, 1)

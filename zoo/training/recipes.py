@@ -12,8 +12,8 @@ class Round(Schedule):
     """One round of a denoiser's training.
 
     Attributes:
-        moved: the share of a batch's pictures that is shown a little shifted and scaled. A
-            denoiser that has begun to know its pictures by heart learns more from these.
+        moved: share of a batch's images that are slightly shifted and scaled, against
+            overfitting.
     """
 
     moved: float = 0.0
@@ -21,7 +21,7 @@ class Round(Schedule):
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Every stage's schedule; the seeds are part of it."""
+    """The schedules of all stages, including their seeds."""
 
     vae: Schedule
     tiny: Schedule
@@ -32,12 +32,12 @@ class TrainingRecipe:
 
 
 def _first_round(steps: int, seed: int) -> Round:
-    """A round that ends at half its rate: another one follows."""
+    """Return a round that ends at half its learning rate, because another one follows."""
     return Round(steps, batch_size=128, lr=2e-3, final_lr_share=0.5, seed=seed, muon=True)
 
 
 def _last_round(steps: int, seed: int, moved: float = 0.0) -> Round:
-    """A round that ends at rest."""
+    """Return a round whose learning rate ends at zero."""
     return Round(steps, batch_size=128, lr=2e-3, seed=seed, muon=True, moved=moved)
 
 

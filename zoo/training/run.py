@@ -1,4 +1,4 @@
-"""One run of a recipe: what all of its stages share."""
+"""One run of a recipe, and the data that its stages share."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TrainingRun:
     """One run of a recipe.
 
     Attributes:
-        folder: where checkpoints and intermediate results are kept.
-        kept: the records of shipped stages to take as they are.
+        folder: folder of checkpoints and intermediate results.
+        kept: records of the shipped stages that are used unchanged.
     """
 
     recipe: TrainingRecipe
@@ -63,12 +63,12 @@ class TrainingRun:
         return torch.from_numpy(self.dataset.images)
 
     def rows(self, keep: Callable[[Row], bool]) -> Tensor:
-        """Indices of the data set's rows for which `keep` holds."""
+        """Return the indices of the data set's rows for which `keep` is true."""
         return torch.tensor([i for i, row in enumerate(self.dataset.rows) if keep(row)])
 
 
 class _Deferred:
-    """A loss whose data are prepared at the first step: a finished stage never needs them."""
+    """A loss that prepares its data at the first step, since a finished stage needs none."""
 
     def __init__(self, make: Callable[[], Callable[..., Tensor]]) -> None:
         self._make = make

@@ -1,4 +1,4 @@
-"""Finished stages as the parts that ship."""
+"""Writing finished stages as the shipped parts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ VERSIONED = ("torch", "diffusers", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Shipment:
-    """Writes finished stages as the shipped parts, in the layouts the public classes load."""
+    """Writes finished stages as the shipped parts, in the format that the public classes load."""
 
     stages: Stages
     folder: Path = parts.PARTS_FOLDER
 
     def write(self) -> None:
-        """Every part, the prompt lists, their real pictures and the checksums.
+        """Write every part, the prompt lists, their real images and the checksums.
 
-        All stages end before the first file is written; the new folder then takes the old
-        one's place.
+        All stages end before the first file is written; the new folder then replaces the old
+        one.
         """
         models = self._train()
         text, run = self.stages.text, self.stages.run
@@ -95,14 +95,14 @@ def _save_half(model: Any, folder: Path) -> None:
 
 
 def _forget_origin(path: Path) -> None:
-    """Drop the folder a config was once loaded from: it names this machine."""
+    """Remove the folder that a config was loaded from, which is a path on this machine."""
     values = json.loads(path.read_text())
     if values.pop("_name_or_path", None) is not None:
         path.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def write_prompts(dataset: Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
-    """The prompt lists, the labels R-precision chooses from, and the lists' real pictures."""
+    """Write the prompt lists, the labels for R-precision, and the real images of the lists."""
     lists = prompts.make_lists(dataset)
     prompts.write_lists(lists, folder)
     labels = sorted({row.caption for row in dataset.drawn().rows})
@@ -114,7 +114,7 @@ def write_prompts(dataset: Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> No
 
 
 def stage_records(folder: Path) -> dict[str, Any]:
-    """Schedule and seconds of every finished stage, from its checkpoint."""
+    """Return the schedule and seconds of every finished stage, from its checkpoint."""
     paths = [path for path in sorted(folder.glob("*.pt")) if path.with_suffix(".jsonl").exists()]
     states = {p.stem: torch.load(p, map_location="cpu", weights_only=True) for p in paths}
     return {
@@ -125,14 +125,14 @@ def stage_records(folder: Path) -> dict[str, Any]:
 
 
 def shipped_records(folder: Path = parts.PARTS_FOLDER) -> dict[str, Any]:
-    """The records of the stages that made the shipped parts.
+    """Return the records of the stages that made the shipped parts.
 
     Raises:
-        TrainingError: the parts carry no record.
+        TrainingError: the parts have no record.
     """
     path = folder / RECORD
     if not path.exists():
-        raise TrainingError(f"{path} is missing; train from nothing, without --keep-shipped")
+        raise TrainingError(f"{path} is missing; train from scratch, without --keep-shipped")
     return cast(dict[str, Any], json.loads(path.read_text())["stages"])
 
 

@@ -1,8 +1,8 @@
 """The shared tokenizer and the text encoders S, M, L, taught by all-MiniLM-L6-v2.
 
-Each encoder learns, over emoji texts and WordNet's words and definitions, to place a text where
-the teacher's sentence embedding places it and each word where the teacher's last layer does.
-So it can say something of a word that no denoiser ever saw.
+Each encoder is trained on emoji texts and on WordNet's words and definitions. It learns to predict
+the teacher's sentence embedding of a text and the last hidden state of each word. It can therefore
+represent words that no denoiser was trained on.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def new_encoder(size: str, eos_token_id: int, bos_token_id: int) -> CLIPTextMode
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A lower-casing BPE tokenizer that splits words exactly where the teacher's does."""
+    """Train a lower-casing BPE tokenizer that splits words exactly like the teacher's."""
     core = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -110,13 +110,13 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
-    """Ids of each text, padded and cut to MAX_TOKENS: int64 (N, 16)."""
+    """Return the token ids of each text, padded and truncated to MAX_TOKENS: int64 (N, 16)."""
     encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS)
     return torch.tensor(encoded["input_ids"])
 
 
 def emoji_texts(dataset: Dataset) -> list[str]:
-    """Labels, keywords and prompts of every emoji in every style, each text once."""
+    """Return labels, keywords and prompts of every emoji in every style, each text once."""
     texts: dict[str, None] = {}
     for row in dataset.rows:
         texts.update(dict.fromkeys([row.caption, *row.keywords, ", ".join(row.keywords[:5])]))
@@ -127,7 +127,7 @@ def emoji_texts(dataset: Dataset) -> list[str]:
 
 
 def wordnet_texts(folder: Path, fraction: float) -> list[str]:
-    """Concrete nouns of WordNet and their definitions' first clause, a fixed share of them."""
+    """Return a share of WordNet's concrete nouns, and the first clause of their definitions."""
     return [
         text
         for line in (folder / "dict" / "data.noun").read_text(encoding="latin-1").splitlines()
@@ -149,7 +149,7 @@ def _synset(line: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the teacher says of each text.
+    """The embeddings of the teacher for each text.
 
     Attributes:
         texts: N texts.
@@ -168,7 +168,7 @@ WORDS = 10
 
 @torch.no_grad()
 def teach(texts: Sequence[str], batch_size: int = 128) -> Lessons:
-    """Ask the teacher about every text (sorted by length, so that little is padding)."""
+    """Compute the teacher's embeddings of every text, sorted by length to avoid padding."""
     folder = packages.installed_folder(*TEACHER) / "model"
     tokenizer, teacher = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     teacher.eval()
@@ -192,11 +192,11 @@ def _word_means(states: Tensor, owners: list[list[int | None]]) -> Tensor:
 
 
 def last_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Where each text ends and where each of its words ends, as token positions.
+    """Return the token positions at which each text and each of its words ends.
 
     Returns:
         the position of the first EOS, int64 (N,), and of each word's last token, int64
-        (N, WORDS); 0 stands for a word that is not there.
+        (N, WORDS); 0 for missing words.
     """
     encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS)
     ends = torch.zeros(len(texts), dtype=torch.long)
@@ -220,7 +220,7 @@ class Student(nn.Module):
         self.to_word = nn.Linear(width, TEACHER_WIDTH)
 
     def loss(self, ids: Tensor, ends: Tensor, words: Tensor, said: tuple[Tensor, Tensor]) -> Tensor:
-        """Sentence direction, sentence geometry within the batch, and word directions."""
+        """Return the loss: sentence directions, their geometry in the batch, word directions."""
         states = self.encoder(ids).last_hidden_state
         rows = torch.arange(len(ids), device=ids.device)
         mine = F.normalize(self.to_sentence(states[rows, ends]), dim=-1)

@@ -1,4 +1,4 @@
-"""Train the whole zoo from nothing: `python -m zoo.training.train --recipe cpu`.
+"""Train the whole zoo from scratch: `python -m zoo.training.train --recipe cpu`.
 
 Stages run in order, and each keeps a checkpoint: an interrupted run resumes, and a finished stage
 is not run again. zoo/parts is replaced as a whole, after the last stage.
@@ -28,15 +28,15 @@ from zoo.training.stages import Stages
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Checkpoints; default: in the cache, by recipe.",
+    help="Folder of the checkpoints; default: in the cache, by recipe.",
 )
 @click.option(
     "--keep-shipped",
     is_flag=True,
-    help="Take the stages recorded in zoo/parts as done; train only what differs from them.",
+    help="Keep the stages recorded in zoo/parts; train only stages that differ from them.",
 )
 def main(name: str, threads: int | None, folder: Path | None, keep_shipped: bool) -> None:
-    """Train every part of the zoo from nothing and write them to zoo/parts.
+    """Train every part of the zoo from scratch, and write them to zoo/parts.
 
     An interrupted run resumes with the same command.
     """
