@@ -15,7 +15,7 @@ from sdpack.units import format_bytes
 @click.command("doctor", epilog="Example: sdpack doctor --json")
 @json_option
 def command(as_json: bool) -> None:
-    """Show what this machine can do, what is missing, and how to install it."""
+    """Show the hardware and packages of this machine, and how to install missing ones."""
     found, cards, memory = packages(), gpus(), memory_bytes()
     if as_json:
         print_json(

@@ -41,7 +41,7 @@ Examples:
   sdpack profiles                      known devices
   sdpack profiles detect > my.yaml     a profile of this machine
   sdpack catalog show                  the candidate parts
-  sdpack doctor                        what this machine can do
+  sdpack doctor                        hardware, and missing packages
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or nothing fits the budget.
 

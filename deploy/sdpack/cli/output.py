@@ -52,7 +52,7 @@ def _changing_line(console: Console, quiet: bool) -> Iterator[Say]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     paces = Paces()
     with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("checking what is cached")
+        task = bar.add_task("checking the cache")
 
         def show(words: str) -> None:
             now = time.monotonic()

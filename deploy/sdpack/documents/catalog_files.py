@@ -19,8 +19,8 @@ from sdpack.store.artifacts import write_whole
 CATALOG_FILE = "catalog.yaml"
 ZOO_PACKAGE = "sdpack_zoo"  # has the default catalog if sdpack does not run from its source tree
 ZOO_HINT = (
-    "the default catalog comes with the package sdpack-zoo; install it with: "
-    "pip install 'sdpack[build]', or give --catalog FILE"
+    "the default catalog is the package sdpack-zoo; install it in a clone of sdpack with: "
+    "pip install ./zoo, or give --catalog FILE"
 )
 
 

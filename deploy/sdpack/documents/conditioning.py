@@ -114,7 +114,7 @@ class NegativeSource(Enum):
     """What classifier-free guidance moves away from.
 
     Attributes:
-        NONE: nothing; there is no guidance.
+        NONE: nothing; guidance is off.
         ZEROS: embeddings of zeros, in the shape of a text's.
         TEXT: the embeddings of the negative prompt, which may be empty.
     """

@@ -183,7 +183,7 @@ def jetson_model(path: Path = JETSON) -> str | None:
 
 
 def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
-    """A profile of this machine, as YAML with comments on what was measured or assumed.
+    """Return a profile of this machine as YAML, with comments on measured and assumed values.
 
     Args:
         context_bytes: measures the size of a CUDA context on the GPU; returns 0 if it cannot. It is
@@ -201,7 +201,7 @@ def detected_profile(context_bytes: Callable[[], int] = lambda: 0) -> str:
 
 @dataclass(frozen=True)
 class _DetectedDevice:
-    """What is known of this machine, and where it is known from."""
+    """The properties of this machine, and their sources."""
 
     name: str
     description: str

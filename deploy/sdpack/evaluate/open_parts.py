@@ -12,10 +12,10 @@ OPEN_BYTES = 2 * 2**30  # about what all open parts may take together
 
 
 class OpenParts:
-    """For each role the part that was used last, kept open for its next use.
+    """Keeps the last used part of each role open for its next use.
 
-    A large part is not open beside others: while it is loaded, it takes twice what it takes once
-    it is open.
+    A large part closes the others before it is opened, because loading it takes twice the memory
+    that it needs afterwards.
 
     Attributes:
         opening_s: seconds spent on opening parts, and on closing others to make room for them.

@@ -44,7 +44,7 @@ def build(
     is returned and nothing is built.
 
     Args:
-        say: called with a line on what is being done.
+        say: called with a line of text at each step.
         finish: called with the bundle's temporary folder before it replaces the old bundle, to add
             files that are made from it; if that fails, the old bundle stays.
         workers: number of worker processes; None for as many as cores and memory allow.

@@ -105,7 +105,7 @@ class Candidates:
         raise CatalogError(f"no bridge from {variant.candidate} to {variant.partner}; add one")
 
     def conditioning(self, denoiser: str) -> Conditioning:
-        """The inputs of a denoiser besides latents and timestep."""
+        """The inputs of a denoiser other than latents and timestep."""
         checkpoint = self.checkpoint(Role.DENOISER, denoiser)
         return conditioning_of(checkpoint, self.request.sampling_of(denoiser))
 

@@ -114,7 +114,7 @@ def summary(build: Build) -> list[str]:
         rival = max(raced, key=lambda point: point.difference.value)
         lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
     else:
-        lines.append(f"There is no other mix to compare it with; {field}.")
+        lines.append(f"No other mix raced; {field}.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The chart of a winner's memory, beside the budget and what was measured."""
+"""The chart of a winner's predicted memory, its budget and its measured memory."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class _At:
         return self.writer.cast(word, narrow, FLOAT_TYPE)
 
     def apart(self, piece: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Mean and variance of what is given."""
+        """Mean and variance from the given statistics."""
         made: Sizes = ("batch", 1, 1, self.groups)
         pieces = self.writer.split("apart", piece, 2, [(made, FLOAT_TYPE)] * 2)
         shape = self.writer.integers("few", 0, self.groups, 1)

@@ -75,12 +75,12 @@ def pipeline(
 def has_room(manifest: Manifest, runtime: Runtime, besides: int = 0) -> bool:
     """Whether a process that keeps freed memory for later stays within a bundle's budget.
 
-    That takes about twice a pipeline's scratch more than the plan. For a runtime other than the
-    profile's there is no plan; there the estimate is a multiple of the weights that are loaded
-    together, which may be wider on that runtime.
+    Such a process needs about twice the pipeline's scratch memory in addition to the plan. A
+    bundle has no plan for runtimes other than the profile's. For these, the estimate is a multiple
+    of the weights that are loaded together, which may be wider on that runtime.
 
     Args:
-        besides: bytes the process uses for other purposes.
+        besides: bytes that the process uses for other purposes.
     """
     memory = manifest.memory
     if runtime is manifest.profile.runtime:

@@ -1,7 +1,7 @@
 """From prompt to image: encode, denoise, decode, according to the mix's placement.
 
 The three stages can be called one by one, so that a caller that draws with many mixes can compute
-what they share once.
+their common stages once.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         keys: API keys; without any, every client is let in.
         origins: other web origins whose pages may call the server.
-        hosts: Host headers that are accepted besides the server's addresses and localhost, if no
+        hosts: Host headers to accept, in addition to IP addresses and localhost, if no
             keys are set.
         proxies: addresses and networks of reverse proxies whose X-Forwarded headers are trusted.
         root_path: the path prefix of the server's URLs, if no proxy sends it.

@@ -38,7 +38,7 @@ STEADY = 0.8  # weight of the known time per image when it is updated
 
 
 class BusyError(SdpackError):
-    """There is no room for more work.
+    """The queue is full.
 
     Attributes:
         retry_s: estimated seconds until there is room.

@@ -32,7 +32,7 @@ def webui_routes(service: Service) -> APIRouter:
 
 
 def _drawing_routes(service: Service) -> APIRouter:
-    """The routes that draw, and that report or stop what is being drawn."""
+    """Return the routes that draw images, report progress or stop drawing."""
     routes = APIRouter(prefix=WEBUI_PREFIX, tags=["web UI"], responses={401: ERRORS[401]})
     under_way: list[Job] = []  # only the jobs of these routes
     failing: dict[int | str, dict[str, Any]] = {

@@ -81,7 +81,7 @@ class Winner:
 
     @cached_property
     def other_steps(self) -> tuple[int, ...]:
-        """Numbers of steps that its scheduler supports, besides the number that is measured."""
+        """Other numbers of steps that its scheduler supports, without measured quality."""
         own = self.sampling.steps
         return tuple(n for n in OTHER_STEPS if n != own and self._is_supported(n))
 

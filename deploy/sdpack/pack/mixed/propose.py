@@ -151,7 +151,7 @@ class Proposals:
     def _room(self, widest: Mix, placement: Placement, choices: Choices) -> dict[Role, int]:
         """A first estimate of the room for layers, in bytes, while each part is loaded.
 
-        It assumes that a part takes as much besides its layers as its smallest variant does.
+        It assumes that the other memory of each part is that of its smallest variant.
         """
         narrow = {variant.role: self._narrowest(variant) for variant in widest.variants}
         parts = {role: self.footprints.of(variant, placement) for role, variant in narrow.items()}
@@ -175,7 +175,7 @@ class Proposals:
     def _room_besides(
         self, parts: Mapping[Role, Footprint], stored: Mapping[Role, int], placement: Placement
     ) -> dict[Role, int]:
-        """The room for layers besides everything else that the parts take.
+        """The room for layers, after all other memory that the parts need.
 
         For resident parts, it is the room for all of them together, repeated for each part. For
         phased parts, it is the room for each part alone.

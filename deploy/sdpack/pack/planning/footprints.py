@@ -193,7 +193,7 @@ class Footprints:
         return known
 
     def _here(self) -> dict[str, Any]:
-        """Everything that a measurement depends on besides the graph and its inputs."""
+        """Everything that a measurement depends on, except the graph and its inputs."""
         return {
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),

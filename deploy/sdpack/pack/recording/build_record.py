@@ -28,7 +28,7 @@ class BuildRecording:
     sheet: ContactSheet
 
     def record(self, manifest: Manifest) -> Kept[BuildRecord]:
-        """Write the build into the ledger, and return what was written.
+        """Write the record of the build into the ledger, and return it.
 
         Args:
             manifest: the manifest of the bundle, whose figures the record repeats.

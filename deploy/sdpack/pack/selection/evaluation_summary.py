@@ -17,7 +17,7 @@ class EvaluatedMix:
     Attributes:
         prompts: the number of prompts it was scored on, counted from the first.
         recipe: hash of its sampling settings.
-        judge: hash of everything its scores depend on besides its images and the prompts.
+        judge: hash of everything its scores depend on, except its images and the prompts.
         contents: a hash that identifies the part of each role.
         timed: whether its latency was measured.
         distance_prompts: the number of prompts over which its distance to real images was measured;

@@ -1,4 +1,4 @@
-"""Measurements of a mix besides its score: latency, distance to real images, effect of tiles."""
+"""Measurements of a mix other than its score: latency, distance to real images, effect of tiles."""
 
 from __future__ import annotations
 

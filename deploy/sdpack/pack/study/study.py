@@ -1,9 +1,9 @@
 """Where memory is best spent: the best mix at each of several budgets, compared with others.
 
 All budgets share the same candidates, prompts and noise, so each image is drawn once, however many
-budgets need it. At each budget, these mixes are measured on all prompts besides the best:
+budgets need it. At each budget, the best mix and these mixes are measured on all prompts:
 
-    all PRECISION          every part in the same precision
+    all PRECISION          every part at the same precision
     encoder first          the largest text encoder that fits with anything, then the largest
                            denoiser that fits beside it, then the largest decoder; by parameters
     denoiser first         the same, but the denoiser before the text encoder

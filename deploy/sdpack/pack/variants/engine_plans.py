@@ -43,7 +43,7 @@ class EnginePlans:
         return profile.sm
 
     def target(self, variant: Variant) -> dict[str, Any]:
-        """Everything that determines a variant's plan besides its graph and its shapes."""
+        """Everything that determines a variant's plan, except its graph and its shapes."""
         return {
             "precision": variant.precision,
             "layers": {name: str(scheme) for name, scheme in variant.schemes},

@@ -29,8 +29,8 @@ class WeightChunk:
     """Layers of a graph that are rounded together and kept; an interruption costs one chunk.
 
     Attributes:
-        place, of: its place among the graph's chunks, and how many there are.
-        inputs: everything that determines its rounded weights besides their scheme.
+        place, of: its index among the graph's chunks, and their number.
+        inputs: everything that determines its rounded weights, except their scheme.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class RoundedWeightCache:
         return RoundedWeights(tuple(chunk.folder for chunk in chunks))
 
     def inputs(self, variant: Variant, rounded: bool = True) -> dict[str, Any]:
-        """Everything that determines rounded weights besides their schemes.
+        """Everything that determines rounded weights, except their schemes.
 
         Args:
             rounded: whether any weights are rounded; if not, no calibration is needed.

@@ -15,7 +15,7 @@ from sdpack.store.artifacts import REVISION, Store, digest, files_digest
 from sdpack.version import versions
 
 TABLE_FILE = "sampler.json"
-TABLES_REVISION = 2  # of how tables are made, besides the revision of all artifacts
+TABLES_REVISION = 2  # of how tables are made, in addition to the revision of all artifacts
 
 
 @dataclass

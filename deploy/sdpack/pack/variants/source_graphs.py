@@ -94,7 +94,7 @@ class SourceGraphs:
         return None if bridge is None else self.candidates.folder(bridge.source)
 
     def _settings(self, variant: Variant) -> dict[str, Any]:
-        """The settings that determine a graph besides its checkpoint."""
+        """The settings that determine a graph, in addition to its checkpoint."""
         if not variant.role.encodes_text:
             return {}
         return {

@@ -63,7 +63,7 @@ class Hints:
         self._refused |= {(precision, place) for name, place in _places(model) if name in refused}
 
     def guess(self, model: ir.Model, precision: Precision) -> frozenset[str]:
-        """The layers of this graph that are in the place of a refused layer of another graph."""
+        """The layers of this graph that correspond to rejected layers of another graph."""
         return frozenset(
             name for name, place in _places(model) if (precision, place) in self._refused
         )
