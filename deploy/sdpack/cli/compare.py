@@ -31,8 +31,8 @@ Examples:
 def command(first: Path, second: Path, out: Path, brief: bool, as_json: bool) -> None:
     """Compare two bundles: scores paired by prompt, images, sizes.
 
-    Uses the measurements of the two builds, on prompts that both drew from the same noise. Draws
-    no new images.
+    The command uses the measurements of the two builds, on prompts that both drew from the same
+    noise. It draws no new images.
     """
     require_charts()
     from sdpack.report.compare import compare, write_comparison

@@ -60,8 +60,8 @@ def command(
 ) -> None:
     """Find the best mix at each of several memory budgets, and compare it with the others.
 
-    Every image is drawn only once, even if several budgets use it. Writes study.html, its charts
-    as PNGs, points.csv, points.json and ledger.jsonl.
+    Every image is drawn only once, even if several budgets use it. The command writes study.html,
+    its charts as PNGs, points.csv, points.json and ledger.jsonl.
     """
     asked = parse_budgets(budgets)
     options = read_options(profile_name, **of_order)

@@ -39,8 +39,8 @@ def _incomparable(manifest: Manifest, chosen: Runtime) -> str:
 def command(ctx: click.Context, bundle: Path, runtime: str | None, as_json: bool) -> None:
     """Check every file, draw an image, and compare its memory use with the prediction.
 
-    The result is written to verified.json in the bundle. Exit code 1 if the peak is more than
-    5 % above its prediction.
+    The result is written to verified.json in the bundle. The exit code is 1 if the
+    peak is more than 5 % above its prediction.
     """
     from sdpack.memory.verify import verify
     from sdpack.runtime.choose import chosen_runtime

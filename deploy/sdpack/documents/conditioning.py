@@ -34,7 +34,7 @@ class Family(StrEnum):
 
 
 class States(StrEnum):
-    """Which hidden states of an encoder a denoiser attends to.
+    """The hidden states of an encoder that a denoiser attends to.
 
     LAST is the output of the encoder's final norm, PENULTIMATE the input of its last layer.
     """
@@ -111,7 +111,7 @@ DISTILLED = frozenset({Input.TIMESTEP_COND, Input.GUIDANCE})
 
 
 class NegativeSource(Enum):
-    """What classifier-free guidance moves away from.
+    """The unconditional input of classifier-free guidance.
 
     Attributes:
         NONE: nothing; guidance is off.
@@ -156,7 +156,7 @@ class Conditioning(Document):
         return guidance_scale > 1 and not DISTILLED.intersection(self.inputs)
 
     def negative(self, guidance_scale: float, negative_prompt: str) -> NegativeSource:
-        """What guidance moves away from."""
+        """The unconditional input of guidance."""
         if not self.guided(guidance_scale):
             return NegativeSource.NONE
         if self.zero_empty and not negative_prompt:

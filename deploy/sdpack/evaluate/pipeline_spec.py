@@ -87,7 +87,7 @@ class PipelineSpec:
 
     @property
     def contents(self) -> dict[str, str]:
-        """The hashes that its pictures depend on, apart from prompts, seeds and size."""
+        """The hashes that its images depend on, in addition to prompts, seeds and size."""
         parts = {role.value: part.content for role, part in self.parts.items()}
         return {**parts, "recipe": self.recipe.content}
 
@@ -121,7 +121,7 @@ class EvaluationSet:
         )
 
     def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
-        """What the pictures of these prompts depend on, apart from the parts."""
+        """Everything that the images of these prompts depend on, except the parts."""
         return {
             "prompts": [self.prompts[i] for i in numbers],
             "seeds": list(numbers),

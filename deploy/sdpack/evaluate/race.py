@@ -171,7 +171,7 @@ class Race:
         return Outcome.NO_BETTER if high < self.rules.indifference else None
 
     def _drop_doubles(self, spared: set[int], champion: int) -> None:
-        """Of undecided mixes that are the same, keep only the preferred one."""
+        """Keep only the preferred one of undecided mixes that are the same."""
         arms = self._preferred_first(set(self._alive()) - spared)
         same = self._compared.equal_pairs(arms)
         kept: list[int] = []

@@ -44,7 +44,7 @@ class Scorer(Protocol):
     metric: str
 
     def content(self, mix: PipelineSpec) -> str:
-        """One hash of what the scores of a mix depend on, apart from its pictures and prompts."""
+        """One hash of everything a mix's scores depend on, except its images and prompts."""
         ...
 
     def score(
@@ -164,7 +164,7 @@ class EvaluationRunner:
         return None if value is None or "scores" not in value else list(value["scores"])
 
     def inputs(self, mix: PipelineSpec, numbers: Sequence[int]) -> dict[str, Any]:
-        """What a figure of a mix on these prompts depends on: its key in the ledger."""
+        """Everything a figure of a mix on these prompts depends on: its key in the ledger."""
         measured = {"judge": self._scorer.content(mix), "measured_on": self._measured_on}
         return {**mix.contents, **self.task.inputs(numbers), **measured}
 
@@ -245,7 +245,7 @@ class EvaluationRunner:
     def texts(
         self, mix: PipelineSpec, numbers: Sequence[int]
     ) -> tuple[TextEmbeddings, TextEmbeddings | None]:
-        """Embeddings of these prompts, and of one text that guidance moves away from, if any."""
+        """Embeddings of these prompts, and the unconditional embeddings of guidance, if any."""
         recipe, conditioning = mix.recipe, mix.recipe.conditioning
         prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in numbers)]
         by_encoder = {

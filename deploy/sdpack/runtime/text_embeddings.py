@@ -54,11 +54,11 @@ class TextEmbeddings:
         return self._each(lambda array: array[start:stop])
 
     def repeated(self, count: int) -> TextEmbeddings:
-        """Each text's embeddings so many times in a row."""
+        """Repeat each text's embeddings this number of times in a row."""
         return self._each(lambda array: np.repeat(array, count, 0))
 
     def as_negative(self, source: NegativeSource) -> TextEmbeddings | None:
-        """What guidance moves away from; None without guidance.
+        """The unconditional embeddings of guidance; None without guidance.
 
         These embeddings are the negative prompt's, or any of the same shape for ZEROS.
         """

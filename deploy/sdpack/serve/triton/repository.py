@@ -130,7 +130,7 @@ def _fill(bundle: Path, manifest: Manifest, folder: Path) -> list[str]:
 
 
 def loaded(manifest: Manifest) -> list[Engine]:
-    """What Triton loads of all parts."""
+    """The Triton models of all parts."""
     runtime = runtime_of(manifest)
     return [engine for role in manifest.parts for engine in engines(manifest, role, runtime)]
 
