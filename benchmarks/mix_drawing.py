@@ -71,7 +71,7 @@ class MixDrawing:
         return self._evaluator.prompts
 
     def draw(self, replaced: Mapping[Role, Path], count: int) -> Drawn:
-        """So many pictures."""
+        """Draw this number of images."""
         prompts, pipeline = self.prompts, self._pipeline(replaced)
         context = self.toolchain.context
         request, catalog = context.request, context.catalog

@@ -72,7 +72,7 @@ class MixedComparison:
         return next(mix for mix, same in zip(self.uniform, own, strict=True) if same)
 
     def bytes(self, mix: Mix) -> int:
-        """Of the graphs' files."""
+        """Return the size of the graphs' files."""
         variants = self.toolchain.variants
         return sum(variants.built(variant).artifact.bytes for variant in mix.variants)
 

@@ -250,7 +250,7 @@ class PrecisionComparison:
             self.console.log(f"{tool} {recipe} {failure}")
 
     def _scratch(self, tool: str) -> Path:
-        """A file in a folder of its own; the one before it is gone."""
+        """Return a file in a new folder, and remove the previous folder."""
         folder = self.subject.folder / tool
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -47,7 +47,7 @@ RAW = (
 
 @dataclass
 class Observations:
-    """Observations of the clients."""
+    """The observations of the clients."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     jobs: Counter[str] = field(default_factory=Counter)

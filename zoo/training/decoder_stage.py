@@ -30,7 +30,7 @@ class DecoderStage:
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        """Encoder and decoder trained together, latents normalized."""
+        """The jointly trained encoder and decoder, with normalized latents."""
         if self.run.keeps("vae", self.vae_schedule):
             return parts.load_decoder("kl").to(self.run.device, **CHANNELS_LAST)
         torch.manual_seed(0)

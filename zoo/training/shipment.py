@@ -55,7 +55,7 @@ class Shipment:
         write_prompts(run.dataset)
 
     def _train(self) -> dict[str, Any]:
-        """Every stage run to its end: models by the folder they are shipped in."""
+        """Run every stage to its end; return the models by the folder they are shipped in."""
         text, denoisers = self.stages.text, self.stages.denoisers
         decoders, judge = self.stages.decoders, self.stages.judge
         models: dict[str, Any] = {
@@ -72,7 +72,7 @@ class Shipment:
         return models
 
     def _record(self) -> dict[str, Any]:
-        """How these weights were made: each stage's schedule and seconds, machine, versions."""
+        """Return the record of training: schedule and seconds of each stage, machine, versions."""
         run = self.stages.run
         recipe, dataset = run.recipe, run.dataset
         return {

@@ -23,7 +23,7 @@ class Stages:
 
     @classmethod
     def of(cls, run: TrainingRun) -> Stages:
-        """The stages of a run; nothing is trained yet."""
+        """Return the stages of a run, before any training."""
         recipe = run.recipe
         text = TextStage(run, recipe.text, recipe.wordnet_share)
         decoders = DecoderStage(run, recipe.vae, recipe.tiny)
