@@ -336,7 +336,7 @@ def test_inspect_says_how_layers_differ(whole: Path) -> None:
     part = manifest.parts[role].model_copy(update=changed)
     other = manifest.model_copy(update={"parts": {**manifest.parts, role: part}})
     assert _layers(other, role) == [
-        "denoiser: its layers are stored as: 7 w4:32, 2 w8",
+        "denoiser: layers by precision: 7 w4:32, 2 w8",
         "denoiser: 2 layers are not quantized, as the compiler rejects them",
         "denoiser: 4 nodes compute in fp32 for their range: a, b, c ...",
     ]

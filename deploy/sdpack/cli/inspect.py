@@ -14,6 +14,8 @@ from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
+LAYER_NAMES = {"kept": "unquantized"}  # words for schemes of the manifest
+
 
 @click.command("inspect", epilog="Example: sdpack inspect engines/4gb-gpu")
 @click.argument("bundle", type=PATH)
@@ -31,7 +33,7 @@ def command(bundle: Path, as_json: bool) -> None:
         parts, [_row(manifest, role) for role in manifest.parts], right=("parameters", "weights")
     )
     click.echo(
-        f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch of the "
+        f"{format_bytes(memory.activation_bytes)} of the predicted peak is scratch memory of the "
         f"{memory.activation_role.words}"
     )
     print_lines(line for role in manifest.parts for line in _layers(manifest, role))
@@ -57,8 +59,9 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
     part, name = manifest.parts[role], role.words
     lines = []
     if len(part.layers) > 1:
-        stored = ", ".join(f"{count} {scheme}" for scheme, count in part.layers.items())
-        lines.append(f"{name}: its layers are stored as: {stored}")
+        counts = {LAYER_NAMES.get(scheme, scheme): n for scheme, n in part.layers.items()}
+        stored = ", ".join(f"{count} {scheme}" for scheme, count in counts.items())
+        lines.append(f"{name}: layers by precision: {stored}")
     if part.refused:
         kept = len(part.refused)
         lines.append(f"{name}: {kept} layers are not quantized, as the compiler rejects them")

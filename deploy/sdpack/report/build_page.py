@@ -73,7 +73,7 @@ def report(build: Build, bundle: Path | None) -> Page:
         sheet=rows,
         prompts=record.prompts[: record.shown_prompts],
         sheet_caption=(
-            "Every row draws the same prompts from the same noise; below each picture is its score "
+            "Every row draws the same prompts from the same noise; below each image is its score "
             f"({record.metric})."
         ),
         small=side <= ENLARGED_SIDE,
@@ -81,7 +81,7 @@ def report(build: Build, bundle: Path | None) -> Page:
 
 
 BASES = {
-    "best": "No mix that raced has a better mean over the pictures both drew.",
+    "best": "No mix that raced has a better mean over the images that both drew.",
     "shown equal": (
         "It was shown equal to every mix with a better mean: the whole interval of the difference "
         "is within {near:g}. Among such mixes --prefer {prefer} decides."
@@ -99,7 +99,7 @@ def summary(build: Build) -> list[str]:
     peak, budget = (format_bytes(n) for n in (winner.peak_bytes, record.memory.budget_bytes))
     lines = [
         f"{record.winner} was chosen for {peak} of {budget}: {record.metric} "
-        f"{winner.own.value:.3f} over {winner.images} pictures, drawn on {record.measured_on}."
+        f"{winner.own.value:.3f} over {winner.images} images, drawn on {record.measured_on}."
     ]
     if record.basis is not None and record.prefer is not None:
         lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
@@ -108,7 +108,7 @@ def summary(build: Build) -> list[str]:
     if record.screened is not None:
         field += f", {len(outcomes)} of them raced"
     if Outcome.BROKEN in outcomes:
-        field += f", {outcomes.count(Outcome.BROKEN)} drew broken pictures"
+        field += f", {outcomes.count(Outcome.BROKEN)} drew broken images"
     raced = [p for p in build.points[1:] if p.entrant.outcome not in (None, SCREENED_OUT)]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
@@ -120,9 +120,9 @@ def summary(build: Build) -> list[str]:
 
 def _rival(rival: Point, winner: Point) -> str:
     """How the closest other mix differs, in quality and bytes."""
-    margin = f"{rival.difference.signed()} over {rival.paired} pictures"
+    margin = f"{rival.difference.signed()} over {rival.paired} images"
     if rival.paired < ENOUGH:
-        margin = f"{rival.difference.value:+.3f} over {rival.paired} pictures, too few to tell"
+        margin = f"{rival.difference.value:+.3f} over {rival.paired} images, too few to tell"
     apart = rival.entrant.size_bytes - winner.entrant.size_bytes
     if apart == 0:
         return f"{margin}, no smaller"
@@ -166,9 +166,9 @@ def _mixes(build: Build) -> Table:
         "vs. winner",
         "interval",
         "own mean, 95 %",
-        "pictures, paired of all",
+        "images, paired of all",
         "KID",
-        "time per picture",
+        "time per image",
         "in the race",
     )
     rows = [_mix_row(build, point, roles) for point in build.points]
@@ -195,7 +195,7 @@ def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
         "of the race" if point.raced else "95 %",
         str(point.own),
         f"{point.paired} of {point.images}",
-        "" if kid is None else f"{kid[1].to(1)}, {kid[0]} pictures",
+        "" if kid is None else f"{kid[1].to(1)}, {kid[0]} images",
         "" if point.latency_s is None else f"{1000 * point.latency_s:,.0f} ms",
         _outcome(point),
     ]
@@ -230,7 +230,7 @@ def _costs(build: Build) -> Table:
         "weights",
         "compared with",
         "change of the score, 95 %",
-        "pictures",
+        "images",
         "with",
     )
     return Table("What each precision costs, in numbers", columns, rows, frozenset({3, 6}))
@@ -242,7 +242,7 @@ def _reproduce(build: Build) -> Table:
     rows = [
         ["build", f"{record.name}, {build.made_at}"],
         ["machine it ran on", record.machine],
-        ["pictures drawn on", record.measured_on],
+        ["images drawn on", record.measured_on],
         [
             "profile",
             f"{record.profile.name}: {record.profile.runtime}, {format_bytes(memory.total)}, "
@@ -301,7 +301,7 @@ def sheet_rows(build: Build, bundle: Path) -> Iterator[ImageRow]:
     ):
         raise BundleError(
             f"{path} is {whole.width}x{whole.height}, too small for {rows} rows of {columns} "
-            f"pictures of {width}x{height}; copy the bundle again"
+            f"images of {width}x{height}; copy the bundle again"
         )
     for number, shown in enumerate(record.shown):
         scores = _scores(build, shown.mix)

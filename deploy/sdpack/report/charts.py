@@ -105,7 +105,7 @@ def quality_by_memory(build: Build) -> Figure:
         layers.append(_rule([{"budget": budget / MIB}], "budget"))
         said += ", the dashed line"
     caption = (
-        f"Each mark is a mix whose pictures were scored. {_FRONT} {said}. A mix that left the race "
+        f"Each mark is a mix whose images were scored. {_FRONT} {said}. A mix that left the race "
         "early is placed by its difference from the winner on the prompts both drew. Bars are "
         "intervals of that difference: for mixes that raced, the one that decided the race (at "
         f"{record.confidence:.0%} for all of them together), for others at 95 %. The "
@@ -129,14 +129,14 @@ def quality_by_latency(build: Build) -> Figure | None:
         return None
     metric = build.record.metric
     layers = _scatter(
-        rows, "latency_ms", "Time per picture on the build machine (ms)", metric, "on_latency_front"
+        rows, "latency_ms", "Time per image on the build machine (ms)", metric, "on_latency_front"
     )
     return Figure(
         "quality-latency",
         "Quality and speed",
-        f"The {len(rows)} mixes that were timed, one picture each with everything loaded, on "
+        f"The {len(rows)} mixes that were timed, one image each with everything loaded, on "
         f"{build.record.machine}, not on the device. {_FRONT}",
-        f"Scatter chart of {metric} against milliseconds per picture for {len(rows)} mixes.",
+        f"Scatter chart of {metric} against milliseconds per image for {len(rows)} mixes.",
         layered(layers, rows),
         rows,
     )
@@ -183,7 +183,7 @@ def _scatter(rows: list[Row], x: str, title: str, metric: str, front: str) -> li
 
 
 def _tooltips(roles: Sequence[Role], metric: str, timed: bool) -> list[alt.Tooltip]:
-    latency = alt.Tooltip("latency_ms:Q", title="time per picture (ms)", format=",.0f")
+    latency = alt.Tooltip("latency_ms:Q", title="time per image (ms)", format=",.0f")
     return [
         *(alt.Tooltip(f"{role.value}:N", title=role.words) for role in roles),
         alt.Tooltip("said_quality:N", title=metric),
@@ -191,7 +191,7 @@ def _tooltips(roles: Sequence[Role], metric: str, timed: bool) -> list[alt.Toolt
         alt.Tooltip("said_own:N", title="own mean"),
         alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
         *([latency] if timed else []),
-        alt.Tooltip("pictures:Q", title="pictures"),
+        alt.Tooltip("pictures:Q", title="images"),
         alt.Tooltip("race_outcome:N", title="in the race"),
         alt.Tooltip("lost_to:N", title="lost to, or same as"),
         alt.Tooltip("placement:N", title="run"),

@@ -18,6 +18,7 @@ from sdpack.report.points import Build, Point, paired, read_build
 from sdpack.units import format_bytes
 
 BETTER_COLOURS = ("#0072B2", "#D55E00")  # of the bundle that scored higher
+UNCHANGED = "unchanged"
 _BETTER = {FIDELITY: "is closer to its own fp32 than {}"}  # fidelity does not measure quality
 
 
@@ -50,7 +51,10 @@ class BundleComparison:
     @property
     def verdict(self) -> str:
         """Which is better, in a sentence."""
-        margin = f"{_told(self.difference)} over the {len(self.prompts)} prompts both drew"
+        drawn = f"over the {len(self.prompts)} prompts both drew"
+        if self._change == UNCHANGED:
+            return f"Both score the same: {self.metric} is unchanged {drawn}."
+        margin = f"{_told(self.difference)} {drawn}"
         if len(self.prompts) < ENOUGH:
             return f"Too few prompts to tell: {self.metric} differs by {margin}."
         better = _BETTER.get(self.metric, "draws better than {}")
@@ -82,7 +86,7 @@ class BundleComparison:
     def _change(self) -> str:
         """The change of the score from the first to the second."""
         none = self.difference.low == self.difference.value == self.difference.high == 0
-        return "unchanged" if none else _told(-self.difference)
+        return UNCHANGED if none else _told(-self.difference)
 
     @property
     def caveat(self) -> str | None:
@@ -109,8 +113,8 @@ class BundleComparison:
             ("budget", *(format_bytes(record.memory.budget_bytes) for record in records)),
             ("profile", *(record.profile.name for record in records)),
             (self.metric, *(_quality(winner) for winner in winners)),
-            ("KID to real pictures", *(_distance(build) for build in self.builds)),
-            ("time per picture on the build machine", *(_latency(build) for build in self.builds)),
+            ("KID to real images", *(_distance(build) for build in self.builds)),
+            ("time per image on the build machine", *(_latency(build) for build in self.builds)),
             ("drawn on", *(record.measured_on for record in records)),
             ("sampling", *(_sampling(build) for build in self.builds)),
         ]
@@ -134,7 +138,7 @@ def compare(first: Path, second: Path) -> BundleComparison:
     ):
         if first_value != second_value:
             raise InputError(
-                f"{pair}: their pictures are {what} {first_value} and {second_value}; "
+                f"{pair}: their images are {what} {first_value} and {second_value}; "
                 "build both from one catalog at one size"
             )
     first_scores, second_scores = first_build.scores(winners[0]), second_build.scores(winners[1])
@@ -198,7 +202,7 @@ def comparison_page(comparison: BundleComparison, folders: tuple[Path, Path]) ->
         sheet=rows,
         prompts=[_prompt(comparison.first, n) for n in same],
         sheet_caption=(
-            "The same prompts from the same noise; below each picture is its score "
+            "The same prompts from the same noise; below each image is its score "
             f"({comparison.metric})."
         ),
         small=max(record.size) <= ENLARGED_SIDE,
@@ -297,12 +301,12 @@ def _part(part: PartFigures | None) -> str:
 
 
 def _quality(winner: Point) -> str:
-    return f"{winner.own}, {winner.images} pictures"
+    return f"{winner.own}, {winner.images} images"
 
 
 def _distance(build: Build) -> str:
     distance = build.distance(build.winner.entrant)
-    return "not measured" if distance is None else f"{distance[1].to(1)}, {distance[0]} pictures"
+    return "not measured" if distance is None else f"{distance[1].to(1)}, {distance[0]} images"
 
 
 def _latency(build: Build) -> str:

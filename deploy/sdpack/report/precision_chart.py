@@ -20,7 +20,7 @@ def cost_of_precisions(build: Build) -> Figure | None:
         "What each precision costs",
         "Each row compares a part with the widest precision it was drawn in, all else the same: "
         "the change of the score, with 95 % intervals over the prompts both drew. Left of the "
-        "line is worse. Few pictures make wide intervals; a single picture has none.",
+        "line is worse. Few images make wide intervals; a single image has none.",
         "Dot chart of the change of the score by part and precision: "
         + "; ".join(f"{row['what']} {row['said']}" for row in rows),
         layered(_layers(rows, build.record.metric), height=max(80, 22 * len(rows))),
@@ -50,7 +50,7 @@ def _layers(rows: list[Row], metric: str) -> list[alt.Chart]:
             alt.Tooltip("what:N", title="part"),
             alt.Tooltip("said:N", title="change"),
             alt.Tooltip("saved:N", title="weights"),
-            alt.Tooltip("pictures:Q", title="pictures"),
+            alt.Tooltip("pictures:Q", title="images"),
             alt.Tooltip("within:N", title="beside"),
         ],
     )

@@ -279,7 +279,7 @@ def _lines(
             alt.Tooltip("said_difference:N", title="vs. best"),
             alt.Tooltip("peak_mib:Q", title="peak (MiB)", format=",.1f"),
             alt.Tooltip("text_share:Q", title="text encoder", format=".0%"),
-            alt.Tooltip("pictures:Q"),
+            alt.Tooltip("pictures:Q", title="images"),
         ],
     )
     line = base.mark_line(strokeWidth=1.5).encode(x=across, y=up, color=coloured)
@@ -325,7 +325,7 @@ def _reproduce(study: StudyResult) -> Table:
     rows = [
         ["study", f"{record.name}, {study.made_at}"],
         ["machine it ran on", record.machine],
-        ["pictures drawn on", record.measured_on],
+        ["images drawn on", record.measured_on],
         ["profile", f"{record.profile.name}: {record.profile.runtime}"],
         ["catalog", record.catalog],
         ["budgets", ", ".join(f"{b.budget_bytes:,}" for b in record.budgets)],

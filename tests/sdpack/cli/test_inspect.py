@@ -28,7 +28,7 @@ def test_as_json_it_is_the_manifest(drawing: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"layers": {"w4:32": 3, "kept": 1}}, "its layers are stored as: 3 w4:32, 1 kept"),
+        ({"layers": {"w4:32": 3, "kept": 1}}, "layers by precision: 3 w4:32, 1 unquantized"),
         ({"refused": ["a", "b"]}, "2 layers are not quantized, as the compiler rejects them"),
         ({"fp32_nodes": list("abcd")}, "4 nodes compute in fp32 for their range: a, b, c ..."),
     ],

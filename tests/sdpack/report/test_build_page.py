@@ -12,7 +12,7 @@ def test_the_words_name_the_winner_and_its_rival(many: Path) -> None:
     winner, *others = build.points
     rival = max(others, key=lambda point: point.difference.value)
     assert words.startswith(f"{winner.mix} was chosen for ")
-    assert f"judge similarity {winner.own.value:.3f} over {winner.images} pictures" in words
+    assert f"judge similarity {winner.own.value:.3f} over {winner.images} images" in words
     assert f"{rival.mix} came closest: {rival.difference.signed()}" in words
 
 

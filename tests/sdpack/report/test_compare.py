@@ -59,6 +59,13 @@ def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:
     assert compare(first, second).verdict.startswith("They cannot be told apart at 95 %")
 
 
+def test_the_same_scores_are_not_called_a_difference(tmp_path: Path) -> None:
+    first, second = (bundle(tmp_path / name, "fp16", NOISE) for name in ("one", "two"))
+    verdict = compare(first, second).verdict
+    assert verdict.startswith("Both score the same: ")
+    assert verdict.endswith(f" is unchanged over the {len(NOISE)} prompts both drew.")
+
+
 def test_the_page_shows_the_same_prompts(tmp_path: Path) -> None:
     folders = (
         bundle(tmp_path / "one", "fp16", NOISE),
