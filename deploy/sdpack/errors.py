@@ -66,6 +66,13 @@ class InfeasibleError(SdpackError):
         self.smallest_bytes = smallest_bytes
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra; the zoo that `build` needs is not on PyPI."""
+    if extra == "build":
+        return "pip install ./zoo '.[build]' in a clone of sdpack"
+    return f"pip install 'sdpack[{extra}]'"
+
+
 class MissingPackageError(SdpackError):
     """An optional package is missing.
 
@@ -77,7 +84,7 @@ class MissingPackageError(SdpackError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         how = (
-            f"install it with: pip install 'sdpack[{extra}]'"
+            f"install it with: {install_command(extra)}"
             if extra
             else "the device's vendor provides it: JetPack on a Jetson, else NVIDIA's TensorRT"
         )

@@ -43,7 +43,14 @@ def test_an_infeasible_budget_carries_the_smallest_budget_that_works() -> None:
     assert (str(error), error.smallest_bytes) == ("nothing fits", 3 * 2**20)
 
 
-@pytest.mark.parametrize(("extra", "how"), [("cpu", "pip install 'sdpack[cpu]'"), ("", "JetPack")])
+@pytest.mark.parametrize(
+    ("extra", "how"),
+    [
+        ("cpu", "pip install 'sdpack[cpu]'"),
+        ("build", "pip install ./zoo '.[build]' in a clone"),
+        ("", "JetPack"),
+    ],
+)
 def test_a_missing_package_says_how_to_install_it(extra: str, how: str) -> None:
     message = str(errors.MissingPackageError("onnxruntime", extra, "drawing"))
     assert message.startswith("drawing needs onnxruntime; ")

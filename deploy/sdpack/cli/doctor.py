@@ -9,6 +9,7 @@ import click
 
 from sdpack.cli.output import json_option, print_json, print_table
 from sdpack.engines.detect import Package, gpus, jetson_model, memory_bytes, packages
+from sdpack.errors import install_command
 from sdpack.units import format_bytes
 
 
@@ -61,7 +62,7 @@ def _relevance(package: Package, has_gpu: bool) -> int:
 def _row(package: Package) -> tuple[str, str, str, str]:
     if package.version is not None:
         return package.name, package.version, package.purpose, ""
-    get = f"pip install 'sdpack[{package.extra}]'"
+    get = install_command(package.extra)
     if package.extra == "tensorrt" and jetson_model() is not None:
         get = "from JetPack"
     return package.name, "-", package.purpose, get

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from sdpack.errors import install_command
+
 from tests.sdpack.cli.calling import read_json, run
 
 
@@ -10,4 +12,4 @@ def test_the_doctor_names_what_is_missing() -> None:
     for package in packages.values():
         assert package["name"] in output
         if package["version"] is None and package["extra"]:
-            assert f"pip install 'sdpack[{package['extra']}]'" in output
+            assert install_command(package["extra"]) in output
