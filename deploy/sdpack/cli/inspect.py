@@ -7,14 +7,12 @@ from pathlib import Path
 import click
 
 from sdpack.cli.explain import verdict
-from sdpack.cli.output import json_option, print_json, print_lines, print_table
+from sdpack.cli.output import json_option, layer_counts, print_json, print_lines, print_table
 from sdpack.cli.values import PATH
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
-
-LAYER_NAMES = {"kept": "unquantized"}  # words for schemes of the manifest
 
 
 @click.command("inspect", epilog="Example: sdpack inspect engines/4gb-gpu")
@@ -59,9 +57,7 @@ def _layers(manifest: Manifest, role: Role) -> list[str]:
     part, name = manifest.parts[role], role.words
     lines = []
     if len(part.layers) > 1:
-        counts = {LAYER_NAMES.get(scheme, scheme): n for scheme, n in part.layers.items()}
-        stored = ", ".join(f"{count} {scheme}" for scheme, count in counts.items())
-        lines.append(f"{name}: layers by precision: {stored}")
+        lines.append(f"{name}: layers by precision: {layer_counts(part.layers)}")
     if part.refused:
         kept = len(part.refused)
         lines.append(f"{name}: {kept} layers are not quantized, as the compiler rejects them")

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, ParamSpec
@@ -22,6 +22,8 @@ from sdpack.cli.interrupts import heed
 from sdpack.cli.progress_log import LOG_EVERY_S, Paces, ProgressLog
 from sdpack.progress import Say
 from sdpack.units import format_duration
+
+UNQUANTIZED = "kept"  # instead of a scheme in manifests; schemes.py of quantization/ needs onnx
 
 P = ParamSpec("P")
 
@@ -107,6 +109,14 @@ def warn(line: str) -> None:
     context = click.get_current_context(silent=True)
     if context is None or not _is_quiet(context):
         click.echo(f"Warning: {line}", err=True)
+
+
+def layer_counts(layers: Mapping[str, int]) -> str:
+    """Return the number of layers stored in each scheme, such as "3 w4:32, 1 unquantized"."""
+    return ", ".join(
+        f"{count} {'unquantized' if scheme == UNQUANTIZED else scheme}"
+        for scheme, count in layers.items()
+    )
 
 
 def print_json(value: Any) -> None:

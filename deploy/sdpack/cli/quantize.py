@@ -10,7 +10,7 @@ import click
 
 from sdpack.api.making import quantize
 from sdpack.cli.options import out_option
-from sdpack.cli.output import json_option, print_json, print_lines, progress, timed
+from sdpack.cli.output import json_option, layer_counts, print_json, print_lines, progress, timed
 from sdpack.cli.values import PATH, TEXT, FilePath
 from sdpack.domain.precision import Runtime
 from sdpack.units import format_bytes
@@ -106,8 +106,7 @@ def command(
     before, after = result.bytes_before, result.bytes_after
     lines = [f"{result.out}: {format_bytes(after)}, was {format_bytes(before)}"]
     if result.layers:
-        stored = ", ".join(f"{count} {scheme}" for scheme, count in result.layers.items())
-        lines.append(f"layers: {stored}")
+        lines.append(f"layers by precision: {layer_counts(result.layers)}")
     if result.unquantized:
         numbers = sum(weight.numbers for weight in result.unquantized)
         words = "in fp32" if recipe.changes_arithmetic_alone else "not quantized"

@@ -16,7 +16,7 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     words = ("quantize", str(path), "--precision", "w4", "--out", str(out))
     blind = run(*words)
     assert blind.exit_code == 0
-    assert "layers: 1 w4:32" in blind.output
+    assert "layers by precision: 1 w4:32" in blind.output
     assert "no calibration inputs were given" in blind.output
     assert blind.output.splitlines()[-1].startswith("done in ")
     found = read_json(*words, "--calibration", str(batch))
@@ -24,7 +24,7 @@ def test_quantize_says_what_it_made(tmp_path: Path) -> None:
     assert found["output_error_db"]["y"] < -15
     assert found["bytes_after"] == sum(p.stat().st_size for p in tmp_path.glob("small.onnx*"))
     kept = run(*words, "--keep", "linear")
-    assert "layers: 1 kept" in kept.output
+    assert "layers by precision: 1 unquantized" in kept.output
     assert "not quantized (3,072 numbers): w (linear, as --keep asks)" in kept.output
     left = read_json(*words, "--keep", "linear")["unquantized"]
     assert left == [{"name": "w", "numbers": 3072, "why": "linear, as --keep asks"}]

@@ -66,6 +66,6 @@ class BitBudget:
             raise InfeasibleError(
                 f"{self.graph.path}: its layers take at least {least} bits per weight, "
                 f"scales and unquantized layers included, but {self.recipe} allows "
-                f"{self.recipe.bits:g}",
+                f"{self.recipe.bits:g}; give mixed@{least} or more",
                 cause.smallest_bytes,
             ) from cause
