@@ -24,7 +24,7 @@ class BuildContext:
     Attributes:
         store: keeps the files that are made.
         ledger: keeps the figures that are measured.
-        say: called with a line on what is being done.
+        say: called with a line of text at each step.
         executor: does independent jobs ahead, in other processes.
     """
 
