@@ -116,8 +116,8 @@ def _field(evidence: Evidence) -> str:
         return f"{raced} mixes fit and raced; {evidence.pictures:,} images in all."
     screening = evidence.screening
     return (
-        f"{evidence.mixes:,} mixes fit; {raced} of them raced, {len(screening.predicted):,} were "
-        f"left out by predictions from their parts (off by at most {screening.error:.3f} in "
+        f"{evidence.mixes:,} mixes fit; {raced} of them raced, and the screening excluded "
+        f"{len(screening.predicted):,} (its estimates were off by at most {screening.error:.3f} in "
         f"{screening.checked} checks); {evidence.pictures:,} images in all."
     )
 

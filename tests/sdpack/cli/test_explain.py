@@ -114,5 +114,7 @@ def test_a_clear_win_names_the_next_best_and_counts_the_rest() -> None:
 def test_the_field_tells_of_a_screening() -> None:
     screening = Screening(error=0.004, checked=12, predicted={"d": 0.1, "e": 0.2})
     screened = evidence(screening=screening)
-    assert _field(screened).startswith("1,152 mixes fit; 2 of them raced, 2 were left out")
+    assert _field(screened).startswith(
+        "1,152 mixes fit; 2 of them raced, and the screening excluded 2"
+    )
     assert _field(evidence()) == "2 mixes fit and raced; 4,000 images in all."
