@@ -13,6 +13,7 @@ from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Placement
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.candidates import Candidates
+from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix
@@ -48,7 +49,11 @@ class BudgetSelections:
 
 @contextmanager
 def open_selections(
-    profile: str, catalog: Path | None, prompts: int, console: Console
+    profile: str,
+    catalog: Path | None,
+    prompts: int,
+    console: Console,
+    workers: int | None = None,
 ) -> Iterator[BudgetSelections]:
     """Build the parts of a catalog for a profile, and yield the selections among their mixes.
 
@@ -57,10 +62,14 @@ def open_selections(
         catalog: a catalog's file; None for the zoo's.
         prompts: the most prompts that a race draws with a mix.
         console: where progress is logged.
+        workers: number of worker processes; None for as many as cores and memory allow.
     """
     chosen = default_catalog() if catalog is None else read_catalog(catalog)
     request = BuildRequest(find_profile(profile), chosen, Path("unused"), rules=Rules(most=prompts))
     candidates = Candidates(request)
-    with open_toolchain(candidates, lambda words: console.log(words)) as toolchain:
+    with (
+        open_executor(candidates, workers, lambda words: console.log(words)) as executor,
+        open_toolchain(candidates, lambda words: console.log(words), executor) as toolchain,
+    ):
         footprints = Footprints.of_toolchain(toolchain)
         yield BudgetSelections(toolchain, buildable(toolchain), footprints, candidates.placements)
