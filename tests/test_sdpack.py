@@ -48,6 +48,7 @@ OPTIONS = {
     "steps": "int | None",
     "images": "int",
     "prefer": "str",
+    "draw_on": "str",
     "workers": "int | None",
 }
 SIGNATURES = {

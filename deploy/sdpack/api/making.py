@@ -16,6 +16,7 @@ from sdpack.documents.catalog import MOST_STEPS
 from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
 from sdpack.domain.precision import Runtime
+from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import (
     BUILD_IMAGES,
@@ -49,6 +50,8 @@ class BuildOptions(TypedDict, total=False):
             study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
+        draw_on: "auto", "cpu" or "cuda": where images are drawn to compare mixes; by default
+            "auto", which uses a GPU if there is one.
         workers: number of worker processes; by default as many as cores and memory allow.
     """
 
@@ -57,6 +60,7 @@ class BuildOptions(TypedDict, total=False):
     steps: int | None
     images: int
     prefer: str
+    draw_on: str
     workers: int | None
 
 
@@ -235,6 +239,7 @@ def _options(
         None if batch is None else as_count(batch, "batch"),
         None if steps is None else as_count(steps, "steps", most=MOST_STEPS),
         as_choice(Preference, prefer, "prefer"),
+        as_choice(DrawOn, options.get("draw_on", DrawOn.AUTO.value), "draw_on"),
         None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
     )
 

@@ -21,7 +21,12 @@ from sdpack.cli.output import (
     warn,
 )
 from sdpack.cli.plan import show_plan
-from sdpack.cli.request_options import read_options, request_options, workers_option
+from sdpack.cli.request_options import (
+    draw_on_option,
+    read_options,
+    request_options,
+    workers_option,
+)
 from sdpack.cli.values import TEXT
 from sdpack.documents.layout import REPORT, SAMPLES
 from sdpack.pack.options import BUILD_IMAGES, bundle_request
@@ -41,6 +46,7 @@ Examples:
 )
 @profile_option()
 @request_options(images=BUILD_IMAGES)
+@draw_on_option
 @workers_option
 @click.option(
     "--memory",

@@ -11,6 +11,7 @@ from sdpack.cli.catalog import catalog_option
 from sdpack.cli.options import Command
 from sdpack.cli.values import STEP_COUNT, TEXT, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
+from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import MOST_WORKERS, Options
 
@@ -54,6 +55,14 @@ prefer_option = click.option(
 )
 
 
+draw_on_option = click.option(
+    "--draw-on",
+    type=click.Choice([place.value for place in DrawOn]),
+    default=DrawOn.AUTO.value,
+    show_default=True,
+    callback=lambda _context, _option, name: DrawOn(name),
+    help="Where images are generated to compare mixes; auto uses a GPU if there is one.",
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1, MOST_WORKERS),

@@ -18,7 +18,12 @@ from sdpack.cli.output import (
     timed,
     warn,
 )
-from sdpack.cli.request_options import read_options, request_options, workers_option
+from sdpack.cli.request_options import (
+    draw_on_option,
+    read_options,
+    request_options,
+    workers_option,
+)
 from sdpack.cli.values import TEXT
 from sdpack.documents.profile import parse_budgets
 from sdpack.pack.options import STUDY_FOLDER, STUDY_IMAGES, STUDY_PROFILE, study_request
@@ -44,6 +49,7 @@ Studies resume after an interruption; a repeated study draws no images.
 )
 @profile_option(default=STUDY_PROFILE)
 @request_options(images=STUDY_IMAGES)
+@draw_on_option
 @workers_option
 @out_option("Folder of the page, the charts and the points.", Path(STUDY_FOLDER))
 @json_option

@@ -36,6 +36,7 @@ SHARED_DATA = "model.onnx.data"  # where the forms of a graph keep the weights t
 # are no faster.
 ON_CUDA = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
 THREADS_VARIABLE = "SDPACK_THREADS"
+FULL_FP32 = {"use_tf32": "0"}  # TF32 rounds the inputs of products to 10 bits
 SHRINK, ON_GPU = "memory.enable_memory_arena_shrinkage", "gpu:0"
 
 
@@ -138,13 +139,19 @@ def load(
     if not offers(runtime):
         raise EngineError(missing)
     try:
-        provided = (provider, ON_CUDA if runtime.on_gpu else {})
+        provided = (provider, _provider_options(runtime, emulate))
         session = ort.InferenceSession(path, options, providers=[provided])
     except Exception as cause:  # onnxruntime raises one class per status code
         raise EngineError(f"{path} cannot be loaded: {_first_line(cause)}") from cause
     if provider not in session.get_providers():
         raise EngineError(missing)
     return OrtSession(path, session, _arena(ort, low_memory) if runtime.on_gpu else None)
+
+
+def _provider_options(runtime: Runtime, emulate: bool) -> Mapping[str, str]:
+    if not runtime.on_gpu:
+        return {}
+    return {**ON_CUDA, **FULL_FP32} if emulate else ON_CUDA
 
 
 def _options(ort: Any, path: Path, threads: int | None, emulate: bool, in_order: bool) -> Any:

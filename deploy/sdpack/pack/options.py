@@ -15,6 +15,7 @@ from sdpack.documents.catalog_files import LocatedCatalog, located_catalog
 from sdpack.documents.overwrite import check_spared
 from sdpack.documents.profile import Profile, Size, find_profile
 from sdpack.engines.detect import require, require_charts
+from sdpack.engines.drawing import DrawOn, drawing_runtime
 from sdpack.errors import CatalogError, InputError
 from sdpack.evaluate.rules import Preference, Rules
 from sdpack.progress import Say
@@ -43,6 +44,7 @@ class Options:
         batch: the most images drawn at once; None for the profile's.
         steps: denoising steps; None for the catalog's.
         prefer: the preference among mixes that are equal to the best.
+        draw_on: where images are drawn.
         workers: number of worker processes; None for as many as cores and memory allow.
         download: whether missing files of a hub repository given as `model` may be fetched.
     """
@@ -55,6 +57,7 @@ class Options:
     batch: int | None = None
     steps: int | None = None
     prefer: Preference = Preference.QUALITY
+    draw_on: DrawOn = DrawOn.AUTO
     workers: int | None = None
     download: bool = True
 
@@ -129,8 +132,9 @@ def _request_of(
     from sdpack.pack.request import BuildRequest
 
     rules = Rules(most=options.images, prefer=options.prefer)
+    drawn_on = drawing_runtime(options.draw_on, profile.runtime)
     return BuildRequest(
-        profile, located, out, budget, rules, options.sizes, options.batch, options.steps
+        profile, located, out, budget, rules, options.sizes, options.batch, options.steps, drawn_on
     )
 
 

@@ -24,6 +24,7 @@ class BuildRequest:
         asked_sizes: heights and widths of images; empty for the catalog's, within the profile's.
         asked_batch: the most images drawn at once; None for the profile's.
         steps: denoising steps; None for the catalog's.
+        drawn_on: the runtime that draws the images on this machine.
     """
 
     profile: Profile
@@ -34,6 +35,7 @@ class BuildRequest:
     asked_sizes: tuple[Size, ...] = ()
     asked_batch: int | None = None
     steps: int | None = None
+    drawn_on: Runtime = Runtime.ONNXRUNTIME_CPU
 
     @property
     def catalog(self) -> Catalog:

@@ -14,6 +14,7 @@ from sdpack.documents.record import CHUNK
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
+from sdpack.engines.drawing import drawing_words
 from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.parallel.tasks import drawing_jobs
@@ -29,8 +30,6 @@ from sdpack.progress import Step, counted, within
 from sdpack.runtime.pipeline import Pictures
 from sdpack.version import versions
 
-MEASURED_ON = "ONNX Runtime CPU"
-EMULATED_ON = "ONNX Runtime CPU in floating point"
 REVISION = 2  # of drawing and judging; a change makes earlier figures invalid
 FEWEST_FOR_KID = 16  # images; KID compares pairs of images, and its interval resamples them
 
@@ -89,7 +88,9 @@ class MixEvaluator:
     def _draw_ahead(
         self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
     ) -> None:
-        """Draw in several processes what is not in the ledger yet."""
+        """Draw in several processes what is not in the ledger yet; a GPU is left to one."""
+        if self.request.drawn_on.on_gpu:
+            return
         missing = [
             (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
             for chunk in chunks
@@ -223,11 +224,10 @@ class MixEvaluator:
         tools = versions(("onnxruntime", "numpy", "torch"))
         return json.dumps({"on": self.measured_on, "tools": tools, "revision": REVISION})
 
-    @property
+    @cached_property
     def measured_on(self) -> str:
         """The runtime that draws the images, in words."""
-        runtime = self.request.runtime
-        return EMULATED_ON if runtime.on_gpu else MEASURED_ON
+        return drawing_words(self.request.drawn_on, self.request.runtime)
 
 
 def _chunks(numbers: Sequence[int]) -> list[list[int]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sdpack.domain.placement import Role
 from sdpack.domain.tiles import STEM_FILE, TAIL_FILE
 from sdpack.engines import onnxruntime
+from sdpack.engines.drawing import runs_shipped_kernels
 from sdpack.engines.session import Session
 from sdpack.errors import EngineError
 from sdpack.evaluate.pipeline_spec import LoadablePart, PipelineSpec, SamplingConfig
@@ -25,10 +27,10 @@ from sdpack.store.artifacts import Artifact, digest
 class PipelineSpecs:
     """Describes the pipelines of one build, each part once.
 
-    Every part runs the graph that ships, in ONNX Runtime on this machine. A CPU bundle uses the
-    same kernels here as on its device. For a GPU bundle, floating-point kernels round where the
-    graph quantizes. They compute 16-bit graphs in fp32; where fp16 would overflow, the graph itself
-    computes in fp32.
+    Every part runs the graph that ships, in ONNX Runtime on this machine. A bundle for the CPU, or
+    for ONNX Runtime on a GPU of this machine, uses the same kernels here as on its device. For
+    others, floating-point kernels round where the graph quantizes. They compute 16-bit graphs in
+    fp32; where fp16 would overflow, the graph itself computes in fp32.
 
     Attributes:
         with_reference: whether scores compare a mix with the same parts in fp32.
@@ -62,13 +64,13 @@ class PipelineSpecs:
     def in_tiles(self, mix: Mix, tile: int) -> PipelineSpec:
         """The pipeline of a mix whose decoder works in tiles of `tile` latent pixels."""
         whole = self.of(mix)
-        graph, emulate = self.variants.runnable(mix.decoder), self._emulate
+        graph, open_session = self.variants.runnable(mix.decoder), self._open
         split = split_of(graph)
         assert split is not None
 
         def load() -> Session:
             stem, tail = (
-                partial(onnxruntime.load, graph.path(file), emulate=emulate)
+                partial(open_session, graph.path(file), emulate=self._emulate)
                 for file in (STEM_FILE, TAIL_FILE)
             )
             return load_tiled(stem, tail, split, tile)
@@ -104,7 +106,7 @@ class PipelineSpecs:
 
     def _part_in_fp32(self, variant: Variant) -> LoadablePart:
         graph = self.sources.of(variant)
-        load = partial(onnxruntime.load, fused_attention_graph(graph))
+        load = partial(self._open, fused_attention_graph(graph), emulate=self._emulate)
         opened = self._opened_bytes(variant)
         return LoadablePart(self._content(variant, graph), load, self._tokenizer(variant), opened)
 
@@ -127,12 +129,14 @@ class PipelineSpecs:
     def _load(self, variant: Variant) -> Session:
         graph = self.variants.runnable(variant)
         try:
-            return onnxruntime.load(fused_attention_graph(graph), emulate=self._emulate)
+            return self._open(fused_attention_graph(graph), self._emulate)
         except EngineError:
             self.store.check(graph)
             raise
 
+    def _open(self, path: Path, emulate: bool) -> Session:
+        return onnxruntime.load(path, self.request.drawn_on, emulate=emulate)
+
     @property
     def _emulate(self) -> bool:
-        runtime = self.request.runtime
-        return runtime.on_gpu
+        return not runs_shipped_kernels(self.request.drawn_on, self.request.runtime)
