@@ -36,8 +36,8 @@ def drawing_runtime(draw_on: DrawOn, profile_runtime: Runtime) -> Runtime:
         return Runtime.ONNXRUNTIME_CPU
     if not profile_runtime.on_gpu:
         raise InputError(
-            f"--draw-on {draw_on}: the profile's runtime is {profile_runtime}, which only a CPU runs; "
-            "use --draw-on cpu"
+            f"--draw-on {draw_on}: the profile's runtime is {profile_runtime}, which only a CPU "
+            "runs; use --draw-on cpu"
         )
     if not gpus():
         raise InputError(
