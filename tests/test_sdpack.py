@@ -57,7 +57,7 @@ SIGNATURES = {
     "build": "(*, profile: PathLikeText, memory: str | int | None = None, "
     f"out: PathLikeText | None = None, {PARTS}) -> BuildResult",
     "study": "(*, budgets: str | Sequence[str | int], profile: PathLikeText = '4gb-gpu', "
-    f"out: PathLikeText = 'study', {PARTS}) -> Studied",
+    f"out: PathLikeText = 'study', {PARTS}) -> FinishedStudy",
     "quantize": "(*, model: PathLikeText, precision: str, "
     "calibration: PathLikeText | Sequence[PathLikeText] = (), runtime: str = 'onnxruntime-cpu', "
     "keep: str | Sequence[str] = (), out: PathLikeText | None = None, "

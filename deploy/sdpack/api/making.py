@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sdpack.pack.build import BuildResult
     from sdpack.pack.request import BuildRequest
     from sdpack.pack.single_graph.request import QuantizeResult
-    from sdpack.pack.study.study import Studied
+    from sdpack.pack.study.study import FinishedStudy
     from sdpack.report.study_points import StudyResult
 
 
@@ -108,7 +108,7 @@ def study(
     model: PathLikeText | None = None,
     progress: Say | None = None,
     **options: Unpack[BuildOptions],
-) -> Studied:
+) -> FinishedStudy:
     """Find the best mix at each of several memory budgets, as `sdpack study` does.
 
     Args:
@@ -198,7 +198,7 @@ def build_bundle(request: BuildRequest, say: Say, workers: int | None = None) ->
 
 def study_budgets(
     request: BuildRequest, budgets: Sequence[int], say: Say, workers: int | None = None
-) -> tuple[Studied, StudyResult]:
+) -> tuple[FinishedStudy, StudyResult]:
     """Study the budgets, and write the page, its charts and its points into the request's folder.
 
     Raises:

@@ -56,14 +56,14 @@ class CatalogJudge:
         return panel_of(self._judge, self._tokenizer)
 
     @property
-    def has_real_pictures(self) -> bool:
+    def has_real_images(self) -> bool:
         """Whether the catalog has real images for its prompts."""
         return self._quality.real_images is not None
 
     @property
     def real_content(self) -> str | None:
         """Hash of the real images; None if there are none."""
-        if not self.has_real_pictures:
+        if not self.has_real_images:
             return None
         return file_sha256(self.located.path(self._real_images))
 

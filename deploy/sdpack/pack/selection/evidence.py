@@ -62,7 +62,7 @@ class EvidenceMeasuring:
         )
 
     def _distance(self, number: int, prompts: int) -> Estimated | None:
-        if prompts < FEWEST_FOR_KID or not self.evaluator.has_real_pictures:
+        if prompts < FEWEST_FOR_KID or not self.evaluator.has_real_images:
             return None
         return _estimated(self.evaluator.distance(number, prompts), prompts)
 

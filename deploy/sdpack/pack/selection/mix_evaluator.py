@@ -114,9 +114,9 @@ class MixEvaluator:
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
 
     @property
-    def has_real_pictures(self) -> bool:
+    def has_real_images(self) -> bool:
         """Whether the catalog has real images, so that distances can be measured."""
-        return self.judging.has_real_pictures
+        return self.judging.has_real_images
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID between a fitted mix's images of the first `prompts` prompts and all real images."""

@@ -171,7 +171,7 @@ class Selection:
         """The preferred one of the eligible mixes whose images are near enough to real ones."""
         evaluator = self.evaluator
         prompts = min(evaluator.drawn[evaluator.fitted[number].mix] for number in eligible)
-        if len(eligible) == 1 or prompts < FEWEST_FOR_KID or not evaluator.has_real_pictures:
+        if len(eligible) == 1 or prompts < FEWEST_FOR_KID or not evaluator.has_real_images:
             return eligible[0]
         return first_near_real(leader, eligible, lambda number: evaluator.distance(number, prompts))
 

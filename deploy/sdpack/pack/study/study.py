@@ -53,7 +53,7 @@ FIXED = 3  # budgets at which every text encoder is measured
 
 
 @dataclass(frozen=True)
-class Studied:
+class FinishedStudy:
     """A finished study.
 
     Attributes:
@@ -71,7 +71,7 @@ def study(
     budgets: Sequence[int],
     say: Say = lambda _: None,
     workers: int | None = None,
-) -> Studied:
+) -> FinishedStudy:
     """Find the best mix at each budget, and record it in the ledger and in a file.
 
     Args:
@@ -160,7 +160,7 @@ class Study:
         variants = self.toolchain.variants
         self.comparisons = ComparisonRules(self.candidates, variants, self.footprints)
 
-    def run(self) -> Studied:
+    def run(self) -> FinishedStudy:
         """Race the mixes at every budget, and record the results."""
         uniform = buildable(self.toolchain)
         results: list[Figures] = []
@@ -195,7 +195,7 @@ class Study:
         self._evaluators[budget] = evaluator
         return Budget(budget, Selection(evaluator).run())
 
-    def _recorded(self, results: Sequence[Figures]) -> Studied:
+    def _recorded(self, results: Sequence[Figures]) -> FinishedStudy:
         last, request = self._last, self.context.request
         assert last is not None
         summary = last.summary_of(self._drawn)
@@ -211,7 +211,7 @@ class Study:
             (out / unfinished_name(LEDGER)).replace(out / LEDGER)
         except OSError as cause:
             raise StoreError(explain_io(cause, out / LEDGER)) from cause
-        return Studied(record, last.runner.drawn, len(last.fitted) * last.rules.most)
+        return FinishedStudy(record, last.runner.drawn, len(last.fitted) * last.rules.most)
 
     def _figures(self, budget: Budget) -> Figures:
         figures = Figures(budget.budget_bytes, fitting=len(budget.fitted))

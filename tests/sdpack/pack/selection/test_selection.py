@@ -28,7 +28,7 @@ def fitted(number: int, size: int, loading: Loading = Loading.RESIDENT) -> Fitte
 class MixEvaluator:
     """Scores from a table: float64 (mixes, prompts)."""
 
-    has_real_pictures = False
+    has_real_images = False
 
     def __init__(self, table: np.ndarray, field: Sequence[Fitted], prefer: Preference) -> None:
         self.table = table
