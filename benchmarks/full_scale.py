@@ -198,7 +198,7 @@ def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
 @click.option("--images", default=1, show_default=True)
 @click.option("--steps", default=2, show_default=True)
 @click.option(
-    "--keep/--anew",
+    "--keep/--fresh",
     default=False,
     help="Keep the cache of the last run, or start from an empty one.",
 )

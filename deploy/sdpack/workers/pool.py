@@ -119,7 +119,7 @@ class WorkerPool(Closing):
             raise
 
     def close(self) -> None:
-        """Stop the workers; what they are doing is lost."""
+        """Stop the workers; the jobs they are doing are lost."""
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:

@@ -88,8 +88,9 @@ class MixEvaluator:
     def _draw_ahead(
         self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
     ) -> None:
-        """Draw in several processes what is not in the ledger yet; a GPU is left to one."""
-        if self.request.drawn_on.on_gpu:
+        """Draw in several processes the images that are not scored yet; on a GPU, one draws."""
+        drawn_on = self.request.drawn_on
+        if drawn_on.on_gpu:
             return
         missing = [
             (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
