@@ -30,6 +30,7 @@ from sdpack.progress import Step, unheard
 from sdpack.quantization.archive import archive
 from sdpack.quantization.clipping import Counts, best_threshold, bins, histogram, mean_square
 from sdpack.quantization.layers import Layer, layers
+from sdpack.quantization.moment_runs import column_runs, threads_for_layers
 from sdpack.quantization.opset import require_observable
 from sdpack.quantization.rounding import Moment, moment_of, output_error, sampled_rows
 from sdpack.quantization.scratch import reported_as
@@ -38,8 +39,6 @@ from sdpack.quantization.uses import LayerKind
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 from sdpack.store.artifacts import digest
 
-FEWEST_COLUMNS_TO_CUT = 4608  # above that a layer's moments are kept for runs of columns
-RUN = 1152  # columns at most, then; 128 channels of a 3x3 convolution
 OBSERVED_ROWS = 4096  # of a layer's inputs that enter its moments, from one batch
 MOMENTS = "moments.npz"
 SEEN_FOLDER = "seen"
@@ -185,7 +184,8 @@ def _layer_statistics(
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
     with archive(folder / MOMENTS) as put:
-        for place, view in enumerate(in_order(lambda layer: _viewed(layer, saved), watched)):
+        views = in_order(lambda layer: _viewed(layer, saved), watched, threads_for_layers(watched))
+        for place, view in enumerate(views):
             step(place, len(watched))
             view.refuse_infinite(path)
             ranges[view.name], noise[view.name] = view.range(), view.noise()
@@ -203,16 +203,6 @@ def _viewed(layer: Layer, saved: _SavedInputs) -> _View:
     for number in range(saved.batches):
         view.add({name: saved.get(number, name) for name in view.seen_as})
     return view
-
-
-def _runs(layer: Layer) -> list[tuple[int, int]]:
-    """Return runs of columns (start, stop), one for each moment; several if there are many."""
-    if layer.summed <= FEWEST_COLUMNS_TO_CUT:
-        return [(0, layer.summed)]
-    kernel = int(np.prod(layer.shape[2:])) or 1
-    step = max(1, RUN // kernel) * kernel
-    starts = range(0, layer.summed, step)
-    return [(start, min(start + step, layer.summed)) for start in starts]
 
 
 def _run(session: OrtSession, batch: Inputs, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -314,7 +304,7 @@ class _View:
                 self._count_moments(rows)
 
     def _count_moments(self, rows: Float32Array) -> None:
-        for number, (start, stop) in enumerate(_runs(self.layer)):
+        for number, (start, stop) in enumerate(column_runs(self.layer)):
             part = rows[:, start:stop]
             with np.errstate(over="ignore", invalid="ignore"):
                 gram = (part.T @ part).astype(np.float64)

@@ -19,6 +19,7 @@ from sdpack.engines.onnxruntime import make_room_for
 from sdpack.progress import Say, counted
 from sdpack.quantization.half import beyond_half
 from sdpack.quantization.layers import LAYERS_REVISION, Layer, layers
+from sdpack.quantization.moment_runs import threads_for_layers
 from sdpack.quantization.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantization.rounded_weights import sampled_errors
 from sdpack.quantization.rounding import SAMPLED_ROWS
@@ -239,7 +240,7 @@ class QuantizableGraph:
             forms = sorted(scheme for scheme in supported if scheme is not None)
             return sampled_errors(layer, forms, observed, scale_type(arithmetic))
 
-        for place, measured in enumerate(in_order(sampled, every)):
+        for place, measured in enumerate(in_order(sampled, every, threads_for_layers(every))):
             step(place, len(every))
             errors[every[place].name] = {str(scheme): error for scheme, error in measured.items()}
         return errors

@@ -21,6 +21,7 @@ from sdpack.domain.arrays import Float32Array
 from sdpack.progress import Step, unheard
 from sdpack.quantization.archive import archive
 from sdpack.quantization.layers import Layer
+from sdpack.quantization.moment_runs import threads_for_layers
 from sdpack.quantization.observe import Observed
 from sdpack.quantization.rounding import (
     COUNTED_ROWS,
@@ -82,7 +83,7 @@ def fill(
     scale_type: np.dtype[np.floating],
     step: Step = unheard,
 ) -> None:
-    """Round layers and write them; as many as there are threads are in memory at a time.
+    """Round layers and write them; one for each thread is in memory, as far as it allows.
 
     A layer's moments are read and inverted once for all its schemes.
 
@@ -101,7 +102,10 @@ def fill(
         puts = {
             folder: stack.enter_context(archive(folder / _WEIGHTS)) for folder in layers_by_folder
         }
-        all_rounded = in_order(lambda uses: _rounded(uses, observed, scale_type), jobs.values())
+        threads = threads_for_layers(uses[0][1] for uses in jobs.values())
+        all_rounded = in_order(
+            lambda uses: _rounded(uses, observed, scale_type), jobs.values(), threads
+        )
         for place, (name, in_schemes) in enumerate(zip(jobs, all_rounded, strict=True)):
             step(place, len(jobs))
             for each in in_schemes:

@@ -17,7 +17,10 @@ from typing import TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
+from sdpack.engines.detect import memory_bytes
 from sdpack.engines.onnxruntime import default_threads
+
+MEMORY_SHARE = 3  # what is computed at the same time may take one in this many parts of the memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +46,16 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def threads_for(bytes_each: int) -> int:
+    """The number of items to compute at the same time: one for each thread, as memory allows.
+
+    Args:
+        bytes_each: what the largest item takes while it is computed.
+    """
+    fitting = memory_bytes() // MEMORY_SHARE // max(bytes_each, 1)
+    return max(1, min(default_threads(), fitting))
 
 
 def in_order(

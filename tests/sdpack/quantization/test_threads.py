@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from sdpack.quantization.threads import in_order, one_thread
+from sdpack.quantization.threads import in_order, one_thread, threads_for
 from threadpoolctl import threadpool_info, threadpool_limits
 
 
@@ -77,3 +77,14 @@ def test_an_error_ends_it_and_frees_the_threads() -> None:
     with pytest.raises(ValueError, match="three"):
         list(in_order(fail_at_three, range(10), 2))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("bytes_each", "threads"), [(0, 8), (2**20, 8), (2 * 2**30, 4), (2**35, 1)]
+)
+def test_large_items_are_computed_by_fewer_threads(
+    bytes_each: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdpack.quantization.threads.memory_bytes", lambda: 24 * 2**30)
+    monkeypatch.setenv("SDPACK_THREADS", "8")
+    assert threads_for(bytes_each) == threads
