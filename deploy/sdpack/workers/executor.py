@@ -24,6 +24,10 @@ class Executor(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Free the memory that is held between jobs; the next jobs may begin later for it."""
+        ...
+
 
 class OneProcess:
     """Does no jobs ahead: everything is done in the calling process, with all its threads."""
@@ -31,3 +35,6 @@ class OneProcess:
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do nothing."""
         return iter(())
+
+    def rest(self) -> None:
+        """Do nothing."""

@@ -118,6 +118,10 @@ class WorkerPool(Closing):
             self.close()
             raise
 
+    def rest(self) -> None:
+        """Stop the workers; the next jobs start new ones."""
+        self.close()
+
     def close(self) -> None:
         """Stop the workers; the jobs they are doing are lost."""
         for worker in self._workers:

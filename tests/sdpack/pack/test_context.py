@@ -26,6 +26,9 @@ class FakeExecutor:
         self.jobs.extend(jobs)
         yield from self.results
 
+    def rest(self) -> None:
+        """Hold nothing."""
+
 
 def context(tmp_path: Path, executor: Any) -> BuildContext:
     ledger = Ledger(tmp_path / "ledger.sqlite")

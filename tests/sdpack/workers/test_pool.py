@@ -43,6 +43,15 @@ def test_every_job_has_its_result() -> None:
     assert again == [25]
 
 
+def test_after_a_rest_other_workers_do_the_jobs() -> None:
+    with pool(handles.open_describing) as workers:
+        before = {result.value["pid"] for result in workers.run(jobs(range(4)))}
+        workers.rest()
+        assert all(map(_gone, before))
+        after = {result.value["pid"] for result in workers.run(jobs(range(4)))}
+    assert before.isdisjoint(after)
+
+
 def test_no_jobs_start_no_workers() -> None:
     with pool(handles.open_broken) as workers:
         assert list(workers.run([])) == []
