@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 # A Triton server for the tests, without dependencies: its client would need an older numpy.
 TRITON := "nvidia-pytriton; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
+ON_ALL_CORES := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test lint clean
 
 demo: $(READY)  ## builds two bundles of the zoo, for a 4 GB GPU and for 24 MiB, and generates an image
@@ -17,9 +19,9 @@ demo: $(READY)  ## builds two bundles of the zoo, for a 4 GB GPU and for 24 MiB,
 	@$(BIN)/sdpack compare engines/4gb-gpu engines/4gb-gpu-24mib --brief
 	@$(BIN)/sdpack run engines/4gb-gpu "noto, pizza" --runtime onnxruntime-cpu --out demo.png
 
-test: $(READY) lint  ## lint, types and tests
+test: $(READY) lint  ## lint, types and tests; SLOW=1 also runs the slow ones
 	@echo "running the tests ..."
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ON_ALL_CORES)
 
 lint: $(READY)
 	@echo "checking style, types and imports ..."

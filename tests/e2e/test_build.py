@@ -187,6 +187,7 @@ def test_a_race_between_precisions(work: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sizes[small["evidence"]["standings"][0]["mix"]] <= sizes[standings[0]["mix"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "precisions"), [("4gb-gpu", ["fp16", "w8", "w4"]), ("gtx-1650-4gb", ["fp16", "w8"])]
 )
@@ -204,6 +205,7 @@ def test_a_mixed_mix_fills_a_budget_between_the_uniform_ones(
     assert all(0.95 * budget * 1024 <= s["peak_bytes"] <= budget * 1024 for s in mixed)
 
 
+@pytest.mark.slow
 def test_large_pictures_of_mixes_nobody_scored_are_shown_too(work: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     words = ("--size", "256", "--images", "1")

@@ -23,6 +23,8 @@ from sdpack.serve.healthcheck import USUAL_PORT
 from sdpack.serve.limits import Limits
 from sdpack.serve.server import HAND_OUT_S
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile.gpu"
 COMPOSE = ROOT / "deploy" / "compose.yaml"

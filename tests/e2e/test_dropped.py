@@ -18,6 +18,8 @@ from sdpack.domain.placement import Role
 
 from tests.e2e import families, tiny
 
+pytestmark = pytest.mark.slow
+
 T5 = Role.TEXT_ENCODER_3
 
 

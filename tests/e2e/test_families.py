@@ -354,6 +354,7 @@ def test_clip_skip_has_no_part_in_a_pooled_text(made: Any) -> None:
     assert np.abs(drawn.astype(int) - drawn_here(case, plain)).max() > 4
 
 
+@pytest.mark.slow
 def test_an_embedding_of_several_vectors_is_drawn_whole(made: Any, work: Path) -> None:
     """A pipeline saved after an embedding with three vectors was loaded into it."""
     case = Case("sd", "euler", 4.0, negative_prompt="a mat")
@@ -382,6 +383,7 @@ def run(work: Path, *words: str) -> Result:
     return CliRunner(env={"SDPACK_CACHE": str(work / "cache")}).invoke(main, words)
 
 
+@pytest.mark.slow
 def test_a_model_becomes_a_bundle_for_the_sizes_that_were_asked_for(work: Path) -> None:
     """From a diffusers folder to pictures, by the command line; its schedule knows the size."""
     folder = families.write_model(work / "model", "flux dev", SHIFTING())

@@ -31,6 +31,8 @@ from sdpack.store.ledger import Ledger
 
 from tests.e2e import tiny
 
+pytestmark = pytest.mark.slow
+
 ROLES = frozenset(role.value for role in NEEDED)
 
 

@@ -19,6 +19,8 @@ from sdpack.store.ledger import read_rows
 from tests.e2e import families, tiny
 from tests.e2e.test_build import profile
 
+pytestmark = pytest.mark.slow
+
 BUDGETS = "1KiB,1GiB,2GiB"
 LIMIT_S = 300
 

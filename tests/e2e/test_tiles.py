@@ -31,6 +31,8 @@ from sdpack.store.ledger import Ledger
 from tests.e2e import families
 from tests.e2e.test_families import DIFFUSION
 
+pytestmark = pytest.mark.slow
+
 SIZE, LATENTS = 512, 64
 ASKED = ("--size", str(SIZE), "--steps", "1", "--images", "1")
 

@@ -82,30 +82,6 @@ def undisturbed(work: Path) -> tuple[dict[str, Any], float]:
     return contents(work / "a" / "bundle"), time.monotonic() - since
 
 
-def test_a_build_killed_again_and_again_ends_the_same(
-    work: Path, undisturbed: tuple[dict[str, Any], float]
-) -> None:
-    wanted, seconds = undisturbed
-    rng = random.Random(0)
-    out = work / "b" / "bundle"
-    killed = 0
-    for _ in range(KILLS):
-        build = start(work, work / "killed", out)
-        try:
-            build.wait(timeout=rng.uniform(0.02, 0.25) * seconds)
-        except subprocess.TimeoutExpired:
-            build.send_signal(signal.SIGKILL)
-            killed += 1
-        build.communicate()
-        assert not out.exists() or contents(out) == wanted
-    code, said = finish(start(work, work / "killed", out))
-    assert code == 0, said
-    assert killed > KILLS / 2
-    assert contents(out) == wanted
-    assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
-    assert (out / "report.html").is_file()
-
-
 def worker_processes(build: subprocess.Popen[str]) -> set[int]:
     """The numbers of a build's worker processes."""
     found = set()
@@ -118,26 +94,46 @@ def worker_processes(build: subprocess.Popen[str]) -> set[int]:
     return found
 
 
-def test_workers_make_the_same_even_if_one_is_killed(
+def kill_a_worker(build: subprocess.Popen[str], cache: Path) -> None:
+    """Kill one of two workers in the middle of its job, and wait for the one in its place."""
+    seen: set[int] = set()
+    killed = False
+    while len(seen) < 3:
+        assert build.poll() is None, finish(build)
+        seen |= worker_processes(build)
+        if not killed and len(seen) == 2 and (cache / "store" / "unfinished").exists():
+            os.kill(min(seen), signal.SIGKILL)
+            killed = True
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_build_killed_again_and_again_ends_the_same(
     work: Path, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
-    """The undisturbed bundle is so small that one process made it."""
-    wanted, _ = undisturbed
-    out = work / "w" / "bundle"
-    build = start(work, work / "workers", out, "--workers", "2")
-    seen: set[int] = set()
-    killed: int | None = None
-    while build.poll() is None:
-        seen |= worker_processes(build)
-        if killed is None and (work / "workers" / "store" / "graph").exists():
-            killed = min(seen)
-            os.kill(killed, signal.SIGKILL)
-        time.sleep(0.05)
-    code, said = finish(build)
+    """One process made the undisturbed bundle; this one is begun and ended by workers."""
+    wanted, seconds = undisturbed
+    rng = random.Random(0)
+    out = work / "b" / "bundle"
+    killed = 0
+    for number in range(KILLS):
+        workers = ("--workers", "2") if number == 0 else ()
+        build = start(work, work / "killed", out, *workers)
+        if workers:
+            kill_a_worker(build, work / "killed")
+        try:
+            build.wait(timeout=rng.uniform(0.02, 0.25) * seconds)
+        except subprocess.TimeoutExpired:
+            build.send_signal(signal.SIGKILL)
+            killed += 1
+        build.communicate()
+        assert not out.exists() or contents(out) == wanted
+    code, said = finish(start(work, work / "killed", out, "--workers", "2"))
     assert code == 0, said
-    assert killed is not None
-    assert len(seen) == 3, "one for each of two, and one in the place of the killed one"
+    assert killed > KILLS / 2
     assert contents(out) == wanted
+    assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
+    assert (out / "report.html").is_file()
 
 
 def test_ctrl_c_says_how_to_go_on(work: Path) -> None:
@@ -185,6 +181,7 @@ def test_a_read_only_output_folder_is_noticed_at_once(work: Path) -> None:
     assert not (work / "fixed-cache" / "store" / "graph").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_was_there_stays(
     work: Path, undisturbed: tuple[dict[str, Any], float]
 ) -> None:
