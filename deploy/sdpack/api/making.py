@@ -50,8 +50,8 @@ class BuildOptions(TypedDict, total=False):
             study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
-        draw_on: "auto", "cpu" or "cuda": where images are drawn to compare mixes; by default
-            "auto", which uses a GPU if there is one.
+        draw_on: "cpu", "cuda" or "auto", which uses a GPU if there is one: where images are drawn to
+            compare mixes; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
     """
 
@@ -239,7 +239,7 @@ def _options(
         None if batch is None else as_count(batch, "batch"),
         None if steps is None else as_count(steps, "steps", most=MOST_STEPS),
         as_choice(Preference, prefer, "prefer"),
-        as_choice(DrawOn, options.get("draw_on", DrawOn.AUTO.value), "draw_on"),
+        as_choice(DrawOn, options.get("draw_on", DrawOn.CPU.value), "draw_on"),
         None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
     )
 

@@ -58,7 +58,7 @@ prefer_option = click.option(
 draw_on_option = click.option(
     "--draw-on",
     type=click.Choice([place.value for place in DrawOn]),
-    default=DrawOn.AUTO.value,
+    default=DrawOn.CPU.value,
     show_default=True,
     callback=lambda _context, _option, name: DrawOn(name),
     help="Where images are generated to compare mixes; auto uses a GPU if there is one.",

@@ -57,7 +57,7 @@ class Options:
     batch: int | None = None
     steps: int | None = None
     prefer: Preference = Preference.QUALITY
-    draw_on: DrawOn = DrawOn.AUTO
+    draw_on: DrawOn = DrawOn.CPU
     workers: int | None = None
     download: bool = True
 
