@@ -50,8 +50,8 @@ class BuildOptions(TypedDict, total=False):
             study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
-        draw_on: "cpu", "cuda" or "auto", which uses a GPU if there is one: where images are drawn to
-            compare mixes; by default "cpu".
+        draw_on: where images are drawn to compare mixes: "cpu", "cuda" or "auto", which uses a GPU
+            if there is one; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
     """
 
