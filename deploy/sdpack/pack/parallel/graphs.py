@@ -14,12 +14,18 @@ def prepare_graphs(toolchain: Toolchain, variants: Sequence[Variant]) -> None:
     """Export the candidates of these variants, and make their graphs, as many as are missing.
 
     All exports come first, as a part is calibrated in a mix with others. Candidates that were
-    calibrated in an earlier build are left out: the rest of their work is short.
+    calibrated in an earlier build are left out: the rest of their work is short. Large candidates
+    come first, so that no worker is left with one at the end.
     """
-    parts = by_part(variants)
-    context, sources, calibration = toolchain.context, toolchain.sources, toolchain.calibration
+    candidates, context = toolchain.candidates, toolchain.context
+    sources, calibration = toolchain.sources, toolchain.calibration
+
+    def parameters(part: Sequence[Variant]) -> int:
+        return candidates.parameters(part[0].role, part[0].candidate)
+
+    parts = sorted(by_part(variants), key=parameters, reverse=True)
     context.prepare(export_jobs([part for part in parts if not sources.has(part[0])]))
     new = [part for part in parts if not calibration.has(part[0])]
-    context.prepare(graph_jobs(sorted(new, key=lambda part: -sources.of(part[0]).bytes)))
+    context.prepare(graph_jobs(new))
     if sources.largest_bytes > LARGE_BYTES:
         context.executor.rest()  # the compilers, which run next, need the memory
