@@ -57,7 +57,8 @@ class BuildWorker:
             case MakeGraphs(variants):
                 for variant in variants:
                     toolchain.graphs.of(variant)
-            case DrawMixes(mixes, numbers):
+            case DrawMixes(mixes, numbers, built):
+                toolchain.variants.know(built)
                 evaluator = self._evaluator
                 specs = [evaluator.spec(mix) for mix in mixes]
                 evaluator.runner.scores(specs, numbers)

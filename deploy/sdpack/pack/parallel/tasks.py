@@ -6,10 +6,11 @@ that the worker returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.variants.variant_builder import BuiltVariant
 from sdpack.workers.pool import WorkerJob
 
 
@@ -33,10 +34,13 @@ class DrawMixes:
 
     Attributes:
         numbers: the numbers of the prompts.
+        built: the mixes' variants as they ship, so that workers need not look them up: that takes
+            seconds for a variant, as its key depends on every layer of its graph.
     """
 
     mixes: tuple[Mix, ...]
     numbers: tuple[int, ...]
+    built: tuple[tuple[Variant, BuiltVariant], ...] = ()
 
 
 Task = ExportPart | MakeGraphs | DrawMixes
@@ -66,12 +70,21 @@ def graph_jobs(parts: Sequence[Sequence[Variant]]) -> list[WorkerJob]:
     ]
 
 
-def drawing_jobs(mixes: Sequence[Mix], numbers: Sequence[int]) -> Iterator[WorkerJob]:
-    """Jobs that draw these mixes; mixes with the same latents are drawn in one job."""
+def drawing_jobs(
+    mixes: Sequence[Mix], numbers: Sequence[int], built: Callable[[Variant], BuiltVariant]
+) -> Iterator[WorkerJob]:
+    """Jobs that draw these mixes; mixes with the same latents are drawn in one job.
+
+    Args:
+        built: gives a variant as it ships.
+    """
     groups: dict[tuple[Variant, ...], list[Mix]] = {}
     for mix in mixes:
         before_decoder = tuple(v for v in mix.variants if v != mix.decoder)
         groups.setdefault(before_decoder, []).append(mix)
     for group in groups.values():
         doing = f"drawing {len(numbers)} prompts with {group[0]}"
-        yield WorkerJob(doing, str(group[0].denoiser), DrawMixes(tuple(group), tuple(numbers)))
+        variants = dict.fromkeys(variant for mix in group for variant in mix.variants)
+        ready = tuple((variant, built(variant)) for variant in variants)
+        task = DrawMixes(tuple(group), tuple(numbers), ready)
+        yield WorkerJob(doing, str(group[0].denoiser), task)

@@ -96,7 +96,9 @@ class MixEvaluator:
             (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
             for chunk in chunks
         ]
-        jobs = [job for chunk, new in missing for job in drawing_jobs(new, chunk)]
+        jobs = [
+            job for chunk, new in missing for job in drawing_jobs(new, chunk, self.variants.built)
+        ]
         self.context.prepare(jobs, step)
         self.runner.drawn += sum(
             len(chunk)

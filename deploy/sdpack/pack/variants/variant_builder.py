@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,6 +68,10 @@ class VariantBuilder:
             graph = self.graphs.of(variant, refused)
             self._built[variant] = BuiltVariant(graph, refused, self.graphs.fp32_nodes(variant))
         return self._built[variant]
+
+    def know(self, built: Iterable[tuple[Variant, BuiltVariant]]) -> None:
+        """Take variants that another process built from the same request."""
+        self._built.update(built)
 
     def runnable(self, variant: Variant) -> Artifact:
         """The graph that this machine runs for a variant.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
@@ -16,6 +17,8 @@ from sdpack.pack.parallel.tasks import (
     graph_jobs,
 )
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.variants.variant_builder import BuiltVariant
+from sdpack.store.artifacts import Artifact
 
 PRECISIONS = (Precision.FP16, Precision.W4)
 
@@ -57,7 +60,12 @@ def test_mixes_that_share_latents_are_drawn_together_and_each_once() -> None:
         Mix.of(encoder(name), denoiser(first), decoder(second))
         for name, first, second in product("sl", PRECISIONS, PRECISIONS)
     ]
-    jobs = list(drawing_jobs(every, range(64, 128)))
+
+    def built(variant: Variant) -> BuiltVariant:
+        artifact = Artifact(Path(str(variant)), "variant", {}, {}, 0)
+        return BuiltVariant(artifact, frozenset(), frozenset())
+
+    jobs = list(drawing_jobs(every, range(64, 128), built))
     tasks = [job.task for job in jobs]
     assert all(isinstance(task, DrawMixes) for task in tasks)
     assert [mix for task in tasks for mix in task.mixes] != []
@@ -65,5 +73,8 @@ def test_mixes_that_share_latents_are_drawn_together_and_each_once() -> None:
     assert {task.numbers for task in tasks} == {tuple(range(64, 128))}
     for task in tasks:
         assert len({(mix.text_encoder, mix.denoiser) for mix in task.mixes}) == 1
+        assert {variant for variant, _ in task.built} == {
+            v for mix in task.mixes for v in mix.variants
+        }
     # A loaded denoiser serves all jobs of its group.
     assert {job.group for job in jobs} == {"m/fp16", "m/w4"}
