@@ -11,7 +11,7 @@ from sdpack.documents.catalog_files import read_catalog
 from sdpack.documents.manifest import NEEDED
 from sdpack.documents.profile import find_profile
 from sdpack.domain.placement import Role
-from sdpack.domain.precision import Precision
+from sdpack.domain.precision import UNQUANTIZED, Precision
 from sdpack.engines.onnxruntime import load
 from sdpack.pack.context import BuildContext
 from sdpack.pack.mixed.allocate import Allocation, Limit, allocate
@@ -24,7 +24,7 @@ from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.quantization.layers import Layer
 from sdpack.quantization.rounded_weights import Rounder, rounder
 from sdpack.quantization.rounding import Rounded
-from sdpack.quantization.schemes import UNQUANTIZED, Scheme
+from sdpack.quantization.schemes import Scheme
 from sdpack.quantization.sensitivity import uneven
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger

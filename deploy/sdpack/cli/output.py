@@ -20,10 +20,9 @@ from rich.table import Table
 
 from sdpack.cli.interrupts import heed
 from sdpack.cli.progress_log import LOG_EVERY_S, Paces, ProgressLog
+from sdpack.domain.precision import UNQUANTIZED
 from sdpack.progress import Say
 from sdpack.units import format_duration
-
-UNQUANTIZED = "kept"  # instead of a scheme in manifests; schemes.py of quantization/ needs onnx
 
 P = ParamSpec("P")
 

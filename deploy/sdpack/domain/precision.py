@@ -37,6 +37,7 @@ class Precision(StrEnum):
     MIXED = "mixed"
 
 
+UNQUANTIZED = "kept"  # in place of a scheme: the layer stays in the type its graph computes in
 ComputeCapability = tuple[int, int]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sdpack.domain.closing import Closing
 from sdpack.domain.precision import Runtime
 from sdpack.engines.session import Arrays
-from sdpack.errors import EngineError, MissingPackageError
+from sdpack.errors import EngineError, InputError, MissingPackageError
 
 PROVIDERS = {
     Runtime.ONNXRUNTIME_CPU: "CPUExecutionProvider",
@@ -172,9 +172,17 @@ def _options(ort: Any, path: Path, threads: int | None, emulate: bool, in_order:
 
 
 def default_threads() -> int:
-    """The number of CPU threads to use: $SDPACK_THREADS, or the cores this process may use."""
-    named = os.environ.get(THREADS_VARIABLE, "")
-    return int(named) if named.isdecimal() and int(named) else len(os.sched_getaffinity(0))
+    """The number of CPU threads to use: $SDPACK_THREADS, or the cores this process may use.
+
+    Raises:
+        InputError: the variable is not a positive whole number.
+    """
+    named = os.environ.get(THREADS_VARIABLE)
+    if not named:
+        return len(os.sched_getaffinity(0))
+    if not named.isdecimal() or not int(named):
+        raise InputError(f"{THREADS_VARIABLE} is {named!r}; give a positive whole number")
+    return int(named)
 
 
 def _arena(ort: Any, low_memory: bool) -> Arena:

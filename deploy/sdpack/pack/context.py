@@ -62,8 +62,8 @@ class BuildContext:
     def prepare(self, jobs: Sequence[WorkerJob], step: Step = unheard) -> None:
         """Have the executor do jobs ahead, and record the rows they return.
 
-        A job that fails is left to the code that needs its result, which then fails where it
-        belongs. A single job is left to it as well: this process has all threads for it.
+        A job that fails is reported, and left to the code that needs its result, which then fails
+        where it belongs. A single job is left to it as well: this process has all threads for it.
 
         Args:
             step: called with the number of finished jobs, and of all jobs.
@@ -74,6 +74,8 @@ class BuildContext:
         if len(jobs) < 2:
             return
         for done, result in enumerate(self.executor.run(jobs), 1):
+            if result.error is not None:
+                self.say(f"{jobs[result.place].name} failed in a worker: {result.error}")
             for row in result.value or ():
                 self.ledger.record(row.kind, row.inputs, row.value)
             step(done, len(jobs))

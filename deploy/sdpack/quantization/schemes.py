@@ -17,7 +17,6 @@ from sdpack.quantization.layers import Layer
 from sdpack.quantization.uses import LayerKind
 
 BLOCKS = (32, 64, 128)
-UNQUANTIZED = "kept"  # in place of a scheme: the layer stays in the type its graph computes in
 SMALLEST_BLOCK = 16  # of ONNX Runtime's MatMulNBits
 
 

@@ -71,7 +71,7 @@ class Ledger:
         """Return the row of these inputs, or None."""
         with self._explained():
             row = self._database.execute(
-                "SELECT value, made_at FROM measurement WHERE key = ?", (_key(kind, inputs),)
+                "SELECT value, made_at FROM measurement WHERE key = ?", (row_key(kind, inputs),)
             ).fetchone()
         if row is None:
             return None
@@ -80,11 +80,11 @@ class Ledger:
 
     def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
         """Store a value, replacing any earlier one for the same inputs, and return its row."""
-        made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        row = (_key(kind, inputs), kind, _json(inputs), _json(value), made_at)
+        new = new_row(kind, inputs, value)
+        row = (row_key(kind, inputs), kind, _json(inputs), _json(value), new.made_at)
         with self._explained(), self._database:
             self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
-        return Measurement(kind, dict(inputs), dict(value), made_at)
+        return new
 
     def measurements(self, *kinds: str) -> Iterator[Measurement]:
         """Yield all rows of these kinds, in the order of their keys.
@@ -194,7 +194,14 @@ def _read(where: str, text: str) -> dict[str, Any]:
     return values
 
 
-def _key(kind: str, inputs: Inputs) -> str:
+def new_row(kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
+    """A row that is measured now."""
+    made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Measurement(kind, dict(inputs), dict(value), made_at)
+
+
+def row_key(kind: str, inputs: Inputs) -> str:
+    """The key of a row: one hash of its kind and inputs."""
     return digest({"kind": kind, "inputs": inputs})
 
 

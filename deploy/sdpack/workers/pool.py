@@ -167,7 +167,7 @@ class WorkerPool(Closing):
         """Remove a worker that died; returns the place of its job.
 
         Raises:
-            WorkerError: it is the third that died at this job, or it died before its first one.
+            WorkerError: it is the third that died at this job.
         """
         assert worker.place is not None
         place, why = worker.place, worker.wait()

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 from sdpack.domain.precision import Precision, Runtime
 from sdpack.engines import onnxruntime
-from sdpack.engines.onnxruntime import load
-from sdpack.errors import EngineError
+from sdpack.engines.onnxruntime import THREADS_VARIABLE, default_threads, load
+from sdpack.errors import EngineError, InputError
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.schemes import ABILITIES, parse_scheme
 from sdpack.quantization.variant import LayerQuantization, make_variant
@@ -175,3 +175,20 @@ def test_nobody_is_told_what_is_run(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert list(home.rglob("*")) == []
+
+
+def test_the_number_of_threads_can_be_given_to_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    monkeypatch.delenv(THREADS_VARIABLE, raising=False)
+    assert default_threads() == cores
+    monkeypatch.setenv(THREADS_VARIABLE, "")
+    assert default_threads() == cores
+    monkeypatch.setenv(THREADS_VARIABLE, "3")
+    assert default_threads() == 3
+
+
+@pytest.mark.parametrize("named", ["many", "0", "-1", "1.5"])
+def test_a_wrong_number_of_threads_is_refused(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, named)
+    with pytest.raises(InputError, match=f"SDPACK_THREADS is '{named}'; give a positive"):
+        default_threads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,10 +45,15 @@ def test_rows_are_recorded_and_failures_left_to_the_caller(tmp_path: Path) -> No
     executor = FakeExecutor(
         [JobResult(2, [row(2)]), JobResult(0, error="EngineError: no"), JobResult(1, [])]
     )
-    prepared, steps = context(tmp_path, executor), list[tuple[int, int]]()
+    lines: list[str] = []
+    prepared, steps = (
+        replace(context(tmp_path, executor), say=lines.append),
+        list[tuple[int, int]](),
+    )
     prepared.prepare(JOBS, lambda done, of: steps.append((done, of)))
     assert executor.jobs == JOBS
     assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert lines == ["job 0 failed in a worker: EngineError: no"]
     assert prepared.ledger.find("similarity", {"mix": 2}) == {"scores": [0.5]}
     assert prepared.ledger.find("similarity", {"mix": 0}) is None
     prepared.ledger.close()

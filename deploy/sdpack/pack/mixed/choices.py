@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sdpack.domain.precision import Precision, computed_in, weight_bits
+from sdpack.domain.precision import UNQUANTIZED, Precision, computed_in, weight_bits
 from sdpack.pack.context import BuildContext
 from sdpack.pack.mixed.allocate import Allocation, Choice
 from sdpack.pack.mixed.layer_options import allocator_options
@@ -14,7 +14,7 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.calibration import Calibration
 from sdpack.pack.variants.variant_builder import VariantBuilder
-from sdpack.quantization.schemes import MIXABLE, UNIFORM, UNQUANTIZED, Number, Scheme
+from sdpack.quantization.schemes import MIXABLE, UNIFORM, Number, Scheme
 
 
 @dataclass

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sdpack.domain.precision import UNQUANTIZED
 from sdpack.pack.mixed.allocate import Option
 from sdpack.quantization.folding import stored_bytes
 from sdpack.quantization.layers import Layer
 from sdpack.quantization.quantizable_graph import RoundingErrors
-from sdpack.quantization.schemes import UNQUANTIZED, Abilities, Scheme, suited
+from sdpack.quantization.schemes import Abilities, Scheme, suited
 
 
 @dataclass(frozen=True)

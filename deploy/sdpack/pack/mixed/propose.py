@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdpack.domain.placement import Loading, Placement, Role
+from sdpack.domain.precision import UNQUANTIZED
 from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mixed.allocate import Allocation, Choice, Limit, allocate
@@ -28,7 +29,6 @@ from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import stored_bytes
-from sdpack.quantization.schemes import UNQUANTIZED
 
 MOST = 6  # sets of parts
 TRIES = 4  # at filling a budget

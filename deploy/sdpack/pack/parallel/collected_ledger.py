@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdpack.store.artifacts import Inputs, digest
-from sdpack.store.ledger import Ledger, Measurement
+from sdpack.store.artifacts import Inputs
+from sdpack.store.ledger import Ledger, Measurement, new_row, row_key
 
 
 class CollectedLedger(Ledger):
@@ -24,13 +23,12 @@ class CollectedLedger(Ledger):
 
     def row(self, kind: str, inputs: Inputs) -> Measurement | None:
         """Return the row of these inputs, collected or written; None if there is none."""
-        return self._new.get(_key(kind, inputs)) or super().row(kind, inputs)
+        return self._new.get(row_key(kind, inputs)) or super().row(kind, inputs)
 
     def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
         """Collect a row."""
-        made_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        row = Measurement(kind, dict(inputs), dict(value), made_at)
-        self._new[_key(kind, inputs)] = row
+        row = new_row(kind, inputs, value)
+        self._new[row_key(kind, inputs)] = row
         self._collected.append(row)
         return row
 
@@ -38,7 +36,3 @@ class CollectedLedger(Ledger):
         """Return the rows that were collected since the last call."""
         rows, self._collected = self._collected, []
         return rows
-
-
-def _key(kind: str, inputs: Inputs) -> str:
-    return digest({"kind": kind, "inputs": inputs})

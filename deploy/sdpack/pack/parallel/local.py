@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sdpack.engines.detect import memory_bytes
+from sdpack.engines.onnxruntime import default_threads
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stages import Stage
@@ -43,13 +43,13 @@ def open_executor(
     if count == 1 or (workers is None and not is_long(candidates, open_build.ledger)):
         yield OneProcess()
         return
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    threads = max(1, default_threads() // count)
     with WorkerPool(open_build, count, threads, say) as pool:
         yield pool
 
 
 def worker_count(candidates: Candidates) -> int:
-    """How many workers the cores and the memory of this machine allow.
+    """How many workers the threads and the memory of this machine allow, at least one.
 
     Each may hold the largest mix in fp32, and twice that while a part is prepared.
     """
@@ -58,7 +58,7 @@ def worker_count(candidates: Candidates) -> int:
         for mixable in candidates.catalog.mixable()
     )
     each = PROCESS_BYTES + COPIES * FP32_BYTES * largest
-    return max(1, min(len(os.sched_getaffinity(0)), int(MEMORY_SHARE * memory_bytes() // each)))
+    return max(1, min(default_threads(), int(MEMORY_SHARE * memory_bytes() // each)))
 
 
 def is_long(candidates: Candidates, ledger_path: Path) -> bool:

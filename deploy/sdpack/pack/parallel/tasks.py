@@ -34,8 +34,8 @@ class DrawMixes:
 
     Attributes:
         numbers: the numbers of the prompts.
-        built: the mixes' variants as they ship, so that workers need not look them up: that takes
-            seconds for a variant, as its key depends on every layer of its graph.
+        built: the mixes' variants as they ship. Workers need not look them up, for which they would
+            read each graph: a variant's key depends on every layer.
     """
 
     mixes: tuple[Mix, ...]

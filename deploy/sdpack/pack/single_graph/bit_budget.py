@@ -6,13 +6,13 @@ import math
 from collections.abc import Set
 from dataclasses import dataclass
 
-from sdpack.domain.precision import Precision, weight_bits
+from sdpack.domain.precision import UNQUANTIZED, Precision, weight_bits
 from sdpack.errors import InfeasibleError
 from sdpack.pack.mixed.allocate import Allocation, Choice, Limit, allocate
 from sdpack.pack.mixed.layer_options import allocator_options, storage_options
 from sdpack.pack.single_graph.recipe import Recipe
 from sdpack.quantization.quantizable_graph import QuantizableGraph
-from sdpack.quantization.schemes import MIXABLE, UNQUANTIZED, Abilities, Scheme
+from sdpack.quantization.schemes import MIXABLE, Abilities, Scheme
 
 PART = "graph"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sdpack.domain.precision import Precision, computed_in
+from sdpack.domain.precision import UNQUANTIZED, Precision, computed_in
 from sdpack.errors import InputError, QuantizationError
 from sdpack.pack.single_graph.bit_budget import BitBudget
 from sdpack.pack.single_graph.output_check import WrittenGraph
@@ -33,7 +33,7 @@ from sdpack.quantization.opset import require_observable, require_opset
 from sdpack.quantization.quantizable_graph import CalibrationInputs, Fp32Graph, QuantizableGraph
 from sdpack.quantization.rounded_weights import rounder
 from sdpack.quantization.rounding import Rounded
-from sdpack.quantization.schemes import ABILITIES, MIXABLE, UNQUANTIZED, Abilities, Scheme, suited
+from sdpack.quantization.schemes import ABILITIES, MIXABLE, Abilities, Scheme, suited
 from sdpack.quantization.variant import (
     LayerQuantization,
     make_variant,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 from sdpack.domain.placement import Placement
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import memory_bytes
-from sdpack.engines.onnxruntime import make_room_for
+from sdpack.engines.onnxruntime import default_threads, make_room_for
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.context import BuildContext
@@ -106,7 +105,7 @@ class EnginePlans:
     def _at_once(self) -> int:
         """How many compilers may run in parallel: each holds more than one copy of its graph."""
         share = memory_bytes() // MEMORY_SHARE // (COMPILER_COPIES * self.sources.largest_bytes)
-        return max(1, min(len(os.sched_getaffinity(0)), share))
+        return max(1, min(default_threads(), share))
 
     def _compiled(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
         context, profile = self.context, self.context.profile

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sdpack.domain.placement import Role
-from sdpack.domain.precision import Precision
+from sdpack.domain.precision import UNQUANTIZED, Precision
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Mix, Variant
@@ -18,7 +18,7 @@ from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.pack.variants.variant_graphs import VariantGraphs
 from sdpack.quantization.half import widened
 from sdpack.quantization.layers import layers
-from sdpack.quantization.schemes import UNQUANTIZED, Scheme
+from sdpack.quantization.schemes import Scheme
 from sdpack.quantization.variant import suited_schemes
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
 from sdpack.store.artifacts import REVISION, Artifact

@@ -37,6 +37,8 @@ def test_cores_and_memory_limit_the_workers(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setattr(local, "memory_bytes", lambda: memory_gib * 2**30)
     assert worker_count(candidates) == workers
+    monkeypatch.setenv("SDPACK_THREADS", "1")
+    assert worker_count(candidates) == 1
 
 
 def test_a_short_build_starts_none_and_a_long_one_does(
