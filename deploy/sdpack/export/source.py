@@ -164,14 +164,18 @@ def _has_all_weights(folder: Path, source: Source) -> bool:
         return True
     names = [path.name for path in folder.iterdir()]
     plain = [name for name in names if not any(fnmatchcase(name, p) for p in _ignored(()))]
-    shards = {
-        shard
-        for name in plain
-        if name.endswith(".safetensors.index.json")
-        for shard in json.loads((folder / name).read_text())["weight_map"].values()
-    }
+    indices = [folder / name for name in plain if name.endswith(".safetensors.index.json")]
+    try:
+        shards = {shard for index in indices for shard in _shards(index)}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return False  # a damaged index does not tell
     suffixes = (".safetensors", ".bin") if source.allow_pickle else (".safetensors",)
     return shards.issubset(names) and any(name.endswith(suffixes) for name in plain)
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index of weights names."""
+    return set(json.loads(index.read_text())["weight_map"].values())
 
 
 def is_hub_id(text: str) -> bool:

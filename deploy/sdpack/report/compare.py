@@ -126,7 +126,7 @@ def compare(first: Path, second: Path) -> BundleComparison:
 
     Raises:
         InputError: their scores cannot be compared, with the reason.
-        StoreError: one has no ledger, or a damaged first_build.
+        StoreError: one has no ledger, or a damaged one.
     """
     first_build, second_build = read_build(first), read_build(second)
     pair = f"{first} and {second} cannot be compared"

@@ -179,6 +179,9 @@ def test_a_source_is_here_only_with_all_the_weights_that_would_be_fetched(cached
     assert not is_here(here, cached), "the second shard is missing"
     (unet / shards[1]).touch()
     assert is_here(here, cached)
+    for damaged in ("{", "[]", '{"weight_map": 3}'):
+        (unet / "model.safetensors.index.json").write_text(damaged)
+        assert not is_here(here, cached)
     assert not is_here(source(subfolder="vae"), cached)
 
 
