@@ -34,6 +34,7 @@ ERRORS = {
     "SdpackError",
     "SourceError",
     "StoreError",
+    "TooSlowError",
     "UnsupportedGraphError",
     "WorkerError",
 }
@@ -50,6 +51,7 @@ OPTIONS = {
     "prefer": "str",
     "draw_on": "str",
     "workers": "int | None",
+    "max_seconds": "float | None",
 }
 SIGNATURES = {
     "open_bundle": "(path: PathLikeText, runtime: str | None = None, threads: int | None = None, "

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SdpackError,
         SourceError,
         StoreError,
+        TooSlowError,
         UnsupportedGraphError,
         WorkerError,
     )
@@ -60,6 +61,7 @@ __all__ = [
     "SdpackError",
     "SourceError",
     "StoreError",
+    "TooSlowError",
     "UnsupportedGraphError",
     "WorkerError",
     "__version__",

@@ -6,6 +6,7 @@
     │   ├── CatalogError        a catalog
     │   └── PromptError         a prompt, seed or size
     ├── InfeasibleError         exit 2: nothing fits; reports the smallest budget that would
+    ├── TooSlowError            exit 2: no mix is fast enough; reports the fastest
     ├── MissingPackageError     an optional package is missing; says how to install it
     ├── SourceError             a checkpoint is missing, damaged or of an unknown class
     ├── ExportError             a part could not be exported, or its export disagrees with it
@@ -64,6 +65,20 @@ class InfeasibleError(SdpackError):
     def __init__(self, message: str, smallest_bytes: int) -> None:
         super().__init__(message)
         self.smallest_bytes = smallest_bytes
+
+
+class TooSlowError(SdpackError):
+    """No mix that fits draws an image within the limit.
+
+    Attributes:
+        fastest_s: seconds per image of the fastest mix.
+    """
+
+    exit_code = USAGE
+
+    def __init__(self, message: str, fastest_s: float) -> None:
+        super().__init__(message)
+        self.fastest_s = fastest_s
 
 
 def install_command(extra: str) -> str:

@@ -11,7 +11,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from sdpack.api.values import PathLikeText, as_choice, as_count, as_list, as_path, as_size, as_text
+from sdpack.api.values import (
+    PathLikeText,
+    as_choice,
+    as_count,
+    as_list,
+    as_path,
+    as_positive,
+    as_size,
+    as_text,
+)
 from sdpack.documents.catalog import MOST_STEPS
 from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
@@ -53,6 +62,7 @@ class BuildOptions(TypedDict, total=False):
         draw_on: where images are drawn to compare mixes: "cpu", "cuda" or "auto", which uses a GPU
             if there is one; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
+        max_seconds: the most seconds that an image may take; by default the profile's limit.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -62,6 +72,7 @@ class BuildOptions(TypedDict, total=False):
     prefer: str
     draw_on: str
     workers: int | None
+    max_seconds: float | None
 
 
 def build(
@@ -229,6 +240,7 @@ def _options(
     """The checked options; `most_images` is the default of `images`."""
     sizes = as_list(options.get("sizes", ()), "sizes")
     batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
+    max_seconds = options.get("max_seconds")
     prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
@@ -241,6 +253,7 @@ def _options(
         as_choice(Preference, prefer, "prefer"),
         as_choice(DrawOn, options.get("draw_on", DrawOn.CPU.value), "draw_on"),
         None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
+        None if max_seconds is None else as_positive(max_seconds, "max_seconds"),
     )
 
 

@@ -106,6 +106,18 @@ def as_scale(value: float, name: str, refusal: Refusal = InputError) -> float:
     return number
 
 
+def as_positive(value: float, name: str) -> float:
+    """Return a finite number above 0.
+
+    Raises:
+        InputError: the value is not such a number.
+    """
+    number = as_scale(value, name)
+    if number == 0:
+        raise InputError(f"{name} is {value!r}; give a number above 0")
+    return number
+
+
 def as_size(value: tuple[int, int], name: str, refusal: Refusal = InputError) -> Size:
     """Turn (width, height), the order of the API, into (height, width), the order elsewhere.
 

@@ -14,7 +14,8 @@ MEASURED_COLUMNS = ("peak", "quality", "to winner [race]", "latency", "images", 
 
 def columns(manifest: Manifest) -> tuple[str, ...]:
     """The headings of `best_mixes`; all but the last are of numbers."""
-    return (*(role.words for role in _roles(manifest)), *MEASURED_COLUMNS)
+    steps = ("steps",) if _has_steps(manifest.evidence) else ()
+    return (*(role.words for role in _roles(manifest)), *steps, *MEASURED_COLUMNS)
 
 
 def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
@@ -26,8 +27,19 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
     roles = _roles(manifest)
     evidence = manifest.evidence
     quality = evidence.winner.quality
-    level = quality.value
-    return [_row(standing, roles, level) for standing in evidence.standings[:count]]
+    level, with_steps = quality.value, _has_steps(evidence)
+    return [_row(standing, roles, with_steps, level) for standing in evidence.standings[:count]]
+
+
+def _has_steps(evidence: Evidence) -> bool:
+    """Whether mixes differ in their number of steps."""
+    return any(_parsed(standing)[1] for standing in evidence.standings)
+
+
+def _parsed(standing: StandingFigures) -> tuple[list[str], str]:
+    """The variants of a mix, and its number of steps; "" if the catalog offers only one."""
+    variants, _, steps = standing.mix.partition(" in ")
+    return variants.split(" + "), steps.removesuffix(" steps")
 
 
 def _roles(manifest: Manifest) -> list[Role]:
@@ -35,15 +47,19 @@ def _roles(manifest: Manifest) -> list[Role]:
     return [role for role in Role if any(role in s.weights for s in manifest.evidence.standings)]
 
 
-def _row(standing: StandingFigures, roles: Sequence[Role], level: float) -> tuple[str, ...]:
+def _row(
+    standing: StandingFigures, roles: Sequence[Role], with_steps: bool, level: float
+) -> tuple[str, ...]:
     latency = standing.latency_s
     own = [role for role in Role if role in standing.weights]
-    variants = dict(zip(own, standing.mix.split(" + "), strict=True))
+    named, steps = _parsed(standing)
+    variants = dict(zip(own, named, strict=True))
     return (
         *(
             f"{variants[role]} {_mebibytes(standing.weights[role]):>5}" if role in variants else "-"
             for role in roles
         ),
+        *([steps or "-"] if with_steps else []),
         _mebibytes(standing.peak_bytes),
         f"{level + standing.difference:.3f}",
         "" if standing.outcome == "won" else _difference(standing),
@@ -68,6 +84,7 @@ def verdict(manifest: Manifest) -> list[str]:
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
         f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
     )
+    lines += _limit(evidence)
     return lines
 
 
@@ -87,6 +104,17 @@ def _rule(evidence: Evidence) -> list[str]:
     return [
         f"--prefer {rule.prefer} chose it although a comparison with a better mean is still open: "
         f"no mix was seen to be better by {rule.indifference:g}, and none was shown to be better."
+    ]
+
+
+def _limit(evidence: Evidence) -> list[str]:
+    """Explain the limit on the time of an image; empty without one."""
+    limit, seconds = evidence.latency_limit, evidence.winner.expected_s
+    if limit is None or seconds is None:
+        return []
+    return [
+        f"An image takes {seconds:.3g} s ({limit.how}); the limit is {limit.max_seconds:g} s, and "
+        f"{limit.left_out:,} mixes that fit the memory take longer."
     ]
 
 

@@ -9,7 +9,7 @@ import click
 
 from sdpack.cli.catalog import catalog_option
 from sdpack.cli.options import Command
-from sdpack.cli.values import STEP_COUNT, TEXT, ParsedText
+from sdpack.cli.values import STEP_COUNT, TEXT, Finite, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
@@ -39,7 +39,17 @@ batch_option = click.option(
     help="Batch sizes, such as 4 or 1-4; default: the profile's.",
 )
 steps_option = click.option(
-    "--steps", type=STEP_COUNT, help="Denoising steps; default: the catalog's."
+    "--steps",
+    type=STEP_COUNT,
+    help="Denoising steps; default: the catalog's, which may offer several to choose from.",
+)
+max_seconds_option = click.option(
+    "--max-seconds",
+    type=Finite(min=0, min_open=True),
+    help=(
+        "Maximum seconds per image: measured if the bundle runs on a CPU or on the GPU that draws, "
+        "predicted otherwise. Default: the profile's limit, if any."
+    ),
 )
 prefer_option = click.option(
     "--prefer",
@@ -88,6 +98,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
         for option in (
             prefer_option,
             images_option(images),
+            max_seconds_option,
             steps_option,
             batch_option,
             sizes_option,

@@ -33,6 +33,7 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -58,6 +59,7 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+StepCount = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 
 
 class Source(Document):
@@ -132,17 +134,38 @@ class Sampling(Document):
     """The scheduler and its settings.
 
     Attributes:
+        steps: number of denoising steps, or several to choose from, such as [4, 8, 25]: each is a
+            mix of its own.
         guidance_rescale: how far guided noise is rescaled to the standard deviation of the
             conditional noise, from 0 to 1 (Lin et al. 2023).
         zero_empty_prompt: without a negative prompt, use zeros as unconditional text embeddings.
     """
 
     scheduler: Source
-    steps: PositiveInt
+    steps: tuple[StepCount, ...] = Field(min_length=1)
     guidance_scale: NonNegativeFloat
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     negative_prompt: str = ""
     zero_empty_prompt: bool = False
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(steps)))
+
+    @field_serializer("steps")
+    def _as_written(self, steps: tuple[int, ...]) -> int | list[int]:
+        return steps[0] if len(steps) == 1 else list(steps)
+
+    @property
+    def most_steps(self) -> int:
+        """The largest number of steps to choose from."""
+        return self.steps[-1]
 
 
 class Denoiser(Candidate):
@@ -318,6 +341,12 @@ class Catalog(Document):
                     f"({', '.join(sorted(names))}); give a judge, or one candidate per role"
                 )
         for name, denoiser in self.denoisers.items():
+            steps = self.sampling_of(name).steps
+            if len(steps) > 1:
+                raise ValueError(
+                    f"quality: without a judge {name} in {steps[0]} and in {steps[-1]} steps "
+                    "cannot be compared; give a judge, or one number of steps"
+                )
             if denoiser.droppable:
                 raise ValueError(
                     f"quality: without a judge {name} with and without "

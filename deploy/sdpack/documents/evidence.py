@@ -33,6 +33,8 @@ class StandingFigures(Document):
         difference, low, high: its score minus the winner's, and the interval that decided the race;
             None means unbounded.
         latency_s: seconds per image on the machine that built the bundle; None if not measured.
+        expected_s: seconds per image on the device, from its parts; None without a limit on it
+            (`Evidence.latency_limit`).
     """
 
     mix: str
@@ -47,6 +49,28 @@ class StandingFigures(Document):
     low: float | None
     high: float | None
     latency_s: float | None
+    expected_s: float | None = None
+
+
+class LatencyLimit(Document):
+    """The limit on the time of an image.
+
+    Attributes:
+        max_seconds: the most seconds that an image may take, without the first start.
+        is_measured: whether the times that it was applied to are measured; otherwise predicted.
+        where: the machine that the times are of, in words.
+        left_out: number of mixes that fit the budget but take longer.
+    """
+
+    max_seconds: float
+    is_measured: bool
+    where: str
+    left_out: NonNegativeInt
+
+    @property
+    def how(self) -> str:
+        """ "measured on ..." or "predicted for ..."."""
+        return f"measured on {self.where}" if self.is_measured else f"predicted for {self.where}"
 
 
 class SelectionRule(Document):
@@ -90,6 +114,7 @@ class Evidence(Document):
         kid: kernel inception distance to the real images; None if not measured.
         mixes, pictures: number of mixes that fit, and of images drawn.
         rule: the rule that chose the mix; None in bundles of schema 1.
+        latency_limit: the limit on the time of an image; None without one.
         tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
             and the same image decoded whole; None without tiles.
         standings: results of all mixes that raced, the winner's first.
@@ -99,6 +124,7 @@ class Evidence(Document):
     measured_on: str
     quality: Estimated
     kid: Estimated | None
+    latency_limit: LatencyLimit | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int

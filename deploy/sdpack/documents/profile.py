@@ -15,7 +15,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_serializer,
+    model_validator,
+)
 
 from sdpack.documents.document import Document, read_document
 from sdpack.domain.placement import Guidance, Loading
@@ -52,7 +59,15 @@ def _capability(value: Any) -> ComputeCapability:
     return int(match.group(1)), int(match.group(2))
 
 
+def _flops(value: Any) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GT])FLOPS", str(value))
+    if match is None:
+        raise ValueError(f"{value!r} is not a throughput; write it like 12TFLOPS")
+    return float(match.group(1)) * {"G": 1e9, "T": 1e12}[match.group(2)]
+
+
 Bytes = Annotated[int, BeforeValidator(_bytes)]
+FlopsPerSecond = Annotated[float, BeforeValidator(_flops), Field(gt=0)]
 BytesPerSecond = Annotated[int, BeforeValidator(_bytes_per_second)]
 Capability = Annotated[ComputeCapability, BeforeValidator(_capability)]
 
@@ -74,6 +89,23 @@ class DeviceMemory(Document):
                 f"{format_bytes(self.total)}; lower it"
             )
         return self
+
+
+class Throughput(Document):
+    """The device's peak rate of products, for predicting the time of an image.
+
+    Attributes:
+        fp16: operations (multiplications and additions) per second on fp16 inputs with sums in
+            fp32, without sparsity; on tensor cores where there are some.
+        source: where the figure is from.
+    """
+
+    fp16: FlopsPerSecond
+    source: str = Field(min_length=1)
+
+    @field_serializer("fp16")
+    def _as_written(self, flops: float) -> str:
+        return f"{flops / 1e12:g}TFLOPS"
 
 
 Size = tuple[int, int]
@@ -130,7 +162,11 @@ class Shapes(Document):
 
 
 class Profile(Document):
-    """One device."""
+    """One device.
+
+    Attributes:
+        max_seconds: the most seconds that an image may take; None for any.
+    """
 
     version: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -143,6 +179,8 @@ class Profile(Document):
     shapes: Shapes = Shapes()
     loading: tuple[Loading, ...] = Field(tuple(Loading), min_length=1)
     guidance: tuple[Guidance, ...] = Field(tuple(Guidance), min_length=1)
+    throughput: Throughput | None = None
+    max_seconds: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _device_and_runtime_agree(self) -> Profile:
@@ -185,6 +223,21 @@ class Profile(Document):
     def budget_bytes(self) -> int:
         """Limit of a pipeline's peak memory: total minus reserve."""
         return self.memory.total - self.memory.reserve
+
+    @property
+    def stated_throughput(self) -> float:
+        """The device's peak rate in fp16, in operations per second.
+
+        Raises:
+            ProfileError: the profile states none.
+        """
+        if self.throughput is None:
+            raise ProfileError(
+                f"profile {self.name}: throughput is missing, so the time of an image on its "
+                "device cannot be predicted; add it, such as `throughput: {fp16: 12TFLOPS, "
+                "source: data sheet}`, or set no limit on the seconds per image"
+            )
+        return self.throughput.fp16
 
     @property
     def sm(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
+from sdpack.documents.evidence import LatencyLimit
 from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
@@ -92,6 +93,7 @@ class Entrant(Document):
         size_bytes: the size that decides between equal mixes.
         prompts: number of prompts it was scored on, from the first.
         timed: whether its latency was measured.
+        expected_s: seconds per image on the device; None without a limit on it.
         distance_prompts: number of prompts for its distance to the real images; None if not
             measured.
         outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that only
@@ -109,6 +111,7 @@ class Entrant(Document):
     size_bytes: int
     prompts: NonNegativeInt
     timed: bool = False
+    expected_s: float | None = None
     distance_prompts: PositiveInt | None = None
     outcome: str | None = formerly("outcome", "fate", None)
     lost_to: str | None = None
@@ -238,6 +241,7 @@ class BuildRecord(DrawnRecord):
         fitting: number of mixes that fit the budget.
         winner: name of the winning mix.
         basis: as in `SelectionRule`; None in records of schema 1.
+        latency_limit: the limit on the time of an image; None without one.
         shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
 
@@ -247,6 +251,7 @@ class BuildRecord(DrawnRecord):
     screened: ScreeningFigures | None
     winner: str
     basis: str | None = None
+    latency_limit: LatencyLimit | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

@@ -32,6 +32,10 @@ class Split:
         """Return the side of the tiles in feature pixels, for latents of this side."""
         return side_of(self.factor * latents, self.factor * tile, self.halo)
 
+    def tiles(self, latents: int, tile: int) -> int:
+        """Return the number of tiles along one axis, for latents of this side."""
+        return len(spans(self.factor * latents, self.factor * tile, self.halo))
+
 
 @dataclass(frozen=True)
 class Span:

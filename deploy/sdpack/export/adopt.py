@@ -229,7 +229,7 @@ class _Model:
         scale = 1.0 if self._is_schnell else usual.guidance_scale
         return Sampling(
             scheduler=self._source("scheduler"),
-            steps=adoption.steps or steps,
+            steps=(adoption.steps or steps,),
             guidance_scale=scale if adoption.guidance_scale is None else adoption.guidance_scale,
             zero_empty_prompt=bool(
                 # diffusers' pipeline defaults to True for SDXL.

@@ -74,13 +74,32 @@ def probe(graph: Path, shapes: Shapes, threads: int | None = None) -> Probe:
     Raises:
         EngineError: the graph does not load or run.
     """
+    types = input_types(graph)
+    return _probe({"graph": str(graph), SHAPES: shapes, "types": types, "threads": threads})
+
+
+def random_inputs(graph: Path, shapes: Shapes) -> dict[str, NDArray[Any]]:
+    """Return random inputs of a graph, of these shapes and its own types.
+
+    Raises:
+        EngineError: the graph cannot be read.
+    """
+    types = input_types(graph)
+    return {name: _input(shape, types.get(name, FLOAT_NAME)) for name, shape in shapes.items()}
+
+
+def input_types(graph: Path) -> dict[str, str]:
+    """Return the types of a graph's inputs, by name, as ONNX names them.
+
+    Raises:
+        EngineError: the graph cannot be read.
+    """
     from sdpack.rewrite.onnx_file import read  # keeps it out of the measured process
 
     try:
-        types = {value.name: str(value.dtype) for value in read(graph).graph.inputs}
+        return {str(value.name): str(value.dtype) for value in read(graph).graph.inputs}
     except GraphError as cause:
         raise EngineError(f"{graph} cannot be measured: {cause}") from cause
-    return _probe({"graph": str(graph), SHAPES: shapes, "types": types, "threads": threads})
 
 
 def probe_tiled(

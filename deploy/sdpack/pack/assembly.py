@@ -14,6 +14,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
+from sdpack.pack.latency.select import select
 from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
@@ -22,8 +23,6 @@ from sdpack.pack.recording.build_record import BuildRecording
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.contact_sheet import SheetDrawing
 from sdpack.pack.selection.evidence import EvidenceMeasuring
-from sdpack.pack.selection.mix_evaluator import MixEvaluator
-from sdpack.pack.selection.selection import Selection
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 
@@ -59,8 +58,8 @@ def _bundle(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Mani
     mixed = list(Proposals(toolchain, footprints, uniform, request.budget).mixes())
     possible = [*uniform, *mixed]
     fitted = fitting(candidates.placements, footprints, possible, request.budget)
-    evaluator = MixEvaluator(toolchain, possible, fitted)
-    selected = Selection(evaluator).run()
+    chosen = select(toolchain, possible, fitted)
+    evaluator, selected = chosen.evaluator, chosen.result
     evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
     winner = Winner(toolchain, selected.winner)
     manifest = Manifests(winner, candidates, variants, footprints.foresight).of(evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 from sdpack.documents.catalog import Candidate
 from sdpack.documents.catalog_files import LocatedCatalog
@@ -127,8 +128,9 @@ def _check_schedulers(candidates: Candidates) -> None:
         )
         folder, family = candidates.folder(sampling.scheduler), family_of(checkpoint)
         patch = latent_step(family, checkpoint.config)
-        for rows in dict.fromkeys(candidates.latent_sizes(Role.DENOISER, name)):
-            scheduler_table(folder, family, sampling.steps, rows, patch)
+        sizes = dict.fromkeys(candidates.latent_sizes(Role.DENOISER, name))
+        for rows, steps in product(sizes, sampling.steps):
+            scheduler_table(folder, family, steps, rows, patch)
 
 
 def _check_lower_bound(candidates: Candidates) -> None:

@@ -81,6 +81,7 @@ class FinishedBuilds:
             "sizes": [list(size) for size in request.sizes],
             "batch": request.batch,
             "steps": request.steps,
+            "max_seconds": request.max_seconds,
             "drawn_on": request.drawn_on,
             "rules": {name: str(value) for name, value in asdict(request.rules).items()},
             "machine": [platform.machine(), len(os.sched_getaffinity(0))],

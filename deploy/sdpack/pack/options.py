@@ -46,6 +46,7 @@ class Options:
         prefer: the preference among mixes that are equal to the best.
         draw_on: where images are drawn.
         workers: number of worker processes; None for as many as cores and memory allow.
+        max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
         download: whether missing files of a hub repository given as `model` may be fetched.
     """
 
@@ -59,6 +60,7 @@ class Options:
     prefer: Preference = Preference.QUALITY
     draw_on: DrawOn = DrawOn.CPU
     workers: int | None = None
+    max_seconds: float | None = None
     download: bool = True
 
 
@@ -133,9 +135,21 @@ def _request_of(
 
     rules = Rules(most=options.images, prefer=options.prefer)
     drawn_on = drawing_runtime(options.draw_on, profile.runtime)
-    return BuildRequest(
-        profile, located, out, budget, rules, options.sizes, options.batch, options.steps, drawn_on
+    request = BuildRequest(
+        profile,
+        located,
+        out,
+        budget,
+        rules,
+        options.sizes,
+        options.batch,
+        options.steps,
+        drawn_on,
+        options.max_seconds,
     )
+    if request.latency_limit_s is not None and not request.measures_latency:
+        _ = profile.stated_throughput  # without which times cannot be predicted
+    return request
 
 
 def _check_writable(folder: Path) -> None:

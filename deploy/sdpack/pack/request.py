@@ -11,6 +11,7 @@ from sdpack.documents.profile import Profile, Size
 from sdpack.domain.precision import Precision, Runtime, usual
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules
+from sdpack.pack.planning.mix import Mix, StepChoices
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class BuildRequest:
         rules: the rules of the race.
         asked_sizes: heights and widths of images; empty for the catalog's, within the profile's.
         asked_batch: the most images drawn at once; None for the profile's.
-        steps: denoising steps; None for the catalog's.
+        steps: number of denoising steps; None for the catalog's, of which there may be several.
         drawn_on: the runtime that draws the images on this machine.
+        max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
     """
 
     profile: Profile
@@ -36,6 +38,7 @@ class BuildRequest:
     asked_batch: int | None = None
     steps: int | None = None
     drawn_on: Runtime = Runtime.ONNXRUNTIME_CPU
+    max_seconds: float | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -51,6 +54,16 @@ class BuildRequest:
     def budget(self) -> int:
         """The most bytes that the pipeline may take at its peak."""
         return self.profile.budget_bytes if self.budget_bytes is None else self.budget_bytes
+
+    @property
+    def latency_limit_s(self) -> float | None:
+        """The most seconds that an image may take; None for any."""
+        return self.profile.max_seconds if self.max_seconds is None else self.max_seconds
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether this machine draws with the kernels that ship, so that times are measured."""
+        return self.drawn_on is self.runtime
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -89,4 +102,15 @@ class BuildRequest:
     def sampling_of(self, denoiser: str) -> Sampling:
         """The sampling settings of a denoiser, with the requested number of steps."""
         sampling = self.catalog.sampling_of(denoiser)
-        return sampling if self.steps is None else sampling.model_copy(update={"steps": self.steps})
+        if self.steps is None:
+            return sampling
+        return sampling.model_copy(update={"steps": (self.steps,)})
+
+    def step_choices(self, denoiser: str) -> StepChoices:
+        """The numbers of steps that the mixes of a denoiser differ in."""
+        counts = self.sampling_of(denoiser).steps
+        return counts if len(counts) > 1 else (None,)
+
+    def steps_of(self, mix: Mix) -> int:
+        """The number of denoising steps of a mix."""
+        return mix.steps or self.sampling_of(mix.denoiser.candidate).most_steps

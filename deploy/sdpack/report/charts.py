@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
+from sdpack.documents.evidence import LatencyLimit
 from sdpack.documents.record import SCREENED_OUT
 from sdpack.domain.placement import Role
 from sdpack.evaluate.rules import Outcome
@@ -123,7 +124,12 @@ def quality_by_memory(build: Build) -> Figure:
 
 
 def quality_by_latency(build: Build) -> Figure | None:
-    """Quality against time per image; None if fewer than two mixes were timed."""
+    """Quality against time per image; None if fewer than two mixes were timed.
+
+    With a limit on that time, it shows the times that the limit was applied to.
+    """
+    if build.record.latency_limit is not None:
+        return _quality_by_limited_latency(build, build.record.latency_limit)
     rows = [row for row in point_rows(build) if row["latency_ms"] is not None]
     if len(rows) < 2:
         return None
@@ -137,6 +143,27 @@ def quality_by_latency(build: Build) -> Figure | None:
         f"The {len(rows)} mixes that were timed, one image each with everything loaded, on "
         f"{build.record.machine}, not on the device. {_FRONT}",
         f"Scatter chart of {metric} against milliseconds per image for {len(rows)} mixes.",
+        layered(layers, rows),
+        rows,
+    )
+
+
+def _quality_by_limited_latency(build: Build, limit: LatencyLimit) -> Figure:
+    """Quality against the time per image on the device, with the limit as a dashed line."""
+    metric = build.record.metric
+    rows = [row for row in point_rows(build) if row["latency_ms"] is not None]
+    title = "Time per image, measured" if limit.is_measured else "Predicted time per image"
+    layers = _scatter(rows, "latency_ms", f"{title} (ms)", metric, "on_latency_front")
+    layers.append(_rule([{"limit": 1000 * limit.max_seconds}], "limit"))
+    return Figure(
+        "quality-latency",
+        "Quality and speed",
+        f"The {len(rows)} mixes that were drawn and are fast enough; each time is the sum of "
+        f"those of its parts, {limit.how}. The dashed line is the limit, "
+        f"{limit.max_seconds:g} s; {limit.left_out:,} other mixes that fit the memory take "
+        f"longer and were left out. {_FRONT}",
+        f"Scatter chart of {metric} against milliseconds per image for {len(rows)} mixes; the "
+        f"limit is at {1000 * limit.max_seconds:,.0f} ms.",
         layered(layers, rows),
         rows,
     )

@@ -58,7 +58,7 @@ class Point:
         difference: from the winner, over the `paired` prompts both drew.
         raced: whether the interval of the difference is the race's; otherwise it is a 95 %
             interval.
-        latency_s: seconds per image; None if not measured.
+        latency_s: seconds per image (`Build.shown_latency_s`); None if not known.
         on_front, on_latency_front: whether it fits and no other mix that fits is both better and
             smaller (or both better and faster).
     """
@@ -208,7 +208,7 @@ class Build(DrawnMixes):
             own, raced = mean_estimate(np.array(list(mine.values()))), self._raced(entrant)
             away = self._of_the_race(apart) if raced else difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
-            seconds = self.latency_s(entrant)
+            seconds = self.shown_latency_s(entrant)
             found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds, raced))
         found.sort(key=lambda point: (point.entrant is not self._winner, -point.quality.value))
         return on_fronts(found)
@@ -222,6 +222,12 @@ class Build(DrawnMixes):
         alpha = (1 - self.record.confidence) / max(1, racers - 1)
         mean, low, high = interval(apart, alpha)
         return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
+
+    def shown_latency_s(self, entrant: Entrant) -> float | None:
+        """Seconds per image: on the device if the build limits them, else on the build machine."""
+        if self.record.latency_limit is not None:
+            return entrant.expected_s
+        return self.latency_s(entrant)
 
     @property
     def winner(self) -> Point:

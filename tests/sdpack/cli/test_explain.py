@@ -48,19 +48,27 @@ def evidence(**more: Any) -> Evidence:
 
 def test_a_row_tells_bytes_by_role_quality_and_latency() -> None:
     roles = list(WINNER.weights)
-    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, 0.5)
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, False, 0.5)
     assert row[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "20.0")
     assert "0.500" in row
     assert "123 ms" in row
     worse = WORSE.model_copy(update={"mix": "a/w4 + b/w4 + c/w8"})
-    assert "0.400" in _row(worse, roles, 0.5)
-    assert "-0.100 [-0.150, -0.050]" in _row(worse, roles, 0.5)
+    assert "0.400" in _row(worse, roles, False, 0.5)
+    assert "-0.100 [-0.150, -0.050]" in _row(worse, roles, False, 0.5)
 
 
 def test_a_mix_that_does_without_an_encoder_leaves_its_column_empty() -> None:
     roles = [Role.TEXT_ENCODER, Role.TEXT_ENCODER_2, Role.DENOISER, Role.DECODER]
-    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, 0.5)
+    row = _row(WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"}), roles, False, 0.5)
     assert row[:4] == ("a/w4   1.0", "-", "b/fp16   8.0", "c/w8   3.0")
+
+
+def test_mixes_that_differ_in_steps_have_a_column_of_steps() -> None:
+    roles = list(WINNER.weights)
+    mix = WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8 in 8 steps"})
+    assert _row(mix, roles, True, 0.5)[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "8")
+    other = WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"})
+    assert _row(other, roles, True, 0.5)[3] == "-"
 
 
 def test_the_shares_of_the_roles_are_told() -> None:

@@ -189,7 +189,7 @@ def test_without_a_judge_only_likes_are_compared(tmp_path: Path) -> None:
 def test_a_denoiser_may_be_run_in_its_own_way(tmp_path: Path) -> None:
     own = {"scheduler": {"path": "lcm"}, "steps": 4, "guidance_scale": 1.5}
     read = read_catalog(written(tmp_path, changed("denoisers.d.sampling", own)))
-    assert read.catalog.sampling_of("d").steps == 4
+    assert read.catalog.sampling_of("d").steps == (4,)
     assert "denoisers.d.sampling.scheduler" in dict(read.missing())
     plain = read_catalog(written(tmp_path, values()))
     assert plain.catalog.sampling_of("d") == plain.catalog.sampling
@@ -322,3 +322,20 @@ def test_parameters_are_those_of_the_classes() -> None:
         assert find_catalog(name).catalog.decoders[key].parameters == held(*modules), key
     encoder = find_catalog("pixart").catalog.text_encoders["bert-base"]
     assert encoder.parameters == sum(parameter.numel() for parameter in bert.parameters())
+
+
+def test_a_catalog_may_offer_several_numbers_of_steps(tmp_path: Path) -> None:
+    read = read_catalog(written(tmp_path, changed("sampling.steps", [25, 4, 8, 8])))
+    sampling = read.catalog.sampling
+    assert (sampling.steps, sampling.most_steps) == ((4, 8, 25), 25)
+    assert read.catalog.model_dump(mode="json")["sampling"]["steps"] == [4, 8, 25]
+    one = sampling.model_copy(update={"steps": (8,)})
+    assert one.model_dump(mode="json")["steps"] == 8
+
+
+def test_without_a_judge_numbers_of_steps_cannot_be_compared(tmp_path: Path) -> None:
+    values = changed("sampling.steps", [4, 8])
+    for key in ("judge", "tokenizer", "real_images", "real_columns"):
+        values["quality"].pop(key, None)
+    with pytest.raises(CatalogError, match="in 4 and in 8 steps cannot be compared"):
+        read_catalog(written(tmp_path, values))

@@ -112,10 +112,11 @@ class BundleFiles:
         rows = toolchain.candidates.latent_sizes(Role.DENOISER, denoiser)
         sizes = toolchain.request.sizes
         for steps in (None, *self.winner.other_steps):
-            usual = toolchain.samplers.of(denoiser, steps=steps).to_json()
+            count = steps or self.winner.steps
+            usual = toolchain.samplers.of(denoiser, steps=count).to_json()
             (folder / sampler_name(steps=steps)).write_text(json.dumps(usual) + "\n")
             for size, latents in zip(sizes, rows, strict=True):
-                table = toolchain.samplers.of(denoiser, latents, steps).to_json()
+                table = toolchain.samplers.of(denoiser, latents, count).to_json()
                 if table != usual:
                     (folder / sampler_name(size, steps)).write_text(json.dumps(table) + "\n")
 

@@ -64,7 +64,7 @@ class Manifests:
     def _sampling(self) -> SamplingDefaults:
         request, sampling = self.winner.request, self.winner.sampling
         return SamplingDefaults(
-            steps=sampling.steps,
+            steps=self.winner.steps,
             other_steps=self.winner.other_steps,
             guidance_scale=sampling.guidance_scale,
             guidance_rescale=sampling.guidance_rescale,

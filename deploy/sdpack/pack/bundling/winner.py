@@ -55,6 +55,11 @@ class Winner:
         """The sampling settings of its denoiser."""
         return self.request.sampling_of(self.denoiser)
 
+    @property
+    def steps(self) -> int:
+        """The number of denoising steps whose quality was measured."""
+        return self.request.steps_of(self.mix)
+
     def portable(self, role: Role) -> str:
         """The folder of a role's portable graph in the bundle."""
         denoiser = self.candidates.checkpoint(Role.DENOISER, self.denoiser)
@@ -82,7 +87,7 @@ class Winner:
     @cached_property
     def other_steps(self) -> tuple[int, ...]:
         """Other numbers of steps that its scheduler supports, without measured quality."""
-        own = self.sampling.steps
+        own = self.steps
         return tuple(n for n in OTHER_STEPS if n != own and self._is_supported(n))
 
     def _is_supported(self, steps: int) -> bool:

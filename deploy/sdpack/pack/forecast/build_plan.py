@@ -133,7 +133,8 @@ class Planning:
 
     @cached_property
     def _mixes(self) -> list[Mix]:
-        return list(mixes(self.candidates.catalog, self._request.precisions))
+        request = self._request
+        return list(mixes(request.catalog, request.precisions, request.step_choices))
 
     @property
     def _prompts(self) -> int:

@@ -46,8 +46,13 @@ def image_count(mixes: Sequence[Mix], rules: Rules, is_large: bool, prompts: int
     return ImageCount(screened, raced)
 
 
-def one_at_a_time(mixes: Iterable[Mix]) -> set[tuple[object, Variant]]:
-    """Return what a screening draws: one mix per variant, denoiser and set of roles."""
+def one_at_a_time(mixes: Iterable[Mix]) -> set[tuple[object, Variant | int | None]]:
+    """Return what a screening draws: one mix per variant, denoiser and set of roles.
+
+    Each number of steps counts like a variant.
+    """
     return {
-        ((mix.denoiser.candidate, mix.roles), variant) for mix in mixes for variant in mix.variants
+        ((mix.denoiser.candidate, mix.roles), choice)
+        for mix in mixes
+        for choice in (*mix.variants, *(() if mix.steps is None else (mix.steps,)))
     }

@@ -102,7 +102,7 @@ class StageCosts:
         denoisers = [graph for graph in graphs if graph.role is Role.DENOISER]
         images = WORKLOAD.calibration_images_of(self.request.height, self.request.width)
         drawn = total(
-            each.macs.times(2 * images * self.request.sampling_of(each.name).steps)
+            each.macs.times(2 * images * self.request.sampling_of(each.name).most_steps)
             for each in denoisers
         )
         observed = sum(OBSERVE_S_PER_PARAMETER * graph.parameters for graph in graphs)
@@ -149,7 +149,7 @@ class StageCosts:
         rows = 2 if sampling.guidance_scale > 1 else 1
         return total(
             by_name[v.role.group, v.candidate].times(
-                sampling.steps * rows if v.role is Role.DENOISER else 1
+                self.request.steps_of(mix) * rows if v.role is Role.DENOISER else 1
             )
             for v in mix.variants
         )

@@ -82,7 +82,8 @@ class Choices:
             tuple(
                 self._mixed(base, stored[base.role.value], part_bytes[base.role.value])
                 for base in widest.variants
-            )
+            ),
+            widest.steps,
         )
 
     def _mixed(self, base: Variant, stored: Sequence[tuple[str, Scheme]], size: int) -> Variant:

@@ -71,7 +71,8 @@ class Proposals:
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
                 count += 1
-                yield mix
+                for steps in request.step_choices(mix.denoiser.candidate):
+                    yield mix.in_steps(steps)
             if count == MOST:
                 return
 

@@ -78,10 +78,10 @@ def drawing_jobs(
     Args:
         built: gives a variant as it ships.
     """
-    groups: dict[tuple[Variant, ...], list[Mix]] = {}
+    groups: dict[tuple[tuple[Variant, ...], int | None], list[Mix]] = {}
     for mix in mixes:
         before_decoder = tuple(v for v in mix.variants if v != mix.decoder)
-        groups.setdefault(before_decoder, []).append(mix)
+        groups.setdefault((before_decoder, mix.steps), []).append(mix)
     for group in groups.values():
         doing = f"drawing {len(numbers)} prompts with {group[0]}"
         variants = dict.fromkeys(variant for mix in group for variant in mix.variants)

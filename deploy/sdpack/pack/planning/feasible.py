@@ -23,7 +23,8 @@ def buildable(toolchain: Toolchain) -> list[Mix]:
         UnsupportedGraphError: no mix can be built.
     """
     context, builder = toolchain.context, toolchain.variants
-    every = list(mixes(context.catalog, context.request.precisions))
+    request = toolchain.request
+    every = list(mixes(context.catalog, request.precisions, request.step_choices))
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
     prepare_graphs(toolchain, variants)
     builder.prepare(variants)

@@ -48,6 +48,7 @@ class Fitted:
             peak in the fastest placement, whether that fits or not. The predicted peak does not
             serve here, as the same parts take less memory in slower placements.
         rank: the rank of the placement; 0 is the fastest.
+        expected_s: seconds per image on the device; None unless there is a limit on it.
     """
 
     mix: Mix
@@ -55,6 +56,7 @@ class Fitted:
     peak: Peak
     size_bytes: int
     rank: int
+    expected_s: float | None = None
 
 
 def peak_of(mix: Mix, placement: Placement, footprint: FootprintOf, fixed_bytes: int = 0) -> Peak:

@@ -145,7 +145,7 @@ class Footprints:
         key = (path, tuple(sorted(piece.largest.items())))
         if key not in self._passed:
             model = ir.load(path)
-            self._passed[key] = passed_bytes(model, _bindings(model, piece.largest))
+            self._passed[key] = passed_bytes(model, graph_bindings(model, piece.largest))
         return Footprint(plan.weight_bytes, plan.activation_bytes + self._passed[key])
 
     def _graph(self, variant: Variant, piece: Piece) -> Path:
@@ -227,10 +227,10 @@ def graph_footprint(model: ir.Model, shapes: Mapping[str, Sizes]) -> Footprint:
     weights = sum(
         value.const_value.nbytes for value in initializers.values() if value.const_value is not None
     )
-    return Footprint(weights, liveness(model, _bindings(model, shapes)).peak_bytes)
+    return Footprint(weights, liveness(model, graph_bindings(model, shapes)).peak_bytes)
 
 
-def _bindings(model: ir.Model, shapes: Mapping[str, Sizes]) -> dict[str, int]:
+def graph_bindings(model: ir.Model, shapes: Mapping[str, Sizes]) -> dict[str, int]:
     """The values of the graph's symbolic dimensions at these input shapes."""
     bindings: dict[str, int] = {}
     for value in model.graph.inputs:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 from sdpack.documents.catalog import Catalog, Mixable
@@ -54,14 +54,19 @@ class Variant:
 
 @dataclass(frozen=True, order=True)
 class Mix:
-    """One variant for each role of a pipeline, in the order in which they run."""
+    """One variant for each role of a pipeline, in the order in which they run.
+
+    Attributes:
+        steps: number of denoising steps; None if the catalog offers only one for its denoiser.
+    """
 
     variants: tuple[Variant, ...]
+    steps: int | None = None
 
     @classmethod
-    def of(cls, *variants: Variant) -> Mix:
+    def of(cls, *variants: Variant, steps: int | None = None) -> Mix:
         """The mix of these variants, given in any order."""
-        return cls(tuple(sorted(variants, key=lambda v: list(Role).index(v.role))))
+        return cls(tuple(sorted(variants, key=lambda v: list(Role).index(v.role))), steps)
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -90,17 +95,43 @@ class Mix:
 
     def replacing(self, variant: Variant) -> Mix:
         """This mix with another variant in its role."""
-        return Mix(tuple(variant if v.role is variant.role else v for v in self.variants))
+        variants = tuple(variant if v.role is variant.role else v for v in self.variants)
+        return replace(self, variants=variants)
+
+    def in_steps(self, steps: int | None) -> Mix:
+        """This mix with another number of steps."""
+        return replace(self, steps=steps)
 
     def __str__(self) -> str:
-        return " + ".join(str(variant) for variant in self.variants)
+        parts = " + ".join(str(variant) for variant in self.variants)
+        return parts if self.steps is None else f"{parts} in {self.steps} steps"
 
 
-def mixes(catalog: Catalog, precisions: Sequence[Precision]) -> Iterator[Mix]:
-    """Every mix of a catalog's candidates in these precisions."""
+StepChoices = tuple[int | None, ...]
+"""The numbers of steps that a denoiser's mixes differ in; (None,) if it has only one."""
+
+
+def only_one(denoiser: str) -> StepChoices:
+    """The choices of a denoiser whose number of steps is fixed."""
+    return (None,)
+
+
+def mixes(
+    catalog: Catalog,
+    precisions: Sequence[Precision],
+    steps: Callable[[str], StepChoices] = only_one,
+) -> Iterator[Mix]:
+    """Every mix of a catalog's candidates in these precisions.
+
+    Args:
+        steps: gives the numbers of steps to choose from, by denoiser. They change neither graphs
+            nor memory.
+    """
     for parts in catalog.mixable():
         for combination in product(precisions, repeat=len(parts.names)):
-            yield in_precisions(parts, combination)
+            mix = in_precisions(parts, combination)
+            for count in steps(parts.denoiser):
+                yield mix.in_steps(count)
 
 
 def in_precisions(parts: Mixable, precisions: Sequence[Precision]) -> Mix:

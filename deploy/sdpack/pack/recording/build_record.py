@@ -50,6 +50,7 @@ class BuildRecording:
             screened=self._screened(),
             winner=roster.names[selected.winner.mix],
             basis=race.basis.value,
+            latency_limit=selected.limit,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

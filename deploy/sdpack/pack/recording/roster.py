@@ -130,6 +130,7 @@ class Roster:
             size_bytes=fitted.size_bytes,
             prompts=evaluated.prompts,
             timed=evaluated.timed,
+            expected_s=fitted.expected_s,
             distance_prompts=evaluated.distance_prompts,
             outcome=outcome,
             lost_to=lost_to,

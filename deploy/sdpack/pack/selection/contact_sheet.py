@@ -116,5 +116,9 @@ class SheetDrawing:
 
     def _uniform(self, winner: Mix, precision: Precision) -> Mix | None:
         """The winner's parts in one precision; None if they cannot be built in it."""
-        same_parts = (m for m in self.evaluator.possible if m.candidates == winner.candidates)
+        same_parts = (
+            mix
+            for mix in self.evaluator.possible
+            if (mix.candidates, mix.steps) == (winner.candidates, winner.steps)
+        )
         return next((mix for mix in same_parts if self.variants.is_in(mix, precision)), None)

@@ -41,6 +41,7 @@ class EvidenceMeasuring:
             measured_on=self.evaluator.measured_on,
             quality=_estimated(self.evaluator.quality(number, prompts), prompts),
             kid=self._distance(number, prompts),
+            latency_limit=selected.limit,
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),
             pictures=selected.pictures,
@@ -101,6 +102,7 @@ class EvidenceMeasuring:
             low=_finite(standing.low),
             high=_finite(standing.high),
             latency_s=self.evaluator.latency_s(standing.arm) if timed else None,
+            expected_s=fitted.expected_s,
         )
 
     def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:

@@ -39,7 +39,7 @@ class PipelineSpecs:
     toolchain: Toolchain
     with_reference: bool
     _parts: dict[Variant, LoadablePart] = field(default_factory=dict, init=False)
-    _sampling: dict[str, SamplingConfig] = field(default_factory=dict, init=False)
+    _sampling: dict[tuple[str, int], SamplingConfig] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         context = self.toolchain.context
@@ -53,7 +53,7 @@ class PipelineSpecs:
 
     def of(self, mix: Mix) -> PipelineSpec:
         """The pipeline of a mix."""
-        parts = {variant.role: self._part(variant) for variant in mix.variants}
+        parts = {variant.role: self.part(variant) for variant in mix.variants}
         return self._spec(mix, parts, self.in_fp32(mix) if self.with_reference else None)
 
     def in_fp32(self, mix: Mix) -> PipelineSpec:
@@ -64,7 +64,11 @@ class PipelineSpecs:
     def in_tiles(self, mix: Mix, tile: int) -> PipelineSpec:
         """The pipeline of a mix whose decoder works in tiles of `tile` latent pixels."""
         whole = self.of(mix)
-        graph, open_session = self.variants.runnable(mix.decoder), self._open
+        return replace(whole, parts={**whole.parts, Role.DECODER: self.tiled(mix.decoder, tile)})
+
+    def tiled(self, decoder: Variant, tile: int) -> LoadablePart:
+        """A decoder that works in tiles of `tile` latent pixels."""
+        graph, open_session = self.variants.runnable(decoder), self._open
         split = split_of(graph)
         assert split is not None
 
@@ -75,29 +79,32 @@ class PipelineSpecs:
             )
             return load_tiled(stem, tail, split, tile)
 
-        content = digest({"decoder": whole.decoder.content, "tile": tile})
-        return replace(whole, parts={**whole.parts, Role.DECODER: LoadablePart(content, load)})
+        content = digest({"decoder": self.part(decoder).content, "tile": tile})
+        return LoadablePart(content, load)
 
-    def sampling(self, denoiser: str) -> SamplingConfig:
-        """The sampling settings of a denoiser."""
-        if denoiser not in self._sampling:
+    def sampling(self, mix: Mix) -> SamplingConfig:
+        """The sampling settings of a mix."""
+        denoiser, steps = mix.denoiser.candidate, self.request.steps_of(mix)
+        key = denoiser, steps
+        if key not in self._sampling:
             sampling = self.request.sampling_of(denoiser)
-            self._sampling[denoiser] = SamplingConfig(
-                self.samplers.of(denoiser),
+            self._sampling[key] = SamplingConfig(
+                self.samplers.of(denoiser, steps=steps),
                 self.candidates.conditioning(denoiser),
                 sampling.guidance_scale,
                 sampling.guidance_rescale,
                 sampling.negative_prompt,
             )
-        return self._sampling[denoiser]
+        return self._sampling[key]
 
     def _spec(
         self, mix: Mix, parts: Mapping[Role, LoadablePart], reference: PipelineSpec | None
     ) -> PipelineSpec:
         latents = self.candidates.latents(mix.decoder.candidate)
-        return PipelineSpec(parts, self.sampling(mix.denoiser.candidate), latents, reference)
+        return PipelineSpec(parts, self.sampling(mix), latents, reference)
 
-    def _part(self, variant: Variant) -> LoadablePart:
+    def part(self, variant: Variant) -> LoadablePart:
+        """A part of a pipeline, as it ships."""
         if variant not in self._parts:
             content = self._content(variant, self.variants.built(variant).artifact)
             load, opened = partial(self._load, variant), self._opened_bytes(variant)

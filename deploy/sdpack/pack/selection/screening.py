@@ -81,12 +81,12 @@ class Screener:
         """The mixes to draw, and the coefficients with which their scores predict this mix's."""
         reference = self.references[class_of(mix)]
         others = [v for v in mix.variants if v != reference.variant(v.role)]
-        if len(others) <= 1:
-            return {mix: 1}
         changed = [reference.replacing(variant) for variant in others]
-        if not self.possible.issuperset(changed):
+        if mix.steps != reference.steps:
+            changed.append(reference.in_steps(mix.steps))
+        if len(changed) <= 1 or not self.possible.issuperset(changed):
             return {mix: 1}
-        return {**dict.fromkeys(changed, 1), reference: 1 - len(others)}
+        return {**dict.fromkeys(changed, 1), reference: 1 - len(changed)}
 
     def scores(self, numbers: Sequence[int], prompts: Sequence[int]) -> Float64Array:
         """The predicted scores of these mixes: float64 (mixes, prompts)."""
@@ -142,8 +142,8 @@ def references(
 ) -> dict[MixClass, Mix]:
     """The reference of each class of mixes: the heaviest that works.
 
-    It has the largest candidates, and quantizes them least. If none works, it is the heaviest; the
-    screening then finds all mixes of the class to be broken.
+    It has the largest candidates, quantizes them least and takes the most steps. If none works, it
+    is the heaviest; the screening then finds all mixes of the class to be broken.
 
     Args:
         weight: the bytes of a mix's weights.
@@ -154,7 +154,7 @@ def references(
     for mix in mixes:
         classes.setdefault(class_of(mix), []).append(mix)
     for members in classes.values():
-        members.sort(key=lambda mix: (-weight(mix), mix))
+        members.sort(key=lambda mix: (-weight(mix), -(mix.steps or 0), mix))
     chosen = {mix_class: members[0] for mix_class, members in classes.items()}
     open_classes, place = list(classes), 0
     while open_classes:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from sdpack.documents.evidence import LatencyLimit
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
@@ -29,6 +30,7 @@ class SelectionResult:
         screened: the result of the screening before the race; None if there was none.
         pictures: the number of images that were drawn.
         rules: the rules of the race.
+        limit: the limit on the time of an image; None without one.
     """
 
     fitted: tuple[Fitted, ...]
@@ -36,6 +38,7 @@ class SelectionResult:
     screened: ScreeningResult | None
     pictures: int
     rules: Rules
+    limit: LatencyLimit | None = None
 
     @property
     def standings(self) -> tuple[Standing, ...]:
@@ -111,19 +114,20 @@ class Selection:
         """A fitted mix as an arm of the race; size or speed decides between equal mixes.
 
         Speed is the seconds per image on this machine or, in a screening, where they are not
-        measured, the rank of the placement. Mixes that load parts for every image come last, as the
-        seconds exclude loading.
+        measured, the number of steps and the rank of the placement. Mixes that load parts for
+        every image come last, as the seconds exclude loading.
 
         Args:
             timed: whether to measure the seconds.
         """
         fitted = self.evaluator.fitted[number]
         size, rank = float(fitted.size_bytes), float(fitted.rank)
+        steps = float(fitted.mix.steps or 0)
         if self._rules.prefer is not Preference.SPEED:
-            return Arm(str(fitted.mix), (size, rank))
+            return Arm(str(fitted.mix), (size, steps, rank))
         loads = float(fitted.placement.loading is not Loading.RESIDENT)
-        seconds = self._latency_s(number) if timed else rank
-        return Arm(str(fitted.mix), (loads, seconds, rank, size))
+        seconds = self._latency_s(number) if timed else steps
+        return Arm(str(fitted.mix), (loads, seconds, steps, rank, size))
 
     def _latency_s(self, number: int) -> float:
         """Seconds per image; infinite for a mix that draws broken images."""

@@ -28,10 +28,11 @@ from sdpack.documents.record import (
     StudyRecord,
 )
 from sdpack.domain.precision import Precision
-from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError
+from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, StoreError, TooSlowError
 from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
+from sdpack.pack.latency.select import select
 from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
@@ -42,7 +43,6 @@ from sdpack.pack.recording.kept import keep
 from sdpack.pack.recording.roster import Roster
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
-from sdpack.pack.selection.selection import Selection
 from sdpack.pack.study.budget import Budget
 from sdpack.pack.study.comparison_rules import ComparisonRules
 from sdpack.pack.toolchain import Toolchain, open_toolchain
@@ -171,7 +171,7 @@ class Study:
                 one = self._race(uniform, budget)
                 results.append(self._figures(one))
                 raced[budget] = one
-            except (InfeasibleError, BrokenPictureError) as error:
+            except (InfeasibleError, TooSlowError, BrokenPictureError) as error:
                 if budget == self.budgets[-1] and not raced:
                     raise
                 results.append(Figures(budget, str(error)))
@@ -191,9 +191,9 @@ class Study:
         possible = [*uniform, *mixed]
         fitted = fitting(self.candidates.placements, self.footprints, possible, budget)
         runner = None if self._last is None else self._last.runner
-        evaluator = MixEvaluator(self.toolchain, possible, fitted, runner)
-        self._evaluators[budget] = evaluator
-        return Budget(budget, Selection(evaluator).run())
+        selected = select(self.toolchain, possible, fitted, runner)
+        self._evaluators[budget] = selected.evaluator
+        return Budget(budget, selected.result)
 
     def _recorded(self, results: Sequence[Figures]) -> FinishedStudy:
         last, request = self._last, self.context.request

@@ -33,7 +33,7 @@ class SamplerTables:
 
         Args:
             latents: height and width of an image's latents; by default those of a measured image.
-            steps: number of steps; default: the number that is measured.
+            steps: number of steps; default: the catalog's, or the largest of several.
 
         Raises:
             SchedulerError: the scheduler is not linear, or does not support this many steps.
@@ -41,7 +41,7 @@ class SamplerTables:
         candidates = self.candidates
         rows = latents or candidates.latent_rows(Role.DENOISER, denoiser)
         sampling = candidates.request.sampling_of(denoiser)
-        count = steps or sampling.steps
+        count = steps or sampling.most_steps
         checkpoint = candidates.checkpoint(Role.DENOISER, denoiser)
         family = family_of(checkpoint)
         patch = latent_step(family, checkpoint.config)

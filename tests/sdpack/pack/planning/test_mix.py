@@ -10,6 +10,18 @@ def test_every_combination_is_listed_once() -> None:
     assert len(listed) == len(set(listed)) == 18 * 2**3
 
 
+def test_each_number_of_steps_is_a_mix_of_its_own() -> None:
+    choices = {"s": (4, 16), "m": (None,), "l": (None,)}
+    listed = list(mixes(default_catalog().catalog, [Precision.FP16], choices.__getitem__))
+    assert len(listed) == len(set(listed)) == 18 + 6
+    small = [mix for mix in listed if mix.denoiser.candidate == "s"]
+    assert {mix.steps for mix in small} == {4, 16}
+    assert str(small[0].in_steps(4)).endswith(" in 4 steps")
+    assert str(small[0].in_steps(None)) == str(small[0]).removesuffix(" in 4 steps")
+    other = small[0].replacing(small[0].decoder)
+    assert other == small[0]
+
+
 def test_a_text_encoder_has_the_denoiser_of_its_bridge_as_partner() -> None:
     for mix in mixes(default_catalog().catalog, [Precision.FP16]):
         assert mix.text_encoder.partner == mix.denoiser.candidate

@@ -44,7 +44,7 @@ def test_parts_are_opened_where_the_request_draws(
     )
     monkeypatch.setattr(pipeline_specs, "onnxruntime", SimpleNamespace(load=load))
     monkeypatch.setattr(pipeline_specs, "fused_attention_graph", lambda artifact: artifact)
-    part = PipelineSpecs(toolchain, with_reference=False)._part(denoiser)
+    part = PipelineSpecs(toolchain, with_reference=False).part(denoiser)
     session: Any = part.load()
     assert session == "session"
     assert opened == [(graph, drawn_on, emulate)]

@@ -114,3 +114,25 @@ def test_the_reference_is_the_heaviest_mix_with_its_denoiser() -> None:
     for (name, roles), mix in by_class.items():
         assert roles == mix.roles
         assert str(mix) == f"l/fp16 + {name}/fp16 + kl/fp16"
+
+
+def test_the_number_of_steps_is_screened_like_a_part() -> None:
+    few = {"s": (4, 16), "m": (None,), "l": (None,)}
+    every = list(mixes(default_catalog().catalog, PRECISIONS, few.__getitem__))
+    drawn: set[Mix] = set()
+
+    def draw(mixes: Sequence[Mix], prompts: Sequence[int]) -> NDArray[np.float64]:
+        drawn.update(mixes)
+        return np.array([[worth(mix)] * len(prompts) for mix in mixes])
+
+    def worth(mix: Mix) -> float:
+        parts = sum(WORTH[v.candidate] - LOSS[v.precision] for v in mix.variants)
+        return parts - (0.1 if mix.steps == 4 else 0.0)
+
+    by_class = references(every, weight, lambda mixes: [True] * len(mixes))
+    small = next(mix for name, mix in by_class.items() if name[0] == "s")
+    assert small.steps == 16
+    screener = Screener(every, by_class, frozenset(every), draw)
+    predicted = screener.scores(range(len(every)), range(2))
+    assert np.allclose(predicted[:, 0], [worth(mix) for mix in every])
+    assert sum(mix.steps == 4 for mix in drawn) == 1

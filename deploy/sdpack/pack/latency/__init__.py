@@ -1,0 +1,1 @@
+"""How long a mix takes for one image, and the limit on it."""

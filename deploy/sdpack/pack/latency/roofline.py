@@ -1,0 +1,37 @@
+"""Predicted time of a graph on a GPU that is not here.
+
+Every node takes the longer of computing and moving its data (the roofline model, Williams et al.,
+Communications of the ACM 52(4), 2009), at the shares of the device's peak rates that well-tuned
+kernels reach. This is a prediction: nothing of it was measured on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sdpack.documents.profile import Profile
+from sdpack.memory.work import NodeWork
+
+COMPUTE_SHARE = 0.5  # of the peak rate that products reach
+BANDWIDTH_SHARE = 0.75  # of the peak bandwidth
+NARROW = 2.0  # times as many operations a second with eight-bit inputs
+START_S = 5e-6  # to start a kernel
+LOAD_BYTES_PER_S = 2e9  # reading an engine from disk cache and copying it to the device
+
+
+def predicted_s(work: Iterable[NodeWork], profile: Profile) -> float:
+    """Seconds of one run of a graph on a profile's device.
+
+    Raises:
+        ProfileError: the profile states no throughput.
+    """
+    macs_per_s = COMPUTE_SHARE * profile.stated_throughput / 2
+    bytes_per_s = BANDWIDTH_SHARE * profile.memory.bandwidth
+    return sum(
+        START_S
+        + max(
+            node.macs / (macs_per_s * (NARROW if node.narrow else 1.0)),
+            node.moved_bytes / bytes_per_s,
+        )
+        for node in work
+    )

@@ -1,0 +1,96 @@
+"""The selection among the mixes that are fast enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sdpack.documents.evidence import LatencyLimit
+from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.latency.latencies import Latencies
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.selection import Selection, SelectionResult
+from sdpack.pack.toolchain import Toolchain
+from sdpack.units import format_duration
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A selection, and the evaluator that drew its mixes."""
+
+    evaluator: MixEvaluator
+    result: SelectionResult
+
+
+def select(
+    toolchain: Toolchain,
+    possible: Sequence[Mix],
+    fitted: Sequence[Fitted],
+    runner: EvaluationRunner | None = None,
+) -> Selected:
+    """Select one of the mixes that fit and, if the request limits its time, are fast enough.
+
+    Where the times are measured, the winner also draws whole images. If these take longer than its
+    parts did and exceed the limit, the selection is repeated without it. Scores are never drawn
+    twice.
+
+    Args:
+        possible: every mix that can be built.
+        runner: see `MixEvaluator`.
+
+    Raises:
+        TooSlowError: every mix takes too long.
+        BrokenPictureError: every mix draws broken images.
+    """
+    limit_s = toolchain.request.latency_limit_s
+    if limit_s is None:
+        evaluator = MixEvaluator(toolchain, possible, fitted, runner)
+        return Selected(evaluator, Selection(evaluator).run())
+    latencies = Latencies.of_toolchain(toolchain)
+    quick = latencies.within(fitted, limit_s)
+    while True:
+        evaluator = MixEvaluator(toolchain, possible, quick, runner)
+        result = Selection(evaluator).run()
+        whole_s = _whole_s(latencies, evaluator, result)
+        if whole_s is None or whole_s <= limit_s:
+            limit = _limit(latencies, fitted, quick)
+            return Selected(evaluator, replace(_with_whole(result, whole_s), limit=limit))
+        slow, runner = replace(result.winner, expected_s=whole_s), evaluator.runner
+        quick = [each for each in quick if each.mix != slow.mix]
+        if not quick:
+            raise latencies.too_slow(slow, limit_s)
+        toolchain.context.say(
+            f"left out: {slow.mix} takes {format_duration(whole_s)} for a whole image"
+        )
+
+
+def _whole_s(
+    latencies: Latencies, evaluator: MixEvaluator, result: SelectionResult
+) -> float | None:
+    """Measured seconds of a whole image by the winner; None where times are predicted."""
+    if not latencies.times.is_measured:
+        return None
+    drawn_s = evaluator.latency_s(result.race.winner, always=True)
+    return None if drawn_s is None else drawn_s + latencies.loading_s(result.winner)
+
+
+def _with_whole(result: SelectionResult, whole_s: float | None) -> SelectionResult:
+    """The result with the time of the winner's whole images instead of its parts' sum."""
+    if whole_s is None:
+        return result
+    number, fitted = result.race.winner, list(result.fitted)
+    fitted[number] = replace(fitted[number], expected_s=whole_s)
+    return replace(result, fitted=tuple(fitted))
+
+
+def _limit(latencies: Latencies, fitted: Sequence[Fitted], quick: Sequence[Fitted]) -> LatencyLimit:
+    times, limit_s = latencies.times, latencies.toolchain.request.latency_limit_s
+    assert limit_s is not None
+    return LatencyLimit(
+        max_seconds=limit_s,
+        is_measured=times.is_measured,
+        where=times.where,
+        left_out=len(fitted) - len(quick),
+    )
