@@ -52,6 +52,7 @@ OPTIONS = {
     "draw_on": "str",
     "workers": "int | None",
     "max_seconds": "float | None",
+    "within": "str | float | None",
 }
 SIGNATURES = {
     "open_bundle": "(path: PathLikeText, runtime: str | None = None, threads: int | None = None, "

@@ -10,6 +10,14 @@ Say = Callable[[str], None]
 Step = Callable[[int, int], None]
 """Callback for progress: takes the number of finished items and their total."""
 
+
+class TimeIsUp(BaseException):
+    """Raised between steps of long work when its time limit has passed.
+
+    It is not an error: like KeyboardInterrupt, it must pass through code that handles errors.
+    """
+
+
 _PERCENT = re.compile(r": (\d+) %$")
 
 

@@ -64,6 +64,23 @@ def format_count(count: int) -> str:
     return f"{size:.2f} G"
 
 
+def parse_duration(text: str) -> float:
+    """Parse "90s", "12m" or "1h30m" into seconds.
+
+    Raises:
+        InputError: the text is not a duration above zero.
+    """
+    match = re.fullmatch(
+        r"(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)s)?",
+        text.strip().lower(),
+    )
+    hours, minutes, seconds = (float(n or 0) for n in match.groups()) if match else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total or not math.isfinite(total):
+        raise InputError(f"{text!r} is not a duration; write it like 90s, 12m, 2h or 1h30m")
+    return total
+
+
 def format_duration(seconds: float) -> str:
     """ "0.8 s", "12 s", "3 min 12 s", "1 h 5 min": at most two units."""
     if seconds < 9.95:

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sdpack.errors import InputError
-from sdpack.units import BYTES_PER, format_bytes, format_duration, format_estimate, parse_bytes
+from sdpack.units import (
+    BYTES_PER,
+    format_bytes,
+    format_duration,
+    format_estimate,
+    parse_bytes,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +74,17 @@ def test_any_text_is_a_size_or_a_clear_refusal(text: str) -> None:
     else:
         said = repr(text)
     assert repr(text) in said
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("3m", 180), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), (" 12min ", 720)],
+)
+def test_durations_are_read_in_hours_minutes_and_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "0s", "-3m", "1d", "m", "3m2h"])
+def test_other_texts_are_not_durations(text: str) -> None:
+    with pytest.raises(InputError, match="not a duration"):
+        parse_duration(text)

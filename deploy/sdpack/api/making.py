@@ -26,6 +26,7 @@ from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
 from sdpack.domain.precision import Runtime
 from sdpack.engines.drawing import DrawOn
+from sdpack.errors import InputError
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import (
     BUILD_IMAGES,
@@ -39,6 +40,7 @@ from sdpack.pack.options import (
 )
 from sdpack.progress import Say
 from sdpack.store.artifacts import Store, cache_folder
+from sdpack.units import parse_duration
 
 if TYPE_CHECKING:
     from sdpack.pack.build import BuildResult
@@ -63,6 +65,8 @@ class BuildOptions(TypedDict, total=False):
             if there is one; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
         max_seconds: the most seconds that an image may take; by default the profile's limit.
+        within: time limit of a build, in seconds or like "2h"; the best bundle found until then is
+            written. A study takes none.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -73,6 +77,7 @@ class BuildOptions(TypedDict, total=False):
     draw_on: str
     workers: int | None
     max_seconds: float | None
+    within: str | float | None
 
 
 def build(
@@ -107,7 +112,7 @@ def build(
     checked = _options(profile, catalog, model, BUILD_IMAGES, options)
     folder = None if out is None else as_path(out, "out")
     request = bundle_request(checked, memory, folder, warnings.warn)
-    return build_bundle(request, progress or _silent, checked.workers)
+    return build_bundle(request, progress or _silent, checked.workers, checked.within_s)
 
 
 def study(
@@ -136,6 +141,8 @@ def study(
         SdpackError: any other failure.
     """
     _check_names("study", options)
+    if options.get("within") is not None:
+        raise InputError("within: a study has no time limit; give fewer budgets or fewer images")
     checked = _options(profile, catalog, model, STUDY_IMAGES, options)
     budget_bytes = parse_budgets(
         budgets if isinstance(budgets, str) else as_list(budgets, "budgets")
@@ -190,7 +197,12 @@ def quantize(
     return quantize_graph(task, Store(cache_folder() / "store"), progress or _silent)
 
 
-def build_bundle(request: BuildRequest, say: Say, workers: int | None = None) -> BuildResult:
+def build_bundle(
+    request: BuildRequest,
+    say: Say,
+    workers: int | None = None,
+    within_s: float | None = None,
+) -> BuildResult:
     """Build the requested bundle and its report; checks the request before any slow work.
 
     Raises:
@@ -204,7 +216,7 @@ def build_bundle(request: BuildRequest, say: Say, workers: int | None = None) ->
         say("drawing the charts")
         write_report(folder)
 
-    return build_mix(request, say, finish, workers)
+    return build_mix(request, say, finish, workers, within_s)
 
 
 def study_budgets(
@@ -240,7 +252,7 @@ def _options(
     """The checked options; `most_images` is the default of `images`."""
     sizes = as_list(options.get("sizes", ()), "sizes")
     batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
-    max_seconds = options.get("max_seconds")
+    max_seconds, within = options.get("max_seconds"), options.get("within")
     prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
@@ -254,7 +266,13 @@ def _options(
         as_choice(DrawOn, options.get("draw_on", DrawOn.CPU.value), "draw_on"),
         None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
         None if max_seconds is None else as_positive(max_seconds, "max_seconds"),
+        None if within is None else _seconds(within),
     )
+
+
+def _seconds(within: str | float) -> float:
+    """A duration in seconds, given as a text or a number."""
+    return parse_duration(within) if isinstance(within, str) else as_positive(within, "within")
 
 
 def _silent(line: str) -> None:

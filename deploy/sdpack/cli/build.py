@@ -27,10 +27,10 @@ from sdpack.cli.request_options import (
     request_options,
     workers_option,
 )
-from sdpack.cli.values import TEXT
+from sdpack.cli.values import TEXT, ParsedText
 from sdpack.documents.layout import REPORT, SAMPLES
 from sdpack.pack.options import BUILD_IMAGES, bundle_request
-from sdpack.units import format_bytes
+from sdpack.units import format_bytes, parse_duration
 
 
 @click.command(
@@ -42,6 +42,7 @@ Examples:
   sdpack build --profile mine.yaml --catalog mine/catalog.yaml --json
   sdpack build --profile 8gb-gpu --catalog sd15 --size 512,768x512 --batch 4
   sdpack build --profile 4gb-gpu --model ~/models/mine
+  sdpack build --profile 8gb-gpu --catalog sd15 --within 2h --max-seconds 5
 """,
 )
 @profile_option()
@@ -52,6 +53,15 @@ Examples:
     "--memory",
     type=TEXT,
     help="Maximum peak memory of the pipeline, such as 24MiB; default: the profile's.",
+)
+@click.option(
+    "--within",
+    "within_s",
+    type=ParsedText(parse_duration),
+    help=(
+        "Time limit, such as 90s, 12m or 2h. The best bundle found until then is written, and says "
+        "what was left out; the same command continues from there."
+    ),
 )
 @out_option("Folder of the bundle; default: engines/ and the profile's name.")
 @click.option(
@@ -80,7 +90,7 @@ def command(
         show_plan(request, as_json)
         return
     with progress(ctx) as say:
-        result = build_bundle(request, say, options.workers)
+        result = build_bundle(request, say, options.workers, options.within_s)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))

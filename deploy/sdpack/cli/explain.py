@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sdpack.documents.evidence import Estimated, Evidence, StandingFigures
 from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
-from sdpack.units import format_bytes
+from sdpack.units import format_bytes, format_duration
 
 MEASURED_COLUMNS = ("peak", "quality", "to winner [race]", "latency", "images", "outcome")
 
@@ -84,7 +84,7 @@ def verdict(manifest: Manifest) -> list[str]:
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
         f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
     )
-    lines += _limit(evidence)
+    lines += [*_limit(evidence), *_time_limit(evidence)]
     return lines
 
 
@@ -115,6 +115,21 @@ def _limit(evidence: Evidence) -> list[str]:
     return [
         f"An image takes {seconds:.3g} s ({limit.how}); the limit is {limit.max_seconds:g} s, and "
         f"{limit.left_out:,} mixes that fit the memory take longer."
+    ]
+
+
+def _time_limit(evidence: Evidence) -> list[str]:
+    """What a build with a time limit left out; empty without a limit."""
+    limit = evidence.time_limit
+    if limit is None:
+        return []
+    if limit.is_complete:
+        return [f"Everything was tried within {format_duration(limit.seconds)}."]
+    open_ = sum(standing.outcome == "open" for standing in evidence.standings)
+    undecided = f"; {open_} comparisons with the winner are still open" if open_ else ""
+    return [
+        f"The {format_duration(limit.seconds)} were up. Left out: {', '.join(limit.left_out)}"
+        f"{undecided}. The same command continues from here."
     ]
 
 

@@ -73,6 +73,20 @@ class LatencyLimit(Document):
         return f"measured on {self.where}" if self.is_measured else f"predicted for {self.where}"
 
 
+class TimeLimit(Document):
+    """The limit on the time of a build.
+
+    Attributes:
+        seconds: the limit.
+        is_complete: whether the build tried everything that a build without a limit tries.
+        left_out: what it left out, in words.
+    """
+
+    seconds: float
+    is_complete: bool
+    left_out: tuple[str, ...] = ()
+
+
 class SelectionRule(Document):
     """The rule that chose the winner, and the basis of its win.
 
@@ -115,6 +129,7 @@ class Evidence(Document):
         mixes, pictures: number of mixes that fit, and of images drawn.
         rule: the rule that chose the mix; None in bundles of schema 1.
         latency_limit: the limit on the time of an image; None without one.
+        time_limit: the limit on the time of the build; None without one.
         tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
             and the same image decoded whole; None without tiles.
         standings: results of all mixes that raced, the winner's first.
@@ -125,6 +140,7 @@ class Evidence(Document):
     quality: Estimated
     kid: Estimated | None
     latency_limit: LatencyLimit | None = None
+    time_limit: TimeLimit | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int

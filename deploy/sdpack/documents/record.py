@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
-from sdpack.documents.evidence import LatencyLimit
+from sdpack.documents.evidence import LatencyLimit, TimeLimit
 from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
@@ -242,6 +242,7 @@ class BuildRecord(DrawnRecord):
         winner: name of the winning mix.
         basis: as in `SelectionRule`; None in records of schema 1.
         latency_limit: the limit on the time of an image; None without one.
+        time_limit: the limit on the time of the build; None without one.
         shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
 
@@ -252,6 +253,7 @@ class BuildRecord(DrawnRecord):
     winner: str
     basis: str | None = None
     latency_limit: LatencyLimit | None = None
+    time_limit: TimeLimit | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

@@ -32,6 +32,7 @@ count as the same before `Rules.fewest` prompts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from sdpack.domain.arrays import Float64Array
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.comparisons import Comparisons
 from sdpack.evaluate.rules import Arm, Basis, Outcome, RaceResult, Rules, Standing
+from sdpack.progress import TimeIsUp
 
 Guard = Callable[[int, Sequence[int]], int]
 """Chooses the winner: called with the leader and the mixes that may win, the preferred first."""
@@ -69,6 +71,8 @@ class Race:
     def run(self, guard: Guard = lambda _, eligible: eligible[0]) -> RaceResult:
         """Run rounds until only leader and champion are left, or the prompts are used up.
 
+        If scoring raises TimeIsUp after the first round, the result is that of the last round.
+
         Args:
             guard: chooses among the mixes that may win; default: the preferred one.
 
@@ -77,11 +81,16 @@ class Race:
         """
         seen = 0
         while True:
-            while not self._decided(seen) and seen < self.rules.most:
-                seen = self._round(seen)
-            eligible = self._eligible()
-            if not self._revived(eligible, seen):
-                return self._result(guard(self._leader(), eligible))
+            try:
+                while not self._decided(seen) and seen < self.rules.most:
+                    seen = self._round(seen)
+                eligible = self._eligible()
+                if not self._revived(eligible, seen):
+                    return self._result(guard(self._leader(), eligible))
+            except TimeIsUp:
+                if not seen:
+                    raise
+                return replace(self._result(self._eligible()[0]), is_cut=True)
 
     def narrow(self, few: int, preferred: int) -> tuple[list[int], Float64Array]:
         """Run rounds until at most `few` are left, or the prompts are used up.
@@ -217,9 +226,12 @@ class Race:
         ]
         for upon in sorted({int(self._compared.seen[arm]) for arm in back}):
             group = [arm for arm in back if self._compared.seen[arm] == upon]
-            for arm in group:
-                del self._lost[arm]
-            self._draw(group, seen)
+            before = {arm: self._lost.pop(arm) for arm in group}
+            try:
+                self._draw(group, seen)
+            except TimeIsUp:
+                self._lost |= before
+                raise
         if back:
             self._drop()
         return bool(back)

@@ -118,9 +118,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class RaceResult:
-    """A finished race: standings, the winner first, and the number of pictures drawn."""
+    """A finished race: standings, the winner first, and the number of pictures drawn.
+
+    Attributes:
+        is_cut: whether a time limit ended it before it was decided.
+    """
 
     winner: int
     standings: tuple[Standing, ...]
     pictures: int
     basis: Basis = Basis.BEST
+    is_cut: bool = False

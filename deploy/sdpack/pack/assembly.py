@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sdpack.documents.bundle import sole_writer
 from sdpack.documents.manifest import Manifest
+from sdpack.pack.anytime.choose import TimedChoice, choose
+from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.bundling.files import BundleFiles, BundleImages
 from sdpack.pack.bundling.manifests import Manifests
 from sdpack.pack.bundling.winner import Winner
@@ -14,10 +16,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
-from sdpack.pack.latency.select import select
-from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.local import open_executor
-from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.recording.build_record import BuildRecording
 from sdpack.pack.request import BuildRequest
@@ -32,33 +31,37 @@ def assemble(
     say: Say,
     finish: Callable[[Path], None] | None,
     workers: int | None = None,
+    deadline: Deadline | None = None,
 ) -> Manifest:
     """Build the bundle of a request, reusing the artifacts in the store.
 
     Args:
         finish, workers: as in `sdpack.pack.build.build`.
+        deadline: when the bundle is to be ready; None for no limit.
     """
     candidates = Candidates(request)
     check(candidates)
     clock = StageClock(say)
+    tell = clock.say if deadline is None else deadline.watching(clock.say)
     with (
         sole_writer(request.out),
-        open_executor(candidates, workers, clock.say) as executor,
-        open_toolchain(candidates, clock.say, executor) as toolchain,
+        open_executor(candidates, workers, tell) as executor,
+        open_toolchain(candidates, tell, executor) as toolchain,
     ):
-        manifest = _bundle(toolchain, finish)
+        manifest = _bundle(toolchain, finish, deadline)
         _record_times(toolchain, clock)
     return manifest
 
 
-def _bundle(toolchain: Toolchain, finish: Callable[[Path], None] | None) -> Manifest:
-    request, footprints = toolchain.request, Footprints.of_toolchain(toolchain)
+def _bundle(
+    toolchain: Toolchain, finish: Callable[[Path], None] | None, deadline: Deadline | None
+) -> Manifest:
+    footprints = Footprints.of_toolchain(toolchain)
     candidates, variants = toolchain.candidates, toolchain.variants
-    uniform = buildable(toolchain)
-    mixed = list(Proposals(toolchain, footprints, uniform, request.budget).mixes())
-    possible = [*uniform, *mixed]
-    fitted = fitting(candidates.placements, footprints, possible, request.budget)
-    chosen = select(toolchain, possible, fitted)
+    if deadline is None:
+        chosen = choose(toolchain, footprints)
+    else:
+        chosen = TimedChoice(toolchain, footprints, deadline).choose()
     evaluator, selected = chosen.evaluator, chosen.result
     evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
     winner = Winner(toolchain, selected.winner)

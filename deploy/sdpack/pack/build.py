@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdpack.documents.evidence import StandingFigures
 from sdpack.documents.manifest import Manifest
+from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.finished_builds import FinishedBuilds
 from sdpack.pack.request import BuildRequest
 from sdpack.progress import Say
@@ -37,6 +38,7 @@ def build(
     say: Say = lambda _: None,
     finish: Callable[[Path], None] | None = None,
     workers: int | None = None,
+    within_s: float | None = None,
 ) -> BuildResult:
     """Build the bundle of a request.
 
@@ -48,17 +50,22 @@ def build(
         finish: called with the bundle's temporary folder before it replaces the old bundle, to add
             files that are made from it; if that fails, the old bundle stays.
         workers: number of worker processes; None for as many as cores and memory allow.
+        within_s: seconds until the bundle is to be ready, the best that is found until then; None
+            for no limit. A later build continues from what this one has made.
 
     Raises:
         InfeasibleError: nothing fits; found before any export if file sizes alone show it.
         SdpackError: something else failed, described in one line.
     """
+    deadline = None if within_s is None else Deadline(within_s)
     finished = FinishedBuilds(request)
     known = finished.find()
     if known is not None:
         return BuildResult(known, is_new=False)
     from sdpack.pack.assembly import assemble  # imports PyTorch
 
-    manifest = assemble(request, say, finish, workers)
-    finished.record(manifest)
+    manifest = assemble(request, say, finish, workers, deadline)
+    limit = manifest.evidence.time_limit
+    if limit is None or limit.is_complete:
+        finished.record(manifest)
     return BuildResult(manifest, is_new=True)

@@ -8,20 +8,19 @@ from itertools import product
 from sdpack.documents.catalog import Candidate
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import format_size
-from sdpack.domain.placement import Placement, Role
+from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of, latent_step, most_rows
 from sdpack.export.fitting import check_parts_fit
 from sdpack.export.source import local_folder
-from sdpack.memory.predict import Footprint
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.candidate_sizes import CandidateSizes
 from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.loras import check_loras
 from sdpack.pack.planning.fit import MemoryEstimates, fit
-from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprint
-from sdpack.pack.planning.mix import Variant, mixes
+from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprints
+from sdpack.pack.planning.mix import mixes
 from sdpack.pack.real_images import real_images
 
 
@@ -135,17 +134,8 @@ def _check_schedulers(candidates: Candidates) -> None:
 
 def _check_lower_bound(candidates: Candidates) -> None:
     request = candidates.request
-    runtime = request.runtime
-
-    def least(variant: Variant, placement: Placement) -> Footprint:
-        checkpoint = candidates.checkpoint(variant.role, variant.candidate)
-        rows = (0, 0)
-        if not variant.role.encodes_text:
-            rows = candidates.latent_rows(variant.role, variant.candidate)
-        return least_footprint(checkpoint, variant, placement, rows, runtime)
-
     every = mixes(candidates.catalog, request.precisions)
-    memory = MemoryEstimates(least, LEAST_PROCESS.get(runtime, 0))
+    memory = MemoryEstimates(least_footprints(candidates), LEAST_PROCESS.get(request.runtime, 0))
     try:
         fit(every, candidates.placements[-1:], memory, request.budget)
     except InfeasibleError as error:

@@ -47,6 +47,7 @@ class Options:
         draw_on: where images are drawn.
         workers: number of worker processes; None for as many as cores and memory allow.
         max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
+        within_s: seconds until a bundle is to be ready; None for no limit. Not for a study.
         download: whether missing files of a hub repository given as `model` may be fetched.
     """
 
@@ -61,6 +62,7 @@ class Options:
     draw_on: DrawOn = DrawOn.CPU
     workers: int | None = None
     max_seconds: float | None = None
+    within_s: float | None = None
     download: bool = True
 
 

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sdpack.domain.arrays import Float64Array
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Basis, Outcome, Preference, RaceResult, Rules
+from sdpack.progress import TimeIsUp
 
 RULES = Rules(first=16, most=256)
 
@@ -280,3 +282,33 @@ def test_a_mix_that_left_early_comes_back_if_it_stands_against_the_winner() -> N
     assert outcome.winner == 1
     assert pictures.drawn.index((1, 32)) > pictures.drawn.index((2, 63))  # it was away for a round
     assert outcome.pictures == len(pictures.drawn) == len(set(pictures.drawn))
+
+
+def test_a_race_that_runs_out_of_time_ends_with_its_last_round() -> None:
+    rng = np.random.default_rng(1)
+    table = rng.normal(0.3, 0.2, (6, 64)) + np.linspace(0, 0.02, 6)[:, None]
+    rules = Rules(first=16, most=64)
+    rounds: list[int] = []
+
+    def score(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
+        if len(rounds) == 2:
+            raise TimeIsUp
+        rounds.append(len(prompts))
+        return table[np.ix_(list(arms), list(prompts))]
+
+    arms = [Arm(str(n), (float(n),)) for n in range(len(table))]
+    result = Race(arms, score, rules).run()
+    assert result.is_cut
+    assert max(s.prompts for s in result.standings) == 32
+    drawn_in_full = {s.arm: s.mean for s in result.standings if s.prompts == 32}
+    assert result.winner == max(drawn_in_full, key=drawn_in_full.__getitem__)
+    again = Race(arms, lambda a, p: table[np.ix_(list(a), list(p))], rules).run()
+    assert not again.is_cut
+
+
+def test_a_race_without_a_complete_round_has_no_result() -> None:
+    def score(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
+        raise TimeIsUp
+
+    with pytest.raises(TimeIsUp):
+        Race([Arm("a", (1.0,)), Arm("b", (2.0,))], score).run()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sdpack.documents.evidence import LatencyLimit
+from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.latency.latencies import Latencies
 from sdpack.pack.planning.fit import Fitted
@@ -29,6 +30,7 @@ def select(
     possible: Sequence[Mix],
     fitted: Sequence[Fitted],
     runner: EvaluationRunner | None = None,
+    rules: Rules | None = None,
 ) -> Selected:
     """Select one of the mixes that fit and, if the request limits its time, are fast enough.
 
@@ -38,7 +40,7 @@ def select(
 
     Args:
         possible: every mix that can be built.
-        runner: see `MixEvaluator`.
+        runner, rules: see `MixEvaluator`.
 
     Raises:
         TooSlowError: every mix takes too long.
@@ -46,12 +48,12 @@ def select(
     """
     limit_s = toolchain.request.latency_limit_s
     if limit_s is None:
-        evaluator = MixEvaluator(toolchain, possible, fitted, runner)
+        evaluator = MixEvaluator(toolchain, possible, fitted, runner, rules)
         return Selected(evaluator, Selection(evaluator).run())
     latencies = Latencies.of_toolchain(toolchain)
     quick = latencies.within(fitted, limit_s)
     while True:
-        evaluator = MixEvaluator(toolchain, possible, quick, runner)
+        evaluator = MixEvaluator(toolchain, possible, quick, runner, rules)
         result = Selection(evaluator).run()
         whole_s = _whole_s(latencies, evaluator, result)
         if whole_s is None or whole_s <= limit_s:

@@ -10,12 +10,18 @@ from sdpack.pack.planning.mix import Variant
 from sdpack.pack.toolchain import Toolchain
 
 
-def prepare_graphs(toolchain: Toolchain, variants: Sequence[Variant]) -> None:
+def prepare_graphs(
+    toolchain: Toolchain, variants: Sequence[Variant], also_calibrated: bool = False
+) -> None:
     """Export the candidates of these variants, and make their graphs, as many as are missing.
 
     All exports come first, as a part is calibrated in a mix with others. Candidates that were
     calibrated in an earlier build are left out: the rest of their work is short. Large candidates
     come first, so that no worker is left with one at the end.
+
+    Args:
+        also_calibrated: also make the graphs of candidates that are calibrated already, of which
+            most are missing in a build that has made only one precision so far.
     """
     candidates, context = toolchain.candidates, toolchain.context
     sources, calibration = toolchain.sources, toolchain.calibration
@@ -25,7 +31,7 @@ def prepare_graphs(toolchain: Toolchain, variants: Sequence[Variant]) -> None:
 
     parts = sorted(by_part(variants), key=parameters, reverse=True)
     context.prepare(export_jobs([part for part in parts if not sources.has(part[0])]))
-    new = [part for part in parts if not calibration.has(part[0])]
+    new = [part for part in parts if also_calibrated or not calibration.has(part[0])]
     context.prepare(graph_jobs(new))
     if sources.largest_bytes > LARGE_BYTES:
         context.executor.rest()  # the compilers, which run next, need the memory

@@ -13,11 +13,14 @@ from sdpack.pack.planning.mix import Mix, Variant, mixes
 from sdpack.pack.toolchain import Toolchain
 
 
-def buildable(toolchain: Toolchain) -> list[Mix]:
+def buildable(toolchain: Toolchain, also_calibrated: bool = False) -> list[Mix]:
     """The mixes of a request whose variants the target's compiler all supports.
 
     Variants with identical graphs are listed once: a part without matrix products is the same in w4
     as in w8, and is listed as w8.
+
+    Args:
+        also_calibrated: see `prepare_graphs`.
 
     Raises:
         UnsupportedGraphError: no mix can be built.
@@ -26,7 +29,7 @@ def buildable(toolchain: Toolchain) -> list[Mix]:
     request = toolchain.request
     every = list(mixes(context.catalog, request.precisions, request.step_choices))
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
-    prepare_graphs(toolchain, variants)
+    prepare_graphs(toolchain, variants, also_calibrated)
     builder.prepare(variants)
     failed: list[UnsupportedGraphError] = []
     known: set[tuple[Role, str, str | None, str]] = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Runtime, weight_bits
 from sdpack.domain.tiles import side_of
@@ -9,12 +11,27 @@ from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import widest_numbers
 from sdpack.export.latents import enlargement
 from sdpack.memory.predict import Footprint
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
 
 # TensorRT-RTX 1.7 plans this much for a single 64x64 matrix product, and no less for any graph.
 LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}
 # A Python process with numpy, Pillow and ONNX Runtime; it took 90 MiB with CPython 3.11.
 LEAST_PROCESS = {Runtime.ONNXRUNTIME_CPU: 64 * 2**20}
+
+
+def least_footprints(candidates: Candidates) -> Callable[[Variant, Placement], Footprint]:
+    """A function that gives a lower bound on a variant's footprint in a placement."""
+    runtime = candidates.request.runtime
+
+    def least(variant: Variant, placement: Placement) -> Footprint:
+        checkpoint = candidates.checkpoint(variant.role, variant.candidate)
+        rows = (0, 0)
+        if not variant.role.encodes_text:
+            rows = candidates.latent_rows(variant.role, variant.candidate)
+        return least_footprint(checkpoint, variant, placement, rows, runtime)
+
+    return least
 
 
 def least_footprint(

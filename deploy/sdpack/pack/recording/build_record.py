@@ -51,6 +51,7 @@ class BuildRecording:
             winner=roster.names[selected.winner.mix],
             basis=race.basis.value,
             latency_limit=selected.limit,
+            time_limit=selected.time_limit,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

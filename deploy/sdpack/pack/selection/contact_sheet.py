@@ -63,7 +63,7 @@ class SheetDrawing:
             images = None if mix in rows else self._images_of(mix)
             if images is not None:
                 rows[mix] = SheetRow(label, mix, images)
-        in_fp32 = self._in_fp32()
+        in_fp32 = None if self.selected.is_hurried else self._in_fp32()
         last = () if in_fp32 is None else (SheetRow(IN_FP32, None, in_fp32),)
         return ContactSheet((*rows.values(), *last), len(self._numbers))
 
@@ -72,13 +72,14 @@ class SheetDrawing:
         selected, fitted = self.selected, self.selected.fitted
         winner = selected.winner.mix
         mixes = {"the winner": winner}
+        drawn = self.evaluator.drawn
         rivals = [s for s in selected.standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
             mixes["the runner-up"] = fitted[nearest.arm].mix
         for precision in UNIFORM:
             mix = self._uniform(winner, precision)
-            if mix is not None:
+            if mix is not None and (mix in drawn or not selected.is_hurried):
                 mixes[f"the same parts in {precision}"] = mix
         return mixes
 

@@ -34,7 +34,7 @@ class EvidenceMeasuring:
     def measure(self) -> Evidence:
         """The evidence for the winner."""
         race, selected = self.selected.race, self.selected
-        number = race.winner
+        number, listed = race.winner, 1 if selected.is_hurried else LISTED
         prompts = next(s.prompts for s in race.standings if s.arm == number)
         return Evidence(
             metric=self.evaluator.metric,
@@ -42,13 +42,14 @@ class EvidenceMeasuring:
             quality=_estimated(self.evaluator.quality(number, prompts), prompts),
             kid=self._distance(number, prompts),
             latency_limit=selected.limit,
+            time_limit=selected.time_limit,
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),
             pictures=selected.pictures,
             rule=self._rule(),
             screening=self._screening(),
             standings=tuple(
-                self._standing(s, place < LISTED) for place, s in enumerate(self._ranked())
+                self._standing(s, place < listed) for place, s in enumerate(self._ranked())
             ),
         )
 

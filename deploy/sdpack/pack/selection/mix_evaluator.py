@@ -16,6 +16,7 @@ from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.drawing import drawing_words
 from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
+from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.parallel.tasks import drawing_jobs
 from sdpack.pack.planning.fit import Fitted
@@ -41,6 +42,7 @@ class MixEvaluator:
         possible: every mix that can be built, whether it fits or not.
         fitted: the mixes that fit.
         runner: the runner of another evaluator of the same toolchain, to reuse its loaded parts.
+        rules: the rules of the race; default: the request's.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class MixEvaluator:
         possible: Sequence[Mix],
         fitted: Sequence[Fitted],
         runner: EvaluationRunner | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.context = toolchain.context
         self.variants = toolchain.variants
@@ -56,7 +59,7 @@ class MixEvaluator:
         self.fitted = fitted
         self.say = self.context.say
         self.request = toolchain.request
-        located, rules = self.request.located, self.request.rules
+        located, rules = self.request.located, rules or self.request.rules
         self.judging = CatalogJudge(located, toolchain.candidates.folder)
         self._quality = located.catalog.quality
         self.prompts = located.prompts(self._quality.prompts)
@@ -191,10 +194,19 @@ class MixEvaluator:
         """The number of images to show where they are large; None where they are not."""
         return WORKLOAD.large_samples if self.is_large else None
 
+    @property
+    def shown_images(self) -> int:
+        """The number of sample images in a bundle."""
+        return len(self._sample_prompts)
+
+    @property
+    def _sample_prompts(self) -> Sequence[str]:
+        located = self.request.located
+        return located.prompts(self._quality.samples)[: self.few]
+
     def samples(self, number: int) -> Pictures:
         """The images of the catalog's sample prompts by a fitted mix, on one sheet."""
-        located = self.request.located
-        prompts = located.prompts(self._quality.samples)[: self.few]
+        prompts = self._sample_prompts
         runner = self.runner.on(self._evaluation_set(prompts))
         spec = self.spec(self.fitted[number].mix)
         return sheet(runner.pictures(spec, list(range(len(prompts)))))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sdpack.documents.evidence import LatencyLimit
+from sdpack.documents.evidence import LatencyLimit, TimeLimit
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading
@@ -31,6 +31,7 @@ class SelectionResult:
         pictures: the number of images that were drawn.
         rules: the rules of the race.
         limit: the limit on the time of an image; None without one.
+        time_limit: the limit on the time of the build; None without one.
     """
 
     fitted: tuple[Fitted, ...]
@@ -39,11 +40,17 @@ class SelectionResult:
     pictures: int
     rules: Rules
     limit: LatencyLimit | None = None
+    time_limit: TimeLimit | None = None
 
     @property
     def standings(self) -> tuple[Standing, ...]:
         """How the race ended for each mix that was in it."""
         return self.race.standings
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether the time of the build was up before it had tried everything."""
+        return self.time_limit is not None and not self.time_limit.is_complete
 
     @property
     def winner(self) -> Fitted:
@@ -72,7 +79,7 @@ class Selection:
         numbers = list(screened.finalists) if screened else list(range(count))
         while True:
             race = self._race(numbers)
-            overlooked = self._overlooked(race.winner, numbers)
+            overlooked = [] if race.is_cut else self._overlooked(race.winner, numbers)
             if not overlooked:
                 drawn, fitted = self.evaluator.drawn, tuple(self.evaluator.fitted)
                 pictures = sum(drawn.values())

@@ -1,0 +1,1 @@
+"""Builds with a time limit: the best bundle that can be found in the time there is."""
