@@ -467,3 +467,16 @@ def test_steps_are_chosen_within_a_limit_on_the_time_of_an_image(work: Path, who
     assert slow.exit_code == 2
     assert "no mix draws an image within 1e-07 s" in slow.output
     assert not (work / "slow").exists()
+
+
+def test_a_time_limit_ends_a_build_with_the_best_bundle_so_far(work: Path, whole: Path) -> None:
+    words = (work, "cpu-2gb", ["fp32", "w8"], "timed", "--images", "2")
+    late = build(*words, "--within", "0.1s")["evidence"]
+    assert late["time_limit"]["left_out"] == ["other precisions", "mixed variants"]
+    assert [each["mix"] for each in late["standings"]] == ["e/fp32 + d/fp32 + v/fp32"]
+    shown = run(work, "inspect", str(work / "timed"))
+    assert "Left out: other precisions, mixed variants" in " ".join(shown.output.split())
+    in_time = build(*words, "--within", "1h")["evidence"]
+    assert in_time["time_limit"] == {"seconds": 3600, "is_complete": True, "left_out": []}
+    assert in_time["mixes"] > late["mixes"] == 1
+    assert build(*words)["evidence"] == in_time  # a complete build is recognised

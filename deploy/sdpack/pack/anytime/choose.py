@@ -2,6 +2,7 @@
 
     waves     a uniform mix of each set of parts, likely winners first, in the widest precision that
               fits; after each, all that were drawn race on the prompts of the first round
+    rounds    these mixes race on a few more rounds of prompts
     uniform   all precisions: the usual screening and race
     mixed     mixed variants as well, where they can gain something
 
@@ -36,6 +37,7 @@ from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
 
+ROUNDS_FIRST = 4  # times the prompts of the first round, before other precisions are made
 SETS, PRECISIONS, MIXED, ROUNDS = (
     "sets of parts",
     "other precisions",
@@ -108,6 +110,8 @@ class TimedChoice:
             self._left_out = [f"{len(sets) - place} of {len(sets)} {SETS}", PRECISIONS, MIXED]
             self._wave(likely, parts)
         self._left_out = [PRECISIONS, MIXED]
+        if len(self._considered) > 1:
+            self._race(self._considered, ROUNDS_FIRST)
         uniform = buildable(self.toolchain, also_calibrated=True)
         self._take(_chosen(self.toolchain, self.footprints, uniform, ()), [MIXED])
         mixed = _mixed(self.toolchain, self.footprints, uniform)
@@ -124,6 +128,7 @@ class TimedChoice:
         self._best, self._left_out = selected, list(left_out)
         if selected.result.race.is_cut:
             self._left_out.append(ROUNDS)
+        if self.deadline.is_up:
             raise TimeIsUp
 
     def _wave(self, likely: LikelyMixes, parts: Mixable) -> None:
@@ -131,23 +136,40 @@ class TimedChoice:
         fitted = self._widest_fitting(likely, parts)
         if fitted is None:
             return
-        rules = self.toolchain.request.rules
-        few = replace(rules, most=min(rules.first, rules.most))
-        field_ = [*self._considered, fitted]
-        runner = None if self._best is None else self._best.evaluator.runner
-        began, before = self.deadline.now(), 0 if runner is None else runner.drawn
+        considered = [*self._considered, fitted]
+        began, before = self.deadline.now(), self._drawn
         try:
-            selected = select(self.toolchain, [f.mix for f in field_], field_, runner, few)
+            self._race(considered, rounds=1)
         except (BrokenPictureError, TooSlowError) as error:
             self.toolchain.context.say(f"left out: {error}")
             return
-        self._considered = field_
-        self._best = selected
-        drawn = selected.evaluator.runner.drawn - before
-        if drawn:
-            image_s = (self.deadline.now() - began) / drawn
-            self.deadline.reserve(image_s * selected.evaluator.shown_images)
+        self._considered = considered
+        self._reserve(self.deadline.now() - began, self._drawn - before)
         self.deadline.arm()
+
+    def _race(self, considered: Sequence[Fitted], rounds: int) -> None:
+        """Race some mixes on as many prompts as the first round has, or several times as many.
+
+        Raises:
+            TimeIsUp: the time is up; the race's rounds until then count.
+        """
+        rules = self.toolchain.request.rules
+        few = replace(rules, most=min(rounds * rules.first, rules.most))
+        runner = None if self._best is None else self._best.evaluator.runner
+        possible = [fitted.mix for fitted in considered]
+        self._best = select(self.toolchain, possible, considered, runner, few)
+        if self.deadline.is_up:
+            raise TimeIsUp
+
+    @property
+    def _drawn(self) -> int:
+        """The number of images drawn so far."""
+        return 0 if self._best is None else self._best.evaluator.runner.drawn
+
+    def _reserve(self, seconds: float, images: int) -> None:
+        """Keep time for the samples, by the time that so many images took."""
+        if images and self._best is not None:
+            self.deadline.reserve(seconds / images * self._best.evaluator.shown_images)
 
     def _widest_fitting(self, likely: LikelyMixes, parts: Mixable) -> Fitted | None:
         """The first mix of a set that can be built and fits; None if none does."""

@@ -25,10 +25,7 @@ class LikelyMixes:
     candidates: Candidates
 
     def sets(self) -> list[Mixable]:
-        """The sets of parts that work together, those with more parameters first.
-
-        A set that shares parts with an earlier one costs less time, but order by size decides.
-        """
+        """The sets of parts that work together, those with more parameters first."""
         every = list(self.candidates.catalog.mixable())
         return sorted(every, key=self._parameters, reverse=True)
 

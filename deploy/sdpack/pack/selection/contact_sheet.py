@@ -72,14 +72,13 @@ class SheetDrawing:
         selected, fitted = self.selected, self.selected.fitted
         winner = selected.winner.mix
         mixes = {"the winner": winner}
-        drawn = self.evaluator.drawn
         rivals = [s for s in selected.standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
             mixes["the runner-up"] = fitted[nearest.arm].mix
         for precision in UNIFORM:
             mix = self._uniform(winner, precision)
-            if mix is not None and (mix in drawn or not selected.is_hurried):
+            if mix is not None:
                 mixes[f"the same parts in {precision}"] = mix
         return mixes
 
@@ -116,10 +115,21 @@ class SheetDrawing:
             return None
 
     def _uniform(self, winner: Mix, precision: Precision) -> Mix | None:
-        """The winner's parts in one precision; None if they cannot be built in it."""
+        """The winner's parts in one precision; None if they cannot be built in it.
+
+        If the time of the build is up, only a mix that was drawn is looked for: others may have
+        graphs that are not made yet.
+        """
+        of_parts = self.evaluator.drawn if self.selected.is_hurried else self.evaluator.possible
         same_parts = (
             mix
-            for mix in self.evaluator.possible
+            for mix in of_parts
             if (mix.candidates, mix.steps) == (winner.candidates, winner.steps)
         )
+        if self.selected.is_hurried:
+            return next((mix for mix in same_parts if _is_wholly(mix, precision)), None)
         return next((mix for mix in same_parts if self.variants.is_in(mix, precision)), None)
+
+
+def _is_wholly(mix: Mix, precision: Precision) -> bool:
+    return all(variant.precision is precision for variant in mix.variants)

@@ -1,0 +1,172 @@
+"""The steps of a choice with a time limit, with sets of parts that are only names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sdpack.domain.placement import Placement, Role
+from sdpack.domain.precision import Precision
+from sdpack.errors import InfeasibleError, UnsupportedGraphError
+from sdpack.evaluate.rules import RaceResult, Rules
+from sdpack.memory.predict import Peak
+from sdpack.pack.anytime import choose as module
+from sdpack.pack.anytime.choose import TimedChoice
+from sdpack.pack.anytime.deadline import FINISH_S, Deadline
+from sdpack.pack.latency.select import Selected
+from sdpack.pack.planning.fit import Fitted
+from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.selection.selection import SelectionResult
+
+SETS = ("large", "medium", "small")
+WIDE, NARROW = Precision.FP16, Precision.W4
+
+
+def mix(name: str, precision: Precision) -> Mix:
+    return Mix.of(Variant(Role.DENOISER, name, precision))
+
+
+class Build:
+    """A build in which each step takes some seconds; `limit_s` ends it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, limit_s: float) -> None:
+        self.time = 0.0
+        self.deadline = Deadline(limit_s + FINISH_S, lambda: self.time)
+        self.said: list[str] = []
+        self.say = self.deadline.watching(self.said.append)
+        self.too_large: set[Mix] = set()
+        self.rejected: set[Mix] = set()
+        self.cut_race = False
+        self.mixed: list[Mix] = []
+        self.most: list[int] = []
+        for name in ("prepare_graphs", "buildable", "fitting", "select", "LikelyMixes"):
+            monkeypatch.setattr(module, name, getattr(self, name))
+        monkeypatch.setattr(module, "_mixed", lambda *_: self.mixed)
+        self.toolchain = SimpleNamespace(
+            candidates=SimpleNamespace(placements=[]),
+            request=SimpleNamespace(budget=1, rules=Rules(first=16, most=64)),
+            context=SimpleNamespace(say=self.say),
+            variants=SimpleNamespace(prepare=lambda variants: None),
+        )
+
+    def LikelyMixes(self, candidates: Any) -> Any:  # noqa: N802
+        def of(parts: str) -> Iterator[Mix]:
+            return (mix(parts, precision) for precision in (WIDE, NARROW))
+
+        return SimpleNamespace(sets=lambda: SETS, of=of)
+
+    def prepare_graphs(self, toolchain: Any, variants: Any) -> None:
+        self.step("preparing", 10)
+
+    def buildable(self, toolchain: Any, also_calibrated: bool = False) -> list[Mix]:
+        self.step("preparing everything", 100)
+        return [mix(name, precision) for name in SETS for precision in (WIDE, NARROW)]
+
+    def fitting(self, placements: Any, footprints: Any, mixes: Sequence[Mix], budget: int) -> Any:
+        if self.rejected.intersection(mixes):
+            raise UnsupportedGraphError("the compiler rejects it")
+        fits = [each for each in mixes if each not in self.too_large]
+        if not fits:
+            raise InfeasibleError("nothing fits", 2)
+        return [Fitted(each, Placement(), Peak(Role.DENOISER, {}, 0), 1, 0) for each in fits]
+
+    def select(
+        self,
+        toolchain: Any,
+        possible: Sequence[Mix],
+        fitted: Sequence[Fitted],
+        runner: Any = None,
+        rules: Rules | None = None,
+    ) -> Selected:
+        self.step(f"drawing {len(fitted)}", 10)
+        self.most.append((rules or self.toolchain.request.rules).most)
+        is_cut = self.cut_race and rules is None
+        self.deadline.is_up |= is_cut
+        race = RaceResult(len(fitted) - 1, (), 0, is_cut=is_cut)
+        result = SelectionResult(tuple(fitted), race, None, 0, Rules())
+        runner = SimpleNamespace(drawn=0)
+        evaluator = SimpleNamespace(runner=runner, shown_images=4)
+        return Selected(cast(Any, evaluator), result)
+
+    def step(self, doing: str, seconds: float) -> None:
+        self.time += seconds
+        self.say(doing)
+
+    def choose(self) -> SelectionResult:
+        timed = TimedChoice(cast(Any, self.toolchain), cast(Any, None), self.deadline)
+        return timed.choose().result
+
+
+def left_out(result: SelectionResult) -> tuple[str, ...]:
+    assert result.time_limit is not None
+    assert result.time_limit.is_complete is not bool(result.time_limit.left_out)
+    return result.time_limit.left_out
+
+
+def test_with_enough_time_everything_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, 1000)
+    build.mixed = [mix("large", Precision.MIXED)]
+    result = build.choose()
+    assert left_out(result) == ()
+    assert not result.is_hurried
+    assert len(result.fitted) == 7
+    assert build.most == [16, 16, 16, 64, 64, 64]
+
+
+def test_likely_winners_come_first_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, 45)
+    result = build.choose()
+    assert [fitted.mix for fitted in result.fitted] == [mix("large", WIDE), mix("medium", WIDE)]
+    assert left_out(result) == ("1 of 3 sets of parts", "other precisions", "mixed variants")
+    assert result.is_hurried
+    assert build.time < 60
+
+
+def test_a_result_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Build(monkeypatch, 1).choose()
+    assert [fitted.mix for fitted in result.fitted] == [mix("large", WIDE)]
+    assert left_out(result)[0] == "2 of 3 sets of parts"
+
+
+def test_other_precisions_are_left_out_if_they_take_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = Build(monkeypatch, 110).choose()
+    assert len(result.fitted) == len(SETS)
+    assert left_out(result) == ("other precisions", "mixed variants")
+
+
+def test_a_race_that_is_cut_before_other_precisions_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 1000)
+    drawn = build.select
+
+    def cut(*args: Any) -> Selected:
+        selected = drawn(*args)
+        if len(build.most) == len(SETS) + 1:
+            build.deadline.is_up = True
+        return selected
+
+    monkeypatch.setattr(module, "select", cut)
+    result = build.choose()
+    assert build.most == [16, 16, 16, 64]
+    assert left_out(result) == ("other precisions", "mixed variants")
+
+
+def test_a_race_that_is_cut_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, 1000)
+    build.cut_race = True
+    result = build.choose()
+    assert len(result.fitted) == 6
+    assert left_out(result) == ("mixed variants", "rounds of the race")
+
+
+def test_a_set_is_tried_in_the_widest_precision_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build(monkeypatch, 65)
+    build.too_large = {mix("large", WIDE), mix("large", NARROW)}
+    build.rejected = {mix("medium", WIDE)}
+    result = build.choose()
+    assert [fitted.mix for fitted in result.fitted] == [mix("medium", NARROW)]
