@@ -3,6 +3,11 @@
 At each budget, every mix that fits draws every prompt. The table shows the best of them and the
 race's winner, their difference on the same prompts, and the share of images that the race drew.
 Images are drawn only once; the race counts those that it would have drawn.
+
+The race is then replayed on prompts drawn with replacement from the same scores. A replay errs if
+another mix is better than its winner on those prompts by a 95 % interval. The table also shows how
+often its winner is worse than the best mix by more than the indifference, by the means over all
+prompts, and how often exhaustive search on the resampled prompts is.
 """
 
 from __future__ import annotations
@@ -13,11 +18,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.rules import Rules
 from sdpack.pack.selection.selection import Selection
 from sdpack.units import format_bytes, parse_bytes
 
 from benchmarks.budget_selections import open_selections
 from benchmarks.measured_on import machine_and_versions
+from benchmarks.replayed_races import Replay, ScoreTable, replay
 
 
 @click.command()
@@ -27,11 +34,13 @@ from benchmarks.measured_on import machine_and_versions
 )
 @click.option("--budgets", default="16MiB,24MiB,32MiB,48MiB,64MiB", show_default=True)
 @click.option("--prompts", default=64, show_default=True, help="Number of prompts per mix.")
-def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
+@click.option("--replays", default=200, show_default=True, help="Replays on resampled prompts.")
+def main(name: str, path: Path | None, budgets: str, prompts: int, replays: int) -> None:
     """Print one table."""
     console = Console()
     table = Table(title=f"race and exhaustive search, {name}, {prompts} prompts")
-    heads = ("budget", "mixes", "race's winner", "best of all", "difference", "pictures", "share")
+    heads: tuple[str, ...] = ("budget", "mixes", "race's winner", "best of all", "difference")
+    heads += ("images", "share", "errors", "worse", "exhaustive worse", "mean share")
     for head in heads:
         table.add_column(head)
     with open_selections(name, path, prompts, console) as selections:
@@ -40,7 +49,8 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
             fitted = evaluator.fitted
             selected = Selection(evaluator).run()
             outcome = selected.race
-            scores = evaluator.scores([f.mix for f in fitted], range(prompts))
+            scored = ScoreTable(evaluator)
+            scores = scored.rows([f.mix for f in fitted])
             best = int(scores.mean(axis=1).argmax())
             apart = interval(scores[outcome.winner] - scores[best], 0.05)
             table.add_row(
@@ -51,9 +61,23 @@ def main(name: str, path: Path | None, budgets: str, prompts: int) -> None:
                 f"{apart[0]:+.3f} [{apart[1]:+.3f}, {apart[2]:+.3f}]",
                 f"{selected.pictures:,} of {scores.size:,}",
                 f"{selected.pictures / scores.size:.0%}",
+                *_replayed([replay(scored, seed) for seed in range(replays)], scores.size),
             )
     console.print(table)
     console.print(machine_and_versions("sdpack", "onnxruntime"))
+
+
+def _replayed(replays: list[Replay], exhaustive: int) -> tuple[str, ...]:
+    """The columns of the replays: rates of errors, and the mean share of images."""
+    if not replays:
+        return ("", "", "", "")
+    count, worse = len(replays), Rules().indifference
+    return (
+        f"{sum(each.is_beaten for each in replays) / count:.1%}",
+        f"{sum(each.shortfall > worse for each in replays) / count:.1%}",
+        f"{sum(each.shortfall_exhaustive > worse for each in replays) / count:.1%}",
+        f"{sum(each.images for each in replays) / count / exhaustive:.0%}",
+    )
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ class Entrant(Document):
     """A mix that was drawn.
 
     Attributes:
+        steps: number of denoising steps; None if the catalog offers only one for its denoiser.
         recipe: hash of its sampling settings.
         judge: hash of everything else that its scores depend on.
         placement: the placement in which it fits; the fastest if it fits in none.
@@ -103,6 +104,7 @@ class Entrant(Document):
 
     mix: str
     parts: Mapping[Role, PartFigures]
+    steps: PositiveInt | None = None
     recipe: str
     judge: str
     placement: StoredPlacement

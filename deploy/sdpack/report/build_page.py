@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
-from sdpack.documents.record import SCREENED_OUT
+from sdpack.documents.record import SCREENED_OUT, Entrant
 from sdpack.domain.estimate import ENOUGH
 from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
@@ -26,7 +26,7 @@ from sdpack.report.page import (
     write_page,
 )
 from sdpack.report.points import Build, Point, read_build
-from sdpack.units import format_bytes
+from sdpack.units import format_bytes, format_duration
 
 
 def write_report(
@@ -115,7 +115,23 @@ def summary(build: Build) -> list[str]:
         lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
     else:
         lines.append(f"No other mix raced; {field}.")
-    return lines
+    return [*lines, *_limits(build)]
+
+
+def _limits(build: Build) -> Iterator[str]:
+    """The limits on the time of an image and of the build, if there are any."""
+    latency, time = build.record.latency_limit, build.record.time_limit
+    expected_s = build.winner.entrant.expected_s
+    if latency is not None and expected_s is not None:
+        yield (
+            f"An image takes {expected_s:.3g} s ({latency.how}); the limit is "
+            f"{latency.max_seconds:g} s, and {latency.left_out:,} mixes that fit take longer."
+        )
+    if time is not None and not time.is_complete:
+        yield (
+            f"The build was limited to {format_duration(time.seconds)} and left out: "
+            f"{', '.join(time.left_out)}."
+        )
 
 
 def _rival(rival: Point, winner: Point) -> str:
@@ -158,8 +174,10 @@ def _choices(points: Sequence[Point]) -> dict[str, FilterOption]:
 
 def _mixes(build: Build) -> Table:
     roles = [role for role in Role if any(role in p.parts for p in build.points)]
+    with_steps = any(entrant.steps for entrant in build.record.entrants)
     columns = (
         *(role.words for role in roles),
+        *(["steps"] if with_steps else []),
         "peak",
         "run",
         build.record.metric,
@@ -171,23 +189,29 @@ def _mixes(build: Build) -> Table:
         "time per image",
         "in the race",
     )
-    rows = [_mix_row(build, point, roles) for point in build.points]
+    rows = [_mix_row(build, point, roles, with_steps) for point in build.points]
     for entrant in build.record.entrants:
         why = build.broken(entrant)
         if why is not None:
             parts = [str(entrant.parts[role]) if role in entrant.parts else "" for role in roles]
             peak = format_bytes(entrant.peak.bytes)
-            rows.append([*parts, peak, *[""] * 8, f"broken: {why}"])
-    first = len(roles)
+            rows.append([*parts, *_steps(entrant, with_steps), peak, *[""] * 8, f"broken: {why}"])
+    first = len(roles) + with_steps
     right = frozenset({first, first + 2, first + 6, first + 8})
     return Table(f"All {len(rows)} mixes that were drawn", columns, rows, right)
 
 
-def _mix_row(build: Build, point: Point, roles: Sequence[Role]) -> list[str]:
+def _steps(entrant: Entrant, with_steps: bool) -> list[str]:
+    """The cell of the column of steps, if there is one."""
+    return [str(entrant.steps or "")] if with_steps else []
+
+
+def _mix_row(build: Build, point: Point, roles: Sequence[Role], with_steps: bool) -> list[str]:
     parts = point.parts
     kid = build.distance(point.entrant)
     return [
         *(str(parts[role]) if role in parts else "" for role in roles),
+        *_steps(point.entrant, with_steps),
         format_bytes(point.peak_bytes),
         point.placement if point.entrant.fits else "does not fit",
         f"{point.quality.value:.3f}",

@@ -286,7 +286,9 @@ class Build(DrawnMixes):
 
 
 def _others(entrant: Entrant, role: Role) -> str:
-    return " + ".join(str(part) for other, part in entrant.parts.items() if other is not role)
+    """The other parts of a mix, and its number of steps if mixes differ in it."""
+    parts = " + ".join(str(part) for other, part in entrant.parts.items() if other is not role)
+    return parts if entrant.steps is None else f"{parts} in {entrant.steps} steps"
 
 
 def _worth(cost: Cost) -> tuple[int, int]:

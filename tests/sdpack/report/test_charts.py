@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sdpack.documents.evidence import LatencyLimit
+from sdpack.documents.record import DISTANCE, LATENCY
 from sdpack.evaluate.confidence import interval
+from sdpack.report.build_page import summary
 from sdpack.report.charts import build_figures
 from sdpack.report.points import Build, read_build
 from sdpack.store.ledger import read_rows
@@ -56,3 +59,23 @@ def test_a_deleted_row_changes_the_charts(many: Path, tmp_path: Path) -> None:
         )
     before, after = (len(drawn(read_build(p), "quality-memory")) for p in (many, fewer))
     assert (before, after) == (216, 215)
+
+
+def test_a_limit_on_the_time_of_an_image_is_a_line_in_the_chart(many: Path) -> None:
+    whole = read_build(many)
+    assert whole.record.latency_limit is None
+    entrants = tuple(
+        entrant.model_copy(update={"expected_s": 1.0 + number / 100})
+        for number, entrant in enumerate(whole.record.entrants)
+    )
+    limit = LatencyLimit(max_seconds=4.5, is_measured=False, where="a device", left_out=7)
+    record = whole.record.model_copy(update={"entrants": entrants, "latency_limit": limit})
+    rows = read_rows(many, (record.metric, LATENCY, DISTANCE))
+    build = Build(record, rows, whole.made_at)
+    figure = next(each for each in build_figures(build, {}) if each.name == "quality-latency")
+    assert "predicted for a device" in figure.caption
+    assert "7 other mixes" in figure.caption
+    assert len(figure.rows) == len(build.points)
+    assert max(row["latency_ms"] for row in figure.rows) < 4500
+    assert [{"limit": 4500.0}] in list(figure.spec["datasets"].values())
+    assert any("limit is 4.5 s" in line for line in summary(build))

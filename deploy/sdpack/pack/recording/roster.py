@@ -117,6 +117,7 @@ class Roster:
         return Entrant(
             mix=self.names[mix],
             parts={v.role: self._part(v, fitted.placement, evaluated) for v in mix.variants},
+            steps=mix.steps,
             recipe=evaluated.recipe,
             judge=evaluated.judge,
             placement=fitted.placement,
