@@ -22,11 +22,17 @@ class ScoreTable:
     evaluator: MixEvaluator
     _rows: dict[Mix, Float64Array] = field(default_factory=dict, init=False)
 
+    @property
+    def prompts(self) -> int:
+        """The number of prompts."""
+        rules = self.evaluator.rules
+        return rules.most
+
     def rows(self, mixes: Sequence[Mix]) -> Float64Array:
         """The scores of these mixes: float64 (mixes, prompts)."""
         new = [mix for mix in mixes if mix not in self._rows]
         if new:
-            drawn = self.evaluator.scores(new, range(self.evaluator.rules.most))
+            drawn = self.evaluator.scores(new, range(self.prompts))
             self._rows |= dict(zip(new, drawn, strict=True))
         return np.array([self._rows[mix] for mix in mixes])
 
@@ -86,8 +92,7 @@ class Replay:
 def replay(table: ScoreTable, seed: int) -> Replay:
     """Run the selection on as many prompts as the table has, drawn with replacement."""
     rng = np.random.default_rng(seed)
-    most = table.evaluator.rules.most
-    prompts = rng.integers(most, size=most)
+    prompts = rng.integers(table.prompts, size=table.prompts)
     evaluator = ReplayedEvaluator(table, prompts.tolist())
     selected = Selection(cast(MixEvaluator, evaluator)).run()
     mixes = [fitted.mix for fitted in evaluator.fitted]

@@ -17,7 +17,7 @@ STEPS = {
         "bundling/files bundling/manifests bundling/winner "
         "planning/feasible recording/build_record recording/kept recording/roster "
         "selection/catalog_judge selection/contact_sheet selection/evaluation_summary "
-        "selection/evidence selection/measurements "
+        "selection/evidence selection/measurements selection/samples "
         "variants/calibration variants/calibration_inputs variants/compiler_trials "
         "variants/engine_plans variants/sampler_tables variants/source_graphs variants/tokenizers "
         "variants/variant_builder variants/variant_pieces"

@@ -21,9 +21,9 @@ from sdpack.api.values import (
     as_size,
     as_text,
 )
-from sdpack.documents.catalog import MOST_STEPS
 from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
+from sdpack.documents.sampling import MOST_STEPS
 from sdpack.domain.precision import Runtime
 from sdpack.engines.drawing import DrawOn
 from sdpack.errors import InputError

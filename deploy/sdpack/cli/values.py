@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sdpack.documents.catalog import MOST_STEPS
+from sdpack.documents.sampling import MOST_STEPS
 
 
 class Finite(click.FloatRange):

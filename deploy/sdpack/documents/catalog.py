@@ -30,19 +30,16 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
-    field_serializer,
     field_validator,
     model_validator,
 )
 
 from sdpack.documents.document import Document
+from sdpack.documents.sampling import Sampling
+from sdpack.documents.source import Source
 from sdpack.domain.placement import TEXT_ENCODERS, Role
-
-MOST_STEPS = 1000  # number of timesteps that diffusion models are trained with
-
 
 _WANTING = {
     "text_encoders": "no denoiser takes its states, and no bridge starts from it",
@@ -59,36 +56,6 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-StepCount = Annotated[int, Field(ge=1, le=MOST_STEPS)]
-
-
-class Source(Document):
-    """Location of a checkpoint: a folder, or a pinned revision of a hub repository.
-
-    Attributes:
-        allow_pickle: accept weights that exist only as a pickle; only tensors are read from it.
-    """
-
-    path: Path | None = None
-    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
-    subfolder: str = ""
-    allow_pickle: bool = False
-
-    @model_validator(mode="after")
-    def _is_one_of_both(self) -> Source:
-        if (self.path is None) == (self.hub is None):
-            raise ValueError("give either path or hub")
-        if self.hub is not None and self.revision is None:
-            raise ValueError(f"revision is missing; pin {self.hub} to a 40-digit commit")
-        if self.path is not None and (self.revision or self.subfolder):
-            raise ValueError("revision and subfolder belong to hub, not to path")
-        return self
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return str(self.path)
-        return f"{self.hub}@{str(self.revision)[:12]}" + (self.subfolder and f"/{self.subfolder}")
 
 
 class Candidate(Document):
@@ -128,44 +95,6 @@ class TextEncoder(Candidate):
     tokens: PositiveInt | None = None
     clip_skip: NonNegativeInt = 0
     loras: tuple[Lora, ...] = ()
-
-
-class Sampling(Document):
-    """The scheduler and its settings.
-
-    Attributes:
-        steps: number of denoising steps, or several to choose from, such as [4, 8, 25]: each is a
-            mix of its own.
-        guidance_rescale: how far guided noise is rescaled to the standard deviation of the
-            conditional noise, from 0 to 1 (Lin et al. 2023).
-        zero_empty_prompt: without a negative prompt, use zeros as unconditional text embeddings.
-    """
-
-    scheduler: Source
-    steps: tuple[StepCount, ...] = Field(min_length=1)
-    guidance_scale: NonNegativeFloat
-    guidance_rescale: float = Field(0.0, ge=0, le=1)
-    negative_prompt: str = ""
-    zero_empty_prompt: bool = False
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else (value,)
-
-    @field_validator("steps")
-    @classmethod
-    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(set(steps)))
-
-    @field_serializer("steps")
-    def _as_written(self, steps: tuple[int, ...]) -> int | list[int]:
-        return steps[0] if len(steps) == 1 else list(steps)
-
-    @property
-    def most_steps(self) -> int:
-        """The largest number of steps to choose from."""
-        return self.steps[-1]
 
 
 class Denoiser(Candidate):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from sdpack.documents.catalog import Catalog, Lora, Source
+from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.document import read_document
+from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.store.artifacts import write_whole
 

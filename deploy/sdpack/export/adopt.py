@@ -7,17 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdpack.documents.catalog import (
-    Catalog,
-    Decoder,
-    Denoiser,
-    Quality,
-    Sampling,
-    Source,
-    TextEncoder,
-)
+from sdpack.documents.catalog import Catalog, Decoder, Denoiser, Quality, TextEncoder
 from sdpack.documents.catalog_files import LocatedCatalog, prompts_folder
 from sdpack.documents.conditioning import Family
+from sdpack.documents.sampling import Sampling
+from sdpack.documents.source import Source
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint

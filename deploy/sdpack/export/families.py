@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdpack.documents.catalog import Sampling
 from sdpack.documents.conditioning import Conditioning, Family, Input
+from sdpack.documents.sampling import Sampling
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.denoiser_config import check_denoiser

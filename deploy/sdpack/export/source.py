@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sdpack.documents.catalog import Source
+from sdpack.documents.source import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
 from sdpack.export.pipeline_index import MODEL_INDEX, read_index

@@ -22,6 +22,7 @@ from sdpack.pack.recording.build_record import BuildRecording
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.contact_sheet import SheetDrawing
 from sdpack.pack.selection.evidence import EvidenceMeasuring
+from sdpack.pack.selection.samples import Samples
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 
@@ -67,7 +68,7 @@ def _bundle(
     winner = Winner(toolchain, selected.winner)
     manifest = Manifests(winner, candidates, variants, footprints.foresight).of(evidence)
     sheet = SheetDrawing(evaluator, variants, selected).draw()
-    samples = evaluator.samples(selected.race.winner)
+    samples = Samples(evaluator).draw(selected.winner.mix)
     recording = BuildRecording(
         toolchain.context,
         candidates,

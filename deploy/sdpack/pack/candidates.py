@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdpack.documents.catalog import (
-    Bridge,
-    Candidate,
-    Catalog,
-    Denoiser,
-    Mixable,
-    Source,
-    TextEncoder,
-)
+from sdpack.documents.catalog import Bridge, Candidate, Catalog, Denoiser, Mixable, TextEncoder
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
 from sdpack.documents.profile import Size
+from sdpack.documents.source import Source
 from sdpack.domain.latents import LatentSpace
 from sdpack.domain.placement import Placement, Role
 from sdpack.errors import CatalogError

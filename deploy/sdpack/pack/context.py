@@ -40,6 +40,11 @@ class BuildContext:
         return self.request.profile
 
     @property
+    def drawn_on(self) -> Runtime:
+        """The runtime that draws images on this machine."""
+        return self.request.drawn_on
+
+    @property
     def runtime(self) -> Runtime:
         """The runtime of the profile."""
         return self.request.runtime

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sdpack.documents.catalog import Catalog, Denoiser, Source, TextEncoder
+from sdpack.documents.catalog import Catalog, Denoiser, TextEncoder
+from sdpack.documents.source import Source
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
 from sdpack.export.adapter_file import named, read_adapter

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdpack.documents.catalog import Catalog, Sampling
+from sdpack.documents.catalog import Catalog
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import Profile, Size
+from sdpack.documents.sampling import Sampling
 from sdpack.domain.precision import Precision, Runtime, usual
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules

@@ -121,7 +121,7 @@ def summary(build: Build) -> list[str]:
 def _limits(build: Build) -> Iterator[str]:
     """The limits on the time of an image and of the build, if there are any."""
     latency, time = build.record.latency_limit, build.record.time_limit
-    expected_s = build.winner.entrant.expected_s
+    expected_s = build.winner.latency_s
     if latency is not None and expected_s is not None:
         yield (
             f"An image takes {expected_s:.3g} s ({latency.how}); the limit is "

@@ -324,15 +324,6 @@ def test_parameters_are_those_of_the_classes() -> None:
     assert encoder.parameters == sum(parameter.numel() for parameter in bert.parameters())
 
 
-def test_a_catalog_may_offer_several_numbers_of_steps(tmp_path: Path) -> None:
-    read = read_catalog(written(tmp_path, changed("sampling.steps", [25, 4, 8, 8])))
-    sampling = read.catalog.sampling
-    assert (sampling.steps, sampling.most_steps) == ((4, 8, 25), 25)
-    assert read.catalog.model_dump(mode="json")["sampling"]["steps"] == [4, 8, 25]
-    one = sampling.model_copy(update={"steps": (8,)})
-    assert one.model_dump(mode="json")["steps"] == 8
-
-
 def test_without_a_judge_numbers_of_steps_cannot_be_compared(tmp_path: Path) -> None:
     values = changed("sampling.steps", [4, 8])
     for key in ("judge", "tokenizer", "real_images", "real_columns"):

@@ -15,9 +15,9 @@ from diffusers import DDIMScheduler
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from sdpack.cli.main import main
-from sdpack.documents.catalog import Source
 from sdpack.documents.catalog_files import LocatedCatalog, read_catalog, write_catalog
 from sdpack.documents.profile import find_profile
+from sdpack.documents.source import Source
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError, SchedulerError, SdpackError
 from sdpack.export.adopt import Adoption, adopt

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from sdpack.documents.catalog import Source
+from sdpack.documents.source import Source
 from sdpack.errors import SdpackError, SourceError
 from sdpack.export.adopt import adopt
 from sdpack.export.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 # Documented as public, but its package does not mark it as exported.
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
-from sdpack.documents.catalog import Source
+from sdpack.documents.source import Source
 from sdpack.errors import SourceError
 from sdpack.export.source import hub_source, is_here, local_folder, pipeline_folder
 

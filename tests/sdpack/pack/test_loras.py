@@ -8,9 +8,10 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
-from sdpack.documents.catalog import Catalog, Lora, Source
+from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.profile import find_profile
+from sdpack.documents.source import Source
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.adopt import adopt
 from sdpack.pack.candidates import Candidates

@@ -33,6 +33,7 @@ from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.samples import Samples
 from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
@@ -81,6 +82,11 @@ class TimedChoice:
     _considered: list[Fitted] = field(default_factory=list, init=False)
     _left_out: list[str] = field(default_factory=list, init=False)
 
+    def __post_init__(self) -> None:
+        context = self.toolchain.context
+        self._say = context.say
+        self._request = self.toolchain.request
+
     def choose(self) -> Selected:
         """Choose the best mix that can be found in time, or the first one if that takes longer.
 
@@ -91,8 +97,7 @@ class TimedChoice:
         try:
             self._try_everything()
         except TimeIsUp:
-            say = self.toolchain.context.say
-            say(f"the time is up: {format_duration(self.deadline.limit_s)}")
+            self._say(f"the time is up: {format_duration(self.deadline.limit_s)}")
         best = self._best
         assert best is not None
         limit = TimeLimit(
@@ -126,7 +131,7 @@ class TimedChoice:
             TimeIsUp: it was interrupted.
         """
         self._best, self._left_out = selected, list(left_out)
-        if selected.result.race.is_cut:
+        if selected.is_cut:
             self._left_out.append(ROUNDS)
         if self.deadline.is_up:
             raise TimeIsUp
@@ -141,7 +146,7 @@ class TimedChoice:
         try:
             self._race(considered, rounds=1)
         except (BrokenPictureError, TooSlowError) as error:
-            self.toolchain.context.say(f"left out: {error}")
+            self._say(f"left out: {error}")
             return
         self._considered = considered
         self._reserve(self.deadline.now() - began, self._drawn - before)
@@ -153,9 +158,9 @@ class TimedChoice:
         Raises:
             TimeIsUp: the time is up; the race's rounds until then count.
         """
-        rules = self.toolchain.request.rules
+        rules = self._request.rules
         few = replace(rules, most=min(rounds * rules.first, rules.most))
-        runner = None if self._best is None else self._best.evaluator.runner
+        runner = None if self._best is None else self._best.runner
         possible = [fitted.mix for fitted in considered]
         self._best = select(self.toolchain, possible, considered, runner, few)
         if self.deadline.is_up:
@@ -164,17 +169,20 @@ class TimedChoice:
     @property
     def _drawn(self) -> int:
         """The number of images drawn so far."""
-        return 0 if self._best is None else self._best.evaluator.runner.drawn
+        if self._best is None:
+            return 0
+        runner = self._best.runner
+        return runner.drawn
 
     def _reserve(self, seconds: float, images: int) -> None:
         """Keep time for the samples, by the time that so many images took."""
         if images and self._best is not None:
-            self.deadline.reserve(seconds / images * self._best.evaluator.shown_images)
+            self.deadline.reserve(seconds / images * len(Samples(self._best.evaluator).prompts))
 
     def _widest_fitting(self, likely: LikelyMixes, parts: Mixable) -> Fitted | None:
         """The first mix of a set that can be built and fits; None if none does."""
         toolchain = self.toolchain
-        placements, budget = toolchain.candidates.placements, toolchain.request.budget
+        placements, budget = toolchain.candidates.placements, self._request.budget
         for mix in likely.of(parts):
             try:
                 prepare_graphs(toolchain, mix.variants)

@@ -26,7 +26,8 @@ class LikelyMixes:
 
     def sets(self) -> list[Mixable]:
         """The sets of parts that work together, those with more parameters first."""
-        every = list(self.candidates.catalog.mixable())
+        catalog = self.candidates.catalog
+        every = list(catalog.mixable())
         return sorted(every, key=self._parameters, reverse=True)
 
     def of(self, parts: Mixable) -> Iterator[Mix]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sdpack.documents.catalog import Sampling
 from sdpack.documents.layout import ONNX, plan_name, portable_name
 from sdpack.documents.manifest import Engine
+from sdpack.documents.sampling import Sampling
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Runtime
 from sdpack.errors import SchedulerError

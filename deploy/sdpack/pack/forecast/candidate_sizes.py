@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sdpack.documents.catalog import Source
 from sdpack.documents.profile import Size
+from sdpack.documents.source import Source
 from sdpack.domain.placement import Role
 from sdpack.errors import CatalogError
 from sdpack.export.families import family_of, latent_step

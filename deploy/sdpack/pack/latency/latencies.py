@@ -12,25 +12,35 @@ from dataclasses import dataclass, field, replace
 
 from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.errors import TooSlowError
+from sdpack.pack.candidates import Candidates
 from sdpack.pack.latency.part_times import MeasuredTimes, PartTimes, PredictedTimes
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain
+from sdpack.pack.variants.sampler_tables import SamplerTables
+from sdpack.progress import Say
 
 
 @dataclass
 class Latencies:
     """The time of one image with each mix of a build."""
 
-    toolchain: Toolchain
+    request: BuildRequest
+    candidates: Candidates
+    samplers: SamplerTables
+    say: Say
     times: PartTimes
     _calls: dict[tuple[str, int], int] = field(default_factory=dict, init=False)
 
     @classmethod
     def of_toolchain(cls, toolchain: Toolchain) -> Latencies:
         """Measured where this machine runs what ships, predicted otherwise."""
-        measured = toolchain.request.measures_latency
-        return cls(toolchain, MeasuredTimes(toolchain) if measured else PredictedTimes(toolchain))
+        request, say = toolchain.request, toolchain.context.say
+        times: PartTimes = PredictedTimes(toolchain)
+        if request.measures_latency:
+            times = MeasuredTimes(toolchain)
+        return cls(request, toolchain.candidates, toolchain.samplers, say, times)
 
     def of(self, fitted: Fitted) -> float:
         """Seconds per image of a fitted mix."""
@@ -58,7 +68,7 @@ class Latencies:
         if not quick:
             raise self.too_slow(min(timed, key=_seconds), limit_s)
         if len(quick) < len(timed):
-            self.toolchain.context.say(
+            self.say(
                 f"{len(timed) - len(quick):,} of {len(timed):,} mixes are left out: they take "
                 f"longer than {limit_s:g} s per image"
             )
@@ -87,17 +97,17 @@ class Latencies:
 
     def _calls_of(self, mix: Mix) -> int:
         """How often a sampler calls the denoiser; second-order samplers do so more than once."""
-        steps = self.toolchain.request.steps_of(mix)
+        steps = self.request.steps_of(mix)
         key = (mix.denoiser.candidate, steps)
         if key not in self._calls:
-            table = self.toolchain.samplers.of(mix.denoiser.candidate, steps=steps)
+            table = self.samplers.of(mix.denoiser.candidate, steps=steps)
             self._calls[key] = table.calls
         return self._calls[key]
 
     def _is_guided(self, mix: Mix) -> bool:
         denoiser = mix.denoiser.candidate
-        scale = self.toolchain.request.sampling_of(denoiser).guidance_scale
-        conditioning = self.toolchain.candidates.conditioning(denoiser)
+        scale = self.request.sampling_of(denoiser).guidance_scale
+        conditioning = self.candidates.conditioning(denoiser)
         return conditioning.guided(scale)
 
 

@@ -84,6 +84,7 @@ class MeasuredTimes:
 
     def __post_init__(self) -> None:
         self._specs = PipelineSpecs(self.toolchain, with_reference=False)
+        self._variants = self.toolchain.variants
         self._shapes = single_image(self.toolchain)
         self._context = self.toolchain.context
 
@@ -101,7 +102,7 @@ class MeasuredTimes:
         inputs = {
             "part": part.content,
             "shapes": {name: list(sizes) for name, sizes in shapes.items()},
-            "on": self._context.request.drawn_on,
+            "on": self._context.drawn_on,
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
             "tools": versions(("onnxruntime", "numpy")),
@@ -110,7 +111,7 @@ class MeasuredTimes:
         known = ledger.find(KIND, inputs)
         if known is None:
             self._context.say(f"timing {variant.full_name}")
-            graph = self.toolchain.variants.built(variant).artifact
+            graph = self._variants.built(variant).artifact
             file = MODEL_FILE if tile is None else STEM_FILE
             known = asdict(timed(part.load, random_inputs(graph.path(file), shapes)))
             ledger.record(KIND, inputs, known)
@@ -142,12 +143,14 @@ class PredictedTimes:
 
     def __post_init__(self) -> None:
         self._shapes = single_image(self.toolchain)
+        self._variants, self._pieces = self.toolchain.variants, self.toolchain.pieces
+        context = self.toolchain.context
+        self._profile = context.profile
 
     @property
     def where(self) -> str:
         """The device, in words."""
-        profile = self.toolchain.context.profile
-        return f"the device of profile {profile.name}"
+        return f"the device of profile {self._profile.name}"
 
     def of(self, variant: Variant, placement: Placement) -> PartTime:
         """The predicted time of a variant in a placement.
@@ -161,9 +164,9 @@ class PredictedTimes:
         return self._known[key]
 
     def _predicted(self, variant: Variant, placement: Placement) -> PartTime:
-        graph = self.toolchain.variants.built(variant).artifact
+        graph = self._variants.built(variant).artifact
         split = split_of(graph)
-        files = [piece.file for piece in self.toolchain.pieces.of(variant, placement)]
+        files = [piece.file for piece in self._pieces.of(variant, placement)]
         pieces = self._shapes.pieces(variant, placement, split, files[0])
         seconds = [self._piece_s(variant, piece) for piece in pieces]
         load_s = stored_bytes(graph) / LOAD_BYTES_PER_S
@@ -177,7 +180,7 @@ class PredictedTimes:
         return PartTime(seconds[0] + rounds * count * seconds[1], load_s)
 
     def _piece_s(self, variant: Variant, piece: Piece) -> float:
-        path = self.toolchain.variants.built(variant).artifact.path(piece.file)
+        path = self._variants.built(variant).artifact.path(piece.file)
         model = ir.load(path)
         work = graph_work(model, graph_bindings(model, piece.largest))
-        return predicted_s(work, self.toolchain.context.profile)
+        return predicted_s(work, self._profile)

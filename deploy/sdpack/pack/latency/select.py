@@ -24,6 +24,17 @@ class Selected:
     evaluator: MixEvaluator
     result: SelectionResult
 
+    @property
+    def runner(self) -> EvaluationRunner:
+        """The runner that drew the images."""
+        return self.evaluator.runner
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a time limit ended the race before it was decided."""
+        race = self.result.race
+        return race.is_cut
+
 
 def select(
     toolchain: Toolchain,
@@ -88,7 +99,8 @@ def _with_whole(result: SelectionResult, whole_s: float | None) -> SelectionResu
 
 
 def _limit(latencies: Latencies, fitted: Sequence[Fitted], quick: Sequence[Fitted]) -> LatencyLimit:
-    times, limit_s = latencies.times, latencies.toolchain.request.latency_limit_s
+    times, request = latencies.times, latencies.request
+    limit_s = request.latency_limit_s
     assert limit_s is not None
     return LatencyLimit(
         max_seconds=limit_s,

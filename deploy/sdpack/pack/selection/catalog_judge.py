@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from sdpack.documents.catalog import Quality, Source
+from sdpack.documents.catalog import Quality
 from sdpack.documents.catalog_files import LocatedCatalog
+from sdpack.documents.source import Source
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful, Judged

@@ -194,23 +194,6 @@ class MixEvaluator:
         """The number of images to show where they are large; None where they are not."""
         return WORKLOAD.large_samples if self.is_large else None
 
-    @property
-    def shown_images(self) -> int:
-        """The number of sample images in a bundle."""
-        return len(self._sample_prompts)
-
-    @property
-    def _sample_prompts(self) -> Sequence[str]:
-        located = self.request.located
-        return located.prompts(self._quality.samples)[: self.few]
-
-    def samples(self, number: int) -> Pictures:
-        """The images of the catalog's sample prompts by a fitted mix, on one sheet."""
-        prompts = self._sample_prompts
-        runner = self.runner.on(self._evaluation_set(prompts))
-        spec = self.spec(self.fitted[number].mix)
-        return sheet(runner.pictures(spec, list(range(len(prompts)))))
-
     def spec(self, mix: Mix) -> PipelineSpec:
         """The pipeline of a mix, as it is run for evaluation."""
         return self._specs.of(mix)
@@ -220,12 +203,9 @@ class MixEvaluator:
         return self._specs.in_fp32(mix)
 
     def _runner(self) -> EvaluationRunner:
-        evaluation_set = self._evaluation_set(self.prompts)
+        evaluation_set = EvaluationSet(self.prompts, self.request.height, self.request.width)
         store, ledger = self.context.store, self.context.ledger
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
-
-    def _evaluation_set(self, prompts: Sequence[str]) -> EvaluationSet:
-        return EvaluationSet(prompts, self.request.height, self.request.width)
 
     @property
     def metric(self) -> str:

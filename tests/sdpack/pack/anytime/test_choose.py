@@ -87,7 +87,7 @@ class Build:
         race = RaceResult(len(fitted) - 1, (), 0, is_cut=is_cut)
         result = SelectionResult(tuple(fitted), race, None, 0, Rules())
         runner = SimpleNamespace(drawn=0)
-        evaluator = SimpleNamespace(runner=runner, shown_images=4)
+        evaluator = SimpleNamespace(runner=runner)
         return Selected(cast(Any, evaluator), result)
 
     def step(self, doing: str, seconds: float) -> None:

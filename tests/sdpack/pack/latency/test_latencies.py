@@ -35,18 +35,16 @@ def fitted(steps: int, placement: Placement) -> Fitted:
 
 def latencies(guided: bool, said: list[str] | None = None) -> Latencies:
     lines = [] if said is None else said
-    toolchain = SimpleNamespace(
-        context=SimpleNamespace(say=lines.append),
-        request=SimpleNamespace(
-            steps_of=lambda mix: mix.steps,
-            sampling_of=lambda name: SimpleNamespace(guidance_scale=3.0),
-        ),
-        samplers=SimpleNamespace(of=lambda name, steps: SimpleNamespace(calls=CALLS[steps])),
-        candidates=SimpleNamespace(
-            conditioning=lambda name: SimpleNamespace(guided=lambda scale: guided)
-        ),
+    request = SimpleNamespace(
+        steps_of=lambda mix: mix.steps,
+        sampling_of=lambda name: SimpleNamespace(guidance_scale=3.0),
     )
-    return Latencies(cast(Any, toolchain), Times())
+    conditioning = SimpleNamespace(guided=lambda scale: guided)
+    candidates = SimpleNamespace(conditioning=lambda name: conditioning)
+    samplers = SimpleNamespace(of=lambda name, steps: SimpleNamespace(calls=CALLS[steps]))
+    return Latencies(
+        cast(Any, request), cast(Any, candidates), cast(Any, samplers), lines.append, Times()
+    )
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Evaluator:
 
     runner = None
 
-    def __init__(self, toolchain: Any, possible: Any, fitted: Any, runner: Any = None) -> None:
+    def __init__(self, toolchain: Any, possible: Any, fitted: Any, *_: Any) -> None:
         self.fitted = fitted
 
     def latency_s(self, number: int, always: bool = False) -> float | None:
@@ -47,7 +47,7 @@ class Selection:
 
 class Latencies:
     def __init__(self, toolchain: Any, is_measured: bool) -> None:
-        self.toolchain = toolchain
+        self.request = toolchain.request
         self.times = SimpleNamespace(is_measured=is_measured, where="here")
 
     def within(self, every: list[Fitted], limit_s: float) -> list[Fitted]:
