@@ -33,8 +33,9 @@ def test_the_tree_in_the_docstring_matches_the_classes() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_only_wrong_input_and_infeasible_budgets_are_usage_errors(name: str) -> None:
-    wrong_input = issubclass(CLASSES[name], errors.InputError | errors.InfeasibleError)
+def test_only_wrong_input_and_limits_that_nothing_meets_are_usage_errors(name: str) -> None:
+    limits = errors.InfeasibleError | errors.TooSlowError
+    wrong_input = issubclass(CLASSES[name], errors.InputError | limits)
     assert CLASSES[name].exit_code == (2 if wrong_input else 1)
 
 

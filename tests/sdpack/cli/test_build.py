@@ -28,8 +28,10 @@ def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]
     """What is asked of builds that make nothing."""
     requests: list[BuildRequest] = []
 
-    def built(request: BuildRequest, say: Say, workers: int | None) -> BuildResult:
-        assert workers in (None, 3)
+    def built(
+        request: BuildRequest, say: Say, workers: int | None, within_s: float | None
+    ) -> BuildResult:
+        assert (workers, within_s) in ((None, None), (3, 5400))
         say("export")
         requests.append(request)
         return BuildResult(made, is_new=True)
@@ -51,11 +53,15 @@ def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) ->
         "5",
         "--workers",
         "3",
+        "--max-seconds",
+        "2.5",
+        "--within",
+        "1h30m",
     )
     assert run("build", *words).exit_code == 0
     (request,) = asked
     assert (request.profile.name, request.budget, request.out) == ("cpu-2gb", 24 * 2**20, out)
-    assert request.rules.most == 5
+    assert (request.rules.most, request.latency_limit_s) == (5, 2.5)
 
 
 @pytest.mark.usefixtures("asked")
