@@ -112,10 +112,7 @@ def _limit(evidence: Evidence) -> list[str]:
     limit, seconds = evidence.latency_limit, evidence.winner.expected_s
     if limit is None or seconds is None:
         return []
-    return [
-        f"An image takes {seconds:.3g} s ({limit.how}); the limit is {limit.max_seconds:g} s, and "
-        f"{limit.left_out:,} mixes that fit the memory take longer."
-    ]
+    return [limit.words(seconds)]
 
 
 def _time_limit(evidence: Evidence) -> list[str]:

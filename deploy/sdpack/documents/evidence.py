@@ -60,17 +60,33 @@ class LatencyLimit(Document):
         is_measured: whether the times that it was applied to are measured; otherwise predicted.
         where: the machine that the times are of, in words.
         left_out: number of mixes that fit the budget but take longer.
+        whole_s: measured seconds of a whole image by the winner; None where times are predicted.
     """
 
     max_seconds: float
     is_measured: bool
     where: str
     left_out: NonNegativeInt
+    whole_s: float | None = None
 
     @property
     def how(self) -> str:
         """ "measured on ..." or "predicted for ..."."""
         return f"measured on {self.where}" if self.is_measured else f"predicted for {self.where}"
+
+    def words(self, parts_s: float) -> str:
+        """The time of the winner, and the limit, in a sentence.
+
+        Args:
+            parts_s: seconds per image from the times of its parts.
+        """
+        time = f"{parts_s:.3g} s, the sum of its parts"
+        if self.whole_s is not None:
+            time += f", and {self.whole_s:.3g} s as a whole"
+        return (
+            f"An image takes {time} ({self.how}); the limit is {self.max_seconds:g} s, and "
+            f"{self.left_out:,} mixes that fit the memory take longer."
+        )
 
 
 class TimeLimit(Document):

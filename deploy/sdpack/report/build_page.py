@@ -123,10 +123,7 @@ def _limits(build: Build) -> Iterator[str]:
     latency, time = build.record.latency_limit, build.record.time_limit
     expected_s = build.winner.latency_s
     if latency is not None and expected_s is not None:
-        yield (
-            f"An image takes {expected_s:.3g} s ({latency.how}); the limit is "
-            f"{latency.max_seconds:g} s, and {latency.left_out:,} mixes that fit take longer."
-        )
+        yield latency.words(expected_s)
     if time is not None and not time.is_complete:
         yield (
             f"The build was limited to {format_duration(time.seconds)} and left out: "

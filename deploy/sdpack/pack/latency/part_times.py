@@ -92,7 +92,7 @@ class MeasuredTimes:
     def where(self) -> str:
         """This machine, in words."""
         cores = len(os.sched_getaffinity(0))
-        return f"{self._context.runtime} on this machine ({platform.machine()}, {cores} cores)"
+        return f"this machine ({self._context.runtime}, {platform.machine()}, {cores} cores)"
 
     def of(self, variant: Variant, placement: Placement) -> PartTime:
         """The measured time of a variant in a placement."""

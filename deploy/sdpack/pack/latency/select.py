@@ -68,8 +68,8 @@ def select(
         result = Selection(evaluator).run()
         whole_s = _whole_s(latencies, evaluator, result)
         if whole_s is None or whole_s <= limit_s:
-            limit = _limit(latencies, fitted, quick)
-            return Selected(evaluator, replace(_with_whole(result, whole_s), limit=limit))
+            limit = _limit(latencies, len(fitted) - len(quick), whole_s)
+            return Selected(evaluator, replace(result, limit=limit))
         slow, runner = replace(result.winner, expected_s=whole_s), evaluator.runner
         quick = [each for each in quick if each.mix != slow.mix]
         if not quick:
@@ -89,16 +89,7 @@ def _whole_s(
     return None if drawn_s is None else drawn_s + latencies.loading_s(result.winner)
 
 
-def _with_whole(result: SelectionResult, whole_s: float | None) -> SelectionResult:
-    """The result with the time of the winner's whole images instead of its parts' sum."""
-    if whole_s is None:
-        return result
-    number, fitted = result.race.winner, list(result.fitted)
-    fitted[number] = replace(fitted[number], expected_s=whole_s)
-    return replace(result, fitted=tuple(fitted))
-
-
-def _limit(latencies: Latencies, fitted: Sequence[Fitted], quick: Sequence[Fitted]) -> LatencyLimit:
+def _limit(latencies: Latencies, left_out: int, whole_s: float | None) -> LatencyLimit:
     times, request = latencies.times, latencies.request
     limit_s = request.latency_limit_s
     assert limit_s is not None
@@ -106,5 +97,6 @@ def _limit(latencies: Latencies, fitted: Sequence[Fitted], quick: Sequence[Fitte
         max_seconds=limit_s,
         is_measured=times.is_measured,
         where=times.where,
-        left_out=len(fitted) - len(quick),
+        left_out=left_out,
+        whole_s=whole_s,
     )

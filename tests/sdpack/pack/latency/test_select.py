@@ -82,8 +82,9 @@ def test_a_winner_whose_whole_images_are_too_slow_is_left_out(
 ) -> None:
     result = select(monkeypatch, 1.0)
     assert result.winner.mix.denoiser.candidate == "b"
-    assert result.winner.expected_s == WHOLE_S["b"]
     assert result.limit is not None
+    assert result.limit.whole_s == WHOLE_S["b"]
+    assert result.winner.expected_s == 0.1
     assert (result.limit.left_out, result.limit.is_measured) == (1, True)
 
 
@@ -91,6 +92,7 @@ def test_predicted_times_stand_for_whole_images(monkeypatch: pytest.MonkeyPatch)
     result = select(monkeypatch, 1.0, is_measured=False)
     assert result.winner.mix.denoiser.candidate == "a"
     assert result.limit is not None
+    assert result.limit.whole_s is None
     assert result.limit.how == "predicted for here"
 
 
