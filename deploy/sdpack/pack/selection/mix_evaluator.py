@@ -77,8 +77,6 @@ class MixEvaluator:
         """
         doing = f"drawing {len(numbers)} prompts with {len(mixes)} mixes"
         self.say(doing)
-        for mix in mixes:
-            self._drawn.setdefault(mix, set()).update(numbers)
         specs = [self.spec(mix) for mix in mixes]
         step, chunks = counted(self.say, doing), _chunks(numbers)
         self._draw_ahead(mixes, chunks, step)
@@ -86,6 +84,8 @@ class MixEvaluator:
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))
             for place, chunk in enumerate(chunks)
         ]
+        for mix in mixes:  # only now, as a time limit may interrupt the drawing
+            self._drawn.setdefault(mix, set()).update(numbers)
         return np.concatenate(scores, axis=1)
 
     def _draw_ahead(
