@@ -51,7 +51,7 @@ class ReplayedEvaluator:
         self._prompts = np.asarray(prompts)
         evaluator = table.evaluator
         self.fitted, self.possible = evaluator.fitted, evaluator.possible
-        self.is_large = evaluator.is_large
+        self.is_large, self.request = evaluator.is_large, evaluator.request
         self.weight_bytes = evaluator.weight_bytes
         self.rules: Rules = replace(evaluator.rules, most=len(prompts))
         self.drawn: dict[Mix, int] = {}

@@ -23,6 +23,7 @@ from sdpack.cli.output import (
 from sdpack.cli.plan import show_plan
 from sdpack.cli.request_options import (
     draw_on_option,
+    max_seconds_option,
     read_options,
     request_options,
     workers_option,
@@ -47,6 +48,7 @@ Examples:
 )
 @profile_option()
 @request_options(images=BUILD_IMAGES)
+@max_seconds_option
 @draw_on_option
 @workers_option
 @click.option(

@@ -95,6 +95,8 @@ def _rule(evidence: Evidence) -> list[str]:
         return []
     if rule.basis == "best":
         return ["No other mix has a better mean over the images that both drew."]
+    if evidence.time_limit is not None and rule.basis == "open":
+        return ["A comparison with a mix of a better mean was open when the time was up."]
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
         return [
@@ -121,12 +123,12 @@ def _time_limit(evidence: Evidence) -> list[str]:
     if limit is None:
         return []
     if limit.is_complete:
-        return [f"Everything was tried within {format_duration(limit.seconds)}."]
+        return [f"Everything was tried; the limit was {format_duration(limit.seconds)}."]
     open_ = sum(standing.outcome == "open" for standing in evidence.standings)
     undecided = f"; {open_} comparisons with the winner are still open" if open_ else ""
     return [
-        f"The {format_duration(limit.seconds)} were up. Left out: {', '.join(limit.left_out)}"
-        f"{undecided}. The same command continues from here."
+        f"The time limit of {format_duration(limit.seconds)} was reached. "
+        f"Left out: {', '.join(limit.left_out)}{undecided}. The same command continues from here."
     ]
 
 
@@ -153,7 +155,7 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
 def _field(evidence: Evidence) -> str:
     raced = len(evidence.standings)
     if evidence.screening is None:
-        return f"{raced} mixes fit and raced; {evidence.pictures:,} images in all."
+        return f"{raced} mixes raced; {evidence.pictures:,} images in all."
     screening = evidence.screening
     return (
         f"{evidence.mixes:,} mixes fit; {raced} of them raced, and the screening excluded "

@@ -98,7 +98,6 @@ def request_options(images: int) -> Callable[[Command], Command]:
         for option in (
             prefer_option,
             images_option(images),
-            max_seconds_option,
             steps_option,
             batch_option,
             sizes_option,

@@ -20,6 +20,7 @@ from sdpack.cli.output import (
 )
 from sdpack.cli.request_options import (
     draw_on_option,
+    max_seconds_option,
     read_options,
     request_options,
     workers_option,
@@ -49,6 +50,7 @@ Studies resume after an interruption; a repeated study draws no images.
 )
 @profile_option(default=STUDY_PROFILE)
 @request_options(images=STUDY_IMAGES)
+@max_seconds_option
 @draw_on_option
 @workers_option
 @out_option("Folder of the page, the charts and the points.", Path(STUDY_FOLDER))

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,15 +60,15 @@ def _capability(value: Any) -> ComputeCapability:
     return int(match.group(1)), int(match.group(2))
 
 
-def _flops(value: Any) -> float:
+def _flops(value: Any) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([GT])FLOPS", str(value))
     if match is None:
         raise ValueError(f"{value!r} is not a throughput; write it like 12TFLOPS")
-    return float(match.group(1)) * {"G": 1e9, "T": 1e12}[match.group(2)]
+    return int(Decimal(match.group(1)) * {"G": 10**9, "T": 10**12}[match.group(2)])
 
 
 Bytes = Annotated[int, BeforeValidator(_bytes)]
-FlopsPerSecond = Annotated[float, BeforeValidator(_flops), Field(gt=0)]
+FlopsPerSecond = Annotated[int, BeforeValidator(_flops), Field(gt=0)]
 BytesPerSecond = Annotated[int, BeforeValidator(_bytes_per_second)]
 Capability = Annotated[ComputeCapability, BeforeValidator(_capability)]
 
@@ -104,8 +105,8 @@ class Throughput(Document):
     source: str = Field(min_length=1)
 
     @field_serializer("fp16")
-    def _as_written(self, flops: float) -> str:
-        return f"{flops / 1e12:g}TFLOPS"
+    def _as_written(self, flops: int) -> str:
+        return f"{(Decimal(flops) / 10**12).normalize():f}TFLOPS"
 
 
 Size = tuple[int, int]
@@ -225,7 +226,7 @@ class Profile(Document):
         return self.memory.total - self.memory.reserve
 
     @property
-    def stated_throughput(self) -> float:
+    def stated_throughput(self) -> int:
         """The device's peak rate in fp16, in operations per second.
 
         Raises:

@@ -90,7 +90,7 @@ class Race:
             except TimeIsUp:
                 if not seen:
                     raise
-                return replace(self._result(self._eligible()[0]), is_cut=True)
+                return replace(self._result(self._cut_winner(seen)), is_cut=True)
 
     def narrow(self, few: int, preferred: int) -> tuple[list[int], Float64Array]:
         """Run rounds until at most `few` are left, or the prompts are used up.
@@ -211,6 +211,17 @@ class Race:
     def _is_behind(self, arm: int, leader: int) -> bool:
         """Whether a mix was scored on fewer prompts than the leader."""
         return bool(self._compared.seen[arm] < self._compared.seen[leader])
+
+    def _cut_winner(self, seen: int) -> int:
+        """The winner of a race that is cut: the leader if a mix that left stands against others.
+
+        Such a mix would have to return, for which there is no time.
+        """
+        first = self._eligible()[0]
+        left = (arm for arm in self._works() if self._compared.seen[arm] < seen)
+        if any(self._compared.stands_against(arm, first) for arm in left):
+            return self._leader()
+        return first
 
     def _revived(self, eligible: Sequence[int], seen: int) -> bool:
         """Bring back mixes that left early and prevent one that may win from winning.

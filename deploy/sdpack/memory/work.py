@@ -35,12 +35,12 @@ class NodeWork:
     Attributes:
         macs: multiply-accumulate operations.
         moved_bytes: bytes of its inputs and outputs, with weights as they are stored.
-        narrow: whether both inputs of a product have at most eight bits.
+        bits: 8 for a product of two quantized inputs, else the bits of its output's numbers.
     """
 
     macs: float
     moved_bytes: int
-    narrow: bool = False
+    bits: int = 16
 
 
 def graph_work(model: ir.Model, bindings: Bindings) -> list[NodeWork]:
@@ -61,7 +61,7 @@ def _works(model: ir.Model) -> Iterator[NodeWork]:
         if macs is None and node.op_type not in REDUCING:
             continue
         moved = sum(_stored_bytes(value) for value in (*node.inputs, *node.outputs) if value)
-        yield NodeWork(macs or 0.0, moved, macs is not None and _is_narrow(node))
+        yield NodeWork(macs or 0.0, moved, _bits(node))
 
 
 def _macs(node: ir.Node) -> float | None:
@@ -124,9 +124,13 @@ def _source(value: ir.Value) -> ir.Value:
     return value
 
 
-def _is_narrow(node: ir.Node) -> bool:
-    """Whether both inputs of a product are quantized to at most eight bits."""
-    return all(value is not None and _is_quantized(value) for value in node.inputs[:2])
+def _bits(node: ir.Node) -> int:
+    """8 if both inputs of a product are quantized, else the bits of its output's numbers."""
+    inputs = node.inputs[:2]
+    if len(inputs) == 2 and all(value is not None and _is_quantized(value) for value in inputs):
+        return 8
+    dtype = node.outputs[0].dtype
+    return 16 if dtype is None else int(dtype.bitwidth)
 
 
 def _is_quantized(value: ir.Value) -> bool:

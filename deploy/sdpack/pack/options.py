@@ -124,7 +124,10 @@ def _request(
     _check_writable(out)
     require(profile.runtime)
     require_charts()
-    return _request_of(options, profile, budget, out, warn)
+    request = _request_of(options, profile, budget, out, warn)
+    if request.latency_limit_s is not None and not request.measures_latency:
+        _ = profile.stated_throughput  # without which times cannot be predicted
+    return request
 
 
 def _request_of(
@@ -137,7 +140,7 @@ def _request_of(
 
     rules = Rules(most=options.images, prefer=options.prefer)
     drawn_on = drawing_runtime(options.draw_on, profile.runtime)
-    request = BuildRequest(
+    return BuildRequest(
         profile,
         located,
         out,
@@ -149,9 +152,6 @@ def _request_of(
         drawn_on,
         options.max_seconds,
     )
-    if request.latency_limit_s is not None and not request.measures_latency:
-        _ = profile.stated_throughput  # without which times cannot be predicted
-    return request
 
 
 def _check_writable(folder: Path) -> None:

@@ -74,12 +74,12 @@ def _missing(study: StudyResult) -> list[str]:
         lines.append(f"Chosen, but then excluded because of broken images: {', '.join(broken)}.")
     empty = [budget for budget in study.record.budgets if not budget.runs]
     nothing = [budget for budget in empty if "nothing fits" in (budget.infeasible or "")]
+    slow = [budget for budget in empty if "draws an image within" in (budget.infeasible or "")]
+    broken_at = [budget for budget in empty if budget not in (*nothing, *slow)]
     for group, why in (
         (nothing, "Nothing fits into"),
-        (
-            [budget for budget in empty if budget not in nothing],
-            "The best mix generates broken images at",
-        ),
+        (slow, "No mix that fits is fast enough at"),
+        (broken_at, "The best mix generates broken images at"),
     ):
         if group:
             lines.append(f"{why} {', '.join(names[b.budget_bytes] for b in group)}.")

@@ -125,4 +125,4 @@ def test_the_field_tells_of_a_screening() -> None:
     assert _field(screened).startswith(
         "1,152 mixes fit; 2 of them raced, and the screening excluded 2"
     )
-    assert _field(evidence()) == "2 mixes fit and raced; 4,000 images in all."
+    assert _field(evidence()) == "2 mixes raced; 4,000 images in all."

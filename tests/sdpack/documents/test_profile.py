@@ -8,8 +8,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from sdpack.documents.profile import (
     Profile,
+    Throughput,
     find_profile,
     format_size,
     parse_batch,
@@ -234,3 +236,16 @@ def test_budgets_are_understood(text: str, wanted: tuple[int, ...]) -> None:
 def test_budgets_that_are_none_are_explained(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         parse_budgets(text)
+
+
+@pytest.mark.parametrize("written", ["12TFLOPS", "0.05GFLOPS", "12.3456789TFLOPS", "989 TFLOPS"])
+def test_a_throughput_survives_writing(written: str) -> None:
+    throughput = Throughput.model_validate({"fp16": written, "source": "data sheet"})
+    dumped = throughput.model_dump(mode="json")
+    assert Throughput.model_validate(dumped) == throughput
+
+
+@pytest.mark.parametrize("written", ["12", "12TOPS", "-1TFLOPS", "0TFLOPS", 12])
+def test_other_values_are_not_a_throughput(written: object) -> None:
+    with pytest.raises(ValidationError):
+        Throughput.model_validate({"fp16": written, "source": "data sheet"})

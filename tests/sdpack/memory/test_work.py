@@ -31,7 +31,7 @@ def test_a_convolution_multiplies_its_weight_at_every_pixel() -> None:
     (found,) = graph_work(model([node], {"w": weight}, ["batch", 4, 16, 16]), {"batch": 2})
     assert found.macs == 2 * 16 * 16 * weight.size
     assert found.moved_bytes == 4 * (2 * 4 * 16 * 16 + weight.size + 2 * 8 * 16 * 16)
-    assert not found.narrow
+    assert found.bits == 32
 
 
 @pytest.mark.parametrize("op", ["MatMul", "Gemm"])
@@ -42,7 +42,7 @@ def test_a_product_multiplies_rows_by_columns(op: str) -> None:
     assert found.macs == 5 * 32 * 64
 
 
-def test_weights_count_as_they_are_stored_and_two_quantized_inputs_are_narrow() -> None:
+def test_weights_count_as_they_are_stored_and_two_quantized_inputs_have_eight_bits() -> None:
     weight, scale = np.zeros((32, 64), np.int8), np.float32(0.1)
     zero = np.int8(0)
     nodes = [
@@ -57,10 +57,10 @@ def test_weights_count_as_they_are_stored_and_two_quantized_inputs_are_narrow() 
         "z": np.array(zero),
     }
     (both,) = graph_work(model(nodes, constants, [5, 32]), {})
-    assert both.narrow
+    assert both.bits == 8
     only_weights = [nodes[2], helper.make_node("MatMul", ["x", "v"], ["y"])]
     (one,) = graph_work(model(only_weights, constants, [5, 32]), {})
-    assert not one.narrow
+    assert one.bits == 32
     assert one.moved_bytes == weight.nbytes + 4 * (5 * 32 + 5 * 64)
 
 

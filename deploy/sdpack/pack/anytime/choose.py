@@ -13,7 +13,7 @@ another build continues from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sdpack.documents.catalog import Mixable
@@ -24,8 +24,10 @@ from sdpack.errors import (
     TooSlowError,
     UnsupportedGraphError,
 )
+from sdpack.evaluate.rules import Rules
 from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.anytime.likely import LikelyMixes
+from sdpack.pack.latency.latencies import Latencies
 from sdpack.pack.latency.select import Selected, select
 from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.graphs import prepare_graphs
@@ -38,6 +40,7 @@ from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
 
+TIMED_IMAGES = 4  # that the winner draws at the end
 ROUNDS_FIRST = 4  # times the prompts of the first round, before other precisions are made
 SETS, PRECISIONS, MIXED, ROUNDS = (
     "sets of parts",
@@ -55,7 +58,8 @@ def choose(toolchain: Toolchain, footprints: Footprints) -> Selected:
         TooSlowError: every mix that fits takes too long for an image.
     """
     uniform = buildable(toolchain)
-    return _chosen(toolchain, footprints, uniform, _mixed(toolchain, footprints, uniform))
+    possible = [*uniform, *_mixed(toolchain, footprints, uniform)]
+    return select(toolchain, possible, _fitting(toolchain, footprints, possible))
 
 
 def _mixed(toolchain: Toolchain, footprints: Footprints, uniform: Sequence[Mix]) -> list[Mix]:
@@ -63,12 +67,9 @@ def _mixed(toolchain: Toolchain, footprints: Footprints, uniform: Sequence[Mix])
     return list(Proposals(toolchain, footprints, uniform, budget).mixes())
 
 
-def _chosen(
-    toolchain: Toolchain, footprints: Footprints, uniform: Sequence[Mix], mixed: Sequence[Mix]
-) -> Selected:
-    possible, budget = [*uniform, *mixed], toolchain.request.budget
-    fitted = fitting(toolchain.candidates.placements, footprints, possible, budget)
-    return select(toolchain, possible, fitted)
+def _fitting(toolchain: Toolchain, footprints: Footprints, possible: Sequence[Mix]) -> list[Fitted]:
+    budget, candidates = toolchain.request.budget, toolchain.candidates
+    return fitting(candidates.placements, footprints, possible, budget)
 
 
 @dataclass
@@ -86,6 +87,8 @@ class TimedChoice:
         context = self.toolchain.context
         self._say = context.say
         self._request = self.toolchain.request
+        limit_s = self._request.latency_limit_s
+        self._latencies = None if limit_s is None else Latencies.of_toolchain(self.toolchain)
 
     def choose(self) -> Selected:
         """Choose the best mix that can be found in time, or the first one if that takes longer.
@@ -98,6 +101,8 @@ class TimedChoice:
             self._try_everything()
         except TimeIsUp:
             self._say(f"the time is up: {format_duration(self.deadline.limit_s)}")
+        finally:
+            self.deadline.disarm()
         best = self._best
         assert best is not None
         limit = TimeLimit(
@@ -118,39 +123,62 @@ class TimedChoice:
         if len(self._considered) > 1:
             self._race(self._considered, ROUNDS_FIRST)
         uniform = buildable(self.toolchain, also_calibrated=True)
-        self._take(_chosen(self.toolchain, self.footprints, uniform, ()), [MIXED])
+        refusal: InfeasibleError | TooSlowError | None = None
+        try:
+            self._select(uniform, [MIXED])
+        except (InfeasibleError, TooSlowError) as error:
+            refusal = error  # mixed variants can be smaller, and faster
         mixed = _mixed(self.toolchain, self.footprints, uniform)
         if mixed:
-            self._take(_chosen(self.toolchain, self.footprints, uniform, mixed), [])
+            self._select([*uniform, *mixed], [])
+        elif refusal is not None and self._best is None:
+            raise refusal
         self._left_out = []
 
-    def _take(self, selected: Selected, left_out: Sequence[str]) -> None:
-        """Take a selection as the best so far.
+    def _select(self, possible: Sequence[Mix], left_out: Sequence[str]) -> None:
+        """Select one of these mixes by the request's rules.
+
+        Args:
+            left_out: what is left to do afterwards.
 
         Raises:
-            TimeIsUp: it was interrupted.
+            TimeIsUp: the time is up; the race's rounds until then count.
         """
-        self._best, self._left_out = selected, list(left_out)
-        if selected.is_cut:
+        fitted = _fitting(self.toolchain, self.footprints, possible)
+        self._take(self._selected(possible, fitted, self._request.rules))
+        self._left_out = list(left_out)
+        if self._best is not None and self._best.is_cut:
             self._left_out.append(ROUNDS)
+        self._check()
+
+    def _selected(
+        self, possible: Sequence[Mix], fitted: Sequence[Fitted], rules: Rules
+    ) -> Selected:
+        runner = None if self._best is None else self._best.runner
+        return select(self.toolchain, possible, fitted, runner, rules, self._latencies)
+
+    def _take(self, selected: Selected) -> None:
+        """Take a selection as the best so far; from the first one on, the time counts."""
+        self._best = selected
+        self.deadline.arm()
+
+    def _check(self) -> None:
         if self.deadline.is_up:
             raise TimeIsUp
 
     def _wave(self, likely: LikelyMixes, parts: Mixable) -> None:
         """Draw the first round of prompts with a set of parts, and race it against the others."""
-        fitted = self._widest_fitting(likely, parts)
-        if fitted is None:
+        for fitted in self._fitting_mixes(likely, parts):
+            considered = [*self._considered, fitted]
+            began, before = self.deadline.now(), self._drawn
+            try:
+                self._race(considered, rounds=1)
+            except (BrokenPictureError, TooSlowError) as error:
+                self._say(f"left out: {error}")
+                continue
+            self._considered = considered
+            self._reserve(self.deadline.now() - began, self._drawn - before)
             return
-        considered = [*self._considered, fitted]
-        began, before = self.deadline.now(), self._drawn
-        try:
-            self._race(considered, rounds=1)
-        except (BrokenPictureError, TooSlowError) as error:
-            self._say(f"left out: {error}")
-            return
-        self._considered = considered
-        self._reserve(self.deadline.now() - began, self._drawn - before)
-        self.deadline.arm()
 
     def _race(self, considered: Sequence[Fitted], rounds: int) -> None:
         """Race some mixes on as many prompts as the first round has, or several times as many.
@@ -160,11 +188,8 @@ class TimedChoice:
         """
         rules = self._request.rules
         few = replace(rules, most=min(rounds * rules.first, rules.most))
-        runner = None if self._best is None else self._best.runner
-        possible = [fitted.mix for fitted in considered]
-        self._best = select(self.toolchain, possible, considered, runner, few)
-        if self.deadline.is_up:
-            raise TimeIsUp
+        self._take(self._selected([fitted.mix for fitted in considered], considered, few))
+        self._check()
 
     @property
     def _drawn(self) -> int:
@@ -175,19 +200,22 @@ class TimedChoice:
         return runner.drawn
 
     def _reserve(self, seconds: float, images: int) -> None:
-        """Keep time for the samples, by the time that so many images took."""
+        """Keep time for the images of the bundle, by the time that so many images took."""
         if images and self._best is not None:
-            self.deadline.reserve(seconds / images * len(Samples(self._best.evaluator).prompts))
+            count = len(Samples(self._best.evaluator).prompts) + TIMED_IMAGES
+            self.deadline.reserve(seconds / images * count)
 
-    def _widest_fitting(self, likely: LikelyMixes, parts: Mixable) -> Fitted | None:
-        """The first mix of a set that can be built and fits; None if none does."""
-        toolchain = self.toolchain
-        placements, budget = toolchain.candidates.placements, self._request.budget
+    def _fitting_mixes(self, likely: LikelyMixes, parts: Mixable) -> Iterator[Fitted]:
+        """The mixes of a set that can be built, fit and are fast enough, likely winners first."""
+        limit_s, latencies = self._request.latency_limit_s, self._latencies
         for mix in likely.of(parts):
             try:
-                prepare_graphs(toolchain, mix.variants)
-                toolchain.variants.prepare(mix.variants)
-                return fitting(placements, self.footprints, [mix], budget)[0]
-            except (InfeasibleError, UnsupportedGraphError):
+                prepare_graphs(self.toolchain, mix.variants)
+                variants = self.toolchain.variants
+                variants.prepare(mix.variants)
+                (fitted,) = _fitting(self.toolchain, self.footprints, [mix])
+                if limit_s is not None and latencies is not None:
+                    (fitted,) = latencies.within([fitted], limit_s)
+            except (InfeasibleError, TooSlowError, UnsupportedGraphError):
                 continue
-        return None
+            yield fitted

@@ -47,6 +47,10 @@ class Deadline:
         """Raise TimeIsUp from now on."""
         self._is_armed = True
 
+    def disarm(self) -> None:
+        """Raise it no more, because the bundle is being written."""
+        self._is_armed = False
+
     def check(self) -> None:
         """Raise TimeIsUp if the time has passed, and never again.
 

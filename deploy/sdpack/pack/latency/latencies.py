@@ -66,7 +66,7 @@ class Latencies:
         timed = [replace(each, expected_s=self.of(each)) for each in fitted]
         quick = [each for each in timed if _seconds(each) <= limit_s]
         if not quick:
-            raise self.too_slow(min(timed, key=_seconds), limit_s)
+            raise self.too_slow(timed, limit_s)
         if len(quick) < len(timed):
             self.say(
                 f"{len(timed) - len(quick):,} of {len(timed):,} mixes are left out: they take "
@@ -74,14 +74,15 @@ class Latencies:
             )
         return quick
 
-    def too_slow(self, fastest: Fitted, limit_s: float) -> TooSlowError:
-        """The error that the fastest mix takes longer than the limit."""
+    def too_slow(self, timed: Sequence[Fitted], limit_s: float) -> TooSlowError:
+        """The error that all of these mixes take longer than the limit."""
+        fastest = min(timed, key=_seconds)
         seconds = _seconds(fastest)
-        how = "measured part by part" if self.times.is_measured else "predicted"
+        how = "measured on" if self.times.is_measured else "predicted for"
         return TooSlowError(
             f"no mix draws an image within {limit_s:g} s: the fastest that fits, {fastest.mix} "
-            f"({fastest.placement}), takes {seconds:.3g} s, {how} for {self.times.where}; give at "
-            f"least --max-seconds {1.01 * seconds:.3g}, fewer --steps or a smaller --size",
+            f"({fastest.placement}), takes {seconds:.3g} s, {how} {self.times.where}; allow at "
+            f"least {1.01 * seconds:.3g} s, or ask for fewer steps or smaller images",
             seconds,
         )
 

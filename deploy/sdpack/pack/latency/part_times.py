@@ -14,6 +14,8 @@ import onnx_ir as ir
 
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.tiles import LATENTS, STEM_FILE
+from sdpack.engines.drawing import drawing_words
+from sdpack.engines.onnxruntime import default_threads
 from sdpack.engines.session import Session
 from sdpack.memory.probe import random_inputs
 from sdpack.memory.work import graph_work
@@ -29,6 +31,7 @@ from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.version import versions
 
 KIND = "part latency"
+REVISION = 1  # of these measurements; a change makes earlier figures invalid
 RUNS = 3
 SLOW_S = 10.0  # a run that takes longer is timed once
 TILE_ROUNDS = 3  # the usual number of rounds of a tiled decoder
@@ -76,7 +79,8 @@ def single_image(toolchain: Toolchain) -> InputShapes:
 class MeasuredTimes:
     """Times parts with the runtime that ships, on this machine; each once.
 
-    The inputs are random numbers of the right shapes, on which the time does not depend.
+    The inputs are random numbers of the right shapes. The time depends on them only in a tiled
+    decoder, whose rounds end when its statistics settle.
     """
 
     toolchain: Toolchain
@@ -102,10 +106,12 @@ class MeasuredTimes:
         inputs = {
             "part": part.content,
             "shapes": {name: list(sizes) for name, sizes in shapes.items()},
-            "on": self._context.drawn_on,
+            "on": drawing_words(self._context.drawn_on, self._context.runtime),
+            "threads": default_threads(),
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
             "tools": versions(("onnxruntime", "numpy")),
+            "revision": REVISION,
         }
         ledger = self._context.ledger
         known = ledger.find(KIND, inputs)
@@ -176,7 +182,7 @@ class PredictedTimes:
         assert placement.tile is not None
         latents = self._shapes.largest(variant, placement)[LATENTS]
         count = split.tiles(latents[-2], placement.tile) * split.tiles(latents[-1], placement.tile)
-        rounds = min(TILE_ROUNDS, split.norms + 1)
+        rounds = min(TILE_ROUNDS, split.norms + 1) if count > 1 else 1
         return PartTime(seconds[0] + rounds * count * seconds[1], load_s)
 
     def _piece_s(self, variant: Variant, piece: Piece) -> float:

@@ -14,7 +14,7 @@ from sdpack.memory.work import NodeWork
 
 COMPUTE_SHARE = 0.5  # of the peak rate that products reach
 BANDWIDTH_SHARE = 0.75  # of the peak bandwidth
-NARROW = 2.0  # times as many operations a second with eight-bit inputs
+RATES = {8: 2.0, 32: 0.5}  # times as many operations a second as in fp16, by bits
 START_S = 5e-6  # to start a kernel
 LOAD_BYTES_PER_S = 2e9  # reading an engine from disk cache and copying it to the device
 
@@ -30,7 +30,7 @@ def predicted_s(work: Iterable[NodeWork], profile: Profile) -> float:
     return sum(
         START_S
         + max(
-            node.macs / (macs_per_s * (NARROW if node.narrow else 1.0)),
+            node.macs / (macs_per_s * RATES.get(node.bits, 1.0)),
             node.moved_bytes / bytes_per_s,
         )
         for node in work

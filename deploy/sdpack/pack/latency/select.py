@@ -14,6 +14,7 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.selection import Selection, SelectionResult
 from sdpack.pack.toolchain import Toolchain
+from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
 
 
@@ -42,6 +43,7 @@ def select(
     fitted: Sequence[Fitted],
     runner: EvaluationRunner | None = None,
     rules: Rules | None = None,
+    latencies: Latencies | None = None,
 ) -> Selected:
     """Select one of the mixes that fit and, if the request limits its time, are fast enough.
 
@@ -52,8 +54,10 @@ def select(
     Args:
         possible: every mix that can be built.
         runner, rules: see `MixEvaluator`.
+        latencies: the times of earlier selections of the same toolchain, to reuse them.
 
     Raises:
+        TimeIsUp: a time limit ended the race, and its winner is too slow.
         TooSlowError: every mix takes too long.
         BrokenPictureError: every mix draws broken images.
     """
@@ -61,8 +65,8 @@ def select(
     if limit_s is None:
         evaluator = MixEvaluator(toolchain, possible, fitted, runner, rules)
         return Selected(evaluator, Selection(evaluator).run())
-    latencies = Latencies.of_toolchain(toolchain)
-    quick = latencies.within(fitted, limit_s)
+    latencies = latencies or Latencies.of_toolchain(toolchain)
+    quick, slow = latencies.within(fitted, limit_s), list[Fitted]()
     while True:
         evaluator = MixEvaluator(toolchain, possible, quick, runner, rules)
         result = Selection(evaluator).run()
@@ -70,22 +74,31 @@ def select(
         if whole_s is None or whole_s <= limit_s:
             limit = _limit(latencies, len(fitted) - len(quick), whole_s)
             return Selected(evaluator, replace(result, limit=limit))
-        slow, runner = replace(result.winner, expected_s=whole_s), evaluator.runner
-        quick = [each for each in quick if each.mix != slow.mix]
+        if result.race.is_cut:
+            raise TimeIsUp
+        winner, runner = result.winner, evaluator.runner
+        slow.append(replace(winner, expected_s=whole_s))
+        quick = [each for each in quick if each.mix != winner.mix]
         if not quick:
             raise latencies.too_slow(slow, limit_s)
         toolchain.context.say(
-            f"left out: {slow.mix} takes {format_duration(whole_s)} for a whole image"
+            f"left out: {winner.mix} takes {format_duration(whole_s)} for a whole image"
         )
 
 
 def _whole_s(
     latencies: Latencies, evaluator: MixEvaluator, result: SelectionResult
 ) -> float | None:
-    """Measured seconds of a whole image by the winner; None where times are predicted."""
+    """Measured seconds of a whole image by the winner.
+
+    None where times are predicted, and if a time limit interrupts the measurement.
+    """
     if not latencies.times.is_measured:
         return None
-    drawn_s = evaluator.latency_s(result.race.winner, always=True)
+    try:
+        drawn_s = evaluator.latency_s(result.race.winner, always=True)
+    except TimeIsUp:
+        return None
     return None if drawn_s is None else drawn_s + latencies.loading_s(result.winner)
 
 

@@ -50,6 +50,7 @@ def keep(
         "sizes": [list(size) for size in request.sizes],
         "batch": request.batch,
         "steps": request.steps,
+        "max_seconds": request.latency_limit_s,
         "rules": [record.confidence, record.indifference, len(record.prompts), record.prefer],
         "tools": dict(record.tools),
         "machine": record.machine,

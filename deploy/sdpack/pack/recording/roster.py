@@ -98,15 +98,23 @@ class Roster:
     def _entrants(self) -> Iterator[Entrant]:
         for mix in self.names:
             try:
-                fitted = self.fitted.get(mix) or self._too_large(mix)
+                fitted = self.fitted.get(mix) or self._not_raced(mix)
             except UnsupportedGraphError:  # the unsplit graph, which no placement needed so far
                 continue
             yield self._entrant(fitted, self.summary.mixes[mix])
 
-    def _too_large(self, mix: Mix) -> Fitted:
-        placement = self.candidates.placements[0]
-        peak = peak_of(mix, placement, self.footprints.of, self.footprints.fixed_bytes)
-        return Fitted(mix, placement, peak, self.footprints.size_bytes(mix) or peak.bytes, 0)
+    def _not_raced(self, mix: Mix) -> Fitted:
+        """A mix that is too large or too slow, in the first whole placement in which it fits.
+
+        If it fits in none, it is in the fastest placement.
+        """
+        request, footprints = self.candidates.request, self.footprints
+        whole = [each for each in self.candidates.placements if each.tile is None]
+        peaks = [peak_of(mix, each, footprints.of, footprints.fixed_bytes) for each in whole]
+        size = footprints.size_bytes(mix) or peaks[0].bytes
+        fitting = (n for n, peak in enumerate(peaks) if peak.bytes <= request.budget)
+        rank = next(fitting, 0) if request.latency_limit_s is not None else 0
+        return Fitted(mix, whole[rank], peaks[rank], size, rank)
 
     def _entrant(self, fitted: Fitted, evaluated: EvaluatedMix) -> Entrant:
         mix, peak, raced = fitted.mix, fitted.peak, self.raced.get(fitted.mix)
@@ -127,7 +135,7 @@ class Roster:
                 activation_role=peak.role,
                 fixed_bytes=peak.fixed_bytes,
             ),
-            fits=mix in self.fitted,
+            fits=mix in self.fitted or self._is_only_slow(fitted),
             size_bytes=fitted.size_bytes,
             prompts=evaluated.prompts,
             timed=evaluated.timed,
@@ -136,6 +144,11 @@ class Roster:
             outcome=outcome,
             lost_to=lost_to,
         )
+
+    def _is_only_slow(self, fitted: Fitted) -> bool:
+        """Whether a mix that did not race fits, but takes longer than the limit."""
+        request = self.candidates.request
+        return request.latency_limit_s is not None and fitted.peak.bytes <= request.budget
 
     def _part(self, variant: Variant, placement: Placement, evaluated: EvaluatedMix) -> PartFigures:
         return PartFigures(

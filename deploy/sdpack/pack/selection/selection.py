@@ -129,7 +129,8 @@ class Selection:
         """
         fitted = self.evaluator.fitted[number]
         size, rank = float(fitted.size_bytes), float(fitted.rank)
-        steps = float(fitted.mix.steps or 0)
+        request = self.evaluator.request
+        steps = float(request.steps_of(fitted.mix))
         if self._rules.prefer is not Preference.SPEED:
             return Arm(str(fitted.mix), (size, steps, rank))
         loads = float(fitted.placement.loading is not Loading.RESIDENT)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
-from sdpack.errors import InfeasibleError, UnsupportedGraphError
+from sdpack.errors import InfeasibleError, TooSlowError, UnsupportedGraphError
 from sdpack.evaluate.rules import RaceResult, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.anytime import choose as module
@@ -46,7 +46,7 @@ class Build:
         monkeypatch.setattr(module, "_mixed", lambda *_: self.mixed)
         self.toolchain = SimpleNamespace(
             candidates=SimpleNamespace(placements=[]),
-            request=SimpleNamespace(budget=1, rules=Rules(first=16, most=64)),
+            request=SimpleNamespace(budget=1, rules=Rules(first=16, most=64), latency_limit_s=None),
             context=SimpleNamespace(say=self.say),
             variants=SimpleNamespace(prepare=lambda variants: None),
         )
@@ -79,15 +79,16 @@ class Build:
         fitted: Sequence[Fitted],
         runner: Any = None,
         rules: Rules | None = None,
+        latencies: Any = None,
     ) -> Selected:
         self.step(f"drawing {len(fitted)}", 10)
-        self.most.append((rules or self.toolchain.request.rules).most)
-        is_cut = self.cut_race and rules is None
+        most = (rules or self.toolchain.request.rules).most
+        self.most.append(most)
+        is_cut = self.cut_race and len(self.most) > len(SETS) + 1
         self.deadline.is_up |= is_cut
         race = RaceResult(len(fitted) - 1, (), 0, is_cut=is_cut)
         result = SelectionResult(tuple(fitted), race, None, 0, Rules())
-        runner = SimpleNamespace(drawn=0)
-        evaluator = SimpleNamespace(runner=runner)
+        evaluator = SimpleNamespace(runner=SimpleNamespace(drawn=0))
         return Selected(cast(Any, evaluator), result)
 
     def step(self, doing: str, seconds: float) -> None:
@@ -170,3 +171,49 @@ def test_a_set_is_tried_in_the_widest_precision_that_fits(monkeypatch: pytest.Mo
     build.rejected = {mix("medium", WIDE)}
     result = build.choose()
     assert [fitted.mix for fitted in result.fitted] == [mix("medium", NARROW)]
+
+
+def test_a_complete_build_writes_its_bundle_whatever_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 1000)
+    build.choose()
+    build.time += 5000
+    build.say("writing the bundle")
+
+
+def test_a_mix_that_is_too_slow_makes_room_for_a_narrower_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 45)
+    build.toolchain.request.latency_limit_s = 1.0
+
+    class Latencies:
+        @classmethod
+        def of_toolchain(cls, toolchain: Any) -> Latencies:
+            return cls()
+
+        def within(self, every: Sequence[Fitted], limit_s: float) -> list[Fitted]:
+            if every[0].mix.denoiser.precision is WIDE:
+                raise TooSlowError("too slow", 2.0)
+            return list(every)
+
+    monkeypatch.setattr(module, "Latencies", Latencies)
+    result = build.choose()
+    assert {fitted.mix.denoiser.precision for fitted in result.fitted} == {NARROW}
+    assert left_out(result)
+
+
+def test_mixed_variants_are_tried_where_uniform_ones_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 1000)
+    build.too_large = {mix(name, precision) for name in SETS for precision in (WIDE, NARROW)}
+    with pytest.raises(InfeasibleError):
+        build.choose()
+    build = Build(monkeypatch, 1000)
+    build.too_large = {mix(name, precision) for name in SETS for precision in (WIDE, NARROW)}
+    build.mixed = [mix("large", Precision.MIXED)]
+    result = build.choose()
+    assert [fitted.mix for fitted in result.fitted] == build.mixed
+    assert left_out(result) == ()

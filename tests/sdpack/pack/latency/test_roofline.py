@@ -24,9 +24,10 @@ def test_a_node_takes_the_longer_of_computing_and_moving() -> None:
     assert predicted_s([computing, moving], PROFILE) == pytest.approx(2, abs=3 * START_S)
 
 
-def test_eight_bit_inputs_compute_faster() -> None:
-    wide, narrow = (NodeWork(1e12, 1, narrow=narrow) for narrow in (False, True))
-    assert predicted_s([narrow], PROFILE) < predicted_s([wide], PROFILE)
+def test_fewer_bits_compute_faster() -> None:
+    seconds = [predicted_s([NodeWork(1e12, 1, bits)], PROFILE) for bits in (8, 16, 32)]
+    assert seconds[1] / seconds[0] == pytest.approx(2, rel=0.01)
+    assert seconds[2] / seconds[1] == pytest.approx(2, rel=0.01)
 
 
 def test_every_shipped_gpu_states_its_throughput_and_a_profile_without_it_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from sdpack.pack.latency import select as module
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.selection.selection import SelectionResult
+from sdpack.progress import TimeIsUp
 
 WHOLE_S = {"a": 2.0, "b": 0.5, "c": 0.1}
 
@@ -37,11 +39,13 @@ class Evaluator:
 
 
 class Selection:
+    is_cut = False
+
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
     def run(self) -> SelectionResult:
-        race = RaceResult(0, (), 0)
+        race = RaceResult(0, (), 0, is_cut=self.is_cut)
         return SelectionResult(tuple(self.evaluator.fitted), race, None, 0, Rules())
 
 
@@ -56,8 +60,10 @@ class Latencies:
     def loading_s(self, one: Fitted) -> float:
         return 0.0
 
-    def too_slow(self, one: Fitted, limit_s: float) -> TooSlowError:
-        return TooSlowError(f"{one.mix} takes {one.expected_s}", one.expected_s or 0)
+    def too_slow(self, timed: Sequence[Fitted], limit_s: float) -> TooSlowError:
+        assert len(timed) == len(WHOLE_S)
+        fastest = min(timed, key=lambda one: one.expected_s or 0)
+        return TooSlowError(f"{fastest.mix} takes {fastest.expected_s}", fastest.expected_s or 0)
 
 
 def select(
@@ -105,3 +111,12 @@ def test_without_a_limit_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_if_all_whole_images_are_too_slow_the_build_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooSlowError, match="c/fp16"):
         select(monkeypatch, 0.01)
+
+
+def test_a_cut_race_is_not_repeated_without_its_slow_winner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Selection, "is_cut", True)
+    with pytest.raises(TimeIsUp):
+        select(monkeypatch, 1.0)
+    assert select(monkeypatch, 3.0).winner.mix.denoiser.candidate == "a"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -39,6 +41,7 @@ class MixEvaluator:
         self.seconds = {number: 1.0 + number for number in range(len(field))}
         self.lines: list[str] = []
         self.say = self.lines.append
+        self.request = SimpleNamespace(steps_of=lambda mix: mix.steps or 50)
 
     def row(self, mix: Mix) -> int:
         return next(n for n, each in enumerate(self.fitted) if each.mix == mix)
@@ -79,6 +82,13 @@ def test_a_preference_for_speed_selects_the_mix_that_was_measured_to_be_fastest(
     fastest = selection(ALIKE, [fitted(0, 30), fitted(1, 10), fitted(2, 20)], Preference.SPEED)
     cast(Any, fastest.evaluator).seconds = dict(enumerate(seconds))
     assert fastest.run().race.winner == winner
+
+
+def test_of_equal_mixes_the_one_with_fewer_steps_wins() -> None:
+    field = [fitted(0, 10), fitted(1, 10), fitted(2, 10)]
+    field[1] = replace(field[1], mix=field[1].mix.in_steps(8))
+    field[2] = replace(field[2], mix=field[2].mix.in_steps(16))
+    assert selection(ALIKE, field).run().race.winner == 1  # field[0] takes the usual 50
 
 
 def test_a_mix_that_loads_parts_for_every_image_is_not_the_fastest() -> None:
