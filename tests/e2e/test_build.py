@@ -99,6 +99,53 @@ def test_the_bundle_draws_what_diffusers_draws(work: Path, whole: Path) -> None:
     assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 10
 
 
+def test_steps_are_chosen_within_a_limit_on_the_time_of_an_image(work: Path, whole: Path) -> None:
+    catalog = yaml.safe_load((work / "catalog" / "catalog.yaml").read_text())
+    catalog["sampling"]["steps"] = [2, 3]
+    several = work / "catalog" / "steps.yaml"
+    several.write_text(yaml.safe_dump(catalog))
+    words = ("--catalog", str(several), "--max-seconds", "600", "--images", "2")
+    manifest = build(work, "cpu-2gb", ["fp32"], "steps", *words)
+    evidence = manifest["evidence"]
+    assert evidence["mixes"] == 2
+    assert {each["mix"].split(" in ")[1] for each in evidence["standings"]} == {
+        "2 steps",
+        "3 steps",
+    }
+    limit, winner = evidence["latency_limit"], evidence["standings"][0]
+    assert (limit["max_seconds"], limit["is_measured"], limit["left_out"]) == (600, True, 0)
+    assert 0 < winner["expected_s"] < 600
+    assert winner["mix"].endswith(f" in {manifest['sampling']['steps']} steps")
+    table = json.loads((work / "steps" / "sampler.json").read_text())
+    assert table["steps"] == manifest["sampling"]["steps"]
+    where = ("--catalog", str(several), "--out", str(work / "slow"), "--images", "2")
+    slow = run(
+        work,
+        "build",
+        "--profile",
+        str(profile(work, "cpu-2gb", ["fp32"])),
+        *where,
+        "--max-seconds",
+        "0.0000001",
+    )
+    assert slow.exit_code == 2
+    assert "no mix draws an image within 1e-07 s" in slow.output
+    assert not (work / "slow").exists()
+
+
+def test_a_time_limit_ends_a_build_with_the_best_bundle_so_far(work: Path, whole: Path) -> None:
+    words = (work, "cpu-2gb", ["fp32", "w8"], "timed", "--images", "2")
+    late = build(*words, "--within", "0.1s")["evidence"]
+    assert late["time_limit"]["left_out"] == ["other precisions", "mixed variants"]
+    assert [each["mix"] for each in late["standings"]] == ["e/fp32 + d/fp32 + v/fp32"]
+    shown = run(work, "inspect", str(work / "timed"))
+    assert "Left out: other precisions, mixed variants" in " ".join(shown.output.split())
+    in_time = build(*words, "--within", "1h")["evidence"]
+    assert in_time["time_limit"] == {"seconds": 3600, "is_complete": True, "left_out": []}
+    assert in_time["mixes"] > late["mixes"] == 1
+    assert build(*words)["evidence"] == in_time  # a complete build is recognised
+
+
 def test_a_bundle_runs_where_there_is_no_torch(work: Path, whole: Path) -> None:
     script = (
         "import sys\n"
@@ -433,50 +480,3 @@ def test_missing_weights_are_named_before_anything_is_made(work: Path, tmp_path:
     assert result.exit_code == 2
     assert "denoisers.d" in result.output
     assert "is missing" in result.output
-
-
-def test_steps_are_chosen_within_a_limit_on_the_time_of_an_image(work: Path, whole: Path) -> None:
-    catalog = yaml.safe_load((work / "catalog" / "catalog.yaml").read_text())
-    catalog["sampling"]["steps"] = [2, 3]
-    several = work / "catalog" / "steps.yaml"
-    several.write_text(yaml.safe_dump(catalog))
-    words = ("--catalog", str(several), "--max-seconds", "600", "--images", "2")
-    manifest = build(work, "cpu-2gb", ["fp32"], "steps", *words)
-    evidence = manifest["evidence"]
-    assert evidence["mixes"] == 2
-    assert {each["mix"].split(" in ")[1] for each in evidence["standings"]} == {
-        "2 steps",
-        "3 steps",
-    }
-    limit, winner = evidence["latency_limit"], evidence["standings"][0]
-    assert (limit["max_seconds"], limit["is_measured"], limit["left_out"]) == (600, True, 0)
-    assert 0 < winner["expected_s"] < 600
-    assert winner["mix"].endswith(f" in {manifest['sampling']['steps']} steps")
-    table = json.loads((work / "steps" / "sampler.json").read_text())
-    assert table["steps"] == manifest["sampling"]["steps"]
-    where = ("--catalog", str(several), "--out", str(work / "slow"), "--images", "2")
-    slow = run(
-        work,
-        "build",
-        "--profile",
-        str(profile(work, "cpu-2gb", ["fp32"])),
-        *where,
-        "--max-seconds",
-        "0.0000001",
-    )
-    assert slow.exit_code == 2
-    assert "no mix draws an image within 1e-07 s" in slow.output
-    assert not (work / "slow").exists()
-
-
-def test_a_time_limit_ends_a_build_with_the_best_bundle_so_far(work: Path, whole: Path) -> None:
-    words = (work, "cpu-2gb", ["fp32", "w8"], "timed", "--images", "2")
-    late = build(*words, "--within", "0.1s")["evidence"]
-    assert late["time_limit"]["left_out"] == ["other precisions", "mixed variants"]
-    assert [each["mix"] for each in late["standings"]] == ["e/fp32 + d/fp32 + v/fp32"]
-    shown = run(work, "inspect", str(work / "timed"))
-    assert "Left out: other precisions, mixed variants" in " ".join(shown.output.split())
-    in_time = build(*words, "--within", "1h")["evidence"]
-    assert in_time["time_limit"] == {"seconds": 3600, "is_complete": True, "left_out": []}
-    assert in_time["mixes"] > late["mixes"] == 1
-    assert build(*words)["evidence"] == in_time  # a complete build is recognised
