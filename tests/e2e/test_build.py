@@ -12,23 +12,27 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
 from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from sdpack.cli.inspect import _layers
 from sdpack.cli.main import main
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.profile import profiles_folder
 from sdpack.domain.placement import Role
+from sdpack.memory.work import graph_work
 from sdpack.pack.forecast import stage_clock
 from sdpack.pack.forecast.stages import KIND, Stage
-from sdpack.pack.planning.footprints import CUDA_SESSION_BYTES
+from sdpack.pack.planning.footprints import CUDA_SESSION_BYTES, graph_bindings
 from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.pipeline import Noise
 from sdpack.store.ledger import Ledger, read_rows
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from tests.e2e import tiny
@@ -97,6 +101,18 @@ def test_the_bundle_draws_what_diffusers_draws(work: Path, whole: Path) -> None:
     ).images
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
     assert np.abs(drawn[0].astype(int) - drawn[1]).max() > 10
+
+
+def test_the_operations_of_a_graph_are_those_that_torch_counts(work: Path, whole: Path) -> None:
+    unet = tiny.denoiser().from_pretrained(work / "catalog" / "unet")
+    unet.set_attn_processor(AttnProcessor())  # torch does not count fused attention
+    sample, states = torch.randn(2, 4, 8, 8), torch.randn(2, 16, unet.config.cross_attention_dim)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        unet(sample, encoder_hidden_states=states, timestep=torch.tensor([500]))
+    shapes = {"sample": sample.shape, "encoder_hidden_states": states.shape, "timestep": (1,)}
+    model = ir.load(whole / "onnx" / "unet" / "model.onnx")
+    counted = graph_work(model, graph_bindings(model, shapes))
+    assert sum(node.macs for node in counted) == counter.get_total_flops() / 2
 
 
 def test_steps_are_chosen_within_a_limit_on_the_time_of_an_image(work: Path, whole: Path) -> None:

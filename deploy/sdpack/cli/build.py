@@ -30,7 +30,8 @@ from sdpack.cli.request_options import (
 )
 from sdpack.cli.values import TEXT, ParsedText
 from sdpack.documents.layout import REPORT, SAMPLES
-from sdpack.pack.options import BUILD_IMAGES, bundle_request
+from sdpack.engines.drawing import DrawOn
+from sdpack.pack.options import BUILD_IMAGES, Options, bundle_request
 from sdpack.units import format_bytes, parse_duration
 
 
@@ -89,7 +90,7 @@ def command(
     options = replace(read_options(profile_name, **asked), download=not dry_run)
     request = bundle_request(options, memory, out, warn)
     if dry_run:
-        show_plan(request, as_json)
+        show_plan(request, as_json, _not_planned(options))
         return
     with progress(ctx) as say:
         result = build_bundle(request, say, options.workers, options.within_s)
@@ -97,8 +98,9 @@ def command(
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
         return
-    fitting = f"{manifest.evidence.mixes:,} mixes that fit {format_bytes(request.budget)}"
-    title = f"the best of {fitting}; weights and peak in MiB"
+    evidence, budget = manifest.evidence, format_bytes(request.budget)
+    those = f"{evidence.mixes:,} mixes that {evidence.compared}"
+    title = f"for {budget}, the best of {those}; weights and peak in MiB"
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
     print_lines(verdict(manifest))
@@ -106,3 +108,13 @@ def command(
     click.echo(f"{request.out} holds the bundle; see {page} and {samples}")
     if not result.is_new:
         click.echo("nothing has changed since it was built; remove the folder to build it again")
+
+
+def _not_planned(options: Options) -> list[str]:
+    """The options given to a dry run that its prediction does not depend on."""
+    given = {
+        "--within": options.within_s is not None,
+        "--workers": options.workers is not None,
+        "--draw-on": options.draw_on is not DrawOn.CPU,
+    }
+    return [name for name, is_given in given.items() if is_given]

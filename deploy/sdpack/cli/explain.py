@@ -33,13 +33,7 @@ def best_mixes(manifest: Manifest, count: int = 10) -> list[tuple[str, ...]]:
 
 def _has_steps(evidence: Evidence) -> bool:
     """Whether mixes differ in their number of steps."""
-    return any(_parsed(standing)[1] for standing in evidence.standings)
-
-
-def _parsed(standing: StandingFigures) -> tuple[list[str], str]:
-    """The variants of a mix, and its number of steps; "" if the catalog offers only one."""
-    variants, _, steps = standing.mix.partition(" in ")
-    return variants.split(" + "), steps.removesuffix(" steps")
+    return any(standing.steps for standing in evidence.standings)
 
 
 def _roles(manifest: Manifest) -> list[Role]:
@@ -52,14 +46,14 @@ def _row(
 ) -> tuple[str, ...]:
     latency = standing.latency_s
     own = [role for role in Role if role in standing.weights]
-    named, steps = _parsed(standing)
-    variants = dict(zip(own, named, strict=True))
+    names = standing.mix.removesuffix(f" in {standing.steps} steps").split(" + ")
+    variants = dict(zip(own, names, strict=True))
     return (
         *(
             f"{variants[role]} {_mebibytes(standing.weights[role]):>5}" if role in variants else "-"
             for role in roles
         ),
-        *([steps or "-"] if with_steps else []),
+        *([str(standing.steps or "-")] if with_steps else []),
         _mebibytes(standing.peak_bytes),
         f"{level + standing.difference:.3f}",
         "" if standing.outcome == "won" else _difference(standing),
@@ -95,7 +89,7 @@ def _rule(evidence: Evidence) -> list[str]:
         return []
     if rule.basis == "best":
         return ["No other mix has a better mean over the images that both drew."]
-    if evidence.time_limit is not None and rule.basis == "open":
+    if rule.basis == "open" and evidence.compared == "were tried":
         return ["A comparison with a mix of a better mean was open when the time was up."]
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":
@@ -158,9 +152,10 @@ def _field(evidence: Evidence) -> str:
         return f"{raced} mixes raced; {evidence.pictures:,} images in all."
     screening = evidence.screening
     return (
-        f"{evidence.mixes:,} mixes fit; {raced} of them raced, and the screening excluded "
-        f"{len(screening.predicted):,} (its estimates were off by at most {screening.error:.3f} in "
-        f"{screening.checked} checks); {evidence.pictures:,} images in all."
+        f"{evidence.mixes:,} mixes {evidence.compared}; {raced} of them raced, and the screening "
+        f"excluded {len(screening.predicted):,} (its estimates were off by at most "
+        f"{screening.error:.3f} in {screening.checked} checks); {evidence.pictures:,} images in "
+        "all."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,17 @@ def command(profile_name: str, memory: str | None, as_json: bool, **options: Any
     show_plan(request, as_json)
 
 
-def show_plan(request: BuildRequest, as_json: bool) -> None:
-    """Print the plan of a request."""
+def show_plan(request: BuildRequest, as_json: bool, not_planned: Sequence[str] = ()) -> None:
+    """Print the plan of a request.
+
+    Args:
+        not_planned: options that were given, but that the prediction does not depend on.
+    """
     plan = planned(request)
+    if request.latency_limit_s is not None:
+        not_planned = [*not_planned, f"the limit of {request.latency_limit_s:g} s per image"]
+    if not_planned:
+        warn(f"the plan is the same with and without {', '.join(not_planned)}")
     if as_json:
         totals = {"fetch_bytes": plan.fetch_bytes, "all_seconds": asdict(plan.all_seconds)}
         print_json({**asdict(plan), **totals})

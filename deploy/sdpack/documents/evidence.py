@@ -23,6 +23,7 @@ class StandingFigures(Document):
     """The result of one mix in the race.
 
     Attributes:
+        steps: number of denoising steps; None if the catalog offers only one for its denoiser.
         peak_bytes: predicted peak in `placement`.
         size_bytes: the size that decides between equal mixes: the peak in the fastest placement,
             or the size of the files if peaks are measured.
@@ -33,11 +34,12 @@ class StandingFigures(Document):
         difference, low, high: its score minus the winner's, and the interval that decided the race;
             None means unbounded.
         latency_s: seconds per image on the machine that built the bundle; None if not measured.
-        expected_s: seconds per image on the device, from its parts; None without a limit on it
-            (`Evidence.latency_limit`).
+        expected_s: seconds per image as the sum of its parts, measured or predicted as
+            `Evidence.latency_limit` says; None without a limit.
     """
 
     mix: str
+    steps: PositiveInt | None = None
     placement: str
     peak_bytes: int
     size_bytes: int
@@ -60,7 +62,8 @@ class LatencyLimit(Document):
         is_measured: whether the times that it was applied to are measured; otherwise predicted.
         where: the machine that the times are of, in words.
         left_out: number of mixes that fit the budget but take longer.
-        whole_s: measured seconds of a whole image by the winner; None where times are predicted.
+        whole_s: measured seconds of a whole image by the winner, plus those to load its parts if
+            they are loaded for each image; None where times are predicted.
     """
 
     max_seconds: float
@@ -103,6 +106,13 @@ class TimeLimit(Document):
     left_out: tuple[str, ...] = ()
 
 
+def compared(latency_limit: LatencyLimit | None, time_limit: TimeLimit | None) -> str:
+    """What the mixes of a race have in common: they "fit", or as limits narrow that."""
+    if time_limit is not None and not time_limit.is_complete:
+        return "were tried"
+    return "fit" if latency_limit is None else "fit and are fast enough"
+
+
 class SelectionRule(Document):
     """The rule that chose the winner, and the basis of its win.
 
@@ -142,7 +152,7 @@ class Evidence(Document):
         metric: name of the score.
         measured_on: machine and runtime that drew the images.
         kid: kernel inception distance to the real images; None if not measured.
-        mixes, pictures: number of mixes that fit, and of images drawn.
+        mixes, pictures: number of mixes that were compared (`compared`), and of images drawn.
         rule: the rule that chose the mix; None in bundles of schema 1.
         latency_limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
@@ -163,6 +173,11 @@ class Evidence(Document):
     rule: SelectionRule | None = None
     screening: Screening | None = None
     standings: tuple[StandingFigures, ...] = Field(min_length=1)
+
+    @property
+    def compared(self) -> str:
+        """What the mixes have in common (see the function `compared`)."""
+        return compared(self.latency_limit, self.time_limit)
 
     @property
     def winner(self) -> StandingFigures:

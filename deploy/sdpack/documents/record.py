@@ -94,7 +94,7 @@ class Entrant(Document):
         size_bytes: the size that decides between equal mixes.
         prompts: number of prompts it was scored on, from the first.
         timed: whether its latency was measured.
-        expected_s: seconds per image on the device; None without a limit on it.
+        expected_s: as in `StandingFigures`.
         distance_prompts: number of prompts for its distance to the real images; None if not
             measured.
         outcome: see `sdpack.evaluate.rules.Outcome`, or SCREENED_OUT; None for a mix that only
@@ -240,7 +240,7 @@ class BuildRecord(DrawnRecord):
     """One finished build.
 
     Attributes:
-        fitting: number of mixes that fit the budget.
+        fitting: number of mixes that were compared; see `sdpack.documents.evidence.compared`.
         winner: name of the winning mix.
         basis: as in `SelectionRule`; None in records of schema 1.
         latency_limit: the limit on the time of an image; None without one.
@@ -294,8 +294,14 @@ class BudgetFigures(Document):
 
 
 class StudyRecord(DrawnRecord):
-    """One finished study: the best of the same mixes at several budgets."""
+    """One finished study: the best of the same mixes at several budgets.
 
+    Attributes:
+        latency_limit: the limit on the time of an image, as it was applied at the largest budget;
+            None without one.
+    """
+
+    latency_limit: LatencyLimit | None = None
     budgets: tuple[BudgetFigures, ...] = Field(min_length=1)
 
 

@@ -18,6 +18,7 @@ REDUCING = frozenset(
         "GroupNormalization",
         "InstanceNormalization",
         "LayerNormalization",
+        "MultiHeadAttention",
         "ReduceMean",
         "Resize",
         "RMSNormalization",
@@ -82,7 +83,7 @@ def _macs(node: ir.Node) -> float | None:
             transposed = node.attributes.get("transA")
             is_transposed = transposed is not None and bool(transposed.as_int())
             return float(elements * first[0 if is_transposed else -1])
-        case "Attention" if first:
+        case "Attention" | "MultiHeadAttention" if first:
             return _attention_macs(node)
     return None
 

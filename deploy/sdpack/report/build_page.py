@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from sdpack.documents.evidence import compared
 from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.documents.record import SCREENED_OUT, Entrant
 from sdpack.domain.estimate import ENOUGH
@@ -101,10 +102,13 @@ def summary(build: Build) -> list[str]:
         f"{record.winner} was chosen for {peak} of {budget}: {record.metric} "
         f"{winner.own.value:.3f} over {winner.images} images, drawn on {record.measured_on}."
     ]
-    if record.basis is not None and record.prefer is not None:
+    those = compared(record.latency_limit, record.time_limit)
+    if record.basis == "open" and those == "were tried":
+        lines.append("A comparison with a mix of a better mean was open when the time was up.")
+    elif record.basis is not None and record.prefer is not None:
         lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
     outcomes = [e.outcome for e in record.entrants if e.outcome not in (None, SCREENED_OUT)]
-    field = f"{record.fitting:,} mixes fit"
+    field = f"{record.fitting:,} mixes {those}"
     if record.screened is not None:
         field += f", {len(outcomes)} of them raced"
     if Outcome.BROKEN in outcomes:
@@ -281,7 +285,7 @@ def _reproduce(build: Build) -> Table:
             "race",
             f"confidence {record.confidence:.0%} for all mixes and rounds together, indifference "
             f"{record.indifference:g}, prefer {record.prefer or 'the smaller'}; "
-            f"{record.fitting:,} mixes fit"
+            f"{record.fitting:,} mixes {compared(record.latency_limit, record.time_limit)}"
             + (
                 ""
                 if screened is None

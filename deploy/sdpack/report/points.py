@@ -224,7 +224,7 @@ class Build(DrawnMixes):
         return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
 
     def shown_latency_s(self, entrant: Entrant) -> float | None:
-        """Seconds per image: on the device if the build limits them, else on the build machine."""
+        """Seconds per image: those that a limit was applied to, else those that were measured."""
         if self.record.latency_limit is not None:
             return entrant.expected_s
         return self.latency_s(entrant)

@@ -40,6 +40,7 @@ def finding(study: StudyResult) -> list[str]:
         "Fidelity is not quality: it measures how close images are to those in fp32."
         if record.metric == FIDELITY
         else "",
+        _limit(record),
         _verdicts(study, ENCODER_FIRST, DENOISER_FIRST, _IMAGEN),
         _shares(study, first, last),
         _verdicts(study, BEST, LIKE_STABLE_DIFFUSION, _LIKE),
@@ -47,6 +48,15 @@ def finding(study: StudyResult) -> list[str]:
         *_missing(study),
     ]
     return [line for line in lines if line]
+
+
+def _limit(record: StudyRecord) -> str:
+    """The limit on the time of an image; "" without one."""
+    limit = record.latency_limit
+    if limit is None:
+        return ""
+    longer = f"longer than {limit.max_seconds:g} s per image ({limit.how})"
+    return f"Mixes that take {longer} are left out."
 
 
 def _rule(record: StudyRecord) -> str:

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 from sdpack.cli.explain import _comparison, _field, _row, _rule, _shares
-from sdpack.documents.evidence import Estimated, Evidence, Screening, SelectionRule, StandingFigures
+from sdpack.documents.evidence import (
+    Estimated,
+    Evidence,
+    Screening,
+    SelectionRule,
+    StandingFigures,
+    TimeLimit,
+)
 from sdpack.domain.placement import Role
 
 
@@ -65,7 +72,8 @@ def test_a_mix_that_does_without_an_encoder_leaves_its_column_empty() -> None:
 
 def test_mixes_that_differ_in_steps_have_a_column_of_steps() -> None:
     roles = list(WINNER.weights)
-    mix = WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8 in 8 steps"})
+    name = "a/w4 + b/fp16 + c/w8 in 8 steps"
+    mix = WINNER.model_copy(update={"mix": name, "steps": 8})
     assert _row(mix, roles, True, 0.5)[:4] == ("a/w4   1.0", "b/fp16   8.0", "c/w8   3.0", "8")
     other = WINNER.model_copy(update={"mix": "a/w4 + b/fp16 + c/w8"})
     assert _row(other, roles, True, 0.5)[3] == "-"
@@ -126,3 +134,18 @@ def test_the_field_tells_of_a_screening() -> None:
         "1,152 mixes fit; 2 of them raced, and the screening excluded 2"
     )
     assert _field(evidence()) == "2 mixes raced; 4,000 images in all."
+
+
+@pytest.mark.parametrize(
+    ("is_complete", "words"),
+    [(True, "--prefer memory chose it"), (False, "was open when the time was up")],
+)
+def test_an_open_comparison_is_explained_by_the_preference_or_by_the_time(
+    is_complete: bool, words: str
+) -> None:
+    rule = SelectionRule(
+        prefer="memory", basis="open", confidence=0.95, indifference=0.01, prompts=64
+    )
+    limit = TimeLimit(seconds=60, is_complete=is_complete)
+    (line,) = _rule(evidence(rule=rule, time_limit=limit))
+    assert words in line

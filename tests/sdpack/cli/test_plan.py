@@ -38,3 +38,16 @@ def test_a_model_of_the_hub_is_not_fetched_for_a_plan(
     assert ran.output.startswith(f"Error: owner/name@{commit[:12]} is not on this machine")
     assert len(ran.output.splitlines()) == 1
     assert not fetched
+
+
+def test_what_a_plan_does_not_depend_on_is_told(tmp_path: Path) -> None:
+    words = ("build", "--dry-run", "--profile", "4gb-gpu", "--out", str(tmp_path / "out"))
+    runner = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")})
+    quiet = runner.invoke(main, words)
+    assert "the plan is the same" not in quiet.stderr
+    more = ("--within", "2h", "--workers", "2", "--max-seconds", "5")
+    limited = runner.invoke(main, (*words, *more))
+    assert limited.exit_code == 0
+    told = " ".join(limited.stderr.split())
+    assert "with and without --within, --workers, the limit of 5 s per image" in told
+    assert limited.stdout == quiet.stdout

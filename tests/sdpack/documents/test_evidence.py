@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from sdpack.documents.evidence import Evidence
+from sdpack.documents.evidence import Evidence, LatencyLimit, TimeLimit, compared
 
 from tests.sdpack.documents.test_bundle import manifest
 
 EVIDENCE = manifest().evidence
+LIMIT = LatencyLimit(max_seconds=2, is_measured=False, where="a device", left_out=1234)
 
 
 def test_the_winner_is_the_first_standing() -> None:
@@ -36,3 +37,29 @@ def test_invalid_evidence_is_refused_and_its_key_named(
     with pytest.raises(ValidationError) as caught:
         Evidence.model_validate({**EVIDENCE.model_dump(), **changes})
     assert [".".join(map(str, each["loc"])) for each in caught.value.errors()] == [where]
+
+
+@pytest.mark.parametrize(
+    ("latency", "time", "words"),
+    [
+        (None, None, "fit"),
+        (LIMIT, None, "fit and are fast enough"),
+        (None, TimeLimit(seconds=60, is_complete=True), "fit"),
+        (LIMIT, TimeLimit(seconds=60, is_complete=False, left_out=("a",)), "were tried"),
+    ],
+)
+def test_limits_narrow_what_was_compared(
+    latency: LatencyLimit | None, time: TimeLimit | None, words: str
+) -> None:
+    assert compared(latency, time) == words
+
+
+def test_the_time_of_an_image_is_told_with_its_source() -> None:
+    assert LIMIT.words(0.5) == (
+        "An image takes 0.5 s, the sum of its parts (predicted for a device); the limit is 2 s, "
+        "and 1,234 mixes that fit the memory take longer."
+    )
+    measured = LIMIT.model_copy(update={"is_measured": True, "where": "here", "whole_s": 0.75})
+    assert "0.5 s, the sum of its parts, and 0.75 s as a whole (measured on here)" in (
+        measured.words(0.5)
+    )

@@ -35,12 +35,12 @@ from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.measurements import TIMED_PICTURES
 from sdpack.pack.selection.samples import Samples
 from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
 
-TIMED_IMAGES = 4  # that the winner draws at the end
 ROUNDS_FIRST = 4  # times the prompts of the first round, before other precisions are made
 SETS, PRECISIONS, MIXED, ROUNDS = (
     "sets of parts",
@@ -202,7 +202,7 @@ class TimedChoice:
     def _reserve(self, seconds: float, images: int) -> None:
         """Keep time for the images of the bundle, by the time that so many images took."""
         if images and self._best is not None:
-            count = len(Samples(self._best.evaluator).prompts) + TIMED_IMAGES
+            count = len(Samples(self._best.evaluator).prompts) + 1 + TIMED_PICTURES
             self.deadline.reserve(seconds / images * count)
 
     def _fitting_mixes(self, likely: LikelyMixes, parts: Mixable) -> Iterator[Fitted]:
@@ -216,6 +216,9 @@ class TimedChoice:
                 (fitted,) = _fitting(self.toolchain, self.footprints, [mix])
                 if limit_s is not None and latencies is not None:
                     (fitted,) = latencies.within([fitted], limit_s)
-            except (InfeasibleError, TooSlowError, UnsupportedGraphError):
+            except InfeasibleError:
+                continue
+            except (TooSlowError, UnsupportedGraphError) as error:
+                self._say(f"left out: {error}")
                 continue
             yield fitted

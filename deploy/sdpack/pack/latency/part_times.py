@@ -96,7 +96,8 @@ class MeasuredTimes:
     def where(self) -> str:
         """This machine, in words."""
         cores = len(os.sched_getaffinity(0))
-        return f"this machine ({self._context.runtime}, {platform.machine()}, {cores} cores)"
+        runtime = drawing_words(self._context.drawn_on, self._context.runtime)
+        return f"this machine ({runtime}, {platform.machine()}, {cores} cores)"
 
     def of(self, variant: Variant, placement: Placement) -> PartTime:
         """The measured time of a variant in a placement."""

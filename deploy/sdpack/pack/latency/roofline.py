@@ -1,8 +1,8 @@
 """Predicted time of a graph on a GPU that is not here.
 
 Every node takes the longer of computing and moving its data (the roofline model, Williams et al.,
-Communications of the ACM 52(4), 2009), at the shares of the device's peak rates that well-tuned
-kernels reach. This is a prediction: nothing of it was measured on the device.
+Communications of the ACM 52(4), 2009), at fixed shares of the device's peak rates. This is a
+prediction: the shares are assumptions, which were not fitted to measurements on any GPU.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Fitted:
             peak in the fastest placement, whether that fits or not. The predicted peak does not
             serve here, as the same parts take less memory in slower placements.
         rank: the rank of the placement; 0 is the fastest.
-        expected_s: seconds per image on the device; None unless there is a limit on it.
+        expected_s: seconds per image as the sum of its parts; None unless there is a limit on it.
     """
 
     mix: Mix

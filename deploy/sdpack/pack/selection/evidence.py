@@ -92,6 +92,7 @@ class EvidenceMeasuring:
         quality = self.evaluator.quality(standing.arm, standing.prompts)
         return StandingFigures(
             mix=str(fitted.mix),
+            steps=fitted.mix.steps,
             placement=str(fitted.placement),
             peak_bytes=fitted.peak.bytes,
             size_bytes=fitted.size_bytes,

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdpack.documents.evidence import LatencyLimit
 from sdpack.documents.layout import LEDGER, MANIFEST
 from sdpack.documents.record import (
     BEST,
@@ -152,6 +153,7 @@ class Study:
     _evaluators: dict[int, MixEvaluator] = field(default_factory=dict, init=False)
     _drawn: dict[Mix, int] = field(default_factory=dict, init=False)
     _fitted: dict[Mix, Fitted] = field(default_factory=dict, init=False)
+    _limit: LatencyLimit | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.context = self.toolchain.context
@@ -193,6 +195,7 @@ class Study:
         runner = None if self._last is None else self._last.runner
         selected = select(self.toolchain, possible, fitted, runner)
         self._evaluators[budget] = selected.evaluator
+        self._limit = selected.result.limit
         return Budget(budget, selected.result)
 
     def _recorded(self, results: Sequence[Figures]) -> FinishedStudy:
@@ -203,6 +206,7 @@ class Study:
         out = request.out
         record = StudyRecord(
             **roster.fields(out.resolve().name),
+            latency_limit=self._limit,
             budgets=tuple(figures.document(roster.names) for figures in results),
         )
         kept = keep(self.context, STUDY, record, {"budgets": list(self.budgets)})
