@@ -114,7 +114,7 @@ def zoo(folder: Path, pictures: int) -> Iterator[Subject]:
         graph = toolchain.sources.path(mix.denoiser)
         batches = folder / "batches"
         batches.mkdir()
-        calibration_inputs = toolchain.calibration.drawing
+        calibration_inputs = toolchain.calibration.inputs
         *given, held = calibration_inputs.batches(mix.denoiser)
         for number, batch in enumerate(given):
             np.savez(batches / f"{number:04}.npz", allow_pickle=False, **batch)

@@ -15,10 +15,12 @@ STEPS = {
     "e2e/test_build.py": (
         "assembly build candidates checks real_images toolchain "
         "bundling/files bundling/manifests bundling/winner "
-        "planning/feasible recording/build_record recording/kept recording/roster "
+        "planning/feasible preselection/candidate_sets preselection/mixes_of_sets "
+        "recording/build_record recording/kept recording/roster "
         "selection/catalog_judge selection/contact_sheet selection/evaluation_summary "
         "selection/evidence selection/measurements selection/samples "
-        "variants/calibration variants/calibration_inputs variants/compiler_trials "
+        "variants/calibration variants/calibration_inputs variants/calibration_mixes "
+        "variants/calibration_recordings variants/compiler_trials "
         "variants/engine_plans variants/sampler_tables variants/source_graphs variants/tokenizers "
         "variants/variant_builder variants/variant_pieces"
     ),

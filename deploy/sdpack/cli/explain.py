@@ -78,7 +78,7 @@ def verdict(manifest: Manifest) -> list[str]:
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
         f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
     )
-    lines += [*_limit(evidence), *_time_limit(evidence)]
+    lines += [*_preselection(evidence), *_limit(evidence), *_time_limit(evidence)]
     return lines
 
 
@@ -109,6 +109,12 @@ def _limit(evidence: Evidence) -> list[str]:
     if limit is None or seconds is None:
         return []
     return [limit.words(seconds)]
+
+
+def _preselection(evidence: Evidence) -> list[str]:
+    """The sets of parts that were left out before the race."""
+    words = evidence.preselection.words() if evidence.preselection else ""
+    return [words] if words else []
 
 
 def _time_limit(evidence: Evidence) -> list[str]:

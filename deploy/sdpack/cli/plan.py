@@ -97,7 +97,7 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
             "its parameters)",
             f"download: {_download_total(plan)}",
             f"disk space for the cache: {_bytes_range(plan.disk)}",
-            f"images to draw: {_count_range(plan.images.screened + plan.images.raced)}",
+            f"images to draw: {_count_range(plan.images.all)}",
         ]
     )
     headings, rows = _times(plan)

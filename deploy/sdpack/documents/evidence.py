@@ -106,6 +106,46 @@ class TimeLimit(Document):
     left_out: tuple[str, ...] = ()
 
 
+class BeatenParts(Document):
+    """A set of parts whose images even in fp32 are worse than the winner's.
+
+    Attributes:
+        parts: the names of the candidates, and the number of steps if there are several.
+        quality: mean score of its images in fp32, and its 95 % interval.
+        difference, low, high: its score minus the winner's over the images both drew, and the
+            interval of that; None means unbounded.
+    """
+
+    parts: str
+    quality: Estimated
+    difference: float
+    low: float | None
+    high: float | None
+
+
+class Preselection(Document):
+    """The comparison of sets of parts in fp32, before any precision was made of them.
+
+    Attributes:
+        sets: number of sets of parts that may fit.
+        beaten: those that were left out, the best first.
+    """
+
+    sets: PositiveInt
+    beaten: tuple[BeatenParts, ...]
+
+    def words(self) -> str:
+        """What was left out, in a sentence; empty if nothing was."""
+        if not self.beaten:
+            return ""
+        best = self.beaten[0]
+        return (
+            f"{len(self.beaten)} of {self.sets} sets of parts were left out, as their images in "
+            f"fp32 are worse than the winner's; the nearest, {best.parts}, by "
+            f"{-best.difference:.3f} over {best.quality.pictures} images."
+        )
+
+
 def compared(latency_limit: LatencyLimit | None, time_limit: TimeLimit | None) -> str:
     """What the mixes of a race have in common: they "fit", or as limits narrow that."""
     if time_limit is not None and not time_limit.is_complete:
@@ -156,6 +196,7 @@ class Evidence(Document):
         rule: the rule that chose the mix; None in bundles of schema 1.
         latency_limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
+        preselection: the sets of parts that were left out first; None if none were compared.
         tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
             and the same image decoded whole; None without tiles.
         standings: results of all mixes that raced, the winner's first.
@@ -167,6 +208,7 @@ class Evidence(Document):
     kid: Estimated | None
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
+    preselection: Preselection | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
-from sdpack.documents.evidence import LatencyLimit, TimeLimit
+from sdpack.documents.evidence import LatencyLimit, Preselection, TimeLimit
 from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
@@ -245,6 +245,7 @@ class BuildRecord(DrawnRecord):
         basis: as in `SelectionRule`; None in records of schema 1.
         latency_limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
+        preselection: the sets of parts that were left out first; None if none were compared.
         shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
 
@@ -256,6 +257,7 @@ class BuildRecord(DrawnRecord):
     basis: str | None = None
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
+    preselection: Preselection | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdpack.documents.bundle import sole_writer
 from sdpack.documents.manifest import Manifest
-from sdpack.pack.anytime.choose import TimedChoice, choose
+from sdpack.pack.anytime.choose import TimedChoice
 from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.bundling.files import BundleFiles, BundleImages
 from sdpack.pack.bundling.manifests import Manifests
@@ -18,6 +18,8 @@ from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.footprints import Footprints
+from sdpack.pack.preselection.choose import SetChoice
+from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
 from sdpack.pack.recording.build_record import BuildRecording
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.contact_sheet import SheetDrawing
@@ -60,10 +62,11 @@ def _bundle(
 ) -> Manifest:
     footprints = Footprints.of_toolchain(toolchain)
     candidates, variants = toolchain.candidates, toolchain.variants
+    mixes = MixesOfSets(toolchain, footprints)
     if deadline is None:
-        chosen = choose(toolchain, footprints)
+        chosen = SetChoice(mixes).choose()
     else:
-        chosen = TimedChoice(toolchain, footprints, deadline).choose()
+        chosen = TimedChoice(mixes, deadline).choose()
     evaluator, selected = chosen.evaluator, chosen.result
     evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
     winner = Winner(toolchain, selected.winner)
@@ -85,8 +88,8 @@ def _bundle(
 def _record_times(toolchain: Toolchain, clock: StageClock) -> None:
     """Record how long the stages took, to improve later predictions."""
     candidates, ledger = toolchain.candidates, toolchain.context.ledger
-    costs = Planning(candidates, ledger).costs
-    ratios = clock.ratios(costs.seconds(), costs.units())
+    planning = Planning(candidates, ledger)
+    ratios = clock.ratios(planning.seconds(), planning.units())
     request = candidates.request
     name = f"{candidates.catalog.name} for {request.profile.name} in {request.out.resolve().name}"
     record_stages(ledger, name, ratios)

@@ -83,6 +83,10 @@ class Candidates:
         """How many parameters a candidate has."""
         return self.checkpoint(role, candidate).parameters
 
+    def parameters_of(self, parts: Mixable) -> int:
+        """Number of parameters of a set of parts, without bridges."""
+        return sum(self.parameters(*part) for part in parts.names.items())
+
     def bridge(self, variant: Variant) -> Bridge | None:
         """The bridge from a text encoder to its partner; None where none is needed.
 

@@ -11,7 +11,9 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.context import BuildContext
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.variants.calibration import Calibration
-from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
+from sdpack.pack.variants.calibration_inputs import PartInputs
+from sdpack.pack.variants.calibration_mixes import CalibrationMixes
+from sdpack.pack.variants.calibration_recordings import CalibrationRecordings
 from sdpack.pack.variants.compiler_trials import CompilerTrials
 from sdpack.pack.variants.engine_plans import EnginePlans
 from sdpack.pack.variants.rounded_weight_cache import RoundedWeightCache
@@ -66,8 +68,9 @@ class Toolchain:
         tokenizers = Tokenizers(candidates, store)
         samplers = SamplerTables(candidates, store)
         sources = SourceGraphs(candidates, tokenizers, store, say)
-        drawing = CalibrationDrawing(candidates, tokenizers, sources, samplers)
-        calibration = Calibration(request, store, say, sources, drawing)
+        mixes = CalibrationMixes(candidates, tokenizers, sources, samplers)
+        inputs = PartInputs(mixes, CalibrationRecordings(mixes, store))
+        calibration = Calibration(request, store, say, sources, inputs)
         plans = EnginePlans(context, sources, InputShapes(candidates, tokenizers.length))
         weight_cache = RoundedWeightCache(context, calibration)
         graphs = VariantGraphs(context, calibration, weight_cache)

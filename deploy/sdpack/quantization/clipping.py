@@ -6,6 +6,7 @@ the coarser steps that represent it would cost more.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
 
-OCTAVES = (-60, 60)
-BINS_AN_OCTAVE = 32
+MANTISSA_BITS = 6  # of a magnitude that tell its bin, besides the exponent
+CUT_BITS = 23 - MANTISSA_BITS  # of an fp32 number's mantissa
 CLIPPING_STEPS = 127  # of int8, a side
 CANDIDATES = 128
 
@@ -23,15 +24,17 @@ Counts = Float64Array
 
 def bins() -> int:
     """Return the number of bins of `histogram`."""
-    return (OCTAVES[1] - OCTAVES[0]) * BINS_AN_OCTAVE
+    return 1 << (31 - CUT_BITS)
 
 
 def histogram(values: NDArray[Any]) -> Counts:
-    """Count magnitudes in logarithmic bins, float64 (bins(),); zeros are in the first."""
-    magnitudes = np.abs(np.ravel(values)).astype(np.float32)
-    lowest = np.float32(2.0 ** OCTAVES[0])
-    octave = np.log2(np.maximum(magnitudes, lowest)) - OCTAVES[0]
-    places = np.minimum((octave * BINS_AN_OCTAVE).astype(np.int64), bins() - 1)
+    """Count magnitudes in bins, float64 (bins(),): 64 to an octave, zeros in the first.
+
+    A bin holds the magnitudes that are equal in the upper bits of their fp32 format, which is many
+    times as fast as taking logarithms.
+    """
+    numbers = np.ascontiguousarray(np.ravel(values), dtype=np.float32)
+    places = (numbers.view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(CUT_BITS)
     return np.bincount(places, minlength=bins()).astype(np.float64)
 
 
@@ -45,7 +48,8 @@ def best_threshold(
     """
     if largest == 0 or not counts.any():
         return 1.0, 0.0
-    centres = np.minimum(_centres(), largest)
+    used = counts.nonzero()[0]
+    counts, centres = counts[used], np.minimum(_centres()[used], largest)
     thresholds = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
     beyond = np.maximum(0, centres[None, :] - thresholds[:, None]) ** 2
     rounding = (thresholds / levels) ** 2 / 12
@@ -59,6 +63,11 @@ def mean_square(counts: Counts) -> float:
     return float(_centres() ** 2 @ counts / counts.sum()) if counts.any() else 0.0
 
 
+@cache
 def _centres() -> Counts:
-    centres: Counts = 2.0 ** (OCTAVES[0] + (np.arange(bins()) + 0.5) / BINS_AN_OCTAVE)
+    bits = (np.arange(bins(), dtype=np.uint32) << CUT_BITS) + np.uint32(1 << (CUT_BITS - 1))
+    with np.errstate(invalid="ignore"):  # the last bins are those of NaN
+        centres = bits.view(np.float32).astype(np.float64)
+    centres[0] = 0.0
+    centres[~np.isfinite(centres)] = np.finfo(np.float32).max
     return centres

@@ -8,8 +8,9 @@ table         Gather of rows, as in embeddings
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -51,6 +52,8 @@ class Layer:
         kind: the kind of layer.
         output_axis: the weight's axis of output channels, or of rows for a table.
         feeds_attention: whether it computes queries, keys or values of attention.
+        has_few_rows: whether it is a matrix whose input has one row per image, such as an embedding
+            of the timestep, in a graph where others have one per token or pixel.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -58,6 +61,7 @@ class Layer:
     kind: LayerKind
     output_axis: int
     feeds_attention: bool = False
+    has_few_rows: bool = False
 
     @property
     def name(self) -> str:
@@ -121,11 +125,15 @@ def layers(model: ir.Model) -> list[Layer]:
     _refuse_quantized(model)
     _name_nodes(model)
     fold_weights(model)
-    return list(_layers(model))
+    every = list(_layers(model))
+    if all(layer.has_few_rows or layer.kind is LayerKind.TABLE for layer in every):
+        return [replace(layer, has_few_rows=False) for layer in every]
+    return every
 
 
 def _layers(model: ir.Model) -> Iterator[Layer]:
     visited: set[ir.Value] = set()
+    order = {node: place for place, node in enumerate(model.graph)}
     for node in model.graph:
         for value in node.inputs[:2]:
             if value is None or value in visited or not _worthwhile(value):
@@ -134,13 +142,26 @@ def _layers(model: ir.Model) -> Iterator[Layer]:
             rank = len(value.const_value.shape) if value.const_value is not None else 0
             uses = [use_of(u.node, u.idx, rank) for u in value.uses()]
             if uses[0] is not None and len(set(uses)) == 1:
-                order = {user: place for place, user in enumerate(model.graph)}
                 users = {u.node for u in value.uses()}
                 if users.issubset(order):
                     kind, axis = uses[0]
                     nodes = tuple(sorted(users, key=order.__getitem__))
-                    attends = kind is LayerKind.MATRIX and any(_feeds_attention(n) for n in nodes)
-                    yield Layer(nodes, value, kind, axis, attends)
+                    is_matrix = kind is LayerKind.MATRIX
+                    attends = is_matrix and any(_feeds_attention(n) for n in nodes)
+                    few = is_matrix and all(_has_few_rows(n) for n in nodes)
+                    yield Layer(nodes, value, kind, axis, attends, few)
+
+
+def _has_few_rows(node: ir.Node) -> bool:
+    """Whether all axes of a node's input but the last are one, or the images of a batch."""
+    value = node.inputs[0]
+    if value is None or value.shape is None or not node.graph:
+        return False
+    batches = {given.shape[0] for given in node.graph.inputs if given.shape}
+    rows = list(value.shape)[:-1]
+    symbols = [size for size in rows if isinstance(size, ir.SymbolicDim)]
+    known = [size for size in rows if isinstance(size, int)]
+    return all(size in batches for size in symbols) and len(symbols) <= 1 and prod(known) == 1
 
 
 def _feeds_attention(node: ir.Node) -> bool:

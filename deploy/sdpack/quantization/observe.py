@@ -183,23 +183,41 @@ def _layer_statistics(
     ranges: dict[str, float] = {}
     noise: dict[str, float] = {}
     runs: dict[str, list[str]] = {}
+    alike = _alike(watched)
+    done = 0
     with archive(folder / MOMENTS) as put:
-        views = in_order(lambda layer: _viewed(layer, saved), watched, threads_for_layers(watched))
+        views = in_order(lambda group: _viewed(group, saved), alike, threads_for_layers(watched))
         for place, view in enumerate(views):
-            step(place, len(watched))
             view.refuse_infinite(path)
-            ranges[view.name], noise[view.name] = view.range(), view.noise()
-            for run, moment in enumerate(view.moments()):
+            for layer in view.layers:
+                step(done, len(watched))
+                done += 1
+                ranges[layer.name], noise[layer.name] = view.range, view.noise(layer)
+            for run, moment in enumerate(view.moments):
                 name = f"{place}.{run}"
-                runs.setdefault(view.name, []).append(name)
                 put(name, moment.lower)
+                for layer in view.layers:
+                    runs.setdefault(layer.name, []).append(name)
     (folder / "moments.json").write_text(json.dumps(runs, indent=1))
     return {"ranges": ranges, "noise": noise}
 
 
-def _viewed(layer: Layer, saved: _SavedInputs) -> _View:
-    """The statistics of one layer's inputs over all batches."""
-    view = _View(layer)
+def _alike(watched: Sequence[Layer]) -> list[list[Layer]]:
+    """The layers whose statistics are the same: matrices with the same inputs.
+
+    Queries, keys and values are such layers, and all projections of one text.
+    """
+    groups: dict[Any, list[Layer]] = {}
+    for layer in watched:
+        is_matrix = layer.kind is LayerKind.MATRIX
+        key = (layer.inputs, layer.summed) if is_matrix else layer.name
+        groups.setdefault(key, []).append(layer)
+    return list(groups.values())
+
+
+def _viewed(layers: Sequence[Layer], saved: _SavedInputs) -> _View:
+    """The statistics of the inputs of layers that are alike, over all batches."""
+    view = _View(layers)
     for number in range(saved.batches):
         view.add({name: saved.get(number, name) for name in view.seen_as})
     return view
@@ -270,9 +288,9 @@ def _is_float(value: ir.Value) -> bool:
 
 @dataclass
 class _View:
-    """Statistics of one layer's inputs, accumulated over batches."""
+    """Statistics of the inputs of layers that are alike, accumulated over batches."""
 
-    layer: Layer
+    layers: Sequence[Layer]
     counts: Counts = field(default_factory=lambda: np.zeros(bins()))
     largest: float = 0.0
     rows: int = 0
@@ -280,12 +298,13 @@ class _View:
     _grams: list[Float64Array] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        return self.layer.name
+    def layer(self) -> Layer:
+        """The first layer."""
+        return self.layers[0]
 
     @property
     def seen_as(self) -> list[str]:
-        """Names of the layer's inputs."""
+        """Names of the inputs."""
         return [str(value.name) for value in self.layer.inputs]
 
     def add(self, batch: Mapping[str, NDArray[Any]]) -> None:
@@ -314,34 +333,40 @@ class _View:
                 self._grams[number] += gram
         self.rows += len(rows)
 
+    @cached_property
     def moments(self) -> list[Moment]:
         """Return the moments over all batches; none if squares of inputs overflowed."""
         if not all(np.isfinite(gram.diagonal()).all() for gram in self._grams):
             return []
         return [moment_of(gram, self.rows) for gram in self._grams]
 
-    def range(self) -> float:
-        """Return the clipping threshold."""
-        return best_threshold(self.counts, self.largest)[0]
+    @cached_property
+    def _threshold(self) -> tuple[float, float]:
+        return best_threshold(self.counts, self.largest)
 
-    def noise(self) -> float:
+    @property
+    def range(self) -> float:
+        """The clipping threshold."""
+        return self._threshold[0]
+
+    def noise(self, layer: Layer) -> float:
         """Return the energy that int8 inputs add to the outputs, relative to the outputs' energy.
 
         The errors of different inputs are assumed to be uncorrelated; without moments, the inputs
         are, too.
         """
-        error = best_threshold(self.counts, self.largest)[1]
-        rows = sampled_rows(self.layer.matrix())
+        error = self._threshold[1]
+        rows = sampled_rows(layer.matrix())
         squares = float((rows.astype(np.float64) ** 2).sum())
-        moments = tuple(self.moments())
+        moments = tuple(self.moments)
         energy = output_error(rows, moments) if moments else squares * mean_square(self.counts)
         return error * squares / energy if 0 < energy < math.inf else 0.0
 
     def refuse_infinite(self, path: Path) -> None:
         if not self.finite:
             raise QuantizationError(
-                f"{path}: the input of {self.name} is not finite on the calibration inputs; check "
-                "the checkpoint and the inputs"
+                f"{path}: the input of {self.layer.name} is not finite on the calibration inputs; "
+                "check the checkpoint and the inputs"
             )
 
 

@@ -145,8 +145,10 @@ def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
     Tables have no input to round, and get eight bits if the runtime cannot gather four-bit rows. A
     block that does not divide the summed axis is halved until it does, because compilers derive the
     block size from the number of scales. If not even SMALLEST_BLOCK divides the axis, four bits
-    become eight.
+    become eight. An input with one row per image is not rounded to int8: that saves no time, and
+    TensorRT-RTX rejects some of these layers.
     """
+    inputs = scheme.inputs and not (layer.has_few_rows and scheme.number is Number.INT8)
     if layer.feeds_attention and not (scheme.inputs or abilities.packed_attention):
         return None
     packed = scheme.number is Number.INT4 and abilities.packed_tables
@@ -156,5 +158,5 @@ def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
     while block >= SMALLEST_BLOCK and layer.summed % block:
         block //= 2
     if block >= SMALLEST_BLOCK:
-        return Scheme(scheme.number, block, scheme.inputs)
-    return Scheme(Number.INT8 if scheme.block else scheme.number, 0, scheme.inputs)
+        return Scheme(scheme.number, block, inputs)
+    return Scheme(Number.INT8 if scheme.block else scheme.number, 0, inputs)

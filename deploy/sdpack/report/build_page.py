@@ -69,7 +69,7 @@ def report(build: Build, bundle: Path | None) -> Page:
         ),
         summary=summary(build),
         figures=build_figures(build, _measured(bundle)),
-        tables=[_mixes(build), _costs(build), _reproduce(build)],
+        tables=[_mixes(build), *_beaten_parts(build), _costs(build), _reproduce(build)],
         choices=_choices(build.points),
         sheet=rows,
         prompts=record.prompts[: record.shown_prompts],
@@ -119,6 +119,9 @@ def summary(build: Build) -> list[str]:
         lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
     else:
         lines.append(f"No other mix raced; {field}.")
+    preselection = record.preselection
+    if preselection is not None and preselection.beaten:
+        lines.append(preselection.words())
     return [*lines, *_limits(build)]
 
 
@@ -232,6 +235,24 @@ def _outcome(point: Point) -> str:
     if outcome is None:
         return "drawn for comparison"
     return outcome if rival is None else f"{outcome}: {rival}"
+
+
+def _beaten_parts(build: Build) -> Iterator[Table]:
+    """The sets of parts that were left out before the race, if there are any."""
+    preselection = build.record.preselection
+    if preselection is not None and preselection.beaten:
+        rows = [
+            [
+                each.parts,
+                f"{each.quality.value:.3f} [{each.quality.low:.3f}, {each.quality.high:.3f}]",
+                f"{each.difference:+.3f}",
+                str(each.quality.pictures),
+            ]
+            for each in preselection.beaten
+        ]
+        columns = ("parts", f"{build.record.metric} in fp32, 95 %", "vs. winner", "images")
+        title = f"{len(rows)} sets of parts that are worse than the winner even in fp32"
+        yield Table(title, columns, rows, frozenset({3}))
 
 
 def _costs(build: Build) -> Table:

@@ -28,7 +28,7 @@ from sdpack.units import format_bytes
 
 RECORD = "artifact.json"
 CACHE_VARIABLE = "SDPACK_CACHE"
-REVISION = 9  # of how artifacts are made; raised when that changes, so that old ones are not used
+REVISION = 10  # of how artifacts are made; raised when that changes, so that old ones are not used
 Inputs = Mapping[str, Any]
 
 

@@ -34,10 +34,10 @@ def test_every_number_is_counted_once(values: list[float]) -> None:
 
 @given(st.lists(st.floats(1e-6, 1e6) | st.floats(-1e6, -1e-6), min_size=1, max_size=100))
 def test_the_mean_square_is_right_to_half_a_bin(values: list[float]) -> None:
-    # A bin spans a 32nd of an octave, so its centre is off by a 64th at most, its square by a 32nd.
+    # A bin spans a 64th of a power of two, so its centre is off by a 128th at most.
     exact = float(np.square(values).mean())
     assert mean_square(histogram(np.array(values))) == pytest.approx(
-        exact, rel=2 ** (1 / 32) - 0.999
+        exact, rel=(1 + 1 / 128) ** 2 - 0.999
     )
 
 

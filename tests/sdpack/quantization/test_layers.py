@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import QuantizationError
 from sdpack.quantization.layers import layers
 from sdpack.quantization.uses import LayerKind
@@ -111,3 +112,43 @@ def test_what_an_attention_takes_packed_feeds_it() -> None:
     model.graph.append(packed)
     (layer,) = layers(model)
     assert layer.feeds_attention
+
+
+def rows_graph(*inputs: tuple[str, list[str | int]]) -> ir.Model:
+    """A graph that multiplies each input, given by name and shape, by a weight of its own."""
+    weight = np.ones((32, 32), np.float32)
+    nodes = [helper.make_node("MatMul", [n, f"{n}_w"], [f"{n}_y"], name=n) for n, _ in inputs]
+    graph = helper.make_graph(
+        nodes,
+        "rows",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs],
+        [helper.make_tensor_value_info(f"{n}_y", TensorProto.FLOAT, None) for n, _ in inputs],
+        [numpy_helper.from_array(weight, f"{n}_w") for n, _ in inputs],
+    )
+    return ir.serde.deserialize_model(helper.make_model(graph))
+
+
+def test_few_rows_are_those_of_a_batch_of_images_or_of_one() -> None:
+    model = rows_graph(
+        ("tokens", ["batch", "sequence", 32]),
+        ("timestep", ["batch", 32]),
+        ("pooled", ["batch", 1, 32]),
+        ("constant", [1, 32]),
+        ("flat", ["batch*sequence", 32]),
+        ("several", [4, 32]),
+    )
+    few = {layer.name: layer.has_few_rows for layer in layers(model)}
+    assert few.pop("tokens") is False
+    # "flat" is an input here, so that its first axis is one of a batch; inside a graph it is not.
+    assert few == {
+        "timestep": True,
+        "pooled": True,
+        "constant": True,
+        "flat": True,
+        "several": False,
+    }
+
+
+def test_where_all_layers_have_few_rows_none_counts_as_such() -> None:
+    model = rows_graph(("x", ["batch", 32]), ("y", ["batch", 32]))
+    assert not any(layer.has_few_rows for layer in layers(model))

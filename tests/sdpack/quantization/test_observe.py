@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import astuple
 from pathlib import Path
 
@@ -53,6 +54,55 @@ def test_moments_and_ranges_are_by_layer_and_survive_the_disk(tmp_path: Path) ->
 def test_a_shared_weight_is_seen_with_all_its_inputs(tmp_path: Path) -> None:
     found = observe(saved(two_readers(WEIGHT), tmp_path / "graph"), batches(), tmp_path, threads=1)
     assert list(found.ranges) == ["linear"]
+
+
+def test_layers_with_the_same_input_share_its_statistics(tmp_path: Path) -> None:
+    weights = {name: RNG.standard_normal((64, 48)).astype(np.float32) for name in ("q", "k", "o")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "q_w"], ["q_y"], name="q"),
+        helper.make_node("MatMul", ["x", "k_w"], ["k_y"], name="k"),
+        helper.make_node("Tanh", ["x"], ["inner"], name="tanh"),
+        helper.make_node("MatMul", ["inner", "o_w"], ["o_y"], name="o"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [
+            helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, ["batch", 48])
+            for name in weights
+        ],
+        [numpy_helper.from_array(values, f"{name}_w") for name, values in weights.items()],
+    )
+    path = saved(ir.serde.deserialize_model(helper.make_model(graph)), tmp_path / "graph")
+    seen = batches()
+    found = observe(path, seen, tmp_path, threads=1)
+    runs = json.loads((tmp_path / "moments.json").read_text())
+    assert runs["q"] == runs["k"] != runs["o"]
+    assert found.ranges["q"] == found.ranges["k"] != found.ranges["o"]
+    assert found.noise["q"] != found.noise["k"]  # it depends on the weights
+    for name, weight in weights.items():
+        alone = observe(saved(_alone(name, weight), tmp_path / name), seen, tmp_path / name, 1)
+        assert found.noise[name] == pytest.approx(alone.noise[name])
+        ours, theirs = found.moments(name), alone.moments(name)
+        assert ours is not None
+        assert theirs is not None
+        assert np.array_equal(ours[0].matrix, theirs[0].matrix)
+
+
+def _alone(name: str, weight: np.ndarray) -> ir.Model:
+    """A graph with one of these layers only; "o" multiplies the input's tanh."""
+    given = "inner" if name == "o" else "x"
+    nodes = [helper.make_node("Tanh", ["x"], ["inner"], name="tanh")] if name == "o" else []
+    nodes.append(helper.make_node("MatMul", [given, "w"], ["y"], name=name))
+    graph = helper.make_graph(
+        nodes,
+        "alone",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 48])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return ir.serde.deserialize_model(helper.make_model(graph))
 
 
 def test_a_table_has_no_moments(tmp_path: Path) -> None:

@@ -78,3 +78,11 @@ def test_what_feeds_an_attention_is_left_alone_where_unpacking_it_costs_more() -
     assert suited(layer, parse_scheme("w4"), GPU) is None
     assert suited(layer, parse_scheme("w4"), CPU) == parse_scheme("w4")
     assert suited(layer, parse_scheme("int8"), GPU) == parse_scheme("int8")
+
+
+def test_inputs_with_one_row_per_image_are_rounded_in_no_int8() -> None:
+    (layer,) = layers(linear(np.ones((64, 48), np.float32)))
+    embedding_of_timestep = replace(layer, has_few_rows=True)
+    assert suited(embedding_of_timestep, parse_scheme("int8"), GPU) == parse_scheme("w8")
+    assert suited(embedding_of_timestep, parse_scheme("fp8"), GPU) == parse_scheme("fp8")
+    assert suited(embedding_of_timestep, parse_scheme("w4"), GPU) == parse_scheme("w4")

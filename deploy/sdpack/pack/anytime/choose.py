@@ -3,7 +3,8 @@
     waves     a uniform mix of each set of parts, likely winners first, in the widest precision that
               fits; after each, all that were drawn race on the prompts of the first round
     rounds    these mixes race on a few more rounds of prompts
-    uniform   all precisions: the usual screening and race
+    uniform   all precisions of the sets that the winner does not beat in fp32: the usual screening
+              and race
     mixed     mixed variants as well, where they can gain something
 
 The result of the last complete step is the choice when the time is up. A race that is interrupted
@@ -29,15 +30,14 @@ from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.anytime.likely import LikelyMixes
 from sdpack.pack.latency.latencies import Latencies
 from sdpack.pack.latency.select import Selected, select
-from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.graphs import prepare_graphs
-from sdpack.pack.planning.feasible import buildable, fitting
 from sdpack.pack.planning.fit import Fitted
-from sdpack.pack.planning.footprints import Footprints
-from sdpack.pack.planning.mix import Mix
+from sdpack.pack.planning.mix import Mix, PartSet
+from sdpack.pack.preselection.choose import preselect, winner_scores, with_preselection
+from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
+from sdpack.pack.preselection.preselect import Preselection
 from sdpack.pack.selection.measurements import TIMED_PICTURES
 from sdpack.pack.selection.samples import Samples
-from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
 
@@ -50,40 +50,20 @@ SETS, PRECISIONS, MIXED, ROUNDS = (
 )
 
 
-def choose(toolchain: Toolchain, footprints: Footprints) -> Selected:
-    """Choose among all mixes that can be built, uniform and mixed.
-
-    Raises:
-        InfeasibleError: no mix fits.
-        TooSlowError: every mix that fits takes too long for an image.
-    """
-    uniform = buildable(toolchain)
-    possible = [*uniform, *_mixed(toolchain, footprints, uniform)]
-    return select(toolchain, possible, _fitting(toolchain, footprints, possible))
-
-
-def _mixed(toolchain: Toolchain, footprints: Footprints, uniform: Sequence[Mix]) -> list[Mix]:
-    budget = toolchain.request.budget
-    return list(Proposals(toolchain, footprints, uniform, budget).mixes())
-
-
-def _fitting(toolchain: Toolchain, footprints: Footprints, possible: Sequence[Mix]) -> list[Fitted]:
-    budget, candidates = toolchain.request.budget, toolchain.candidates
-    return fitting(candidates.placements, footprints, possible, budget)
-
-
 @dataclass
 class TimedChoice:
     """Chooses a mix within a time limit."""
 
-    toolchain: Toolchain
-    footprints: Footprints
+    mixes: MixesOfSets
     deadline: Deadline
     _best: Selected | None = field(default=None, init=False)
     _considered: list[Fitted] = field(default_factory=list, init=False)
     _left_out: list[str] = field(default_factory=list, init=False)
+    _preselection: Preselection | None = field(default=None, init=False)
+    _kept: Sequence[PartSet] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.toolchain = self.mixes.toolchain
         context = self.toolchain.context
         self._say = context.say
         self._request = self.toolchain.request
@@ -105,6 +85,8 @@ class TimedChoice:
             self.deadline.disarm()
         best = self._best
         assert best is not None
+        if self._preselection is not None and self._kept is not None:
+            best = with_preselection(best, self._preselection, self._kept)
         limit = TimeLimit(
             seconds=self.deadline.limit_s,
             is_complete=not self._left_out,
@@ -122,18 +104,27 @@ class TimedChoice:
         self._left_out = [PRECISIONS, MIXED]
         if len(self._considered) > 1:
             self._race(self._considered, ROUNDS_FIRST)
-        uniform = buildable(self.toolchain, also_calibrated=True)
+        self._preselect()
+        uniform = self.mixes.uniform(self._kept, also_calibrated=True)
         refusal: InfeasibleError | TooSlowError | None = None
         try:
             self._select(uniform, [MIXED])
         except (InfeasibleError, TooSlowError) as error:
             refusal = error  # mixed variants can be smaller, and faster
-        mixed = _mixed(self.toolchain, self.footprints, uniform)
+        mixed = self.mixes.mixed(uniform)
         if mixed:
             self._select([*uniform, *mixed], [])
         elif refusal is not None and self._best is None:
             raise refusal
         self._left_out = []
+
+    def _preselect(self) -> None:
+        """Keep the sets that the best mix does not beat in fp32; all if there is no mix yet."""
+        preselection = preselect(self.toolchain)
+        if preselection is not None and self._best is not None:
+            scores = winner_scores(self._best)
+            self._preselection = preselection
+            self._kept = preselection.rivals(preselection.sets, scores)
 
     def _select(self, possible: Sequence[Mix], left_out: Sequence[str]) -> None:
         """Select one of these mixes by the request's rules.
@@ -144,7 +135,7 @@ class TimedChoice:
         Raises:
             TimeIsUp: the time is up; the race's rounds until then count.
         """
-        fitted = _fitting(self.toolchain, self.footprints, possible)
+        fitted = self.mixes.fitting(possible)
         self._take(self._selected(possible, fitted, self._request.rules))
         self._left_out = list(left_out)
         if self._best is not None and self._best.is_cut:
@@ -213,7 +204,7 @@ class TimedChoice:
                 prepare_graphs(self.toolchain, mix.variants)
                 variants = self.toolchain.variants
                 variants.prepare(mix.variants)
-                (fitted,) = _fitting(self.toolchain, self.footprints, [mix])
+                (fitted,) = self.mixes.fitting([mix])
                 if limit_s is not None and latencies is not None:
                     (fitted,) = latencies.within([fitted], limit_s)
             except InfeasibleError:

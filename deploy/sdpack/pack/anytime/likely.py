@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from sdpack.documents.catalog import Mixable
 from sdpack.domain.precision import Precision, weight_bits
-from sdpack.errors import InfeasibleError
 from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.fit import MemoryEstimates, fit
-from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprints
+from sdpack.pack.planning.lower_bound import may_fit
 from sdpack.pack.planning.mix import Mix, in_precisions
 
 
@@ -28,7 +26,7 @@ class LikelyMixes:
         """The sets of parts that work together, those with more parameters first."""
         catalog = self.candidates.catalog
         every = list(catalog.mixable())
-        return sorted(every, key=self._parameters, reverse=True)
+        return sorted(every, key=self.candidates.parameters_of, reverse=True)
 
     def of(self, parts: Mixable) -> Iterator[Mix]:
         """The uniform mixes of a set, in the widest precision first.
@@ -38,22 +36,9 @@ class LikelyMixes:
         request = self.candidates.request
         for precision in sorted(request.precisions, key=_width, reverse=True):
             mix = in_precisions(parts, [precision] * len(parts.names))
-            if self._may_fit(mix):
+            if may_fit(self.candidates, mix):
                 for steps in reversed(request.step_choices(parts.denoiser)):
                     yield mix.in_steps(steps)
-
-    def _parameters(self, parts: Mixable) -> int:
-        return sum(self.candidates.parameters(*part) for part in parts.names.items())
-
-    def _may_fit(self, mix: Mix) -> bool:
-        request = self.candidates.request
-        fixed = LEAST_PROCESS.get(request.runtime, 0)
-        memory = MemoryEstimates(least_footprints(self.candidates), fixed)
-        try:
-            fit([mix], self.candidates.placements[-1:], memory, request.budget)
-        except InfeasibleError:
-            return False
-        return True
 
 
 def _width(precision: Precision) -> tuple[int, bool]:

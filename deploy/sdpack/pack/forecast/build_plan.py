@@ -10,17 +10,18 @@ from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision, weight_bits
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.candidate_sizes import CandidateSize, CandidateSizes
-from sdpack.pack.forecast.image_count import ImageCount, image_count
+from sdpack.pack.forecast.image_count import ImageCount, image_count, preselected_count
 from sdpack.pack.forecast.intervals import Interval, total
 from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.forecast.speed import machine_speed
 from sdpack.pack.forecast.stage_costs import StageCosts
 from sdpack.pack.forecast.stages import Stage, StageTimes
-from sdpack.pack.planning.mix import Mix, mixes, placements
+from sdpack.pack.planning.mix import Mix, PartSet, mixes, placements
 from sdpack.pack.request import BuildRequest
 from sdpack.store.ledger import Ledger
 
 GRAPH_BYTES = 4  # per parameter of an fp32 graph
+AFTER_PRESELECTION = (Stage.CALIBRATE, Stage.SENSITIVITY, Stage.ROUND, Stage.ENGINES)
 OTHER_FILES = 1.5  # upper bound of all files of a build, as a multiple of its graphs
 
 
@@ -96,7 +97,7 @@ class Planning:
         request, sizes = self._request, self._sizes
         parameters = {key: size.parameters for key, size in self._by_name.items()}
         smallest = LowerBound(request, parameters).smallest()
-        seconds = self.costs.seconds()
+        seconds = self.seconds()
         times = StageTimes.read(self.ledger)
         return BuildPlan(
             self._shares(),
@@ -111,12 +112,50 @@ class Planning:
             bool(times.ratios),
         )
 
+    def seconds(self) -> dict[Stage, Interval]:
+        """The predicted duration of each stage, before refinement.
+
+        Where sets of parts are left out first, the stages after that may have as little to do as
+        for one set, and as much as for all.
+        """
+        every = self._costs.seconds()
+        lows = [costs.seconds() for costs in self._costs_of_sets]
+        for stage in AFTER_PRESELECTION if lows else ():
+            every[stage] = Interval(min(low[stage].low for low in lows), every[stage].high)
+        return every
+
+    def units(self) -> dict[Stage, float]:
+        """The number of graphs, engines or images that each stage is likely to process."""
+        every = self._costs.units()
+        lows = [costs.units() for costs in self._costs_of_sets]
+        for stage in AFTER_PRESELECTION if lows else ():
+            fewest = min(low[stage] for low in lows)
+            every[stage] = Interval(fewest, max(fewest, every[stage])).middle
+        return every
+
     @cached_property
-    def costs(self) -> StageCosts:
-        """The predicted cost of each stage, before refinement."""
-        images = self._images.screened + self._images.raced
+    def _costs(self) -> StageCosts:
+        return self._costs_of(self._mixes)
+
+    @cached_property
+    def _costs_of_sets(self) -> list[StageCosts]:
+        """The costs of each set of parts alone; none if no set can be left out."""
+        by_set: dict[PartSet, list[Mix]] = {}
+        for mix in self._mixes:
+            by_set.setdefault(mix.part_set, []).append(mix)
+        if not self._is_judged or len(by_set) < 2:
+            return []
+        return [self._costs_of(of_set) for of_set in by_set.values()]
+
+    def _costs_of(self, mixes: Sequence[Mix]) -> StageCosts:
         speed = machine_speed(self.ledger)
-        return StageCosts(self._request, self._sizes, self._mixes, images, speed)
+        return StageCosts(self._request, self._sizes, mixes, self._images.all, speed)
+
+    @property
+    def _is_judged(self) -> bool:
+        """Whether sets of parts can be compared, so that some may be left out."""
+        quality = self._request.catalog.quality
+        return quality.judge is not None
 
     @property
     def _request(self) -> BuildRequest:
@@ -125,7 +164,8 @@ class Planning:
     @cached_property
     def _images(self) -> ImageCount:
         request = self._request
-        return image_count(self._mixes, request.rules, request.is_large, self._prompts)
+        count = preselected_count if self._is_judged else image_count
+        return count(self._mixes, request.rules, request.is_large, self._prompts)
 
     @cached_property
     def _sizes(self) -> list[CandidateSize]:

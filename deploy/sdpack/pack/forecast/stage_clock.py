@@ -23,7 +23,7 @@ BEGINNINGS = {
     "building ": Stage.ENGINES,
     "drawing ": Stage.DRAW,
 }
-_DRAWN = re.compile(r"drawing (\d+) prompts with (\d+) mixes")
+_DRAWN = re.compile(r"drawing (\d+) prompts with (\d+) (?:mixes|sets of parts)")
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 For the largest sets of parts that can fit, each layer's storage is chosen so that the image changes
 least. The memory that a runtime needs besides the weights is known only after the variants are
-made, so each try corrects the room for weights by the peak of the previous one. The resulting mixes
-race against all others.
+made, so each try corrects the room for weights by the peak of the previous one, as long as that
+promises better images. The resulting mixes race against all others.
 
 Uniform variants in w4 have blocks of 32. Wider blocks take less memory, but layers in wider blocks
 have to be rounded for the one mix that uses them: minutes for each try with a large model. For
@@ -24,6 +24,7 @@ from sdpack.errors import InfeasibleError, UnsupportedGraphError
 from sdpack.memory.predict import Footprint
 from sdpack.pack.mixed.allocate import Allocation, Choice, Limit, allocate
 from sdpack.pack.mixed.choices import Choices
+from sdpack.pack.parallel.tasks import MeasureEffects, by_part, part_jobs
 from sdpack.pack.planning.fit import peak_of
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix, Variant
@@ -33,6 +34,7 @@ from sdpack.pack.variants.graph_files import stored_bytes
 MOST = 6  # sets of parts
 TRIES = 4  # at filling a budget
 FILLED = 0.98  # share of a budget that counts as full
+GAIN = 0.02  # of the predicted change of the image; a try that gains less is not made
 NARROWER = 0.85  # of the least uniform peak; wider blocks cannot go below that
 ROOMY = 1.25  # times the least uniform peak; wider blocks gain little in larger budgets
 
@@ -65,8 +67,9 @@ class Proposals:
         request = self.candidates.request
         if not self.choices.offered:
             return
-        count = 0
-        for widest, least in self._widest():
+        count, sets = 0, self._widest()
+        self._measure_ahead([widest for widest, _ in sets[:MOST]])
+        for widest, least in sets:
             quick = request.is_large and least * ROOMY <= self.budget_bytes
             mix = self._proposed(widest, self.shared if quick else self.choices)
             if mix is not None:
@@ -75,6 +78,13 @@ class Proposals:
                     yield mix.in_steps(steps)
             if count == MOST:
                 return
+
+    def _measure_ahead(self, mixes: Sequence[Mix]) -> None:
+        """Measure the effects of the layers of these mixes in several processes."""
+        sensitivities = self.choices.sensitivities
+        variants = dict.fromkeys(variant for mix in mixes for variant in mix.variants)
+        new = [variant for variant in variants if not sensitivities.knows(variant)]
+        self.context.prepare(part_jobs("measuring the effect of", by_part(new), MeasureEffects))
 
     def _widest(self) -> list[tuple[Mix, float]]:
         """Return, for each set of parts, the mix with the largest weights, and the lowest peak.
@@ -90,9 +100,10 @@ class Proposals:
         tight = []
         for mixes in sets.values():
             ordered = sorted(mixes, key=lambda mix: (self._weight(mix), mix))
+            if self._peak_or_more(ordered[-1], placements[0]) <= self.budget_bytes:
+                continue
             least = min(self._peak_or_more(ordered[0], placement) for placement in placements)
-            too_wide = self._peak_or_more(ordered[-1], placements[0]) > self.budget_bytes
-            if too_wide and least * NARROWER <= self.budget_bytes:
+            if least * NARROWER <= self.budget_bytes:
                 tight.append((ordered[-1], least))
         return sorted(tight, key=lambda pair: (-self._parameters(pair[0]), str(pair[0])))
 
@@ -140,6 +151,8 @@ class Proposals:
             allocation = allocate(listed, _limits(room, placement))
             if all(option.name == UNQUANTIZED for option in allocation.options):
                 break  # this is a uniform mix
+            if best is not None and allocation.cost > (1 - GAIN) * best[0]:
+                break
             mix = choices.mix(widest, listed, allocation)
             peak = self._peak(mix, placement)
             if peak <= self.budget_bytes and (best is None or allocation.cost < best[0]):

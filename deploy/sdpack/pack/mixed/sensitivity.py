@@ -80,9 +80,31 @@ class Sensitivities:
 
         It is measured with w4, or with w8 if the request does not allow w4.
         """
+        probed = self._probed(variant)
+        inputs = self._inputs(probed)
+        ledger = self.context.ledger
+        known = ledger.find(KIND, inputs)
+        if known is None:
+            known = self._measure(probed)
+            ledger.record(KIND, inputs, known)
+        return Sensitivity(**known)
+
+    def knows(self, variant: Variant) -> bool:
+        """Whether the ledger has it already."""
+        return self.context.ledger.find(KIND, self._inputs(self._probed(variant))) is not None
+
+    @property
+    def abilities(self) -> Abilities:
+        """The schemes that the runtime keeps packed in memory."""
+        return self.context.abilities
+
+    def _probed(self, variant: Variant) -> Variant:
         precision = next(each for each in PROBED if each in self.context.precisions)
-        probed = Variant(variant.role, variant.candidate, precision, variant.partner)
-        inputs = {
+        return Variant(variant.role, variant.candidate, precision, variant.partner)
+
+    def _inputs(self, probed: Variant) -> dict[str, Any]:
+        """Everything that determines a measurement."""
+        return {
             "graph": self.calibration.of(probed).graph.content,
             "probed": self.variants.built(probed).artifact.content,
             "observed": self.calibration.content(probed),
@@ -91,17 +113,6 @@ class Sensitivities:
             "tools": versions(QUANTIZERS),
             "revision": REVISION,
         }
-        ledger = self.context.ledger
-        known = ledger.find(KIND, inputs)
-        if known is None:
-            known = self._measure(probed)
-            ledger.record(KIND, inputs, known)
-        return Sensitivity(**known)
-
-    @property
-    def abilities(self) -> Abilities:
-        """The schemes that the runtime keeps packed in memory."""
-        return self.context.abilities
 
     def _measure(self, probed: Variant) -> dict[str, Any]:
         graph, built = self.calibration.of(probed), self.variants.built(probed)
@@ -122,14 +133,14 @@ class Sensitivities:
     def _change(self, probed: Variant, path: Path) -> float:
         """The mean squared change of the images, with pixel values in [0, 1]."""
         unchanged = self._in_fp32(probed).astype(np.float64)
-        drawing = self.calibration.drawing
-        images = drawing.pictures(probed, {probed.role: path}, PROBE_IMAGES)
+        mixes = self.calibration.mixes
+        images = mixes.pictures(probed, {probed.role: path}, PROBE_IMAGES)
         return float((((images - unchanged) / 255) ** 2).mean())
 
     def _in_fp32(self, probed: Variant) -> Pictures:
         """The images of the mix a variant is probed in; most parts share that mix."""
-        drawing = self.calibration.drawing
-        reference = drawing.reference(probed)
+        mixes = self.calibration.mixes
+        reference = mixes.of(probed)
         if self._unchanged is None or self._unchanged[0] != reference:
-            self._unchanged = reference, drawing.pictures(probed, {}, PROBE_IMAGES)
+            self._unchanged = reference, mixes.pictures(probed, {}, PROBE_IMAGES)
         return self._unchanged[1]

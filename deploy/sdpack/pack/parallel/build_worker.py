@@ -8,12 +8,24 @@ from pathlib import Path
 
 from sdpack.engines.onnxruntime import keep_memory
 from sdpack.pack.context import BuildContext
+from sdpack.pack.mixed.choices import Choices
 from sdpack.pack.parallel.collected_ledger import CollectedLedger
-from sdpack.pack.parallel.tasks import DrawMixes, ExportPart, MakeGraphs, Task
+from sdpack.pack.parallel.tasks import (
+    Calibrate,
+    DrawCalibration,
+    DrawMixes,
+    ExportPart,
+    MakeGraphs,
+    MeasureEffects,
+    MeasureGains,
+    RoundWeights,
+    Task,
+)
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import Say
+from sdpack.quantization.schemes import UNIFORM
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Measurement
 from sdpack.workers.pool import Handle
@@ -54,13 +66,25 @@ class BuildWorker:
         match task:
             case ExportPart(variant):
                 toolchain.sources.of(variant)
+            case DrawCalibration(variant, place):
+                recordings = toolchain.calibration.recordings
+                recordings.make(variant, place)
+            case Calibrate(variant):
+                toolchain.calibration.content(variant)
+            case MeasureGains(variant):
+                toolchain.calibration.of(variant).gains()
+            case RoundWeights(variant):
+                toolchain.graphs.rounded_weights(variant, UNIFORM[variant.precision])
             case MakeGraphs(variants):
                 for variant in variants:
                     toolchain.graphs.of(variant)
-            case DrawMixes(mixes, numbers, built):
+            case MeasureEffects(variant):
+                Choices.of_toolchain(toolchain).of(variant)
+            case DrawMixes(mixes, numbers, built, in_fp32):
                 toolchain.variants.know(built)
                 evaluator = self._evaluator
-                specs = [evaluator.spec(mix) for mix in mixes]
+                spec = evaluator.reference if in_fp32 else evaluator.spec
+                specs = [spec(mix) for mix in mixes]
                 evaluator.runner.scores(specs, numbers)
         return self._ledger.collect()
 

@@ -65,7 +65,7 @@ def is_long(candidates: Candidates, ledger_path: Path) -> bool:
     """Whether a build takes much longer than workers need to start, with everything to do."""
     ledger = Ledger(ledger_path)
     try:
-        seconds = Planning(candidates, ledger).costs.seconds()
+        seconds = Planning(candidates, ledger).seconds()
     finally:
         ledger.close()
     shared = (each.middle for stage, each in seconds.items() if stage in SHARED_STAGES)

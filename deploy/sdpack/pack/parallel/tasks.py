@@ -22,10 +22,46 @@ class ExportPart:
 
 
 @dataclass(frozen=True)
+class DrawCalibration:
+    """Draws one batch of the images that a variant's candidate is calibrated on."""
+
+    variant: Variant
+    place: int
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Observes the activations of a variant's candidate."""
+
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class MeasureGains:
+    """Measures the sensitivity of the layers of a variant's candidate."""
+
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class RoundWeights:
+    """Rounds the weights of a variant's candidate to all schemes of the request."""
+
+    variant: Variant
+
+
+@dataclass(frozen=True)
 class MakeGraphs:
-    """Makes the graphs of several variants of one candidate, and everything they need."""
+    """Makes the graphs of several variants of one candidate, and what they still need."""
 
     variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
+class MeasureEffects:
+    """Measures the effect of each layer of a variant's candidate on images, in every scheme."""
+
+    variant: Variant
 
 
 @dataclass(frozen=True)
@@ -36,14 +72,25 @@ class DrawMixes:
         numbers: the numbers of the prompts.
         built: the mixes' variants as they ship. Workers need not look them up, for which they would
             read each graph: a variant's key depends on every layer.
+        in_fp32: whether to draw the same parts in fp32 instead, as they were exported.
     """
 
     mixes: tuple[Mix, ...]
     numbers: tuple[int, ...]
     built: tuple[tuple[Variant, BuiltVariant], ...] = ()
+    in_fp32: bool = False
 
 
-Task = ExportPart | MakeGraphs | DrawMixes
+Task = (
+    ExportPart
+    | DrawCalibration
+    | Calibrate
+    | MeasureGains
+    | RoundWeights
+    | MakeGraphs
+    | MeasureEffects
+    | DrawMixes
+)
 
 
 def by_part(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
@@ -54,10 +101,17 @@ def by_part(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
     return [tuple(part) for part in parts.values()]
 
 
-def export_jobs(parts: Sequence[Sequence[Variant]]) -> list[WorkerJob]:
-    """A job for each candidate to export."""
+def part_jobs(
+    doing: str, parts: Sequence[Sequence[Variant]], task: Callable[[Variant], Task]
+) -> list[WorkerJob]:
+    """A job for each candidate.
+
+    Args:
+        doing: what it does, such as "exporting".
+        parts: the variants of each candidate; the task is for one of them.
+    """
     return [
-        WorkerJob(f"exporting {part[0].part_name}", part[0].part_name, ExportPart(part[0]))
+        WorkerJob(f"{doing} {part[0].part_name}", part[0].part_name, task(part[0]))
         for part in parts
     ]
 
@@ -71,12 +125,16 @@ def graph_jobs(parts: Sequence[Sequence[Variant]]) -> list[WorkerJob]:
 
 
 def drawing_jobs(
-    mixes: Sequence[Mix], numbers: Sequence[int], built: Callable[[Variant], BuiltVariant]
+    mixes: Sequence[Mix],
+    numbers: Sequence[int],
+    built: Callable[[Variant], BuiltVariant] | None = None,
+    in_fp32: bool = False,
 ) -> Iterator[WorkerJob]:
     """Jobs that draw these mixes; mixes with the same latents are drawn in one job.
 
     Args:
-        built: gives a variant as it ships.
+        built: gives a variant as it ships; not needed for fp32.
+        in_fp32: see `DrawMixes`.
     """
     groups: dict[tuple[tuple[Variant, ...], int | None], list[Mix]] = {}
     for mix in mixes:
@@ -85,6 +143,6 @@ def drawing_jobs(
     for group in groups.values():
         doing = f"drawing {len(numbers)} prompts with {group[0]}"
         variants = dict.fromkeys(variant for mix in group for variant in mix.variants)
-        ready = tuple((variant, built(variant)) for variant in variants)
-        task = DrawMixes(tuple(group), tuple(numbers), ready)
+        ready = tuple((variant, built(variant)) for variant in variants) if built else ()
+        task = DrawMixes(tuple(group), tuple(numbers), ready, in_fp32)
         yield WorkerJob(doing, str(group[0].denoiser), task)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from sdpack.domain.placement import Placement, Role
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.parallel.graphs import prepare_graphs
 from sdpack.pack.planning.fit import Fitted, MemoryEstimates, fit
 from sdpack.pack.planning.footprints import Footprints
-from sdpack.pack.planning.mix import Mix, Variant, mixes
+from sdpack.pack.planning.mix import Mix, PartSet, Variant, mixes
 from sdpack.pack.toolchain import Toolchain
 
 
-def buildable(toolchain: Toolchain, also_calibrated: bool = False) -> list[Mix]:
+def buildable(
+    toolchain: Toolchain,
+    sets: Container[PartSet] | None = None,
+    also_calibrated: bool = False,
+) -> list[Mix]:
     """The mixes of a request whose variants the target's compiler all supports.
 
     Variants with identical graphs are listed once: a part without matrix products is the same in w4
     as in w8, and is listed as w8.
 
     Args:
+        sets: the sets of parts to build; None for all.
         also_calibrated: see `prepare_graphs`.
 
     Raises:
@@ -27,7 +32,11 @@ def buildable(toolchain: Toolchain, also_calibrated: bool = False) -> list[Mix]:
     """
     context, builder = toolchain.context, toolchain.variants
     request = toolchain.request
-    every = list(mixes(context.catalog, request.precisions, request.step_choices))
+    every = [
+        mix
+        for mix in mixes(context.catalog, request.precisions, request.step_choices)
+        if sets is None or mix.part_set in sets
+    ]
     variants = list(dict.fromkeys(variant for mix in every for variant in mix.variants))
     prepare_graphs(toolchain, variants, also_calibrated)
     builder.prepare(variants)
@@ -63,6 +72,10 @@ def fitting(
         InfeasibleError: no mix fits.
     """
     memory = MemoryEstimates(
-        footprints.of, footprints.fixed_bytes, footprints.size_bytes, footprints.least_bytes
+        footprints.of,
+        footprints.fixed_bytes,
+        footprints.size_bytes,
+        footprints.least_bytes,
+        footprints.prepare,
     )
     return fit(possible, placements, memory, budget_bytes)

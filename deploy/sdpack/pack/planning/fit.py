@@ -6,7 +6,7 @@ maximum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdpack.domain.placement import Placement, Role
@@ -31,12 +31,19 @@ class MemoryEstimates:
         least: the least bytes that a variant takes in any placement. A mix with a part that exceeds
             the budget alone is hopeless. Its footprints, which may require compiling the part, are
             needed only for the error message, if no other mix fits either.
+        prepare: called before the footprints of these variants in a placement are needed, to make
+            what they depend on in parallel.
     """
 
     footprint: FootprintOf
     fixed_bytes: int = 0
     size: Callable[[Mix], int | None] = lambda _: None
     least: Callable[[Variant], int] = lambda _: 0
+    prepare: Callable[[Collection[Variant], Placement], None] = lambda *_: None
+
+    def peak(self, mix: Mix, placement: Placement) -> Peak:
+        """The predicted peak of a mix in a placement."""
+        return peak_of(mix, placement, self.footprint, self.fixed_bytes)
 
 
 @dataclass(frozen=True)
@@ -87,27 +94,48 @@ def fit(
     variants = {variant for mix in every for variant in mix.variants}
     too_large = {variant for variant in variants if memory.least(variant) > budget_bytes}
     hopeless = {mix for mix in every if not too_large.isdisjoint(mix.variants)}
-    fitting: list[Fitted] = []
-    smallest: Fitted | None = None
-    for mix in sorted(every, key=hopeless.__contains__):
-        if mix in hopeless and fitting:
-            break
-        weight = memory.size(mix)
-        for rank, placement in enumerate(placements):
-            try:
-                peak = peak_of(mix, placement, memory.footprint, memory.fixed_bytes)
-            except UnsupportedGraphError:
-                continue
-            weight = peak.bytes if weight is None else weight
-            fitted = Fitted(mix, placement, peak, weight, rank)
-            if fitted.peak.bytes <= budget_bytes:
-                fitting.append(fitted)
-                break
-            if smallest is None or fitted.peak.bytes < smallest.peak.bytes:
-                smallest = fitted
+    search = _Search(placements, memory, budget_bytes)
+    fitting = search.fit([mix for mix in every if mix not in hopeless])
+    fitting = fitting or search.fit(list(hopeless))
     if not fitting:
-        raise infeasible(smallest, budget_bytes)
+        raise infeasible(search.smallest, budget_bytes)
     return fitting
+
+
+@dataclass
+class _Search:
+    """Tries mixes in one placement after the other.
+
+    Attributes:
+        smallest: the mix and placement with the lowest peak among those that did not fit.
+    """
+
+    placements: Sequence[Placement]
+    memory: MemoryEstimates
+    budget_bytes: int
+    smallest: Fitted | None = None
+
+    def fit(self, mixes: Sequence[Mix]) -> list[Fitted]:
+        """The mixes that fit, in the order given."""
+        sizes = {mix: self.memory.size(mix) for mix in mixes}
+        found: dict[Mix, Fitted] = {}
+        for rank, placement in enumerate(self.placements):
+            left = [mix for mix in mixes if mix not in found]
+            self.memory.prepare({variant for mix in left for variant in mix.variants}, placement)
+            for mix in left:
+                try:
+                    peak = self.memory.peak(mix, placement)
+                except UnsupportedGraphError:
+                    continue
+                size = sizes[mix]
+                if size is None:
+                    size = sizes[mix] = peak.bytes
+                fitted = Fitted(mix, placement, peak, size, rank)
+                if peak.bytes <= self.budget_bytes:
+                    found[mix] = fitted
+                elif self.smallest is None or peak.bytes < self.smallest.peak.bytes:
+                    self.smallest = fitted
+        return [found[mix] for mix in mixes if mix in found]
 
 
 def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:

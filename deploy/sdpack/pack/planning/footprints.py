@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,12 @@ class Footprints:
         if isinstance(known, UnsupportedGraphError):
             raise known
         return known
+
+    def prepare(self, variants: Collection[Variant], placement: Placement) -> None:
+        """Compile in parallel the plans that state these footprints."""
+        new = [variant for variant in sorted(variants) if (variant, placement) not in self._known]
+        if self.foresight is Foresight.PLAN and len(new) > 1:
+            self.pieces.prepare(new, placement)
 
     def least_bytes(self, variant: Variant) -> int:
         """The least bytes that a loaded variant takes: on a GPU, nearly the size of its file.

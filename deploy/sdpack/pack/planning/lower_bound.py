@@ -7,12 +7,14 @@ from collections.abc import Callable
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Runtime, weight_bits
 from sdpack.domain.tiles import side_of
+from sdpack.errors import InfeasibleError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import widest_numbers
 from sdpack.export.latents import enlargement
 from sdpack.memory.predict import Footprint
 from sdpack.pack.candidates import Candidates
-from sdpack.pack.planning.mix import Variant
+from sdpack.pack.planning.fit import MemoryEstimates, fit
+from sdpack.pack.planning.mix import Mix, Variant
 
 # TensorRT-RTX 1.7 plans this much for a single 64x64 matrix product, and no less for any graph.
 LEAST_SCRATCH = {Runtime.TENSORRT_RTX: 8_192_000}
@@ -32,6 +34,17 @@ def least_footprints(candidates: Candidates) -> Callable[[Variant, Placement], F
         return least_footprint(checkpoint, variant, placement, rows, runtime)
 
     return least
+
+
+def may_fit(candidates: Candidates, mix: Mix) -> bool:
+    """Whether the lower bounds of a mix's parts leave it possible that the mix fits."""
+    request = candidates.request
+    memory = MemoryEstimates(least_footprints(candidates), LEAST_PROCESS.get(request.runtime, 0))
+    try:
+        fit([mix], candidates.placements[-1:], memory, request.budget)
+    except InfeasibleError:
+        return False
+    return True
 
 
 def least_footprint(

@@ -53,6 +53,23 @@ class Variant:
 
 
 @dataclass(frozen=True, order=True)
+class PartSet:
+    """A set of parts: the candidate of each role, in whatever precision.
+
+    Attributes:
+        candidates: the role and the name of each candidate, in the order in which they run.
+        steps: as of a mix.
+    """
+
+    candidates: tuple[tuple[Role, str], ...]
+    steps: int | None = None
+
+    def __str__(self) -> str:
+        parts = " + ".join(name for _, name in self.candidates)
+        return parts if self.steps is None else f"{parts} in {self.steps} steps"
+
+
+@dataclass(frozen=True, order=True)
 class Mix:
     """One variant for each role of a pipeline, in the order in which they run.
 
@@ -76,6 +93,11 @@ class Mix:
     def candidates(self) -> tuple[tuple[Role, str], ...]:
         """The role and the name of each candidate, without the precisions."""
         return tuple((variant.role, variant.candidate) for variant in self.variants)
+
+    @property
+    def part_set(self) -> PartSet:
+        """The set of parts that this mix is made of."""
+        return PartSet(self.candidates, self.steps)
 
     def variant(self, role: Role) -> Variant:
         return next(variant for variant in self.variants if variant.role is role)

@@ -52,6 +52,7 @@ class BuildRecording:
             basis=race.basis.value,
             latency_limit=selected.limit,
             time_limit=selected.time_limit,
+            preselection=manifest.evidence.preselection,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

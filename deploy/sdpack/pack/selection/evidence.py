@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from sdpack.documents.evidence import (
+    BeatenParts,
     Estimated,
     Evidence,
+    Preselection,
     Screening,
     SelectionRule,
     StandingFigures,
@@ -17,6 +19,7 @@ from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Variant
+from sdpack.pack.preselection.preselect import Preselected
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.selection import SelectionResult
 
@@ -36,6 +39,7 @@ class EvidenceMeasuring:
         race, selected = self.selected.race, self.selected
         number, listed = race.winner, 1 if selected.is_hurried else LISTED
         prompts = next(s.prompts for s in race.standings if s.arm == number)
+        preselected = selected.preselected
         return Evidence(
             metric=self.evaluator.metric,
             measured_on=self.evaluator.measured_on,
@@ -43,9 +47,10 @@ class EvidenceMeasuring:
             kid=self._distance(number, prompts),
             latency_limit=selected.limit,
             time_limit=selected.time_limit,
+            preselection=None if preselected is None else _preselection(preselected),
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),
-            pictures=selected.pictures,
+            pictures=selected.pictures + (preselected.pictures if preselected else 0),
             rule=self._rule(),
             screening=self._screening(),
             standings=tuple(
@@ -109,6 +114,20 @@ class EvidenceMeasuring:
 
     def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:
         return self.footprints.of(variant, fitted.placement).weight_bytes
+
+
+def _preselection(preselected: Preselected) -> Preselection:
+    beaten = tuple(
+        BeatenParts(
+            parts=str(each.parts),
+            quality=_estimated(each.quality, each.prompts),
+            difference=each.difference,
+            low=_finite(each.low),
+            high=_finite(each.high),
+        )
+        for each in preselected.beaten
+    )
+    return Preselection(sets=preselected.sets, beaten=beaten)
 
 
 def _finite(value: float) -> float | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from sdpack.documents.layout import SHEET_GAP
-from sdpack.documents.record import CHUNK
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
@@ -25,9 +24,9 @@ from sdpack.pack.selection.catalog_judge import CatalogJudge
 from sdpack.pack.selection.evaluation_summary import EvaluatedMix, EvaluationSummary
 from sdpack.pack.selection.measurements import Measurements
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
+from sdpack.pack.selection.score_drawing import ScoreDrawing, chunked
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import stored_bytes
-from sdpack.progress import Step, counted, within
 from sdpack.runtime.pipeline import Pictures
 from sdpack.version import versions
 
@@ -67,6 +66,8 @@ class MixEvaluator:
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
+        jobs = partial(drawing_jobs, built=self.variants.built)
+        self._drawing = ScoreDrawing(self.context, self.runner, self.spec, jobs)
         self._drawn: dict[Mix, set[int]] = {}
 
     def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Float64Array:
@@ -76,39 +77,20 @@ class MixEvaluator:
             numbers: the numbers of the prompts.
         """
         doing = f"drawing {len(numbers)} prompts with {len(mixes)} mixes"
-        self.say(doing)
-        specs = [self.spec(mix) for mix in mixes]
-        step, chunks = counted(self.say, doing), _chunks(numbers)
-        self._draw_ahead(mixes, chunks, step)
-        scores = [
-            self.runner.scores(specs, chunk, within(step, place, len(chunks)))
-            for place, chunk in enumerate(chunks)
-        ]
+        scores = self._drawing.scores(mixes, numbers, doing)
         for mix in mixes:  # only now, as a time limit may interrupt the drawing
             self._drawn.setdefault(mix, set()).update(numbers)
-        return np.concatenate(scores, axis=1)
+        return scores
 
-    def _draw_ahead(
-        self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
-    ) -> None:
-        """Draw in several processes the images that are not scored yet; on a GPU, one draws."""
-        drawn_on = self.request.drawn_on
-        if drawn_on.on_gpu:
-            return
-        missing = [
-            (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
-            for chunk in chunks
-        ]
-        jobs = [
-            job for chunk, new in missing for job in drawing_jobs(new, chunk, self.variants.built)
-        ]
-        self.context.prepare(jobs, step)
-        self.runner.drawn += sum(
-            len(chunk)
-            for chunk, new in missing
-            for mix in new
-            if self.runner.knows(self.spec(mix), chunk)
-        )
+    def scores_in_fp32(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Float64Array:
+        """The scores of these mixes' parts in fp32: float64 (mixes, prompts).
+
+        Nothing but the exported parts is needed.
+        """
+        jobs = partial(drawing_jobs, in_fp32=True)
+        drawing = ScoreDrawing(self.context, self.runner, self.reference, jobs)
+        doing = f"drawing {len(numbers)} prompts with {len(mixes)} sets of parts in fp32"
+        return drawing.scores(mixes, numbers, doing)
 
     def quality(self, number: int, prompts: int) -> Estimate:
         """The mean score of a fitted mix over the first `prompts` prompts."""
@@ -116,7 +98,7 @@ class MixEvaluator:
 
     def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
-        spec, chunks = self.spec(mix), _chunks(range(prompts))
+        spec, chunks = self.spec(mix), chunked(range(prompts))
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
 
     @property
@@ -126,7 +108,7 @@ class MixEvaluator:
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID between a fitted mix's images of the first `prompts` prompts and all real images."""
-        chunks = _chunks(range(prompts))
+        chunks = chunked(range(prompts))
         return self._measurements.distance(self.fitted[number].mix, chunks, len(self.prompts))
 
     def latency_s(self, number: int, always: bool = False) -> float | None:
@@ -182,7 +164,7 @@ class MixEvaluator:
     @property
     def first_round(self) -> list[int]:
         """The numbers of the prompts that every scored mix was scored on, drawn as one chunk."""
-        return _chunks(range(min(self.rules.first, self.rules.most)))[0]
+        return chunked(range(min(self.rules.first, self.rules.most)))[0]
 
     @property
     def is_large(self) -> bool:
@@ -223,16 +205,6 @@ class MixEvaluator:
     def measured_on(self) -> str:
         """The runtime that draws the images, in words."""
         return drawing_words(self.request.drawn_on, self.request.runtime)
-
-
-def _chunks(numbers: Sequence[int]) -> list[list[int]]:
-    """Prompts in chunks that end at multiples of CHUNK, as images are kept by chunk."""
-    if not numbers:
-        return []
-    chunks: dict[int, list[int]] = {}
-    for number in numbers:
-        chunks.setdefault(number // CHUNK, []).append(number)
-    return list(chunks.values())
 
 
 def sheet(images: Pictures, columns: int = 5, gap: int = SHEET_GAP) -> Pictures:

@@ -15,6 +15,7 @@ from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
+from sdpack.pack.preselection.preselect import Preselected
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
@@ -32,6 +33,7 @@ class SelectionResult:
         rules: the rules of the race.
         limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
+        preselected: the sets of parts that were left out before; None if none were compared.
     """
 
     fitted: tuple[Fitted, ...]
@@ -41,6 +43,7 @@ class SelectionResult:
     rules: Rules
     limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
+    preselected: Preselected | None = None
 
     @property
     def standings(self) -> tuple[Standing, ...]:

@@ -9,7 +9,9 @@ from sdpack.domain.placement import Role
 from sdpack.domain.workload import WORKLOAD
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.request import BuildRequest
-from sdpack.pack.variants.calibration_inputs import CalibrationDrawing
+from sdpack.pack.variants.calibration_inputs import PartInputs
+from sdpack.pack.variants.calibration_mixes import CalibrationMixes
+from sdpack.pack.variants.calibration_recordings import CalibrationRecordings
 from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.progress import Say
@@ -27,10 +29,20 @@ class Calibration:
     store: Store
     say: Say
     graphs: SourceGraphs
-    drawing: CalibrationDrawing
+    inputs: PartInputs
     _known: dict[tuple[Role, str, str | None], QuantizableGraph] = field(
         default_factory=dict, init=False
     )
+
+    @property
+    def mixes(self) -> CalibrationMixes:
+        """The mixes that draw the calibration prompts."""
+        return self.inputs.mixes
+
+    @property
+    def recordings(self) -> CalibrationRecordings:
+        """What was recorded while they drew."""
+        return self.inputs.recordings
 
     def of(self, variant: Variant) -> QuantizableGraph:
         """The fp32 graph of a variant's candidate with its calibration inputs."""
@@ -54,17 +66,17 @@ class Calibration:
         return self.of(variant).observations().content
 
     def _quantizable(self, variant: Variant) -> QuantizableGraph:
-        artifact, drawing = self.graphs.of(variant), self.drawing
+        artifact, inputs = self.graphs.of(variant), self.inputs
         is_large = self.request.is_large
         run_path = _run_path(artifact, is_large)
         graph = Fp32Graph(artifact.path(MODEL_FILE), artifact.content, variant.part_name, run_path)
-        inputs = CalibrationInputs(
-            lambda: drawing.identity(variant),
-            lambda: drawing.batches(variant),
-            lambda: drawing.probing(variant),
+        given = CalibrationInputs(
+            lambda: inputs.identity(variant),
+            lambda: inputs.batches(variant),
+            lambda: inputs.probing(variant),
             WORKLOAD.probed_side if is_large else 0,
         )
-        return QuantizableGraph(graph, inputs, self.store, self.say)
+        return QuantizableGraph(graph, given, self.store, self.say)
 
 
 def _run_path(graph: Artifact, is_large: bool) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sdpack.domain.placement import Placement
 from sdpack.engines import tensorrt_builder
@@ -21,6 +21,9 @@ from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.store.artifacts import REVISION, Artifact, digest
 from sdpack.version import versions
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 MEMORY_SHARE = 2  # compilers may take one in this many parts of the machine's memory
 COMPILER_COPIES = 2  # of an fp32 graph in a compiler's memory; one of 3.4 GB took 5.7 GB
@@ -75,8 +78,21 @@ class EnginePlans:
         Args:
             done: called with the number of graphs that are done.
         """
+        return self.in_parallel(lambda pair: self.failure(*pair), graphs, done)
+
+    def in_parallel(
+        self,
+        work: Callable[[_T], _R],
+        items: Sequence[_T],
+        done: Callable[[int], None] = lambda _: None,
+    ) -> list[_R]:
+        """The results of work that compiles; as much runs at once as the memory allows.
+
+        Args:
+            done: called with the number of items that are done.
+        """
         with ThreadPoolExecutor(self._at_once) as pool:
-            running = [pool.submit(self.failure, *pair) for pair in graphs]
+            running = [pool.submit(work, item) for item in items]
             try:
                 results = []
                 for number, job in enumerate(running, 1):

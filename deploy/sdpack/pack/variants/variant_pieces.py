@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sdpack.domain.placement import Placement
@@ -58,6 +59,16 @@ class VariantPieces:
             UnsupportedGraphError: the compiler rejects the graph; it is compiled at most once.
         """
         return tensorrt_builder.read_plan(self.plan_artifact(variant, piece).folder)
+
+    def prepare(self, variants: Sequence[Variant], placement: Placement) -> None:
+        """Compile the plans of variants in a placement in parallel, as far as they compile."""
+
+        def plan(variant: Variant) -> None:
+            with suppress(UnsupportedGraphError):
+                for piece in self.of(variant, placement):
+                    self.plan_artifact(variant, piece)
+
+        self.plans.in_parallel(plan, variants)
 
     def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
         """The artifact of a piece's plan."""

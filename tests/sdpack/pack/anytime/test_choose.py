@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
+from sdpack.domain.arrays import Float64Array
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.errors import InfeasibleError, TooSlowError, UnsupportedGraphError
@@ -17,7 +19,8 @@ from sdpack.pack.anytime.choose import TimedChoice
 from sdpack.pack.anytime.deadline import FINISH_S, Deadline
 from sdpack.pack.latency.select import Selected
 from sdpack.pack.planning.fit import Fitted
-from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.planning.mix import Mix, PartSet, Variant
+from sdpack.pack.preselection.preselect import Preselection
 from sdpack.pack.selection.selection import SelectionResult
 
 SETS = ("large", "medium", "small")
@@ -41,9 +44,10 @@ class Build:
         self.cut_race = False
         self.mixed: list[Mix] = []
         self.most: list[int] = []
-        for name in ("prepare_graphs", "buildable", "fitting", "select", "LikelyMixes"):
+        self.preselection: Preselection | None = None
+        for name in ("prepare_graphs", "select", "LikelyMixes"):
             monkeypatch.setattr(module, name, getattr(self, name))
-        monkeypatch.setattr(module, "_mixed", lambda *_: self.mixed)
+        monkeypatch.setattr(module, "preselect", lambda _: self.preselection)
         self.toolchain = SimpleNamespace(
             candidates=SimpleNamespace(placements=[]),
             request=SimpleNamespace(budget=1, rules=Rules(first=16, most=64), latency_limit_s=None),
@@ -60,11 +64,12 @@ class Build:
     def prepare_graphs(self, toolchain: Any, variants: Any) -> None:
         self.step("preparing", 10)
 
-    def buildable(self, toolchain: Any, also_calibrated: bool = False) -> list[Mix]:
+    def uniform(self, sets: Sequence[PartSet] | None, also_calibrated: bool) -> list[Mix]:
         self.step("preparing everything", 100)
-        return [mix(name, precision) for name in SETS for precision in (WIDE, NARROW)]
+        every = [mix(name, precision) for name in SETS for precision in (WIDE, NARROW)]
+        return [each for each in every if sets is None or each.part_set in sets]
 
-    def fitting(self, placements: Any, footprints: Any, mixes: Sequence[Mix], budget: int) -> Any:
+    def fitting(self, mixes: Sequence[Mix]) -> list[Fitted]:
         if self.rejected.intersection(mixes):
             raise UnsupportedGraphError("the compiler rejects it")
         fits = [each for each in mixes if each not in self.too_large]
@@ -88,7 +93,12 @@ class Build:
         self.deadline.is_up |= is_cut
         race = RaceResult(len(fitted) - 1, (), 0, is_cut=is_cut)
         result = SelectionResult(tuple(fitted), race, None, 0, Rules())
-        evaluator = SimpleNamespace(runner=SimpleNamespace(drawn=0))
+        drawn = {each.mix: most for each in fitted}
+        evaluator = SimpleNamespace(
+            runner=SimpleNamespace(drawn=0),
+            drawn=drawn,
+            scores_of=lambda mix, prompts: scores_of(mix.part_set, prompts),
+        )
         return Selected(cast(Any, evaluator), result)
 
     def step(self, doing: str, seconds: float) -> None:
@@ -96,8 +106,20 @@ class Build:
         self.say(doing)
 
     def choose(self) -> SelectionResult:
-        timed = TimedChoice(cast(Any, self.toolchain), cast(Any, None), self.deadline)
-        return timed.choose().result
+        mixes = SimpleNamespace(
+            toolchain=self.toolchain,
+            uniform=self.uniform,
+            mixed=lambda uniform: self.mixed,
+            fitting=self.fitting,
+        )
+        return TimedChoice(cast(Any, mixes), self.deadline).choose().result
+
+
+def scores_of(parts: PartSet, prompts: int) -> Float64Array:
+    """Scores that differ only in their means; the large set is clearly the worst."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(64)
+    means = {"large": 0.1, "medium": 0.395, "small": 0.4}
+    return np.asarray(noise + means[parts.candidates[0][1]])[:prompts]
 
 
 def left_out(result: SelectionResult) -> tuple[str, ...]:
@@ -114,6 +136,24 @@ def test_with_enough_time_everything_is_tried(monkeypatch: pytest.MonkeyPatch) -
     assert not result.is_hurried
     assert len(result.fitted) == 7
     assert build.most == [16, 16, 16, 64, 64, 64]
+
+
+def test_sets_that_are_beaten_in_fp32_get_no_other_precisions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 1000)
+
+    def draw(sets: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
+        return np.array([scores_of(parts, 64)[list(numbers)] for parts in sets])
+
+    sets = [mix(name, WIDE).part_set for name in SETS]
+    build.preselection = Preselection(sets, draw, build.toolchain.request.rules)
+    build.preselection.run()
+    result = build.choose()
+    assert {fitted.mix.denoiser.candidate for fitted in result.fitted} == {"medium", "small"}
+    assert left_out(result) == ()
+    assert result.preselected is not None
+    assert [str(each.parts) for each in result.preselected.beaten] == ["large"]
 
 
 def test_likely_winners_come_first_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import Arm, Rules
-from sdpack.pack.forecast.image_count import image_count, one_at_a_time
-from sdpack.pack.forecast.intervals import NOTHING
+from sdpack.pack.forecast.image_count import image_count, one_at_a_time, preselected_count
+from sdpack.pack.forecast.intervals import NOTHING, Interval
 from sdpack.pack.planning.mix import Mix, Variant
 
 PRECISIONS = (Precision.FP16, Precision.W8, Precision.W4)
@@ -71,3 +71,23 @@ def test_the_least_is_never_above_the_most(most: int) -> None:
 
 def test_no_more_prompts_are_drawn_than_there_are() -> None:
     assert image_count(every(1, 1)[:2], Rules(), is_large=False, prompts=5).raced.high == 2 * 5
+
+
+def test_sets_of_parts_are_compared_first_and_as_few_as_one_is_left() -> None:
+    mixes, rules = every(3, 2), Rules(most=384)
+    whole = image_count(mixes, rules, is_large=False, prompts=384)
+    count = preselected_count(mixes, rules, is_large=False, prompts=384)
+    alone = image_count(mixes[: 3**3], rules, is_large=False, prompts=384)
+    assert count.in_fp32 == Interval(6 * 16, 6 * 64)
+    assert count.screened == Interval(alone.screened.low, whole.screened.high)
+    assert count.raced == Interval(alone.raced.low, whole.raced.high)
+    assert count.all == count.in_fp32 + count.screened + count.raced
+    large = preselected_count(mixes, rules, is_large=True, prompts=384)
+    assert large.in_fp32 == Interval(6 * 16, 6 * 16)
+
+
+def test_a_single_set_is_not_compared_in_fp32() -> None:
+    mixes = every(1, 1)
+    count = preselected_count(mixes, Rules(), is_large=False, prompts=384)
+    assert count == image_count(mixes, Rules(), is_large=False, prompts=384)
+    assert count.in_fp32 == NOTHING

@@ -19,6 +19,7 @@ def tried(
         tries.append(choices.shared)
 
     monkeypatch.setattr(Proposals, "_widest", lambda _: [("widest", LEAST)])
+    monkeypatch.setattr(Proposals, "_measure_ahead", lambda *_: None)
     monkeypatch.setattr(Proposals, "_proposed", proposed)
     request = SimpleNamespace(is_large=is_large, precisions=precisions)
     toolchain: Any = SimpleNamespace(

@@ -13,8 +13,8 @@ from sdpack.pack.parallel.tasks import (
     MakeGraphs,
     by_part,
     drawing_jobs,
-    export_jobs,
     graph_jobs,
+    part_jobs,
 )
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.variant_builder import BuiltVariant
@@ -49,7 +49,7 @@ def test_the_variants_of_a_candidate_are_one_job() -> None:
         (denoiser(Precision.FP16), denoiser(Precision.W4)),
         (encoder("l"),),
     ]
-    exports, graphs = export_jobs(parts), graph_jobs(parts)
+    exports, graphs = part_jobs("exporting", parts, ExportPart), graph_jobs(parts)
     assert [job.task for job in exports] == [ExportPart(part[0]) for part in parts]
     assert [job.task for job in graphs] == [MakeGraphs(part) for part in parts]
     assert len({job.group for job in graphs}) == 3

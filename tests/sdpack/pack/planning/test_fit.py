@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import product
 
 import pytest
@@ -170,3 +171,24 @@ def test_the_error_suggests_a_budget_that_works() -> None:
 def test_a_catalog_without_mixes_is_refused() -> None:
     with pytest.raises(InfeasibleError, match="no mixes"):
         fit([], PLACEMENTS, MemoryEstimates(lambda v, p: Footprint(0, 0)), 100)
+
+
+@given(instances(), st.integers(0, 6000))
+def test_footprints_are_prepared_before_they_are_needed_and_only_then(
+    instance: tuple[list[Mix], dict[tuple[Variant, Placement], Footprint]], budget: int
+) -> None:
+    mixes, footprints = instance
+    prepared: set[tuple[Variant, Placement]] = set()
+    needed: set[tuple[Variant, Placement]] = set()
+
+    def footprint(variant: Variant, placement: Placement) -> Footprint:
+        needed.add((variant, placement))
+        return footprints[variant, placement]
+
+    memory = MemoryEstimates(
+        footprint,
+        prepare=lambda variants, placement: prepared.update((v, placement) for v in variants),
+    )
+    with suppress(InfeasibleError):
+        fit(mixes, PLACEMENTS, memory, budget)
+    assert prepared == needed

@@ -1,12 +1,5 @@
 import numpy as np
-from sdpack.pack.selection.mix_evaluator import _chunks, sheet
-
-
-def test_chunks_end_at_multiples_of_their_size_wherever_the_prompts_start() -> None:
-    assert [len(c) for c in _chunks(range(16, 64))] == [16, 16, 16]
-    assert _chunks(range(10, 20)) == [list(range(10, 16)), list(range(16, 20))]
-    assert _chunks([]) == []
-    assert [n for c in _chunks(range(100)) for n in c] == list(range(100))
+from sdpack.pack.selection.mix_evaluator import sheet
 
 
 def test_a_sheet_holds_every_image_whole() -> None:

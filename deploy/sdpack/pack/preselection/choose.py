@@ -1,0 +1,120 @@
+"""The choice of a mix among the sets of parts that can still win.
+
+It begins with the sets that the best one does not beat in fp32. That one may not fit, or not in a
+precision that is good enough. So the sets that the winner does not beat are added, until there are
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from sdpack.domain.arrays import Float64Array
+from sdpack.errors import (
+    BrokenPictureError,
+    InfeasibleError,
+    TooSlowError,
+    UnsupportedGraphError,
+)
+from sdpack.pack.latency.select import Selected, select
+from sdpack.pack.parallel.graphs import prepare_exports
+from sdpack.pack.planning.mix import PartSet
+from sdpack.pack.preselection.candidate_sets import sets_in_fp32
+from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
+from sdpack.pack.preselection.preselect import ROUNDS, Preselected, Preselection
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.toolchain import Toolchain
+
+REFUSALS = (InfeasibleError, TooSlowError, BrokenPictureError, UnsupportedGraphError)
+
+
+@dataclass(frozen=True)
+class SetChoice:
+    """Chooses a mix for a request."""
+
+    mixes: MixesOfSets
+
+    def choose(self) -> Selected:
+        """Choose the best mix that fits and, if the request limits the time, is fast enough.
+
+        Raises:
+            InfeasibleError: no mix fits.
+            TooSlowError: every mix that fits takes too long for an image.
+        """
+        preselection = preselect(self.mixes.toolchain)
+        if preselection is None:
+            return self._among(None, None)
+        return choose_set_by_set(preselection, self._among)
+
+    def _among(self, sets: Sequence[PartSet] | None, before: Selected | None) -> Selected:
+        uniform = self.mixes.uniform(sets)
+        possible = [*uniform, *self.mixes.mixed(uniform)]
+        runner = None if before is None else before.runner
+        return select(self.mixes.toolchain, possible, self.mixes.fitting(possible), runner)
+
+
+Among = Callable[[Sequence[PartSet], Selected | None], Selected]
+"""Selects a mix of some sets of parts; called with the selection among fewer sets, if any."""
+
+
+def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
+    """Choose a mix of the sets that can still win.
+
+    Raises:
+        InfeasibleError, TooSlowError, BrokenPictureError, UnsupportedGraphError: what `among`
+            raised for all sets together.
+    """
+    kept, more = list[PartSet](), preselection.unbeaten(preselection.sets)
+    chosen: Selected | None = None
+    while True:
+        kept += more
+        rest = [parts for parts in preselection.sets if parts not in kept]
+        try:
+            chosen = among(kept, chosen)
+        except REFUSALS:
+            if not rest:
+                raise
+            more = preselection.unbeaten(rest)
+        else:
+            more = preselection.rivals(rest, winner_scores(chosen))
+            if not more:
+                return with_preselection(chosen, preselection, kept)
+
+
+def preselect(toolchain: Toolchain) -> Preselection | None:
+    """Draw the sets of parts that may fit, in fp32.
+
+    None if there is only one, and without a judge: images are then compared with those of the same
+    parts in fp32, which says nothing about sets.
+    """
+    mixes = sets_in_fp32(toolchain.candidates)
+    evaluator = MixEvaluator(toolchain, (), ())
+    judging = evaluator.judging
+    if len(mixes) < 2 or not judging.is_judged:
+        return None
+    prepare_exports(toolchain, [variant for mix in mixes.values() for variant in mix.variants])
+
+    def draw(sets: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
+        return evaluator.scores_in_fp32([mixes[parts] for parts in sets], numbers)
+
+    preselection = Preselection(list(mixes), draw, evaluator.rules)
+    preselection.run(1 if evaluator.is_large else ROUNDS)
+    left = len(preselection.unbeaten(preselection.sets))
+    toolchain.context.say(f"{left} of {len(mixes)} sets of parts are near the best in fp32")
+    return preselection
+
+
+def with_preselection(
+    chosen: Selected, preselection: Preselection, kept: Sequence[PartSet]
+) -> Selected:
+    """A selection, and what was left out before it."""
+    beaten = preselection.beaten(kept, winner_scores(chosen))
+    preselected = Preselected(len(preselection.sets), tuple(beaten), preselection.pictures)
+    return replace(chosen, result=replace(chosen.result, preselected=preselected))
+
+
+def winner_scores(chosen: Selected) -> Float64Array:
+    """The scores of a selection's winner on the prompts it has drawn: float64 (prompts,)."""
+    evaluator, winner = chosen.evaluator, chosen.result.winner
+    return evaluator.scores_of(winner.mix, evaluator.drawn[winner.mix])

@@ -1,0 +1,77 @@
+"""Scores of mixes on prompts; several processes draw the images that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sdpack.documents.record import CHUNK
+from sdpack.domain.arrays import Float64Array
+from sdpack.evaluate.pipeline_spec import PipelineSpec
+from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.context import BuildContext
+from sdpack.pack.planning.mix import Mix
+from sdpack.progress import Step, counted, within
+from sdpack.workers.pool import WorkerJob
+
+
+@dataclass(frozen=True)
+class ScoreDrawing:
+    """Draws and scores mixes.
+
+    Attributes:
+        spec: gives the pipeline that is run for a mix.
+        jobs: gives the jobs that draw mixes on one chunk of prompts.
+    """
+
+    context: BuildContext
+    runner: EvaluationRunner
+    spec: Callable[[Mix], PipelineSpec]
+    jobs: Callable[[Sequence[Mix], Sequence[int]], Iterable[WorkerJob]]
+
+    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int], doing: str) -> Float64Array:
+        """The scores of these mixes on these prompts: float64 (mixes, prompts).
+
+        Args:
+            numbers: the numbers of the prompts.
+            doing: what the progress says.
+        """
+        say = self.context.say
+        say(doing)
+        specs = [self.spec(mix) for mix in mixes]
+        step, chunks = counted(say, doing), chunked(numbers)
+        self._draw_ahead(mixes, chunks, step)
+        scores = [
+            self.runner.scores(specs, chunk, within(step, place, len(chunks)))
+            for place, chunk in enumerate(chunks)
+        ]
+        return np.concatenate(scores, axis=1)
+
+    def _draw_ahead(
+        self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
+    ) -> None:
+        """Draw in several processes the images that are not scored yet; on a GPU, one draws."""
+        drawn_on = self.context.request.drawn_on
+        if drawn_on.on_gpu:
+            return
+        missing = [
+            (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
+            for chunk in chunks
+        ]
+        self.context.prepare([job for chunk, new in missing for job in self.jobs(new, chunk)], step)
+        self.runner.drawn += sum(
+            len(chunk)
+            for chunk, new in missing
+            for mix in new
+            if self.runner.knows(self.spec(mix), chunk)
+        )
+
+
+def chunked(numbers: Sequence[int]) -> list[list[int]]:
+    """Prompts in chunks that end at multiples of CHUNK, as images are kept by chunk."""
+    chunks: dict[int, list[int]] = {}
+    for number in numbers:
+        chunks.setdefault(number // CHUNK, []).append(number)
+    return list(chunks.values())
