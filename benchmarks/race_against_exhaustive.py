@@ -33,7 +33,7 @@ from benchmarks.replayed_races import Replay, ScoreTable, replay, resampled
 @click.option(
     "--catalog", "path", type=click.Path(path_type=Path), help="Catalog; default: the zoo."
 )
-@click.option("--budgets", default="16MiB,24MiB,32MiB,48MiB,64MiB", show_default=True)
+@click.option("--budgets", default="18MiB,24MiB,32MiB,40MiB,64MiB", show_default=True)
 @click.option("--prompts", default=64, show_default=True, help="Number of prompts per mix.")
 @click.option("--replays", default=200, show_default=True, help="Replays on resampled prompts.")
 def main(name: str, path: Path | None, budgets: str, prompts: int, replays: int) -> None:

@@ -136,5 +136,7 @@ def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
         for library in ("TRANSFORMERS", "DIFFUSERS"):  # the variables are read at import
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
     said = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=logging.ERROR if quiet else said, format="%(message)s")
+    others = max(said, logging.WARNING) if verbose < 2 else said  # -v is about sdpack alone
+    logging.basicConfig(level=logging.ERROR if quiet else others, format="%(message)s")
+    logging.getLogger("sdpack").setLevel(logging.ERROR if quiet else said)
     ctx.obj = {"quiet": quiet, "verbose": verbose}

@@ -66,6 +66,7 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
     """
     import transformers
 
+    transformers.logging.disable_progress_bar()
     try:
         kind = json.loads((judge / "config.json").read_text()).get("model_type")
         if kind == MODEL_TYPE:

@@ -29,7 +29,7 @@ from sdpack.evaluate.rules import Rules
 from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.anytime.likely import LikelyMixes
 from sdpack.pack.latency.latencies import Latencies
-from sdpack.pack.latency.select import Selected, select
+from sdpack.pack.latency.select import Selected, SelectionSettings, select
 from sdpack.pack.parallel.graphs import prepare_graphs
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, PartSet
@@ -146,7 +146,8 @@ class TimedChoice:
         self, possible: Sequence[Mix], fitted: Sequence[Fitted], rules: Rules
     ) -> Selected:
         runner = None if self._best is None else self._best.runner
-        return select(self.toolchain, possible, fitted, runner, rules, self._latencies)
+        settings = SelectionSettings(runner, rules, self._latencies)
+        return select(self.toolchain, possible, fitted, settings)
 
     def _take(self, selected: Selected) -> None:
         """Take a selection as the best so far; from the first one on, the time counts."""

@@ -12,7 +12,9 @@ from sdpack.pack.latency.latencies import Latencies
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.rounds import finalists_of
 from sdpack.pack.selection.selection import Selection, SelectionResult
+from sdpack.pack.selection.time_left import TimeLeft
 from sdpack.pack.toolchain import Toolchain
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
@@ -37,13 +39,27 @@ class Selected:
         return race.is_cut
 
 
+@dataclass(frozen=True)
+class SelectionSettings:
+    """What a selection takes over from others of the same toolchain, and its rules.
+
+    Attributes:
+        runner, rules: see `MixEvaluator`.
+        latencies: the times of earlier selections, to reuse them.
+        tells_time: whether to say after each round how long the rest will take.
+    """
+
+    runner: EvaluationRunner | None = None
+    rules: Rules | None = None
+    latencies: Latencies | None = None
+    tells_time: bool = False
+
+
 def select(
     toolchain: Toolchain,
     possible: Sequence[Mix],
     fitted: Sequence[Fitted],
-    runner: EvaluationRunner | None = None,
-    rules: Rules | None = None,
-    latencies: Latencies | None = None,
+    settings: SelectionSettings | None = None,
 ) -> Selected:
     """Select one of the mixes that fit and, if the request limits its time, are fast enough.
 
@@ -53,23 +69,22 @@ def select(
 
     Args:
         possible: every mix that can be built.
-        runner, rules: see `MixEvaluator`.
-        latencies: the times of earlier selections of the same toolchain, to reuse them.
 
     Raises:
         TimeIsUp: a time limit ended the race, and its winner is too slow.
         TooSlowError: every mix takes too long.
         BrokenPictureError: every mix draws broken images.
     """
+    settings = settings or SelectionSettings()
     limit_s = toolchain.request.latency_limit_s
     if limit_s is None:
-        evaluator = MixEvaluator(toolchain, possible, fitted, runner, rules)
-        return Selected(evaluator, Selection(evaluator).run())
-    latencies = latencies or Latencies.of_toolchain(toolchain)
+        evaluator = MixEvaluator(toolchain, possible, fitted, settings.runner, settings.rules)
+        return Selected(evaluator, _run(evaluator, settings))
+    latencies, runner = settings.latencies or Latencies.of_toolchain(toolchain), settings.runner
     quick, slow = latencies.within(fitted, limit_s), list[Fitted]()
     while True:
-        evaluator = MixEvaluator(toolchain, possible, quick, runner, rules)
-        result = Selection(evaluator).run()
+        evaluator = MixEvaluator(toolchain, possible, quick, runner, settings.rules)
+        result = _run(evaluator, settings)
         whole_s = _whole_s(latencies, evaluator, result)
         if whole_s is None or whole_s <= limit_s:
             limit = _limit(latencies, len(fitted) - len(quick), whole_s)
@@ -84,6 +99,13 @@ def select(
         toolchain.context.say(
             f"left out: {winner.mix} takes {format_duration(whole_s)} for a whole image"
         )
+
+
+def _run(evaluator: MixEvaluator, settings: SelectionSettings) -> SelectionResult:
+    few = finalists_of(evaluator.is_large)
+    return Selection(
+        evaluator, TimeLeft(evaluator.rules, few) if settings.tells_time else None
+    ).run()
 
 
 def _whole_s(

@@ -17,7 +17,7 @@ from sdpack.errors import (
     TooSlowError,
     UnsupportedGraphError,
 )
-from sdpack.pack.latency.select import Selected, select
+from sdpack.pack.latency.select import Selected, SelectionSettings, select
 from sdpack.pack.parallel.graphs import prepare_exports
 from sdpack.pack.planning.mix import PartSet
 from sdpack.pack.preselection.candidate_sets import sets_in_fp32
@@ -51,7 +51,8 @@ class SetChoice:
         uniform = self.mixes.uniform(sets)
         possible = [*uniform, *self.mixes.mixed(uniform)]
         runner = None if before is None else before.runner
-        return select(self.mixes.toolchain, possible, self.mixes.fitting(possible), runner)
+        settings = SelectionSettings(runner, tells_time=True)
+        return select(self.mixes.toolchain, possible, self.mixes.fitting(possible), settings)
 
 
 Among = Callable[[Sequence[PartSet], Selected | None], Selected]

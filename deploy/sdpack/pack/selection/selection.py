@@ -19,6 +19,8 @@ from sdpack.pack.preselection.preselect import Preselected
 from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
 from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 from sdpack.pack.selection.screening import Screener, ScreeningResult, references
+from sdpack.pack.selection.time_left import TimeLeft
+from sdpack.units import format_estimate
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,15 @@ class SelectionResult:
 
 @dataclass
 class Selection:
-    """Selects one of an evaluator's fitted mixes, by the evaluator's rules."""
+    """Selects one of an evaluator's fitted mixes, by the evaluator's rules.
+
+    Attributes:
+        time_left: estimates how long it will take, which is then said after each round; None where
+            nobody waits for it.
+    """
 
     evaluator: MixEvaluator
+    time_left: TimeLeft | None = None
     _latencies: dict[int, float] = field(default_factory=dict, init=False)
 
     def run(self) -> SelectionResult:
@@ -108,7 +116,9 @@ class Selection:
         fitted = self.evaluator.fitted
 
         def scores(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
-            return self.evaluator.scores([fitted[numbers[arm]].mix for arm in arms], prompts)
+            mixes = [fitted[numbers[arm]].mix for arm in arms]
+            seen = prompts[-1] + 1
+            return self._drawn(mixes, prompts, lambda time: time.after_round(mixes, seen))
 
         def guard(leader: int, eligible: Sequence[int]) -> int:
             chosen = self._guard(numbers[leader], [numbers[arm] for arm in eligible])
@@ -156,12 +166,42 @@ class Selection:
             return [bool((of_mix > BROKEN_SCORE).any()) for of_mix in scores]
 
         by_class = references(evaluator.possible, evaluator.weight_bytes, works)
-        screener = Screener(mixes, by_class, frozenset(evaluator.possible), evaluator.scores)
         rules = replace(self._rules, most=screened_prompts(self._rules, self._rules.most))
+
+        def draw(mixes: Sequence[Mix], prompts: Sequence[int]) -> Float64Array:
+            seen, most = prompts[-1] + 1, rules.most
+            return self._drawn(mixes, prompts, lambda time: time.after_screening(mixes, seen, most))
+
+        screener = Screener(mixes, by_class, frozenset(evaluator.possible), draw)
         arms = [self._arm(number, timed=False) for number in range(len(mixes))]
         screened = screener.run(arms, rules, self._finalists)
         evaluator.say(f"{len(screened.finalists)} of {len(arms)} mixes go into the race")
         return screened
+
+    def _drawn(
+        self,
+        mixes: Sequence[Mix],
+        prompts: Sequence[int],
+        left: Callable[[TimeLeft], float | None],
+    ) -> Float64Array:
+        """The scores of a round; if any were new, it says how long the rest will take.
+
+        Args:
+            left: gives the seconds that are left after the round.
+        """
+        time = self.time_left
+        if time is None:
+            return self.evaluator.scores(mixes, prompts)
+        runner, began = self.evaluator.runner, time.now()
+        before = runner.drawn
+        scores = self.evaluator.scores(mixes, prompts)
+        share = (runner.drawn - before) / max(1, len(mixes) * len(prompts))
+        if share > 0:
+            time.measure(time.now() - began, mixes, len(prompts), share)
+        seconds = left(time)
+        if seconds is not None and share > 0:
+            self.evaluator.say(f"about {format_estimate(seconds)} left in all")
+        return scores
 
     def _overlooked(self, winner: int, raced: Sequence[int]) -> list[int]:
         """Fitted mixes that did not race, but scored better than the winner.

@@ -33,7 +33,7 @@ from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, Store
 from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
-from sdpack.pack.latency.select import select
+from sdpack.pack.latency.select import SelectionSettings, select
 from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable, fitting
@@ -193,7 +193,7 @@ class Study:
         possible = [*uniform, *mixed]
         fitted = fitting(self.candidates.placements, self.footprints, possible, budget)
         runner = None if self._last is None else self._last.runner
-        selected = select(self.toolchain, possible, fitted, runner)
+        selected = select(self.toolchain, possible, fitted, SelectionSettings(runner))
         self._evaluators[budget] = selected.evaluator
         self._limit = selected.result.limit
         return Budget(budget, selected.result)

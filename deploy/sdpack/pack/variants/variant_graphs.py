@@ -20,12 +20,18 @@ from sdpack.pack.variants.graph_files import (
     write_sliced,
 )
 from sdpack.pack.variants.rounded_weight_cache import RoundedWeightCache
+from sdpack.progress import counted
 from sdpack.quantization.layers import Layer
 from sdpack.quantization.quantizable_graph import QUANTIZERS
-from sdpack.quantization.rounded_weights import RoundedWeights, rounder
+from sdpack.quantization.rounded_weights import RoundedWeights, fill
 from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.schemes import UNIFORM, Scheme
-from sdpack.quantization.variant import LayerQuantization, make_variant, scale_type
+from sdpack.quantization.variant import (
+    LayerQuantization,
+    make_variant,
+    scale_type,
+    suited_schemes,
+)
 from sdpack.rewrite.fuse import fuse_attention
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 from sdpack.store.artifacts import REVISION, Artifact
@@ -54,18 +60,19 @@ class VariantGraphs:
         inputs = self._inputs(variant, schemes, fp32_nodes, ranges)
 
         def build(folder: Path) -> None:
-            rounded = self._rounding(variant, schemes)
-            context.say(f"making {variant.full_name}")
-            model = make_variant(
-                self.calibration.of(variant).path,
-                LayerQuantization(schemes, rounded, ranges),
-                self.computed_in(variant),
-                context.abilities,
-                fp32_nodes,
-            )
-            if self._for_onnxruntime:
-                fuse_attention(model)
-            write(model, folder / MODEL_FILE)
+            with context.store.scratch() as scratch:
+                rounded = self._rounding(variant, schemes, scratch)
+                context.say(f"making {variant.full_name}")
+                model = make_variant(
+                    self.calibration.of(variant).path,
+                    LayerQuantization(schemes, rounded, ranges),
+                    self.computed_in(variant),
+                    context.abilities,
+                    fp32_nodes,
+                )
+                if self._for_onnxruntime:
+                    fuse_attention(model)
+                write(model, folder / MODEL_FILE)
             self._write_other_forms(variant, folder)
 
         return context.store.make("variant", inputs, build)
@@ -146,19 +153,32 @@ class VariantGraphs:
             write_pieces(folder)
 
     def _rounding(
-        self, variant: Variant, schemes: Mapping[str, Scheme]
+        self, variant: Variant, schemes: Mapping[str, Scheme], scratch: Path
     ) -> Callable[[Layer, Scheme], Rounded]:
-        """A function that rounds layers; all variants share the weights in uniform schemes."""
+        """A function that gives rounded layers; all variants share the weights in uniform schemes.
+
+        Args:
+            scratch: an empty folder, for layers in other schemes.
+        """
         shared = set(schemes.values()) & set(UNIFORM.values())
         by_scheme = {scheme: self.rounded_weights(variant, scheme) for scheme in shared}
-        scales = scale_type(self.computed_in(variant))
-        observed = self.calibration.observed(variant) if schemes else None
-        on_its_own = rounder(observed, scales)
+        others = {name: scheme for name, scheme in schemes.items() if scheme not in shared}
+        own = self._rounded_for_one(variant, others, scratch) if others else None
 
         def rounded(layer: Layer, form: Scheme) -> Rounded:
-            shared_weights = by_scheme.get(schemes[layer.name])
-            if shared_weights is not None:
-                return shared_weights.rounded(layer.name)
-            return on_its_own(layer, form)
+            weights = by_scheme.get(schemes[layer.name], own)
+            assert weights is not None
+            return weights.rounded(layer.name)
 
         return rounded
+
+    def _rounded_for_one(
+        self, variant: Variant, schemes: Mapping[str, Scheme], folder: Path
+    ) -> RoundedWeights:
+        """Layers in schemes that no other variant has, rounded on all threads into a folder."""
+        context, graph = self.context, self.calibration.of(variant)
+        step = counted(context.say, f"rounding {len(schemes)} layers of {variant.full_name}")
+        chosen = suited_schemes(graph.path, graph.layers(), schemes, context.abilities).values()
+        scales = scale_type(self.computed_in(variant))
+        fill({folder: chosen}, self.calibration.observed(variant), scales, step)
+        return RoundedWeights((folder,))

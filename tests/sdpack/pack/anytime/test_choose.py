@@ -17,7 +17,7 @@ from sdpack.memory.predict import Peak
 from sdpack.pack.anytime import choose as module
 from sdpack.pack.anytime.choose import TimedChoice
 from sdpack.pack.anytime.deadline import FINISH_S, Deadline
-from sdpack.pack.latency.select import Selected
+from sdpack.pack.latency.select import Selected, SelectionSettings
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, PartSet, Variant
 from sdpack.pack.preselection.preselect import Preselection
@@ -82,12 +82,10 @@ class Build:
         toolchain: Any,
         possible: Sequence[Mix],
         fitted: Sequence[Fitted],
-        runner: Any = None,
-        rules: Rules | None = None,
-        latencies: Any = None,
+        settings: SelectionSettings,
     ) -> Selected:
         self.step(f"drawing {len(fitted)}", 10)
-        most = (rules or self.toolchain.request.rules).most
+        most = (settings.rules or self.toolchain.request.rules).most
         self.most.append(most)
         is_cut = self.cut_race and len(self.most) > len(SETS) + 1
         self.deadline.is_up |= is_cut

@@ -30,6 +30,8 @@ class Evaluator:
     """Its winner is the first of its mixes."""
 
     runner = None
+    rules = Rules()
+    is_large = False
 
     def __init__(self, toolchain: Any, possible: Any, fitted: Any, *_: Any) -> None:
         self.fitted = fitted
@@ -41,7 +43,7 @@ class Evaluator:
 class Selection:
     is_cut = False
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, time_left: object) -> None:
         self.evaluator = evaluator
 
     def run(self) -> SelectionResult:

@@ -83,7 +83,7 @@ class Request:
         return [Fitted(each, Placement(), Peak(Role.DENOISER, {}, 0), 1, 0) for each in fits]
 
     def select(
-        self, toolchain: Any, possible: Sequence[Mix], fitted: Sequence[Fitted], runner: Any
+        self, toolchain: Any, possible: Sequence[Mix], fitted: Sequence[Fitted], settings: Any
     ) -> Selected:
         best = max(range(len(fitted)), key=lambda n: self.scores(fitted[n].mix).mean())
         result = SelectionResult(tuple(fitted), RaceResult(best, (), 0), None, 0, Rules())
