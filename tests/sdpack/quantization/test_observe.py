@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from sdpack.errors import QuantizationError
 from sdpack.quantization.clipping import best_threshold, histogram
@@ -16,11 +15,10 @@ from sdpack.quantization.layers import layers
 from sdpack.quantization.observe import (
     observe,
     read_observed,
-    rows_of,
 )
 from sdpack.rewrite.onnx_file import read
 
-from tests.sdpack.graphs import convolution, embedding, linear, saved, two_readers
+from tests.sdpack.graphs import embedding, linear, saved, two_readers
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((64, 48)).astype(np.float32)
@@ -110,28 +108,6 @@ def test_a_table_has_no_moments(tmp_path: Path) -> None:
     found = observe(path, [{"x": np.zeros((2, 3), np.int64)}], tmp_path, threads=1)
     assert found.moments("embedding") is None
     assert found.peaks == {"embedding": pytest.approx(np.abs(WEIGHT[0]).max())}
-
-
-@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 1), (1, 0), (2, 0)])
-def test_rows_of_a_convolution_are_what_its_kernel_sees(stride: int, padding: int) -> None:
-    kernel = RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)
-    (node,) = convolution(kernel).graph
-    node.attributes["pads"] = ir.AttrInt64s("pads", [padding] * 4)
-    node.attributes["strides"] = ir.AttrInt64s("strides", [stride] * 2)
-    x = RNG.standard_normal((2, 16, 7, 9)).astype(np.float32)
-    rows = rows_of(node, x)
-    assert rows is not None
-    wanted = torch.nn.functional.conv2d(
-        torch.from_numpy(x), torch.from_numpy(kernel), stride=stride, padding=padding
-    )
-    seen = rows @ kernel.reshape(24, -1).T
-    assert seen == pytest.approx(wanted.permute(0, 2, 3, 1).reshape(-1, 24).numpy(), abs=1e-4)
-
-
-def test_a_grouped_convolution_has_no_rows() -> None:
-    (node,) = convolution(RNG.standard_normal((24, 16, 3, 3)).astype(np.float32)).graph
-    node.attributes["group"] = ir.AttrInt64("group", 2)
-    assert rows_of(node, np.zeros((1, 32, 4, 4), np.float32)) is None
 
 
 def test_inputs_that_are_not_finite_are_refused(tmp_path: Path) -> None:

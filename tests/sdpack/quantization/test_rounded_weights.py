@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sdpack.quantization.input_statistics import rows_of
 from sdpack.quantization.layers import layers
-from sdpack.quantization.observe import observe, rows_of
+from sdpack.quantization.observe import observe
 from sdpack.quantization.rounded_weights import RoundedWeights, fill, rounder, sampled_errors
 from sdpack.quantization.schemes import parse_scheme
 
