@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 # A Triton server for the tests, without dependencies: its client would need an older numpy.
 TRITON := "nvidia-pytriton; sys_platform == 'linux' and platform_machine == 'x86_64'"
 
@@ -19,11 +20,11 @@ demo: $(READY)  ## builds two bundles of the zoo, for a 4 GB GPU and for 24 MiB,
 	@$(BIN)/sdpack compare engines/4gb-gpu engines/4gb-gpu-24mib --brief
 	@$(BIN)/sdpack run engines/4gb-gpu "noto, pizza" --runtime onnxruntime-cpu --out demo.png
 
-test: $(READY) lint  ## lint, types and tests; SLOW=1 also runs the slow ones
+test: $(TOOLS) lint  ## lint, types and tests; SLOW=1 also runs the slow ones
 	@echo "running the tests ..."
 	@$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ON_ALL_CORES)
 
-lint: $(READY)
+lint: $(TOOLS)
 	@echo "checking style, types and imports ..."
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
@@ -34,11 +35,15 @@ lint: $(READY)
 $(READY): constraints.txt pyproject.toml
 	@echo "setting up $(VENV), once (minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@echo "  1 of 3: installing PyTorch ..."
+	@echo "  1 of 2: installing PyTorch ..."
 	@$(BIN)/pip install -q -c constraints.txt torch numpy
-	@echo "  2 of 3: installing sdpack, the zoo and all packages for building, serving and tests ..."
-	@$(BIN)/pip install -q -c constraints.txt ./zoo -e '.[build,cpu,tensorrt-rtx,serve,dev]'
-	@echo "  3 of 3: installing a Triton server for the tests ..."
+	@echo "  2 of 2: installing sdpack, the zoo and all packages for building and serving ..."
+	@$(BIN)/pip install -q -c constraints.txt ./zoo -e '.[build,cpu,tensorrt-rtx,serve]'
+	@touch $@
+
+$(TOOLS): $(READY)
+	@echo "installing the packages for the tests, once ..."
+	@$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@$(BIN)/pip install -q -c constraints.txt --no-deps $(TRITON)
 	@touch $@
 

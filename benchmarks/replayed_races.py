@@ -122,7 +122,7 @@ def replay(table: ScoreTable, prompts: Sequence[int]) -> Replay:
     def draw(sets: Sequence[PartSet], places: Sequence[int]) -> Float64Array:
         return np.array([table.sets[parts][numbers[list(places)]] for parts in sets])
 
-    def among(sets: Sequence[PartSet], before: Selected | None) -> Selected:
+    def among(sets: Sequence[PartSet]) -> Selected:
         evaluator = ReplayedEvaluator(table, sets, prompts)
         if not evaluator.fitted:
             raise InfeasibleError("no mix of these sets fits", 0)

@@ -135,7 +135,10 @@ class Preselection(Document):
     beaten: tuple[BeatenParts, ...]
 
     def words(self) -> str:
-        """What was left out, in a sentence; empty if nothing was."""
+        """What was left out, in a sentence; empty if nothing was.
+
+        A set whose images are broken has the lowest score there is, and is worse as well.
+        """
         if not self.beaten:
             return ""
         best = self.beaten[0]

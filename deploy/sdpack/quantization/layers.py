@@ -158,6 +158,7 @@ def _has_few_rows(node: ir.Node) -> bool:
     if value is None or value.shape is None or not node.graph:
         return False
     batches = {given.shape[0] for given in node.graph.inputs if given.shape}
+    batches.discard(ir.SymbolicDim(None))  # sizes without a name may differ
     rows = list(value.shape)[:-1]
     symbols = [size for size in rows if isinstance(size, ir.SymbolicDim)]
     known = [size for size in rows if isinstance(size, int)]

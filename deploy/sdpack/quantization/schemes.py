@@ -149,7 +149,7 @@ def suited(layer: Layer, scheme: Scheme, abilities: Abilities) -> Scheme | None:
     TensorRT-RTX rejects some of these layers.
     """
     inputs = scheme.inputs and not (layer.has_few_rows and scheme.number is Number.INT8)
-    if layer.feeds_attention and not (scheme.inputs or abilities.packed_attention):
+    if layer.feeds_attention and not (inputs or abilities.packed_attention):
         return None
     packed = scheme.number is Number.INT4 and abilities.packed_tables
     if layer.kind is LayerKind.TABLE and not packed:

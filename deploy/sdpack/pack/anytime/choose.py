@@ -33,10 +33,12 @@ from sdpack.pack.latency.select import Selected, SelectionSettings, select
 from sdpack.pack.parallel.graphs import prepare_graphs
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, PartSet
+from sdpack.pack.preselection.candidate_sets import sets_in_fp32
 from sdpack.pack.preselection.choose import preselect, winner_scores, with_preselection
 from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
 from sdpack.pack.preselection.preselect import Preselection
 from sdpack.pack.selection.measurements import TIMED_PICTURES
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.samples import Samples
 from sdpack.progress import TimeIsUp
 from sdpack.units import format_duration
@@ -105,26 +107,54 @@ class TimedChoice:
         if len(self._considered) > 1:
             self._race(self._considered, ROUNDS_FIRST)
         self._preselect()
+        refusal: InfeasibleError | TooSlowError | None = None
+        while True:
+            refusal = self._try_precisions() or refusal
+            if not self._rivals_added():
+                break
+        if refusal is not None and self._best is None:
+            raise refusal
+        self._left_out = []
+
+    def _try_precisions(self) -> InfeasibleError | TooSlowError | None:
+        """Select among all precisions of the sets that are kept, then with mixed variants as well.
+
+        Returns:
+            why no uniform mix can be chosen; mixed variants can be smaller, and faster.
+        """
+        self._left_out = [PRECISIONS, MIXED]
         uniform = self.mixes.uniform(self._kept, also_calibrated=True)
         refusal: InfeasibleError | TooSlowError | None = None
         try:
             self._select(uniform, [MIXED])
         except (InfeasibleError, TooSlowError) as error:
-            refusal = error  # mixed variants can be smaller, and faster
+            refusal = error
         mixed = self.mixes.mixed(uniform)
         if mixed:
             self._select([*uniform, *mixed], [])
-        elif refusal is not None and self._best is None:
-            raise refusal
-        self._left_out = []
+        return refusal
 
     def _preselect(self) -> None:
         """Keep the sets that the best mix does not beat in fp32; all if there is no mix yet."""
-        preselection = preselect(self.toolchain)
-        if preselection is not None and self._best is not None:
-            scores = winner_scores(self._best)
-            self._preselection = preselection
-            self._kept = preselection.rivals(preselection.sets, scores)
+        if self._best is None:
+            return
+        evaluator = MixEvaluator(self.toolchain, (), (), self._best.runner)
+        sets = sets_in_fp32(self.toolchain.candidates)
+        self._preselection = preselect(self.toolchain, evaluator, sets)
+        if self._preselection is not None:
+            winner = self._best.result.winner.mix
+            rivals = self._preselection.rivals(sets, winner_scores(self._best))
+            self._kept = list(dict.fromkeys([winner.part_set, *rivals]))
+        self._check()
+
+    def _rivals_added(self) -> bool:
+        """Keep the sets that the winner does not beat after all; whether there are any."""
+        if self._preselection is None or self._kept is None or self._best is None:
+            return False
+        rest = [parts for parts in self._preselection.sets if parts not in self._kept]
+        more = self._preselection.rivals(rest, winner_scores(self._best))
+        self._kept = [*self._kept, *more]
+        return bool(more)
 
     def _select(self, possible: Sequence[Mix], left_out: Sequence[str]) -> None:
         """Select one of these mixes by the request's rules.

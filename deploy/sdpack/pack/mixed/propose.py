@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sdpack.domain.placement import Loading, Placement, Role
@@ -83,7 +84,11 @@ class Proposals:
         """Measure the effects of the layers of these mixes in several processes."""
         sensitivities = self.choices.sensitivities
         variants = dict.fromkeys(variant for mix in mixes for variant in mix.variants)
-        new = [variant for variant in variants if not sensitivities.knows(variant)]
+        new = []
+        for variant in variants:
+            with suppress(UnsupportedGraphError):  # the set of this variant is then left out
+                if not sensitivities.knows(variant):
+                    new.append(variant)
         self.context.prepare(part_jobs("measuring the effect of", by_part(new), MeasureEffects))
 
     def _widest(self) -> list[tuple[Mix, float]]:

@@ -63,6 +63,9 @@ class BuildWorker:
         """Do a task, and return the rows it measured."""
         self._say = say
         toolchain = self._toolchain
+        if not isinstance(task, DrawCalibration):
+            recordings = toolchain.calibration.recordings
+            recordings.close()
         match task:
             case ExportPart(variant):
                 toolchain.sources.of(variant)

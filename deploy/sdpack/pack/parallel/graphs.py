@@ -25,6 +25,7 @@ from sdpack.pack.parallel.tasks import (
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.calibration_recordings import without_decoder
+from sdpack.progress import counted
 from sdpack.quantization.schemes import UNIFORM
 from sdpack.workers.pool import WorkerJob
 
@@ -48,7 +49,11 @@ def prepare_graphs(
     prepare_exports(toolchain, variants)
     parts = _largest_first(toolchain, variants)
     uncalibrated = [part for part in parts if not calibration.has(part[0])]
-    context.prepare(_calibration_drawings(toolchain, uncalibrated))
+    drawings = _calibration_drawings(toolchain, uncalibrated)
+    if len(drawings) > 1:
+        doing = "calibrating parts: drawing their images"
+        context.say(doing)
+        context.prepare(drawings, counted(context.say, doing))
     context.prepare(part_jobs("calibrating", uncalibrated, Calibrate))
     new = parts if also_calibrated else uncalibrated
     context.prepare([*_gains(toolchain, new), *_rounding(toolchain, new)])

@@ -98,9 +98,11 @@ class Footprints:
 
     def prepare(self, variants: Collection[Variant], placement: Placement) -> None:
         """Compile in parallel the plans that state these footprints."""
-        new = [variant for variant in sorted(variants) if (variant, placement) not in self._known]
-        if self.foresight is Foresight.PLAN and len(new) > 1:
-            self.pieces.prepare(new, placement)
+        if self.foresight is not Foresight.PLAN:
+            return
+        new = [variant for variant in variants if (variant, placement) not in self._known]
+        if len(new) > 1:
+            self.pieces.prepare(sorted(new, key=str), placement)
 
     def least_bytes(self, variant: Variant) -> int:
         """The least bytes that a loaded variant takes: on a GPU, nearly the size of its file.

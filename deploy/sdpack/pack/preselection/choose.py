@@ -7,19 +7,22 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.errors import (
     BrokenPictureError,
+    EngineError,
     InfeasibleError,
     TooSlowError,
     UnsupportedGraphError,
 )
+from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.latency.select import Selected, SelectionSettings, select
 from sdpack.pack.parallel.graphs import prepare_exports
-from sdpack.pack.planning.mix import PartSet
+from sdpack.pack.planning.mix import Mix, PartSet
 from sdpack.pack.preselection.candidate_sets import sets_in_fp32
 from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
 from sdpack.pack.preselection.preselect import ROUNDS, Preselected, Preselection
@@ -27,6 +30,9 @@ from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.toolchain import Toolchain
 
 REFUSALS = (InfeasibleError, TooSlowError, BrokenPictureError, UnsupportedGraphError)
+
+Among = Callable[[Sequence[PartSet]], Selected]
+"""Selects a mix of some sets of parts."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +48,23 @@ class SetChoice:
             InfeasibleError: no mix fits.
             TooSlowError: every mix that fits takes too long for an image.
         """
-        preselection = preselect(self.mixes.toolchain)
-        if preselection is None:
-            return self._among(None, None)
-        return choose_set_by_set(preselection, self._among)
+        toolchain = self.mixes.toolchain
+        evaluator = MixEvaluator(toolchain, (), ())
+        sets = sets_in_fp32(toolchain.candidates)
+        preselection = preselect(toolchain, evaluator, sets)
+        runner = evaluator.runner
+        try:
+            if preselection is None:
+                return self._among(runner, list(sets) or None)
+            return choose_set_by_set(preselection, partial(self._among, runner))
+        except InfeasibleError:  # it names the smallest of the sets that may fit, not of all
+            return self._among(runner, None)
 
-    def _among(self, sets: Sequence[PartSet] | None, before: Selected | None) -> Selected:
+    def _among(self, runner: EvaluationRunner, sets: Sequence[PartSet] | None) -> Selected:
         uniform = self.mixes.uniform(sets)
         possible = [*uniform, *self.mixes.mixed(uniform)]
-        runner = None if before is None else before.runner
         settings = SelectionSettings(runner, tells_time=True)
         return select(self.mixes.toolchain, possible, self.mixes.fitting(possible), settings)
-
-
-Among = Callable[[Sequence[PartSet], Selected | None], Selected]
-"""Selects a mix of some sets of parts; called with the selection among fewer sets, if any."""
 
 
 def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
@@ -72,8 +80,10 @@ def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
         kept += more
         rest = [parts for parts in preselection.sets if parts not in kept]
         try:
-            chosen = among(kept, chosen)
+            chosen = among(kept)
         except REFUSALS:
+            if chosen is not None:  # the sets that were added last cannot be built
+                return with_preselection(chosen, preselection, kept)
             if not rest:
                 raise
             more = preselection.unbeaten(rest)
@@ -83,26 +93,31 @@ def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
                 return with_preselection(chosen, preselection, kept)
 
 
-def preselect(toolchain: Toolchain) -> Preselection | None:
-    """Draw the sets of parts that may fit, in fp32.
+def preselect(
+    toolchain: Toolchain, evaluator: MixEvaluator, sets: Mapping[PartSet, Mix]
+) -> Preselection | None:
+    """Draw sets of parts in fp32.
 
-    None if there is only one, and without a judge: images are then compared with those of the same
-    parts in fp32, which says nothing about sets.
+    None if there is only one; without a judge, as images are then compared with those of the same
+    parts in fp32, which says nothing about sets; and if a set does not run in fp32 where images are
+    drawn, for example because it does not fit on the GPU.
     """
-    mixes = sets_in_fp32(toolchain.candidates)
-    evaluator = MixEvaluator(toolchain, (), ())
-    judging = evaluator.judging
-    if len(mixes) < 2 or not judging.is_judged:
+    judging, say = evaluator.judging, toolchain.context.say
+    if len(sets) < 2 or not judging.is_judged:
         return None
-    prepare_exports(toolchain, [variant for mix in mixes.values() for variant in mix.variants])
+    prepare_exports(toolchain, [variant for mix in sets.values() for variant in mix.variants])
 
-    def draw(sets: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
-        return evaluator.scores_in_fp32([mixes[parts] for parts in sets], numbers)
+    def draw(parts: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
+        return evaluator.scores_in_fp32([sets[each] for each in parts], numbers)
 
-    preselection = Preselection(list(mixes), draw, evaluator.rules)
-    preselection.run(1 if evaluator.is_large else ROUNDS)
+    preselection = Preselection(list(sets), draw, evaluator.rules)
+    try:
+        preselection.run(1 if evaluator.is_large else ROUNDS)
+    except EngineError as error:
+        say(f"all sets of parts are kept, as they cannot be compared in fp32: {error}")
+        return None
     left = len(preselection.unbeaten(preselection.sets))
-    toolchain.context.say(f"{left} of {len(mixes)} sets of parts are near the best in fp32")
+    say(f"{left} of {len(sets)} sets of parts are near the best in fp32")
     return preselection
 
 

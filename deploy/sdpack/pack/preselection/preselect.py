@@ -5,7 +5,8 @@ an upper bound for its mixes, and it is known as soon as the parts are exported.
 a mix that fits if even its images in fp32 are
 
     worse, beyond a confidence interval of the difference and the indifference, or
-    worse in the mean over all prompts of the selection, by more than the indifference
+    worse in the mean over all prompts of the selection, by more than the indifference, if these are
+    enough to show mixes equal
 
 over the prompts that both have drawn. Parts that are only in beaten sets are not calibrated,
 quantized or compiled.
@@ -68,7 +69,7 @@ class Preselection:
     """Draws the sets of parts of a request in fp32, and compares them with mixes.
 
     Attributes:
-        sets: the sets, the preferred first.
+        sets: the sets.
     """
 
     sets: Sequence[PartSet]
@@ -104,13 +105,17 @@ class Preselection:
         return sum(len(scores) for scores in self._scores.values())
 
     def unbeaten(self, sets: Iterable[PartSet]) -> list[PartSet]:
-        """The sets that the best of them does not beat; all of them if each draws broken images."""
+        """The sets that the best of them does not beat; all of them if each draws broken images.
+
+        The best is one of those with the most images: the others were beaten before.
+        """
         every = list(sets)
         working = [parts for parts in every if not is_broken(self.scores(parts))]
         if not working:
             return every
-        fewest = min(len(self.scores(parts)) for parts in working)
-        best = max(working, key=lambda parts: float(self.scores(parts)[:fewest].mean()))
+        most = max(len(self.scores(parts)) for parts in working)
+        longest = [parts for parts in working if len(self.scores(parts)) == most]
+        best = max(longest, key=lambda parts: float(self.scores(parts).mean()))
         return self.rivals(every, self.scores(best))
 
     def rivals(self, sets: Iterable[PartSet], scores: Float64Array) -> list[PartSet]:
@@ -134,8 +139,8 @@ class Preselection:
             return True
         differences = _differences(own, scores)
         mean, _, high = interval(differences, self._alpha)
-        slack = self.rules.indifference
-        return high < -slack or (len(differences) >= self.rules.most and mean < -slack)
+        slack, most = self.rules.indifference, max(self.rules.most, self.rules.fewest)
+        return high < -slack or (len(differences) >= most and mean < -slack)
 
 
 def is_broken(scores: Float64Array) -> bool:

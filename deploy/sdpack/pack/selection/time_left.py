@@ -35,6 +35,7 @@ class TimeLeft:
     _seconds: float = field(default=0.0, init=False)
     _drawn: float = field(default=0.0, init=False)
     _screened: int = field(default=0, init=False)
+    _seen: int = field(default=0, init=False)
 
     def measure(self, seconds: float, mixes: Sequence[Mix], prompts: int, share: float) -> None:
         """Record a round.
@@ -60,11 +61,14 @@ class TimeLeft:
         return self._seconds_for(checks + screened + self._race(self.few, 0))
 
     def after_round(self, mixes: Sequence[Mix], seen: int) -> float | None:
-        """Seconds left after a round of the race that scored these mixes; None as above.
+        """Seconds left after a round of the race that scored these mixes; None if it is not known.
 
         Args:
             seen: the number of prompts so far.
         """
+        if seen <= self._seen:  # mixes that had left the race are back, and draw what others drew
+            return None
+        self._seen = seen
         return self._seconds_for(self._race(len(mixes), seen))
 
     def _seconds_for(self, latents: float) -> float | None:

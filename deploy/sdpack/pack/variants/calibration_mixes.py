@@ -80,6 +80,7 @@ class CalibrationMixes:
             "sampler": digest(self.samplers.of(denoiser).to_json()),
             "conditioning": self.candidates.conditioning(denoiser).model_dump(mode="json"),
             "guidance_scale": sampling.guidance_scale,
+            "guidance_rescale": sampling.guidance_rescale,
             "size": [self.request.height, self.request.width],
             "with": [self.graphs.of(v).content for v in variants],
             "tokenizers": [

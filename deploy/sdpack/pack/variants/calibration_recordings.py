@@ -66,7 +66,7 @@ class CalibrationRecordings:
             self._last = Recording(parts)
             for request in self.mixes.requests(mix):
                 self._last.add(self._made(mix, request))
-            self._close()
+            self.close()
         return self._last
 
     def missing(self, variant: Variant) -> list[int]:
@@ -84,6 +84,12 @@ class CalibrationRecordings:
         """Record one batch, by number; the mix stays open for the next one."""
         mix = self.mixes.of(variant)
         self._made(mix, self.mixes.requests(mix)[place])
+
+    def close(self) -> None:
+        """Close the mix that `make` left open."""
+        if self._opened is not None:
+            pipeline, self._opened = self._opened[1], None
+            pipeline.close()
 
     def _made(self, mix: Mix, request: Request) -> Artifact:
         def build(folder: Path) -> None:
@@ -103,7 +109,6 @@ class CalibrationRecordings:
             **self.mixes.inputs(mix, without_decoder(mix)),
             "prompts": request.prompts,
             "seeds": request.seeds,
-            "guidance_rescale": request.guidance_rescale,
             "steps": self._steps,
             "tools": versions(("onnxruntime", "numpy")),
             "revision": REVISION,
@@ -132,15 +137,10 @@ class CalibrationRecordings:
     def _open(self, mix: Mix) -> tuple[Pipeline, list[Arrays]]:
         """A pipeline, and the list to which it adds the inputs of its denoiser."""
         if self._opened is None or self._opened[0] != mix:
-            self._close()
+            self.close()
             steps: list[Arrays] = []
             self._opened = mix, self.mixes.pipeline(mix, {}, steps.append), steps
         return self._opened[1:]
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            pipeline, self._opened = self._opened[1], None
-            pipeline.close()
 
 
 def steps_observed(is_large: bool) -> int:

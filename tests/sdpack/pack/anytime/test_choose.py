@@ -47,7 +47,10 @@ class Build:
         self.preselection: Preselection | None = None
         for name in ("prepare_graphs", "select", "LikelyMixes"):
             monkeypatch.setattr(module, name, getattr(self, name))
-        monkeypatch.setattr(module, "preselect", lambda _: self.preselection)
+        monkeypatch.setattr(module, "preselect", lambda *_: self.preselection)
+        monkeypatch.setattr(module, "MixEvaluator", lambda *_: None)
+        sets = {mix(name, WIDE).part_set: mix(name, WIDE) for name in SETS}
+        monkeypatch.setattr(module, "sets_in_fp32", lambda _: sets)
         self.toolchain = SimpleNamespace(
             candidates=SimpleNamespace(placements=[]),
             request=SimpleNamespace(budget=1, rules=Rules(first=16, most=64), latency_limit_s=None),
@@ -150,6 +153,31 @@ def test_sets_that_are_beaten_in_fp32_get_no_other_precisions(
     result = build.choose()
     assert {fitted.mix.denoiser.candidate for fitted in result.fitted} == {"medium", "small"}
     assert left_out(result) == ()
+    assert result.preselected is not None
+    assert [str(each.parts) for each in result.preselected.beaten] == ["large"]
+
+
+def test_the_set_of_the_best_mix_is_kept_and_its_rivals_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last set wins here; in fp32, its images are broken, and those of another are better."""
+    build = Build(monkeypatch, 1000)
+    broken = mix("small", WIDE).part_set
+
+    def draw(sets: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
+        rows = [scores_of(parts, 64)[list(numbers)] for parts in sets]
+        return np.array(
+            [
+                np.full(len(numbers), -1.0) if p == broken else r
+                for p, r in zip(sets, rows, strict=True)
+            ]
+        )
+
+    sets = [mix(name, WIDE).part_set for name in SETS]
+    build.preselection = Preselection(sets, draw, build.toolchain.request.rules)
+    build.preselection.run()
+    result = build.choose()
+    assert result.winner.mix.part_set == broken
     assert result.preselected is not None
     assert [str(each.parts) for each in result.preselected.beaten] == ["large"]
 

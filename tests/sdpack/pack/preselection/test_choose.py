@@ -11,7 +11,7 @@ import pytest
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
-from sdpack.errors import InfeasibleError
+from sdpack.errors import EngineError, InfeasibleError, UnsupportedGraphError
 from sdpack.evaluate.rules import RaceResult, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.latency.select import Selected
@@ -140,6 +140,37 @@ def test_if_nothing_fits_every_set_was_tried(monkeypatch: pytest.MonkeyPatch) ->
     request.too_large = set(request.fp32)
     with pytest.raises(InfeasibleError, match="none of 3 fits"):
         request.choose()
+    assert request.built == [["large"], ["large", "medium"], list(request.fp32), list(request.fp32)]
+
+
+def test_sets_that_cannot_be_built_do_not_cost_the_mix_that_was_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = Request(monkeypatch, {"large": 0.4, "medium": 0.3, "small": 0.1})
+    request.fitting_scores["large"] = 0.2
+    uniform = request.uniform
+
+    def rejected(sets: Sequence[PartSet] | None) -> list[Mix]:
+        mixes = uniform(sets)
+        if len(mixes) > 1:
+            raise UnsupportedGraphError("the compiler rejects it")
+        return mixes
+
+    monkeypatch.setattr(request, "uniform", rejected)
+    assert request.choose().winner.mix == mix("large")
+
+
+def test_what_does_not_run_in_fp32_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Request(monkeypatch, {"large": 0.4, "small": 0.1})
+
+    def failing(mixes: Sequence[Mix], numbers: Sequence[int]) -> Float64Array:
+        raise EngineError("the GPU has no memory left")
+
+    request.evaluator.scores_in_fp32 = failing
+    result = request.choose()
+    assert request.built == [["large", "small"]]
+    assert result.preselected is None
+    assert "no memory left" in request.said[0]
 
 
 @pytest.mark.parametrize("judged", [True, False])
@@ -156,6 +187,7 @@ def test_one_set_or_no_judge_leaves_nothing_to_compare(
 def test_large_images_are_drawn_for_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     request = Request(monkeypatch, {"large": 0.4, "medium": 0.395})
     request.evaluator.is_large = True
-    preselection = module.preselect(cast(Any, request.toolchain))
+    sets = request.sets_in_fp32(None)
+    preselection = module.preselect(cast(Any, request.toolchain), request.evaluator, sets)
     assert isinstance(preselection, Preselection)
     assert preselection.pictures == 2 * 16

@@ -41,6 +41,7 @@ def test_a_race_halves_in_each_round_from_the_fewest_prompts_on() -> None:
     assert left.after_round(mixes(4, 2), 16) == FINISH_S + 0.5 * (4 * 16 + 2 * 32)
     assert left.after_round(mixes(4, 2), 32) == FINISH_S + 0.5 * (2 * 32)
     assert left.after_round(mixes(4, 2), 64) == FINISH_S
+    assert left.after_round(mixes(1, 1), 64) is None  # one that had left the race is back
 
 
 def test_a_screening_is_followed_by_checks_its_other_rounds_and_a_race() -> None:
