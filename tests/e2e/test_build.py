@@ -434,9 +434,13 @@ def test_a_mix_that_draws_nothing_loses(work: Path) -> None:
     device = str(profile(work, "cpu-2gb", ["fp32"]))
     result = run(work, "build", "--profile", device, *where, "--json")
     assert result.exit_code == 0, result.output
-    outcomes = {s["mix"]: s["outcome"] for s in json.loads(result.stdout)["evidence"]["standings"]}
-    assert outcomes["e/fp32 + d/fp32 + v/fp32"] == "won"
-    assert outcomes["e/fp32 + d/fp32 + flat/fp32"] == "broken"
+    evidence = json.loads(result.stdout)["evidence"]
+    (standing,) = evidence["standings"]
+    assert (standing["mix"], standing["outcome"]) == ("e/fp32 + d/fp32 + v/fp32", "won")
+    (left_out,) = evidence["preselection"]["beaten"]
+    assert (left_out["parts"], left_out["is_broken"]) == ("e + d + flat", True)
+    shown = run(work, "inspect", str(work / "flatter"))
+    assert "1 draw broken images in fp32" in " ".join(shown.output.split())
 
 
 def test_a_bundle_that_was_verified_can_be_finished_and_verified(work: Path, whole: Path) -> None:

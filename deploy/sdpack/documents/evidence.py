@@ -111,12 +111,14 @@ class BeatenParts(Document):
 
     Attributes:
         parts: the names of the candidates, and the number of steps if there are several.
+        is_broken: whether one of its images is broken; its figures then mean nothing.
         quality: mean score of its images in fp32, and its 95 % interval.
         difference, low, high: its score minus the winner's over the images both drew, and the
             interval of that; None means unbounded.
     """
 
     parts: str
+    is_broken: bool = False
     quality: Estimated
     difference: float
     low: float | None
@@ -135,17 +137,21 @@ class Preselection(Document):
     beaten: tuple[BeatenParts, ...]
 
     def words(self) -> str:
-        """What was left out, in a sentence; empty if nothing was.
-
-        A set whose images are broken has the lowest score there is, and is worse as well.
-        """
+        """What was left out, in a sentence; empty if nothing was."""
         if not self.beaten:
             return ""
-        best = self.beaten[0]
+        working = [each for each in self.beaten if not each.is_broken]
+        why = []
+        if working:
+            best = working[0]
+            why.append(
+                f"the images of {len(working)} in fp32 are worse than the winner's, the nearest, "
+                f"{best.parts}, by {-best.difference:.3f} over {best.quality.pictures} images"
+            )
+        if len(working) < len(self.beaten):
+            why.append(f"{len(self.beaten) - len(working)} draw broken images in fp32")
         return (
-            f"{len(self.beaten)} of {self.sets} sets of parts were left out, as their images in "
-            f"fp32 are worse than the winner's; the nearest, {best.parts}, by "
-            f"{-best.difference:.3f} over {best.quality.pictures} images."
+            f"{len(self.beaten)} of {self.sets} sets of parts were left out: {' and '.join(why)}."
         )
 
 

@@ -241,15 +241,13 @@ def _beaten_parts(build: Build) -> Iterator[Table]:
     """The sets of parts that were left out before the race, if there are any."""
     preselection = build.record.preselection
     if preselection is not None and preselection.beaten:
-        rows = [
-            [
-                each.parts,
-                f"{each.quality.value:.3f} [{each.quality.low:.3f}, {each.quality.high:.3f}]",
-                f"{each.difference:+.3f}",
-                str(each.quality.pictures),
-            ]
-            for each in preselection.beaten
-        ]
+        rows = []
+        for each in preselection.beaten:
+            own, apart = each.quality, f"{each.difference:+.3f}"
+            figures = [f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}]", apart]
+            if each.is_broken:
+                figures = ["broken", ""]
+            rows.append([each.parts, *figures, str(own.pictures)])
         columns = ("parts", f"{build.record.metric} in fp32, 95 %", "vs. winner", "images")
         title = f"{len(rows)} sets of parts that are worse than the winner even in fp32"
         yield Table(title, columns, rows, frozenset({3}))

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from sdpack.documents.evidence import Evidence, LatencyLimit, TimeLimit, compared
+from sdpack.documents.evidence import (
+    BeatenParts,
+    Estimated,
+    Evidence,
+    LatencyLimit,
+    Preselection,
+    TimeLimit,
+    compared,
+)
 
 from tests.sdpack.documents.test_bundle import manifest
 
@@ -63,3 +71,37 @@ def test_the_time_of_an_image_is_told_with_its_source() -> None:
     assert "0.5 s, the sum of its parts, and 0.75 s as a whole (measured on here)" in (
         measured.words(0.5)
     )
+
+
+def beaten(parts: str, difference: float, is_broken: bool = False) -> BeatenParts:
+    own = Estimated(value=0.3 + difference, low=0.1, high=0.5, pictures=16)
+    return BeatenParts(
+        parts=parts, is_broken=is_broken, quality=own, difference=difference, low=None, high=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [
+        ([], ""),
+        (
+            [beaten("m + l", -0.05), beaten("s + l", -0.1)],
+            "2 of 5 sets of parts were left out: the images of 2 in fp32 are worse than the "
+            "winner's, the nearest, m + l, by 0.050 over 16 images.",
+        ),
+        (
+            [beaten("m + l", -0.05), beaten("s + l", -1.3, is_broken=True)],
+            "2 of 5 sets of parts were left out: the images of 1 in fp32 are worse than the "
+            "winner's, the nearest, m + l, by 0.050 over 16 images and 1 draw broken images in "
+            "fp32.",
+        ),
+        (
+            [beaten("s + l", -1.3, is_broken=True)],
+            "1 of 5 sets of parts were left out: 1 draw broken images in fp32.",
+        ),
+    ],
+)
+def test_sets_that_were_left_out_are_counted_with_the_reason(
+    left_out: list[BeatenParts], words: str
+) -> None:
+    assert Preselection(sets=5, beaten=tuple(left_out)).words() == words

@@ -36,12 +36,14 @@ class BeatenSet:
 
     Attributes:
         parts: the set.
+        is_broken: whether one of its images is broken.
         quality: the mean score of its images in fp32.
         prompts: the number of these images.
         difference, low, high: its score minus the winner's, and the interval of that.
     """
 
     parts: PartSet
+    is_broken: bool
     quality: Estimate
     prompts: int
     difference: float
@@ -131,7 +133,7 @@ class Preselection:
     def _compared(self, parts: PartSet, scores: Float64Array) -> BeatenSet:
         own = self.scores(parts)
         apart = interval(_differences(own, scores), self._alpha)
-        return BeatenSet(parts, mean_estimate(own), len(own), *apart)
+        return BeatenSet(parts, is_broken(own), mean_estimate(own), len(own), *apart)
 
     def _is_beaten(self, parts: PartSet, scores: Float64Array) -> bool:
         own = self.scores(parts)

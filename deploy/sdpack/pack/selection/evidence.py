@@ -120,6 +120,7 @@ def _preselection(preselected: Preselected) -> Preselection:
     beaten = tuple(
         BeatenParts(
             parts=str(each.parts),
+            is_broken=each.is_broken,
             quality=_estimated(each.quality, each.prompts),
             difference=each.difference,
             low=_finite(each.low),

@@ -112,6 +112,7 @@ def test_what_was_left_out_is_compared_with_the_winner_on_shared_prompts() -> No
     beaten = preselection.beaten([parts("large")], winner)
     assert [each.parts for each in beaten] == [parts("medium"), parts("small")]
     medium = beaten[0]
+    assert not medium.is_broken
     own = drawing.scores[parts("medium")][:16]
     assert medium.prompts == 16
     assert medium.quality.value == pytest.approx(own.mean())
