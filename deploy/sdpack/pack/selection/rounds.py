@@ -25,4 +25,4 @@ def screened_prompts(rules: Rules, most: int) -> int:
         most: maximum number of prompts in the race.
     """
     share = -(-most // SCREENED_SHARE // CHUNK) * CHUNK
-    return min(most, max(rules.first, share))
+    return min(most, max(2 * rules.first, share))

@@ -2,8 +2,8 @@
 
 Denoising takes most of the time of an image, and mixes that differ only in the decoder share it. So
 the estimate counts latents: those of the rounds that are still expected, at the speed so far. In a
-race, about half of the mixes are expected to leave in each round from the one on in which they may,
-and about half of the mixes to share their latents with others.
+race, a quarter of the mixes are expected to leave in each round from the one on in which they may.
+In two races of the zoo, half of the mixes left in a round, and one in eight.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.planning.mix import Mix
 
-OWN_LATENTS = 0.5  # of the mixes in a race
-FINISH_S = 20.0  # to compare with real images, to time the best mixes, and to write the bundle
+OWN_LATENTS = 0.7  # of the mixes that enter a race, the share whose latents are not another's
+STAYING = 0.75  # of the mixes, after a round
+FINISH_S = 28.0  # to compare with real images, to time the best mixes, and to write the bundle
 
 
 @dataclass
@@ -58,7 +59,8 @@ class TimeLeft:
         self._screened = self._screened or latents_of(mixes)
         checks = OWN_LATENTS * (self.few // 2) * seen if is_first else 0.0
         screened = self._screened * (most - seen)
-        return self._seconds_for(checks + screened + self._race(self.few, 0))
+        race = self._race(self.few, OWN_LATENTS * self.few, 0)
+        return self._seconds_for(checks + screened + race)
 
     def after_round(self, mixes: Sequence[Mix], seen: int) -> float | None:
         """Seconds left after a round of the race that scored these mixes; None if it is not known.
@@ -69,19 +71,24 @@ class TimeLeft:
         if seen <= self._seen:  # mixes that had left the race are back, and draw what others drew
             return None
         self._seen = seen
-        return self._seconds_for(self._race(len(mixes), seen))
+        return self._seconds_for(self._race(len(mixes), latents_of(mixes), seen))
 
     def _seconds_for(self, latents: float) -> float | None:
         return FINISH_S + latents * self._seconds / self._drawn if self._drawn else None
 
-    def _race(self, mixes: float, seen: int) -> float:
-        """The latents that a race still draws with these mixes."""
+    def _race(self, mixes: float, latents: float, seen: int) -> float:
+        """The latents that a race still draws.
+
+        Args:
+            mixes: the number of mixes.
+            latents: how many of them have latents of their own.
+        """
         left = 0.0
         while seen < self.rules.most and mixes >= 2:
             if seen >= self.rules.enough:
-                mixes /= 2
+                mixes, latents = STAYING * mixes, STAYING * latents
             upto = min(self.rules.most, max(self.rules.first, 2 * seen))
-            left += OWN_LATENTS * mixes * (upto - seen)
+            left += latents * (upto - seen)
             seen = upto
         return left
 

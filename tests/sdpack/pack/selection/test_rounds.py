@@ -11,5 +11,5 @@ def test_fewer_large_images_race() -> None:
 @given(st.integers(1, 5000))
 def test_a_screening_takes_a_part_of_the_prompts(most: int) -> None:
     screened = screened_prompts(Rules(most=most), most)
-    assert min(most, 16) <= screened <= most
-    assert screened <= max(16, most / 4 + 16)
+    assert min(most, 32) <= screened <= most
+    assert screened <= max(32, most / 4 + 16)

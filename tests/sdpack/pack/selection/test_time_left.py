@@ -34,24 +34,25 @@ def test_nothing_is_estimated_before_anything_was_drawn() -> None:
     assert TimeLeft(RULES, 8).after_round(mixes(2, 2), 16) is None
 
 
-def test_a_race_halves_in_each_round_from_the_fewest_prompts_on() -> None:
+def test_a_quarter_leaves_a_race_in_each_round_from_the_fewest_prompts_on() -> None:
     left = TimeLeft(RULES, 8)
     left.measure(seconds=32.0, mixes=mixes(4, 2), prompts=16, share=1.0)  # half a second each
-    # 16 more prompts with 8 mixes, then 32 with 4; half of them have latents of their own.
-    assert left.after_round(mixes(4, 2), 16) == FINISH_S + 0.5 * (4 * 16 + 2 * 32)
-    assert left.after_round(mixes(4, 2), 32) == FINISH_S + 0.5 * (2 * 32)
+    # The 4 latents of 8 mixes are drawn on 16 more prompts, then three quarters of them on 32.
+    assert left.after_round(mixes(4, 2), 16) == FINISH_S + 0.5 * (4 * 16 + 3 * 32)
+    assert left.after_round(mixes(4, 2), 32) == FINISH_S + 0.5 * (3 * 32)
     assert left.after_round(mixes(4, 2), 64) == FINISH_S
     assert left.after_round(mixes(1, 1), 64) is None  # one that had left the race is back
 
 
 def test_a_screening_is_followed_by_checks_its_other_rounds_and_a_race() -> None:
-    left = TimeLeft(RULES, 8)
+    left = TimeLeft(RULES, 10)
     field = mixes(4, 1)
     left.measure(seconds=64.0, mixes=field, prompts=16, share=1.0)  # a second each
-    race = 4 * 16 + 4 * 16 + 2 * 32
-    assert left.after_screening(field, 16, 32) == FINISH_S + 2 * 16 + 4 * 16 + race
-    assert left.after_screening(field[:2], 16, 32) == FINISH_S + 4 * 16 + race  # the checks
-    assert left.after_screening(field, 32, 32) == FINISH_S + race
+    race = 7 * 16 + 7 * 16 + 0.75 * 7 * 32  # of 10 mixes, 7 have latents of their own
+    first = left.after_screening(field, 16, 32)
+    assert first == pytest.approx(FINISH_S + 0.7 * 5 * 16 + 4 * 16 + race)  # 5 mixes are checked
+    assert left.after_screening(field[:2], 16, 32) == pytest.approx(FINISH_S + 4 * 16 + race)
+    assert left.after_screening(field, 32, 32) == pytest.approx(FINISH_S + race)
 
 
 @given(st.floats(0.1, 100), st.sampled_from([0.25, 0.5, 1.0]))
@@ -59,4 +60,4 @@ def test_only_new_images_count_for_the_speed(seconds: float, share: float) -> No
     left = TimeLeft(RULES, 8)
     left.measure(seconds, mixes(4, 1), 16, share)
     estimate = left.after_round(mixes(4, 1), 32)
-    assert estimate == pytest.approx(FINISH_S + seconds / (share * 4 * 16) * 32)
+    assert estimate == pytest.approx(FINISH_S + seconds / (share * 4 * 16) * 3 * 32)
