@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ from sdpack.pack.request import BuildRequest
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import fused_attention_graph
 from sdpack.quantization.layers import Layer
-from sdpack.quantization.rounded_weights import Rounder, rounder
-from sdpack.quantization.rounding import Rounded
+from sdpack.quantization.rounded_weights import fill
 from sdpack.quantization.schemes import Scheme
 from sdpack.quantization.sensitivity import uneven
 from sdpack.store.artifacts import Store
@@ -95,16 +95,11 @@ def test_choices_that_are_shared_are_those_of_uniform_variants(
     assert {"w4:64", "w4:128"} <= {option.name for choice in every for option in choice.options}
     anew: list[str] = []
 
-    def spied(*given: Any) -> Rounder:
-        make = rounder(*given)
+    def spied(forms: Mapping[Path, Collection[tuple[Layer, Scheme]]], *given: Any) -> None:
+        anew.extend(layer.name for layers in forms.values() for layer, _ in layers)
+        fill(forms, *given)
 
-        def noted(layer: Layer, scheme: Scheme) -> Rounded:
-            anew.append(layer.name)
-            return make(layer, scheme)
-
-        return noted
-
-    monkeypatch.setattr("sdpack.pack.variants.variant_graphs.rounder", spied)
+    monkeypatch.setattr("sdpack.pack.variants.variant_graphs.fill", spied)
     least = sum(min(option.bytes for option in choice.options) for choice in shared)
     for choices, limit, is_anew in ((shared, 2 * least, False), (every, least - 1, True)):
         mix = Choices.of_toolchain(toolchain).mix(
@@ -171,7 +166,7 @@ def test_kept_layers_are_those_of_the_fp32_graph(toolchain: Toolchain) -> None:
         tuple(next(o for o in c.options if o.name == UNQUANTIZED) for c in listed), 0, 0, 0
     )
     mix = choices.mix(wide, listed, kept)
-    x = toolchain.calibration.drawing.batches(wide.decoder)[0]
+    x = toolchain.calibration.inputs.batches(wide.decoder)[0]
     seen = []
     for path in (
         fused_attention_graph(toolchain.sources.of(wide.decoder)),
