@@ -125,7 +125,7 @@ class BeatenParts(Document):
     high: float | None
 
 
-class Preselection(Document):
+class PreselectionFigures(Document):
     """The comparison of sets of parts in fp32, before any precision was made of them.
 
     Attributes:
@@ -217,7 +217,7 @@ class Evidence(Document):
     kid: Estimated | None
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
-    preselection: Preselection | None = None
+    preselection: PreselectionFigures | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
-from sdpack.documents.evidence import LatencyLimit, Preselection, TimeLimit
+from sdpack.documents.evidence import LatencyLimit, PreselectionFigures, TimeLimit
 from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
@@ -257,7 +257,7 @@ class BuildRecord(DrawnRecord):
     basis: str | None = None
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
-    preselection: Preselection | None = None
+    preselection: PreselectionFigures | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

@@ -7,7 +7,7 @@ from sdpack.documents.evidence import (
     Estimated,
     Evidence,
     LatencyLimit,
-    Preselection,
+    PreselectionFigures,
     TimeLimit,
     compared,
 )
@@ -104,4 +104,4 @@ def beaten(parts: str, difference: float, is_broken: bool = False) -> BeatenPart
 def test_sets_that_were_left_out_are_counted_with_the_reason(
     left_out: list[BeatenParts], words: str
 ) -> None:
-    assert Preselection(sets=5, beaten=tuple(left_out)).words() == words
+    assert PreselectionFigures(sets=5, beaten=tuple(left_out)).words() == words

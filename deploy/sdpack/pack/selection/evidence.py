@@ -9,7 +9,7 @@ from sdpack.documents.evidence import (
     BeatenParts,
     Estimated,
     Evidence,
-    Preselection,
+    PreselectionFigures,
     Screening,
     SelectionRule,
     StandingFigures,
@@ -116,7 +116,7 @@ class EvidenceMeasuring:
         return self.footprints.of(variant, fitted.placement).weight_bytes
 
 
-def _preselection(preselected: Preselected) -> Preselection:
+def _preselection(preselected: Preselected) -> PreselectionFigures:
     beaten = tuple(
         BeatenParts(
             parts=str(each.parts),
@@ -128,7 +128,7 @@ def _preselection(preselected: Preselected) -> Preselection:
         )
         for each in preselected.beaten
     )
-    return Preselection(sets=preselected.sets, beaten=beaten)
+    return PreselectionFigures(sets=preselected.sets, beaten=beaten)
 
 
 def _finite(value: float) -> float | None:
