@@ -89,7 +89,7 @@ def _rule(evidence: Evidence) -> list[str]:
         return []
     if rule.basis == "best":
         return ["No other mix has a better mean over the images that both drew."]
-    if rule.basis == "open" and evidence.compared == "were tried":
+    if rule.basis == "open" and evidence.compared.startswith("were tried"):
         return ["A comparison with a mix of a better mean was open when the time was up."]
     preferred = "the faster one" if rule.prefer == "speed" else "the smaller, then the faster one"
     if rule.basis == "shown equal":

@@ -136,6 +136,13 @@ class PreselectionFigures(Document):
     sets: PositiveInt
     beaten: tuple[BeatenParts, ...]
 
+    @property
+    def scope(self) -> str:
+        """Which mixes were compared, to follow their number; empty if no set was left out."""
+        if not self.beaten:
+            return ""
+        return f", in {self.sets - len(self.beaten)} of {self.sets} sets of parts"
+
     def words(self) -> str:
         """What was left out, in a sentence; empty if nothing was."""
         if not self.beaten:
@@ -228,7 +235,8 @@ class Evidence(Document):
     @property
     def compared(self) -> str:
         """What the mixes have in common (see the function `compared`)."""
-        return compared(self.latency_limit, self.time_limit)
+        scope = self.preselection.scope if self.preselection is not None else ""
+        return compared(self.latency_limit, self.time_limit) + scope
 
     @property
     def winner(self) -> StandingFigures:

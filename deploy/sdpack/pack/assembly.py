@@ -62,7 +62,8 @@ def _bundle(
 ) -> Manifest:
     footprints = Footprints.of_toolchain(toolchain)
     candidates, variants = toolchain.candidates, toolchain.variants
-    mixes = MixesOfSets(toolchain, footprints)
+    request = toolchain.request
+    mixes = MixesOfSets(toolchain, footprints, request.budget)
     if deadline is None:
         chosen = SetChoice(mixes).choose()
     else:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sdpack.documents.evidence import compared
 from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
-from sdpack.documents.record import SCREENED_OUT, Entrant
+from sdpack.documents.record import SCREENED_OUT, BuildRecord, Entrant
 from sdpack.domain.estimate import ENOUGH
 from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
@@ -108,7 +108,7 @@ def summary(build: Build) -> list[str]:
     elif record.basis is not None and record.prefer is not None:
         lines.append(BASES[record.basis].format(prefer=record.prefer, near=record.indifference))
     outcomes = [e.outcome for e in record.entrants if e.outcome not in (None, SCREENED_OUT)]
-    field = f"{record.fitting:,} mixes {those}"
+    field = f"{record.fitting:,} mixes {those}{_scope(record)}"
     if record.screened is not None:
         field += f", {len(outcomes)} of them raced"
     if Outcome.BROKEN in outcomes:
@@ -123,6 +123,11 @@ def summary(build: Build) -> list[str]:
     if preselection is not None and preselection.beaten:
         lines.append(preselection.words())
     return [*lines, *_limits(build)]
+
+
+def _scope(record: BuildRecord) -> str:
+    """Which sets of parts the compared mixes belong to, if others were left out before."""
+    return "" if record.preselection is None else record.preselection.scope
 
 
 def _limits(build: Build) -> Iterator[str]:
@@ -305,6 +310,7 @@ def _reproduce(build: Build) -> Table:
             f"confidence {record.confidence:.0%} for all mixes and rounds together, indifference "
             f"{record.indifference:g}, prefer {record.prefer or 'the smaller'}; "
             f"{record.fitting:,} mixes {compared(record.latency_limit, record.time_limit)}"
+            f"{_scope(record)}"
             + (
                 ""
                 if screened is None

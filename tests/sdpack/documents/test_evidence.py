@@ -104,4 +104,7 @@ def beaten(parts: str, difference: float, is_broken: bool = False) -> BeatenPart
 def test_sets_that_were_left_out_are_counted_with_the_reason(
     left_out: list[BeatenParts], words: str
 ) -> None:
-    assert PreselectionFigures(sets=5, beaten=tuple(left_out)).words() == words
+    preselection = PreselectionFigures(sets=5, beaten=tuple(left_out))
+    assert preselection.words() == words
+    kept = 5 - len(left_out)
+    assert preselection.scope == (f", in {kept} of 5 sets of parts" if left_out else "")

@@ -136,15 +136,16 @@ class TimedChoice:
 
     def _preselect(self) -> None:
         """Keep the sets that the best mix does not beat in fp32; all if there is no mix yet."""
-        if self._best is None:
+        best = self._best
+        if best is None:
             return
-        evaluator = MixEvaluator(self.toolchain, (), (), self._best.runner)
+        evaluator = MixEvaluator(self.toolchain, (), (), best.runner)
         sets = sets_in_fp32(self.toolchain.candidates)
         self._preselection = preselect(self.toolchain, evaluator, sets)
         if self._preselection is not None:
-            winner = self._best.result.winner.mix
-            rivals = self._preselection.rivals(sets, winner_scores(self._best))
-            self._kept = list(dict.fromkeys([winner.part_set, *rivals]))
+            winner = best.winner
+            rivals = self._preselection.rivals(sets, winner_scores(best))
+            self._kept = list(dict.fromkeys([winner.mix.part_set, *rivals]))
         self._check()
 
     def _rivals_added(self) -> bool:

@@ -16,7 +16,7 @@ from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.forecast.speed import machine_speed
 from sdpack.pack.forecast.stage_costs import StageCosts
 from sdpack.pack.forecast.stages import Stage, StageTimes
-from sdpack.pack.planning.mix import Mix, PartSet, mixes, placements
+from sdpack.pack.planning.mix import Mix, by_part_set, mixes, placements
 from sdpack.pack.request import BuildRequest
 from sdpack.store.ledger import Ledger
 
@@ -140,9 +140,7 @@ class Planning:
     @cached_property
     def _costs_of_sets(self) -> list[StageCosts]:
         """The costs of each set of parts alone; none if no set can be left out."""
-        by_set: dict[PartSet, list[Mix]] = {}
-        for mix in self._mixes:
-            by_set.setdefault(mix.part_set, []).append(mix)
+        by_set = by_part_set(self._mixes)
         if not self._is_judged or len(by_set) < 2:
             return []
         return [self._costs_of(of_set) for of_set in by_set.values()]
@@ -154,8 +152,8 @@ class Planning:
     @property
     def _is_judged(self) -> bool:
         """Whether sets of parts can be compared, so that some may be left out."""
-        quality = self._request.catalog.quality
-        return quality.judge is not None
+        catalog = self._request.catalog
+        return catalog.quality.judge is not None
 
     @property
     def _request(self) -> BuildRequest:

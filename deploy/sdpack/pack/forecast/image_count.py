@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.forecast.intervals import NOTHING, Interval
-from sdpack.pack.planning.mix import Mix, PartSet, Variant
+from sdpack.pack.planning.mix import Mix, Variant, by_part_set
 from sdpack.pack.preselection.preselect import ROUNDS
 from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 
@@ -64,9 +64,7 @@ def preselected_count(
     Args:
         prompts: number of prompts in the catalog.
     """
-    by_set: dict[PartSet, list[Mix]] = {}
-    for mix in mixes:
-        by_set.setdefault(mix.part_set, []).append(mix)
+    by_set = by_part_set(mixes)
     every = image_count(mixes, rules, is_large, prompts)
     if len(by_set) < 2:
         return every

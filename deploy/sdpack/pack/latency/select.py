@@ -33,6 +33,11 @@ class Selected:
         return self.evaluator.runner
 
     @property
+    def winner(self) -> Fitted:
+        """The mix that was selected."""
+        return self.result.winner
+
+    @property
     def is_cut(self) -> bool:
         """Whether a time limit ended the race before it was decided."""
         race = self.result.race

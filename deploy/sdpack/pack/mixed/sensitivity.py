@@ -91,7 +91,8 @@ class Sensitivities:
 
     def knows(self, variant: Variant) -> bool:
         """Whether the ledger has it already."""
-        return self.context.ledger.find(KIND, self._inputs(self._probed(variant))) is not None
+        ledger = self.context.ledger
+        return ledger.find(KIND, self._inputs(self._probed(variant))) is not None
 
     @property
     def abilities(self) -> Abilities:

@@ -133,9 +133,13 @@ class _Search:
                 fitted = Fitted(mix, placement, peak, size, rank)
                 if peak.bytes <= self.budget_bytes:
                     found[mix] = fitted
-                elif self.smallest is None or peak.bytes < self.smallest.peak.bytes:
+                elif self._is_smaller(peak):
                     self.smallest = fitted
         return [found[mix] for mix in mixes if mix in found]
+
+    def _is_smaller(self, peak: Peak) -> bool:
+        smallest = self.smallest
+        return smallest is None or peak.bytes < smallest.peak.bytes
 
 
 def infeasible(smallest: Fitted | None, budget_bytes: int) -> InfeasibleError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -127,6 +127,14 @@ class Mix:
     def __str__(self) -> str:
         parts = " + ".join(str(variant) for variant in self.variants)
         return parts if self.steps is None else f"{parts} in {self.steps} steps"
+
+
+def by_part_set(mixes: Iterable[Mix]) -> dict[PartSet, list[Mix]]:
+    """The mixes of each set of parts, in their order."""
+    sets: dict[PartSet, list[Mix]] = {}
+    for mix in mixes:
+        sets.setdefault(mix.part_set, []).append(mix)
+    return sets
 
 
 StepChoices = tuple[int | None, ...]

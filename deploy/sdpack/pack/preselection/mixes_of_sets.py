@@ -15,10 +15,11 @@ from sdpack.pack.toolchain import Toolchain
 
 @dataclass(frozen=True)
 class MixesOfSets:
-    """Makes the mixes of a request's sets of parts."""
+    """Makes the mixes of a request's sets of parts for one budget."""
 
     toolchain: Toolchain
     footprints: Footprints
+    budget_bytes: int
 
     def uniform(
         self, sets: Container[PartSet] | None = None, also_calibrated: bool = False
@@ -28,8 +29,8 @@ class MixesOfSets:
 
     def mixed(self, uniform: Sequence[Mix]) -> list[Mix]:
         """The mixed mixes that are worth racing against these."""
-        budget = self.toolchain.request.budget
-        return list(Proposals(self.toolchain, self.footprints, uniform, budget).mixes())
+        proposals = Proposals(self.toolchain, self.footprints, uniform, self.budget_bytes)
+        return list(proposals.mixes())
 
     def fitting(self, possible: Sequence[Mix]) -> list[Fitted]:
         """Those of these mixes that fit the budget.
@@ -37,5 +38,5 @@ class MixesOfSets:
         Raises:
             InfeasibleError: none does.
         """
-        budget, candidates = self.toolchain.request.budget, self.toolchain.candidates
-        return fitting(candidates.placements, self.footprints, possible, budget)
+        candidates = self.toolchain.candidates
+        return fitting(candidates.placements, self.footprints, possible, self.budget_bytes)

@@ -53,7 +53,7 @@ class ScoreDrawing:
         self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
     ) -> None:
         """Draw in several processes the images that are not scored yet; on a GPU, one draws."""
-        drawn_on = self.context.request.drawn_on
+        drawn_on = self.context.drawn_on
         if drawn_on.on_gpu:
             return
         missing = [

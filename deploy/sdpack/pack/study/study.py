@@ -34,12 +34,12 @@ from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.latency.select import SelectionSettings, select
-from sdpack.pack.mixed.propose import Proposals
 from sdpack.pack.parallel.local import open_executor
-from sdpack.pack.planning.feasible import buildable, fitting
+from sdpack.pack.planning.feasible import buildable
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.planning.mix import Mix
+from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
 from sdpack.pack.recording.kept import keep
 from sdpack.pack.recording.roster import Roster
 from sdpack.pack.request import BuildRequest
@@ -189,9 +189,9 @@ class Study:
         return self._evaluators[max(self._evaluators)] if self._evaluators else None
 
     def _race(self, uniform: Sequence[Mix], budget: int) -> Budget:
-        mixed = list(Proposals(self.toolchain, self.footprints, uniform, budget).mixes())
-        possible = [*uniform, *mixed]
-        fitted = fitting(self.candidates.placements, self.footprints, possible, budget)
+        mixes = MixesOfSets(self.toolchain, self.footprints, budget)
+        possible = [*uniform, *mixes.mixed(uniform)]
+        fitted = mixes.fitting(possible)
         runner = None if self._last is None else self._last.runner
         selected = select(self.toolchain, possible, fitted, SelectionSettings(runner))
         self._evaluators[budget] = selected.evaluator

@@ -10,7 +10,7 @@ from sdpack.domain.placement import Role
 from sdpack.domain.workload import WORKLOAD
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.calibration_mixes import Arrays, CalibrationMixes
-from sdpack.pack.variants.calibration_recordings import CalibrationRecordings, steps_observed
+from sdpack.pack.variants.calibration_recordings import CalibrationRecordings
 from sdpack.quantization.observe import Inputs
 from sdpack.quantization.sensitivity import middle_of
 from sdpack.runtime.text_embeddings import encoder_inputs
@@ -28,7 +28,7 @@ class PartInputs:
         mix = self.mixes.of(variant)
         return {
             "texts": self.mixes.texts,
-            "pictures": [self.mixes.images, steps_observed(self._is_large)],
+            "pictures": [self.mixes.images, self.mixes.steps],
             **self.mixes.inputs(mix, mix.variants),
         }
 
@@ -51,14 +51,9 @@ class PartInputs:
         A decoder upscales its input, so a few latent pixels of a large image are enough.
         """
         batches = self.batches(variant)
-        if variant.role is Role.DECODER and self._is_large:
+        if variant.role is Role.DECODER and self.mixes.is_large:
             return [middle_of(batch, WORKLOAD.probed_side) for batch in batches]
         return batches
-
-    @property
-    def _is_large(self) -> bool:
-        request = self.mixes.request
-        return request.is_large
 
     def _read(self, variant: Variant, mix: Mix) -> Iterator[Arrays]:
         """The inputs of a text encoder for the calibration prompts."""
@@ -73,7 +68,7 @@ class PartInputs:
 
         A decoder treats every place alike, and the activations of a large image take gigabytes.
         """
-        return dict(middle_of(inputs, WORKLOAD.calibrated_side)) if self._is_large else inputs
+        return dict(middle_of(inputs, WORKLOAD.calibrated_side)) if self.mixes.is_large else inputs
 
 
 def _cut(texts: list[str], size: int) -> list[list[str]]:

@@ -48,8 +48,20 @@ class CalibrationMixes:
     @cached_property
     def texts(self) -> list[str]:
         """The calibration prompts."""
-        quality = self.request.catalog.quality
-        return self.request.located.prompts(quality.calibration)[:MOST_TEXTS]
+        located = self.request.located
+        quality = located.catalog.quality
+        return located.prompts(quality.calibration)[:MOST_TEXTS]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a CPU takes many seconds for an image."""
+        return self.request.is_large
+
+    @property
+    def steps(self) -> int:
+        """How many steps of each image are observed."""
+        steps, large = WORKLOAD.calibration_steps, WORKLOAD.large_calibration_steps
+        return large if self.is_large else steps
 
     @property
     def images(self) -> int:

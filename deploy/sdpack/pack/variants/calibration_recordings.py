@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.domain.placement import Role
-from sdpack.domain.workload import WORKLOAD
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.calibration_mixes import Arrays, CalibrationMixes, denoised
 from sdpack.runtime.pipeline import Pipeline, Request
@@ -96,7 +95,7 @@ class CalibrationRecordings:
             pipeline, steps = self._open(mix)
             steps.clear()
             np.save(folder / LATENTS_FILE, denoised(pipeline, request))
-            chosen = np.linspace(0, len(steps) - 1, min(self._steps, len(steps))).round()
+            chosen = np.linspace(0, len(steps) - 1, min(self.mixes.steps, len(steps))).round()
             for place, step in enumerate(chosen):
                 arrays = self._thinned(steps[int(step)], place)
                 np.savez(folder / STEP_FILE.format(place), **arrays)  # type: ignore[arg-type]
@@ -109,24 +108,15 @@ class CalibrationRecordings:
             **self.mixes.inputs(mix, without_decoder(mix)),
             "prompts": request.prompts,
             "seeds": request.seeds,
-            "steps": self._steps,
+            "steps": self.mixes.steps,
             "tools": versions(("onnxruntime", "numpy")),
             "revision": REVISION,
         }
 
-    @property
-    def _is_large(self) -> bool:
-        request = self.mixes.request
-        return request.is_large
-
-    @property
-    def _steps(self) -> int:
-        return steps_observed(self._is_large)
-
     def _thinned(self, inputs: Arrays, place: int) -> Arrays:
         """One row of a large image's inputs, alternating between the two halves of guidance."""
         rows = len(inputs["sample"])
-        if not self._is_large or rows == 1:
+        if not self.mixes.is_large or rows == 1:
             return inputs
         row = place % 2 * (rows // 2)
         return {
@@ -141,11 +131,6 @@ class CalibrationRecordings:
             steps: list[Arrays] = []
             self._opened = mix, self.mixes.pipeline(mix, {}, steps.append), steps
         return self._opened[1:]
-
-
-def steps_observed(is_large: bool) -> int:
-    """How many steps of each image are observed."""
-    return WORKLOAD.large_calibration_steps if is_large else WORKLOAD.calibration_steps
 
 
 def without_decoder(mix: Mix) -> tuple[Variant, ...]:

@@ -42,7 +42,7 @@ class Drawing:
         self.jobs: list[WorkerJob] = []
         self.said: list[str] = []
         self.context = SimpleNamespace(
-            request=SimpleNamespace(drawn_on=SimpleNamespace(on_gpu=on_gpu)),
+            drawn_on=SimpleNamespace(on_gpu=on_gpu),
             say=self.said.append,
             prepare=self.prepare,
         )

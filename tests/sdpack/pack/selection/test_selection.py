@@ -15,6 +15,7 @@ from sdpack.memory.predict import Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.selection.selection import Selection, first_near_real
+from sdpack.pack.selection.time_left import TimeLeft
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
 
@@ -117,3 +118,26 @@ def test_a_mix_whose_images_are_far_from_real_ones_is_not_preferred() -> None:
     assert first_near_real(0, [2, 1, 0], KID.__getitem__) == 2
     assert first_near_real(0, [1, 0], KID.__getitem__) == 0
     assert first_near_real(1, [0, 1], KID.__getitem__) == 0
+
+
+def test_after_each_round_with_new_images_it_says_how_long_the_rest_takes() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.2, (3, 64))
+    evaluator = MixEvaluator(LEVEL + noise, [fitted(n, n) for n in range(3)], Preference.QUALITY)
+    clock, table_scores = iter(range(1000)), evaluator.scores
+    runner = SimpleNamespace(drawn=0)
+
+    def scores(mixes: Sequence[Mix], numbers: Sequence[int]) -> np.ndarray:
+        if min(numbers) < 32:  # the rest was drawn by an earlier build
+            runner.drawn += len(mixes) * len(numbers)
+        return table_scores(mixes, numbers)
+
+    spied: Any = evaluator
+    spied.scores, spied.runner = scores, runner
+    time_left = TimeLeft(evaluator.rules, 24, lambda: float(next(clock)))
+    Selection(cast(Any, evaluator), time_left).run()
+    assert evaluator.drawn[evaluator.fitted[0].mix] == 64
+    # 28 s for the bundle; a second for the 48 latents of a round, and fewer than 100 are left.
+    assert [line for line in evaluator.lines if line.endswith("left in all")] == [
+        "about 30 s left in all",
+        "about 30 s left in all",
+    ]
