@@ -87,8 +87,8 @@ class TimedChoice:
             self.deadline.disarm()
         best = self._best
         assert best is not None
-        if self._preselection is not None and self._kept is not None:
-            best = with_preselection(best, self._preselection, self._kept)
+        if self._preselection is not None and self._is_of_kept(best):
+            best = with_preselection(best, self._preselection, self._kept or ())
         limit = TimeLimit(
             seconds=self.deadline.limit_s,
             is_complete=not self._left_out,
@@ -147,6 +147,11 @@ class TimedChoice:
             rivals = self._preselection.rivals(sets, winner_scores(best))
             self._kept = list(dict.fromkeys([winner.mix.part_set, *rivals]))
         self._check()
+
+    def _is_of_kept(self, selected: Selected) -> bool:
+        """Whether only mixes of the sets that are kept took part in a selection."""
+        kept, result = self._kept or (), selected.result
+        return all(fitted.mix.part_set in kept for fitted in result.fitted)
 
     def _rivals_added(self) -> bool:
         """Keep the sets that the winner does not beat after all; whether there are any."""

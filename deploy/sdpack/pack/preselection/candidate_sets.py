@@ -8,6 +8,12 @@ from sdpack.pack.planning.lower_bound import may_fit
 from sdpack.pack.planning.mix import Mix, PartSet, in_precisions
 
 
+def count_of_sets(candidates: Candidates) -> int:
+    """The number of sets of parts, whether they may fit or not."""
+    request, catalog = candidates.request, candidates.catalog
+    return sum(len(request.step_choices(parts.denoiser)) for parts in catalog.mixable())
+
+
 def sets_in_fp32(candidates: Candidates) -> dict[PartSet, Mix]:
     """Each set of parts, with its mix in fp32; those with more parameters first.
 

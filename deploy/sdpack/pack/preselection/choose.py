@@ -23,11 +23,12 @@ from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.latency.select import Selected, SelectionSettings, select
 from sdpack.pack.parallel.graphs import prepare_exports
 from sdpack.pack.planning.mix import Mix, PartSet
-from sdpack.pack.preselection.candidate_sets import sets_in_fp32
+from sdpack.pack.preselection.candidate_sets import count_of_sets, sets_in_fp32
 from sdpack.pack.preselection.mixes_of_sets import MixesOfSets
 from sdpack.pack.preselection.preselect import ROUNDS, Preselected, Preselection
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.toolchain import Toolchain
+from sdpack.progress import Say
 
 REFUSALS = (InfeasibleError, TooSlowError, BrokenPictureError, UnsupportedGraphError)
 
@@ -56,9 +57,12 @@ class SetChoice:
         try:
             if preselection is None:
                 return self._among(runner, list(sets) or None)
-            return choose_set_by_set(preselection, partial(self._among, runner))
-        except InfeasibleError:  # it names the smallest of the sets that may fit, not of all
-            return self._among(runner, None)
+            among, context = partial(self._among, runner), toolchain.context
+            return choose_set_by_set(preselection, among, context.say)
+        except InfeasibleError:
+            if len(sets) == count_of_sets(toolchain.candidates):
+                raise
+            return self._among(runner, None)  # names the smallest mix of all sets
 
     def _among(self, runner: EvaluationRunner, sets: Sequence[PartSet] | None) -> Selected:
         uniform = self.mixes.uniform(sets)
@@ -67,7 +71,9 @@ class SetChoice:
         return select(self.mixes.toolchain, possible, self.mixes.fitting(possible), settings)
 
 
-def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
+def choose_set_by_set(
+    preselection: Preselection, among: Among, say: Say = lambda _: None
+) -> Selected:
     """Choose a mix of the sets that can still win.
 
     Raises:
@@ -81,8 +87,9 @@ def choose_set_by_set(preselection: Preselection, among: Among) -> Selected:
         rest = [parts for parts in preselection.sets if parts not in kept]
         try:
             chosen = among(kept)
-        except REFUSALS:
-            if chosen is not None:  # the sets that were added last cannot be built
+        except REFUSALS as error:
+            if chosen is not None:
+                say(f"the sets of parts that were added last cannot be built: {error}")
                 return with_preselection(chosen, preselection, kept)
             if not rest:
                 raise

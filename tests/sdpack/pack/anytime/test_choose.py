@@ -157,6 +157,23 @@ def test_sets_that_are_beaten_in_fp32_get_no_other_precisions(
     assert [str(each.parts) for each in result.preselected.beaten] == ["large"]
 
 
+def test_if_the_time_is_up_before_other_precisions_all_sets_took_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build(monkeypatch, 110)
+
+    def draw(sets: Sequence[PartSet], numbers: Sequence[int]) -> Float64Array:
+        return np.array([scores_of(parts, 64)[list(numbers)] for parts in sets])
+
+    sets = [mix(name, WIDE).part_set for name in SETS]
+    build.preselection = Preselection(sets, draw, build.toolchain.request.rules)
+    build.preselection.run()
+    result = build.choose()
+    assert left_out(result) == ("other precisions", "mixed variants")
+    assert len(result.fitted) == len(SETS)
+    assert result.preselected is None
+
+
 def test_the_set_of_the_best_mix_is_kept_and_its_rivals_return(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -36,9 +36,11 @@ class Request:
         self.fp32, self.fitting_scores = fp32, dict(fp32)
         self.too_large: set[str] = set()
         self.built: list[list[str]] = []
+        self.asked: list[list[str] | None] = []
         self.said: list[str] = []
         monkeypatch.setattr(module, "select", self.select)
         monkeypatch.setattr(module, "sets_in_fp32", self.sets_in_fp32)
+        monkeypatch.setattr(module, "count_of_sets", lambda _: len(fp32))
         monkeypatch.setattr(module, "prepare_exports", lambda *_: None)
         monkeypatch.setattr(module, "MixEvaluator", lambda *_: self.evaluator)
         self.judging: Any = SimpleNamespace(is_judged=True)
@@ -71,6 +73,7 @@ class Request:
     def uniform(self, sets: Sequence[PartSet] | None) -> list[Mix]:
         names = list(self.fp32) if sets is None else [s.candidates[0][1] for s in sets]
         self.built.append(names)
+        self.asked.append(None if sets is None else names)
         return [mix(name) for name in names]
 
     def mixed(self, uniform: Sequence[Mix]) -> list[Mix]:
@@ -140,7 +143,19 @@ def test_if_nothing_fits_every_set_was_tried(monkeypatch: pytest.MonkeyPatch) ->
     request.too_large = set(request.fp32)
     with pytest.raises(InfeasibleError, match="none of 3 fits"):
         request.choose()
-    assert request.built == [["large"], ["large", "medium"], list(request.fp32), list(request.fp32)]
+    assert request.built == [["large"], ["large", "medium"], list(request.fp32)]
+
+
+def test_the_error_names_the_smallest_mix_even_of_sets_that_cannot_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = Request(monkeypatch, {"large": 0.4, "medium": 0.3})
+    request.too_large = set(request.fp32)
+    monkeypatch.setattr(module, "count_of_sets", lambda _: 3)  # one cannot fit by its size
+    with pytest.raises(InfeasibleError):
+        request.choose()
+    assert request.built[-2:] == [["large", "medium"], ["large", "medium"]]
+    assert request.asked[-2:] == [["large", "medium"], None]
 
 
 def test_sets_that_cannot_be_built_do_not_cost_the_mix_that_was_chosen(
@@ -158,6 +173,7 @@ def test_sets_that_cannot_be_built_do_not_cost_the_mix_that_was_chosen(
 
     monkeypatch.setattr(request, "uniform", rejected)
     assert request.choose().winner.mix == mix("large")
+    assert "cannot be built: the compiler rejects it" in request.said[-1]
 
 
 def test_what_does_not_run_in_fp32_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
