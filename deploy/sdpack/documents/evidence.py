@@ -124,6 +124,11 @@ class BeatenParts(Document):
     low: float | None
     high: float | None
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether the whole interval of the difference is below zero."""
+        return self.high is not None and self.high < 0
+
 
 class PreselectionFigures(Document):
     """The comparison of sets of parts in fp32, before any precision was made of them.
@@ -150,9 +155,10 @@ class PreselectionFigures(Document):
         working = [each for each in self.beaten if not each.is_broken]
         why = []
         if working:
-            best = working[0]
+            best, certain = working[0], sum(each.is_certain for each in working)
             why.append(
-                f"the images of {len(working)} in fp32 are worse than the winner's, the nearest, "
+                f"the images of {len(working)} in fp32 are worse than the winner's (beyond chance "
+                f"for {certain} of them, otherwise in the mean over all prompts), the nearest, "
                 f"{best.parts}, by {-best.difference:.3f} over {best.quality.pictures} images"
             )
         if len(working) < len(self.beaten):

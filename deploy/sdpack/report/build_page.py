@@ -248,7 +248,10 @@ def _beaten_parts(build: Build) -> Iterator[Table]:
     if preselection is not None and preselection.beaten:
         rows = []
         for each in preselection.beaten:
-            own, apart = each.quality, f"{each.difference:+.3f}"
+            own, bounded = each.quality, each.low is not None and each.high is not None
+            apart = f"{each.difference:+.3f}"
+            if bounded:
+                apart += f" [{each.low:+.3f}, {each.high:+.3f}]"
             figures = [f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}]", apart]
             if each.is_broken:
                 figures = ["broken", ""]

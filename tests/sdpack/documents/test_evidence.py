@@ -73,10 +73,13 @@ def test_the_time_of_an_image_is_told_with_its_source() -> None:
     )
 
 
-def beaten(parts: str, difference: float, is_broken: bool = False) -> BeatenParts:
+def beaten(
+    parts: str, difference: float, is_broken: bool = False, high: float | None = None
+) -> BeatenParts:
     own = Estimated(value=0.3 + difference, low=0.1, high=0.5, pictures=16)
+    low = None if high is None else 2 * difference - high
     return BeatenParts(
-        parts=parts, is_broken=is_broken, quality=own, difference=difference, low=None, high=None
+        parts=parts, is_broken=is_broken, quality=own, difference=difference, low=low, high=high
     )
 
 
@@ -85,15 +88,16 @@ def beaten(parts: str, difference: float, is_broken: bool = False) -> BeatenPart
     [
         ([], ""),
         (
-            [beaten("m + l", -0.05), beaten("s + l", -0.1)],
+            [beaten("m + l", -0.05, high=0.01), beaten("s + l", -0.1, high=-0.02)],
             "2 of 5 sets of parts were left out: the images of 2 in fp32 are worse than the "
-            "winner's, the nearest, m + l, by 0.050 over 16 images.",
+            "winner's (beyond chance for 1 of them, otherwise in the mean over all prompts), the "
+            "nearest, m + l, by 0.050 over 16 images.",
         ),
         (
             [beaten("m + l", -0.05), beaten("s + l", -1.3, is_broken=True)],
             "2 of 5 sets of parts were left out: the images of 1 in fp32 are worse than the "
-            "winner's, the nearest, m + l, by 0.050 over 16 images and 1 draw broken images in "
-            "fp32.",
+            "winner's (beyond chance for 0 of them, otherwise in the mean over all prompts), the "
+            "nearest, m + l, by 0.050 over 16 images and 1 draw broken images in fp32.",
         ),
         (
             [beaten("s + l", -1.3, is_broken=True)],
