@@ -42,8 +42,9 @@ def command(profile_name: str, memory: str | None, as_json: bool, **options: Any
     """Predict the cost of a build: downloads, disk space, images and hours.
 
     A plan needs no network connection: it neither downloads nor exports checkpoints, and draws no
-    images. Times are ranges. They are based on a few timed operations, and every build on this
-    machine refines them.
+    images. Only for a --model of the hub that is not on this machine, it fetches the configs and
+    the headers of the weights (some hundred kilobytes). Times are ranges. They are based on a few
+    timed operations, and every build on this machine refines them.
     """
     request = plan_request(read_options(profile_name, **options), memory, warn)
     show_plan(request, as_json)

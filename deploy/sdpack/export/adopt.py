@@ -17,11 +17,12 @@ from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import family_of
 from sdpack.export.fitting import check_parts_fit
+from sdpack.export.hub_outline import pipeline_files
 from sdpack.export.latents import latents_of
 from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISER_FOLDERS, read_index
 from sdpack.export.single_file import explain_single_file, is_single_file
-from sdpack.export.source import hub_source, is_hub_id, pipeline_folder
+from sdpack.export.source import hub_source, is_hub_id
 
 UNKNOWN_LICENCE = "not stated; see where it comes from"
 STATES_KIND, LATENTS_KIND = "states", "latents"
@@ -86,7 +87,8 @@ def adopt(
         adoption: settings that the model's files do not contain.
         warn: called with a line for each component that is ignored because images do not depend
             on it.
-        download: whether missing files of a hub repository may be fetched.
+        download: whether missing weights of a hub repository may be fetched. Without them, the
+            configs and the headers of the weights are fetched.
 
     Raises:
         SourceError: the model is missing, is not a diffusers pipeline, or needs a component that is
@@ -105,7 +107,8 @@ class _Model:
         self._name = model
         self._adoption = adoption
         self._origin = _origin(model)
-        self._folder = pipeline_folder(self._origin, download)
+        self._files = pipeline_files(self._origin, download)
+        self._folder = self._files.folder
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()
@@ -178,7 +181,8 @@ class _Model:
         return component
 
     def _checkpoint(self, component: str) -> Checkpoint:
-        checkpoint = Checkpoint(self._folder / component)
+        shapes = self._files.shapes.get(component)
+        checkpoint = Checkpoint(self._folder / component, known_shapes=shapes)
         _ = checkpoint.class_name
         for _name in checkpoint.shapes():
             pass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -68,10 +68,12 @@ class Checkpoint:
 
     Attributes:
         loras: LoRA files or folders to merge into it, each with its scale.
+        known_shapes: the shape of each tensor, if the weights are not on this machine.
     """
 
     folder: Path
     loras: tuple[tuple[Path, float], ...] = ()
+    known_shapes: Mapping[str, tuple[int, ...]] | None = field(default=None, compare=False)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -170,6 +172,9 @@ class Checkpoint:
         Raises:
             SourceError: a file is truncated or damaged.
         """
+        if self.known_shapes is not None:
+            yield from self.known_shapes.items()
+            return
         for path in self.weight_files:
             try:
                 with safe_open(path, "np") as weights:

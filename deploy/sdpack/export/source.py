@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from sdpack.documents.source import Source
 from sdpack.errors import SourceError
 from sdpack.export.pickles import without_pickles
-from sdpack.export.pipeline_index import MODEL_INDEX, read_index
+from sdpack.export.pipeline_index import MODEL_INDEX, PipelineIndex, read_index
 from sdpack.store.artifacts import cache_folder
 
 # Variants of weights, tried one after the other if a repository has no plain weights.
@@ -52,27 +52,39 @@ def remote_bytes(source: Source) -> int | None:
 
     Returns None if the hub cannot be reached or HF_HUB_OFFLINE is set.
     """
-    from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.utils._paths import filter_repo_objects
 
     if source.hub is None or HF_HUB_OFFLINE:
         return None
     try:
-        info = HfApi().model_info(
-            source.hub, revision=source.revision, files_metadata=True, timeout=METADATA_S
-        )
+        sizes = remote_sizes(source)
     except Exception:  # no network: the client raises the errors of its HTTP library
         return None
-    sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
-    fetched = 0
+    return sum(sizes[name] for name in names_to_fetch(sizes, source))
+
+
+def remote_sizes(source: Source) -> dict[str, int]:
+    """Return the bytes of each file of a repository, by its path in it."""
+    from huggingface_hub import HfApi
+
+    assert source.hub is not None
+    info = HfApi().model_info(
+        source.hub, revision=source.revision, files_metadata=True, timeout=METADATA_S
+    )
+    return {each.rfilename: each.size or 0 for each in info.siblings or ()}
+
+
+def names_to_fetch(names: Iterable[str], source: Source) -> list[str]:
+    """Return which of a repository's files `local_folder` would fetch."""
+    from huggingface_hub.utils._paths import filter_repo_objects
+
+    every, found = list(names), list[str]()
     for variants in _variants():
         allow, ignore = _patterns(source, variants)
-        names = list(filter_repo_objects(list(sizes), allow_patterns=allow, ignore_patterns=ignore))
-        fetched = sum(sizes[name] for name in names)
-        if any(Path(name).suffix in (".safetensors", ".bin") for name in names):
+        found = list(filter_repo_objects(every, allow_patterns=allow, ignore_patterns=ignore))
+        if any(Path(name).suffix in (".safetensors", ".bin") for name in found):
             break
-    return fetched
+    return found
 
 
 def _snapshot_folder(source: Source) -> Path:
@@ -84,23 +96,33 @@ def _snapshot_folder(source: Source) -> Path:
     return Path(HF_HUB_CACHE) / name / "snapshots" / str(source.revision)
 
 
-def pipeline_folder(source: Source, download: bool = True) -> Path:
+def pipeline_folder(source: Source) -> Path:
     """Return the local folder of a pipeline; fetches only the used components of a repository.
 
     Args:
         source: a folder or a hub repository.
-        download: whether missing files may be fetched.
 
     Raises:
-        SourceError: it cannot or may not be fetched, or needs components that sdpack does not
-            support.
+        SourceError: it cannot be fetched, or needs components that sdpack does not support.
     """
     if source.path is not None:
         return source.path
-    assert source.hub is not None
-    if not download:
-        return _downloaded_pipeline(source)
-    folder = _snapshot(source, [MODEL_INDEX])
+    index = pipeline_index(source)
+    patterns = [f"{name}/{pattern}" for name in index.used for pattern in FETCHED]
+    for variants in _variants():
+        folder = snapshot(source, patterns, variants)
+        if all(_has_weights(folder / name, source) for name in index.used):
+            break
+    return folder
+
+
+def pipeline_index(source: Source) -> PipelineIndex:
+    """Return the index of a hub repository's pipeline; fetches nothing else.
+
+    Raises:
+        SourceError: it cannot be fetched, or names components that sdpack does not support.
+    """
+    folder = snapshot(source, [MODEL_INDEX])
     if not (folder / MODEL_INDEX).is_file():
         raise SourceError(
             f"{source} is not a diffusers pipeline: it has no {MODEL_INDEX}; "
@@ -108,24 +130,19 @@ def pipeline_folder(source: Source, download: bool = True) -> Path:
         )
     index = read_index(folder, str(source))
     index.warnings()
-    patterns = [f"{name}/{pattern}" for name in index.used for pattern in FETCHED]
-    for variants in _variants():
-        folder = _snapshot(source, patterns, variants)
-        if all(_has_weights(folder / name, source) for name in index.used):
-            break
-    return folder
+    return index
 
 
-def _downloaded_pipeline(source: Source) -> Path:
+def downloaded_pipeline(source: Source) -> Path | None:
+    """Return the local folder of a pipeline if its files are on this machine, else None."""
+    if source.path is not None:
+        return source.path
     folder = _snapshot_folder(source)
-    if (folder / MODEL_INDEX).is_file():
-        components = [folder / name for name in read_index(folder, str(source)).used]
-        if all(part.is_dir() and _has_weights(part, source) for part in components):
-            return folder
-    raise SourceError(
-        f"{source} is not on this machine, and a plan downloads nothing; download it with "
-        f"`sdpack catalog from {source.hub}`, or plan a catalog that gives its `parameters`"
-    )
+    if not (folder / MODEL_INDEX).is_file():
+        return None
+    components = [folder / name for name in read_index(folder, str(source)).used]
+    is_here = all(part.is_dir() and _has_weights(part, source) for part in components)
+    return folder if is_here else None
 
 
 def _variants() -> Iterator[tuple[str, ...]]:
@@ -192,7 +209,7 @@ def hub_source(repository: str) -> Source:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    with _explained(repository, repository):
+    with explained(repository, repository):
         try:
             commit = HfApi().model_info(repository).sha
         except (HfHubHTTPError, HFValidationError):
@@ -226,7 +243,7 @@ def _fetched(source: Source, variants: tuple[str, ...] = ()) -> Path:
         variants: variants of the weights to fetch as well, for a repository that has nothing else.
     """
     allow, _ = _patterns(source, variants)
-    return _snapshot(source, allow, variants)
+    return snapshot(source, allow, variants)
 
 
 def _patterns(source: Source, variants: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -241,11 +258,19 @@ def _ignored(variants: tuple[str, ...]) -> list[str]:
     return [f"*.{name}{end}" for name in others for end in (".*", "-*")]
 
 
-def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = ()) -> Path:
+def snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = ()) -> Path:
+    """Fetch those files of a hub repository that match a pattern; returns their folder.
+
+    Args:
+        variants: variants of the weights to fetch as well.
+
+    Raises:
+        SourceError: they cannot be fetched.
+    """
     from huggingface_hub import snapshot_download
 
     assert source.hub is not None
-    with _explained(str(source), source.hub):
+    with explained(str(source), source.hub):
         folder = snapshot_download(
             source.hub,
             revision=source.revision,
@@ -256,7 +281,7 @@ def _snapshot(source: Source, patterns: list[str], variants: tuple[str, ...] = (
 
 
 @contextmanager
-def _explained(name: str, repository: str) -> Iterator[None]:
+def explained(name: str, repository: str) -> Iterator[None]:
     """Turn exceptions of the hub's client into a SourceError with a remedy."""
     from huggingface_hub import errors
     from huggingface_hub.errors import (

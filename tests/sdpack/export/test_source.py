@@ -16,7 +16,13 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 from sdpack.documents.source import Source
 from sdpack.errors import SourceError
-from sdpack.export.source import hub_source, is_here, local_folder, pipeline_folder
+from sdpack.export.source import (
+    downloaded_pipeline,
+    hub_source,
+    is_here,
+    local_folder,
+    pipeline_folder,
+)
 
 COMMIT = "0123456789" * 4
 
@@ -185,31 +191,19 @@ def test_a_source_is_here_only_with_all_the_weights_that_would_be_fetched(cached
     assert not is_here(source(subfolder="vae"), cached)
 
 
-def test_a_pipeline_that_may_not_be_fetched_must_be_here(
-    cached: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-    def download(*_: object, **__: object) -> None:
-        raise AssertionError("nothing may be fetched")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    refused = r"not on this machine, and a plan downloads nothing.*catalog from owner/name`"
-    with pytest.raises(SourceError, match=refused):
-        pipeline_folder(source(), download=False)
+def test_a_pipeline_is_here_only_with_all_its_components(cached: Path) -> None:
+    assert downloaded_pipeline(source()) is None
     index = {
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (cached / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(SourceError, match=refused):
-        pipeline_folder(source(), download=False)
+    assert downloaded_pipeline(source()) is None
     (cached / "vae").mkdir()
     (cached / "vae" / "config.json").write_text("{}")
-    with pytest.raises(SourceError, match=refused):
-        pipeline_folder(source(), download=False)
+    assert downloaded_pipeline(source()) is None
     (cached / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
-    assert pipeline_folder(source(), download=False) == cached
+    assert downloaded_pipeline(source()) == cached
 
 
 def test_weights_in_half_the_bytes_are_fetched_where_there_are_no_others(
