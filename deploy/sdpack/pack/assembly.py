@@ -93,4 +93,4 @@ def _record_times(toolchain: Toolchain, clock: StageClock) -> None:
     ratios = clock.ratios(planning.seconds(), planning.units())
     request = candidates.request
     name = f"{candidates.catalog.name} for {request.profile.name} in {request.out.resolve().name}"
-    record_stages(ledger, name, ratios)
+    record_stages(ledger, name, ratios, request.drawn_on)

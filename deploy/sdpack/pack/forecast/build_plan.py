@@ -14,7 +14,7 @@ from sdpack.pack.forecast.image_count import ImageCount, image_count, preselecte
 from sdpack.pack.forecast.intervals import Interval, total
 from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.forecast.speed import machine_speed
-from sdpack.pack.forecast.stage_costs import StageCosts
+from sdpack.pack.forecast.stage_costs import Speeds, StageCosts
 from sdpack.pack.forecast.stages import Stage, StageTimes
 from sdpack.pack.planning.mix import Mix, by_part_set, mixes, placements
 from sdpack.pack.request import BuildRequest
@@ -98,7 +98,7 @@ class Planning:
         parameters = {key: size.parameters for key, size in self._by_name.items()}
         smallest = LowerBound(request, parameters).smallest()
         seconds = self.seconds()
-        times = StageTimes.read(self.ledger)
+        times = StageTimes.read(self.ledger, request.drawn_on)
         return BuildPlan(
             self._shares(),
             tuple(sizes),
@@ -146,8 +146,13 @@ class Planning:
         return [self._costs_of(of_set) for of_set in by_set.values()]
 
     def _costs_of(self, mixes: Sequence[Mix]) -> StageCosts:
-        speed = machine_speed(self.ledger)
-        return StageCosts(self._request, self._sizes, mixes, self._images.all, speed)
+        return StageCosts(self._request, self._sizes, mixes, self._images.all, self._speeds)
+
+    @cached_property
+    def _speeds(self) -> Speeds:
+        return Speeds(
+            machine_speed(self.ledger), machine_speed(self.ledger, self._request.drawn_on)
+        )
 
     @property
     def _is_judged(self) -> bool:

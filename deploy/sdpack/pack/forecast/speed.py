@@ -1,4 +1,4 @@
-"""The speed of this machine, measured once and recorded in the ledger."""
+"""The speed of this machine, and of its GPU, measured once and recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import gpus
 from sdpack.engines.onnxruntime import load
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 from sdpack.store.ledger import Ledger
@@ -23,32 +25,40 @@ RUNS = 3
 OPSET = 21
 
 
-def machine_speed(ledger: Ledger) -> float:
-    """Return ONNX Runtime's multiply-accumulate operations per second on this CPU, in fp32.
+def machine_speed(ledger: Ledger, runtime: Runtime = Runtime.ONNXRUNTIME_CPU) -> float:
+    """Return ONNX Runtime's multiply-accumulate operations per second on this machine, in fp32.
 
     It times one convolution of a UNet, and takes the fastest of several runs.
+
+    Args:
+        runtime: ONNX Runtime on the CPU or on the GPU.
     """
-    inputs = {**here(), "tools": versions(("onnxruntime", "numpy"))}
+    inputs = {**here(runtime), "tools": versions(("onnxruntime", "numpy"))}
     known = ledger.find(KIND, inputs)
     if known is None:
-        known = {"macs_per_s": _measured()}
+        known = {"macs_per_s": _measured(runtime)}
         ledger.record(KIND, inputs, known)
     return float(known["macs_per_s"])
 
 
-def here() -> dict[str, Any]:
-    """The properties of this machine that durations depend on."""
-    return {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
+def here(runtime: Runtime) -> dict[str, Any]:
+    """The properties of this machine that durations depend on.
+
+    Args:
+        runtime: what draws the images.
+    """
+    cpu = {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
+    return {**cpu, "gpu": next((gpu.name for gpu in gpus()), "")} if runtime.on_gpu else cpu
 
 
-def _measured() -> float:
+def _measured(runtime: Runtime) -> float:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)).astype(np.float32)
     x = rng.standard_normal((1, CHANNELS, SIDE, SIDE)).astype(np.float32)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / MODEL_FILE
         write(_convolution(weight), path)
-        with load(path) as session:
+        with load(path, runtime) as session:
             session.run({"x": x})
             seconds = min(_timed(lambda: session.run({"x": x})) for _ in range(RUNS))
     return weight.size * SIDE * SIDE / seconds

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sdpack.domain.precision import Runtime
 from sdpack.pack.forecast.intervals import Interval
 from sdpack.pack.forecast.speed import here
-from sdpack.pack.forecast.stages import KIND, Stage
+from sdpack.pack.forecast.stages import BUILD, KIND, Stage
 from sdpack.progress import Say, without_count
 from sdpack.store.ledger import Ledger
 
@@ -85,12 +86,15 @@ class StageClock:
         self._current = None if self._current is None else (self._current[0], now)
 
 
-def record_stages(ledger: Ledger, name: str, ratios: Mapping[Stage, float]) -> None:
+def record_stages(
+    ledger: Ledger, name: str, ratios: Mapping[Stage, float], drawn_on: Runtime
+) -> None:
     """Record the ratios of a build, to refine later predictions.
 
     Args:
         name: identifies the build; a later build with the same name replaces its ratios.
+        drawn_on: the runtime that drew the images.
     """
     if ratios:
         value = {stage.value: round(ratio, 3) for stage, ratio in ratios.items()}
-        ledger.record(KIND, {**here(), "build": name}, value)
+        ledger.record(KIND, {**here(drawn_on), BUILD: name}, value)

@@ -25,6 +25,19 @@ FEWEST_PROBES = 30  # runs of a graph with few layers
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """Speeds of this machine, in multiply-accumulate operations per second.
+
+    Attributes:
+        cpu: of the CPU, on which parts are calibrated.
+        drawing: of what draws the images: the CPU, or a GPU.
+    """
+
+    cpu: float
+    drawing: float
+
+
+@dataclass(frozen=True)
 class StageCosts:
     """Predicts how long the stages of a build take.
 
@@ -32,14 +45,13 @@ class StageCosts:
         sizes: the size of every candidate.
         mixes: the uniform mixes.
         images: number of images the selection draws.
-        macs_per_s: speed of this machine, in multiply-accumulate operations.
     """
 
     request: BuildRequest
     sizes: Sequence[CandidateSize]
     mixes: Sequence[Mix]
     images: Interval
-    macs_per_s: float
+    speeds: Speeds
 
     def seconds(self) -> dict[Stage, Interval]:
         """Return the duration of each stage, in the order of the build."""
@@ -70,7 +82,7 @@ class StageCosts:
         """Return how long one image takes with the average mix, in a batch of one."""
         every = [self._image_macs(mix) for mix in self.mixes]
         mean = total(every).times(1 / len(every))
-        return mean.times(1 / self.macs_per_s)
+        return mean.times(1 / self.speeds.drawing)
 
     def _fetch(self) -> Interval:
         size = sum(each.fetch_bytes for each in self.sizes)
@@ -106,13 +118,13 @@ class StageCosts:
             for each in denoisers
         )
         observed = sum(OBSERVE_S_PER_PARAMETER * graph.parameters for graph in graphs)
-        return drawn.times(1 / self.macs_per_s) + Interval(observed, observed)
+        return drawn.times(1 / self.speeds.cpu) + Interval(observed, observed)
 
     def _sensitivity(self) -> Interval:
         if not any(precision in UNIFORM for precision in self.request.precisions):
             return NOTHING
         runs = total(self._probing(graph) for graph in self._graphs().values())
-        return runs.times(1 / self.macs_per_s)
+        return runs.times(1 / self.speeds.cpu)
 
     def _probing(self, graph: CandidateSize) -> Interval:
         """Return the operations of measuring the gains of a graph's layers."""

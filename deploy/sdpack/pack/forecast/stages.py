@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
+from sdpack.domain.precision import Runtime
 from sdpack.pack.forecast.intervals import NOTHING, Interval
 from sdpack.pack.forecast.speed import here
 from sdpack.store.ledger import Ledger
 
 KIND = "stage seconds"
+BUILD = "build"  # key of the name of a build, in a row
 SPREAD = Interval(0.5, 2.0)  # bounds of an unrefined prediction, relative to its middle
 REFINED = Interval(0.75, 1.35)  # bounds of a refined one
 NETWORK = Interval(6e6, 120e6)  # assumed speed of downloads, in bytes per second
@@ -40,11 +42,17 @@ class StageTimes:
     ratios: Mapping[Stage, float]
 
     @classmethod
-    def read(cls, ledger: Ledger) -> StageTimes:
-        """Read the ratios of this machine from the ledger."""
+    def read(cls, ledger: Ledger, drawn_on: Runtime) -> StageTimes:
+        """Read the ratios of this machine from the ledger.
+
+        Args:
+            drawn_on: the runtime that draws the images; with another, a build's stages differ.
+        """
+        this_machine = here(drawn_on)
         by_stage: dict[Stage, list[float]] = {}
         for row in ledger.measurements(KIND):
-            if {key: row.inputs.get(key) for key in here()} == here():
+            inputs = {key: value for key, value in row.inputs.items() if key != BUILD}
+            if inputs == this_machine:
                 for name, ratio in row.value.items():
                     by_stage.setdefault(Stage(name), []).append(float(ratio))
         return cls({stage: median(ratios) for stage, ratios in by_stage.items()})

@@ -11,16 +11,19 @@ from click.testing import CliRunner, Result
 from sdpack.cli.main import main
 from sdpack.documents.catalog_files import default_catalog, located_catalog
 from sdpack.documents.profile import find_profile
-from sdpack.domain.precision import Precision, weight_bits
+from sdpack.domain.precision import Precision, Runtime, weight_bits
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
+from sdpack.pack.forecast import build_plan
 from sdpack.pack.forecast.build_plan import BuildPlan, Planning
 from sdpack.pack.forecast.candidate_sizes import STORED_BYTES
 from sdpack.pack.forecast.stages import Stage
 from sdpack.pack.request import BuildRequest
 from sdpack.store.ledger import Ledger
+
+CPU = Runtime.ONNXRUNTIME_CPU
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,16 @@ def test_the_zoo_has_nothing_to_fetch(ledger: Ledger) -> None:
     wide, narrow = encoder.bytes_by_precision
     assert (wide, narrow) == (Precision.FP16, Precision.W4)
     assert encoder.bytes_by_precision[narrow] == encoder.parameters * weight_bits(narrow) // 8
+
+
+def test_a_gpu_shortens_only_the_drawing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {Runtime.ONNXRUNTIME_CPU: 1e10, Runtime.ONNXRUNTIME_CUDA: 1e12}
+    monkeypatch.setattr(build_plan, "machine_speed", lambda _, runtime=CPU: speeds[runtime])
+    on_cpu = planned(ledger, None)
+    on_gpu = planned(ledger, None, drawn_on=Runtime.ONNXRUNTIME_CUDA)
+    for stage, seconds in on_cpu.seconds.items():
+        times = 100 if stage is Stage.DRAW else 1
+        assert on_gpu.seconds[stage].high * times == pytest.approx(seconds.high)
 
 
 def test_a_catalog_says_what_would_be_fetched(ledger: Ledger) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sdpack.domain.precision import Runtime
 from sdpack.pack.forecast.intervals import Interval
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
 from sdpack.pack.forecast.stages import NETWORK, REFINED, SPREAD, Stage, StageTimes
 from sdpack.store.ledger import Ledger
 
+CPU = Runtime.ONNXRUNTIME_CPU
 UNITS = {
     Stage.FETCH: 1.0,
     Stage.EXPORT: 4.0,
@@ -62,15 +64,17 @@ def test_what_was_in_the_store_says_nothing() -> None:
 def test_later_predictions_are_scaled_by_what_builds_took(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     seconds = Interval(20.0, 80.0)
-    before = StageTimes.read(ledger)
+    before = StageTimes.read(ledger, CPU)
     assert before.refined(Stage.DRAW, seconds) == Interval(40 * SPREAD.low, 40 * SPREAD.high)
     for name, ratio in (("a", 3.0), ("b", 2.0), ("c", 9.0)):
-        record_stages(ledger, name, {Stage.DRAW: ratio})
-    record_stages(ledger, "a", {Stage.DRAW: 2.5})  # the same build again
-    after = StageTimes.read(ledger)
+        record_stages(ledger, name, {Stage.DRAW: ratio}, CPU)
+    record_stages(ledger, "a", {Stage.DRAW: 2.5}, CPU)  # the same build again
+    after = StageTimes.read(ledger, CPU)
     middle = 40 * 2.5  # the median of 2.5, 2 and 9
     assert after.refined(Stage.DRAW, seconds).low == pytest.approx(middle * REFINED.low)
     assert after.refined(Stage.DRAW, seconds).high == pytest.approx(middle * REFINED.high)
+    on_gpu = StageTimes.read(ledger, Runtime.ONNXRUNTIME_CUDA)
+    assert on_gpu == before, "a build that draws elsewhere says nothing"
     assert after.refined(Stage.ROUND, seconds) == before.refined(Stage.ROUND, seconds)
     network = Interval(1.0, NETWORK.high / NETWORK.low)
     assert after.refined(Stage.FETCH, network) == network
