@@ -107,10 +107,9 @@ def select(
 
 
 def _run(evaluator: MixEvaluator, settings: SelectionSettings) -> SelectionResult:
-    few = finalists_of(evaluator.is_large)
-    return Selection(
-        evaluator, TimeLeft(evaluator.rules, few) if settings.tells_time else None
-    ).run()
+    few, mixes = finalists_of(evaluator.is_large), [fitted.mix for fitted in evaluator.fitted]
+    time_left = TimeLeft(evaluator.rules, few, mixes) if settings.tells_time else None
+    return Selection(evaluator, time_left).run()
 
 
 def _whole_s(

@@ -196,8 +196,7 @@ class Selection:
         before = runner.drawn
         scores = self.evaluator.scores(mixes, prompts)
         share = (runner.drawn - before) / max(1, len(mixes) * len(prompts))
-        if share > 0:
-            time.measure(time.now() - began, mixes, len(prompts), share)
+        time.measure(time.now() - began, mixes, prompts[-1] + 1, share)
         seconds = left(time)
         if seconds is not None and share > 0:
             self.evaluator.say(f"about {format_estimate(seconds)} left in all")

@@ -133,7 +133,8 @@ def test_after_each_round_with_new_images_it_says_how_long_the_rest_takes() -> N
 
     spied: Any = evaluator
     spied.scores, spied.runner = scores, runner
-    time_left = TimeLeft(evaluator.rules, 24, lambda: float(next(clock)))
+    mixes = [fitted.mix for fitted in evaluator.fitted]
+    time_left = TimeLeft(evaluator.rules, 24, mixes, lambda: float(next(clock)))
     Selection(cast(Any, evaluator), time_left).run()
     assert evaluator.drawn[evaluator.fitted[0].mix] == 64
     # 28 s for the bundle; a second for the 48 latents of a round, and fewer than 100 are left.
