@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from sdpack.documents.record import DISTANCE, FIDELITY, SIMILARITY
 from sdpack.pack.selection.selection import Selection
-from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder, digest, link
+from sdpack.store.artifacts import CACHE_VARIABLE, cache_folder, digest
+from sdpack.store.files import link
 from sdpack.store.ledger import read_rows
 from sdpack.units import parse_bytes
 

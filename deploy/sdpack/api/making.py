@@ -39,7 +39,7 @@ from sdpack.pack.options import (
     study_request,
 )
 from sdpack.progress import Say
-from sdpack.store.artifacts import Store, cache_folder
+from sdpack.store.opening import open_store
 from sdpack.units import parse_duration
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def quantize(
         as_choice(Runtime, runtime, "runtime"),
         tuple(as_text(pattern, "keep") for pattern in as_list(keep, "keep", (str,))),
     )
-    return quantize_graph(task, Store(cache_folder() / "store"), progress or _silent)
+    return quantize_graph(task, open_store(), progress or _silent)
 
 
 def build_bundle(

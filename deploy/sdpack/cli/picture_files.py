@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sdpack.errors import PromptError, StoreError
 from sdpack.runtime.pictures import SUFFIXES, Format, encoding_of
-from sdpack.store.artifacts import write_whole
+from sdpack.store.files import write_whole
 
 FOLDER_SUFFIX = ".png"  # suffix of images in a folder
 

@@ -17,7 +17,8 @@ from pydantic import (
 from sdpack.documents.layout import CONTACT_SHEET, LEDGER, MANIFEST, VERIFIED, ships
 from sdpack.documents.manifest import Manifest
 from sdpack.errors import BundleError, StoreError
-from sdpack.store.artifacts import explain_io, file_sha256
+from sdpack.store.artifacts import file_sha256
+from sdpack.store.files import explain_io
 
 
 def read_manifest(folder: Path) -> Manifest:

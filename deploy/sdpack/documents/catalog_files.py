@@ -15,7 +15,7 @@ from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.document import read_document
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
-from sdpack.store.artifacts import write_whole
+from sdpack.store.files import write_whole
 
 CATALOG_FILE = "catalog.yaml"
 ZOO_PACKAGE = "sdpack_zoo"  # has the default catalog if sdpack does not run from its source tree

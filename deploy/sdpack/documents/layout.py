@@ -26,7 +26,7 @@ from pathlib import Path
 from sdpack.documents.manifest import WHOLE
 from sdpack.documents.profile import Size, format_size
 from sdpack.domain.placement import Role
-from sdpack.store.artifacts import unfinished_name
+from sdpack.store.files import unfinished_name
 
 MANIFEST = "manifest.json"
 VERIFIED = "verified.json"

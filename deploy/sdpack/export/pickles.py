@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sdpack.errors import SourceError, StoreError
-from sdpack.store.artifacts import digest, explain_io
+from sdpack.store.artifacts import digest
+from sdpack.store.files import explain_io
 
 NAMES = {
     "pytorch_model.bin": "model.safetensors",

@@ -16,7 +16,7 @@ from sdpack.engines.detect import gpus, memory_bytes
 from sdpack.engines.device_memory import DEVICE_PEAK
 from sdpack.errors import StoreError
 from sdpack.memory.meter import meter
-from sdpack.store.artifacts import explain_io, write_whole
+from sdpack.store.files import explain_io, write_whole
 
 PROMPT = "a red heart"
 

@@ -25,8 +25,9 @@ from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.pack.variants.variant_graphs import VariantGraphs
 from sdpack.pack.variants.variant_pieces import VariantPieces
 from sdpack.progress import Say
-from sdpack.store.artifacts import Store, cache_folder
+from sdpack.store.artifacts import cache_folder
 from sdpack.store.ledger import Ledger
+from sdpack.store.opening import open_store
 from sdpack.workers.executor import Executor, OneProcess
 
 
@@ -101,8 +102,9 @@ def open_toolchain(
     keep_memory()  # parts run repeatedly, and return their memory in between
     ledger = Ledger(cache_folder() / "ledger.sqlite")
     try:
-        store = Store(cache_folder() / "store")
-        context = BuildContext(candidates.request, store, ledger, say, executor or OneProcess())
+        context = BuildContext(
+            candidates.request, open_store(), ledger, say, executor or OneProcess()
+        )
         yield Toolchain.of(context, candidates)
     finally:
         ledger.close()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sdpack.errors import StoreError
 from sdpack.report.figure import Figure
-from sdpack.store.artifacts import explain_io, write_whole
+from sdpack.store.files import explain_io, write_whole
 
 ENLARGED_SIDE = 128  # pixels; images up to this side are enlarged without smoothing
 LOSSY_SIDE = 256  # pixels; images from this side on are embedded with lossy compression

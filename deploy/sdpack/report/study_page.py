@@ -38,7 +38,7 @@ from sdpack.report.study_points import (
     labels,
     read_study,
 )
-from sdpack.store.artifacts import explain_io, write_whole
+from sdpack.store.files import explain_io, write_whole
 from sdpack.units import MIB, format_bytes
 
 PAGE, POINTS_JSON, POINTS_CSV = "study.html", "points.json", "points.csv"

@@ -21,7 +21,7 @@ from sdpack.engines import tensorrt_builder
 from sdpack.engines.detect import gpus
 from sdpack.engines.tensorrt_builder import TENSORRT_PACKAGES, Plan, extra_of
 from sdpack.errors import MissingPackageError
-from sdpack.store.artifacts import link
+from sdpack.store.files import link
 
 
 def unfinished(manifest: Manifest) -> list[Role]:

@@ -7,7 +7,6 @@ its finished artifacts again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,14 +18,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
 from sdpack.errors import SourceError, StoreError
+from sdpack.store.files import explain_io, flush_file, flush_folder
+from sdpack.store.limit import CacheLimit, is_running
 from sdpack.units import format_bytes
 
 RECORD = "artifact.json"
+PUBLISHED = "published"  # an empty file beside the record of an artifact of a shared store
 CACHE_VARIABLE = "SDPACK_CACHE"
 REVISION = 10  # of how artifacts are made; raised when that changes, so that old ones are not used
 Inputs = Mapping[str, Any]
@@ -80,23 +82,80 @@ class Artifact:
         """Return the path of one of the files."""
         return self.folder / name
 
+    @property
+    def is_published(self) -> bool:
+        """Whether a shared store has it too."""
+        return (self.folder / PUBLISHED).exists()
+
+    @property
+    def used_at(self) -> float:
+        """When it was last used, in seconds since the epoch."""
+        return (self.folder / RECORD).stat().st_mtime
+
+
+class Shared(Protocol):
+    """Artifacts that several machines share."""
+
+    def fetch(self, kind: str, key: str, folder: Path) -> bool:
+        """Fill an empty folder with an artifact; returns whether there is one."""
+        ...
+
+    def publish(self, kind: str, key: str, folder: Path) -> bool:
+        """Write an artifact; returns False if another machine made a different one before."""
+        ...
+
 
 class Store:
-    """Artifacts under one folder; safe for several processes at once."""
+    """Artifacts under one folder; safe for several processes at once.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        shared: where artifacts are fetched from, and published, that other machines use too.
+        limit: the size of the folder in front of it; None for any size.
+    """
+
+    def __init__(
+        self, folder: Path, shared: Shared | None = None, limit: CacheLimit | None = None
+    ) -> None:
         self.folder = folder
+        self._shared = shared
+        self._limit = limit
 
     def find(self, kind: str, inputs: Inputs) -> Artifact | None:
-        """Return the finished artifact, or None; removes a damaged one and returns None."""
+        """Return the finished artifact, or None; removes a damaged one and returns None.
+
+        Raises:
+            StoreError: the shared store cannot be read.
+        """
         folder = self._folder(kind, inputs)
         artifact = _read_artifact(folder)
         if artifact is None:
             if folder.exists():
                 shutil.rmtree(folder, ignore_errors=True)
-            return None
+            return self._fetched(kind, inputs)
         with suppress(OSError):
             os.utime(folder / RECORD)
+        if self._limit is not None:
+            self._limit.mark(artifact)
+        return artifact if self._shared is None or artifact.is_published else self._same(artifact)
+
+    def _fetched(self, kind: str, inputs: Inputs) -> Artifact | None:
+        """Fetch an artifact from the shared store."""
+        if self._shared is None:
+            return None
+        target = self._folder(kind, inputs)
+        with _explained_io(self.folder), self.scratch() as folder:
+            if not self._shared.fetch(kind, digest(inputs), folder):
+                return None
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / PUBLISHED).touch()
+            with suppress(OSError):  # another process fetched it at the same time
+                folder.rename(target)
+        return self._added(_read_artifact(target))
+
+    def _added(self, artifact: Artifact | None) -> Artifact | None:
+        """Make room for a new artifact, if the size of the folder is limited."""
+        if artifact is not None and self._limit is not None:
+            self._limit.add(artifact, self.artifacts())
         return artifact
 
     def make(self, kind: str, inputs: Inputs, build: Callable[[Path], None]) -> Artifact:
@@ -150,11 +209,34 @@ class Store:
         _write_record(folder, kind, inputs)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
         artifact = _read_artifact(target)
         if artifact is None:
             raise StoreError(f"{target} was damaged while it was written; run the command again")
-        return artifact
+        same = self._same(artifact)
+        self._added(same)
+        return same
+
+    def _same(self, artifact: Artifact) -> Artifact:
+        """Publish an artifact; if another machine was first, take that one."""
+        if self._shared is None:
+            return artifact
+        with _explained_io(self.folder):
+            if self._shared.publish(artifact.kind, artifact.folder.name, artifact.folder):
+                (artifact.folder / PUBLISHED).touch()
+                return artifact
+        return self._replaced(artifact)
+
+    def _replaced(self, artifact: Artifact) -> Artifact:
+        """Take the artifact that another machine published, so that all use the same."""
+        shutil.rmtree(artifact.folder, ignore_errors=True)
+        fetched = self._fetched(artifact.kind, artifact.inputs)
+        if fetched is None:
+            raise StoreError(
+                f"a {artifact.kind} in the shared store was damaged and has been removed; run the "
+                "command again"
+            )
+        return fetched
 
     def check(self, artifact: Artifact) -> None:
         """Compare every file with its checksum; a damaged artifact is removed.
@@ -221,11 +303,11 @@ class Store:
         before = time.time() - unused_for_s
         freed = 0
         for artifact in list(self.artifacts()):
-            if (artifact.folder / RECORD).stat().st_mtime <= before:
+            if artifact.used_at <= before:
                 freed += artifact.bytes
                 shutil.rmtree(artifact.folder, ignore_errors=True)
         for folder in (self.folder / "unfinished").glob("*"):
-            if not _alive(folder.name.partition("-")[0]):
+            if not is_running(folder.name.partition("-")[0]):
                 freed += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
         return freed
@@ -236,25 +318,15 @@ def _hash(artifact: Artifact, name: str) -> str | None:
     return file_sha256(path) if path.is_file() else None
 
 
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _write_record(folder: Path, kind: str, inputs: Inputs) -> None:
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _flush_file(path)
+        flush_file(path)
         name = path.relative_to(folder).as_posix()
         files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
     record = {"kind": kind, "inputs": inputs, "files": files}
     (folder / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
-    _flush_file(folder / RECORD)
+    flush_file(folder / RECORD)
 
 
 def _read_artifact(folder: Path) -> Artifact | None:
@@ -270,63 +342,9 @@ def _read_artifact(folder: Path) -> Artifact | None:
         return None
 
 
-def _flush_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-_flush_folder = _flush_file  # on POSIX a folder is flushed like a file
-
-
 @contextmanager
 def _explained_io(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
         raise StoreError(explain_io(cause, folder)) from cause
-
-
-def unfinished_name(name: str) -> str:
-    """Return the name of a file while it is being written."""
-    return f".{name}.unfinished"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so it is replaced at once or not at all.
-
-    A symbolic or hard link at `path` is replaced; its target stays.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    new = path.parent / unfinished_name(path.name)
-    try:
-        new.write_bytes(content)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where hard links are not supported."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def explain_io(cause: OSError, folder: Path) -> str:
-    """Describe a failed write in one line: place, problem, remedy."""
-    where = cause.filename2 or cause.filename or folder  # filename2 is the target of a copy
-    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: no space left; free some, for instance with `sdpack cache gc`"
-    if cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where}: not writable; choose another folder"
-    if cause.errno in (errno.ENOTDIR, errno.EEXIST):
-        return f"{where}: a file exists where a folder is needed; choose another path"
-    if cause.errno == errno.EISDIR:
-        return f"{where}: a folder exists where a file is needed; choose another path"
-    return f"{where}: {cause.strerror or cause}; check the disk"

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdpack.errors import StoreError
-from sdpack.store.artifacts import Inputs, digest, explain_io
+from sdpack.store.artifacts import Inputs, digest
+from sdpack.store.files import explain_io
 
 LEDGER_SCHEMA = 1  # of rows; a ledger without a schema number has this one
 SQLITE = b"SQLite format 3\0"

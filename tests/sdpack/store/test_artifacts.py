@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.errors import SdpackError, StoreError
-from sdpack.store.artifacts import Store, cache_folder, digest, explain_io
+from sdpack.store.artifacts import Store, cache_folder, digest
 
 
 def fill(folder: Path) -> None:
@@ -150,22 +150,6 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(max_size=4), json_values, max_size=4))
 def test_the_order_of_keys_does_not_matter(inputs: dict[str, Any]) -> None:
     assert digest(inputs) == digest(dict(reversed(list(inputs.items()))))
-
-
-def test_a_copy_that_fails_names_what_was_to_be_written() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "from", None, "to")
-    assert explain_io(full, Path("folder")).startswith("to: no space left")
-
-
-@pytest.mark.parametrize("out", ["file/a", "folder"])
-def test_a_file_for_a_folder_and_the_reverse_are_said_to_be_that(out: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder").mkdir()
-    path = tmp_path / out
-    with pytest.raises(OSError) as caught:  # noqa: PT011
-        path.write_text("")
-    wrong = "a folder exists where a file" if out == "folder" else "a file exists where a folder"
-    assert explain_io(caught.value, tmp_path) == f"{path}: {wrong} is needed; choose another path"
 
 
 def test_room_is_checked_before_it_is_needed(

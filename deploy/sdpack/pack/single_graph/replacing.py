@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdpack.errors import StoreError
-from sdpack.store.artifacts import explain_io
+from sdpack.store.files import explain_io
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from sdpack.pack.study.budget import Budget
 from sdpack.pack.study.comparison_rules import ComparisonRules
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
-from sdpack.store.artifacts import explain_io, unfinished_name
+from sdpack.store.files import explain_io, unfinished_name
 
 FIXED = 3  # budgets at which every text encoder is measured
 

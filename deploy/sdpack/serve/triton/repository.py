@@ -18,7 +18,7 @@ from sdpack.errors import BundleError, StoreError
 from sdpack.rewrite.onnx_file import files_of, read
 from sdpack.runtime.bundle import engines
 from sdpack.serve.triton.model import BUNDLE_FOLDER, PARTS, runtime_of
-from sdpack.store.artifacts import explain_io, unfinished_name
+from sdpack.store.files import explain_io, unfinished_name
 
 MODEL_VERSION = "1"
 TILED = ("stem", "head", "tail")  # graphs of a decoder in tiles; "head" in bundles of schema 2
