@@ -20,6 +20,7 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.toolchain import Toolchain, open_toolchain
+from sdpack.workers.executor import WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def open_selections(
     request = BuildRequest(find_profile(profile), chosen, Path("unused"), rules=Rules(most=prompts))
     candidates = Candidates(request)
     with (
-        open_executor(candidates, workers, lambda words: console.log(words)) as executor,
+        open_executor(
+            candidates, WorkerOptions(workers), lambda words: console.log(words)
+        ) as executor,
         open_toolchain(candidates, lambda words: console.log(words), executor) as toolchain,
     ):
         footprints = Footprints.of_toolchain(toolchain)

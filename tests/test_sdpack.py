@@ -51,6 +51,8 @@ OPTIONS = {
     "prefer": "str",
     "draw_on": "str",
     "workers": "int | None",
+    "executor": "str",
+    "address": "str | None",
     "max_seconds": "float | None",
     "within": "str | float | None",
 }

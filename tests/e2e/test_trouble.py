@@ -1,4 +1,4 @@
-"""Builds that are killed, run out of disk, may not write, or meet another: nothing is lost."""
+"""Builds that are killed, lose machines, run out of disk, may not write, or meet another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sdpack.workers.pool import WORKER_MODULE
 
 from tests.e2e import tiny
 from tests.e2e.test_build import profile
+from tests.ray_nodes import RayNodes
 
 KILLS = int(os.environ.get("SDPACK_KILLS", "4"))  # more of them take minutes each
 
@@ -37,10 +38,12 @@ def command(work: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "sdpack", "-q", "build", "--profile", device, *where]
 
 
-def start(work: Path, cache: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(
+    work: Path, cache: Path, out: Path, *more: str, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command(work, out), *more],
-        env={**os.environ, "SDPACK_CACHE": str(cache)},
+        env={**os.environ, "SDPACK_CACHE": str(cache), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -134,6 +137,74 @@ def test_a_build_killed_again_and_again_ends_the_same(
     assert contents(out) == wanted
     assert [p.name for p in out.parent.iterdir() if "unfinished" in p.name] == []
     assert (out / "report.html").is_file()
+
+
+@contextmanager
+def machines(folder: Path, names: Sequence[str]) -> Iterator[tuple[RayNodes, dict[str, int]]]:
+    """Two machines of a Ray cluster, each with a cache of its own, and their raylets by name."""
+    with RayNodes() as nodes:
+        yield nodes, {name: nodes.add(SDPACK_CACHE=str(folder / name)) for name in names}
+
+
+def start_on_ray(work: Path, folder: Path, nodes: RayNodes, out: Path) -> subprocess.Popen[str]:
+    """Start a build whose driver has a cache of its own, too."""
+    options = ("--executor", "ray", "--address", nodes.address)
+    shared = f"file://{folder}/shared"
+    return start(work, folder / "driver", out, *options, SDPACK_STORE=shared)
+
+
+def wait_until_a_machine_has(kind: str, cache: Path, build: subprocess.Popen[str]) -> None:
+    """Wait until a machine's cache has an artifact of this kind."""
+    while not any((cache / "store").glob(f"{kind}/*")):
+        assert build.poll() is None, finish(build)
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_machines_workers_and_drivers_that_are_killed_change_nothing(
+    work: Path, undisturbed: tuple[dict[str, Any], float], tmp_path: Path
+) -> None:
+    """Two machines of a Ray cluster end with the bundle that one process makes."""
+    wanted, seconds = undisturbed
+    out, rng = tmp_path / "out" / "bundle", random.Random(0)
+    with machines(tmp_path, ["first", "second", "lost"]) as (nodes, raylets):
+        build = start_on_ray(work, tmp_path, nodes, out)
+        wait_until_a_machine_has("graph", tmp_path / "first", build)
+        os.kill(raylets["lost"], signal.SIGKILL)
+        time.sleep(rng.uniform(0, 0.1) * seconds)
+        os.kill(rng.choice(ray_workers()), signal.SIGKILL)
+        wait_until_a_machine_has("latents", tmp_path / "second", build)
+        build.kill()
+        build.communicate()
+        assert not out.exists()
+        code, said = finish(start_on_ray(work, tmp_path, nodes, out))
+        assert code == 0, said
+    assert contents(out) == wanted
+    for machine in ("first", "second"):
+        assert any((tmp_path / machine / "store").glob("latents/*/artifact.json")), machine
+
+
+def ray_workers() -> list[int]:
+    """The numbers of the processes in which Ray runs a build's workers."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process that has ended meanwhile
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayWorker"):
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_shared_store_that_cannot_be_written_is_noticed_at_once(
+    work: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    options, store = ("--executor", "ray"), f"file://{tmp_path}/file/shared"
+    build = start(work, tmp_path / "cache", tmp_path / "bundle", *options, SDPACK_STORE=store)
+    code, said = finish(build)
+    assert code == 1
+    (line,) = said.splitlines()
+    assert line.startswith("Error: SDPACK_STORE: ")
+    assert "a file exists where a folder is needed" in line
 
 
 def test_ctrl_c_says_how_to_go_on(work: Path) -> None:

@@ -41,6 +41,7 @@ from sdpack.pack.options import (
 from sdpack.progress import Say
 from sdpack.store.opening import open_store
 from sdpack.units import parse_duration
+from sdpack.workers.executor import USUAL_WORKERS, ExecutorKind, WorkerOptions
 
 if TYPE_CHECKING:
     from sdpack.pack.build import BuildResult
@@ -64,6 +65,9 @@ class BuildOptions(TypedDict, total=False):
         draw_on: where images are drawn to compare mixes: "cpu", "cuda" or "auto", which uses a GPU
             if there is one; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
+        executor: where they run: "local", on this machine, or "ray", on a Ray cluster; by default
+            "local".
+        address: of the Ray cluster; by default one is started on this machine.
         max_seconds: the most seconds that an image may take; by default the profile's limit.
         within: time limit of a build, in seconds or like "2h"; the best bundle found until then is
             written. A study takes none.
@@ -76,6 +80,8 @@ class BuildOptions(TypedDict, total=False):
     prefer: str
     draw_on: str
     workers: int | None
+    executor: str
+    address: str | None
     max_seconds: float | None
     within: str | float | None
 
@@ -112,7 +118,7 @@ def build(
     checked = _options(profile, catalog, model, BUILD_IMAGES, options)
     folder = None if out is None else as_path(out, "out")
     request = bundle_request(checked, memory, folder, warnings.warn)
-    return build_bundle(request, progress or _silent, checked.workers, checked.within_s)
+    return build_bundle(request, progress or _silent, checked.worker_options, checked.within_s)
 
 
 def study(
@@ -148,7 +154,7 @@ def study(
         budgets if isinstance(budgets, str) else as_list(budgets, "budgets")
     )
     request = study_request(checked, budget_bytes, as_path(out, "out"), warnings.warn)
-    studied, _ = study_budgets(request, budget_bytes, progress or _silent, checked.workers)
+    studied, _ = study_budgets(request, budget_bytes, progress or _silent, checked.worker_options)
     return studied
 
 
@@ -200,7 +206,7 @@ def quantize(
 def build_bundle(
     request: BuildRequest,
     say: Say,
-    workers: int | None = None,
+    workers: WorkerOptions = USUAL_WORKERS,
     within_s: float | None = None,
 ) -> BuildResult:
     """Build the requested bundle and its report; checks the request before any slow work.
@@ -220,7 +226,10 @@ def build_bundle(
 
 
 def study_budgets(
-    request: BuildRequest, budgets: Sequence[int], say: Say, workers: int | None = None
+    request: BuildRequest,
+    budgets: Sequence[int],
+    say: Say,
+    workers: WorkerOptions = USUAL_WORKERS,
 ) -> tuple[FinishedStudy, StudyResult]:
     """Study the budgets, and write the page, its charts and its points into the request's folder.
 
@@ -253,6 +262,7 @@ def _options(
     sizes = as_list(options.get("sizes", ()), "sizes")
     batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
     max_seconds, within = options.get("max_seconds"), options.get("within")
+    address = options.get("address")
     prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
@@ -267,6 +277,10 @@ def _options(
         None if workers is None else as_count(workers, "workers", most=MOST_WORKERS),
         None if max_seconds is None else as_positive(max_seconds, "max_seconds"),
         None if within is None else _seconds(within),
+        executor=as_choice(
+            ExecutorKind, options.get("executor", ExecutorKind.LOCAL.value), "executor"
+        ),
+        address=None if address is None else as_text(address, "address"),
     )
 
 

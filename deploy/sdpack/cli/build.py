@@ -23,16 +23,16 @@ from sdpack.cli.output import (
 from sdpack.cli.plan import show_plan
 from sdpack.cli.request_options import (
     draw_on_option,
+    executor_options,
     max_seconds_option,
     read_options,
     request_options,
-    workers_option,
 )
 from sdpack.cli.values import TEXT, ParsedText
 from sdpack.documents.layout import REPORT, SAMPLES
-from sdpack.engines.drawing import DrawOn
 from sdpack.pack.options import BUILD_IMAGES, Options, bundle_request
 from sdpack.units import format_bytes, parse_duration
+from sdpack.workers.executor import ExecutorKind
 
 
 @click.command(
@@ -51,7 +51,7 @@ Examples:
 @request_options(images=BUILD_IMAGES)
 @max_seconds_option
 @draw_on_option
-@workers_option
+@executor_options
 @click.option(
     "--memory",
     type=TEXT,
@@ -93,7 +93,7 @@ def command(
         show_plan(request, as_json, _not_planned(options))
         return
     with progress(ctx) as say:
-        result = build_bundle(request, say, options.workers, options.within_s)
+        result = build_bundle(request, say, options.worker_options, options.within_s)
     manifest = result.manifest
     if as_json:
         print_json(manifest.model_dump(mode="json", by_alias=True))
@@ -115,6 +115,6 @@ def _not_planned(options: Options) -> list[str]:
     given = {
         "--within": options.within_s is not None,
         "--workers": options.workers is not None,
-        "--draw-on": options.draw_on is not DrawOn.CPU,
+        "--executor": options.executor is not ExecutorKind.LOCAL,
     }
     return [name for name, is_given in given.items() if is_given]

@@ -14,6 +14,7 @@ from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import MOST_WORKERS, Options
+from sdpack.workers.executor import ExecutorKind
 
 model_option = click.option(
     "--model",
@@ -78,6 +79,28 @@ workers_option = click.option(
     type=click.IntRange(1, MOST_WORKERS),
     help="Processes that export, calibrate and draw; default: as many as cores and memory allow.",
 )
+executor_option = click.option(
+    "--executor",
+    type=click.Choice([kind.value for kind in ExecutorKind]),
+    default=ExecutorKind.LOCAL.value,
+    show_default=True,
+    callback=lambda _context, _option, name: ExecutorKind(name),
+    help="Where these processes run: on this machine, or on a Ray cluster.",
+)
+address_option = click.option(
+    "--address",
+    help=(
+        "Address of the Ray cluster, such as ray://head:10001, or auto for the cluster of this "
+        "machine; default: one is started on this machine."
+    ),
+)
+
+
+def executor_options(command: Command) -> Command:
+    """`--workers`, `--executor` and `--address`."""
+    for option in (address_option, executor_option, workers_option):
+        command = option(command)
+    return command
 
 
 def images_option(default: int) -> Callable[[Command], Command]:

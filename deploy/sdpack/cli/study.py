@@ -20,10 +20,10 @@ from sdpack.cli.output import (
 )
 from sdpack.cli.request_options import (
     draw_on_option,
+    executor_options,
     max_seconds_option,
     read_options,
     request_options,
-    workers_option,
 )
 from sdpack.cli.values import TEXT
 from sdpack.documents.profile import parse_budgets
@@ -52,7 +52,7 @@ Studies resume after an interruption; a repeated study draws no images.
 @request_options(images=STUDY_IMAGES)
 @max_seconds_option
 @draw_on_option
-@workers_option
+@executor_options
 @out_option("Folder of the page, the charts and the points.", Path(STUDY_FOLDER))
 @json_option
 @click.pass_context
@@ -79,7 +79,7 @@ def command(
     from sdpack.report.study_page import PAGE
 
     with progress(ctx) as say:
-        done, found = study_budgets(request, asked, say, options.workers)
+        done, found = study_budgets(request, asked, say, options.worker_options)
     if as_json:
         print_json({**study_json(found), "drawn": done.pictures, "exhaustive": done.exhaustive})
         return

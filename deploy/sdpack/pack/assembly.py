@@ -27,13 +27,14 @@ from sdpack.pack.selection.evidence import EvidenceMeasuring
 from sdpack.pack.selection.samples import Samples
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
+from sdpack.workers.executor import USUAL_WORKERS, WorkerOptions
 
 
 def assemble(
     request: BuildRequest,
     say: Say,
     finish: Callable[[Path], None] | None,
-    workers: int | None = None,
+    workers: WorkerOptions = USUAL_WORKERS,
     deadline: Deadline | None = None,
 ) -> Manifest:
     """Build the bundle of a request, reusing the artifacts in the store.

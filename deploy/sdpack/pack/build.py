@@ -12,6 +12,7 @@ from sdpack.pack.anytime.deadline import Deadline
 from sdpack.pack.finished_builds import FinishedBuilds
 from sdpack.pack.request import BuildRequest
 from sdpack.progress import Say
+from sdpack.workers.executor import USUAL_WORKERS, WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def build(
     request: BuildRequest,
     say: Say = lambda _: None,
     finish: Callable[[Path], None] | None = None,
-    workers: int | None = None,
+    workers: WorkerOptions = USUAL_WORKERS,
     within_s: float | None = None,
 ) -> BuildResult:
     """Build the bundle of a request.
@@ -49,7 +50,7 @@ def build(
         say: called with a line of text at each step.
         finish: called with the bundle's temporary folder before it replaces the old bundle, to add
             files that are made from it; if that fails, the old bundle stays.
-        workers: number of worker processes; None for as many as cores and memory allow.
+        workers: the worker processes to use.
         within_s: seconds until the bundle is to be ready, the best that is found until then; None
             for no limit. A later build continues from what this one has made.
 

@@ -14,7 +14,7 @@ from sdpack.quantization.schemes import ABILITIES, Abilities
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 from sdpack.workers.executor import Executor, OneProcess
-from sdpack.workers.pool import WorkerJob
+from sdpack.workers.jobs import WorkerJob
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class BuildContext:
     def abilities(self) -> Abilities:
         """The schemes that the runtime keeps packed in memory."""
         return ABILITIES[self.runtime]
+
+    @property
+    def can_draw_ahead(self) -> bool:
+        """Whether the executor can draw images: on a GPU, only if it gives one to each job."""
+        return self.executor.has_gpus or not self.drawn_on.on_gpu
 
     def prepare(self, jobs: Sequence[WorkerJob], step: Step = unheard) -> None:
         """Have the executor do jobs ahead, and record the rows they return.

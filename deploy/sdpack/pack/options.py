@@ -20,6 +20,7 @@ from sdpack.errors import CatalogError, InputError
 from sdpack.evaluate.rules import Preference, Rules
 from sdpack.progress import Say
 from sdpack.units import format_bytes, parse_bytes
+from sdpack.workers.executor import ExecutorKind, WorkerOptions
 
 if TYPE_CHECKING:
     from sdpack.pack.request import BuildRequest
@@ -49,6 +50,8 @@ class Options:
         max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
         within_s: seconds until a bundle is to be ready; None for no limit. Not for a study.
         download: whether missing files of a hub repository given as `model` may be fetched.
+        executor: whether workers run on this machine, or on a Ray cluster.
+        address: of the Ray cluster; None starts one on this machine.
     """
 
     profile: str
@@ -64,6 +67,13 @@ class Options:
     max_seconds: float | None = None
     within_s: float | None = None
     download: bool = True
+    executor: ExecutorKind = ExecutorKind.LOCAL
+    address: str | None = None
+
+    @property
+    def worker_options(self) -> WorkerOptions:
+        """The workers to use."""
+        return WorkerOptions(self.workers, self.executor, self.address)
 
 
 def bundle_request(
@@ -122,6 +132,8 @@ def _request(
     options: Options, profile: Profile, budget: int | None, out: Path, warn: Say
 ) -> BuildRequest:
     _check_writable(out)
+    workers = options.worker_options
+    workers.check()
     require(profile.runtime)
     require_charts()
     request = _request_of(options, profile, budget, out, warn)

@@ -82,10 +82,15 @@ class Ledger:
     def record(self, kind: str, inputs: Inputs, value: Mapping[str, Any]) -> Measurement:
         """Store a value, replacing any earlier one for the same inputs, and return its row."""
         new = new_row(kind, inputs, value)
-        row = (row_key(kind, inputs), kind, _json(inputs), _json(value), new.made_at)
+        self.keep(new)
+        return new
+
+    def keep(self, new: Measurement) -> None:
+        """Store a row that was measured elsewhere, replacing any earlier one for its inputs."""
+        key = row_key(new.kind, new.inputs)
+        row = (key, new.kind, _json(new.inputs), _json(new.value), new.made_at)
         with self._explained(), self._database:
             self._database.execute("INSERT OR REPLACE INTO measurement VALUES (?,?,?,?,?)", row)
-        return new
 
     def measurements(self, *kinds: str) -> Iterator[Measurement]:
         """Yield all rows of these kinds, in the order of their keys.

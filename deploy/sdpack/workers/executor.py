@@ -1,11 +1,48 @@
-"""Who does independent jobs: the calling process, or worker processes."""
+"""Who does independent jobs: the calling process, worker processes, or a Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from sdpack.workers.pool import JobResult, WorkerJob
+from sdpack.errors import InputError
+from sdpack.workers.jobs import JobResult, WorkerJob
+
+
+class ExecutorKind(StrEnum):
+    """Where workers run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers that a user asks for.
+
+    Attributes:
+        count: number of worker processes; None for as many as cores and memory allow.
+        kind: whether they run on this machine, or on a Ray cluster.
+        address: of the Ray cluster; None starts one on this machine.
+    """
+
+    count: int | None = None
+    kind: ExecutorKind = ExecutorKind.LOCAL
+    address: str | None = None
+
+    def check(self) -> None:
+        """Check that the options fit together.
+
+        Raises:
+            InputError: an address is given for an executor that has none.
+        """
+        if self.address is not None and self.kind is not ExecutorKind.RAY:
+            raise InputError(f"--address {self.address} is only for --executor ray; give both")
+
+
+USUAL_WORKERS = WorkerOptions()
 
 
 class Executor(Protocol):
@@ -14,7 +51,13 @@ class Executor(Protocol):
     The results are in the store, and in what the jobs return. The caller then runs the same code as
     without an executor, and finds them. What an executor did not do, or failed to do, the caller
     does itself.
+
+    Attributes:
+        has_gpus: whether it gives a GPU to the jobs that need one.
     """
+
+    @property
+    def has_gpus(self) -> bool: ...
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
@@ -31,6 +74,8 @@ class Executor(Protocol):
 
 class OneProcess:
     """Does no jobs ahead: everything is done in the calling process, with all its threads."""
+
+    has_gpus = False
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do nothing."""

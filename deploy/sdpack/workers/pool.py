@@ -1,8 +1,6 @@
 """A pool of worker processes, each with its share of the machine's cores.
 
-Every worker keeps what it opened between two jobs, such as a loaded denoiser. A job is therefore
-given to the worker that last worked on a job of the same group, if it is free. A worker that dies
-is replaced, and its job is done again.
+A worker that dies is replaced, and its job is done again.
 
 Workers are started by this module and not by `multiprocessing`, which would run the main module of
 the calling program again in each of them. They are in process groups of their own, so that Ctrl-C
@@ -16,57 +14,21 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
 
 from sdpack.domain.closing import Closing
 from sdpack.engines.onnxruntime import THREADS_VARIABLE
 from sdpack.errors import WorkerError
 from sdpack.progress import Say
+from sdpack.workers.assignments import Assignments
+from sdpack.workers.jobs import JobResult, OpenHandle, WorkerJob
 
-Handle = Callable[[Any, Say], Any]
-"""Does the task of a job; called with the task, and with a function for lines of progress."""
-OpenHandle = Callable[[], Handle]
-"""Called once in each worker. It is pickled, as are the tasks and the results."""
-
-MOST_DEATHS = 3  # of workers at one job; it would probably kill the next one as well
 STOP_S = 5.0  # to end on its own, before a worker is killed
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", THREADS_VARIABLE)
 WORKER_MODULE = "sdpack.workers.worker"
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """A piece of work for a worker.
-
-    Attributes:
-        name: what it does, in words, such as "drawing 64 prompts with s/fp16 + m/w8 + kl/fp16".
-        group: jobs of a group use the same large files.
-        task: passed to the worker's `Handle`.
-    """
-
-    name: str
-    group: str
-    task: Any
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """The result of a job.
-
-    Attributes:
-        place: the job's place in the list that was given to `WorkerPool.run`.
-        value: what the worker returned; None if it failed.
-        error: what it raised, in words; None if it did not fail.
-    """
-
-    place: int
-    value: Any = None
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +48,8 @@ class WorkerPool(Closing):
         say: receives the workers' lines of progress.
     """
 
+    has_gpus = False
+
     def __init__(self, open_handle: OpenHandle, count: int, threads: int, say: Say) -> None:
         self._open_handle = open_handle
         self._count = count
@@ -102,18 +66,17 @@ class WorkerPool(Closing):
         Raises:
             WorkerError: three workers died at the same job, or a worker cannot be started.
         """
-        waiting = list(range(len(jobs)))
-        deaths: Counter[int] = Counter()
+        assignments = Assignments(jobs)
         try:
-            while waiting or any(worker.place is not None for worker in self._workers):
-                self._assign(jobs, waiting)
+            while not assignments.is_done:
+                self._assign(assignments)
                 for worker in self._ready():
                     result = self._received(worker)
                     if result is not None:
+                        assignments.finish(result.place)
                         yield result
                     elif worker.ended:
-                        place = self._bury(worker, jobs, deaths)
-                        waiting.insert(0, place)
+                        self._bury(worker, assignments)
         except BaseException:
             self.close()
             raise
@@ -130,26 +93,20 @@ class WorkerPool(Closing):
             worker.wait()
         self._workers.clear()
 
-    def _assign(self, jobs: Sequence[WorkerJob], waiting: list[int]) -> None:
+    def _assign(self, assignments: Assignments) -> None:
         """Give a job to every worker that has none; start workers as long as there are jobs."""
-        while len(self._workers) < min(self._count, len(waiting) + self._busy):
+        while len(self._workers) < min(self._count, assignments.waiting + self._busy):
             self._workers.append(_Worker(self._open_handle, self._threads))
         for worker in self._workers:
-            if worker.place is None and waiting:
-                place = self._choice(worker, jobs, waiting)
-                waiting.remove(place)
-                worker.begin(place, jobs[place])
+            if worker.place is None:
+                taken = {other.group for other in self._workers if other is not worker}
+                place = assignments.take([{worker.group}], taken)
+                if place is not None:
+                    worker.begin(place, assignments.jobs[place])
 
     @property
     def _busy(self) -> int:
         return sum(worker.place is not None for worker in self._workers)
-
-    def _choice(self, worker: _Worker, jobs: Sequence[WorkerJob], waiting: Sequence[int]) -> int:
-        """The next job of the worker's group, or else of a group that no other worker has."""
-        taken = {other.group for other in self._workers if other is not worker}
-        own = (place for place in waiting if jobs[place].group == worker.group)
-        free = (place for place in waiting if jobs[place].group not in taken)
-        return next(own, next(free, waiting[0]))
 
     def _ready(self) -> list[_Worker]:
         """Wait for messages; the workers that sent one, or ended."""
@@ -163,22 +120,16 @@ class WorkerPool(Closing):
             self._say(message.line)
         return message if isinstance(message, JobResult) else None
 
-    def _bury(self, worker: _Worker, jobs: Sequence[WorkerJob], deaths: Counter[int]) -> int:
-        """Remove a worker that died; returns the place of its job.
+    def _bury(self, worker: _Worker, assignments: Assignments) -> None:
+        """Remove a worker that died; its job is done again.
 
         Raises:
             WorkerError: it is the third that died at this job.
         """
         assert worker.place is not None
-        place, why = worker.place, worker.wait()
+        why = worker.wait()
         self._workers.remove(worker)
-        deaths[place] += 1
-        if deaths[place] >= MOST_DEATHS:
-            raise WorkerError(
-                f"{jobs[place].name}: {deaths[place]} worker processes died of it ({why}); if "
-                "memory was short, run with --workers 1"
-            )
-        return place
+        assignments.lose(worker.place, why, "if memory was short, run with --workers 1")
 
 
 class _Worker:
@@ -187,14 +138,14 @@ class _Worker:
     Attributes:
         connection: carries jobs to it, and results and lines of progress back.
         place: the place of its job; None if it has none.
-        group: the group of its last job.
+        group: the group of its last job; "" before the first.
         ended: whether the process ended, or is about to.
     """
 
     def __init__(self, open_handle: OpenHandle, threads: int) -> None:
         self.connection, remote = Pipe()
         self.place: int | None = None
-        self.group: str | None = None
+        self.group = ""
         self.ended = False
         # The worker reads from this pipe until the other end is closed: by `wait`, or because
         # this process ended.

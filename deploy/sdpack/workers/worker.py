@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
 
-from sdpack.workers.pool import Handle, JobResult, OpenHandle, Said
+from sdpack.workers.jobs import OpenHandle, done
+from sdpack.workers.pool import Said
 
 
 def main(connection_number: int, alive_number: int) -> None:
@@ -23,9 +23,13 @@ def main(connection_number: int, alive_number: int) -> None:
         try:
             open_handle: OpenHandle = connection.recv()
             handle = open_handle()
+
+            def say(line: str) -> None:
+                connection.send(Said(line))
+
             while True:
                 place, task = connection.recv()
-                connection.send(_done(handle, place, task, connection))
+                connection.send(done(handle, place, task, say))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
@@ -34,13 +38,6 @@ def _end_with(alive_number: int) -> None:
     """End this process as soon as the calling one does, whatever it is doing."""
     os.read(alive_number, 1)
     os._exit(1)
-
-
-def _done(handle: Handle, place: int, task: Any, connection: Connection) -> JobResult:
-    try:
-        return JobResult(place, handle(task, lambda line: connection.send(Said(line))))
-    except Exception as error:  # the caller does the job itself, and fails as it should
-        return JobResult(place, error=f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from sdpack.documents.manifest import Manifest
 from sdpack.pack.build import BuildResult
 from sdpack.pack.request import BuildRequest
 from sdpack.progress import Say
+from sdpack.workers.executor import USUAL_WORKERS, ExecutorKind, WorkerOptions
 
 from tests.sdpack.cli.calling import read_json, run
 
@@ -29,9 +30,10 @@ def asked(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]
     requests: list[BuildRequest] = []
 
     def built(
-        request: BuildRequest, say: Say, workers: int | None, within_s: float | None
+        request: BuildRequest, say: Say, workers: WorkerOptions, within_s: float | None
     ) -> BuildResult:
-        assert (workers, within_s) in ((None, None), (3, 5400))
+        on_ray = WorkerOptions(3, ExecutorKind.RAY, "auto")
+        assert (workers, within_s) in ((USUAL_WORKERS, None), (on_ray, 5400))
         say("export")
         requests.append(request)
         return BuildResult(made, is_new=True)
@@ -53,6 +55,10 @@ def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) ->
         "5",
         "--workers",
         "3",
+        "--executor",
+        "ray",
+        "--address",
+        "auto",
         "--max-seconds",
         "2.5",
         "--within",
@@ -62,6 +68,15 @@ def test_options_reach_the_request(asked: list[BuildRequest], tmp_path: Path) ->
     (request,) = asked
     assert (request.profile.name, request.budget, request.out) == ("cpu-2gb", 24 * 2**20, out)
     assert (request.rules.most, request.latency_limit_s) == (5, 2.5)
+
+
+def test_an_address_needs_an_executor_that_has_one(
+    asked: list[BuildRequest], tmp_path: Path
+) -> None:
+    ran = run("build", "-p", "cpu-2gb", "-o", str(tmp_path / "b"), "--address", "ray://head:10001")
+    assert ran.exit_code == 2
+    assert ran.stderr == "Error: --address ray://head:10001 is only for --executor ray; give both\n"
+    assert not asked
 
 
 @pytest.mark.usefixtures("asked")

@@ -13,7 +13,7 @@ from sdpack.pack.context import BuildContext
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger, Measurement
 from sdpack.workers.executor import OneProcess
-from sdpack.workers.pool import JobResult, WorkerJob
+from sdpack.workers.jobs import JobResult, WorkerJob
 
 JOBS = [WorkerJob(f"job {number}", "group", number) for number in range(3)]
 

@@ -79,3 +79,24 @@ def open_sleeping() -> Any:
 
 def open_broken() -> Any:
     raise RuntimeError("no such toolchain")
+
+
+def open_seeing_gpus() -> Any:
+    return lambda task, say: os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@dataclass(frozen=True)
+class OpenSlowOnce:
+    """Workers that take a second for the first try of a task, and no time for the next."""
+
+    folder: Path
+
+    def __call__(self) -> Any:
+        return self.do
+
+    def do(self, task: str, say: Say) -> str:
+        mark = self.folder / f"{task}.began"
+        if not mark.exists():
+            mark.touch()
+            time.sleep(1)
+        return task

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from sdpack.errors import WorkerError
-from sdpack.workers.pool import MOST_DEATHS, WorkerJob, WorkerPool
+from sdpack.workers.assignments import MOST_DEATHS
+from sdpack.workers.jobs import WorkerJob
+from sdpack.workers.pool import WorkerPool
 
 from tests.sdpack.workers import handles
 
@@ -136,7 +138,8 @@ def test_workers_end_with_a_killed_caller(tmp_path: Path) -> None:
     """SIGKILL leaves the caller no time to stop them."""
     code = (
         "import sys, pathlib\n"
-        "from sdpack.workers.pool import WorkerJob, WorkerPool\n"
+        "from sdpack.workers.jobs import WorkerJob\n"
+        "from sdpack.workers.pool import WorkerPool\n"
         "from tests.sdpack.workers import handles\n"
         "pool = WorkerPool(handles.open_sleeping, 2, 1, print)\n"
         "tasks = [pathlib.Path(name) for name in sys.argv[1:]]\n"

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 import pytest
-from sdpack.workers.pool import WORKER_MODULE, JobResult, Said
+from sdpack.workers.jobs import JobResult
+from sdpack.workers.pool import WORKER_MODULE, Said
 
 from tests.sdpack.workers import handles
 

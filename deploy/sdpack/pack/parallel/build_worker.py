@@ -28,26 +28,25 @@ from sdpack.progress import Say
 from sdpack.quantization.schemes import UNIFORM
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Measurement
-from sdpack.workers.pool import Handle
+from sdpack.store.opening import open_store
+from sdpack.workers.jobs import Handle
 
 
 @dataclass(frozen=True)
 class OpenBuild:
-    """Opens a request's toolchain in a worker process.
+    """Opens a request's toolchain in a worker process of this machine.
 
     Attributes:
-        store: folder of the store that all processes share.
         ledger: file of the ledger, which only the calling process writes.
     """
 
     request: BuildRequest
-    store: Path
     ledger: Path
 
     def __call__(self) -> Handle:
         """The worker's function for tasks; it returns rows for the ledger."""
         keep_memory()
-        return BuildWorker(self.request, Store(self.store), CollectedLedger(self.ledger)).do
+        return BuildWorker(self.request, open_store(), CollectedLedger(self.ledger)).do
 
 
 class BuildWorker:

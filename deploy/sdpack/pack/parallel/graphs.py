@@ -27,7 +27,7 @@ from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.calibration_recordings import without_decoder
 from sdpack.progress import counted
 from sdpack.quantization.schemes import UNIFORM
-from sdpack.workers.pool import WorkerJob
+from sdpack.workers.jobs import WorkerJob
 
 Parts = Sequence[Sequence[Variant]]
 """The variants of each candidate."""

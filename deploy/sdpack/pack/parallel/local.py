@@ -1,4 +1,4 @@
-"""Worker processes for a build on this machine: how many, and with how many threads."""
+"""The executor of a build: worker processes on this machine, how many, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stages import Stage
 from sdpack.pack.parallel.build_worker import OpenBuild
+from sdpack.pack.parallel.cluster import LEDGER_FILE, open_cluster
 from sdpack.progress import Say
 from sdpack.store.artifacts import cache_folder
 from sdpack.store.ledger import Ledger
-from sdpack.workers.executor import Executor, OneProcess
+from sdpack.workers.executor import USUAL_WORKERS, Executor, ExecutorKind, OneProcess, WorkerOptions
 from sdpack.workers.pool import WorkerPool
+from sdpack.workers.ray_cluster import WorkerNeeds
 
 PROCESS_BYTES = 2**30  # of a worker with PyTorch and its libraries, besides the models
 FP32_BYTES = 4  # of a parameter
@@ -28,19 +30,26 @@ MEMORY_SHARE = 0.75  # of the machine's memory that all workers may take
 
 @contextmanager
 def open_executor(
-    candidates: Candidates, workers: int | None = None, say: Say = lambda _: None
+    candidates: Candidates, workers: WorkerOptions = USUAL_WORKERS, say: Say = lambda _: None
 ) -> Iterator[Executor]:
     """An executor for the jobs of a request; its processes are stopped at the end.
 
     Args:
-        workers: the number of processes; None for as many as cores and memory allow, or one where
+        workers: the workers to use. On this machine, without a number, there is only one where
             there is little to do.
         say: receives the workers' lines of progress.
+
+    Raises:
+        WorkerError: a Ray cluster cannot be used.
     """
-    cache = cache_folder()
-    open_build = OpenBuild(candidates.request, cache / "store", cache / "ledger.sqlite")
-    count = workers or worker_count(candidates)
-    if count == 1 or (workers is None and not is_long(candidates, open_build.ledger)):
+    if workers.kind is ExecutorKind.RAY:
+        needs = WorkerNeeds(1, worker_bytes(candidates))
+        with open_cluster(candidates.request, workers, needs, say) as executor:
+            yield executor
+        return
+    open_build = OpenBuild(candidates.request, cache_folder() / LEDGER_FILE)
+    count = workers.count or worker_count(candidates)
+    if count == 1 or (workers.count is None and not is_long(candidates, open_build.ledger)):
         yield OneProcess()
         return
     threads = max(1, default_threads() // count)
@@ -49,16 +58,20 @@ def open_executor(
 
 
 def worker_count(candidates: Candidates) -> int:
-    """How many workers the threads and the memory of this machine allow, at least one.
+    """How many workers the threads and the memory of this machine allow, at least one."""
+    each = worker_bytes(candidates)
+    return max(1, min(default_threads(), int(MEMORY_SHARE * memory_bytes() // each)))
 
-    Each may hold the largest mix in fp32, and twice that while a part is prepared.
+
+def worker_bytes(candidates: Candidates) -> int:
+    """The memory of one worker: it may hold the largest mix in fp32, and while it prepares a part,
+    twice that.
     """
     largest = max(
         sum(candidates.parameters(*part) for part in mixable.names.items())
         for mixable in candidates.catalog.mixable()
     )
-    each = PROCESS_BYTES + COPIES * FP32_BYTES * largest
-    return max(1, min(default_threads(), int(MEMORY_SHARE * memory_bytes() // each)))
+    return PROCESS_BYTES + COPIES * FP32_BYTES * largest
 
 
 def is_long(candidates: Candidates, ledger_path: Path) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.variant_builder import BuiltVariant
-from sdpack.workers.pool import WorkerJob
+from sdpack.workers.jobs import WorkerJob
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,14 @@ def drawing_jobs(
     numbers: Sequence[int],
     built: Callable[[Variant], BuiltVariant] | None = None,
     in_fp32: bool = False,
+    on_gpu: bool = False,
 ) -> Iterator[WorkerJob]:
     """Jobs that draw these mixes; mixes with the same latents are drawn in one job.
 
     Args:
         built: gives a variant as it ships; not needed for fp32.
         in_fp32: see `DrawMixes`.
+        on_gpu: whether a GPU draws.
     """
     groups: dict[tuple[tuple[Variant, ...], int | None], list[Mix]] = {}
     for mix in mixes:
@@ -145,4 +147,4 @@ def drawing_jobs(
         variants = dict.fromkeys(variant for mix in group for variant in mix.variants)
         ready = tuple((variant, built(variant)) for variant in variants) if built else ()
         task = DrawMixes(tuple(group), tuple(numbers), ready, in_fp32)
-        yield WorkerJob(doing, str(group[0].denoiser), task)
+        yield WorkerJob(doing, str(group[0].denoiser), task, on_gpu)

@@ -66,7 +66,7 @@ class MixEvaluator:
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
-        jobs = partial(drawing_jobs, built=self.variants.built)
+        jobs = partial(drawing_jobs, built=self.variants.built, on_gpu=self._on_gpu)
         self._drawing = ScoreDrawing(self.context, self.runner, self.spec, jobs)
         self._drawn: dict[Mix, set[int]] = {}
 
@@ -87,7 +87,7 @@ class MixEvaluator:
 
         Nothing but the exported parts is needed.
         """
-        jobs = partial(drawing_jobs, in_fp32=True)
+        jobs = partial(drawing_jobs, in_fp32=True, on_gpu=self._on_gpu)
         drawing = ScoreDrawing(self.context, self.runner, self.reference, jobs)
         doing = f"drawing {len(numbers)} prompts with {len(mixes)} sets of parts in fp32"
         return drawing.scores(mixes, numbers, doing)
@@ -165,6 +165,11 @@ class MixEvaluator:
     def first_round(self) -> list[int]:
         """The numbers of the prompts that every scored mix was scored on, drawn as one chunk."""
         return chunked(range(min(self.rules.first, self.rules.most)))[0]
+
+    @property
+    def _on_gpu(self) -> bool:
+        drawn_on = self.context.drawn_on
+        return drawn_on.on_gpu
 
     @property
     def is_large(self) -> bool:

@@ -14,7 +14,7 @@ from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Mix
 from sdpack.progress import Step, counted, within
-from sdpack.workers.pool import WorkerJob
+from sdpack.workers.jobs import WorkerJob
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class ScoreDrawing:
     def _draw_ahead(
         self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
     ) -> None:
-        """Draw in several processes the images that are not scored yet; on a GPU, one draws."""
-        drawn_on = self.context.drawn_on
-        if drawn_on.on_gpu:
+        """Draw in several processes the images that are not scored yet, if they can draw."""
+        if not self.context.can_draw_ahead:
             return
         missing = [
             (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])

@@ -49,6 +49,7 @@ from sdpack.pack.study.comparison_rules import ComparisonRules
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 from sdpack.store.files import explain_io, unfinished_name
+from sdpack.workers.executor import USUAL_WORKERS, WorkerOptions
 
 FIXED = 3  # budgets at which every text encoder is measured
 
@@ -71,13 +72,13 @@ def study(
     request: BuildRequest,
     budgets: Sequence[int],
     say: Say = lambda _: None,
-    workers: int | None = None,
+    workers: WorkerOptions = USUAL_WORKERS,
 ) -> FinishedStudy:
     """Find the best mix at each budget, and record it in the ledger and in a file.
 
     Args:
         request: a request with the largest budget; its `out` is the folder for the file LEDGER.
-        workers: number of worker processes; None for as many as cores and memory allow.
+        workers: the worker processes to use.
 
     Raises:
         InputError: no budget is given, or the folder is a bundle.

@@ -12,7 +12,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.parallel import local
 from sdpack.pack.parallel.local import is_long, open_executor, worker_count
 from sdpack.pack.request import BuildRequest
-from sdpack.workers.executor import OneProcess
+from sdpack.workers.executor import OneProcess, WorkerOptions
 from sdpack.workers.pool import WorkerPool
 
 
@@ -57,5 +57,5 @@ def test_a_number_that_is_given_is_taken(
     asked: int, kind: type[object], candidates: Candidates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "LEAST_S", 1e6)
-    with open_executor(candidates, asked) as executor:
+    with open_executor(candidates, WorkerOptions(asked)) as executor:
         assert isinstance(executor, kind)

@@ -13,7 +13,7 @@ from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
 from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.selection.score_drawing import ScoreDrawing, chunked
-from sdpack.workers.pool import WorkerJob
+from sdpack.workers.jobs import WorkerJob
 
 
 def mix(name: str) -> Mix:
@@ -42,7 +42,7 @@ class Drawing:
         self.jobs: list[WorkerJob] = []
         self.said: list[str] = []
         self.context = SimpleNamespace(
-            drawn_on=SimpleNamespace(on_gpu=on_gpu),
+            can_draw_ahead=not on_gpu,
             say=self.said.append,
             prepare=self.prepare,
         )
