@@ -14,7 +14,6 @@ from sdpack.documents.profile import find_profile
 from sdpack.documents.record import (
     BEST,
     BUILD,
-    CHUNK,
     DENOISER_FIRST,
     ENCODER_FIRST,
     LATENCY,
@@ -26,6 +25,7 @@ from sdpack.documents.record import (
     StudyRecord,
 )
 from sdpack.domain.placement import Role
+from sdpack.domain.workload import WORKLOAD
 from sdpack.store.ledger import Ledger
 
 METRIC = "judge similarity"
@@ -124,8 +124,8 @@ def write_scores(
     **more: Any,
 ) -> None:
     """Write scores as the runner does: one row for every sixteen prompts, starting at `start`."""
-    for first in range(start, len(scores), CHUNK):
-        numbers = range(first, min(first + CHUNK, len(scores)))
+    for first in range(start, len(scores), WORKLOAD.chunk):
+        numbers = range(first, min(first + WORKLOAD.chunk, len(scores)))
         inputs = {
             **each.contents,
             "prompts": [found.prompts[number] for number in numbers],

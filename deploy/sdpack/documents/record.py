@@ -18,6 +18,7 @@ from sdpack.documents.evidence import LatencyLimit, PreselectionFigures, TimeLim
 from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
 from sdpack.documents.profile import Profile
 from sdpack.domain.placement import Role
+from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import StoreError
 from sdpack.store.artifacts import digest
 from sdpack.store.ledger import Measurement
@@ -32,7 +33,6 @@ STABLE_DIFFUSION = {"text": 0.12, "denoiser": 0.80, "decoder": 0.08}
 LATENCY = "latency"
 DISTANCE = "kid"
 SIMILARITY, FIDELITY = "judge similarity", "fidelity to fp32"  # kinds of rows with scores
-CHUNK = 16  # prompts per row of scores; the last row of a mix may have fewer
 SCREENED_OUT = "screened out"
 PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
     "prompts",
@@ -232,8 +232,19 @@ class DrawnRecord(Document):
             from_first = numbers == list(range(len(numbers)))
             measured = any(entrant.distance_prompts == len(numbers) for entrant in same)
             return bool(from_first and measured and row.inputs["real"] == self.real)
-        first, last = numbers[0], min(numbers[0] + CHUNK, scored_prompts)
-        return first % CHUNK == 0 and numbers == list(range(first, last))
+        return any(
+            numbers[0] % size == 0
+            and numbers == list(range(numbers[0], min(numbers[0] + size, scored_prompts)))
+            for size in self._chunk_sizes
+        )
+
+    @property
+    def _chunk_sizes(self) -> set[int]:
+        """The numbers of prompts of a row of scores; the last row of a mix may have fewer.
+
+        Rows of large images have one prompt; in older bundles, as many as those of others.
+        """
+        return {WORKLOAD.chunk, WORKLOAD.chunk_of(*self.size)}
 
 
 class BuildRecord(DrawnRecord):

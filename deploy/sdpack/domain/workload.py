@@ -15,6 +15,8 @@ class Workload:
 
     Attributes:
         large_pixels: an image of at least this many pixels is large.
+        chunk: prompts whose scores are one row of the ledger, and one task of a worker; of large
+            images each is, as it takes long enough.
         batch: texts encoded at once, and images of `batch_pixels` drawn at once; fewer images
             if they are larger.
         calibration_images: images of `batch_pixels` drawn for calibration; fewer if they are
@@ -33,6 +35,7 @@ class Workload:
     """
 
     large_pixels: int = 256 * 256
+    chunk: int = 16
     batch: int = 16
     batch_pixels: int = 64 * 64
     calibration_images: int = 64
@@ -51,6 +54,10 @@ class Workload:
     def is_large(self, height: int, width: int) -> bool:
         """Whether an image of this many pixels takes a CPU many seconds."""
         return height * width >= self.large_pixels
+
+    def chunk_of(self, height: int, width: int) -> int:
+        """How many images of this many pixels are drawn and scored together."""
+        return 1 if self.is_large(height, width) else self.chunk
 
     def batch_of(self, height: int, width: int) -> int:
         """How many images of this many pixels are drawn at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -108,6 +108,22 @@ class EvaluationSet:
         """Whether each picture takes long to draw."""
         return WORKLOAD.is_large(self.height, self.width)
 
+    def chunks(self, numbers: Iterable[int]) -> list[list[int]]:
+        """Prompts in the chunks that are drawn and scored together.
+
+        They end at multiples of their size, wherever the prompts start.
+        """
+        return _aligned(numbers, WORKLOAD.chunk_of(self.height, self.width))
+
+    def groups(self, numbers: Iterable[int]) -> list[list[int]]:
+        """All prompts of the groups that are encoded together, those with these prompts in them."""
+        size = WORKLOAD.batch
+        groups = sorted({number // size for number in numbers})
+        return [
+            list(range(group * size, min((group + 1) * size, len(self.prompts))))
+            for group in groups
+        ]
+
     def request(self, numbers: Sequence[int], recipe: SamplingConfig) -> Request:
         """The prompts of these numbers, as the pipeline takes them."""
         return Request(
@@ -127,3 +143,10 @@ class EvaluationSet:
             "seeds": list(numbers),
             "size": [self.height, self.width],
         }
+
+
+def _aligned(numbers: Iterable[int], size: int) -> list[list[int]]:
+    chunks: dict[int, list[int]] = {}
+    for number in numbers:
+        chunks.setdefault(number // size, []).append(number)
+    return list(chunks.values())

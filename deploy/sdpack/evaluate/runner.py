@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +98,10 @@ class EvaluationRunner:
         other = EvaluationRunner(task, self._scorer, self._store, self._ledger, self._measured_on)
         other._parts = self._parts
         return other
+
+    def chunks(self, numbers: Iterable[int]) -> list[list[int]]:
+        """Prompts in the chunks that are drawn and scored together."""
+        return self.task.chunks(numbers)
 
     def scores(
         self, mixes: Sequence[PipelineSpec], numbers: Sequence[int], step: Step = unheard
@@ -245,17 +249,31 @@ class EvaluationRunner:
     def texts(
         self, mix: PipelineSpec, numbers: Sequence[int]
     ) -> tuple[TextEmbeddings, TextEmbeddings | None]:
-        """Embeddings of these prompts, and the unconditional embeddings of guidance, if any."""
+        """Embeddings of these prompts, and the unconditional embeddings of guidance, if any.
+
+        Prompts are encoded in whole groups, so that a large text encoder is not loaded for each.
+        """
         recipe, conditioning = mix.recipe, mix.recipe.conditioning
-        prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in numbers)]
+        groups = self.task.groups(numbers)
+        encoded = [self._of_group(mix, group) for group in groups]
+        by_number = {
+            number: of_group.rows(place, place + 1)
+            for group, of_group in zip(groups, encoded, strict=True)
+            for place, number in enumerate(group, 1)
+        }
+        text = TextEmbeddings.concatenated([by_number[number] for number in numbers])
+        source = conditioning.negative(recipe.guidance_scale, recipe.negative_prompt)
+        return text, encoded[0].rows(0, 1).as_negative(source)
+
+    def _of_group(self, mix: PipelineSpec, group: Sequence[int]) -> TextEmbeddings:
+        """Embeddings of the negative prompt, and of the prompts of a group."""
+        recipe, conditioning = mix.recipe, mix.recipe.conditioning
+        prompts = [recipe.negative_prompt, *(self.task.prompts[i] for i in group)]
         by_encoder = {
             role: self._embeddings(role, encoder, prompts, conditioning)
             for role, encoder in mix.encoders.items()
         }
-        together = join_embeddings(conditioning, by_encoder)
-        text, first = together.rows(1, len(together)), together.rows(0, 1)
-        source = conditioning.negative(recipe.guidance_scale, recipe.negative_prompt)
-        return text, first.as_negative(source)
+        return join_embeddings(conditioning, by_encoder)
 
     def _embeddings(
         self, role: Role, encoder: LoadablePart, prompts: Sequence[str], conditioning: Conditioning

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sdpack.documents.record import (
-    CHUNK,
     DISTANCE,
     LATENCY,
     BuildRecord,
     scored_key,
 )
+from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import StoreError
 from sdpack.store.ledger import Measurement
 
@@ -19,7 +19,7 @@ from benchmarks.example_ledgers import METRIC, entrant, record
 
 COUNT = 40  # prompts: two whole rows of scores, and one of eight
 WON = entrant("abc", ["fp16"] * 3, outcome="won", prompts=COUNT, timed=True, distance_prompts=8)
-LOST = entrant("abd", ["fp16"] * 3, outcome="worse", lost_to=WON.mix, prompts=CHUNK)
+LOST = entrant("abd", ["fp16"] * 3, outcome="worse", lost_to=WON.mix, prompts=WORKLOAD.chunk)
 RECORD = record([WON, LOST], COUNT, real="pictures")
 
 
@@ -38,9 +38,21 @@ def row(numbers: list[int], kind: str = METRIC, **changes: Any) -> Measurement:
 
 @given(st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=20, unique=True))
 def test_only_whole_chunks_of_scores_are_taken(numbers: list[int]) -> None:
-    chunks = [list(range(start, min(start + CHUNK, COUNT))) for start in range(0, COUNT, CHUNK)]
+    chunks = [
+        list(range(start, min(start + WORKLOAD.chunk, COUNT)))
+        for start in range(0, COUNT, WORKLOAD.chunk)
+    ]
     assert RECORD.takes(row(numbers)) == (numbers in chunks)
     assert all(RECORD.takes(row(chunk)) for chunk in chunks)
+
+
+def test_scores_of_large_images_have_a_row_each_or_as_in_older_bundles_of_each_chunk() -> None:
+    values = {**RECORD.model_dump(by_alias=True), "height": 512, "width": 512}
+    large = BuildRecord.model_validate(values)
+    assert large.takes(row([3], size=[512, 512]))
+    assert large.takes(row(list(range(WORKLOAD.chunk)), size=[512, 512]))
+    assert not large.takes(row([3, 4], size=[512, 512]))
+    assert not RECORD.takes(row([3]))
 
 
 @pytest.mark.parametrize(
@@ -51,17 +63,17 @@ def test_only_whole_chunks_of_scores_are_taken(numbers: list[int]) -> None:
         {"measured_on": "another test"},
         {"recipe": "another"},
         {"denoiser": "another graph"},
-        {"prompts": [f"other {number}" for number in range(CHUNK)]},
+        {"prompts": [f"other {number}" for number in range(WORKLOAD.chunk)]},
     ],
 )
 def test_scores_of_anything_else_are_not_taken(changes: dict[str, Any]) -> None:
-    numbers = list(range(CHUNK))
+    numbers = list(range(WORKLOAD.chunk))
     assert RECORD.takes(row(numbers))
     assert not RECORD.takes(row(numbers, **changes))
 
 
 def test_scores_beyond_the_prompts_of_the_race_are_not_taken() -> None:
-    second = list(range(CHUNK, 2 * CHUNK))
+    second = list(range(WORKLOAD.chunk, 2 * WORKLOAD.chunk))
     assert RECORD.takes(row(second))
     assert not RECORD.takes(row(second, **LOST.contents))
 

@@ -53,3 +53,21 @@ def test_prompt_number_i_starts_from_seed_i() -> None:
     assert (request.prompts, request.seeds) == (["c", "a"], [2, 0])
     assert (request.height, request.width, request.negative_prompt) == (64, 32, "rain")
     assert prompts.inputs([2, 0]) == {"prompts": ["c", "a"], "seeds": [2, 0], "size": [64, 32]}
+
+
+def test_chunks_end_at_multiples_of_their_size_wherever_the_prompts_start() -> None:
+    small = EvaluationSet([], 64, 64)
+    assert [len(chunk) for chunk in small.chunks(range(16, 64))] == [16, 16, 16]
+    assert small.chunks(range(10, 20)) == [list(range(10, 16)), list(range(16, 20))]
+    assert small.chunks([]) == []
+    assert [number for chunk in small.chunks(range(100)) for number in chunk] == list(range(100))
+
+
+def test_each_large_image_is_a_chunk() -> None:
+    assert EvaluationSet([], 512, 512).chunks(range(3, 6)) == [[3], [4], [5]]
+
+
+def test_prompts_are_encoded_in_whole_groups() -> None:
+    task = EvaluationSet([f"prompt {number}" for number in range(40)], 512, 512)
+    assert task.groups([3]) == [list(range(16))]
+    assert task.groups([33, 2, 3]) == [list(range(16)), list(range(32, 40))]

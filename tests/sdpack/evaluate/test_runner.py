@@ -114,7 +114,7 @@ def test_shared_work_is_done_once(tmp_path: Path) -> None:
     mixes = [spec(e, d, v, counts) for e in "ab" for d in "ab" for v in "ab"]
     scores = runner(tmp_path).scores(mixes, range(20))
     assert scores.shape == (8, 20)
-    assert counts["text_encoder a"] == 20 + 1
+    assert counts["text_encoder a"] == 2 * (16 + 1)  # two groups, each with the negative prompt
     assert counts["denoiser a"] == 2 * (2 * 20)  # two encoders, both halves of guidance
     assert counts["decoder a"] == 4 * 20
 

@@ -24,13 +24,13 @@ from sdpack.pack.selection.catalog_judge import CatalogJudge
 from sdpack.pack.selection.evaluation_summary import EvaluatedMix, EvaluationSummary
 from sdpack.pack.selection.measurements import Measurements
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
-from sdpack.pack.selection.score_drawing import ScoreDrawing, chunked
+from sdpack.pack.selection.score_drawing import ScoreDrawing
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import stored_bytes
 from sdpack.runtime.pipeline import Pictures
 from sdpack.version import versions
 
-REVISION = 2  # of drawing and judging; a change makes earlier figures invalid
+REVISION = 3  # of drawing and judging; a change makes earlier figures invalid
 FEWEST_FOR_KID = 16  # images; KID compares pairs of images, and its interval resamples them
 
 
@@ -98,7 +98,7 @@ class MixEvaluator:
 
     def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
-        spec, chunks = self.spec(mix), chunked(range(prompts))
+        spec, chunks = self.spec(mix), self.runner.chunks(range(prompts))
         return np.concatenate([self.runner.scores([spec], chunk)[0] for chunk in chunks])
 
     @property
@@ -108,7 +108,7 @@ class MixEvaluator:
 
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID between a fitted mix's images of the first `prompts` prompts and all real images."""
-        chunks = chunked(range(prompts))
+        chunks = self.runner.chunks(range(prompts))
         return self._measurements.distance(self.fitted[number].mix, chunks, len(self.prompts))
 
     def latency_s(self, number: int, always: bool = False) -> float | None:
@@ -163,8 +163,8 @@ class MixEvaluator:
 
     @property
     def first_round(self) -> list[int]:
-        """The numbers of the prompts that every scored mix was scored on, drawn as one chunk."""
-        return chunked(range(min(self.rules.first, self.rules.most)))[0]
+        """The numbers of the prompts that every scored mix was scored on."""
+        return list(range(min(self.rules.first, self.rules.most)))
 
     @property
     def _on_gpu(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sdpack.documents.record import CHUNK
 from sdpack.domain.workload import WORKLOAD
 from sdpack.evaluate.rules import Rules
 
@@ -24,5 +23,5 @@ def screened_prompts(rules: Rules, most: int) -> int:
     Args:
         most: maximum number of prompts in the race.
     """
-    share = -(-most // SCREENED_SHARE // CHUNK) * CHUNK
+    share = -(-most // SCREENED_SHARE // WORKLOAD.chunk) * WORKLOAD.chunk
     return min(most, max(2 * rules.first, share))

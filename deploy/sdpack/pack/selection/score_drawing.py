@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdpack.documents.record import CHUNK
 from sdpack.domain.arrays import Float64Array
 from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
@@ -41,7 +40,7 @@ class ScoreDrawing:
         say = self.context.say
         say(doing)
         specs = [self.spec(mix) for mix in mixes]
-        step, chunks = counted(say, doing), chunked(numbers)
+        step, chunks = counted(say, doing), self.runner.chunks(numbers)
         self._draw_ahead(mixes, chunks, step)
         scores = [
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))
@@ -66,11 +65,3 @@ class ScoreDrawing:
             for mix in new
             if self.runner.knows(self.spec(mix), chunk)
         )
-
-
-def chunked(numbers: Sequence[int]) -> list[list[int]]:
-    """Prompts in chunks that end at multiples of CHUNK, as images are kept by chunk."""
-    chunks: dict[int, list[int]] = {}
-    for number in numbers:
-        chunks.setdefault(number // CHUNK, []).append(number)
-    return list(chunks.values())

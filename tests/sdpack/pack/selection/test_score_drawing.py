@@ -11,8 +11,9 @@ import pytest
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.placement import Role
 from sdpack.domain.precision import Precision
+from sdpack.evaluate.pipeline_spec import EvaluationSet
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.selection.score_drawing import ScoreDrawing, chunked
+from sdpack.pack.selection.score_drawing import ScoreDrawing
 from sdpack.workers.jobs import WorkerJob
 
 
@@ -26,6 +27,9 @@ class Runner:
     def __init__(self) -> None:
         self.known: set[tuple[str, tuple[int, ...]]] = set()
         self.drawn = 0
+
+    def chunks(self, numbers: Sequence[int]) -> list[list[int]]:
+        return EvaluationSet([], 64, 64).chunks(numbers)
 
     def knows(self, spec: str, numbers: Sequence[int]) -> bool:
         return (spec, tuple(numbers)) in self.known
@@ -65,13 +69,6 @@ class Drawing:
             self.job,
         )
         return drawing.scores([mix(name) for name in names], numbers, "drawing some")
-
-
-def test_chunks_end_at_multiples_of_their_size_wherever_the_prompts_start() -> None:
-    assert [len(c) for c in chunked(range(16, 64))] == [16, 16, 16]
-    assert chunked(range(10, 20)) == [list(range(10, 16)), list(range(16, 20))]
-    assert chunked([]) == []
-    assert [n for c in chunked(range(100)) for n in c] == list(range(100))
 
 
 def test_only_what_is_missing_is_drawn_ahead_and_every_image_counts_once() -> None:
