@@ -15,7 +15,7 @@ from typing import Any
 import onnx_ir as ir
 
 from sdpack.domain.precision import Precision
-from sdpack.engines.onnxruntime import make_room_for
+from sdpack.engines.onnxruntime import LARGE_BYTES, make_room_for
 from sdpack.progress import Say, counted
 from sdpack.quantization.half import beyond_half
 from sdpack.quantization.layers import LAYERS_REVISION, Layer, layers
@@ -24,7 +24,13 @@ from sdpack.quantization.observe import Inputs, Observed, observe, read_observed
 from sdpack.quantization.rounded_weights import sampled_errors
 from sdpack.quantization.rounding import SAMPLED_ROWS
 from sdpack.quantization.schemes import UNIFORM, Abilities, Scheme, suited
-from sdpack.quantization.sensitivity import PROBING, nearest_rounding_gains, uneven
+from sdpack.quantization.sensitivity import (
+    PROBING,
+    Shares,
+    nearest_rounding_gains,
+    raised,
+    uneven,
+)
 from sdpack.quantization.threads import in_order
 from sdpack.quantization.variant import scale_type, uniform_schemes
 from sdpack.rewrite.onnx_file import files_of, read
@@ -35,6 +41,8 @@ OBSERVERS = ("onnx-ir", "onnxruntime", "numpy")
 QUANTIZERS = (*OBSERVERS, "torch")
 OBSERVATIONS = "activations"  # the kind of their artifact
 GAINS_FILE = "gains.json"
+SHARE_KIND = "gains of some layers"
+GAIN_SHARES = 8  # of a large graph
 ERRORS_FILE = "errors.json"
 
 RoundingErrors = Mapping[str, Mapping[str, float]]
@@ -138,16 +146,34 @@ class QuantizableGraph:
     def gains(self) -> dict[str, float]:
         """Return the share of each layer's error that reaches the outputs."""
         if self._gains is None:
-            inputs = {
-                "graph": self.graph.content,
-                "observed": self.observations().content,
-                "probing": {**PROBING, "decoded": self._calibration.probing_side},
-                "tools": versions(OBSERVERS),
-                "revision": [REVISION, LAYERS_REVISION],
-            }
-            artifact = self.store.make("gains", inputs, self._find_gains)
-            self._gains = dict(json.loads(artifact.path(GAINS_FILE).read_text()))
+            artifact = self.store.make("gains", self._gain_inputs(), self._find_gains)
+            self._gains = _read_gains(artifact)
         return self._gains
+
+    @property
+    def gain_shares(self) -> int:
+        """In how many shares several workers measure the gains; one if the graph is small."""
+        return GAIN_SHARES if self.graph.bytes > LARGE_BYTES else 1
+
+    def measure_share(self, number: int) -> None:
+        """Measure the gains of a share of the layers, which `gains` then uses."""
+
+        def build(folder: Path) -> None:
+            _write_gains(folder, self._measured_gains([number]))
+
+        self.store.make(SHARE_KIND, self._share_inputs(number), build)
+
+    def _gain_inputs(self) -> dict[str, Any]:
+        return {
+            "graph": self.graph.content,
+            "observed": self.observations().content,
+            "probing": {**PROBING, "decoded": self._calibration.probing_side},
+            "tools": versions(OBSERVERS),
+            "revision": [REVISION, LAYERS_REVISION],
+        }
+
+    def _share_inputs(self, number: int) -> dict[str, Any]:
+        return {**self._gain_inputs(), "share": [number, self.gain_shares]}
 
     def rounding_errors(
         self, schemes: Sequence[Scheme], arithmetic: Precision, abilities: Abilities
@@ -218,6 +244,20 @@ class QuantizableGraph:
         observe(self.graph.run_path, batches, folder, step=counted(self.say, doing))
 
     def _find_gains(self, folder: Path) -> None:
+        """Measure the gains of all layers, except those of which a share was measured."""
+        numbers = range(self.gain_shares)
+        shares = {n: self.store.find(SHARE_KIND, self._share_inputs(n)) for n in numbers}
+        gains: dict[str, float] = {}
+        for artifact in shares.values():
+            gains |= {} if artifact is None else _read_gains(artifact)
+        missing = [number for number, artifact in shares.items() if artifact is None]
+        if missing:
+            gains |= self._measured_gains(missing)
+        in_order = [layer.name for layer in self.layers() if layer.name in gains]
+        _write_gains(folder, raised({name: gains[name] for name in in_order}))
+
+    def _measured_gains(self, numbers: Sequence[int]) -> dict[str, float]:
+        """The gains of some shares of the layers, before `raised`."""
         doing = f"measuring the sensitivity of the layers of {self.graph.name}"
         self.say(doing)
         make_room_for(self.graph.bytes)
@@ -225,8 +265,9 @@ class QuantizableGraph:
         batches = self._calibration.probing()
         with self.store.scratch() as scratch:
             step = counted(self.say, doing)
-            gains = nearest_rounding_gains(self.graph.run_path, observed, batches, scratch, step)
-        (folder / GAINS_FILE).write_text(json.dumps(gains, indent=1))
+            shares = Shares(tuple(numbers), self.gain_shares)
+            path = self.graph.run_path
+            return nearest_rounding_gains(path, observed, batches, scratch, step, shares)
 
     def _sampled_errors(
         self, schemes: Sequence[Scheme], arithmetic: Precision, abilities: Abilities
@@ -244,3 +285,11 @@ class QuantizableGraph:
             step(place, len(every))
             errors[every[place].name] = {str(scheme): error for scheme, error in measured.items()}
         return errors
+
+
+def _read_gains(artifact: Artifact) -> dict[str, float]:
+    return dict(json.loads(artifact.path(GAINS_FILE).read_text()))
+
+
+def _write_gains(folder: Path, gains: Mapping[str, float]) -> None:
+    (folder / GAINS_FILE).write_text(json.dumps(gains, indent=1))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +53,33 @@ PROBING = {
 _ANY = Abilities(packed_tables=True, packed_attention=True)
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Some of a graph's layers: shares of about the same size.
+
+    Attributes:
+        numbers: which shares.
+        count: of how many.
+    """
+
+    numbers: tuple[int, ...] = (0,)
+    count: int = 1
+
+    def of_groups(self, groups: Sequence[Sequence[Layer]]) -> list[Sequence[Layer]]:
+        """The groups of layers of these shares."""
+        return [g for place, g in enumerate(groups) if place % self.count in self.numbers]
+
+
+ALL = Shares()
+
+
 def nearest_rounding_gains(
     path: Path,
     observed: Observed,
     batches: Sequence[Inputs],
     scratch: Path,
     step: Step = unheard,
+    shares: Shares = ALL,
 ) -> dict[str, float]:
     """Measure `layer_gains` with weights rounded to nearest, which is fast and close enough.
 
@@ -67,6 +89,7 @@ def nearest_rounding_gains(
         batches: all its calibration inputs, of which a few rows are used.
         scratch: folder for a temporary graph.
         step: called for each layer.
+        shares: the layers to measure.
     """
     numbers = sum(layer.size for layer in layers(read(path)))
 
@@ -78,7 +101,7 @@ def nearest_rounding_gains(
         rounded = round_weight(matrix, scheme, None, np.dtype(np.float32))
         return rounded, relative_error(matrix, rounded, observed.moments(layer.name))
 
-    return layer_gains(path, probe, probing_batches(batches, numbers), scratch, step)
+    return layer_gains(path, probe, probing_batches(batches, numbers), scratch, step, shares)
 
 
 def uneven(noise: Mapping[str, float], gains: Mapping[str, float]) -> frozenset[str]:
@@ -110,12 +133,12 @@ def layer_gains(
     batches: Sequence[Inputs],
     scratch: Path,
     step: Step = unheard,
-    threads: int | None = None,
+    shares: Shares = ALL,
 ) -> dict[str, float]:
     """Measure the gain of each layer: the share of its outputs' error in the part's output.
 
-    Layers whose rounding has no measurable effect get the smallest gain of all others, so that they
-    do not count as free. Layers whose rounding makes outputs NaN or infinite get none.
+    Layers whose rounding makes outputs NaN or infinite get none. The gain of others may be 0; see
+    `raised`.
 
     Args:
         path: the part's fp32 graph.
@@ -124,7 +147,7 @@ def layer_gains(
         batches: a few real inputs.
         scratch: folder for a temporary graph.
         step: called for each layer.
-        threads: number of CPU threads.
+        shares: the layers to measure; the others get no gain.
 
     Raises:
         EngineError: the graph does not run.
@@ -134,7 +157,7 @@ def layer_gains(
     weights = {str(layer.weight.name): _values(layer) for layer in part_layers}
     _write_with_open_weights(path, target)
     gains: dict[str, float] = {}
-    with reported_as(path, target), load(target, threads=threads) as session:
+    with reported_as(path, target), load(target) as session:
 
         def outputs(rounded: Mapping[str, NDArray[np.generic]]) -> list[Arrays]:
             return [session.run({**weights, **rounded, **batch}) for batch in batches]
@@ -145,10 +168,19 @@ def layer_gains(
         exact_outputs = outputs({})
         _refuse_broken(path, exact_outputs)
         done = 0
-        for group in _groups(part_layers):
-            step(done, len(part_layers))
+        groups = shares.of_groups(list(_groups(part_layers)))
+        for group in groups:
+            step(done, sum(map(len, groups)))
             done += len(group)
             gains |= _gains_of(group, probe, harm_of)
+    return gains
+
+
+def raised(gains: Mapping[str, float]) -> dict[str, float]:
+    """Give layers whose rounding has no measurable effect the smallest gain of all others.
+
+    Otherwise they would count as free.
+    """
     least = min((gain for gain in gains.values() if gain > 0), default=1.0)
     return {name: gain or least for name, gain in gains.items()}
 

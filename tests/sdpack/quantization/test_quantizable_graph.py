@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sdpack.domain.precision import Precision, Runtime
+from sdpack.quantization import quantizable_graph
 from sdpack.quantization.quantizable_graph import (
     CalibrationInputs,
     Fp32Graph,
@@ -73,6 +74,23 @@ def test_gains_are_those_of_the_layers_one_by_one(calibrated: Calibrated, tmp_pa
     )
     assert graph.gains() == pytest.approx(direct)
     assert direct.keys() == {"linear0", "linear1"}
+
+
+def test_several_workers_measure_shares_of_a_large_graph_s_gains(
+    calibrated: Calibrated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = calibrated.graph().gains()
+    monkeypatch.setattr(quantizable_graph, "LARGE_BYTES", 0)
+    monkeypatch.setattr(quantizable_graph, "GAIN_SHARES", 2)
+    calibrated.store = Store(tmp_path / "another")
+    assert calibrated.graph().gain_shares == 2
+    calibrated.graph().measure_share(1)
+    given = calibrated.given
+    calibrated.graph().measure_share(1)
+    assert calibrated.given == given, "it is in the store"
+    gains = calibrated.graph().gains()
+    assert gains == whole
+    assert list(gains) == list(whole)
 
 
 def test_fewer_bits_have_larger_errors(calibrated: Calibrated) -> None:

@@ -15,9 +15,11 @@ from sdpack.quantization.rounding import Rounded
 from sdpack.quantization.sensitivity import (
     HARM,
     SPARED,
+    Shares,
     layer_gains,
     nearest_rounding_gains,
     probing_batches,
+    raised,
     spread,
     uneven,
 )
@@ -50,7 +52,7 @@ def noisy(error: float) -> Callable[[Layer], tuple[Rounded, float]]:
 def test_the_error_of_the_only_layer_is_that_of_the_part(tmp_path: Path) -> None:
     path = saved(linear(FIRST), tmp_path / "graph")
     for error in (1e-2, 1e-4):
-        gains = layer_gains(path, noisy(error), [inputs(512)], tmp_path, threads=1)
+        gains = layer_gains(path, noisy(error), [inputs(512)], tmp_path)
         assert gains["linear"] == pytest.approx(1, rel=0.2)
 
 
@@ -59,11 +61,11 @@ def test_an_error_nothing_comes_of_is_not_free(tmp_path: Path) -> None:
     idle[:, :] = 0
     idle[0] = 1e-3  # of all the first layer gives out, one column is looked at
     path = saved(chain([FIRST, idle]), tmp_path / "graph")
-    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path, threads=1)
-    assert min(gains.values()) > 0
+    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path)
+    assert min(raised(gains).values()) > 0
     zero = saved(chain([FIRST, np.zeros_like(idle), SECOND.T[:48, :64].copy()]), tmp_path / "zero")
-    none = layer_gains(zero, noisy(1e-3), [inputs()], tmp_path, threads=1)
-    assert all(gain > 0 for gain in none.values())
+    none = layer_gains(zero, noisy(1e-3), [inputs()], tmp_path)
+    assert all(gain > 0 for gain in raised(none).values())
 
 
 def test_what_a_probe_leaves_out_has_no_gain(tmp_path: Path) -> None:
@@ -73,7 +75,21 @@ def test_what_a_probe_leaves_out_has_no_gain(tmp_path: Path) -> None:
     def some(layer: Layer) -> tuple[Rounded, float] | None:
         return probe(layer) if layer.name == "linear1" else None
 
-    assert set(layer_gains(path, some, [inputs()], tmp_path, threads=1)) == {"linear1"}
+    assert set(layer_gains(path, some, [inputs()], tmp_path)) == {"linear1"}
+
+
+def test_shares_of_the_layers_have_the_gains_of_all(tmp_path: Path) -> None:
+    path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
+    seen = [inputs()]
+    every = layer_gains(path, noisy(1e-3), seen, tmp_path)
+    shares = [
+        layer_gains(path, noisy(1e-3), seen, tmp_path, shares=Shares((number,), 2))
+        for number in range(2)
+    ]
+    assert [set(share) for share in shares] == [{"linear0"}, {"linear1"}]
+    assert shares[0] | shares[1] == every
+    none = layer_gains(path, noisy(1e-3), seen, tmp_path, shares=Shares((2,), 3))
+    assert none == {}
 
 
 def test_very_many_layers_are_probed_in_groups(
@@ -86,7 +102,7 @@ def test_very_many_layers_are_probed_in_groups(
     def step(done: int, of: int) -> None:
         told.append((done, of))
 
-    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path, step, threads=1)
+    gains = layer_gains(path, noisy(1e-3), [inputs()], tmp_path, step)
     assert told == [(0, 2)]
     assert len(set(gains.values())) == 1
 

@@ -73,8 +73,8 @@ class BuildWorker:
                 recordings.make(variant, place)
             case Calibrate(variant):
                 toolchain.calibration.content(variant)
-            case MeasureGains(variant):
-                toolchain.calibration.of(variant).gains()
+            case MeasureGains(variant, share):
+                toolchain.calibration.of(variant).measure_share(share)
             case RoundWeights(variant):
                 toolchain.graphs.rounded_weights(variant, UNIFORM[variant.precision])
             case MakeGraphs(variants):

@@ -94,7 +94,18 @@ def _gains(toolchain: Toolchain, parts: Parts) -> list[WorkerJob]:
     """Jobs for the gains, if the precisions of the request need them."""
     if Precision.INT8 not in toolchain.context.precisions:
         return []
-    return part_jobs("measuring the sensitivity of", parts, MeasureGains)
+    calibration, jobs = toolchain.calibration, list[WorkerJob]()
+    for part in parts:
+        variant, graph = part[0], calibration.of(part[0])
+        jobs += [
+            WorkerJob(
+                f"measuring the sensitivity of {variant.part_name}",
+                variant.part_name,
+                MeasureGains(variant, share),
+            )
+            for share in range(graph.gain_shares)
+        ]
+    return jobs
 
 
 def _rounding(toolchain: Toolchain, parts: Parts) -> list[WorkerJob]:

@@ -38,9 +38,10 @@ class Calibrate:
 
 @dataclass(frozen=True)
 class MeasureGains:
-    """Measures the sensitivity of the layers of a variant's candidate."""
+    """Measures the sensitivity of a share of the layers of a variant's candidate."""
 
     variant: Variant
+    share: int = 0
 
 
 @dataclass(frozen=True)

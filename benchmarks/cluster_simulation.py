@@ -1,0 +1,132 @@
+"""A build on a cluster, simulated: the real assignment of jobs, and tasks that only take time."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sdpack.workers.assignments import Assignments
+from sdpack.workers.jobs import WorkerJob
+
+
+@dataclass(frozen=True)
+class Round:
+    """Jobs that are done before the next round is known.
+
+    Attributes:
+        name: the stage, in words.
+        seconds: of each job.
+        groups: the groups of the jobs, in turn.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What goes wrong, and what tasks cost beside their work.
+
+    Attributes:
+        spread: measured durations divided by their median; each task is multiplied by one of them.
+        slow_share: the share of tasks on a slow machine, which take `slow_times` as long.
+        mtbf_s: mean seconds between deaths of a worker; infinite for none.
+        restart_s: seconds until a dead worker is replaced, and until the first ones begin.
+        overhead_s: seconds of a task beside its work.
+        opening_s: seconds to open the files of another group.
+    """
+
+    spread: Sequence[float] = (1.0,)
+    slow_share: float = 0.0
+    slow_times: float = 4.0
+    mtbf_s: float = float("inf")
+    restart_s: float = 20.0
+    overhead_s: float = 0.02
+    opening_s: float = 10.0
+
+
+@dataclass
+class Simulation:
+    """Does the rounds of a build with a number of workers.
+
+    Attributes:
+        work_s: seconds of work that was needed, without trouble.
+        by_round: the name, the seconds and the efficiency of each round so far.
+    """
+
+    workers: int
+    trouble: Trouble
+    rng: random.Random
+    work_s: float = field(default=0.0, init=False)
+    by_round: list[tuple[str, float, float]] = field(default_factory=list, init=False)
+    _now: float = field(default=0.0, init=False)
+    _group: dict[int, str] = field(default_factory=dict, init=False)
+
+    def run(self, rounds: Sequence[Round]) -> float:
+        """Do the rounds; returns the efficiency: work divided by the time of all workers."""
+        self._now = self.trouble.restart_s
+        for each in rounds:
+            began = self._now
+            self._do(each)
+            work, took = sum(each.seconds), self._now - began
+            self.work_s += work
+            self.by_round.append((each.name, took, work / (took * self.workers)))
+        return self.work_s / (self._now * self.workers)
+
+    def _do(self, one: Round) -> None:
+        jobs = [
+            WorkerJob(one.name, f"{one.name} {place % one.groups}", place)
+            for place in range(len(one.seconds))
+        ]
+        assignments = Assignments(jobs, lambda: self._now)
+        idle, busy = set(range(self.workers)), list[tuple[float, int, int, bool]]()
+        while not assignments.is_done:
+            for worker in sorted(idle):
+                place = self._place(assignments, worker)
+                if place is None:
+                    break
+                idle.remove(worker)
+                heapq.heappush(busy, self._event(worker, place, jobs[place], one))
+            self._now, worker, place, dies = heapq.heappop(busy)
+            if place < 0:  # it was replaced
+                idle.add(worker)
+            elif dies:
+                assignments.lose(place, "simulated", "")
+                heapq.heappush(busy, (self._now + self.trouble.restart_s, worker, -1, False))
+            else:
+                assignments.finish(place)
+                idle.add(worker)
+
+    def _place(self, assignments: Assignments, worker: int) -> int | None:
+        taken = {group for other, group in self._group.items() if other != worker}
+        place = assignments.take([{self._group.get(worker, "")}], taken)
+        return assignments.take_slow() if place is None else place
+
+    def _event(
+        self, worker: int, place: int, job: WorkerJob, one: Round
+    ) -> tuple[float, int, int, bool]:
+        """When a worker ends a job, or dies of something else."""
+        trouble, rng = self.trouble, self.rng
+        seconds = one.seconds[place] * rng.choice(trouble.spread)
+        if rng.random() < trouble.slow_share:
+            seconds *= trouble.slow_times
+        seconds += trouble.overhead_s
+        if self._group.get(worker) != job.group:
+            seconds += trouble.opening_s
+            self._group[worker] = job.group
+        lives = rng.expovariate(1 / trouble.mtbf_s) if trouble.mtbf_s < float("inf") else None
+        if lives is not None and lives < seconds:
+            return self._now + lives, worker, place, True
+        return self._now + seconds, worker, place, False
+
+
+def doubled(first: int, most: int) -> Iterator[tuple[int, int]]:
+    """The prompts of each round, as its first and last number; every round doubles them."""
+    seen = 0
+    while seen < most:
+        upto = min(most, max(first, 2 * seen))
+        yield seen, upto
+        seen = upto
