@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from sdpack.workers.assignments import Assignments
 from sdpack.workers.jobs import WorkerJob
 
+LOOK_S = 5.0  # between looks for slow jobs
+
 
 @dataclass(frozen=True)
 class Round:
@@ -90,6 +92,9 @@ class Simulation:
                     break
                 idle.remove(worker)
                 heapq.heappush(busy, self._event(worker, place, jobs[place], one))
+            if idle and busy[0][0] > self._now + LOOK_S:
+                self._now += LOOK_S  # the pool looks for slow jobs as well
+                continue
             self._now, worker, place, dies = heapq.heappop(busy)
             if place < 0:  # it was replaced
                 idle.add(worker)

@@ -113,7 +113,7 @@ class Race:
         return left, means
 
     def _round(self, seen: int) -> int:
-        upto = min(self.rules.most, max(self.rules.first, 2 * seen))
+        upto = self.rules.round_after(seen).stop
         alive = self._alive()
         self._draw(alive, upto)
         if not self._alive():

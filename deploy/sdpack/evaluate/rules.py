@@ -63,6 +63,10 @@ class Rules:
     most: int = 384
     prefer: Preference = Preference.QUALITY
 
+    def round_after(self, seen: int) -> range:
+        """The prompts of the round after the first `seen` ones; none after the last."""
+        return range(seen, min(self.most, max(self.first, 2 * seen)))
+
     @property
     def enough(self) -> int:
         """How many prompts it takes to show two mixes equal; at least two."""

@@ -14,7 +14,7 @@ from sdpack.quantization.schemes import ABILITIES, Abilities
 from sdpack.store.artifacts import Store
 from sdpack.store.ledger import Ledger
 from sdpack.workers.executor import Executor, OneProcess
-from sdpack.workers.jobs import WorkerJob
+from sdpack.workers.jobs import EARLIER, WorkerJob
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class BuildContext:
         """Whether the executor can draw images: on a GPU, only if it gives one to each job."""
         return self.executor.has_gpus or not self.drawn_on.on_gpu
 
+    @property
+    def works_ahead(self) -> bool:
+        """Whether the executor does jobs ahead."""
+        return self.executor.works_ahead
+
     def prepare(self, jobs: Sequence[WorkerJob], step: Step = unheard) -> None:
         """Have the executor do jobs ahead, and record the rows they return.
 
@@ -81,11 +86,16 @@ class BuildContext:
         Raises:
             WorkerError: worker processes cannot be started, or die.
         """
-        if len(jobs) < 2:
+        awaited = sum(not job.is_ahead for job in jobs)
+        if awaited < 2:
             return
-        for done, result in enumerate(self.executor.run(jobs), 1):
-            if result.error is not None:
-                self.say(f"{jobs[result.place].name} failed in a worker: {result.error}")
+        done = 0
+        for result in self.executor.run(jobs):
+            job = None if result.place == EARLIER else jobs[result.place]
+            if result.error is not None and job is not None:
+                self.say(f"{job.name} failed in a worker: {result.error}")
             for row in result.value or ():
                 self.ledger.record(row.kind, row.inputs, row.value)
-            step(done, len(jobs))
+            if job is not None and not job.is_ahead:
+                done += 1
+                step(done, awaited)

@@ -4,7 +4,7 @@ Every worker keeps what it opened between two jobs, such as a loaded denoiser, a
 what it fetched. A worker therefore gets a job of the group it last worked on, or else of one that
 its machine worked on. A job whose worker died is done again. At the end, when there are workers to
 spare, a job that takes much longer than others is also given to a second worker: the first result
-counts.
+counts. Workers that would still be idle do jobs ahead, which nobody waits for.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Assignments:
 
     @property
     def is_done(self) -> bool:
-        """Whether all jobs are done."""
-        return len(self._finished) == len(self.jobs)
+        """Whether all jobs are done, except those ahead."""
+        return all(job.is_ahead or place in self._finished for place, job in enumerate(self.jobs))
 
     @property
     def waiting(self) -> int:
@@ -63,6 +63,7 @@ class Assignments:
         groups: Sequence[Collection[str]],
         taken: Collection[str] = (),
         has_gpu: bool | None = None,
+        is_ahead: bool = False,
     ) -> int | None:
         """Give a job to a worker; returns its place, or None if no job waits for it.
 
@@ -70,10 +71,12 @@ class Assignments:
             groups: the groups the worker prefers: those of its last job, of its machine, ...
             taken: the groups of the other workers' last jobs, which come last.
             has_gpu: None for a worker that does every job.
+            is_ahead: whether to give a job ahead, or one of the others.
         """
         able = [
             place
             for place in self._waiting
+            if self.jobs[place].is_ahead is is_ahead
             if has_gpu is None or self.jobs[place].needs_gpu is has_gpu
         ]
         if not able:
@@ -89,13 +92,14 @@ class Assignments:
         Args:
             own: jobs that this worker does already.
         """
-        if self._waiting or len(self._took) < FEWEST_FINISHED:
+        if len(self._took) < FEWEST_FINISHED or self.waiting > self._waiting_ahead:
             return None
         since = self.now() - SLOW * median(self._took)
         slow = [
             place
             for place, began in self._began.items()
             if began < since and self._doing[place] == 1 and place not in own
+            if not self.jobs[place].is_ahead
             if has_gpu is None or self.jobs[place].needs_gpu is has_gpu
         ]
         if not slow:
@@ -124,6 +128,9 @@ class Assignments:
         """
         if place in self._finished:
             return
+        if self.jobs[place].is_ahead:
+            del self._began[place]
+            return
         self._deaths[place] += 1
         self._doing[place] -= 1
         if self._deaths[place] >= MOST_DEATHS:
@@ -134,6 +141,21 @@ class Assignments:
         if not self._doing[place]:
             del self._began[place]
             self._waiting.insert(0, place)
+
+    def adopt(self, key: str) -> int | None:
+        """Take a job with this key as begun, by a worker that does it already; returns its place.
+
+        Returns None if no job has it.
+        """
+        place = next((each for each in self._waiting if self.jobs[each].key == key), None)
+        if place is not None:
+            self._waiting.remove(place)
+            self._begin(place)
+        return place
+
+    @property
+    def _waiting_ahead(self) -> int:
+        return sum(self.jobs[place].is_ahead for place in self._waiting)
 
     def _preferred(
         self, able: Sequence[int], groups: Sequence[Collection[str]], taken: Collection[str]

@@ -54,10 +54,13 @@ class Executor(Protocol):
 
     Attributes:
         has_gpus: whether it gives a GPU to the jobs that need one.
+        works_ahead: whether it does jobs ahead, as it may have more workers than there are jobs.
     """
 
     @property
     def has_gpus(self) -> bool: ...
+    @property
+    def works_ahead(self) -> bool: ...
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
@@ -76,6 +79,7 @@ class OneProcess:
     """Does no jobs ahead: everything is done in the calling process, with all its threads."""
 
     has_gpus = False
+    works_ahead = False
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do nothing."""

@@ -23,12 +23,20 @@ class WorkerJob:
         group: jobs of a group use the same large files.
         task: passed to the worker's `Handle`.
         needs_gpu: whether only a worker with a GPU can do it.
+        is_ahead: whether it is done only by workers that would be idle, and not waited for, as its
+            result is likely to be needed soon.
+        key: the same for jobs that do the same; "" if there is no other.
     """
 
     name: str
     group: str
     task: Any
     needs_gpu: bool = False
+    is_ahead: bool = False
+    key: str = ""
+
+
+EARLIER = -1
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class JobResult:
     """The result of a job.
 
     Attributes:
-        place: the job's place in the list that was given to `Executor.run`.
+        place: the job's place in the list that was given to `Executor.run`; EARLIER if it was in
+            one that was given before.
         value: what the worker returned; None if it failed.
         error: what it raised, in words; None if it did not fail.
     """

@@ -43,9 +43,13 @@ class Node:
     memory_bytes: float
 
     def holds(self, needs: WorkerNeeds, has_gpu: bool) -> int:
-        """How many workers it has room for, with a GPU each or without."""
-        most = min(self.cpus // needs.threads, self.memory_bytes // needs.memory_bytes)
-        return int(min(most, self.gpus)) if has_gpu else int(most)
+        """How many workers it has room for, with a GPU each or without.
+
+        Workers without a GPU leave room for those with one, if both fit.
+        """
+        most = int(min(self.cpus // needs.threads, self.memory_bytes // needs.memory_bytes))
+        with_gpu = min(most, int(self.gpus))
+        return with_gpu if has_gpu else (most - with_gpu or most)
 
 
 @contextmanager
@@ -69,6 +73,7 @@ def connected(address: str | None, workers: int | None = None) -> Iterator[None]
     if address not in (None, AUTO):
         _check_listens(address)
     own: dict[str, Any] = {
+        "address": "local",
         "num_cpus": workers,
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,

@@ -12,14 +12,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdpack.domain.closing import Closing
 from sdpack.errors import WorkerError
 from sdpack.progress import Say
 from sdpack.workers.assignments import MOST_DEATHS, Assignments
-from sdpack.workers.jobs import Handle, JobResult, OpenHandle, WorkerJob, done
+from sdpack.workers.jobs import EARLIER, Handle, JobResult, OpenHandle, WorkerJob, done
 from sdpack.workers.pool import THREAD_VARIABLES
 from sdpack.workers.ray_cluster import WorkerNeeds, nodes, room
 
@@ -54,7 +54,8 @@ class _Worker:
     Attributes:
         actor: Ray's handle of it.
         pending: what it was asked to do last.
-        place: the place of the job it does; None if it is idle, or begins.
+        job: the job it does; None if it is idle, or begins.
+        place: the place of this job; EARLIER if it is left over from an earlier run.
         machine: the machine it runs on; None as long as it begins.
         group: the group of its last job.
     """
@@ -62,13 +63,14 @@ class _Worker:
     actor: Any
     has_gpu: bool
     pending: Any
-    place: int | None = None
+    job: WorkerJob | None = None
+    place: int = EARLIER
     machine: str | None = None
     group: str = ""
 
     @property
     def is_idle(self) -> bool:
-        return self.machine is not None and self.place is None
+        return self.machine is not None and self.job is None
 
 
 @dataclass
@@ -78,7 +80,7 @@ class RayPool(Closing):
     They start with the first jobs, and stay until the pool is closed.
 
     Attributes:
-        has_gpus: always true; Ray knows which machines have one.
+        has_gpus, works_ahead: always true.
         open_handle: makes each worker's `Handle`.
         needs: what each worker is promised.
         asked: the number of workers; None for as many as the cluster has room for.
@@ -90,6 +92,7 @@ class RayPool(Closing):
     asked: int | None
     say: Say
     has_gpus: bool = field(default=True, init=False)
+    works_ahead: bool = field(default=True, init=False)
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _failures: int = field(default=0, init=False)
     _waited_since: float | None = field(default=None, init=False)
@@ -98,23 +101,41 @@ class RayPool(Closing):
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
 
+        Jobs ahead may still be done at the end. Their results come with those of the next run.
+
         Raises:
             WorkerError: three workers died at the same job, the cluster has no room for a worker,
                 or a worker cannot begin.
         """
         assignments = Assignments(jobs)
         try:
+            self._adopt(assignments)
             while not assignments.is_done:
                 self._staff(assignments)
                 self._assign(assignments)
                 for worker in self._ready():
                     result = self._received(worker, assignments)
-                    if result is not None and assignments.finish(result.place):
+                    if result is None:
+                        continue
+                    if result.place == EARLIER or assignments.finish(result.place):
                         yield result
         except BaseException:
             self.close()
             raise
-        self._release([worker for worker in self._workers if worker.place is not None])
+        self._leave()
+
+    def _adopt(self, assignments: Assignments) -> None:
+        """Find the jobs that workers do already, as they did them ahead."""
+        for worker in self._workers:
+            if worker.job is not None and worker.job.key:
+                place = assignments.adopt(worker.job.key)
+                worker.place = EARLIER if place is None else place
+
+    def _leave(self) -> None:
+        """Let workers do their jobs ahead; a second worker at a finished job ends."""
+        self._release([w for w in self._workers if w.job is not None and not w.job.is_ahead])
+        for worker in self._workers:
+            worker.place = EARLIER
 
     def rest(self) -> None:
         """Stop the workers; the next jobs start new ones."""
@@ -141,12 +162,23 @@ class RayPool(Closing):
         for has_gpu in (False, True):
             waiting = assignments.waiting_for(has_gpu)
             of_kind = [worker for worker in self._workers if worker.has_gpu is has_gpu]
-            busy = sum(worker.place is not None for worker in of_kind)
+            busy = sum(worker.job is not None for worker in of_kind)
+            if waiting and not any(worker.machine is not None for worker in of_kind):
+                self._make_way(assignments, has_gpu)
             if len(of_kind) >= waiting + busy:
                 continue
             most = self._most(has_gpu)
             for _ in range(min(most, waiting + busy) - len(of_kind)):
                 self._workers.append(self._started(has_gpu))
+
+    def _make_way(self, assignments: Assignments, has_gpu: bool) -> None:
+        """End idle workers of the other kind, which may hold the CPUs that one of this kind needs.
+
+        Args:
+            has_gpu: the kind of the workers that cannot begin.
+        """
+        if not assignments.waiting_for(not has_gpu):
+            self._release([w for w in self._workers if w.has_gpu is not has_gpu and w.is_idle])
 
     def _most(self, has_gpu: bool) -> int:
         """How many workers there may be, with a GPU or without.
@@ -193,9 +225,11 @@ class RayPool(Closing):
         if place is None:
             place = assignments.take_slow(has_gpu=worker.has_gpu)
         if place is None:
+            place = assignments.take(groups, taken, worker.has_gpu, is_ahead=True)
+        if place is None:
             return
         job = assignments.jobs[place]
-        worker.place, worker.group = place, job.group
+        worker.job, worker.place, worker.group = job, place, job.group
         self._groups[worker.machine].add(job.group)
         worker.pending = worker.actor.do.remote(place, job.task)
 
@@ -246,14 +280,15 @@ class RayPool(Closing):
             self._bury(worker, assignments, _first_line(cause))
             return None
         self._failures = 0
-        if worker.place is None:
+        if worker.job is None:
             worker.machine = value
             return None
-        worker.place = None
+        place, worker.job, worker.place = worker.place, None, EARLIER
         result, lines = value
         for line in lines:
             self.say(line)
-        return result if isinstance(result, JobResult) else None
+        assert isinstance(result, JobResult)
+        return replace(result, place=place)
 
     def _bury(self, worker: _Worker, assignments: Assignments, why: str) -> None:
         """Remove a worker that died; its job is done again.
@@ -262,8 +297,9 @@ class RayPool(Closing):
             WorkerError: it is the third that died at this job, or before its first.
         """
         self._release([worker])
-        if worker.place is not None:
-            assignments.lose(worker.place, why, REMEDY)
+        if worker.job is not None:
+            if worker.place != EARLIER:
+                assignments.lose(worker.place, why, REMEDY)
             return
         self._failures += 1
         if self._failures >= MOST_DEATHS:

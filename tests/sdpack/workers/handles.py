@@ -100,3 +100,18 @@ class OpenSlowOnce:
             mark.touch()
             time.sleep(1)
         return task
+
+
+@dataclass(frozen=True)
+class OpenWaiting:
+    """Workers that wait for the seconds that a task ends with, and leave a mark of each try."""
+
+    folder: Path
+
+    def __call__(self) -> Any:
+        return self.do
+
+    def do(self, task: str, say: Say) -> str:
+        (self.folder / f"{task}.{os.getpid()}").touch()
+        time.sleep(float(task.partition(" ")[2] or 0))
+        return task

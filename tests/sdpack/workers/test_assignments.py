@@ -80,6 +80,30 @@ def test_a_job_whose_second_worker_dies_is_still_done_by_the_first() -> None:
     assert found.take([]) == 3
 
 
+def test_jobs_ahead_are_given_only_when_they_are_asked_for_and_not_waited_for() -> None:
+    found = Assignments(
+        [WorkerJob("a", "a", 0), WorkerJob("b", "b", 1, is_ahead=True, key="b")], Clock()
+    )
+    assert found.take([{"b"}]) == 0
+    assert found.take([]) is None
+    assert found.take([], is_ahead=True) == 1
+    assert not found.is_done
+    found.finish(0)
+    assert found.is_done
+    found.lose(1, "killed", "wait")
+    assert found.take([], is_ahead=True) is None, "it is not done again"
+
+
+def test_a_job_that_is_being_done_is_not_given_again() -> None:
+    found = Assignments([WorkerJob("a", "a", 0, key="x"), WorkerJob("b", "b", 1)], Clock())
+    assert found.adopt("y") is None
+    assert found.adopt("x") == 0
+    assert found.adopt("x") is None
+    assert found.take([]) == 1
+    found.lose(0, "killed", "wait")
+    assert found.take([]) == 0
+
+
 def test_the_third_death_at_a_job_names_it() -> None:
     found, _ = assignments("ab")
     for _ in range(MOST_DEATHS - 1):

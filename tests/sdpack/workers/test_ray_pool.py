@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sdpack.errors import WorkerError
 from sdpack.workers.assignments import MOST_DEATHS
-from sdpack.workers.jobs import WorkerJob
+from sdpack.workers.jobs import EARLIER, WorkerJob
 from sdpack.workers.ray_cluster import WorkerNeeds, connected
 from sdpack.workers.ray_pool import RayPool
 
@@ -68,6 +68,33 @@ def test_only_jobs_that_need_a_gpu_get_one() -> None:
         results = {r.place: r.value for r in workers.run(mixed)}
     assert (results[2], results[3]) == ("0", "0")
     assert results[0] in ("", None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_idle_workers_do_jobs_ahead_whose_results_come_later(tmp_path: Path) -> None:
+    slow = handles.OpenWaiting(tmp_path)
+    awaited = [WorkerJob("a", "a", "a"), WorkerJob("b", "b", "b 0.5")]
+    ahead = [WorkerJob(t, t, t, is_ahead=True, key=t) for t in ("c", "d 2", "e")]
+    with pool(slow, 2) as workers:
+        list(workers.run(jobs(["x 1", "y 1"])))  # both workers begin
+        first = {r.place: r.value for r in workers.run([*awaited, *ahead])}
+        assert {0, 1, 2} <= first.keys(), "a worker that was idle did one ahead"
+        assert 3 not in first, "and began another, which nobody waits for"
+        next_jobs = [WorkerJob("d", "d", "d 2", key="d 2"), WorkerJob("f", "f", "f")]
+        second = {r.place: r.value for r in workers.run(next_jobs)}
+    assert second == {0: "d 2", 1: "f"}
+    assert len(list(tmp_path.glob("d 2.*"))) == 1, "it was done once"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_result_of_a_job_ahead_comes_even_if_it_is_not_asked_for(tmp_path: Path) -> None:
+    slow = handles.OpenWaiting(tmp_path)
+    with pool(slow, 2) as workers:
+        list(workers.run(jobs(["x 1", "y 1"])))  # both workers begin
+        ahead = WorkerJob("c", "c", "c 1", is_ahead=True, key="c")
+        list(workers.run([WorkerJob("a", "a", "a 0.2"), ahead]))
+        results = list(workers.run([WorkerJob("d", "d", "d 2"), WorkerJob("e", "e", "e")]))
+    assert {r.place: r.value for r in results} == {EARLIER: "c 1", 0: "d 2", 1: "e"}
 
 
 @pytest.mark.usefixtures("cluster")

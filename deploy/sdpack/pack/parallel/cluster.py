@@ -127,6 +127,11 @@ class SendingRows:
         """Whether it gives a GPU to the jobs that need one."""
         return self.pool.has_gpus
 
+    @property
+    def works_ahead(self) -> bool:
+        """Whether it does jobs ahead."""
+        return self.pool.works_ahead
+
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
 

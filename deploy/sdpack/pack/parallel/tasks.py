@@ -143,9 +143,10 @@ def drawing_jobs(
     for mix in mixes:
         before_decoder = tuple(v for v in mix.variants if v != mix.decoder)
         groups.setdefault((before_decoder, mix.steps), []).append(mix)
-    for group in groups.values():
+    for latents, group in groups.items():
         doing = f"drawing {len(numbers)} prompts with {group[0]}"
         variants = dict.fromkeys(variant for mix in group for variant in mix.variants)
         ready = tuple((variant, built(variant)) for variant in variants) if built else ()
         task = DrawMixes(tuple(group), tuple(numbers), ready, in_fp32)
-        yield WorkerJob(doing, str(group[0].denoiser), task, on_gpu)
+        key = repr((latents, in_fp32, tuple(numbers)))
+        yield WorkerJob(doing, str(group[0].denoiser), task, on_gpu, key=key)

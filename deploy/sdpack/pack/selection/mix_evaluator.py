@@ -70,14 +70,17 @@ class MixEvaluator:
         self._drawing = ScoreDrawing(self.context, self.runner, self.spec, jobs)
         self._drawn: dict[Mix, set[int]] = {}
 
-    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> Float64Array:
+    def scores(
+        self, mixes: Sequence[Mix], numbers: Sequence[int], ahead: Sequence[int] = ()
+    ) -> Float64Array:
         """The scores of these mixes on these prompts: float64 (mixes, prompts).
 
         Args:
             numbers: the numbers of the prompts.
+            ahead: the prompts that are likely to come next; idle workers of a cluster draw them.
         """
         doing = f"drawing {len(numbers)} prompts with {len(mixes)} mixes"
-        scores = self._drawing.scores(mixes, numbers, doing)
+        scores = self._drawing.scores(mixes, numbers, doing, ahead)
         for mix in mixes:  # only now, as a time limit may interrupt the drawing
             self._drawn.setdefault(mix, set()).update(numbers)
         return scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,38 +30,57 @@ class ScoreDrawing:
     spec: Callable[[Mix], PipelineSpec]
     jobs: Callable[[Sequence[Mix], Sequence[int]], Iterable[WorkerJob]]
 
-    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int], doing: str) -> Float64Array:
+    def scores(
+        self, mixes: Sequence[Mix], numbers: Sequence[int], doing: str, ahead: Sequence[int] = ()
+    ) -> Float64Array:
         """The scores of these mixes on these prompts: float64 (mixes, prompts).
 
         Args:
             numbers: the numbers of the prompts.
             doing: what the progress says.
+            ahead: the prompts that idle workers of a cluster draw, without being waited for.
         """
         say = self.context.say
         say(doing)
         specs = [self.spec(mix) for mix in mixes]
         step, chunks = counted(say, doing), self.runner.chunks(numbers)
-        self._draw_ahead(mixes, chunks, step)
+        if self.context.can_draw_ahead:
+            self._draw_in_workers(mixes, chunks, self.runner.chunks(ahead), step)
         scores = [
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))
             for place, chunk in enumerate(chunks)
         ]
         return np.concatenate(scores, axis=1)
 
-    def _draw_ahead(
-        self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]], step: Step
+    def _draw_in_workers(
+        self,
+        mixes: Sequence[Mix],
+        chunks: Sequence[Sequence[int]],
+        ahead: Sequence[Sequence[int]],
+        step: Step,
     ) -> None:
-        """Draw in several processes the images that are not scored yet, if they can draw."""
-        if not self.context.can_draw_ahead:
-            return
-        missing = [
-            (chunk, [mix for mix in mixes if not self.runner.knows(self.spec(mix), chunk)])
-            for chunk in chunks
-        ]
-        self.context.prepare([job for chunk, new in missing for job in self.jobs(new, chunk)], step)
+        """Draw in several processes the images that are not scored yet."""
+        missing = self._missing(mixes, chunks)
+        jobs = [job for chunk, new in missing for job in self.jobs(new, chunk)]
+        if self.context.works_ahead:
+            later = self._missing(mixes, ahead)
+            jobs += [
+                replace(job, is_ahead=True) for chunk, new in later for job in self.jobs(new, chunk)
+            ]
+        self.context.prepare(jobs, step)
         self.runner.drawn += sum(
             len(chunk)
             for chunk, new in missing
             for mix in new
             if self.runner.knows(self.spec(mix), chunk)
         )
+
+    def _missing(
+        self, mixes: Sequence[Mix], chunks: Sequence[Sequence[int]]
+    ) -> list[tuple[Sequence[int], list[Mix]]]:
+        """Each chunk, and the mixes that are not scored on it."""
+        specs = {mix: self.spec(mix) for mix in mixes}
+        return [
+            (chunk, [mix for mix in mixes if not self.runner.knows(specs[mix], chunk)])
+            for chunk in chunks
+        ]

@@ -118,7 +118,8 @@ class Selection:
         def scores(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
             mixes = [fitted[numbers[arm]].mix for arm in arms]
             seen = prompts[-1] + 1
-            return self._drawn(mixes, prompts, lambda time: time.after_round(mixes, seen))
+            ahead = self._rules.round_after(seen)
+            return self._drawn(mixes, prompts, ahead, lambda time: time.after_round(mixes, seen))
 
         def guard(leader: int, eligible: Sequence[int]) -> int:
             chosen = self._guard(numbers[leader], [numbers[arm] for arm in eligible])
@@ -170,7 +171,10 @@ class Selection:
 
         def draw(mixes: Sequence[Mix], prompts: Sequence[int]) -> Float64Array:
             seen, most = prompts[-1] + 1, rules.most
-            return self._drawn(mixes, prompts, lambda time: time.after_screening(mixes, seen, most))
+            ahead = rules.round_after(seen)
+            return self._drawn(
+                mixes, prompts, ahead, lambda time: time.after_screening(mixes, seen, most)
+            )
 
         screener = Screener(mixes, by_class, frozenset(evaluator.possible), draw)
         arms = [self._arm(number, timed=False) for number in range(len(mixes))]
@@ -182,19 +186,21 @@ class Selection:
         self,
         mixes: Sequence[Mix],
         prompts: Sequence[int],
+        ahead: Sequence[int],
         left: Callable[[TimeLeft], float | None],
     ) -> Float64Array:
         """The scores of a round; if any were new, it says how long the rest will take.
 
         Args:
+            ahead: the prompts of the next round.
             left: gives the seconds that are left after the round.
         """
         time = self.time_left
         if time is None:
-            return self.evaluator.scores(mixes, prompts)
+            return self.evaluator.scores(mixes, prompts, ahead)
         runner, began = self.evaluator.runner, time.now()
         before = runner.drawn
-        scores = self.evaluator.scores(mixes, prompts)
+        scores = self.evaluator.scores(mixes, prompts, ahead)
         share = (runner.drawn - before) / max(1, len(mixes) * len(prompts))
         time.measure(time.now() - began, mixes, prompts[-1] + 1, share)
         seconds = left(time)

@@ -138,9 +138,9 @@ class TimeLeft:
         while seen < self.rules.most:
             if seen >= self.rules.enough:
                 staying *= STAYING
-            upto = min(self.rules.most, max(self.rules.first, 2 * seen))
-            yield staying, range(seen, upto)
-            seen = upto
+            prompts = self.rules.round_after(seen)
+            yield staying, prompts
+            seen = prompts.stop
 
 
 def latents_of(mixes: Iterable[Mix]) -> frozenset[Latents]:

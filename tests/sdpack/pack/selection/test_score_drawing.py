@@ -41,12 +41,13 @@ class Runner:
 
 
 class Drawing:
-    def __init__(self, on_gpu: bool = False) -> None:
+    def __init__(self, on_gpu: bool = False, works_ahead: bool = False) -> None:
         self.runner = Runner()
         self.jobs: list[WorkerJob] = []
         self.said: list[str] = []
         self.context = SimpleNamespace(
             can_draw_ahead=not on_gpu,
+            works_ahead=works_ahead,
             say=self.said.append,
             prepare=self.prepare,
         )
@@ -61,14 +62,16 @@ class Drawing:
             name = each.denoiser.candidate
             yield WorkerJob("drawing", name, (name, tuple(numbers)))
 
-    def scores(self, names: Sequence[str], numbers: Sequence[int]) -> Float64Array:
+    def scores(
+        self, names: Sequence[str], numbers: Sequence[int], ahead: Sequence[int] = ()
+    ) -> Float64Array:
         drawing = ScoreDrawing(
             cast(Any, self.context),
             cast(Any, self.runner),
             lambda each: cast(Any, each.denoiser.candidate),
             self.job,
         )
-        return drawing.scores([mix(name) for name in names], numbers, "drawing some")
+        return drawing.scores([mix(name) for name in names], numbers, "drawing some", ahead)
 
 
 def test_only_what_is_missing_is_drawn_ahead_and_every_image_counts_once() -> None:
@@ -88,3 +91,14 @@ def test_on_a_gpu_one_process_draws(on_gpu: bool) -> None:
     assert drawing.scores(["1"], range(16)).shape == (1, 16)
     assert bool(drawing.jobs) is not on_gpu
     assert drawing.runner.drawn == 16
+
+
+@pytest.mark.parametrize("works_ahead", [False, True])
+def test_idle_workers_of_a_cluster_draw_the_next_round(works_ahead: bool) -> None:
+    drawing = Drawing(works_ahead=works_ahead)
+    drawing.scores(["1", "2"], range(16), ahead=range(16, 48))
+    ahead = [job.task for job in drawing.jobs if job.is_ahead]
+    chunks = [tuple(range(16, 32)), tuple(range(32, 48))]
+    expected = [(name, chunk) for chunk in chunks for name in "12"]
+    assert ahead == (expected if works_ahead else [])
+    assert drawing.runner.drawn == 32, "nobody asked for those ahead"
