@@ -47,7 +47,9 @@ class MixEvaluator:
     def row(self, mix: Mix) -> int:
         return next(n for n, each in enumerate(self.fitted) if each.mix == mix)
 
-    def scores(self, mixes: Sequence[Mix], numbers: Sequence[int]) -> np.ndarray:
+    def scores(
+        self, mixes: Sequence[Mix], numbers: Sequence[int], ahead: Sequence[int] = ()
+    ) -> np.ndarray:
         for mix in mixes:
             self.drawn[mix] = max(self.drawn.get(mix, 0), max(numbers) + 1)
         return self.table[np.ix_([self.row(mix) for mix in mixes], list(numbers))]
@@ -126,7 +128,9 @@ def test_after_each_round_with_new_images_it_says_how_long_the_rest_takes() -> N
     clock, table_scores = iter(range(1000)), evaluator.scores
     runner = SimpleNamespace(drawn=0)
 
-    def scores(mixes: Sequence[Mix], numbers: Sequence[int]) -> np.ndarray:
+    def scores(
+        mixes: Sequence[Mix], numbers: Sequence[int], ahead: Sequence[int] = ()
+    ) -> np.ndarray:
         if min(numbers) < 32:  # the rest was drawn by an earlier build
             runner.drawn += len(mixes) * len(numbers)
         return table_scores(mixes, numbers)
