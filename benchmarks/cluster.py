@@ -11,6 +11,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -156,15 +157,20 @@ def _drawing(
     rounds = []
     screened = screened_prompts(rules, rules.most)
     for seen, upto in doubled(rules.first, screened):
-        rounds.append(_round("screening", changed, upto - seen, image_s))
+        later = min(screened, 2 * upto) - upto
+        one = _round("screening", changed, upto - seen, image_s)
+        rounds.append(replace(one, ahead=changed * later))
         if not seen:
             rounds.append(_round("screening", few // 2, upto, image_s))
     racing = min(float(few), len(latents_of(kept)))
     for seen, upto in doubled(rules.first, rules.most):
         if seen >= rules.enough:
             racing = max(2.0, STAYING * racing)
-        new = racing if upto > screened else racing / 2  # the screening drew the others
-        rounds.append(_round("race", round(new), upto - seen, image_s))
+        # On the first prompts, the screening drew half of them.
+        new = round(racing if upto > screened else racing / 2)
+        one = _round("race", new, upto - seen, image_s)
+        ahead = new * (min(rules.most, 2 * upto) - upto)
+        rounds.append(replace(one, ahead=ahead, staying=STAYING))
     return rounds
 
 

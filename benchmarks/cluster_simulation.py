@@ -11,6 +11,8 @@ from sdpack.workers.assignments import Assignments
 from sdpack.workers.jobs import WorkerJob
 
 LOOK_S = 5.0  # between looks for slow jobs
+Event = tuple[float, int, str, bool]
+"""When something ends, which worker, the key of its job, and whether the worker died."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,15 @@ class Round:
         name: the stage, in words.
         seconds: of each job.
         groups: the groups of the jobs, in turn.
+        ahead: how many jobs of the next round workers may do ahead.
+        staying: the share of those ahead that the next round needs.
     """
 
     name: str
     seconds: tuple[float, ...]
     groups: int = 1
+    ahead: int = 0
+    staying: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,56 +72,76 @@ class Simulation:
     by_round: list[tuple[str, float, float]] = field(default_factory=list, init=False)
     _now: float = field(default=0.0, init=False)
     _group: dict[int, str] = field(default_factory=dict, init=False)
+    _early: set[str] = field(default_factory=set, init=False)
+    _busy: list[Event] = field(default_factory=list, init=False)
 
     def run(self, rounds: Sequence[Round]) -> float:
         """Do the rounds; returns the efficiency: work divided by the time of all workers."""
         self._now = self.trouble.restart_s
-        for each in rounds:
+        for number, each in enumerate(rounds):
             began = self._now
-            self._do(each)
-            work, took = sum(each.seconds), self._now - began
+            self._do(number, each)
+            work, took = sum(each.seconds), max(self._now - began, 1e-9)
             self.work_s += work
             self.by_round.append((each.name, took, work / (took * self.workers)))
         return self.work_s / (self._now * self.workers)
 
-    def _do(self, one: Round) -> None:
+    def _do(self, number: int, one: Round) -> None:
+        """Do a round's jobs, except those that were done ahead, and some of the next one's."""
+        wanted = [f"{number}:{place}" for place in range(len(one.seconds))]
         jobs = [
-            WorkerJob(one.name, f"{one.name} {place % one.groups}", place)
-            for place in range(len(one.seconds))
+            WorkerJob(one.name, f"{one.name} {place % one.groups}", seconds, key=key)
+            for place, (key, seconds) in enumerate(zip(wanted, one.seconds, strict=True))
+            if key not in self._early
         ]
+        jobs += [self._ahead(number, one, place) for place in range(one.ahead)]
         assignments = Assignments(jobs, lambda: self._now)
-        idle, busy = set(range(self.workers)), list[tuple[float, int, int, bool]]()
+        places = {event[1]: assignments.adopt(event[2]) for event in self._busy}
+        idle = set(range(self.workers)) - places.keys()
         while not assignments.is_done:
             for worker in sorted(idle):
                 place = self._place(assignments, worker)
                 if place is None:
                     break
                 idle.remove(worker)
-                heapq.heappush(busy, self._event(worker, place, jobs[place], one))
-            if idle and busy[0][0] > self._now + LOOK_S:
+                places[worker] = place
+                heapq.heappush(self._busy, self._event(worker, jobs[place]))
+            if idle and self._busy[0][0] > self._now + LOOK_S:
                 self._now += LOOK_S  # the pool looks for slow jobs as well
                 continue
-            self._now, worker, place, dies = heapq.heappop(busy)
-            if place < 0:  # it was replaced
-                idle.add(worker)
-            elif dies:
-                assignments.lose(place, "simulated", "")
-                heapq.heappush(busy, (self._now + self.trouble.restart_s, worker, -1, False))
-            else:
+            self._now, worker, key, dies = heapq.heappop(self._busy)
+            place = places.pop(worker)
+            if dies:
+                if place is not None:
+                    assignments.lose(place, "simulated", "")
+                places[worker] = None
+                restarted = (self._now + self.trouble.restart_s, worker, "", False)
+                heapq.heappush(self._busy, restarted)
+                continue
+            idle.add(worker)
+            self._early.add(key)
+            if place is not None:
                 assignments.finish(place)
-                idle.add(worker)
+
+    def _ahead(self, number: int, one: Round, place: int) -> WorkerJob:
+        """A job of the next round; in vain, if the next round leaves it out."""
+        at, after = int(place * one.staying), int((place + 1) * one.staying)
+        key = f"{number + 1}:{at}" if after > at else f"{number}: in vain {place}"
+        group = f"{one.name} {place % one.groups}"
+        return WorkerJob(one.name, group, one.seconds[0], is_ahead=True, key=key)
 
     def _place(self, assignments: Assignments, worker: int) -> int | None:
         taken = {group for other, group in self._group.items() if other != worker}
-        place = assignments.take([{self._group.get(worker, "")}], taken)
-        return assignments.take_slow() if place is None else place
+        groups = [{self._group.get(worker, "")}]
+        place = assignments.take(groups, taken)
+        if place is None:
+            place = assignments.take_slow()
+        return assignments.take(groups, taken, is_ahead=True) if place is None else place
 
-    def _event(
-        self, worker: int, place: int, job: WorkerJob, one: Round
-    ) -> tuple[float, int, int, bool]:
+    def _event(self, worker: int, job: WorkerJob) -> Event:
         """When a worker ends a job, or dies of something else."""
         trouble, rng = self.trouble, self.rng
-        seconds = one.seconds[place] * rng.choice(trouble.spread)
+        seconds = float(job.task) * rng.choice(trouble.spread)
         if rng.random() < trouble.slow_share:
             seconds *= trouble.slow_times
         seconds += trouble.overhead_s
@@ -124,8 +150,8 @@ class Simulation:
             self._group[worker] = job.group
         lives = rng.expovariate(1 / trouble.mtbf_s) if trouble.mtbf_s < float("inf") else None
         if lives is not None and lives < seconds:
-            return self._now + lives, worker, place, True
-        return self._now + seconds, worker, place, False
+            return self._now + lives, worker, job.key, True
+        return self._now + seconds, worker, job.key, False
 
 
 def doubled(first: int, most: int) -> Iterator[tuple[int, int]]:
