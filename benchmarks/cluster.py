@@ -36,7 +36,7 @@ from sdpack.workers.pool import WorkerPool
 from sdpack.workers.ray_cluster import WorkerNeeds, connected
 from sdpack.workers.ray_pool import RayPool
 
-from benchmarks.cluster_simulation import Round, Simulation, Trouble, doubled
+from benchmarks.cluster_simulation import SimulatedRound, Simulation, Trouble, doubled
 from benchmarks.measured_on import machine_and_versions
 
 KEPT_DENOISERS = 2  # that a preselection leaves; see docs/decisions/0019
@@ -107,7 +107,7 @@ def _lost(simulations: dict[int, Simulation]) -> Table:
     return table
 
 
-def build_rounds(planning: Planning, request: BuildRequest) -> list[Round]:
+def build_rounds(planning: Planning, request: BuildRequest) -> list[SimulatedRound]:
     """The rounds of a build with everything to do, as its plan predicts them."""
     every = list(mixes(request.catalog, request.precisions, request.step_choices))
     seconds, units = planning.seconds(), planning.units()
@@ -123,7 +123,7 @@ def build_rounds(planning: Planning, request: BuildRequest) -> list[Round]:
         exports,
         *_drawing(request, every, image_s, fp32=True),
         *[each for stage, each in by_stage.items() if stage is Stage.CALIBRATE],
-        Round(
+        SimulatedRound(
             "sensitivity and rounding",
             tuple(s for each in together for s in each.seconds),
             sum(each.groups for each in together),
@@ -133,16 +133,16 @@ def build_rounds(planning: Planning, request: BuildRequest) -> list[Round]:
     ]
 
 
-def _stage(stage: Stage, seconds: float, parts: int) -> Round:
+def _stage(stage: Stage, seconds: float, parts: int) -> SimulatedRound:
     """The jobs of a stage: one for each part, or for each share of it."""
     shares = GAIN_SHARES if stage is Stage.SENSITIVITY else 1
     count = max(1, parts) * shares
-    return Round(stage.value, (seconds / count,) * count, groups=max(1, parts))
+    return SimulatedRound(stage.value, (seconds / count,) * count, groups=max(1, parts))
 
 
 def _drawing(
     request: BuildRequest, every: Sequence[Mix], image_s: float, fp32: bool
-) -> list[Round]:
+) -> list[SimulatedRound]:
     """The rounds that draw: a preselection, or a screening and a race; each image is a task."""
     denoisers = sorted({mix.denoiser.candidate for mix in every})
     rules, few = request.rules, finalists_of(request.is_large)
@@ -174,8 +174,8 @@ def _drawing(
     return rounds
 
 
-def _round(name: str, latents: int, prompts: int, image_s: float) -> Round:
-    return Round(name, (image_s,) * (latents * prompts), groups=max(1, latents))
+def _round(name: str, latents: int, prompts: int, image_s: float) -> SimulatedRound:
+    return SimulatedRound(name, (image_s,) * (latents * prompts), groups=max(1, latents))
 
 
 def measured_spread(rows: Sequence[Measurement]) -> list[float]:

@@ -16,7 +16,7 @@ Event = tuple[float, int, str, bool]
 
 
 @dataclass(frozen=True)
-class Round:
+class SimulatedRound:
     """Jobs that are done before the next round is known.
 
     Attributes:
@@ -75,7 +75,7 @@ class Simulation:
     _early: set[str] = field(default_factory=set, init=False)
     _busy: list[Event] = field(default_factory=list, init=False)
 
-    def run(self, rounds: Sequence[Round]) -> float:
+    def run(self, rounds: Sequence[SimulatedRound]) -> float:
         """Do the rounds; returns the efficiency: work divided by the time of all workers."""
         self._now = self.trouble.restart_s
         for number, each in enumerate(rounds):
@@ -86,7 +86,7 @@ class Simulation:
             self.by_round.append((each.name, took, work / (took * self.workers)))
         return self.work_s / (self._now * self.workers)
 
-    def _do(self, number: int, one: Round) -> None:
+    def _do(self, number: int, one: SimulatedRound) -> None:
         """Do a round's jobs, except those that were done ahead, and some of the next one's."""
         wanted = [f"{number}:{place}" for place in range(len(one.seconds))]
         jobs = [
@@ -123,7 +123,7 @@ class Simulation:
             if place is not None:
                 assignments.finish(place)
 
-    def _ahead(self, number: int, one: Round, place: int) -> WorkerJob:
+    def _ahead(self, number: int, one: SimulatedRound, place: int) -> WorkerJob:
         """A job of the next round; in vain, if the next round leaves it out."""
         at, after = int(place * one.staying), int((place + 1) * one.staying)
         key = f"{number + 1}:{at}" if after > at else f"{number}: in vain {place}"

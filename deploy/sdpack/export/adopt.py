@@ -107,8 +107,8 @@ class _Model:
         self._name = model
         self._adoption = adoption
         self._origin = _origin(model)
-        self._files = pipeline_files(self._origin, download)
-        self._folder = self._files.folder
+        files = pipeline_files(self._origin, download)
+        self._folder, self._shapes = files.folder, files.shapes
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
         self._encoders = self._text_encoders()
@@ -181,8 +181,7 @@ class _Model:
         return component
 
     def _checkpoint(self, component: str) -> Checkpoint:
-        shapes = self._files.shapes.get(component)
-        checkpoint = Checkpoint(self._folder / component, known_shapes=shapes)
+        checkpoint = Checkpoint(self._folder / component, known_shapes=self._shapes.get(component))
         _ = checkpoint.class_name
         for _name in checkpoint.shapes():
             pass

@@ -17,7 +17,7 @@ IN_USE = "in-use"
 SLACK = 0.05  # of the limit, which may be added before all artifacts are looked through
 
 
-class Kept(Protocol):
+class CachedArtifact(Protocol):
     """An artifact in the cache."""
 
     @property
@@ -49,7 +49,7 @@ class CacheLimit:
         self._added_bytes = float("inf")  # what earlier processes left is not known
         self._marked: set[str] = set()
 
-    def mark(self, artifact: Kept) -> None:
+    def mark(self, artifact: CachedArtifact) -> None:
         """Keep an artifact for as long as this process runs."""
         name = _name(artifact)
         if name in self._marked:
@@ -59,7 +59,7 @@ class CacheLimit:
         (own / name).touch()
         self._marked.add(name)
 
-    def add(self, artifact: Kept, artifacts: Iterable[Kept]) -> None:
+    def add(self, artifact: CachedArtifact, artifacts: Iterable[CachedArtifact]) -> None:
         """Take account of a new artifact, and remove others if there is no room for it.
 
         Args:
@@ -71,7 +71,7 @@ class CacheLimit:
             self._added_bytes = 0
             self._trim(list(artifacts))
 
-    def _trim(self, artifacts: list[Kept]) -> None:
+    def _trim(self, artifacts: list[CachedArtifact]) -> None:
         size, in_use = sum(each.bytes for each in artifacts), self._in_use()
         for artifact in sorted(artifacts, key=lambda each: each.used_at):
             if size <= self._most_bytes:
@@ -102,5 +102,5 @@ def is_running(pid: str) -> bool:
     return True
 
 
-def _name(artifact: Kept) -> str:
+def _name(artifact: CachedArtifact) -> str:
     return f"{artifact.folder.parent.name}-{artifact.folder.name}"
