@@ -10,7 +10,7 @@ import click
 
 from sdpack.cli.options import profile_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, warn
-from sdpack.cli.request_options import read_options, request_options
+from sdpack.cli.request_options import draw_on_option, read_options, request_options
 from sdpack.cli.values import TEXT
 from sdpack.pack.options import BUILD_IMAGES, plan_request
 from sdpack.units import format_bytes, format_count, format_duration
@@ -32,6 +32,7 @@ Examples:
 )
 @profile_option()
 @request_options(images=BUILD_IMAGES)
+@draw_on_option
 @click.option(
     "--memory",
     type=TEXT,

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import constants
 from sdpack.cli.main import main
+from sdpack.engines import drawing
 
 
 def test_a_plan_of_the_zoo_names_its_stages_and_fetches_nothing(tmp_path: Path) -> None:
@@ -47,3 +48,13 @@ def test_what_a_plan_does_not_depend_on_is_told(tmp_path: Path) -> None:
     told = " ".join(limited.stderr.split())
     assert "with and without --within, --workers, the limit of 5 s per image" in told
     assert limited.stdout == quiet.stdout
+
+
+def test_a_plan_for_a_gpu_that_is_not_here_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "gpus", lambda: [])
+    runner = CliRunner(env={"SDPACK_CACHE": str(tmp_path / "cache")})
+    ran = runner.invoke(main, ("plan", "--profile", "4gb-gpu", "--draw-on", "cuda"))
+    assert ran.exit_code == 2
+    assert "--draw-on cuda: nvidia-smi lists no GPU" in ran.output
