@@ -89,6 +89,7 @@ executor_option = click.option(
 )
 address_option = click.option(
     "--address",
+    type=TEXT,
     help=(
         "Address of the Ray cluster, such as ray://head:10001, or auto for the cluster of this "
         "machine; default: one is started on this machine."
