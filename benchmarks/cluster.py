@@ -27,17 +27,17 @@ from sdpack.pack.planning.mix import Mix, mixes
 from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.rounds import finalists_of, screened_prompts
 from sdpack.pack.selection.time_left import STAYING, latents_of
-from sdpack.progress import Say
 from sdpack.quantization.quantizable_graph import GAIN_SHARES
 from sdpack.store.artifacts import cache_folder
 from sdpack.store.ledger import Ledger, Measurement
-from sdpack.workers.jobs import Handle, WorkerJob
+from sdpack.workers.jobs import WorkerJob
 from sdpack.workers.pool import WorkerPool
 from sdpack.workers.ray_cluster import WorkerNeeds, connected
 from sdpack.workers.ray_pool import RayPool
 
 from benchmarks.cluster_simulation import SimulatedRound, Simulation, Trouble, doubled
 from benchmarks.measured_on import machine_and_versions
+from benchmarks.waiting_workers import make_importable, open_waiting
 
 KEPT_DENOISERS = 2  # that a preselection leaves; see docs/decisions/0019
 HOUR = 3600.0
@@ -191,6 +191,7 @@ def measured_spread(rows: Sequence[Measurement]) -> list[float]:
 @click.option("--repeats", default=3, show_default=True)
 def overhead(tasks: int, seconds: float, repeats: int) -> None:
     """Print what a task costs beside its work, in worker processes and with Ray."""
+    make_importable()
     console = Console()
     table = Table(title=f"{tasks} tasks of {seconds * 1000:.0f} ms; overhead of a task in ms")
     for head in ("run", "workers", "worker processes", "Ray", "start of Ray"):
@@ -208,16 +209,6 @@ def overhead(tasks: int, seconds: float, repeats: int) -> None:
             table.add_row(str(run), str(count), *cells)
     console.print(table)
     console.print(machine_and_versions("sdpack", "ray"))
-
-
-def open_waiting() -> Handle:
-    """A worker's function that only waits."""
-    return _wait
-
-
-def _wait(seconds: float, say: Say) -> float:
-    time.sleep(seconds)
-    return seconds
 
 
 def _silent(_: str) -> None:
