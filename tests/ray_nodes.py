@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from sdpack.domain.closing import Closing
 from sdpack.workers.ray_cluster import RAY_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 
 
-class RayNodes:
+class RayNodes(Closing):
     """Raylets that are started one by one; the first is the head. All end with the block."""
 
     def __init__(self) -> None:
@@ -64,13 +64,6 @@ class RayNodes:
             ray_constants.KV_NAMESPACE_CLUSTER,
         )
 
-    def __enter__(self) -> RayNodes:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End all raylets."""
         self._cluster.shutdown()

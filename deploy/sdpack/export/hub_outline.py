@@ -32,7 +32,7 @@ _WEIGHTS = re.compile(r"(diffusion_pytorch_)?model(\.\w+)?(-\d+-of-\d+)?(\.\w+)?
 
 @dataclass(frozen=True)
 class PipelineFiles:
-    """What is known of a pipeline.
+    """The files of a pipeline, as far as they are on this machine.
 
     Attributes:
         folder: its files on this machine, at least the configs of its models.

@@ -65,7 +65,7 @@ class BuildContext:
         return ABILITIES[self.runtime]
 
     @property
-    def can_draw_ahead(self) -> bool:
+    def workers_can_draw(self) -> bool:
         """Whether the executor can draw images: on a GPU, only if it gives one to each job."""
         return self.executor.has_gpus or not self.drawn_on.on_gpu
 

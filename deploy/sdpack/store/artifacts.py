@@ -28,7 +28,7 @@ from sdpack.store.limit import CacheLimit, is_running
 from sdpack.units import format_bytes
 
 RECORD = "artifact.json"
-PUBLISHED = "published"  # an empty file beside the record of an artifact of a shared store
+PUBLISHED = "published"  # a file beside the record, with the address of the shared store
 CACHE_VARIABLE = "SDPACK_CACHE"
 REVISION = 10  # of how artifacts are made; raised when that changes, so that old ones are not used
 Inputs = Mapping[str, Any]
@@ -83,9 +83,12 @@ class Artifact:
         return self.folder / name
 
     @property
-    def is_published(self) -> bool:
-        """Whether a shared store has it too."""
-        return (self.folder / PUBLISHED).exists()
+    def published_at(self) -> str | None:
+        """The address of the shared store that has it too; None if none has."""
+        try:
+            return (self.folder / PUBLISHED).read_text()
+        except OSError:
+            return None
 
     @property
     def used_at(self) -> float:
@@ -95,6 +98,11 @@ class Artifact:
 
 class Shared(Protocol):
     """Artifacts that several machines share."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        ...
 
     def fetch(self, kind: str, key: str, folder: Path) -> bool:
         """Fill an empty folder with an artifact; returns whether there is one."""
@@ -136,7 +144,9 @@ class Store:
             os.utime(folder / RECORD)
         if self._limit is not None:
             self._limit.mark(artifact)
-        return artifact if self._shared is None or artifact.is_published else self._same(artifact)
+        if self._shared is None or artifact.published_at == self._shared.url:
+            return artifact
+        return self._same(artifact)
 
     def _fetched(self, kind: str, inputs: Inputs) -> Artifact | None:
         """Fetch an artifact from the shared store."""
@@ -147,7 +157,7 @@ class Store:
             if not self._shared.fetch(kind, digest(inputs), folder):
                 return None
             target.parent.mkdir(parents=True, exist_ok=True)
-            (folder / PUBLISHED).touch()
+            (folder / PUBLISHED).write_text(self._shared.url)
             with suppress(OSError):  # another process fetched it at the same time
                 folder.rename(target)
         return self._added(_read_artifact(target))
@@ -223,7 +233,7 @@ class Store:
             return artifact
         with _explained_io(self.folder):
             if self._shared.publish(artifact.kind, artifact.folder.name, artifact.folder):
-                (artifact.folder / PUBLISHED).touch()
+                (artifact.folder / PUBLISHED).write_text(self._shared.url)
                 return artifact
         return self._replaced(artifact)
 

@@ -25,8 +25,8 @@ class CachedArtifact(Protocol):
     @property
     def bytes(self) -> int: ...
     @property
-    def is_published(self) -> bool:
-        """Whether the shared store has it too."""
+    def published_at(self) -> str | None:
+        """The address of the shared store that has it too."""
         ...
 
     @property
@@ -41,11 +41,13 @@ class CacheLimit:
     Args:
         folder: folder of the cache.
         most_bytes: its size.
+        url: address of the shared store behind it.
     """
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, most_bytes: int, url: str) -> None:
         self._marks = folder / IN_USE
         self._most_bytes = most_bytes
+        self._url = url
         self._added_bytes = float("inf")  # what earlier processes left is not known
         self._marked: set[str] = set()
 
@@ -76,7 +78,7 @@ class CacheLimit:
         for artifact in sorted(artifacts, key=lambda each: each.used_at):
             if size <= self._most_bytes:
                 break
-            if artifact.is_published and _name(artifact) not in in_use:
+            if artifact.published_at == self._url and _name(artifact) not in in_use:
                 shutil.rmtree(artifact.folder, ignore_errors=True)
                 size -= artifact.bytes
 

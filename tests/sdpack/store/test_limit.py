@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from sdpack.store.limit import IN_USE, CacheLimit, is_running
 
+URL = "file:///shared"
+
 
 @dataclass(frozen=True)
 class Artifact:
     folder: Path
     bytes: int
     used_at: float
-    is_published: bool = True
+    published_at: str | None = URL
 
 
 @pytest.fixture
@@ -35,20 +37,23 @@ def left(artifacts: list[Artifact]) -> list[int]:
 def test_artifacts_that_were_not_used_for_longest_are_removed(
     tmp_path: Path, artifacts: list[Artifact]
 ) -> None:
-    CacheLimit(tmp_path, 250).add(artifacts[3], artifacts)
+    CacheLimit(tmp_path, 250, URL).add(artifacts[3], artifacts)
     assert left(artifacts) == [2, 3]
 
 
-def test_an_artifact_that_is_nowhere_else_stays(tmp_path: Path, artifacts: list[Artifact]) -> None:
-    artifacts[0] = replace(artifacts[0], is_published=False)
-    CacheLimit(tmp_path, 250).add(artifacts[3], artifacts)
+@pytest.mark.parametrize("another", [None, "file:///elsewhere"])
+def test_an_artifact_that_is_nowhere_else_stays(
+    tmp_path: Path, artifacts: list[Artifact], another: str | None
+) -> None:
+    artifacts[0] = replace(artifacts[0], published_at=another)
+    CacheLimit(tmp_path, 250, URL).add(artifacts[3], artifacts)
     assert left(artifacts) == [0, 3]
 
 
 def test_an_artifact_that_a_running_process_uses_stays(
     tmp_path: Path, artifacts: list[Artifact]
 ) -> None:
-    limit = CacheLimit(tmp_path, 250)
+    limit = CacheLimit(tmp_path, 250, URL)
     limit.mark(artifacts[0])
     limit.mark(artifacts[0])
     other = tmp_path / IN_USE / str(os.getppid()) / "graph-1"
@@ -67,7 +72,7 @@ def test_marks_of_processes_that_ended_do_not_count(
     mark = tmp_path / IN_USE / str(ended.pid) / "graph-0"
     mark.parent.mkdir(parents=True)
     mark.touch()
-    CacheLimit(tmp_path, 350).add(artifacts[3], artifacts)
+    CacheLimit(tmp_path, 350, URL).add(artifacts[3], artifacts)
     assert left(artifacts) == [1, 2, 3]
     assert not mark.parent.exists()
 
@@ -75,7 +80,7 @@ def test_marks_of_processes_that_ended_do_not_count(
 def test_small_additions_do_not_look_through_all_artifacts(
     tmp_path: Path, artifacts: list[Artifact]
 ) -> None:
-    limit, lookups = CacheLimit(tmp_path, 10_000), list[int]()
+    limit, lookups = CacheLimit(tmp_path, 10_000, URL), list[int]()
 
     def every() -> Iterator[Artifact]:
         lookups.append(1)

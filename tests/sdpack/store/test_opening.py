@@ -44,9 +44,11 @@ def test_only_what_a_shared_store_has_too_is_removed(
     url = f"file://{tmp_path}/shared"
     for number in range(4):
         open_store(url if number % 2 else None).make("graph", {"of": number}, write)
-    monkeypatch.setenv("SDPACK_CACHE_LIMIT", "250B")
     open_store().make("graph", {"of": 4}, write)
     assert len(list(open_store().artifacts())) == 5
+    monkeypatch.setenv("SDPACK_CACHE_LIMIT", "250B")
+    with pytest.raises(StoreError, match="shared store; set SDPACK_STORE as well"):
+        open_store()
     monkeypatch.setenv("SDPACK_STORE", url)
     clear_marks(tmp_path)
     open_store().make("graph", {"of": 5}, write)

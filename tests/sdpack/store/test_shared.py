@@ -91,6 +91,16 @@ def test_what_was_made_before_there_was_a_shared_store_is_published_when_it_is_u
     assert machine("b").make("graph", {"of": 1}, refuse).path("graph.txt").read_text() == "a"
 
 
+def test_an_artifact_of_one_shared_store_is_published_in_another_too(tmp_path: Path) -> None:
+    def store(machine: str, shared: str) -> Store:
+        return Store(tmp_path / machine, SharedStore(f"file://{tmp_path}/{shared}"))
+
+    store("a", "first").make("graph", {"of": 1}, fill("x"))
+    assert store("b", "second").find("graph", {"of": 1}) is None
+    store("a", "second").make("graph", {"of": 1}, refuse)
+    assert store("b", "second").find("graph", {"of": 1}) is not None
+
+
 def test_a_damaged_artifact_is_made_again(
     machine: Callable[[str], Store], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

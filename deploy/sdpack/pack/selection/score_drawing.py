@@ -44,7 +44,7 @@ class ScoreDrawing:
         say(doing)
         specs = [self.spec(mix) for mix in mixes]
         step, chunks = counted(say, doing), self.runner.chunks(numbers)
-        if self.context.can_draw_ahead:
+        if self.context.workers_can_draw:
             self._draw_in_workers(mixes, chunks, self.runner.chunks(ahead), step)
         scores = [
             self.runner.scores(specs, chunk, within(step, place, len(chunks)))

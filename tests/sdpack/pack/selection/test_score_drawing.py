@@ -46,7 +46,7 @@ class Drawing:
         self.jobs: list[WorkerJob] = []
         self.said: list[str] = []
         self.context = SimpleNamespace(
-            can_draw_ahead=not on_gpu,
+            workers_can_draw=not on_gpu,
             works_ahead=works_ahead,
             say=self.said.append,
             prepare=self.prepare,
