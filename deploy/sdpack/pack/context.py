@@ -70,9 +70,9 @@ class BuildContext:
         return self.executor.has_gpus or not self.drawn_on.on_gpu
 
     @property
-    def works_ahead(self) -> bool:
-        """Whether the executor does jobs ahead."""
-        return self.executor.works_ahead
+    def on_cluster(self) -> bool:
+        """Whether the executor's workers may be on other machines."""
+        return self.executor.is_cluster
 
     def prepare(self, jobs: Sequence[WorkerJob], step: Step = unheard) -> None:
         """Have the executor do jobs ahead, and record the rows they return.

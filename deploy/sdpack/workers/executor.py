@@ -54,13 +54,14 @@ class Executor(Protocol):
 
     Attributes:
         has_gpus: whether it gives a GPU to the jobs that need one.
-        works_ahead: whether it does jobs ahead, as it may have more workers than there are jobs.
+        is_cluster: whether its workers may be on other machines. They then need not share this
+            machine's memory, and as there may be more of them than jobs, idle ones do jobs ahead.
     """
 
     @property
     def has_gpus(self) -> bool: ...
     @property
-    def works_ahead(self) -> bool: ...
+    def is_cluster(self) -> bool: ...
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.
@@ -79,7 +80,7 @@ class OneProcess:
     """Does no jobs ahead: everything is done in the calling process, with all its threads."""
 
     has_gpus = False
-    works_ahead = False
+    is_cluster = False
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do nothing."""

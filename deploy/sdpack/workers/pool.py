@@ -49,7 +49,7 @@ class WorkerPool(Closing):
     """
 
     has_gpus = False
-    works_ahead = False
+    is_cluster = False
 
     def __init__(self, open_handle: OpenHandle, count: int, threads: int, say: Say) -> None:
         self._open_handle = open_handle

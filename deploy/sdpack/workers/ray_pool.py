@@ -80,7 +80,7 @@ class RayPool(Closing):
     They start with the first jobs, and stay until the pool is closed.
 
     Attributes:
-        has_gpus, works_ahead: always true.
+        has_gpus, is_cluster: always true.
         open_handle: makes each worker's `Handle`.
         needs: what each worker is promised.
         asked: the number of workers; None for as many as the cluster has room for.
@@ -92,7 +92,7 @@ class RayPool(Closing):
     asked: int | None
     say: Say
     has_gpus: bool = field(default=True, init=False)
-    works_ahead: bool = field(default=True, init=False)
+    is_cluster: bool = field(default=True, init=False)
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _failures: int = field(default=0, init=False)
     _waited_since: float | None = field(default=None, init=False)

@@ -12,6 +12,8 @@ from sdpack.pack.mixed.choices import Choices
 from sdpack.pack.parallel.collected_ledger import CollectedLedger
 from sdpack.pack.parallel.tasks import (
     Calibrate,
+    CompileGraph,
+    CompilePieces,
     DrawCalibration,
     DrawMixes,
     ExportPart,
@@ -80,6 +82,11 @@ class BuildWorker:
             case MakeGraphs(variants):
                 for variant in variants:
                     toolchain.graphs.of(variant)
+            case CompileGraph(variant, keep):
+                toolchain.variants.trials.compile(variant, keep)
+            case CompilePieces(variant, placement, built_variant):
+                toolchain.variants.know([(variant, built_variant)])
+                toolchain.pieces.compile(variant, placement)
             case MeasureEffects(variant):
                 Choices.of_toolchain(toolchain).of(variant)
             case DrawMixes(mixes, numbers, built, in_fp32):

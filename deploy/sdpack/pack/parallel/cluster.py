@@ -128,9 +128,9 @@ class SendingRows:
         return self.pool.has_gpus
 
     @property
-    def works_ahead(self) -> bool:
-        """Whether it does jobs ahead."""
-        return self.pool.works_ahead
+    def is_cluster(self) -> bool:
+        """Whether its workers may be on other machines."""
+        return self.pool.is_cluster
 
     def run(self, jobs: Sequence[WorkerJob]) -> Iterator[JobResult]:
         """Do the jobs, and yield their results as they come.

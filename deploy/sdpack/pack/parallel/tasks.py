@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from sdpack.domain.placement import Placement
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.variants.variant_builder import BuiltVariant
+from sdpack.pack.variants.built_variant import BuiltVariant
 from sdpack.workers.jobs import WorkerJob
 
 
@@ -59,6 +60,31 @@ class MakeGraphs:
 
 
 @dataclass(frozen=True)
+class CompileGraph:
+    """Compiles the graph of a variant, to see whether the target's compiler accepts it.
+
+    Attributes:
+        keep: names of layers to leave unquantized.
+    """
+
+    variant: Variant
+    keep: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class CompilePieces:
+    """Compiles the pieces of a variant in a placement.
+
+    Attributes:
+        built: the variant as it ships.
+    """
+
+    variant: Variant
+    placement: Placement
+    built: BuiltVariant
+
+
+@dataclass(frozen=True)
 class MeasureEffects:
     """Measures the effect of each layer of a variant's candidate on images, in every scheme."""
 
@@ -89,6 +115,8 @@ Task = (
     | MeasureGains
     | RoundWeights
     | MakeGraphs
+    | CompileGraph
+    | CompilePieces
     | MeasureEffects
     | DrawMixes
 )

@@ -62,7 +62,7 @@ class ScoreDrawing:
         """Draw in several processes the images that are not scored yet."""
         missing = self._missing(mixes, chunks)
         jobs = [job for chunk, new in missing for job in self.jobs(new, chunk)]
-        if self.context.works_ahead:
+        if self.context.on_cluster:
             later = self._missing(mixes, ahead)
             jobs += [
                 replace(job, is_ahead=True) for chunk, new in later for job in self.jobs(new, chunk)

@@ -9,12 +9,14 @@ from typing import Any
 from sdpack.domain.precision import Runtime
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.context import BuildContext
+from sdpack.pack.parallel.tasks import CompileGraph
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants.engine_plans import EnginePlans
 from sdpack.pack.variants.source_graphs import SourceGraphs
 from sdpack.pack.variants.unsupported_layers import Hints, refused_layers
 from sdpack.pack.variants.variant_graphs import VariantGraphs
 from sdpack.progress import counted
+from sdpack.workers.jobs import WorkerJob
 
 KIND = "refused layers"
 
@@ -58,9 +60,32 @@ class CompilerTrials:
             return
         ledger = self.context.ledger
         new = [v for v in variants if ledger.find(KIND, self._inputs(v)) is None]
+        self._compile_elsewhere([CompileGraph(variant) for variant in new])
         pairs = [(variant, self.variants.of(variant)) for variant in new]
         step = counted(self.context.say, f"building engines for {self.plans.sm}")
         self.plans.failures(pairs, lambda done: step(done, len(pairs)))
+
+    def compile(self, variant: Variant, keep: frozenset[str]) -> UnsupportedGraphError | None:
+        """Compile a variant's graph; returns why it does not compile, or None.
+
+        Args:
+            keep: names of layers to leave unquantized.
+        """
+        (failure,) = self.plans.failures([(variant, self.variants.of(variant, keep))])
+        return failure
+
+    def _compile_elsewhere(self, tasks: Sequence[CompileGraph]) -> None:
+        """Have other machines compile graphs, if there are any; this process finds the results."""
+        context = self.context
+        if not context.on_cluster:
+            return
+        step = counted(context.say, f"building engines for {self.plans.sm}")
+        names = [task.variant.full_name for task in tasks]
+        jobs = [
+            WorkerJob(f"compiling {name}", task.variant.part_name, task)
+            for name, task in zip(names, tasks, strict=True)
+        ]
+        context.prepare(jobs, step)
 
     def _inputs(self, variant: Variant) -> dict[str, Any]:
         ranges = self.plans.whole(variant).ranges
@@ -72,17 +97,17 @@ class CompilerTrials:
         }
 
     def _find(self, variant: Variant) -> frozenset[str]:
-        failure = self._failure(variant, frozenset())
+        failure = self.compile(variant, frozenset())
         if failure is None:
             return frozenset()
         names = list(self.variants.schemes(variant, frozenset()))
         if not names:
             raise failure
         refused = self._hints.guess(self.sources.model(variant), variant.precision)
-        if not refused or self._failure(variant, refused) is not None:
+        if not refused or self.compile(variant, refused) is not None:
             self.context.say(f"finding the layers of {variant.full_name} that the compiler rejects")
             refused = frozenset(refused_layers(names, self._failing(variant, frozenset(names))))
-            if self._failure(variant, refused) is not None:
+            if self.compile(variant, refused) is not None:
                 raise failure
         return refused
 
@@ -96,11 +121,10 @@ class CompilerTrials:
         """
 
         def failing(groups: Sequence[Sequence[str]]) -> list[bool]:
-            graphs = [self.variants.of(variant, names - set(group)) for group in groups]
+            kept = [names - set(group) for group in groups]
+            self._compile_elsewhere([CompileGraph(variant, keep) for keep in kept])
+            graphs = [self.variants.of(variant, keep) for keep in kept]
             failures = self.plans.failures([(variant, graph) for graph in graphs])
             return [failure is not None for failure in failures]
 
         return failing
-
-    def _failure(self, variant: Variant, keep: frozenset[str]) -> UnsupportedGraphError | None:
-        return self.plans.failure(variant, self.variants.of(variant, keep))

@@ -25,6 +25,7 @@ from sdpack.version import versions
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
+FAILURE = "failed compilation"  # kind of rows: why a graph does not compile
 MEMORY_SHARE = 2  # compilers may take one in this many parts of the machine's memory
 COMPILER_COPIES = 2  # of an fp32 graph in a compiler's memory; one of 3.4 GB took 5.7 GB
 
@@ -59,26 +60,39 @@ class EnginePlans:
         (piece,) = self.shapes.pieces(variant, Placement(), None)
         return piece
 
-    def failure(self, variant: Variant, graph: Artifact) -> UnsupportedGraphError | None:
-        """Why a graph, unsplit, does not compile; None if it does. It is compiled at most once."""
-        if graph.content not in self._failed:
-            try:
-                self._compiled(variant, graph, self.whole(variant))
-            except UnsupportedGraphError as error:
-                self._failed[graph.content] = error
-        return self._failed.get(graph.content)
-
     def failures(
         self,
         graphs: Sequence[tuple[Variant, Artifact]],
         done: Callable[[int], None] = lambda _: None,
     ) -> list[UnsupportedGraphError | None]:
-        """The `failure` of each graph; as many compile in parallel as the memory allows.
+        """Why each graph, unsplit, does not compile; None if it does.
+
+        As many compile in parallel as the memory allows. A failure is recorded in the ledger, so
+        that no graph is compiled twice.
 
         Args:
             done: called with the number of graphs that are done.
         """
-        return self.in_parallel(lambda pair: self.failure(*pair), graphs, done)
+        ledger = self.context.ledger
+        inputs = [self._inputs(*pair, self.whole(pair[0])) for pair in graphs]
+        known = [ledger.find(FAILURE, each) for each in inputs]
+
+        def failure(place: int) -> str | None:
+            recorded = known[place]
+            if recorded is not None:
+                return str(recorded["error"])
+            variant, graph = graphs[place]
+            try:
+                self._compiled(variant, graph, self.whole(variant))
+            except UnsupportedGraphError as error:
+                return str(error)
+            return None
+
+        found = self.in_parallel(failure, range(len(graphs)), done)
+        for each, error, recorded in zip(inputs, found, known, strict=True):
+            if error is not None and recorded is None:
+                ledger.record(FAILURE, each, {"error": error})
+        return [None if error is None else UnsupportedGraphError(error) for error in found]
 
     def in_parallel(
         self,
@@ -126,15 +140,7 @@ class EnginePlans:
     def _compiled(self, variant: Variant, graph: Artifact, piece: Piece) -> Artifact:
         context, profile = self.context, self.context.profile
         package = TENSORRT_PACKAGES[profile.runtime]
-        inputs = {
-            "graph": graph.content,
-            "shapes": {name: asdict(sizes) for name, sizes in piece.ranges.items()},
-            **self.target(variant),
-        }
-        form = ""
-        if piece.file != MODEL_FILE:
-            inputs["piece"] = piece.file
-            form = f" ({Path(piece.file).stem})"
+        form = "" if piece.file == MODEL_FILE else f" ({Path(piece.file).stem})"
 
         def build(folder: Path) -> None:
             context.say(f"building {variant.full_name}{form} for {profile.sm}")
@@ -142,4 +148,14 @@ class EnginePlans:
             path = graph.path(piece.file)
             tensorrt_builder.build(package, path, folder, piece.ranges, profile.sm)
 
-        return context.store.make("plan", inputs, build)
+        return context.store.make("plan", self._inputs(variant, graph, piece), build)
+
+    def _inputs(self, variant: Variant, graph: Artifact, piece: Piece) -> dict[str, Any]:
+        """Everything that determines a plan."""
+        whole = {} if piece.file == MODEL_FILE else {"piece": piece.file}
+        return {
+            "graph": graph.content,
+            "shapes": {name: asdict(sizes) for name, sizes in piece.ranges.items()},
+            **self.target(variant),
+            **whole,
+        }

@@ -12,6 +12,7 @@ from sdpack.domain.precision import UNQUANTIZED, Precision
 from sdpack.errors import UnsupportedGraphError
 from sdpack.pack.context import BuildContext
 from sdpack.pack.planning.mix import Mix, Variant
+from sdpack.pack.variants.built_variant import BuiltVariant
 from sdpack.pack.variants.compiler_trials import CompilerTrials
 from sdpack.pack.variants.graph_files import write_fused_attention, write_pieces
 from sdpack.pack.variants.source_graphs import SourceGraphs
@@ -22,24 +23,6 @@ from sdpack.quantization.schemes import Scheme
 from sdpack.quantization.variant import suited_schemes
 from sdpack.rewrite.onnx_file import MODEL_FILE, read, write
 from sdpack.store.artifacts import REVISION, Artifact
-
-
-@dataclass(frozen=True)
-class BuiltVariant:
-    """A variant as it ships.
-
-    Attributes:
-        refused: layers that the target's compiler rejects in the variant's precision.
-        fp32_nodes: nodes that compute in fp32 because fp16 overflows there.
-    """
-
-    artifact: Artifact
-    refused: frozenset[str]
-    fp32_nodes: frozenset[str]
-
-    @property
-    def path(self) -> Path:
-        return self.artifact.path(MODEL_FILE)
 
 
 @dataclass

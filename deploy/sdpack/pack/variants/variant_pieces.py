@@ -12,6 +12,7 @@ from sdpack.domain.precision import Runtime
 from sdpack.engines import tensorrt_builder
 from sdpack.engines.tensorrt_builder import Plan
 from sdpack.errors import UnsupportedGraphError
+from sdpack.pack.parallel.tasks import CompilePieces
 from sdpack.pack.planning.mix import Variant
 from sdpack.pack.variants.engine_plans import EnginePlans
 from sdpack.pack.variants.graph_files import SLICED_FILE, split_of
@@ -19,6 +20,7 @@ from sdpack.pack.variants.shapes import InputShapes, Piece
 from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
 from sdpack.store.artifacts import Artifact
+from sdpack.workers.jobs import WorkerJob
 
 SLICED_SHARE = 0.75  # of the whole graph's scratch; slices are worth their time only below it
 
@@ -63,12 +65,20 @@ class VariantPieces:
     def prepare(self, variants: Sequence[Variant], placement: Placement) -> None:
         """Compile the plans of variants in a placement in parallel, as far as they compile."""
 
-        def plan(variant: Variant) -> None:
-            with suppress(UnsupportedGraphError):
-                for piece in self.of(variant, placement):
-                    self.plan_artifact(variant, piece)
+        context = self.plans.context
+        if context.on_cluster:
+            context.prepare([self._job(variant, placement) for variant in variants])
+        self.plans.in_parallel(lambda variant: self.compile(variant, placement), variants)
 
-        self.plans.in_parallel(plan, variants)
+    def compile(self, variant: Variant, placement: Placement) -> None:
+        """Compile the plans of a variant in a placement, if they compile."""
+        with suppress(UnsupportedGraphError):
+            for piece in self.of(variant, placement):
+                self.plan_artifact(variant, piece)
+
+    def _job(self, variant: Variant, placement: Placement) -> WorkerJob:
+        task = CompilePieces(variant, placement, self.variants.built(variant))
+        return WorkerJob(f"compiling {variant.full_name}", variant.part_name, task)
 
     def plan_artifact(self, variant: Variant, piece: Piece) -> Artifact:
         """The artifact of a piece's plan."""

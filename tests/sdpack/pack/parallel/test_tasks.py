@@ -17,7 +17,7 @@ from sdpack.pack.parallel.tasks import (
     part_jobs,
 )
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.variants.variant_builder import BuiltVariant
+from sdpack.pack.variants.built_variant import BuiltVariant
 from sdpack.store.artifacts import Artifact
 
 PRECISIONS = (Precision.FP16, Precision.W4)

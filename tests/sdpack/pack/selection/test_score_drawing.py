@@ -41,13 +41,13 @@ class Runner:
 
 
 class Drawing:
-    def __init__(self, on_gpu: bool = False, works_ahead: bool = False) -> None:
+    def __init__(self, on_gpu: bool = False, is_cluster: bool = False) -> None:
         self.runner = Runner()
         self.jobs: list[WorkerJob] = []
         self.said: list[str] = []
         self.context = SimpleNamespace(
             workers_can_draw=not on_gpu,
-            works_ahead=works_ahead,
+            on_cluster=is_cluster,
             say=self.said.append,
             prepare=self.prepare,
         )
@@ -93,12 +93,12 @@ def test_on_a_gpu_one_process_draws(on_gpu: bool) -> None:
     assert drawing.runner.drawn == 16
 
 
-@pytest.mark.parametrize("works_ahead", [False, True])
-def test_idle_workers_of_a_cluster_draw_the_next_round(works_ahead: bool) -> None:
-    drawing = Drawing(works_ahead=works_ahead)
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_idle_workers_of_a_cluster_draw_the_next_round(is_cluster: bool) -> None:
+    drawing = Drawing(is_cluster=is_cluster)
     drawing.scores(["1", "2"], range(16), ahead=range(16, 48))
     ahead = [job.task for job in drawing.jobs if job.is_ahead]
     chunks = [tuple(range(16, 32)), tuple(range(32, 48))]
     expected = [(name, chunk) for chunk in chunks for name in "12"]
-    assert ahead == (expected if works_ahead else [])
+    assert ahead == (expected if is_cluster else [])
     assert drawing.runner.drawn == 32, "nobody asked for those ahead"
