@@ -333,7 +333,15 @@ def write_model(folder: Path, family: str, scheduler: Any, **index: Any) -> Path
     """A seeded pipeline of a family as a diffusers folder, as hubs hold them."""
     torch.manual_seed(0)
     parts = {**FAMILIES[family](), "scheduler": scheduler}
-    named: dict[str, Any] = {"_class_name": PIPELINES[family].__name__, **index}
+    write_parts(folder, PIPELINES[family], parts, **index)
+    if family == "pixart":
+        rename_class(folder / "transformer", "Transformer2DModel")
+    return folder
+
+
+def write_parts(folder: Path, pipeline: type[Any], parts: Parts, **index: Any) -> Path:
+    """Parts as the folder of a pipeline."""
+    named: dict[str, Any] = {"_class_name": pipeline.__name__, **index}
     for name, part in parts.items():
         if part is None:
             named[name] = [None, None]
@@ -343,8 +351,6 @@ def write_model(folder: Path, family: str, scheduler: Any, **index: Any) -> Path
             named[name] = ["transformers", "CLIPTokenizer"]
             continue
         part.save_pretrained(folder / name)
-        if family == "pixart" and name == "transformer":
-            rename_class(folder / name, "Transformer2DModel")
         library = "transformers" if name.startswith(("text_encoder", "tokenizer")) else "diffusers"
         named[name] = [library, type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(named, indent=1))

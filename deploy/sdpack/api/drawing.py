@@ -66,7 +66,7 @@ class Bundle(Closing):
             seed: seed of the first image, incremented for each later one; by default 0.
             steps: number of denoising steps; by default the bundle's.
             size: width and height in pixels; by default the bundle's.
-            guidance_scale: 1 disables guidance; by default the bundle's.
+            guidance_scale: 1 disables guidance (for Z-Image, 0); by default the bundle's.
             count: number of images per prompt; images of one prompt are adjacent in the result.
 
         Raises:

@@ -121,7 +121,7 @@ Examples:
 @click.option(
     "--guidance-scale",
     type=Finite(min=0),
-    help="Guidance scale, 1 disables guidance; default: the model family's usual scale.",
+    help="Guidance scale, 1 (Z-Image: 0) disables guidance; default: the family's usual scale.",
 )
 @click.option(
     "--image-size",

@@ -41,7 +41,7 @@ Examples:
 @click.option(
     "--guidance-scale",
     type=Finite(min=0),
-    help="Guidance scale, 1 disables guidance; default: the bundle's.",
+    help="Guidance scale, 1 (Z-Image: 0) disables guidance; default: the bundle's.",
 )
 @click.option("--negative-prompt", help="What the images should not show; default: the bundle's.")
 @click.option("--steps", type=STEP_COUNT, help="Denoising steps; default: the bundle's.")

@@ -7,6 +7,10 @@
              hidden states of a T5, or zeros without it
     pixart   hidden states of a T5 and its attention mask
     flux     pooled text embeddings of one encoder; hidden states of a T5
+    chroma   hidden states of a T5 and its attention mask
+    flux2    three hidden states of a language model, concatenated by channel
+    z_image  penultimate hidden states of a language model and its attention mask
+    sana     hidden states of a language model and its attention mask
 
 The tables follow the pipelines of diffusers, which sdpack's images are compared with.
 """
@@ -31,16 +35,22 @@ class Family(StrEnum):
     SD3 = "sd3"
     PIXART = "pixart"
     FLUX = "flux"
+    CHROMA = "chroma"
+    FLUX2 = "flux2"
+    Z_IMAGE = "z_image"
+    SANA = "sana"
 
 
 class States(StrEnum):
     """The hidden states of an encoder that a denoiser attends to.
 
-    LAST is the output of the encoder's final norm, PENULTIMATE the input of its last layer.
+    LAST is the output of the encoder's final norm, PENULTIMATE the input of its last layer,
+    SEVERAL the outputs of several layers, concatenated by channel.
     """
 
     LAST = "last"
     PENULTIMATE = "penultimate"
+    SEVERAL = "several"
     NONE = "none"
 
 
@@ -52,12 +62,14 @@ class EncoderOutputs:
         states: which hidden states.
         pooled: whether the pooled text embedding is used; projected if the encoder has a
             projection.
-        masked: whether encoder and denoiser get the attention mask.
+        masked: whether the encoder gets the attention mask.
+        layers: the layers whose outputs SEVERAL concatenates, counted from 1.
     """
 
     states: States = States.LAST
     pooled: bool = False
     masked: bool = False
+    layers: tuple[int, ...] = ()
 
 
 ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
@@ -73,6 +85,10 @@ ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
     ),
     Family.PIXART: (EncoderOutputs(masked=True),),
     Family.FLUX: (EncoderOutputs(States.NONE, pooled=True), EncoderOutputs()),
+    Family.CHROMA: (EncoderOutputs(masked=True),),
+    Family.FLUX2: (EncoderOutputs(States.SEVERAL, masked=True, layers=(9, 18, 27)),),
+    Family.Z_IMAGE: (EncoderOutputs(States.PENULTIMATE, masked=True),),
+    Family.SANA: (EncoderOutputs(masked=True),),
 }
 """For each family, one entry per text encoder, in the order of roles."""
 
@@ -153,7 +169,14 @@ class Conditioning(Document):
         """
         if self.family is Family.FLUX:
             return False
-        return guidance_scale > 1 and not DISTILLED.intersection(self.inputs)
+        return self.weight(guidance_scale) > 1 and not DISTILLED.intersection(self.inputs)
+
+    def weight(self, guidance_scale: float) -> float:
+        """The weight of the conditional prediction in guidance: 1 for no guidance.
+
+        Z-Image counts from 0: its scale is the weight beyond the conditional prediction.
+        """
+        return guidance_scale + 1 if self.family is Family.Z_IMAGE else guidance_scale
 
     def negative(self, guidance_scale: float, negative_prompt: str) -> NegativeSource:
         """The unconditional input of guidance."""

@@ -278,7 +278,11 @@ class EvaluationRunner:
     def _embeddings(
         self, role: Role, encoder: LoadablePart, prompts: Sequence[str], conditioning: Conditioning
     ) -> TextEmbeddings:
-        """One encoder's embeddings of these texts, which the store keeps."""
+        """One encoder's embeddings of these texts, which the store keeps.
+
+        Args:
+            prompts: the negative prompt, then the others.
+        """
         inputs = {
             "text_encoder": encoder.content,
             "texts": list(prompts),
@@ -292,7 +296,9 @@ class EvaluationRunner:
             size = WORKLOAD.batch
             session = self._parts.session(role, encoder)
             parts = [
-                encode_text(session, tokenizer, prompts[i : i + size], conditioning, role)
+                encode_text(
+                    session, tokenizer, prompts[i : i + size], conditioning, role, int(i == 0)
+                )
                 for i in range(0, len(prompts), size)
             ]
             np.savez(folder / EMBEDDINGS_FILE, **TextEmbeddings.concatenated(parts).arrays())  # type: ignore[arg-type]

@@ -49,6 +49,10 @@ USUAL: Mapping[Family, Usual] = {
     Family.SD3: Usual(28, 7.0, 128, {Role.TEXT_ENCODER_3: 256}),
     Family.PIXART: Usual(20, 4.5, 128, {Role.TEXT_ENCODER: 300}),
     Family.FLUX: Usual(28, 3.5, 128, {Role.TEXT_ENCODER_2: 512}),
+    Family.CHROMA: Usual(35, 5.0, 128, {Role.TEXT_ENCODER: 512}),
+    Family.FLUX2: Usual(50, 4.0, 64, {Role.TEXT_ENCODER: 512}),
+    Family.Z_IMAGE: Usual(50, 5.0, 128, {Role.TEXT_ENCODER: 512}),
+    Family.SANA: Usual(20, 4.5, 32, {Role.TEXT_ENCODER: 300}),
 }
 DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300
@@ -61,7 +65,7 @@ class Adoption:
 
     Attributes:
         steps: number of denoising steps.
-        guidance_scale: 1 disables guidance.
+        guidance_scale: 1 disables guidance (for Z-Image, 0).
         image_size: side of an image in pixels.
         left_out: roles of text encoders to leave out.
     """

@@ -35,14 +35,20 @@ TEXT_ENCODER_CLASSES = (
     "BertModel",
     "DistilBertModel",
     "RobertaModel",
+    "Qwen3Model",
+    "Gemma2Model",
 )
 DENOISER_CLASSES = (
     "UNet2DConditionModel",
     "SD3Transformer2DModel",
     "PixArtTransformer2DModel",
     "FluxTransformer2DModel",
+    "ChromaTransformer2DModel",
+    "Flux2Transformer2DModel",
+    "ZImageTransformer2DModel",
+    "SanaTransformer2DModel",
 )
-DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderDC")
 EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)
 BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
 READ_AT_ONCE = 32  # tensors
@@ -59,6 +65,8 @@ ALIASES = {
     "BertForPreTraining": "BertModel",
     "DistilBertForMaskedLM": "DistilBertModel",
     "RobertaForMaskedLM": "RobertaModel",
+    "Qwen3ForCausalLM": "Qwen3Model",
+    "Gemma2ForCausalLM": "Gemma2Model",
 }
 
 
@@ -215,6 +223,7 @@ class Checkpoint:
         from optimum.exporters.tasks import TasksManager
 
         transformers.logging.disable_progress_bar()
+        transformers.logging.set_verbosity_error()  # it lists the heads that are left out
         for _ in self.shapes():  # damaged files are named here
             pass
         try:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sdpack.errors import ExportError
 from sdpack.export.graph import Shape, unit_variance
-from sdpack.export.latents import enlargement
+from sdpack.export.latents import FLUX2_PATCH, enlargement, latent_channels
+from sdpack.export.linear_attention import attend_linearly
 
 TRIED_LATENTS = (2, 3)  # rows and columns of latents decoded to measure the enlargement
 
@@ -26,6 +27,28 @@ class _Decoder(nn.Module):
     def forward(self, latent_sample: Tensor) -> Tensor:
         decoded: Tensor = cast(Any, self.model).decode(latent_sample, return_dict=False)[0]
         return decoded
+
+
+class _Flux2Decoder(_Decoder):
+    """Undoes the normalization of latents, and takes them apart into patches of 2x2."""
+
+    def forward(self, latent_sample: Tensor) -> Tensor:
+        model = cast(Any, self.model)
+        norm = model.bn
+        spread = torch.sqrt(norm.running_var + model.config.batch_norm_eps)
+        latents = latent_sample * spread.view(1, -1, 1, 1) + norm.running_mean.view(1, -1, 1, 1)
+        return super().forward(torch.nn.functional.pixel_shuffle(latents, FLUX2_PATCH))
+
+
+class _DeepDecoder(_Decoder):
+    """The decoder of SANA's autoencoder."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        attend_linearly(model)
+
+
+DECODERS = {"AutoencoderKLFlux2": _Flux2Decoder, "AutoencoderDC": _DeepDecoder}
 
 
 class DecoderPart:
@@ -43,15 +66,14 @@ class DecoderPart:
     }
 
     def __init__(self, model: nn.Module) -> None:
-        self.module = _Decoder(model).eval()
-        self._config: Any = model.config
-        self._check_enlargement(
-            enlargement(type(model).__name__, cast("Mapping[str, Any]", model.config))
-        )
+        name, config = type(model).__name__, cast("Mapping[str, Any]", model.config)
+        self.module = DECODERS.get(name, _Decoder)(model).eval()
+        self._channels = latent_channels(name, config)
+        self._check_enlargement(enlargement(name, config))
 
     def _check_enlargement(self, times: int) -> None:
         with torch.no_grad():
-            made = self.module(torch.zeros(1, self._config.latent_channels, *TRIED_LATENTS))
+            made = self.module(torch.zeros(1, self._channels, *TRIED_LATENTS))
         wanted = tuple(times * side for side in TRIED_LATENTS)
         if tuple(made.shape[-2:]) != wanted:
             raise ExportError(
@@ -62,9 +84,7 @@ class DecoderPart:
 
     def inputs(self, shape: Shape) -> dict[str, Tensor]:
         config = NormalizedConfig(
-            SimpleNamespace(
-                num_channels=self._config.latent_channels, image_size=(shape.height, shape.width)
-            )
+            SimpleNamespace(num_channels=self._channels, image_size=(shape.height, shape.width))
         )
         generator = DummyVisionInputGenerator(
             "semantic-segmentation", config, batch_size=shape.batch

@@ -16,11 +16,16 @@ FAMILIES = {
     "SD3Transformer2DModel": Family.SD3,
     "PixArtTransformer2DModel": Family.PIXART,
     "FluxTransformer2DModel": Family.FLUX,
+    "ChromaTransformer2DModel": Family.CHROMA,
+    "Flux2Transformer2DModel": Family.FLUX2,
+    "ZImageTransformer2DModel": Family.Z_IMAGE,
+    "SanaTransformer2DModel": Family.SANA,
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
 USUAL_PATCH = 2  # default side of a transformer's token, in latent pixels
 USUAL_POSITIONS = 96  # default side of Stable Diffusion 3's table of positions
 PACKED = 4  # latent pixels per token of a Flux transformer
+PACKED_FAMILIES = (Family.FLUX, Family.CHROMA)
 SD3_ABSENT_TOKENS = 256  # zero tokens with which diffusers replaces an omitted T5
 
 Sizes = tuple[int, ...]
@@ -53,7 +58,7 @@ def conditioning_of(checkpoint: Checkpoint, sampling: Sampling) -> Conditioning:
         absent_tokens=SD3_ABSENT_TOKENS if family is Family.SD3 else 0,
         guidance_width=int(config.get("time_cond_proj_dim") or 0),
         zero_empty=sampling.zero_empty_prompt,
-        lowercase=family is Family.PIXART,
+        lowercase=family in (Family.PIXART, Family.SANA),
     )
 
 
@@ -72,6 +77,10 @@ def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
         case Family.FLUX:
             scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
             return (Input.POOLED_PROJECTIONS, *scale)
+        case Family.FLUX2:
+            return ()
+        case Family.CHROMA | Family.Z_IMAGE | Family.SANA:
+            return (Input.MASK,)
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:
@@ -83,7 +92,7 @@ def _takes_sizes(config: Mapping[str, Any]) -> bool:
 def latent_channels(family: Family, config: Mapping[str, Any]) -> int:
     """Return the number of channels of a denoiser's latents."""
     channels = int(config["in_channels"])
-    return channels // PACKED if family is Family.FLUX else channels
+    return channels // PACKED if family in PACKED_FAMILIES else channels
 
 
 def states_width(family: Family, config: Mapping[str, Any]) -> int:
@@ -96,6 +105,10 @@ def states_width(family: Family, config: Mapping[str, Any]) -> int:
         Family.SD3: "joint_attention_dim",
         Family.FLUX: "joint_attention_dim",
         Family.PIXART: "caption_channels",
+        Family.CHROMA: "joint_attention_dim",
+        Family.FLUX2: "joint_attention_dim",
+        Family.Z_IMAGE: "cap_feat_dim",
+        Family.SANA: "caption_channels",
     }
     key = keys.get(family, "cross_attention_dim")
     if config.get("encoder_hid_dim_type") == "text_proj":
@@ -124,8 +137,15 @@ def widest_numbers(checkpoint: Checkpoint, pixels: int) -> int:
     family, config = family_of(checkpoint), checkpoint.config
     if family in (Family.SD, Family.SDXL):
         return int(config["block_out_channels"][0]) * pixels
-    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    return width * pixels // latent_step(family, config) ** 2
+    side = latent_step(family, config)
+    return transformer_width(family, config) * pixels // side**2
+
+
+def transformer_width(family: Family, config: Mapping[str, Any]) -> int:
+    """Return the width of a transformer's hidden states."""
+    if family is Family.Z_IMAGE:
+        return int(config["dim"])
+    return int(config["num_attention_heads"]) * int(config["attention_head_dim"])
 
 
 def latent_step(family: Family, config: Mapping[str, Any]) -> int:
@@ -135,7 +155,11 @@ def latent_step(family: Family, config: Mapping[str, Any]) -> int:
     """
     if family in (Family.SD, Family.SDXL):
         return int(2 ** (len(config["block_out_channels"]) - 1))
-    return int(config.get("patch_size", USUAL_PATCH)) if family is not Family.FLUX else 2
+    if family in (*PACKED_FAMILIES, Family.Z_IMAGE):
+        return 2
+    if family is Family.FLUX2:
+        return 1
+    return int(config.get("patch_size", USUAL_PATCH))
 
 
 def most_rows(family: Family, config: Mapping[str, Any]) -> int:

@@ -14,8 +14,8 @@ from sdpack.documents.conditioning import (
 from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.errors import CatalogError, SourceError
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.export.denoiser_config import USUAL_CHANNELS
 from sdpack.export.families import family_of, latent_channels, pooled_width, states_width
+from sdpack.export.latents import latent_channels as decoder_latents
 
 WIDTH_KEYS = ("hidden_size", "d_model", "dim")  # keys of a text encoder's width, class by class
 PADDED = (Role.TEXT_ENCODER, Role.TEXT_ENCODER_2)  # whose states SD3 fills up with zeros
@@ -78,7 +78,7 @@ def _check_latents_fit(
             "channel, which sdpack does not support; use another decoder"
         )
     channels = latent_channels(family, denoiser.config)
-    decoder_channels = int(decoder.config.get("latent_channels", USUAL_CHANNELS))
+    decoder_channels = decoder_latents(decoder.class_name, decoder.config)
     if channels != decoder_channels:
         raise CatalogError(
             f"{where}: {denoiser.folder.name} makes latents of {channels} channels, but "
@@ -102,7 +102,11 @@ def _check_states_fit(
     if family is Family.SDXL:
         fits = bool(bridged) or sum(widths.values()) == expected
     else:
-        full = [w for role, w in widths.items() if family is not Family.SD3 or role not in PADDED]
+        full = [
+            width * max(len(encoder_outputs(family, role).layers), 1)
+            for role, width in widths.items()
+            if family is not Family.SD3 or role not in PADDED
+        ]
         fits = all(width == expected for width in full)
     if not fits:
         listed = ", ".join(f"{role.words} {width}" for role, width in widths.items())

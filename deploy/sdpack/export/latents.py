@@ -14,14 +14,29 @@ from sdpack.export.denoiser_config import USUAL_CHANNELS
 from sdpack.export.pipeline_index import CONFIG
 
 # diffusers' defaults.
-SCALING_FACTORS = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
+SCALING_FACTORS = {
+    "AutoencoderKL": 0.18215,
+    "AutoencoderTiny": 1.0,
+    "AutoencoderKLFlux2": 1.0,
+    "AutoencoderDC": 1.0,
+}
 BLOCK_WIDTH_KEYS = {
     "AutoencoderKL": "block_out_channels",
     "AutoencoderTiny": "decoder_block_out_channels",
+    "AutoencoderKLFlux2": "block_out_channels",
+    "AutoencoderDC": "decoder_block_out_channels",
 }
-USUAL_WIDTHS = {"AutoencoderKL": 1, "AutoencoderTiny": 4}
+USUAL_WIDTHS = {
+    "AutoencoderKL": 1,
+    "AutoencoderTiny": 4,
+    "AutoencoderKLFlux2": 4,
+    "AutoencoderDC": 6,
+}
+FLUX2_CHANNELS = 32  # if the config of a FLUX.2 autoencoder names none
+FLUX2_PATCH = 2  # side of a latent pixel of FLUX.2, in pixels of its autoencoder
 DOUBLING = 2
-SHIFTED = frozenset({Family.SD3, Family.FLUX})  # families whose pipelines use shift_factor
+# Families whose pipelines use shift_factor.
+SHIFTED = frozenset({Family.SD3, Family.FLUX, Family.CHROMA, Family.Z_IMAGE})
 
 
 def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
@@ -34,7 +49,7 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
     try:
         scaling = float(_value(config, "scaling_factor", SCALING_FACTORS[name]))
         shift = float(_value(config, "shift_factor", 0.0)) if family in SHIFTED else 0.0
-        channels = int(_value(config, "latent_channels", USUAL_CHANNELS))
+        channels = latent_channels(name, config)
         pixels = enlargement(name, config)
     except (TypeError, ValueError) as cause:
         raise SourceError(
@@ -53,6 +68,20 @@ def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
     return LatentSpace(channels=channels, scaling_factor=scaling, shift_factor=shift, pixels=pixels)
 
 
+def latent_channels(class_name: str, config: Mapping[str, Any]) -> int:
+    """Return the channels of the latents that a decoder takes.
+
+    FLUX.2 counts the four pixels of a patch as channels.
+
+    Args:
+        class_name: diffusers class of the autoencoder.
+        config: its config.
+    """
+    if class_name == "AutoencoderKLFlux2":
+        return int(_value(config, "latent_channels", FLUX2_CHANNELS)) * FLUX2_PATCH**2
+    return int(_value(config, "latent_channels", USUAL_CHANNELS))
+
+
 def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
     """Return the image pixels per latent pixel along one side.
 
@@ -69,7 +98,8 @@ def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
     step = DOUBLING
     if class_name == "AutoencoderTiny":
         step = int(_value(config, "upsampling_scaling_factor", DOUBLING))
-    return int(step ** (blocks - 1))
+    patch = FLUX2_PATCH if class_name == "AutoencoderKLFlux2" else 1
+    return int(step ** (blocks - 1)) * patch
 
 
 def _value(config: Mapping[str, Any], key: str, default: float) -> Any:

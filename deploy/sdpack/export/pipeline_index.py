@@ -33,6 +33,10 @@ TEXT_TO_IMAGE = (
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
     "FluxPipeline",
+    "ChromaPipeline",
+    "Flux2KleinPipeline",
+    "ZImagePipeline",
+    "SanaPipeline",
     "LatentConsistencyModelPipeline",
 )
 # Components that images depend on, by the start of their names.

@@ -27,6 +27,9 @@ from sdpack.errors import SchedulerError, SourceError
 from sdpack.export.instead import NONLINEAR, UnusableError, way_out
 from sdpack.runtime.sampler import SamplerTable
 
+# Families whose pipelines shift the schedule with the image size, or set the noise levels.
+SHIFTING = frozenset({Family.FLUX, Family.SD3, Family.CHROMA, Family.FLUX2, Family.Z_IMAGE})
+SETTING_SIGMAS = SHIFTING - {Family.SD3}
 TABLE_TOLERANCE = 1e-4
 SCHEDULER_CONFIG = "scheduler_config.json"
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.
@@ -134,16 +137,23 @@ def run_settings(
         patch: side of a denoiser's token, in latent pixels.
     """
     config = scheduler.config
-    shifted = family in (Family.FLUX, Family.SD3) and config.get("use_dynamic_shifting")
+    shifted = family in SHIFTING and config.get("use_dynamic_shifting")
     tokens = (latent_rows[0] // patch) * (latent_rows[1] // patch)
-    mu = _shift(config, tokens, family) if shifted else None
-    sets_sigmas = family is Family.FLUX and not config.get("use_flow_sigmas")
+    mu = _shift(config, tokens, family, steps) if shifted else None
+    sets_sigmas = family in SETTING_SIGMAS and not config.get("use_flow_sigmas")
     sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if sets_sigmas else None
     return RunSettings(sigmas, mu)
 
 
-def _shift(config: Any, tokens: int, family: Family) -> float:
-    """Return the shift, which is linear in the number of an image's tokens."""
+def _shift(config: Any, tokens: int, family: Family, steps: int) -> float:
+    """Return the shift, which is linear in the number of an image's tokens.
+
+    FLUX.2's pipeline has fixed lines for 10 and for 200 steps, and interpolates between them.
+    """
+    if family is Family.FLUX2:
+        from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        return float(compute_empirical_mu(tokens, steps))
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low = config.get("base_shift", 0.5)
     high = config.get("max_shift", 1.16 if family is Family.SD3 else 1.15)

@@ -38,17 +38,28 @@ class _Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         model = cast(Any, self.model)
-        hidden = self.encoder_outputs.states is States.PENULTIMATE
+        hidden = self.encoder_outputs.states in (States.PENULTIMATE, States.SEVERAL)
         result = model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=hidden
         )
         outputs: list[Tensor] = []
         if self.encoder_outputs.states is not States.NONE:
-            states = result.hidden_states[-2 - self.skip] if hidden else result.last_hidden_state
+            states = self._states(result)
             outputs.append(states if self.bridge is None else self.bridge(states))
         if self.encoder_outputs.pooled:
             outputs.append(result.text_embeds if "text_embeds" in result else result.pooler_output)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _states(self, result: Any) -> Tensor:
+        match self.encoder_outputs.states:
+            case States.PENULTIMATE:
+                states = result.hidden_states[-2 - self.skip]
+            case States.SEVERAL:
+                of_layers = [result.hidden_states[layer] for layer in self.encoder_outputs.layers]
+                states = torch.cat(of_layers, dim=-1)
+            case _:
+                states = result.last_hidden_state
+        return cast(Tensor, states)
 
 
 class TextEncoderPart:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sdpack.documents.conditioning import Family
 from sdpack.errors import SourceError
+from sdpack.export.prompt_template import family_template
+from sdpack.runtime.prompt_template import TEMPLATE_FILE
 from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
 
 CHECKED_TEXTS = (
@@ -14,10 +17,15 @@ CHECKED_TEXTS = (
 )
 
 
-def convert_tokenizer(source: Path, target: Path) -> None:
+def convert_tokenizer(source: Path, target: Path, family: Family | None = None) -> None:
     """Write tokenizer.json and its config for a vocabulary with merges or a sentencepiece model.
 
     The result is read back by the runtime's code, which must give the same ids as transformers.
+
+    Args:
+        source: folder of the tokenizer.
+        target: an empty folder.
+        family: the family whose text around prompts is written beside them, if any.
 
     Raises:
         SourceError: transformers cannot read the tokenizer, has no tokenizer.json for it, or gives
@@ -37,6 +45,7 @@ def convert_tokenizer(source: Path, target: Path) -> None:
             f"{TOKENIZER_FILE}; put that file beside it"
         )
     length = min(tokenizer.model_max_length, 512)
+    tokenizer.padding_side = "right"  # as in diffusers' pipelines
     read = PromptTokenizer(target, length)
     wanted = tokenizer(
         list(CHECKED_TEXTS), padding="max_length", max_length=length, truncation=True
@@ -46,3 +55,6 @@ def convert_tokenizer(source: Path, target: Path) -> None:
             f"{source}: its {TOKENIZER_FILE} gives other ids than transformers; put a correct "
             "one there"
         )
+    if family is not None:
+        template = family_template(family, source)
+        (target / TEMPLATE_FILE).write_text(template.model_dump_json(indent=1) + "\n")

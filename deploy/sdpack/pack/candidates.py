@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdpack.documents.catalog import Bridge, Candidate, Catalog, Denoiser, Mixable, TextEncoder
-from sdpack.documents.conditioning import Conditioning, EncoderOutputs, encoder_outputs
+from sdpack.documents.conditioning import Conditioning, EncoderOutputs, Family, encoder_outputs
 from sdpack.documents.profile import Size
 from sdpack.documents.source import Source
 from sdpack.domain.latents import LatentSpace
@@ -112,8 +113,7 @@ class Candidates:
         Raises:
             CatalogError: two of them need different outputs.
         """
-        denoisers = {parts.denoiser for parts in self.sets_with(variant)}
-        families = {family_of(self.checkpoint(Role.DENOISER, name)) for name in sorted(denoisers)}
+        families = self._families_of(self.sets_with(variant))
         outputs = {encoder_outputs(family, variant.role) for family in families}
         if len(outputs) != 1:
             raise CatalogError(
@@ -122,6 +122,15 @@ class Candidates:
                 "it once per family, under another name and with other states"
             )
         return outputs.pop()
+
+    def families(self, encoder: str) -> frozenset[Family]:
+        """The families of the denoisers that a text encoder works with."""
+        sets = self.catalog.mixable()
+        return self._families_of([parts for parts in sets if encoder in parts.names.values()])
+
+    def _families_of(self, sets: Sequence[Mixable]) -> frozenset[Family]:
+        denoisers = sorted({parts.denoiser for parts in sets})
+        return frozenset(family_of(self.checkpoint(Role.DENOISER, name)) for name in denoisers)
 
     def latents(self, decoder: str) -> LatentSpace:
         """The latent space of a decoder.

@@ -121,15 +121,19 @@ class Pipeline:
         return text
 
     def _encoded(self, *batches: Sequence[str]) -> list[TextEmbeddings]:
-        """The embeddings of each batch of prompts; each encoder is loaded once."""
+        """The embeddings of each batch of prompts; each encoder is loaded once.
+
+        Only the first batch holds prompts; others hold negative prompts.
+        """
         per_batch: list[dict[Role, TextEmbeddings]] = [{} for _ in batches]
         for role in self._roles:
             if role.encodes_text:
                 tokenizer = self.tokenizers[role]
                 with self._loaded(role) as session:
-                    for prompts, of_batch in zip(batches, per_batch, strict=True):
-                        of_batch[role] = encode_text(
-                            session, tokenizer, prompts, self.conditioning, role
+                    for number, prompts in enumerate(batches):
+                        negatives = len(prompts) if number else 0
+                        per_batch[number][role] = encode_text(
+                            session, tokenizer, prompts, self.conditioning, role, negatives
                         )
         return [join_embeddings(self.conditioning, of_batch) for of_batch in per_batch]
 
@@ -154,15 +158,17 @@ class Pipeline:
         """
         table = self.sampler(request)
         noise = Noise(request.seeds, self.latents.shape(request.height, request.width))
-        halves = [text] if negative is None else [negative.repeated(len(text)), text]
-        conditions = [self._conditions(request, half) for half in halves]
+        texts = [text] if negative is None else [negative.repeated(len(text)), text]
+        conditions = [self._conditions(request, half) for half in texts]
+        weight = self.conditioning.weight(request.guidance_scale)
         with self._loaded(Role.DENOISER) as session:
 
             def model(given: Float32Array, timestep: float) -> Float32Array:
                 predict = self._predictor(session, np.array([timestep], np.float32))
                 if len(conditions) == 1:
                     return predict(given, conditions[0])
-                return _guided(predict, given, conditions, request, self.placement.guidance)
+                halves = _halves(predict, given, conditions, self.placement.guidance)
+                return _combined(*halves, weight, request.guidance_rescale)
 
             return sample(table, noise.draw(), model, noise.draw, stepped)
 
@@ -223,14 +229,13 @@ class Pipeline:
         self._resident.clear()
 
 
-def _guided(
+def _halves(
     predict: Callable[[Float32Array, Conditions], Float32Array],
     given: Float32Array,
     conditions: Sequence[Conditions],
-    request: Request,
     guidance: Guidance,
-) -> Float32Array:
-    """The guided prediction: away from the first conditions, towards the second.
+) -> tuple[Float32Array, Float32Array]:
+    """The predictions with the first and with the second conditions.
 
     Args:
         given: the model input, float32 (N, C, h, w).
@@ -239,12 +244,23 @@ def _guided(
     if guidance is Guidance.BATCHED:
         both = predict(np.concatenate([given, given]), _together(conditions, len(given)))
         unguided, guided = np.split(both, 2)
-    else:
-        unguided, guided = (predict(given, each) for each in conditions)
-    noise = unguided + np.float32(request.guidance_scale) * (guided - unguided)
-    if request.guidance_rescale <= 0:
+        return unguided, guided
+    return predict(given, conditions[0]), predict(given, conditions[1])
+
+
+def _combined(
+    unguided: Float32Array, guided: Float32Array, weight: float, rescale: float
+) -> Float32Array:
+    """The prediction away from the negative conditions, towards those of the prompts.
+
+    Args:
+        weight: of the second prediction; that of the first is the rest to 1.
+        rescale: how far the result is rescaled to the second's standard deviation.
+    """
+    noise = unguided + np.float32(weight) * (guided - unguided)
+    if rescale <= 0:
         return noise
-    share = np.float32(request.guidance_rescale)
+    share = np.float32(rescale)
     return share * noise * (_spread(guided) / _spread(noise)) + (1 - share) * noise
 
 

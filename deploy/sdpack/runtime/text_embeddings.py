@@ -22,6 +22,7 @@ from sdpack.runtime.tokenizer import PromptTokenizer
 
 IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 STATES, POOLED = "last_hidden_state", "text_embeds"
+TOKEN_MULTIPLE = 32  # Z-Image reads texts in groups of as many tokens
 
 
 @dataclass(frozen=True)
@@ -92,31 +93,45 @@ def encode_text(
     prompts: Sequence[str],
     conditioning: Conditioning,
     role: Role,
+    negatives: int = 0,
 ) -> TextEmbeddings:
     """The embeddings of these prompts by the text encoder in a role.
+
+    Args:
+        negatives: how many prompts at the start are negative prompts.
 
     Raises:
         PromptError: a prompt is not valid UTF-8.
         EngineError: the encoder failed.
     """
-    inputs = encoder_inputs(tokenizer, prompts, conditioning, role)
+    inputs = encoder_inputs(tokenizer, prompts, conditioning, role, negatives)
     outputs = session.run(inputs)
-    return TextEmbeddings(
-        np.asarray(outputs[STATES], np.float32) if STATES in outputs else None,
-        np.asarray(outputs[POOLED], np.float32) if POOLED in outputs else None,
-        inputs.get(ATTENTION_MASK),
-    )
+    states = np.asarray(outputs[STATES], np.float32) if STATES in outputs else None
+    pooled = np.asarray(outputs[POOLED], np.float32) if POOLED in outputs else None
+    mask = inputs.get(ATTENTION_MASK)
+    kept = tokenizer.kept(len(prompts), negatives)
+    if kept is not None and states is not None:
+        states = np.take_along_axis(states, kept[..., None], 1)
+        mask = None if mask is None else np.take_along_axis(mask, kept, 1)
+    return TextEmbeddings(states, pooled, mask)
 
 
 def encoder_inputs(
-    tokenizer: PromptTokenizer, prompts: Sequence[str], conditioning: Conditioning, role: Role
+    tokenizer: PromptTokenizer,
+    prompts: Sequence[str],
+    conditioning: Conditioning,
+    role: Role,
+    negatives: int = 0,
 ) -> dict[str, NDArray[np.int64]]:
     """The inputs of the text encoder in a role for these prompts.
+
+    Args:
+        negatives: how many prompts at the start are negative prompts.
 
     Raises:
         PromptError: a prompt is not valid UTF-8.
     """
-    ids, mask = tokenizer.tokens(readable(prompts, conditioning))
+    ids, mask = tokenizer.tokens(readable(prompts, conditioning), negatives)
     masked = encoder_outputs(conditioning.family, role).masked
     return {IDS: ids, ATTENTION_MASK: mask} if masked else {IDS: ids}
 
@@ -142,7 +157,20 @@ def join_embeddings(
             return TextEmbeddings(
                 by_encoder[Role.TEXT_ENCODER_2].states, by_encoder[Role.TEXT_ENCODER].pooled
             )
+        case Family.Z_IMAGE:
+            return _whole_groups(texts[0])
     return texts[0]
+
+
+def _whole_groups(text: TextEmbeddings) -> TextEmbeddings:
+    """Padded to a multiple of the tokens that Z-Image reads at once."""
+    states, mask = text.states, text.mask
+    assert states is not None
+    assert mask is not None
+    more = -states.shape[1] % TOKEN_MULTIPLE
+    return TextEmbeddings(
+        states=np.pad(states, ((0, 0), (0, more), (0, 0))), mask=np.pad(mask, ((0, 0), (0, more)))
+    )
 
 
 def _as_sd3(

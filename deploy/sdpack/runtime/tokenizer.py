@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sdpack.errors import BundleError, PromptError
+from sdpack.runtime.prompt_template import template_of
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -27,11 +28,12 @@ class PromptTokenizer:
 
     Attributes:
         length: number of tokens that texts are padded or truncated to.
+        template: the text around prompts, part of which the denoiser may not read.
         expansions: replacements of such tokens.
 
     Args:
-        folder: folder with both files.
-        length: replaces the length in the configuration.
+        folder: folder with both files, and perhaps a template.
+        length: number of tokens that the denoiser reads; replaces the one in the configuration.
 
     Raises:
         BundleError: a file is missing or damaged, or length or padding token are missing.
@@ -41,8 +43,11 @@ class PromptTokenizer:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
             self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-            self.length = length or int(config["model_max_length"])
+            self.template = template_of(folder)
+            self.length = (length or int(config["model_max_length"])) + self.template.dropped
             padding = _content(config.get("pad_token") or config["eos_token"])
+        except BundleError:
+            raise
         except Exception as cause:  # tokenizers raises bare Exception
             raise BundleError(
                 f"{folder} holds no usable tokenizer ({cause!r}); check {TOKENIZER_FILE} and "
@@ -50,7 +55,7 @@ class PromptTokenizer:
             ) from cause
         if not 0 < self.length <= LONGEST_TEXT:
             raise BundleError(
-                f"{folder / CONFIG_FILE}: model_max_length is {config['model_max_length']:.3g}; "
+                f"{folder / CONFIG_FILE}: model_max_length is {self.length:.3g}; "
                 f"give the number of tokens the text encoder reads (1 to {LONGEST_TEXT})"
             )
         self.expansions = _expansions(self._tokenizer)
@@ -77,8 +82,13 @@ class PromptTokenizer:
         """Return token ids, int64 (N, length), padded or truncated to the tokenizer's length."""
         return self.tokens(prompts)[0]
 
-    def tokens(self, prompts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def tokens(
+        self, prompts: Sequence[str], negatives: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return token ids as `ids` does, and a mask of the same shape: 1 for tokens, else 0.
+
+        Args:
+            negatives: how many texts at the start are negative prompts.
 
         Raises:
             PromptError: a prompt is not valid UTF-8.
@@ -86,10 +96,29 @@ class PromptTokenizer:
         for prompt in prompts:
             if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
                 raise PromptError(f"{prompt!r} is not valid UTF-8; write it in UTF-8")
-        encoded = self._tokenizer.encode_batch(self._expanded(prompts))
+        texts = [
+            self.template.around(prompt, negative=place < negatives)
+            for place, prompt in enumerate(self._expanded(prompts))
+        ]
+        encoded = self._tokenizer.encode_batch(texts)
         shape = (len(prompts), self.length)
         ids = np.array([e.ids for e in encoded], np.int64).reshape(shape)
         return ids, np.array([e.attention_mask for e in encoded], np.int64).reshape(shape)
+
+    def kept(self, count: int, negatives: int = 0) -> NDArray[np.int64] | None:
+        """Return the places of the tokens that the denoiser reads; None for all.
+
+        Args:
+            count: the number of texts, N.
+            negatives: how many texts at the start are negative prompts.
+
+        Returns:
+            int64 (N, tokens), for texts tokenized by `tokens`.
+        """
+        if not self.template.dropped:
+            return None
+        rows = [self.template.kept(self.length, place < negatives) for place in range(count)]
+        return np.array(rows, np.int64).reshape(count, self.length - self.template.dropped)
 
     def read(self, prompt: str) -> str:
         """Return the part of a prompt within the limit: the whole prompt, or a truncated one.
@@ -97,11 +126,13 @@ class PromptTokenizer:
         In a truncated prompt, textual inversions are expanded.
         """
         (expanded,) = self._expanded([prompt])
-        (encoded,) = self._tokenizer.encode_batch([expanded])
+        whole = self.template.around(expanded)
+        (encoded,) = self._tokenizer.encode_batch([whole])
         if not encoded.overflowing:
             return prompt
         places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
-        return expanded[: max((end for (_, end), special in places if not special), default=0)]
+        read = max((end for (_, end), special in places if not special), default=0)
+        return expanded[: max(0, read - len(self.template.prefix))]
 
     def _expanded(self, prompts: Sequence[str]) -> list[str]:
         """Expand textual inversions in prompts.

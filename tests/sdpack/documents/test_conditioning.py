@@ -23,6 +23,10 @@ PIPELINES = {
     Family.SD3: "StableDiffusion3Pipeline",
     Family.PIXART: "PixArtAlphaPipeline",
     Family.FLUX: "FluxPipeline",
+    Family.CHROMA: "ChromaPipeline",
+    Family.FLUX2: "Flux2KleinPipeline",
+    Family.Z_IMAGE: "ZImagePipeline",
+    Family.SANA: "SanaPipeline",
 }
 
 
@@ -42,6 +46,7 @@ def test_a_family_has_the_text_encoders_of_its_pipeline_in_diffusers(family: Fam
         ("SD3Transformer2DModel", {Input.POOLED_PROJECTIONS}),
         ("FluxTransformer2DModel", {Input.POOLED_PROJECTIONS, Input.GUIDANCE}),
         ("PixArtTransformer2DModel", {Input.MASK}),
+        ("SanaTransformer2DModel", {Input.MASK}),
     ],
 )
 def test_inputs_have_the_names_that_diffusers_gives_them(
@@ -56,12 +61,14 @@ def test_inputs_have_the_names_that_diffusers_gives_them(
     st.sets(st.sampled_from(Input)),
     st.floats(0, 20),
 )
-def test_guidance_runs_twice_above_one_unless_the_scale_is_an_input(
+def test_guidance_runs_twice_above_a_weight_of_one_unless_the_scale_is_an_input(
     family: Family, inputs: set[Input], scale: float
 ) -> None:
     told = family is Family.FLUX or bool(inputs & DISTILLED)
     conditioning = Conditioning(family=family, inputs=tuple(inputs))
-    assert conditioning.guided(scale) == (scale > 1 and not told)
+    weight = scale + 1 if family is Family.Z_IMAGE else scale
+    assert conditioning.weight(scale) == weight
+    assert conditioning.guided(scale) == (weight > 1 and not told)
 
 
 NONE, ZEROS, TEXT = NegativeSource.NONE, NegativeSource.ZEROS, NegativeSource.TEXT
@@ -77,6 +84,9 @@ NONE, ZEROS, TEXT = NegativeSource.NONE, NegativeSource.ZEROS, NegativeSource.TE
         (Conditioning(family=Family.SDXL, zero_empty=True), 5.0, "blurry", TEXT),
         (Conditioning(family=Family.SDXL, zero_empty=True), 1.0, "", NONE),
         (Conditioning(family=Family.FLUX), 3.5, "blurry", NONE),
+        (Conditioning(family=Family.FLUX2), 1.0, "blurry", NONE),
+        (Conditioning(family=Family.Z_IMAGE), 0.0, "blurry", NONE),
+        (Conditioning(family=Family.Z_IMAGE), 1.0, "blurry", TEXT),
         (Conditioning(inputs=(Input.TIMESTEP_COND,)), 8.0, "blurry", NONE),
     ],
 )

@@ -40,6 +40,10 @@ PIPELINES = {
     Family.SD3: "StableDiffusion3Pipeline",
     Family.PIXART: "PixArtSigmaPipeline",
     Family.FLUX: "FluxPipeline",
+    Family.CHROMA: "ChromaPipeline",
+    Family.FLUX2: "Flux2KleinPipeline",
+    Family.Z_IMAGE: "ZImagePipeline",
+    Family.SANA: "SanaPipeline",
 }
 
 

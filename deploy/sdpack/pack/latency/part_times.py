@@ -72,7 +72,8 @@ def single_image(toolchain: Toolchain) -> InputShapes:
     """The input shapes of parts that draw one image of the measured size."""
     request = toolchain.request
     one = replace(request, asked_batch=1, asked_sizes=request.sizes[:1])
-    return InputShapes(Candidates(one), toolchain.tokenizers.length)
+    tokenizers = toolchain.tokenizers
+    return InputShapes(Candidates(one), tokenizers.length, tokenizers.kept_length)
 
 
 @dataclass

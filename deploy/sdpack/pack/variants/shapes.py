@@ -16,7 +16,7 @@ from sdpack.export.families import denoiser_sizes
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
 from sdpack.rewrite.onnx_file import MODEL_FILE
-from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS
+from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS, TOKEN_MULTIPLE
 
 Sizes = tuple[int, ...]
 FIXED = frozenset({"timestep", Input.GUIDANCE.value, SHARED})  # their size is fixed
@@ -42,11 +42,13 @@ class InputShapes:
     """The input shapes of every variant of a request.
 
     Attributes:
-        text_length: gives the number of tokens of a prompt, by text encoder candidate.
+        text_length: gives the number of tokens that a text encoder candidate reads.
+        kept_length: gives the number of these tokens that a denoiser reads; None for all.
     """
 
     candidates: Candidates
     text_length: Callable[[str], int]
+    kept_length: Callable[[str], int] | None = None
 
     def pieces(
         self, variant: Variant, placement: Placement, split: Split | None, whole: str = MODEL_FILE
@@ -179,7 +181,7 @@ class InputShapes:
 
     def _embedding_tokens(self, parts: Mixable, conditioning: Conditioning) -> int:
         def length(role: Role) -> int:
-            return self.text_length(parts.names[role])
+            return (self.kept_length or self.text_length)(parts.names[role])
 
         match conditioning.family:
             case Family.FLUX:
@@ -188,6 +190,8 @@ class InputShapes:
                 third = Role.TEXT_ENCODER_3
                 tokens = length(third) if third in parts.names else conditioning.absent_tokens
                 return length(Role.TEXT_ENCODER) + tokens
+            case Family.Z_IMAGE:
+                return math.ceil(length(Role.TEXT_ENCODER) / TOKEN_MULTIPLE) * TOKEN_MULTIPLE
         return length(Role.TEXT_ENCODER)
 
 

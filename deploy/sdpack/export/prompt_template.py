@@ -1,0 +1,71 @@
+"""The text that the pipeline of each family puts around prompts, as diffusers has it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from sdpack.documents.conditioning import Family
+from sdpack.errors import SourceError
+from sdpack.runtime.prompt_template import NO_TEMPLATE, PromptTemplate
+
+MARK = "PROMPT"
+# Families with a chat template, and whether it lets the model think before it answers.
+CHAT = {Family.Z_IMAGE: True, Family.FLUX2: False}
+TEMPLATED = frozenset({*CHAT, Family.SANA})
+
+
+def family_template(family: Family, tokenizer: Path) -> PromptTemplate:
+    """Return the template of a family.
+
+    Args:
+        tokenizer: folder of the tokenizer, which has the chat template.
+
+    Raises:
+        SourceError: the tokenizer cannot be read, or has no chat template.
+    """
+    if family not in TEMPLATED:
+        return NO_TEMPLATE
+    from transformers import AutoTokenizer
+
+    try:
+        read = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        return _instruction(read) if family is Family.SANA else _chat(read, CHAT[family])
+    except Exception as cause:  # transformers and jinja raise their own classes
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        raise SourceError(
+            f"{tokenizer}: the text around prompts cannot be read ({reason}); restore its "
+            "chat_template and other files"
+        ) from cause
+
+
+def _chat(tokenizer: Any, thinks: bool) -> PromptTemplate:
+    """Return what the tokenizer's chat template puts around the message of a user."""
+    whole: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": MARK}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinks,
+    )
+    prefix, mark, suffix = whole.partition(MARK)
+    if not mark:
+        raise ValueError("its chat template leaves out the prompt")
+    return PromptTemplate(prefix=prefix, suffix=suffix)
+
+
+def _instruction(tokenizer: Any) -> PromptTemplate:
+    """Return SANA's instruction, of which the denoiser reads only the last token.
+
+    That is because diffusers keeps the first token, and as many at the end as a prompt may have.
+    """
+    from diffusers import SanaPipeline
+
+    lines = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+    prefix = "\n".join(lines)
+    return PromptTemplate(
+        prefix=prefix,
+        first_dropped=1,
+        stop_dropped=len(tokenizer.encode(prefix)) - 1,
+        plain_negative=True,
+    )
