@@ -174,7 +174,7 @@ def z_image_transformer() -> ZImageTransformer2DModel:
         n_kv_heads=2,
         cap_feat_dim=WIDTH,
         axes_dims=[8, 4, 4],
-        axes_lens=[128, 64, 64],
+        axes_lens=[1024, 64, 64],
     )
     made.x_pad_token.data.normal_()
     made.cap_pad_token.data.normal_()
