@@ -114,13 +114,18 @@ def probe_tiled(
     return _probe({"graph": str(stem), "tiled": tiled, SHAPES: shapes, "threads": threads})
 
 
-def process_bytes(tokenizer: Path, threads: int | None = None) -> int:
+def process_bytes(tokenizer: Path, tokens: int | None = None, threads: int | None = None) -> int:
     """Measure `sdpack run` without any part: packages, tokenizer and ONNX Runtime.
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        tokens: number of tokens of a prompt, if its configuration does not limit it.
+        threads: CPU threads.
 
     Raises:
         EngineError: it cannot be measured.
     """
-    return _probe({"tokenizer": str(tokenizer), "threads": threads}).peak
+    return _probe({"tokenizer": str(tokenizer), "tokens": tokens, "threads": threads}).peak
 
 
 def _probe(request: Mapping[str, Any]) -> Probe:
@@ -137,7 +142,7 @@ def _measure(request: Mapping[str, Any]) -> Probe:
     _load_packages()
     onnxruntime.steady_memory()
     if "tokenizer" in request:
-        tokenizer = PromptTokenizer(Path(request["tokenizer"]))
+        tokenizer = PromptTokenizer(Path(request["tokenizer"]), request["tokens"])
         tokenizer.ids(["a prompt"])
     _warm_up(request["threads"])
     if "graph" not in request:

@@ -132,7 +132,9 @@ class Footprints:
         encoder = next(iter(catalog.text_encoders))
 
         def measure() -> dict[str, Any]:
-            return {"bytes": process_bytes(self.tokenizers.folder(encoder))}
+            tokenizers = self.tokenizers
+            folder, tokens = tokenizers.folder(encoder), tokenizers.kept_length(encoder)
+            return {"bytes": process_bytes(folder, tokens)}
 
         inputs = {"tokenizer": self.tokenizers.content(encoder)}
         return int(self._measured_once("process", inputs, measure)["bytes"])
