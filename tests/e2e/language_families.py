@@ -13,6 +13,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
+    Lumina2Transformer2DModel,
     SanaTransformer2DModel,
     ZImageTransformer2DModel,
 )
@@ -262,11 +263,40 @@ def chroma() -> Parts:
     }
 
 
+@families.seeded
+def lumina2_transformer() -> torch.nn.Module:
+    return loud(
+        Lumina2Transformer2DModel(
+            patch_size=2,
+            in_channels=4,
+            hidden_size=24,
+            num_layers=2,
+            num_refiner_layers=1,
+            num_attention_heads=4,
+            num_kv_heads=2,
+            multiple_of=8,
+            axes_dim_rope=(2, 2, 2),
+            axes_lens=(1024, 64, 64),
+            cap_feat_dim=WIDTH,
+        )
+    )
+
+
+def lumina2() -> Parts:
+    return {
+        "text_encoder": gemma(),
+        "tokenizer": gemma_tokenizer(),
+        "transformer": lumina2_transformer(),
+        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+    }
+
+
 FAMILIES: Mapping[str, tuple[type[Any], Callable[[], Parts]]] = {
     "klein": (diffusers.Flux2KleinPipeline, klein),
     "z-image": (diffusers.ZImagePipeline, z_image),
     "sana": (diffusers.SanaPipeline, sana),
     "chroma": (diffusers.ChromaPipeline, chroma),
+    "lumina2": (diffusers.Lumina2Pipeline, lumina2),
 }
 
 

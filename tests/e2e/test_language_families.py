@@ -68,6 +68,7 @@ MODELS = {
     ),
     "z-image": Model(SHIFTING),
     "sana": Model(FLOW_DPM, 32, 1, 32, more={"use_resolution_binning": False}),
+    "lumina2": Model(FLOW, tokens=240),
     "chroma": Model(FLOW, tokens=families.T5_TOKENS, packs=True),
 }
 
@@ -106,6 +107,8 @@ CASES = [
     Case("z-image", 4.0, negative_prompt="a mat", size=SIZES[1]),
     Case("sana", 1.0, size=SIZES[1]),
     Case("sana", 4.5, negative_prompt="A dog"),
+    Case("lumina2", 1.0),
+    Case("lumina2", 4.0, negative_prompt="a mat", size=SIZES[1]),
     Case("chroma", 1.0, size=SIZES[1]),
     Case("chroma", 5.0, negative_prompt="a dog"),
 ]

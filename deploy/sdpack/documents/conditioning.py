@@ -11,6 +11,7 @@
     flux2    three hidden states of a language model, concatenated by channel
     z_image  penultimate hidden states of a language model and its attention mask
     sana     hidden states of a language model and its attention mask
+    lumina2  penultimate hidden states of a language model and its attention mask
 
 The tables follow the pipelines of diffusers, which sdpack's images are compared with.
 """
@@ -39,6 +40,7 @@ class Family(StrEnum):
     FLUX2 = "flux2"
     Z_IMAGE = "z_image"
     SANA = "sana"
+    LUMINA2 = "lumina2"
 
 
 class States(StrEnum):
@@ -89,6 +91,7 @@ ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
     Family.FLUX2: (EncoderOutputs(States.SEVERAL, masked=True, layers=(9, 18, 27)),),
     Family.Z_IMAGE: (EncoderOutputs(States.PENULTIMATE, masked=True),),
     Family.SANA: (EncoderOutputs(masked=True),),
+    Family.LUMINA2: (EncoderOutputs(States.PENULTIMATE, masked=True),),
 }
 """For each family, one entry per text encoder, in the order of roles."""
 
@@ -170,6 +173,11 @@ class Conditioning(Document):
         if self.family is Family.FLUX:
             return False
         return self.weight(guidance_scale) > 1 and not DISTILLED.intersection(self.inputs)
+
+    @property
+    def keeps_norm(self) -> bool:
+        """Whether each row of a guided prediction is scaled to the norm of the conditional one."""
+        return self.family is Family.LUMINA2
 
     def weight(self, guidance_scale: float) -> float:
         """The weight of the conditional prediction in guidance: 1 for no guidance.

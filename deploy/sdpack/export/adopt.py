@@ -53,6 +53,7 @@ USUAL: Mapping[Family, Usual] = {
     Family.FLUX2: Usual(50, 4.0, 64, {Role.TEXT_ENCODER: 512}),
     Family.Z_IMAGE: Usual(50, 5.0, 128, {Role.TEXT_ENCODER: 512}),
     Family.SANA: Usual(20, 4.5, 32, {Role.TEXT_ENCODER: 300}),
+    Family.LUMINA2: Usual(30, 4.0, 128, {Role.TEXT_ENCODER: 256}),
 }
 DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300

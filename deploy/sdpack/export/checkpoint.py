@@ -47,6 +47,7 @@ DENOISER_CLASSES = (
     "Flux2Transformer2DModel",
     "ZImageTransformer2DModel",
     "SanaTransformer2DModel",
+    "Lumina2Transformer2DModel",
 )
 DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderDC")
 EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.export.denoisers.flux import Chroma, Flux
 from sdpack.export.denoisers.flux2 import Flux2
+from sdpack.export.denoisers.lumina2 import Lumina2
 from sdpack.export.denoisers.pixart import PixArt, squeezes_checked
 from sdpack.export.denoisers.sana import Sana
 from sdpack.export.denoisers.sd3 import SD3
@@ -48,6 +49,7 @@ WRAPPERS: Mapping[Family, Callable[[nn.Module], nn.Module]] = {
     Family.FLUX2: Flux2,
     Family.Z_IMAGE: ZImage,
     Family.SANA: Sana,
+    Family.LUMINA2: Lumina2,
 }
 
 

@@ -20,6 +20,7 @@ FAMILIES = {
     "Flux2Transformer2DModel": Family.FLUX2,
     "ZImageTransformer2DModel": Family.Z_IMAGE,
     "SanaTransformer2DModel": Family.SANA,
+    "Lumina2Transformer2DModel": Family.LUMINA2,
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
 USUAL_PATCH = 2  # default side of a transformer's token, in latent pixels
@@ -79,7 +80,7 @@ def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
             return (Input.POOLED_PROJECTIONS, *scale)
         case Family.FLUX2:
             return ()
-        case Family.CHROMA | Family.Z_IMAGE | Family.SANA:
+        case Family.CHROMA | Family.Z_IMAGE | Family.SANA | Family.LUMINA2:
             return (Input.MASK,)
 
 
@@ -109,6 +110,7 @@ def states_width(family: Family, config: Mapping[str, Any]) -> int:
         Family.FLUX2: "joint_attention_dim",
         Family.Z_IMAGE: "cap_feat_dim",
         Family.SANA: "caption_channels",
+        Family.LUMINA2: "cap_feat_dim",
     }
     key = keys.get(family, "cross_attention_dim")
     if config.get("encoder_hid_dim_type") == "text_proj":
@@ -145,6 +147,8 @@ def transformer_width(family: Family, config: Mapping[str, Any]) -> int:
     """Return the width of a transformer's hidden states."""
     if family is Family.Z_IMAGE:
         return int(config["dim"])
+    if family is Family.LUMINA2:
+        return int(config["hidden_size"])
     return int(config["num_attention_heads"]) * int(config["attention_head_dim"])
 
 

@@ -36,7 +36,7 @@ FLUX2_CHANNELS = 32  # if the config of a FLUX.2 autoencoder names none
 FLUX2_PATCH = 2  # side of a latent pixel of FLUX.2, in pixels of its autoencoder
 DOUBLING = 2
 # Families whose pipelines use shift_factor.
-SHIFTED = frozenset({Family.SD3, Family.FLUX, Family.CHROMA, Family.Z_IMAGE})
+SHIFTED = frozenset({Family.SD3, Family.FLUX, Family.CHROMA, Family.Z_IMAGE, Family.LUMINA2})
 
 
 def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:

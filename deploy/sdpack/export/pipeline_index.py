@@ -37,6 +37,7 @@ TEXT_TO_IMAGE = (
     "Flux2KleinPipeline",
     "ZImagePipeline",
     "SanaPipeline",
+    "Lumina2Pipeline",
     "LatentConsistencyModelPipeline",
 )
 # Components that images depend on, by the start of their names.

@@ -13,7 +13,7 @@ from sdpack.runtime.prompt_template import NO_TEMPLATE, PromptTemplate
 MARK = "PROMPT"
 # Families with a chat template, and whether it lets the model think before it answers.
 CHAT = {Family.Z_IMAGE: True, Family.FLUX2: False}
-TEMPLATED = frozenset({*CHAT, Family.SANA})
+TEMPLATED = frozenset({*CHAT, Family.SANA, Family.LUMINA2})
 
 
 def family_template(family: Family, tokenizer: Path) -> PromptTemplate:
@@ -27,6 +27,8 @@ def family_template(family: Family, tokenizer: Path) -> PromptTemplate:
     """
     if family not in TEMPLATED:
         return NO_TEMPLATE
+    if family is Family.LUMINA2:
+        return _system_prompt()
     from transformers import AutoTokenizer
 
     try:
@@ -52,6 +54,15 @@ def _chat(tokenizer: Any, thinks: bool) -> PromptTemplate:
     if not mark:
         raise ValueError("its chat template leaves out the prompt")
     return PromptTemplate(prefix=prefix, suffix=suffix)
+
+
+def _system_prompt() -> PromptTemplate:
+    """Return Lumina's system prompt; negative prompts have none."""
+    from diffusers import Lumina2Pipeline
+
+    parts = dict.fromkeys(("transformer", "scheduler", "vae", "text_encoder", "tokenizer"))
+    pipeline: Any = Lumina2Pipeline(**parts)
+    return PromptTemplate(prefix=f"{pipeline.system_prompt} <Prompt Start> ", plain_negative=True)
 
 
 def _instruction(tokenizer: Any) -> PromptTemplate:

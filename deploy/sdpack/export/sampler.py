@@ -29,7 +29,7 @@ from sdpack.runtime.sampler import SamplerTable
 
 # Families whose pipelines shift the schedule with the image size, or set the noise levels.
 SHIFTING = frozenset({Family.FLUX, Family.SD3, Family.CHROMA, Family.FLUX2, Family.Z_IMAGE})
-SETTING_SIGMAS = SHIFTING - {Family.SD3}
+SETTING_SIGMAS = (SHIFTING - {Family.SD3}) | {Family.LUMINA2}
 TABLE_TOLERANCE = 1e-4
 SCHEDULER_CONFIG = "scheduler_config.json"
 # What Stable Diffusion's pipeline sets whatever the scheduler's config says.

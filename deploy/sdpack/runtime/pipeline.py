@@ -161,6 +161,7 @@ class Pipeline:
         texts = [text] if negative is None else [negative.repeated(len(text)), text]
         conditions = [self._conditions(request, half) for half in texts]
         weight = self.conditioning.weight(request.guidance_scale)
+        keeps_norm = self.conditioning.keeps_norm
         with self._loaded(Role.DENOISER) as session:
 
             def model(given: Float32Array, timestep: float) -> Float32Array:
@@ -168,7 +169,8 @@ class Pipeline:
                 if len(conditions) == 1:
                     return predict(given, conditions[0])
                 halves = _halves(predict, given, conditions, self.placement.guidance)
-                return _combined(*halves, weight, request.guidance_rescale)
+                noise = _combined(*halves, weight, request.guidance_rescale)
+                return _with_norms_of(halves[1], noise) if keeps_norm else noise
 
             return sample(table, noise.draw(), model, noise.draw, stepped)
 
@@ -262,6 +264,12 @@ def _combined(
         return noise
     share = np.float32(rescale)
     return share * noise * (_spread(guided) / _spread(noise)) + (1 - share) * noise
+
+
+def _with_norms_of(guided: Float32Array, noise: Float32Array) -> Float32Array:
+    """The prediction, each row of pixels scaled to the norm of the conditional one's."""
+    norms, wanted = (np.linalg.norm(each, axis=-1, keepdims=True) for each in (noise, guided))
+    return np.asarray(noise * (wanted / norms), np.float32)
 
 
 def _together(conditions: Sequence[Conditions], rows: int) -> Conditions:

@@ -27,6 +27,7 @@ PIPELINES = {
     Family.FLUX2: "Flux2KleinPipeline",
     Family.Z_IMAGE: "ZImagePipeline",
     Family.SANA: "SanaPipeline",
+    Family.LUMINA2: "Lumina2Pipeline",
 }
 
 
