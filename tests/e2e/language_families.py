@@ -192,7 +192,7 @@ def z_image() -> Parts:
 
 
 @families.seeded
-def sana_transformer() -> SanaTransformer2DModel:
+def sana_transformer(**settings: Any) -> SanaTransformer2DModel:
     return SanaTransformer2DModel(
         in_channels=4,
         out_channels=4,
@@ -204,6 +204,7 @@ def sana_transformer() -> SanaTransformer2DModel:
         cross_attention_dim=WIDTH,
         caption_channels=WIDTH,
         sample_size=8,
+        **settings,
     )
 
 
@@ -228,13 +229,17 @@ def deep_decoder() -> AutoencoderDC:
     )
 
 
-def sana() -> Parts:
+def sana(**settings: Any) -> Parts:
     return {
         "text_encoder": gemma(),
         "tokenizer": gemma_tokenizer(),
-        "transformer": sana_transformer(),
+        "transformer": sana_transformer(**settings),
         "vae": deep_decoder(),
     }
+
+
+def sprint() -> Parts:
+    return sana(guidance_embeds=True, qk_norm="rms_norm_across_heads", timestep_scale=0.001)
 
 
 @families.seeded
@@ -295,6 +300,7 @@ FAMILIES: Mapping[str, tuple[type[Any], Callable[[], Parts]]] = {
     "klein": (diffusers.Flux2KleinPipeline, klein),
     "z-image": (diffusers.ZImagePipeline, z_image),
     "sana": (diffusers.SanaPipeline, sana),
+    "sana-sprint": (diffusers.SanaSprintPipeline, sprint),
     "chroma": (diffusers.ChromaPipeline, chroma),
     "lumina2": (diffusers.Lumina2Pipeline, lumina2),
 }

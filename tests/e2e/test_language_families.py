@@ -13,6 +13,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import scheduling_scm
 from numpy.typing import NDArray
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.conditioning import ENCODER_OUTPUTS, Family
@@ -68,6 +69,13 @@ MODELS = {
     ),
     "z-image": Model(SHIFTING),
     "sana": Model(FLOW_DPM, 32, 1, 32, more={"use_resolution_binning": False}),
+    "sana-sprint": Model(
+        diffusers.SCMScheduler,
+        32,
+        1,
+        32,
+        more={"use_resolution_binning": False, "intermediate_timesteps": None},
+    ),
     "lumina2": Model(FLOW, tokens=240),
     "chroma": Model(FLOW, tokens=families.T5_TOKENS, packs=True),
 }
@@ -107,6 +115,7 @@ CASES = [
     Case("z-image", 4.0, negative_prompt="a mat", size=SIZES[1]),
     Case("sana", 1.0, size=SIZES[1]),
     Case("sana", 4.5, negative_prompt="A dog"),
+    Case("sana-sprint", 4.5),
     Case("lumina2", 1.0),
     Case("lumina2", 4.0, negative_prompt="a mat", size=SIZES[1]),
     Case("chroma", 1.0, size=SIZES[1]),
@@ -174,7 +183,8 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     """By diffusers' own pipeline, from the same noise."""
     reference, model = language_families.loaded(case.family, folder), case.model
     height, width = case.image
-    start = torch.from_numpy(Noise(SEEDS, (channels, *case.latents)).draw())
+    noise = Noise(SEEDS, (channels, *case.latents))
+    start = torch.from_numpy(noise.draw())
     if model.packs:
         start = reference._pack_latents(start, len(SEEDS), channels, *case.latents)
     call = {
@@ -189,7 +199,11 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     }
     if case.negative_prompt:
         call["negative_prompt"] = [case.negative_prompt] * len(SEEDS)
-    return np.asarray(reference(latents=start, **call).images)
+    ours = mock.patch.object(
+        scheduling_scm, "randn_tensor", lambda *_, **__: torch.from_numpy(noise.draw())
+    )
+    with ours:  # SANA-Sprint's scheduler draws noise at each step
+        return np.asarray(reference(latents=start, **call).images)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

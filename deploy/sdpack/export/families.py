@@ -80,8 +80,11 @@ def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
             return (Input.POOLED_PROJECTIONS, *scale)
         case Family.FLUX2:
             return ()
-        case Family.CHROMA | Family.Z_IMAGE | Family.SANA | Family.LUMINA2:
+        case Family.CHROMA | Family.Z_IMAGE | Family.LUMINA2:
             return (Input.MASK,)
+        case Family.SANA:
+            scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
+            return (Input.MASK, *scale)
 
 
 def _takes_sizes(config: Mapping[str, Any]) -> bool:

@@ -37,6 +37,7 @@ TEXT_TO_IMAGE = (
     "Flux2KleinPipeline",
     "ZImagePipeline",
     "SanaPipeline",
+    "SanaSprintPipeline",
     "Lumina2Pipeline",
     "LatentConsistencyModelPipeline",
 )

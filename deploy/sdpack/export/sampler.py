@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -32,8 +32,13 @@ SHIFTING = frozenset({Family.FLUX, Family.SD3, Family.CHROMA, Family.FLUX2, Fami
 SETTING_SIGMAS = (SHIFTING - {Family.SD3}) | {Family.LUMINA2}
 TABLE_TOLERANCE = 1e-4
 SCHEDULER_CONFIG = "scheduler_config.json"
-# What Stable Diffusion's pipeline sets whatever the scheduler's config says.
-AS_STABLE_DIFFUSION = {"steps_offset": 1, "clip_sample": False}
+# What a family's pipeline sets whatever the scheduler's config says. SANA-Sprint's divides the
+# latents by sigma_data again.
+AS_FAMILY: Mapping[Family, Mapping[str, object]] = {
+    Family.SD: {"steps_offset": 1, "clip_sample": False},
+    Family.SANA: {"sigma_data": 1.0},
+}
+ANGLES = "SCMScheduler"  # its last timestep is the end, not a call
 # Exceptions that diffusers' schedulers raise for unsupported settings or numbers of steps.
 FAILURES = (
     ArithmeticError,
@@ -62,10 +67,11 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
         if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
             raise SourceError(f"{path}: diffusers has no scheduler {name!r}; check _class_name")
         scheduler = cast(Any, kind).from_pretrained(folder)
-        if family is Family.SD:
+        own = AS_FAMILY.get(family, {}) if family else {}
+        if own:
             settings = _settings(scheduler)
-            own = {key: value for key, value in AS_STABLE_DIFFUSION.items() if key in settings}
-            scheduler = cast(Any, kind).from_config(scheduler.config, **own)
+            known = {key: value for key, value in own.items() if key in settings}
+            scheduler = cast(Any, kind).from_config(scheduler.config, **known)
     except (OSError, *FAILURES) as cause:
         raise SourceError(f"{path} is not a scheduler config ({cause!r}); restore it") from cause
     return scheduler
@@ -108,14 +114,19 @@ class RunSettings:
     Attributes:
         sigmas: noise levels, if the pipeline sets them.
         mu: shift of the schedule towards noise, if it depends on the image size.
+        middle: whether SANA-Sprint's scheduler sets the time in the middle, as in runs of two
+            steps.
     """
 
     sigmas: tuple[float, ...] | None = None
     mu: float | None = None
+    middle: bool = True
 
     def given(self, steps: int) -> dict[str, Any]:
         """Return the arguments of `set_timesteps`."""
-        more = {} if self.mu is None else {"mu": self.mu}
+        more: dict[str, Any] = {} if self.mu is None else {"mu": self.mu}
+        if not self.middle:
+            more["intermediate_timesteps"] = None
         if self.sigmas is None:
             return {"num_inference_steps": steps, **more}
         return {"sigmas": list(self.sigmas), **more}
@@ -142,7 +153,8 @@ def run_settings(
     mu = _shift(config, tokens, family, steps) if shifted else None
     sets_sigmas = family in SETTING_SIGMAS and not config.get("use_flow_sigmas")
     sigmas = tuple(float(s) for s in np.linspace(1.0, 1 / steps, steps)) if sets_sigmas else None
-    return RunSettings(sigmas, mu)
+    is_angle = type(scheduler).__name__ == ANGLES
+    return RunSettings(sigmas, mu, middle=not is_angle or steps == 2)
 
 
 def _shift(config: Any, tokens: int, family: Family, steps: int) -> float:
@@ -173,7 +185,7 @@ def sampler_table(scheduler: Any, steps: int, settings: RunSettings = PLAIN_RUN)
         name = type(scheduler).__name__
 
         def works(other: Any, count: int = steps) -> bool:
-            same = RunSettings(settings.sigmas if count == steps else None, settings.mu)
+            same = replace(settings, sigmas=settings.sigmas if count == steps else None)
             try:
                 _checked_table(other, count, same)
             except UnusableError:
@@ -231,7 +243,8 @@ def _prepared(scheduler: Any, steps: int, settings: RunSettings) -> tuple[Any, l
     fresh.set_timesteps(**settings.given(steps))
     if hasattr(fresh, "set_begin_index"):
         fresh.set_begin_index(0)
-    return fresh, list(fresh.timesteps)
+    timesteps = list(fresh.timesteps)
+    return fresh, timesteps[:-1] if type(fresh).__name__ == ANGLES else timesteps
 
 
 def _table(scheduler: Any, name: str, steps: int, settings: RunSettings) -> SamplerTable:

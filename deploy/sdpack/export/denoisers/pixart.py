@@ -60,12 +60,15 @@ class Attending:
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = (
-            project(states).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-            for project, states in (
-                (attention.to_q, hidden_states),
-                (attention.to_k, context),
-                (attention.to_v, context),
-            )
+            attention.to_q(hidden_states),
+            attention.to_k(context),
+            attention.to_v(context),
+        )
+        if attention.norm_q is not None:
+            query, key = attention.norm_q(query), attention.norm_k(key)
+        query, key, value = (
+            each.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+            for each in (query, key, value)
         )
         mask = None if attention_mask is None else attention_mask.unsqueeze(1)
         heads = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)

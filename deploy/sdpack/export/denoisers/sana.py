@@ -1,9 +1,10 @@
-"""SANA."""
+"""SANA and SANA-Sprint."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from sdpack.export.denoisers.pixart import Attending
@@ -12,12 +13,13 @@ from sdpack.export.linear_attention import LinearAttending
 
 
 class Sana(Wrapper):
-    """SANA; its cross-attention gets one mask for all heads."""
+    """SANA, whose cross-attention gets one mask for all heads."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         parts = cast(Any, model)
         self._timestep_scale = float(parts.config.timestep_scale)
+        self._guidance_scale = float(parts.config.guidance_embeds_scale)
         for block in parts.transformer_blocks:
             block.attn1.set_processor(LinearAttending())
             if block.attn2 is not None:
@@ -29,11 +31,33 @@ class Sana(Wrapper):
         timestep: Tensor,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor,
+        guidance: Tensor | None = None,
     ) -> Tensor:
+        text = {
+            "encoder_hidden_states": encoder_hidden_states,
+            "encoder_attention_mask": encoder_attention_mask,
+        }
+        if guidance is not None:
+            return self._sprint(sample, timestep, guidance, text)
         every = timestep.expand(sample.shape[0]) * self._timestep_scale
-        return self._run(
-            sample,
-            encoder_hidden_states,
-            every,
-            encoder_attention_mask=encoder_attention_mask,
+        return self._run(sample, timestep=every, **text)
+
+    def _sprint(
+        self, sample: Tensor, angle: Tensor, guidance: Tensor, text: dict[str, Tensor]
+    ) -> Tensor:
+        """Return the prediction of SANA-Sprint, which its scheduler takes.
+
+        The model was trained on the line between image and noise. Its scheduler works on the circle
+        through both, on which a time is an angle (Chen et al. 2025, SANA-Sprint).
+        """
+        batch = sample.shape[0]
+        time = torch.sin(angle) / (torch.cos(angle) + torch.sin(angle))
+        length = torch.sqrt(time**2 + (1 - time) ** 2)
+        given = sample * length
+        flow = self._run(
+            given,
+            timestep=time.expand(batch),
+            guidance=(guidance * self._guidance_scale).expand(batch),
+            **text,
         )
+        return ((1 - 2 * time) * given + (1 - 2 * time + 2 * time**2) * flow) / length
