@@ -199,10 +199,12 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     }
     if case.negative_prompt:
         call["negative_prompt"] = [case.negative_prompt] * len(SEEDS)
-    ours = mock.patch.object(
-        scheduling_scm, "randn_tensor", lambda *_, **__: torch.from_numpy(noise.draw())
-    )
-    with ours:  # SANA-Sprint's scheduler draws noise at each step
+
+    def drawn(*_: Any, **__: Any) -> torch.Tensor:
+        return torch.from_numpy(noise.draw())
+
+    # SANA-Sprint's scheduler draws noise at each step.
+    with mock.patch.object(scheduling_scm, "randn_tensor", drawn):
         return np.asarray(reference(latents=start, **call).images)
 
 

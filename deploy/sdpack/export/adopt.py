@@ -55,7 +55,8 @@ USUAL: Mapping[Family, Usual] = {
     Family.SANA: Usual(20, 4.5, 32, {Role.TEXT_ENCODER: 300}),
     Family.LUMINA2: Usual(30, 4.0, 128, {Role.TEXT_ENCODER: 256}),
 }
-DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell
+DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell, FLUX.2 klein
+SPRINT, SPRINT_STEPS = "SanaSprintPipeline", 2
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300
 SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
 
@@ -226,9 +227,12 @@ class _Model:
     def _sampling(self) -> Sampling:
         usual, adoption = USUAL[self._family], self._adoption
         config, index = self._denoiser.config, self._index.values
-        distilled = self._is_schnell or bool(config.get("time_cond_proj_dim"))
+        unguided = self._is_schnell or bool(index.get("is_distilled"))
+        distilled = unguided or bool(config.get("time_cond_proj_dim"))
         steps = DISTILLED_STEPS if distilled else usual.steps
-        scale = 1.0 if self._is_schnell else usual.guidance_scale
+        if self._index.class_name == SPRINT:
+            steps = SPRINT_STEPS
+        scale = 1.0 if unguided else usual.guidance_scale
         return Sampling(
             scheduler=self._source("scheduler"),
             steps=(adoption.steps or steps,),
