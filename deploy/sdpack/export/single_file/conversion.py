@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +59,17 @@ def convert_model(class_name: str, config: Config, tensors: Tensors) -> dict[str
 
 def model_shapes(class_name: str, config: Config) -> Shapes:
     """Return the shape of each tensor of a diffusers class with this config."""
+    return _shapes_of_config(class_name, json.dumps(config))
+
+
+@lru_cache
+def _shapes_of_config(class_name: str, config: str) -> Shapes:
     import diffusers
     from accelerate import init_empty_weights
 
     model_class: Any = getattr(diffusers, class_name)
     with init_empty_weights():
-        model = model_class.from_config(dict(config))
+        model = model_class.from_config(json.loads(config))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -103,6 +110,9 @@ def write_text_encoder(folder: Path, layout: Layout, component: str, tensors: Te
     Raises:
         UnfitError: a tensor is missing, or has another shape than its config says.
     """
+    import transformers
+
+    transformers.logging.disable_progress_bar()
     class_name = layout.class_name(component)
     if class_name == T5_CLASS:
         _save(folder / component / TEXT_WEIGHTS, _convert_t5(folder / component, tensors))

@@ -29,6 +29,7 @@ from sdpack.store.opening import open_store
 
 KIND = "pipeline"  # of artifacts
 BYTES = 2  # of a number, in most files
+WEIGHTS = ".safetensors"
 
 
 def folder_of_file(path: Path, options: FileOptions, say: Callable[[str], None]) -> Path:
@@ -108,11 +109,13 @@ def _convert(
 
 
 def _link_files(source: Path, target: Path) -> None:
-    """Link the files directly in a folder, so that they are not kept twice."""
+    """Link the weights directly in a folder, so that they are not kept twice; copy other files."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
-        if path.is_file():
+        if path.name.endswith(WEIGHTS):
             (target / path.name).symlink_to(path.absolute())
+        elif path.is_file() and path.name != RECORD:
+            shutil.copyfile(path, target / path.name)
 
 
 def converted_beside(
