@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from sdpack.errors import MissingPackageError, SourceError
 from sdpack.export.single_file.content import OriginalFile, empty, is_denoiser, starting
 
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 
 def saved(path: Path, **tensors: torch.Tensor) -> OriginalFile:

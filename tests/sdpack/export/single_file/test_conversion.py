@@ -16,7 +16,7 @@ from sdpack.export.single_file.conversion import (
 from sdpack.export.single_file.layout import folder_layout
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 Model = Callable[[str], Tiny]
 CLIP_L = "text_encoders.clip_l.transformer."

@@ -15,7 +15,7 @@ from sdpack.export.single_file.layout import folder_layout
 from sdpack.export.tokenizer import convert_tokenizer
 from sdpack.runtime.tokenizer import PromptTokenizer
 
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 Model = Callable[[str], Tiny]
 

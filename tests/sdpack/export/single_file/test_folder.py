@@ -17,8 +17,8 @@ from sdpack.export.single_file.folder import folder_of_file, keep_folder
 from sdpack.export.single_file.options import FileOptions
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.conftest import MODELS, Tiny, index_of
 from tests.sdpack.export.single_file.originals import DENOISER
+from tests.sdpack.export.single_file.tiny_models import MODELS, Tiny, index_of
 
 Model = Callable[[str], Tiny]
 

@@ -21,7 +21,7 @@ from sdpack.export.single_file.options import BASES
 from sdpack.export.single_file.recognition import guess_base
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 # As the papers and model cards give them, or as counted from the published files' headers.
 DENOISERS = {
@@ -63,7 +63,10 @@ def original_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.usefixtures("_real_width")
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(b, marks=[pytest.mark.slow] if b.startswith("sd3.5") else []) for b in BASES],
+)
 def test_a_denoiser_of_full_size_fits_its_base_and_is_told_by_its_keys(name: str) -> None:
     layout = base_layout(name)
     component = layout.denoiser

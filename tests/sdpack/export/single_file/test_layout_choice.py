@@ -19,7 +19,7 @@ from sdpack.export.single_file.layout_choice import (
 from sdpack.export.single_file.options import FileOptions, Prediction
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 Model = Callable[[str], Tiny]
 

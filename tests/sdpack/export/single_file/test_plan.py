@@ -13,7 +13,7 @@ from sdpack.export.single_file.options import FileOptions, Prediction
 from sdpack.export.single_file.plan import FilePlan, plan_of
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.conftest import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny
 
 Model = Callable[[str], Tiny]
 
