@@ -23,7 +23,7 @@ TIED = "encoder.embed_tokens.weight"  # of a T5, the same tensor as its shared.w
 # The projection of the first CLIP of Stable Diffusion 3. diffusers puts the identity in its place,
 # as files of the first releases do not have it.
 PROJECTION = "text_encoders.clip_l.transformer.text_projection.weight"
-FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class UnfitError(SourceError):
@@ -50,6 +50,8 @@ def convert_model(class_name: str, config: Config, tensors: Tensors) -> dict[str
         function: Any = SINGLE_FILE_LOADABLE_CLASSES[class_name]["checkpoint_mapping_fn"]
         try:
             converted = function(checkpoint=dict(tensors), config=dict(config))
+        except KeyError as cause:
+            raise UnfitError(f"it has no {cause.args[0]}") from cause
         except FAILURES as cause:
             reason = (str(cause) or type(cause).__name__).splitlines()[0]
             raise UnfitError(f"diffusers cannot convert it ({reason})") from cause

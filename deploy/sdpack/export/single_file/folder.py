@@ -138,7 +138,7 @@ def converted_beside(
 
 
 def keep_folder(made: Path, target: Path) -> Path:
-    """Copy a folder out of the store, which may remove it; uses hard links where it can.
+    """Copy a folder out of the store, which may remove it; its weights are hard links if possible.
 
     Raises:
         InputError: another folder is there already.
@@ -161,7 +161,8 @@ def keep_folder(made: Path, target: Path) -> Path:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    with suppress(OSError):
-        os.link(source, target, follow_symlinks=False)
-        return
+    if source.endswith(WEIGHTS):
+        with suppress(OSError):
+            os.link(source, target, follow_symlinks=False)
+            return
     shutil.copy2(source, target)

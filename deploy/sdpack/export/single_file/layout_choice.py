@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sdpack.errors import SourceError
@@ -16,6 +16,7 @@ from sdpack.export.single_file.recognition import guess_base, read_marks
 GIVEN, TOLD, AS_FOLDER = "as given", "from its keys", "by its configs"
 FLOW = "FlowMatch"  # schedulers of models that always predict the same
 AMBIGUOUS = {"sd21": "sd21-base"}  # a base with the same keys
+SETTINGS: Mapping[str, str] = {each.setting: each.value for each in Prediction}
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 
 
@@ -99,10 +100,11 @@ def with_prediction(
         scheduler["prediction_type"] = found.setting
     if marks.is_zero_snr:
         scheduler |= ZERO_SNR
-    is_v = scheduler.get("prediction_type") == Prediction.V.setting
-    used, other = (Prediction.V, Prediction.EPSILON) if is_v else (Prediction.EPSILON, Prediction.V)
+    setting = str(scheduler.get("prediction_type") or Prediction.EPSILON.setting)
+    used = SETTINGS.get(setting, setting)
     if found is None:
         how = "its base's" if chosen.how == GIVEN else chosen.how
     if found is None and chosen.how == TOLD:
+        other = Prediction.EPSILON if used == Prediction.V else Prediction.V
         how = f"assumed: say --prediction {other} if it is wrong"
     return layout.having(SCHEDULER, scheduler), f"prediction {used} ({how})"
