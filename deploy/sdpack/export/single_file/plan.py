@@ -56,6 +56,7 @@ class FilePlan:
         spelled: components that are made from it.
         embeddings: textual inversions to add.
         lines: what was assumed or left out.
+        missing: components that are nowhere.
     """
 
     file: OriginalFile
@@ -68,6 +69,7 @@ class FilePlan:
     spelled: tuple[str, ...] = ()
     embeddings: tuple[Path, ...] = ()
     lines: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> Mapping[str, Any]:
@@ -96,6 +98,9 @@ def plan_of(file: OriginalFile, options: FileOptions) -> FilePlan:
             missing; names it, and how to give it.
         MissingPackageError: the package that reads GGUF is missing.
     """
+    absent = [path for path in options.files() if not path.exists()]
+    if absent:
+        raise SourceError(f"{absent[0]}: there is no such file or folder; check it")
     check_whole(file)
     chosen = choose_layout(file, options)
     layout, words = with_prediction(file, chosen, options.prediction)
@@ -108,7 +113,28 @@ def plan_of(file: OriginalFile, options: FileOptions) -> FilePlan:
         lines.append(f"{file.path}: {averages} averages of the training (EMA) are left out")
     plan = FilePlan(file, layout, embeddings=options.embeddings, lines=tuple(lines))
     plan = _with_text_encoders(_with_vae(plan, options), options.folder)
-    return _with_tokenizers(plan, options.folder)
+    plan = _with_tokenizers(plan, options.folder)
+    if plan.missing:
+        raise SourceError(_explain_missing(plan, options.folder))
+    return plan
+
+
+def _explain_missing(plan: FilePlan, folder: Path | None) -> str:
+    """Name all missing parts, and how to give them, in one line."""
+    names = plan.missing
+    where = "" if folder is None else f", as does {folder}"
+    more = "; or --vae FILE" if VAE in names else ""
+    if any(_is_clip_tokenizer(plan.layout, name) for name in names):
+        more += f"; CLIP's tokenizer also comes with `{HOW_TO_INSTALL}`"
+    return (
+        f"{plan.file.path} lacks {', '.join(names)}{where}; give --with FOLDER, a diffusers folder "
+        f"like {plan.layout.name} that has {'them' if len(names) > 1 else 'it'}{more}"
+    )
+
+
+def _is_clip_tokenizer(layout: Layout, component: str) -> bool:
+    """Whether a component is a CLIP's tokenizer; classes end in Fast in some indexes."""
+    return layout.class_name(component).startswith(CLIP_TOKENIZER)
 
 
 def _with_vae(plan: FilePlan, options: FileOptions) -> FilePlan:
@@ -121,7 +147,7 @@ def _with_vae(plan: FilePlan, options: FileOptions) -> FilePlan:
         return replace(plan, vae=prefixes, vae_file=beside)
     if own:
         return replace(plan, vae=tuple(own), vae_file=plan.file)
-    return _from_folder(plan, VAE, options.folder, "; or --vae FILE")
+    return _from_folder(plan, VAE, options.folder)
 
 
 def _with_text_encoders(plan: FilePlan, folder: Path | None) -> FilePlan:
@@ -147,14 +173,10 @@ def _with_tokenizers(plan: FilePlan, folder: Path | None) -> FilePlan:
             plan = _linked(plan, component, found[0])
             continue
         vocabulary = find_vocabulary()
-        is_clip = plan.layout.class_name(component).startswith(CLIP_TOKENIZER)
-        if not is_clip or vocabulary is None:
-            install = f"; or {HOW_TO_INSTALL}, which has CLIP's vocabulary" if is_clip else ""
-            raise SourceError(
-                f"{plan.file.path} needs a {component}, and single files hold none; give --with "
-                f"FOLDER, a diffusers folder that has {component}/{install}"
-            )
-        plan = replace(plan, vocabulary=vocabulary, spelled=(*plan.spelled, component))
+        if vocabulary is not None and _is_clip_tokenizer(plan.layout, component):
+            plan = replace(plan, vocabulary=vocabulary, spelled=(*plan.spelled, component))
+        else:
+            plan = replace(plan, missing=(*plan.missing, component))
     return plan
 
 
@@ -166,19 +188,10 @@ def _has(folder: Path | None, component: str) -> bool:
     return folder is not None and (folder / component / CONFIG).is_file()
 
 
-def _from_folder(plan: FilePlan, component: str, folder: Path | None, more: str = "") -> FilePlan:
-    """Take a part that the file lacks from the folder.
-
-    Raises:
-        SourceError: there is none.
-    """
+def _from_folder(plan: FilePlan, component: str, folder: Path | None) -> FilePlan:
+    """Take a part that the file lacks from the folder, if it has it."""
     if folder is None or not _has(folder, component):
-        where = f"{plan.file.path} holds no {component}"
-        where += "" if folder is None else f", nor does {folder}"
-        raise SourceError(
-            f"{where}; give --with FOLDER, a diffusers folder like {plan.layout.name} that has "
-            f"{component}/{more}"
-        )
+        return replace(plan, missing=(*plan.missing, component))
     index = folder_layout(folder).index
     return _linked(plan, component, folder / component, index.get(component, [None, None])[1])
 

@@ -11,6 +11,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sdpack.errors import InputError, SourceError
 from sdpack.export.adopt import Adoption, adopt
 from sdpack.export.single_file.folder import folder_of_file, keep_folder
@@ -81,7 +82,7 @@ def test_a_file_is_converted_once_and_left_as_it_was(
 
 def test_weights_of_a_folder_are_linked_and_other_files_copied(tiny: Model, tmp_path: Path) -> None:
     model = tiny("flux")
-    tensors = originals.load_file(model.file)
+    tensors = load_file(model.file)
     alone = {n.removeprefix(DENOISER): t for n, t in tensors.items() if n.startswith(DENOISER)}
     path = originals.write(alone, tmp_path / "flux1.safetensors")
     folder = folder_of_file(path, FileOptions(folder=model.folder), lambda _: None)
@@ -117,7 +118,7 @@ def test_a_denoiser_in_gguf_draws_what_its_numbers_draw(tiny: Model, tmp_path: P
     model, path = tiny("flux"), tmp_path / "flux.gguf"
     writer = gguf.GGUFWriter(path, "flux")
     rounded = {}
-    for name, tensor in originals.load_file(model.file).items():
+    for name, tensor in load_file(model.file).items():
         if not name.startswith(DENOISER):
             continue
         plain, kind = tensor.numpy(), gguf.GGMLQuantizationType.Q8_0

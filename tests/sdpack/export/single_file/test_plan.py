@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sdpack.errors import SourceError
 from sdpack.export.single_file import plan as planning
 from sdpack.export.single_file.content import OriginalFile
@@ -24,7 +25,7 @@ def planned(path: Path, folder: Path, **more: object) -> FilePlan:
 
 def part(tiny: Tiny, prefix: str, path: Path) -> Path:
     """A file with some of the tensors of another."""
-    tensors = originals.load_file(tiny.file)
+    tensors = load_file(tiny.file)
     return originals.write({n: t for n, t in tensors.items() if n.startswith(prefix)}, path)
 
 
@@ -53,14 +54,11 @@ def test_parts_that_a_file_lacks_are_taken_from_a_folder(tiny: Model, tmp_path: 
 @pytest.mark.parametrize(
     ("absent", "words"),
     [
-        ("vae", r"holds no vae, nor does .*folder that has vae/; or --vae FILE$"),
-        ("text_encoder", r"holds no text_encoder, nor does .* give --with FOLDER"),
-        ("text_encoder_2", r"holds no text_encoder_2, nor does .* give --with FOLDER"),
-        ("tokenizer", r"needs a tokenizer, and single files hold none; .*; or pip install"),
-        (
-            "tokenizer_2",
-            r"needs a tokenizer_2, and single files hold none; .*that has tokenizer_2/$",
-        ),
+        ("vae", r"lacks vae, as does .*folder that has it; or --vae FILE$"),
+        ("text_encoder", r"lacks text_encoder, as does .* give --with FOLDER, .* has it$"),
+        ("text_encoder_2", r"lacks text_encoder_2, as does .* give --with FOLDER, .* has it$"),
+        ("tokenizer", r"lacks tokenizer, .*; CLIP's tokenizer also comes with `pip install"),
+        ("tokenizer_2", r"lacks tokenizer_2, as does .* give --with FOLDER, .* has it$"),
     ],
 )
 def test_a_missing_part_is_named_and_how_to_give_it(
@@ -76,13 +74,37 @@ def test_a_missing_part_is_named_and_how_to_give_it(
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_beside_it_that_does_not_exist_is_named(tiny: Model, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere.safetensors"
+    for more in ({"vae": nowhere}, {"embeddings": (nowhere,)}):
+        with pytest.raises(SourceError, match=f"{nowhere}: there is no such file"):
+            planned(tiny("sd1").file, tiny("sd1").configs, **more)
+
+
+def test_all_missing_parts_are_named_at_once(
+    tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "find_vocabulary", lambda: None)
+    model = tiny("flux")
+    index = tmp_path / "configs"
+    index.mkdir()
+    for name in ("model_index.json", "transformer", "scheduler"):
+        source = model.configs / name
+        copy = shutil.copy if source.is_file() else shutil.copytree
+        copy(source, index / name)
+    path = part(model, originals.DENOISER, tmp_path / "flux.safetensors")
+    wanted = "lacks vae, text_encoder, text_encoder_2, tokenizer, tokenizer_2, as does"
+    with pytest.raises(SourceError, match=wanted):
+        planned(path, index)
+
+
 def test_the_t5_of_stable_diffusion_3_is_left_out_and_that_is_said(
     tiny: Model, tmp_path: Path
 ) -> None:
     model = tiny("sd3")
     folder = Path(shutil.copytree(model.configs, tmp_path / "folder"))
     shutil.rmtree(folder / "text_encoder_3")
-    tensors = {n: t for n, t in originals.load_file(model.file).items() if "t5xxl" not in n}
+    tensors = {n: t for n, t in load_file(model.file).items() if "t5xxl" not in n}
     path = originals.write(tensors, tmp_path / "sd3.safetensors")
     plan = planned(path, folder)
     assert plan.layout.text_encoders == ("text_encoder", "text_encoder_2")
@@ -124,7 +146,7 @@ def test_a_vae_beside_it_takes_the_place_of_the_files_own(tiny: Model, tmp_path:
 def test_averages_of_the_training_are_left_out_and_that_is_said(
     tiny: Model, tmp_path: Path
 ) -> None:
-    tensors = {**originals.load_file(tiny("sd1").file), "model_ema.a": torch.ones(1)}
+    tensors = {**load_file(tiny("sd1").file), "model_ema.a": torch.ones(1)}
     path = originals.write(tensors, tmp_path / "a.safetensors")
     plan = planned(path, tiny("sd1").configs)
     assert plan.lines[-1] == f"{path}: 1 averages of the training (EMA) are left out"
