@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from sdpack.errors import InputError, SourceError
 from sdpack.export.adopt import Adoption, adopt
+from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.single_file.folder import folder_of_file, keep_folder
 from sdpack.export.single_file.options import FileOptions
 
@@ -67,6 +68,25 @@ def test_a_file_draws_what_its_folder_draws(tiny: Model, name: str) -> None:
     one, other = drawn(model.folder), drawn(made(model))
     assert one.std() > 0.01
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sdpack_loads_the_same_numbers_from_both(tiny: Model, name: str) -> None:
+    model = tiny(name)
+    found = adopt(str(model.file), Adoption(file=FileOptions(folder=model.configs))).catalog
+    candidates = [
+        *found.text_encoders.values(),
+        *found.denoisers.values(),
+        *found.decoders.values(),
+    ]
+    paths = [candidate.source.path for candidate in candidates]
+    assert len(paths) == len(list(model.folder.glob("*/*.safetensors")))
+    for path in paths:
+        assert path is not None
+        one = Checkpoint(path).load().state_dict()
+        other = Checkpoint(model.folder / path.name).load().state_dict()
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), path.name
 
 
 def test_a_file_is_converted_once_and_left_as_it_was(
