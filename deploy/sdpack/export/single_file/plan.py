@@ -140,6 +140,8 @@ def _is_clip_tokenizer(layout: Layout, component: str) -> bool:
 def _with_vae(plan: FilePlan, options: FileOptions) -> FilePlan:
     given, own = options.vae, [prefix for prefix in VAE_PREFIXES if plan.file.has((prefix,))]
     if given is not None and given.is_dir():
+        if not _is_model(given):
+            raise SourceError(f"{given} has no {CONFIG} with .safetensors weights; give a VAE")
         return _linked(plan, VAE, given, read_config(given / CONFIG).get("_class_name"))
     if given is not None:
         beside = OriginalFile(given)
@@ -152,8 +154,8 @@ def _with_vae(plan: FilePlan, options: FileOptions) -> FilePlan:
 
 def _with_text_encoders(plan: FilePlan, folder: Path | None) -> FilePlan:
     pipeline = plan.layout.pipeline
-    pairs = zip(plan.layout.text_encoders, TEXTS[pipeline], strict=False)
-    for component, prefix in pairs:
+    encoders, prefixes = plan.layout.text_encoders, TEXTS[plan.layout.pipeline]
+    for component, prefix in zip(encoders, prefixes, strict=False):
         if plan.file.has((prefix,)):
             plan = replace(plan, texts={**plan.texts, component: prefix})
         elif OPTIONAL.get(pipeline) == component and not _has(folder, component):
@@ -162,7 +164,10 @@ def _with_text_encoders(plan: FilePlan, folder: Path | None) -> FilePlan:
             plan = replace(plan, layout=plan.layout.without(component), lines=lines)
         else:
             plan = _from_folder(plan, component, folder)
-    return plan
+    unused = [prefix for prefix in prefixes[len(encoders) :] if plan.file.has((prefix,))]
+    words = "is left out, as the layout has no such text encoder"
+    more = [f"{plan.file.path}: {prefix}* {words}" for prefix in unused]
+    return replace(plan, lines=(*plan.lines, *more))
 
 
 def _with_tokenizers(plan: FilePlan, folder: Path | None) -> FilePlan:
@@ -185,7 +190,12 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _has(folder: Path | None, component: str) -> bool:
-    return folder is not None and (folder / component / CONFIG).is_file()
+    """Whether a folder has a model with weights; one with configs alone lacks it."""
+    return folder is not None and _is_model(folder / component)
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and any(folder.glob("*.safetensors"))
 
 
 def _from_folder(plan: FilePlan, component: str, folder: Path | None) -> FilePlan:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from sdpack.export.single_file.options import FileOptions, Prediction
 from sdpack.export.single_file.plan import FilePlan, plan_of
 
 from tests.sdpack.export.single_file import originals
-from tests.sdpack.export.single_file.tiny_models import Tiny
+from tests.sdpack.export.single_file.tiny_models import Tiny, index_of
 
 Model = Callable[[str], Tiny]
 
@@ -109,7 +110,20 @@ def test_the_t5_of_stable_diffusion_3_is_left_out_and_that_is_said(
     plan = planned(path, folder)
     assert plan.layout.text_encoders == ("text_encoder", "text_encoder_2")
     assert "text_encoder_3 is left out, as the file does not hold it" in plan.lines[-1]
+    assert planned(path, model.configs).layout.text_encoders == ("text_encoder", "text_encoder_2")
     assert "text_encoder_3" in planned(path, model.folder).linked
+
+
+def test_a_text_encoder_that_the_layout_lacks_is_left_out_and_that_is_said(
+    tiny: Model, tmp_path: Path
+) -> None:
+    model = tiny("sd3")
+    folder = Path(shutil.copytree(model.configs, tmp_path / "folder"))
+    index = index_of(folder) | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    plan = planned(model.file, folder)
+    assert plan.texts.keys() == {"text_encoder", "text_encoder_2"}
+    assert "text_encoders.t5xxl.* is left out" in plan.lines[-1]
 
 
 def test_tokenizers_beside_the_file_and_clips_vocabulary_are_used(
@@ -138,6 +152,8 @@ def test_a_vae_beside_it_takes_the_place_of_the_files_own(tiny: Model, tmp_path:
     assert (plan.vae, plan.vae_file) == ((), OriginalFile(bare))
     whole = planned(model.file, model.configs, vae=tiny("sd2").file)
     assert whole.vae == ("first_stage_model.",)
+    with pytest.raises(SourceError, match=r"vae has no config.json with .safetensors weights"):
+        planned(model.file, model.configs, vae=model.configs / "vae")
     linked = planned(model.file, model.configs, vae=folder)
     assert linked.linked["vae"] == folder
     assert "vae" not in linked.layout.configs
