@@ -55,6 +55,11 @@ OPTIONS = {
     "address": "str | None",
     "max_seconds": "float | None",
     "within": "str | float | None",
+    "base": "str | None",
+    "prediction": "str | None",
+    "with_folder": "PathLikeText | None",
+    "vae": "PathLikeText | None",
+    "embeddings": "Sequence[PathLikeText]",
 }
 SIGNATURES = {
     "open_bundle": "(path: PathLikeText, runtime: str | None = None, threads: int | None = None, "

@@ -28,6 +28,7 @@ from sdpack.domain.precision import Runtime
 from sdpack.engines.drawing import DrawOn
 from sdpack.errors import InputError
 from sdpack.evaluate.rules import Preference
+from sdpack.export.single_file.options import Base, FileOptions, Prediction
 from sdpack.pack.options import (
     BUILD_IMAGES,
     MOST_WORKERS,
@@ -71,6 +72,13 @@ class BuildOptions(TypedDict, total=False):
         max_seconds: the most seconds that an image may take; by default the profile's limit.
         within: time limit of a build, in seconds or like "2h"; the best bundle found until then is
             written. A study takes none.
+        base: the model that a single file was trained from, such as "sdxl"; by default what its
+            keys tell.
+        prediction: "epsilon" or "v": what a single file's denoiser predicts; by default what its
+            keys tell, or its base's.
+        with_folder: diffusers folder with parts, tokenizers and configs that a single file lacks.
+        vae: file or folder of a VAE to use in place of a single file's.
+        embeddings: files of textual inversions to add to a single file's model.
     """
 
     sizes: Sequence[tuple[int, int]]
@@ -84,6 +92,11 @@ class BuildOptions(TypedDict, total=False):
     address: str | None
     max_seconds: float | None
     within: str | float | None
+    base: str | None
+    prediction: str | None
+    with_folder: PathLikeText | None
+    vae: PathLikeText | None
+    embeddings: Sequence[PathLikeText]
 
 
 def build(
@@ -103,7 +116,7 @@ def build(
         memory: limit of the pipeline's peak memory, such as "24MiB"; by default the profile's.
         out: folder of the bundle; by default engines/PROFILE.
         catalog: name of a built-in catalog, or a YAML file or its folder; by default the zoo.
-        model: diffusers folder or hub repository to build instead of a catalog.
+        model: diffusers folder, single file or hub repository to build instead of a catalog.
         progress: called with each progress message.
         options: see `BuildOptions`.
 
@@ -281,6 +294,21 @@ def _options(
             ExecutorKind, options.get("executor", ExecutorKind.LOCAL.value), "executor"
         ),
         address=None if address is None else as_text(address, "address"),
+        file=_file_options(options),
+    )
+
+
+def _file_options(options: BuildOptions) -> FileOptions:
+    """The checked options of a model in a single file."""
+    base, prediction = options.get("base"), options.get("prediction")
+    folder, vae = options.get("with_folder"), options.get("vae")
+    embeddings = as_list(options.get("embeddings", ()), "embeddings", (str, PathLike))
+    return FileOptions(
+        None if base is None else as_choice(Base, base, "base").value,
+        None if prediction is None else as_choice(Prediction, prediction, "prediction"),
+        None if folder is None else as_path(folder, "with_folder"),
+        None if vae is None else as_path(vae, "vae"),
+        tuple(as_path(path, "embeddings") for path in embeddings),
     )
 
 

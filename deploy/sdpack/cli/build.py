@@ -44,6 +44,7 @@ Examples:
   sdpack build --profile mine.yaml --catalog mine/catalog.yaml --json
   sdpack build --profile 8gb-gpu --catalog sd15 --size 512,768x512 --batch 4
   sdpack build --profile 4gb-gpu --model ~/models/mine
+  sdpack build --profile 8gb-gpu --model mine.safetensors --base sdxl --prediction v
   sdpack build --profile 8gb-gpu --catalog sd15 --within 2h --max-seconds 5
 """,
 )

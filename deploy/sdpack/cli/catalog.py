@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import click
 
+from sdpack.cli.file_options import file_options, read_file_options
 from sdpack.cli.options import out_option
 from sdpack.cli.output import json_option, print_json, print_table, warn
 from sdpack.cli.values import STEP_COUNT, TEXT, FilePath, Finite
@@ -21,6 +23,7 @@ from sdpack.domain.placement import TEXT_ENCODERS, Role
 from sdpack.domain.precision import Runtime
 from sdpack.engines.detect import require
 from sdpack.errors import StoreError
+from sdpack.export.single_file.options import NO_OPTIONS
 from sdpack.units import format_count
 
 CATALOG_SUFFIXES = (".yaml", ".yml")
@@ -111,6 +114,7 @@ def show(catalog_name: str | None, as_json: bool) -> None:
 Examples:
   sdpack catalog from ~/models/mine -o mine
   sdpack catalog from owner/name -o mine.yaml --steps 30 --guidance-scale 5
+  sdpack catalog from mine.safetensors -o mine --base sdxl --vae vae.safetensors
 """,
 )
 @click.argument("model", type=TEXT)
@@ -135,6 +139,7 @@ Examples:
     multiple=True,
     help="Text encoder to leave out, such as text_encoder_3 of Stable Diffusion 3; repeatable.",
 )
+@file_options
 @json_option
 def from_model(
     model: str,
@@ -144,18 +149,25 @@ def from_model(
     image_size: int | None,
     left_out: tuple[str, ...],
     as_json: bool,
+    **beside: Any,
 ) -> None:
-    """Write a catalog of MODEL, a diffusers folder or a hub repository (OWNER/NAME).
+    """Write a catalog of MODEL: a diffusers folder, single file, or hub repository (OWNER/NAME).
 
-    Hub repositories are pinned to their current revision. A token is read only from HF_TOKEN;
+    A single file (.safetensors or .gguf) is converted to a diffusers folder beside the catalog. Hub
+    repositories are pinned to their current revision. A token is read only from HF_TOKEN;
     HF_HUB_OFFLINE=1 uses only local files.
     """
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.adopt import Adoption, adopt
+    from sdpack.export.single_file.folder import converted_beside
 
+    file, _ = read_file_options(beside)
+    written = catalog_file(out)
+    check_spared([*_files_of(Path(model).expanduser()), *file.files()], [written])
+    folder = converted_beside(Path(model).expanduser(), file, written, warn)
+    place, file = (model, file) if folder is None else (str(folder), NO_OPTIONS)
     roles = frozenset(Role(role) for role in left_out)
-    check_spared(_files_of(Path(model).expanduser()), [catalog_file(out)])
-    found = adopt(model, Adoption(steps, guidance_scale, image_size, roles), warn)
+    found = adopt(place, Adoption(steps, guidance_scale, image_size, roles, file), warn)
     try:
         path = write_catalog(found.catalog, out)
     except OSError as cause:
@@ -167,24 +179,32 @@ def from_model(
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Return the files in a model's folder, except catalogs at its top level."""
+    """Return a model's single file, or its folder's files except catalogs at the top level."""
+    if folder.is_file():
+        return [folder]
     files = (path for path in folder.rglob("*") if path.is_file())
     return [path for path in files if path.parent != folder or path.suffix not in CATALOG_SUFFIXES]
 
 
-@command.command(epilog="Example: sdpack catalog convert ~/models/mine")
-@click.argument("folder", type=FilePath(exists=True, file_okay=False))
+@command.command(
+    epilog="""\b
+Examples:
+  sdpack catalog convert ~/models/mine
+  sdpack catalog convert mine.ckpt              writes mine.safetensors
+"""
+)
+@click.argument("folder", metavar="PATH", type=FilePath(exists=True))
 @json_option
 def convert(folder: Path, as_json: bool) -> None:
-    """Write .safetensors files beside all pickled weights in FOLDER and its subfolders.
+    """Write .safetensors files beside pickled weights: those in a folder at PATH, or a single file.
 
     A pickle can run code when it is read. Only tensors are read here, and a file with anything
     else is rejected; still, convert only files from a source you trust.
     """
     require(Runtime.ONNXRUNTIME_CPU)
-    from sdpack.export.pickles import convert_pickles
+    from sdpack.export.pickles import convert_pickle, convert_pickles
 
-    written = convert_pickles(folder)
+    written = [convert_pickle(folder)] if folder.is_file() else convert_pickles(folder)
     if as_json:
         print_json([str(path) for path in written])
         return

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sdpack.cli.catalog import catalog_option
+from sdpack.cli.file_options import file_options, read_file_options
 from sdpack.cli.options import Command
 from sdpack.cli.values import STEP_COUNT, TEXT, Finite, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
@@ -20,8 +21,8 @@ model_option = click.option(
     "--model",
     type=TEXT,
     help=(
-        "Diffusers folder or hub repository to build instead of a catalog; images of its "
-        "variants are compared with its own in fp32."
+        "Diffusers folder, single file (.safetensors, .gguf) or hub repository to build instead of "
+        "a catalog; images of its variants are compared with its own in fp32."
     ),
 )
 sizes_option = click.option(
@@ -125,6 +126,7 @@ def request_options(images: int) -> Callable[[Command], Command]:
             steps_option,
             batch_option,
             sizes_option,
+            file_options,
             model_option,
             catalog_option,
         ):
@@ -136,4 +138,5 @@ def request_options(images: int) -> Callable[[Command], Command]:
 
 def read_options(profile: str, catalog_name: str | None, **others: Any) -> Options:
     """The values of these options, the others by the names of the fields of `Options`."""
-    return Options(profile, catalog=catalog_name, **others)
+    file, others = read_file_options(others)
+    return Options(profile, catalog=catalog_name, file=file, **others)

@@ -79,6 +79,7 @@ _PACKAGES = (
     ("onnx-ir", "onnx_ir", "make precision variants", "build"),
     ("safetensors", "safetensors", "read checkpoints", "build"),
     ("huggingface_hub", "huggingface_hub", "download checkpoints from the hub", "build"),
+    ("gguf", "gguf", "read models in GGUF files", "gguf"),
     ("ray", "ray", "build on several machines", "ray"),
     ("fsspec", "fsspec", "share artifacts between machines", "ray"),
     ("s3fs", "s3fs", "share artifacts in an object store", "s3"),

@@ -21,7 +21,9 @@ from sdpack.export.hub_outline import pipeline_files
 from sdpack.export.latents import latents_of
 from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISER_FOLDERS, read_index
-from sdpack.export.single_file import explain_single_file, is_single_file
+from sdpack.export.single_file.folder import folder_of_file
+from sdpack.export.single_file.names import explain_file, is_single_file
+from sdpack.export.single_file.options import NO_OPTIONS, FileOptions
 from sdpack.export.source import hub_source, is_hub_id
 
 UNKNOWN_LICENCE = "not stated; see where it comes from"
@@ -70,12 +72,14 @@ class Adoption:
         guidance_scale: 1 disables guidance (for Z-Image, 0).
         image_size: side of an image in pixels.
         left_out: roles of text encoders to leave out.
+        file: what a single file does not tell.
     """
 
     steps: int | None = None
     guidance_scale: float | None = None
     image_size: int | None = None
     left_out: frozenset[Role] = frozenset()
+    file: FileOptions = NO_OPTIONS
 
 
 def adopt(
@@ -84,15 +88,16 @@ def adopt(
     warn: Callable[[str], None] = lambda _: None,
     download: bool = True,
 ) -> LocatedCatalog:
-    """Make a catalog of a diffusers folder or hub repository, after checking that its parts fit.
+    """Make a catalog of a model, after checking that its parts fit.
 
     Without a judge, variants are scored by how close their images are to their own fp32 images.
+    A model in a single file is converted the first time.
 
     Args:
-        model: folder, or name of a hub repository.
+        model: diffusers folder, single file, or name of a hub repository.
         adoption: settings that the model's files do not contain.
         warn: called with a line for each component that is ignored because images do not depend
-            on it.
+            on it, and for what was assumed about a single file.
         download: whether missing weights of a hub repository may be fetched. Without them, the
             configs and the headers of the weights are fetched.
 
@@ -101,7 +106,8 @@ def adopt(
             not supported.
         CatalogError: its parts do not fit together.
     """
-    pipeline = _Model(model, adoption, download)
+    origin = _origin(model, adoption.file, warn)
+    pipeline = _Model(model, origin, adoption, download)
     catalog = pipeline.catalog()
     for line in pipeline.warnings:
         warn(line)
@@ -109,11 +115,11 @@ def adopt(
 
 
 class _Model:
-    def __init__(self, model: str, adoption: Adoption, download: bool) -> None:
+    def __init__(self, model: str, origin: Source, adoption: Adoption, download: bool) -> None:
         self._name = model
         self._adoption = adoption
-        self._origin = _origin(model)
-        files = pipeline_files(self._origin, download)
+        self._origin = origin
+        files = pipeline_files(origin, download)
         self._folder, self._shapes = files.folder, files.shapes
         self._index = read_index(self._folder)
         self.warnings = [*self._index.warnings(), *self._index.unnamed(self._folder)]
@@ -129,7 +135,7 @@ class _Model:
         names = {role: role.value.replace("_", "-") for role in self._encoders}
         catalog = Catalog(
             schema=1,
-            name=catalog_name(self._name),
+            name=catalog_name(_without_suffix(self._name)),
             description=f"The parts of {self._name}",
             image_size=self._adoption.image_size or self._image_size(),
             text_encoders={names[role]: self._text_encoder(role) for role in self._encoders},
@@ -255,6 +261,11 @@ class _Model:
         return side * latents_of(self._decoder, self._family).pixels
 
 
+def _without_suffix(model: str) -> str:
+    """Drop the suffix of a single file's name."""
+    return str(Path(model).with_suffix("")) if is_single_file(model) else model
+
+
 def default_quality() -> Quality:
     """Return a quality section with the package's prompts and without a judge."""
     folder = prompts_folder()
@@ -265,23 +276,28 @@ def default_quality() -> Quality:
     )
 
 
-def _origin(model: str) -> Source:
-    """Return a local folder, or a hub repository, as a source.
+def _origin(model: str, options: FileOptions, warn: Callable[[str], None]) -> Source:
+    """Return a local folder, or a hub repository, as a source; converts a single file.
 
     Raises:
-        SourceError: it is neither; names the places that were searched.
+        SourceError: it is none of these; names the places that were searched.
+        CatalogError: options of single files are given, and it is none.
     """
     path = Path(model).expanduser()
+    if path.is_file() and is_single_file(model):
+        return Source(path=folder_of_file(path, options, warn))
+    if options.given:
+        raise CatalogError(
+            f"{', '.join(options.given)}: only for a model in a single file, and {model} is not "
+            "one; list other parts in a catalog"
+        )
     if path.is_dir():
         return Source(path=path.resolve())
     if path.is_file():
-        raise SourceError(explain_single_file(path))
+        raise SourceError(explain_file(path))
     missing = f"there is no folder {path.absolute()}{_hint(path)}"
     if is_single_file(model):
-        raise SourceError(
-            f"{model}: there is no file {path.absolute()}{_hint(path)}, and checkpoints in a "
-            "single file are not supported yet; give the folder of a diffusers pipeline"
-        )
+        raise SourceError(f"{model}: there is no file {path.absolute()}{_hint(path)}; check it")
     if model.startswith((".", "~")) or not is_hub_id(model):
         raise SourceError(
             f"{model}: {missing}, and it is not the name of a hub repository (OWNER/NAME)"

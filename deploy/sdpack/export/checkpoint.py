@@ -17,7 +17,7 @@ from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.pipeline_index import CONFIG
-from sdpack.export.single_file import explain_single_file
+from sdpack.export.single_file.names import explain_file
 from sdpack.store.artifacts import digest, file_sha256
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Checkpoint:
             SourceError: it is missing or not a JSON object.
         """
         if self.folder.is_file():
-            raise SourceError(explain_single_file(self.folder))
+            raise SourceError(explain_file(self.folder))
         path = self.folder / CONFIG
         try:
             values = json.loads(path.read_text())

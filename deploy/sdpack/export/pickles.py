@@ -18,6 +18,8 @@ NAMES = {
     "pytorch_model.bin": "model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
 }
+SAFE = ".safetensors"
+STATE = "state_dict"  # of the tensors, in checkpoints of a training
 INDEX_SUFFIX = ".index.json"  # after the name of weights in several files: which tensor is in which
 
 
@@ -31,6 +33,19 @@ def convert_pickles(folder: Path) -> list[Path]:
         StoreError: the folder cannot be written.
     """
     return [_written(path, target) for path, target in _in_order(folder)]
+
+
+def convert_pickle(path: Path) -> Path:
+    """Write the tensors of one pickle, such as a .ckpt, as .safetensors beside it.
+
+    Raises:
+        SourceError: it is damaged, holds anything but tensors, or was converted before.
+        StoreError: the file cannot be written.
+    """
+    target = path.with_suffix(SAFE)
+    if target.exists():
+        raise SourceError(f"{target} exists already; remove it to convert {path} again")
+    return _converted(path, target)
 
 
 def without_pickles(folder: Path, kept: Path) -> Path:
@@ -139,6 +154,8 @@ def _converted(path: Path, target: Path) -> Path:
         raise SourceError(
             f"{path} cannot be read as plain tensors ({reason}); it is damaged, or would run code"
         ) from cause
+    if isinstance(state, dict) and isinstance(state.get(STATE), dict):
+        state = state[STATE]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise SourceError(f"{path} holds something other than named tensors; it is not converted")
     # Tied weights share their memory, which safetensors does not keep.

@@ -18,6 +18,7 @@ from sdpack.engines.detect import require, require_charts
 from sdpack.engines.drawing import DrawOn, drawing_runtime
 from sdpack.errors import CatalogError, InputError
 from sdpack.evaluate.rules import Preference, Rules
+from sdpack.export.single_file.options import NO_OPTIONS, FileOptions
 from sdpack.progress import Say
 from sdpack.units import format_bytes, parse_bytes
 from sdpack.workers.executor import ExecutorKind, WorkerOptions
@@ -40,7 +41,8 @@ class Options:
         profile: name of a shipped profile, or path of a YAML file.
         images: the most images drawn with each mix.
         catalog: name of a built-in catalog, or path of a YAML file or its folder; None for the zoo.
-        model: diffusers folder or hub repository to build instead of a catalog.
+        model: diffusers folder, single file or hub repository to build instead of a catalog.
+        file: what a model's single file does not tell.
         sizes: heights and widths of images; empty for the catalog's, within the profile's.
         batch: the most images drawn at once; None for the profile's.
         steps: denoising steps; None for the catalog's.
@@ -69,6 +71,7 @@ class Options:
     download: bool = True
     executor: ExecutorKind = ExecutorKind.LOCAL
     address: str | None = None
+    file: FileOptions = NO_OPTIONS
 
     @property
     def worker_options(self) -> WorkerOptions:
@@ -147,6 +150,8 @@ def _request_of(
 ) -> BuildRequest:
     if options.model is not None and options.catalog is not None:
         raise CatalogError("give --model or --catalog, not both")
+    if options.model is None and options.file.given:
+        raise CatalogError(f"{', '.join(options.file.given)}: only with a --model in a single file")
     located = located_catalog(options.catalog) if options.model is None else _adopted(options, warn)
     from sdpack.pack.request import BuildRequest
 
@@ -181,12 +186,14 @@ def _check_writable(folder: Path) -> None:
 
 
 def _adopted(options: Options, warn: Say) -> LocatedCatalog:
-    from sdpack.export.adopt import adopt
+    from sdpack.export.adopt import Adoption, adopt
 
-    return adopt(str(options.model), warn=warn, download=options.download)
+    adoption = Adoption(file=options.file)
+    return adopt(str(options.model), adoption, warn=warn, download=options.download)
 
 
 def _files_read(options: Options, located: LocatedCatalog) -> list[Path]:
     """The user's files that are read, and must not be overwritten."""
-    named = [Path(name) for name in (options.profile, options.catalog) if name]
-    return [*located.files(), *(path for path in named if path.is_file())]
+    named = [Path(name) for name in (options.profile, options.catalog, options.model) if name]
+    beside = [path for path in options.file.files() if path.exists()]
+    return [*located.files(), *(path for path in named if path.is_file()), *beside]

@@ -33,6 +33,16 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         sdpack.CatalogError,
         "give --model or --catalog, not both",
     ),
+    "no base": (
+        lambda: sdpack.build(profile="4gb-gpu", model="a.safetensors", base="sd14"),
+        sdpack.InputError,
+        "base is 'sd14'; choose one of sd15, sd21, sd21-base, sdxl",
+    ),
+    "a base of no file": (
+        lambda: sdpack.build(profile="4gb-gpu", base="sd15", vae="vae.safetensors"),
+        sdpack.CatalogError,
+        "--base, --vae: only with a --model in a single file",
+    ),
     "no sizes": (
         lambda: UNCHECKED.build(profile="4gb-gpu", sizes=512),
         sdpack.InputError,

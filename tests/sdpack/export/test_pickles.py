@@ -14,7 +14,7 @@ from sdpack.documents.source import Source
 from sdpack.errors import SdpackError, SourceError
 from sdpack.export.adopt import adopt
 from sdpack.export.checkpoint import Checkpoint
-from sdpack.export.pickles import convert_pickles, without_pickles
+from sdpack.export.pickles import convert_pickle, convert_pickles, without_pickles
 from sdpack.export.source import local_folder
 
 from tests.sdpack.export.test_adopt import pickled
@@ -102,3 +102,19 @@ def test_a_folder_without_pickles_is_made_again_only_where_files_changed(tmp_pat
     assert torch.equal(load_file(second / "model.safetensors")["w"], torch.zeros(2))
     with pytest.raises(SourceError, match="is not a folder"):
         without_pickles(folder / "config.json", kept)
+
+
+def test_one_pickle_of_a_training_is_converted_to_its_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "mine.ckpt"
+    torch.save({"epoch": 1, "state_dict": {"a": torch.arange(3)}}, path)
+    assert convert_pickle(path) == tmp_path / "mine.safetensors"
+    assert load_file(tmp_path / "mine.safetensors")["a"].tolist() == [0, 1, 2]
+    with pytest.raises(SourceError, match=r"mine.safetensors exists already; remove it"):
+        convert_pickle(path)
+
+
+def test_one_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(1)}, "callback": Path}, tmp_path / "mine.ckpt")
+    with pytest.raises(SourceError, match="cannot be read as plain tensors"):
+        convert_pickle(tmp_path / "mine.ckpt")
+    assert not (tmp_path / "mine.safetensors").exists()
