@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
+from sdpack.export.layers_read import LAYER_COUNT, LAYER_KINDS, is_unread, shorter
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.pipeline_index import CONFIG
 from sdpack.export.single_file.names import explain_file
@@ -78,11 +80,14 @@ class Checkpoint:
     Attributes:
         loras: LoRA files or folders to merge into it, each with its scale.
         known_shapes: the shape of each tensor, if the weights are not on this machine.
+        layers: of a text encoder, the number of first layers that are read; None for all, and the
+            final norm.
     """
 
     folder: Path
     loras: tuple[tuple[Path, float], ...] = ()
     known_shapes: Mapping[str, tuple[int, ...]] | None = field(default=None, compare=False)
+    layers: int | None = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -196,12 +201,26 @@ class Checkpoint:
     def parameters(self) -> int:
         """Number of parameters that are exported.
 
-        Excludes an autoencoder's encoder, and everything after a language model's encoder.
+        Excludes an autoencoder's encoder, everything after a language model's encoder, and layers
+        that are not read.
         """
+        return sum(size for name, size in self._sizes() if not self._is_unread(name))
+
+    @cached_property
+    def unread_parameters(self) -> int:
+        """Number of parameters of a text encoder's layers that are not read."""
+        return sum(size for _, size in self._sizes()) - self.parameters
+
+    def _sizes(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size of every tensor, without heads and an autoencoder's encoder."""
         is_autoencoder = self.class_name.startswith("Autoencoder")
         unexported = ENCODING if is_autoencoder else HEADS
-        exported = (shape for name, shape in self.shapes() if not name.startswith(unexported))
-        return sum(math.prod(shape) for shape in exported)
+        for name, shape in self.shapes():
+            if not name.startswith(unexported):
+                yield name, math.prod(shape)
+
+    def _is_unread(self, name: str) -> bool:
+        return self.layers is not None and is_unread(name, self.layers)
 
     @cached_property
     def content(self) -> str:
@@ -219,7 +238,6 @@ class Checkpoint:
         Raises:
             SourceError: the weights are damaged, hold NaN or infinity, or do not fit the class.
         """
-        import torch
         import transformers
         from optimum.exporters.tasks import TasksManager
 
@@ -232,14 +250,7 @@ class Checkpoint:
             model_class = _class(library, self.class_name)
             model = self._read(model_class) if library == "diffusers" else None
             if model is None:
-                model, loading_info = model_class.from_pretrained(
-                    self.folder,
-                    torch_dtype=torch.float32,
-                    local_files_only=True,
-                    variant=self._weights[0],
-                    output_loading_info=True,
-                )
-                self._check_complete(loading_info["missing_keys"])
+                model = self._pretrained(model_class)
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         check_finite(model, str(self.folder), self._spare)
@@ -247,6 +258,28 @@ class Checkpoint:
             merge(model, source, scale)
             check_finite(model, f"{self.folder} with {source} merged into it", self._spare)
         return cast("nn.Module", model).eval()
+
+    def _pretrained(self, model_class: Any) -> Any:
+        """Load a model of transformers, without the layers that are not read."""
+        import torch
+
+        config = model_class.config_class.from_pretrained(self.folder, local_files_only=True)
+        whole = copy.deepcopy(config)
+        if self.layers is not None and not self.loras:
+            config = shorter(config, self.layers)
+        model, loading_info = model_class.from_pretrained(
+            self.folder,
+            config=config,
+            torch_dtype=torch.float32,
+            local_files_only=True,
+            variant=self._weights[0],
+            output_loading_info=True,
+        )
+        self._check_complete(loading_info["missing_keys"])
+        for name, value in vars(whole).items():
+            if name in (LAYER_COUNT, LAYER_KINDS):
+                setattr(model.config, name, value)
+        return model
 
     def adapted_components(self) -> list[frozenset[str]]:
         """Check that its LoRAs fit, and return the components of each that change this model.

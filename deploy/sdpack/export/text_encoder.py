@@ -14,9 +14,11 @@ from sdpack.documents.conditioning import EncoderOutputs, States
 from sdpack.errors import CatalogError
 from sdpack.export.bridge import BridgeModule
 from sdpack.export.graph import Shape
+from sdpack.export.layers_read import cut, layers_read
 from sdpack.runtime.text_embeddings import ATTENTION_MASK, IDS, POOLED, STATES
 
 PLAIN_OUTPUTS = EncoderOutputs()
+HIDDEN = (States.PENULTIMATE, States.SEVERAL)
 CHECKED_TOKENS = 24  # of a text where the encoder reads texts of any length
 
 
@@ -29,16 +31,19 @@ class _Encoder(nn.Module):
         encoder_outputs: EncoderOutputs,
         bridge: BridgeModule | None,
         skip: int,
+        is_cut: bool,
     ) -> None:
         super().__init__()
         self.model = model
         self.skip = skip
+        self.is_cut = is_cut
         self.encoder_outputs = encoder_outputs
         self.bridge = bridge
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         model = cast(Any, self.model)
-        hidden = self.encoder_outputs.states in (States.PENULTIMATE, States.SEVERAL)
+        last = self.encoder_outputs.states is States.PENULTIMATE and self.is_cut
+        hidden = self.encoder_outputs.states in HIDDEN and not last
         result = model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=hidden
         )
@@ -52,6 +57,8 @@ class _Encoder(nn.Module):
 
     def _states(self, result: Any) -> Tensor:
         match self.encoder_outputs.states:
+            case States.PENULTIMATE if self.is_cut:
+                states = result.last_hidden_state
             case States.PENULTIMATE:
                 states = result.hidden_states[-2 - self.skip]
             case States.SEVERAL:
@@ -63,7 +70,7 @@ class _Encoder(nn.Module):
 
 
 class TextEncoderPart:
-    """A text encoder ready for export; it may modify the model.
+    """A text encoder ready for export, without layers that are not read; it modifies the model.
 
     Inputs are input_ids int64 (batch, T) and, if `encoder_outputs.masked`, attention_mask int64
     (batch, T). Outputs, as `encoder_outputs` selects, are last_hidden_state float32 (batch, T,
@@ -94,10 +101,14 @@ class TextEncoderPart:
         longest = getattr(self._config, "max_position_embeddings", None)
         self._tokens = int(tokens or longest or CHECKED_TOKENS)
         _check_layers(model, clip_skip)
-        if not encoder_outputs.pooled:
+        layers = layers_read(encoder_outputs, clip_skip, vars(self._config))
+        if layers is not None:
+            cut(model, layers)
+        elif not encoder_outputs.pooled:
             _skip_last(model, clip_skip)
         skipped = clip_skip if encoder_outputs.pooled else 0
-        self.module = _Encoder(model, encoder_outputs, bridge, skipped).eval()
+        module = _Encoder(model, encoder_outputs, bridge, skipped, is_cut=layers is not None)
+        self.module = module.eval()
         named = (
             (STATES, encoder_outputs.states is not States.NONE),
             (POOLED, encoder_outputs.pooled),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sdpack.documents.catalog import Bridge, Candidate, Catalog, Denoiser, Mixable, TextEncoder
 from sdpack.documents.conditioning import Conditioning, EncoderOutputs, Family, encoder_outputs
@@ -16,6 +17,7 @@ from sdpack.errors import CatalogError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import conditioning_of, family_of
 from sdpack.export.latents import latents_of
+from sdpack.export.layers_read import layers_read
 from sdpack.export.source import is_here, local_folder
 from sdpack.pack.planning.mix import Variant, placements
 from sdpack.pack.request import BuildRequest
@@ -78,7 +80,33 @@ class Candidates:
         entry = self.entry(role, candidate)
         loras = entry.loras if isinstance(entry, TextEncoder | Denoiser) else ()
         merged = tuple((self.folder(lora.source), lora.scale) for lora in loras)
-        return Checkpoint(self.folder(entry.source), merged)
+        checkpoint = Checkpoint(self.folder(entry.source), merged)
+        if not isinstance(entry, TextEncoder):
+            return checkpoint
+        return replace(checkpoint, layers=self._layers_read(candidate, checkpoint.config))
+
+    def _layers_read(self, candidate: str, config: Mapping[str, Any]) -> int | None:
+        """How many layers of a text encoder its denoisers need, in all its roles.
+
+        Returns None for all, and if a denoiser was not fetched yet.
+        """
+        skip = self.text_encoder(candidate).clip_skip
+        sets = [parts for parts in self.catalog.mixable() if candidate in parts.names.values()]
+        denoisers = {self.catalog.denoisers[parts.denoiser].source for parts in sets}
+        if not all(self.is_here(source) for source in denoisers):
+            return None
+        roles = {
+            (family, used)
+            for parts in sets
+            for used, name in parts.names.items()
+            if used.encodes_text and name == candidate
+            for family in self._families_of([parts])
+        }
+        counts = [
+            layers_read(encoder_outputs(family, used), skip, config) for family, used in roles
+        ]
+        known = [count for count in counts if count is not None]
+        return max(known) if known and len(known) == len(counts) else None
 
     def parameters(self, role: Role, candidate: str) -> int:
         """How many parameters a candidate has."""
