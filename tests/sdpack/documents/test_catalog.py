@@ -197,7 +197,8 @@ def test_a_denoiser_may_be_run_in_its_own_way(tmp_path: Path) -> None:
 
 def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
     found = {located.catalog.name: located for located in builtin_catalogs()}
-    assert set(found) == {"flux", "pixart", "sd15", "sd21", "sd3", "sdxl"}
+    names = {"flux", "pixart", "sd15", "sd21", "sd3", "sdxl"}
+    assert set(found) == names | {"chroma", "flux2-klein", "sana", "z-image"}
     for located in found.values():
         mixes = list(located.catalog.mixable())
         assert {mix.denoiser for mix in mixes} == set(located.catalog.denoisers)

@@ -1,0 +1,92 @@
+"""Parameters in the catalogs of today's models are those of the real classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKLFlux2,
+    ChromaTransformer2DModel,
+    Flux2Transformer2DModel,
+    SanaTransformer2DModel,
+    ZImageTransformer2DModel,
+)
+from sdpack.documents.catalog_files import find_catalog
+from sdpack.documents.conditioning import ENCODER_OUTPUTS, Family
+from sdpack.export.layers_read import is_unread, layers_read
+from transformers import Gemma2Config, Gemma2Model, Qwen3Config, Qwen3Model
+
+QWEN3_4B = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+SANA_600M = {
+    "num_layers": 28,
+    "num_attention_heads": 36,
+    "attention_head_dim": 32,
+    "num_cross_attention_heads": 16,
+    "cross_attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+    "caption_channels": 2304,
+}
+KLEIN_4B = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
+SCALES = ((), (), (), (5,), (5,), (5,))
+KINDS = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
+DC_AE = {
+    "encoder_block_types": KINDS,
+    "decoder_block_types": KINDS,
+    "encoder_qkv_multiscales": SCALES,
+    "decoder_qkv_multiscales": SCALES,
+    "upsample_block_type": "interpolate",
+}
+
+
+def held(*modules: Any) -> int:
+    return sum(tensor.numel() for module in modules for tensor in module.state_dict().values())
+
+
+def test_parameters_are_those_of_the_classes() -> None:
+    with torch.device("meta"):
+        denoisers = {
+            ("flux2-klein", "klein-4b"): Flux2Transformer2DModel(**KLEIN_4B),
+            ("z-image", "z-image-turbo"): ZImageTransformer2DModel(),
+            ("sana", "sana-600m"): SanaTransformer2DModel(**SANA_600M),
+            ("chroma", "chroma1-hd"): ChromaTransformer2DModel(),
+        }
+        flux2, deep = AutoencoderKLFlux2(), AutoencoderDC(**DC_AE)
+        gemma = Gemma2Model(Gemma2Config())
+    for (name, key), module in denoisers.items():
+        assert find_catalog(name).catalog.denoisers[key].parameters == held(module), key
+    decoder = find_catalog("flux2-klein").catalog.decoders["flux2"]
+    assert decoder.parameters == held(flux2.decoder, flux2.post_quant_conv, flux2.bn)
+    assert find_catalog("sana").catalog.decoders["dc-ae"].parameters == held(deep.decoder)
+    encoder = find_catalog("sana").catalog.text_encoders["gemma-2-2b"]
+    assert encoder.parameters == held(gemma)
+
+
+def test_a_language_model_counts_without_the_layers_that_are_not_read() -> None:
+    with torch.device("meta"):
+        qwen = Qwen3Model(Qwen3Config(**QWEN3_4B))
+    tensors = {name: tensor.numel() for name, tensor in qwen.state_dict().items()}
+    for catalog, family, share in (
+        ("flux2-klein", Family.FLUX2, 0.226),
+        ("z-image", Family.Z_IMAGE, 0.025),
+    ):
+        layers = layers_read(ENCODER_OUTPUTS[family][0], 0, QWEN3_4B)
+        assert layers is not None
+        read = sum(size for name, size in tensors.items() if not is_unread(name, layers))
+        assert find_catalog(catalog).catalog.text_encoders["qwen3-4b"].parameters == read
+        assert abs(1 - read / sum(tensors.values()) - share) < 0.001
