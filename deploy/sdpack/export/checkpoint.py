@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
-from sdpack.export.layers_read import LAYER_COUNT, LAYER_KINDS, is_unread, shorter
+from sdpack.export.layers_read import is_unread
 from sdpack.export.lora import check_fits, merge
+from sdpack.export.model_loading import ModelFiles
 from sdpack.export.pipeline_index import CONFIG
 from sdpack.export.single_file.names import explain_file
 from sdpack.store.artifacts import digest, file_sha256
@@ -53,8 +53,7 @@ DENOISER_CLASSES = (
 )
 DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderDC")
 EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)
-BAD_WEIGHTS = (SafetensorError, LookupError, AttributeError)  # what else libraries raise for them
-READ_AT_ONCE = 32  # tensors
+MANY = 2**31  # parameters, from which on weights stay in their files
 MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
 UNUSED_WEIGHTS = ("pooler.",)  # tensors that models of the same class may come without
 ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
@@ -235,51 +234,45 @@ class Checkpoint:
     def load(self) -> nn.Module:
         """Load the model in fp32, with its LoRAs merged, ready to run.
 
+        The large weights of a very large model without LoRAs stay in their files.
+
         Raises:
             SourceError: the weights are damaged, hold NaN or infinity, or do not fit the class.
         """
-        import transformers
-        from optimum.exporters.tasks import TasksManager
-
-        transformers.logging.disable_progress_bar()
-        transformers.logging.set_verbosity_error()  # it lists the heads that are left out
-        for _ in self.shapes():  # damaged files are named here
-            pass
-        try:
-            library = TasksManager.infer_library_from_model(str(self.folder))
-            model_class = _class(library, self.class_name)
-            model = self._read(model_class) if library == "diffusers" else None
-            if model is None:
-                model = self._pretrained(model_class)
-        except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
-            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
+        if not self.loras and self.parameters >= MANY:
+            streamed = self._model_files.streamed()
+            if streamed is not None:
+                return streamed.eval()
+        model = self._model_files.load()
         check_finite(model, str(self.folder), self._spare)
         for source, scale in self.loras:
             merge(model, source, scale)
             check_finite(model, f"{self.folder} with {source} merged into it", self._spare)
-        return cast("nn.Module", model).eval()
+        return model.eval()
 
-    def _pretrained(self, model_class: Any) -> Any:
-        """Load a model of transformers, without the layers that are not read."""
-        import torch
+    @property
+    def _model_files(self) -> ModelFiles:
+        """What its model is loaded from.
 
-        config = model_class.config_class.from_pretrained(self.folder, local_files_only=True)
-        whole = copy.deepcopy(config)
-        if self.layers is not None and not self.loras:
-            config = shorter(config, self.layers)
-        model, loading_info = model_class.from_pretrained(
+        Raises:
+            SourceError: a file is missing or damaged.
+        """
+        variant, files = self._weights
+        return ModelFiles(
             self.folder,
-            config=config,
-            torch_dtype=torch.float32,
-            local_files_only=True,
-            variant=self._weights[0],
-            output_loading_info=True,
+            self.class_name,
+            files,
+            variant,
+            dict(self.shapes()),
+            self._spare,
+            None if self.loras else self.layers,
         )
-        self._check_complete(loading_info["missing_keys"])
-        for name, value in vars(whole).items():
-            if name in (LAYER_COUNT, LAYER_KINDS):
-                setattr(model.config, name, value)
-        return model
+
+    @property
+    def _spare(self) -> tuple[str, ...]:
+        """Prefixes of tensors that are not needed."""
+        is_autoencoder = self.class_name.startswith("Autoencoder")
+        return (*UNUSED_WEIGHTS, *ENCODING) if is_autoencoder else UNUSED_WEIGHTS
 
     def adapted_components(self) -> list[frozenset[str]]:
         """Check that its LoRAs fit, and return the components of each that change this model.
@@ -290,80 +283,8 @@ class Checkpoint:
         """
         if not self.loras:
             return []
-        model = self._empty()
+        model = self._model_files.empty()
         return [check_fits(model, source) for source, _ in self.loras]
-
-    def _empty(self) -> nn.Module:
-        """Return the model on the `meta` device, without weights."""
-        from accelerate import init_empty_weights
-        from optimum.exporters.tasks import TasksManager
-
-        try:
-            library = TasksManager.infer_library_from_model(str(self.folder))
-            model_class = _class(library, self.class_name)
-            with init_empty_weights():
-                if library == "diffusers":
-                    model = _diffusers_model(model_class, self.folder)
-                else:
-                    config = model_class.config_class.from_pretrained(self.folder)
-                    model = model_class(config)
-        except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError, TypeError) as cause:
-            raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
-        return cast("nn.Module", model)
-
-    @property
-    def _spare(self) -> tuple[str, ...]:
-        """Prefixes of tensors that are not needed."""
-        return (
-            (*UNUSED_WEIGHTS, *ENCODING)
-            if self.class_name.startswith("Autoencoder")
-            else UNUSED_WEIGHTS
-        )
-
-    def _check_complete(self, names: Iterable[str]) -> None:
-        """Refuse missing tensors, which libraries would fill with random numbers.
-
-        Raises:
-            SourceError: a needed tensor is missing.
-        """
-        missing = sorted(name for name in names if not name.startswith(self._spare))
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise SourceError(
-                f"{self.folder} holds no tensor {missing[0]}{more}, which a {self.class_name} "
-                "needs; restore the checkpoint"
-            )
-
-    def _read(self, model_class: Any) -> nn.Module | None:
-        """Load the model a few tensors at a time, so that its weights are in memory only once.
-
-        A file's mapped pages stay in memory until it is closed, beside the fp32 copies; therefore
-        the file is opened again and again. Returns None if the tensors differ from the class's, as
-        in checkpoints of older versions.
-        """
-        import torch
-        from accelerate import init_empty_weights
-
-        with init_empty_weights(include_buffers=False):
-            model = _diffusers_model(model_class, self.folder)
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if dict(self.shapes()) != shapes:
-            return None
-        tensors = {}
-        for path in self.weight_files:
-            with safe_open(path, "pt") as weights:
-                names = list(weights.keys())
-            for start in range(0, len(names), READ_AT_ONCE):
-                with safe_open(path, "pt") as weights:
-                    for name in names[start : start + READ_AT_ONCE]:
-                        tensors[name] = weights.get_tensor(name).to(torch.float32, copy=True)
-        model.load_state_dict(tensors, assign=True)
-        return cast("nn.Module", model)
-
-
-def _diffusers_model(model_class: Any, folder: Path) -> Any:
-    """Return a model of a diffusers class, as the config in a folder describes it."""
-    return model_class.from_config(model_class.load_config(folder, local_files_only=True))
 
 
 def _variant_name(weights: str, variant: str | None) -> str:
@@ -374,20 +295,3 @@ def _variant_name(weights: str, variant: str | None) -> str:
 def _index_name(weights: str, variant: str | None) -> str:
     """Return the file name of the index of these weights' shards."""
     return f"{weights}.index.json" if variant is None else f"{weights}.index.{variant}.json"
-
-
-def _class(library: str, name: str) -> Any:
-    """Return a class of transformers or diffusers by name."""
-    import diffusers
-    import transformers
-
-    modules = {"transformers": transformers, "diffusers": diffusers}
-    if library not in modules:
-        raise SourceError(
-            f"checkpoints of the library {library} are not supported; use {' or '.join(modules)}"
-        )
-    return getattr(modules[library], name)
-
-
-def _first_line(cause: Exception) -> str:
-    return (str(cause) or type(cause).__name__).splitlines()[0]

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from sdpack.domain.finite import broken_words
 from sdpack.engines.onnxruntime import load, trim_memory
-from sdpack.errors import ExportError, GraphError
+from sdpack.errors import ExportError, GraphError, SourceError
+from sdpack.export.streamed import stored_weights
+from sdpack.export.streamed_graph import supply, withhold
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
@@ -125,7 +127,7 @@ def _exported(part: ExportablePart, path: Path) -> list[_Answer]:
         try:
             with tracing():
                 _write(part, path)
-        except (GraphError, OSError):
+        except (GraphError, SourceError, OSError):
             raise
         except Exception as cause:  # the exporter raises its own classes, and many others
             raise ExportError(f"{path}: export failed: {_last_line(cause)}") from cause
@@ -144,7 +146,7 @@ def _answer(part: ExportablePart, shape: Shape) -> _Answer:
 
 
 def _write(part: ExportablePart, path: Path) -> None:
-    inputs = seeded_inputs(part, EXPORTED_AT)
+    inputs, stored = seeded_inputs(part, EXPORTED_AT), stored_weights(part.module)
     program = torch.onnx.export(
         part.module,
         (),
@@ -155,8 +157,13 @@ def _write(part: ExportablePart, path: Path) -> None:
         dynamic_shapes={name: dict(part.dynamic.get(name, {})) for name in inputs},
         opset_version=OPSET,
         verbose=False,
+        optimize=not stored,
     )
     assert program is not None
+    if stored:
+        withhold(program.model, stored)
+        program.optimize()
+        supply(program.model, stored)
     write(program.model, path)
     # The exporter's rewrite rules keep a reference to the last graph, and so to its weights.
     graph = program.model.graph

@@ -103,7 +103,7 @@ def test_weights_are_read_as_the_class_would_read_them(tmp_path: Path, dtype: to
     torch.manual_seed(0)
     AutoencoderKL(norm_num_groups=8, block_out_channels=(8,)).to(dtype).save_pretrained(tmp_path)
     wanted = AutoencoderKL.from_pretrained(tmp_path, torch_dtype=torch.float32).state_dict()
-    model = Checkpoint(tmp_path)._read(AutoencoderKL)
+    model = Checkpoint(tmp_path)._model_files.read_in_parts()
     assert model is not None
     assert not model.training or not Checkpoint(tmp_path).load().training
     found = model.state_dict()
@@ -127,7 +127,7 @@ def test_weights_of_other_names_are_left_to_the_class(tmp_path: Path) -> None:
         weights[name] = tensor
     save_file(weights, path)
     checkpoint = Checkpoint(tmp_path)
-    assert checkpoint._read(AutoencoderKL) is None
+    assert checkpoint._model_files.read_in_parts() is None
     assert "decoder.mid_block.attentions.0.to_q.weight" in checkpoint.load().state_dict()
 
 
