@@ -156,7 +156,10 @@ class _Model:
             role for role in TEXT_ENCODERS if self._index.has(role.value) and role not in left_out
         ]
         if not roles:
-            raise SourceError(f"{self._index.path} names no text encoder; give a complete pipeline")
+            raise SourceError(
+                f"{self._index.path} names no text encoder, and sdpack draws from texts; give a "
+                "complete text-to-image pipeline"
+            )
         return {role: self._checkpoint(role.value) for role in roles}
 
     def _check_left_out(self) -> None:
@@ -184,8 +187,7 @@ class _Model:
     def _checkpoint(self, component: str) -> Checkpoint:
         checkpoint = Checkpoint(self._folder / component, known_shapes=self._shapes.get(component))
         _ = checkpoint.class_name
-        for _name in checkpoint.shapes():
-            pass
+        checkpoint.check_readable()
         return checkpoint
 
     def _licence(self, component: str) -> str:

@@ -15,6 +15,13 @@ from safetensors import SafetensorError, safe_open
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
+from sdpack.export.foreign_weights import (
+    POINTER,
+    by_keys,
+    explain_no_config,
+    explain_no_weights,
+    is_pointer,
+)
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.pipeline_index import CONFIG
 from sdpack.export.single_file import explain_single_file
@@ -23,7 +30,6 @@ from sdpack.store.artifacts import digest, file_sha256
 if TYPE_CHECKING:
     from torch import nn
 
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 # What hubs call copies of the same weights in other types: taken in this order, where there is
 # nothing else. Other variants, as non_ema, are other weights.
@@ -87,6 +93,8 @@ class Checkpoint:
         path = self.folder / CONFIG
         try:
             values = json.loads(path.read_text())
+        except FileNotFoundError as cause:
+            raise SourceError(explain_no_config(self.folder, CONFIG)) from cause
         except (OSError, ValueError) as cause:
             raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
         if not isinstance(values, dict):
@@ -131,29 +139,7 @@ class Checkpoint:
             for name in (_index_name(name, variant) for name in WEIGHT_FILES):
                 if (self.folder / name).is_file():
                     return variant, self._shards(self.folder / name)
-        raise SourceError(self._no_weights())
-
-    def _no_weights(self) -> str:
-        """Describe the files that exist instead of weights, and the remedy."""
-        names = sorted(p.name for p in self.folder.glob("*") if p.is_file())
-        pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
-        unread = [name for name in names if name.endswith(".safetensors")]
-        if unread:
-            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-            known = ", ".join(VARIANTS)
-            return (
-                f"{self.folder} holds {unread[0]}{more}, which is not read: weights must be named "
-                f"{' or '.join(WEIGHT_FILES)}, be several files with an index beside them, or be "
-                f"one of the variants {known}; rename or restore them"
-            )
-        if pickles:
-            return (
-                f"{self.folder} holds its weights only as a pickle ({pickles[0]}), which may run "
-                "any code when it is read; convert it with `sdpack catalog convert` if you trust "
-                "its source, or choose a revision with .safetensors"
-            )
-        wanted = " or ".join(WEIGHT_FILES)
-        return f"{self.folder} holds no .safetensors weights ({wanted}); restore them"
+        raise SourceError(explain_no_weights(self.folder, WEIGHT_FILES, VARIANTS))
 
     def _shards(self, index: Path) -> list[Path]:
         try:
@@ -181,7 +167,26 @@ class Checkpoint:
                     for name in weights.keys():  # noqa: SIM118 (it is not a dict)
                         yield name, tuple(weights.get_slice(name).get_shape())
             except (SafetensorError, OSError) as cause:
+                if is_pointer(path):
+                    raise SourceError(f"{path} is {POINTER}") from cause
                 raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
+
+    def check_readable(self) -> None:
+        """Check, from the files' headers alone, that the weights are undamaged and unquantized.
+
+        Raises:
+            SourceError: they are not, or have the keys of another program; says what they are.
+        """
+        found = by_keys([name for name, _ in self.shapes()])
+        if found is not None:
+            raise SourceError(f"{self.folder} holds {found}")
+        quantized = self.config.get("quantization_config")
+        if quantized:
+            method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+            raise SourceError(
+                f"{self.folder / CONFIG}: its weights are quantized ({method}); give the "
+                "unquantized ones, which sdpack quantizes itself"
+            )
 
     @cached_property
     def parameters(self) -> int:
@@ -212,15 +217,12 @@ class Checkpoint:
         """
         import torch
         import transformers
-        from optimum.exporters.tasks import TasksManager
 
         transformers.logging.disable_progress_bar()
-        for _ in self.shapes():  # damaged files are named here
-            pass
+        self.check_readable()
         try:
-            library = TasksManager.infer_library_from_model(str(self.folder))
-            model_class = _class(library, self.class_name)
-            model = self._read(model_class) if library == "diffusers" else None
+            model_class = _class(self.class_name)
+            model = self._read(model_class) if self._is_diffusers else None
             if model is None:
                 model, loading_info = model_class.from_pretrained(
                     self.folder,
@@ -253,13 +255,11 @@ class Checkpoint:
     def _empty(self) -> nn.Module:
         """Return the model on the `meta` device, without weights."""
         from accelerate import init_empty_weights
-        from optimum.exporters.tasks import TasksManager
 
         try:
-            library = TasksManager.infer_library_from_model(str(self.folder))
-            model_class = _class(library, self.class_name)
+            model_class = _class(self.class_name)
             with init_empty_weights():
-                if library == "diffusers":
+                if self._is_diffusers:
                     model = _diffusers_model(model_class, self.folder)
                 else:
                     config = model_class.config_class.from_pretrained(self.folder)
@@ -267,6 +267,10 @@ class Checkpoint:
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError, TypeError) as cause:
             raise SourceError(f"{self.folder} cannot be loaded: {_first_line(cause)}") from cause
         return cast("nn.Module", model)
+
+    @property
+    def _is_diffusers(self) -> bool:
+        return self.class_name not in TEXT_ENCODER_CLASSES
 
     @property
     def _spare(self) -> tuple[str, ...]:
@@ -333,17 +337,12 @@ def _index_name(weights: str, variant: str | None) -> str:
     return f"{weights}.index.json" if variant is None else f"{weights}.index.{variant}.json"
 
 
-def _class(library: str, name: str) -> Any:
+def _class(name: str) -> Any:
     """Return a class of transformers or diffusers by name."""
     import diffusers
     import transformers
 
-    modules = {"transformers": transformers, "diffusers": diffusers}
-    if library not in modules:
-        raise SourceError(
-            f"checkpoints of the library {library} are not supported; use {' or '.join(modules)}"
-        )
-    return getattr(modules[library], name)
+    return getattr(transformers if name in TEXT_ENCODER_CLASSES else diffusers, name)
 
 
 def _first_line(cause: Exception) -> str:

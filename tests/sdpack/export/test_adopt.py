@@ -469,7 +469,8 @@ def test_a_model_that_the_index_does_not_name_is_told_of(
     adopt(str(folder), warn=said.append)
     assert said == [
         *before,
-        f"{folder}/model_index.json does not name controlnet/, which is left out",
+        f"{folder}/model_index.json does not name controlnet/ (a ControlNet, ControlNetModel), "
+        "which is left out",
     ]
 
 
