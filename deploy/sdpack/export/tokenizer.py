@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sdpack.errors import SourceError
-from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from sdpack.runtime.tokenizer import CONFIG_FILE, TOKENIZER_FILE, PromptTokenizer
 
 CHECKED_TEXTS = (
     "a photo of an astronaut riding a horse on mars",
@@ -25,6 +25,11 @@ def convert_tokenizer(source: Path, target: Path) -> None:
     """
     from transformers import AutoTokenizer
 
+    if not (source / CONFIG_FILE).is_file():
+        raise SourceError(
+            f"{source} has no {CONFIG_FILE}, which says what kind of tokenizer it is and how many "
+            "tokens the text encoder reads; restore it"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         tokenizer.save_pretrained(target)

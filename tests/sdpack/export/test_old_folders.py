@@ -58,7 +58,6 @@ def old(models: Callable[[str], Path], tmp_path: Path) -> Path:
     }
     positions = {"text_model.embeddings.position_ids": torch.arange(16).unsqueeze(0)}
     save_file({**named, **positions}, text, metadata={"format": "pt"})
-    (folder / "tokenizer" / "tokenizer_config.json").unlink()
     for name in ("safety_checker", "feature_extractor"):
         (folder / name).mkdir()
     index = folder / "model_index.json"
