@@ -30,6 +30,7 @@ from sdpack.cli.request_options import (
 )
 from sdpack.cli.values import TEXT, ParsedText
 from sdpack.documents.layout import REPORT, SAMPLES
+from sdpack.domain.licences import licence_line
 from sdpack.pack.options import BUILD_IMAGES, Options, bundle_request
 from sdpack.units import format_bytes, parse_duration
 from sdpack.workers.executor import ExecutorKind
@@ -104,7 +105,7 @@ def command(
     title = f"for {budget}, the best of {those}; weights and peak in MiB"
     headings = columns(manifest)
     print_table(headings, best_mixes(manifest), title, headings[:-1])
-    print_lines(verdict(manifest))
+    print_lines([*verdict(manifest), licence_line(manifest.licensed_parts)])
     page, samples = request.out / REPORT, request.out / SAMPLES
     click.echo(f"{request.out} holds the bundle; see {page} and {samples}")
     if not result.is_new:

@@ -10,7 +10,8 @@ from sdpack.cli.explain import verdict
 from sdpack.cli.output import json_option, layer_counts, print_json, print_lines, print_table
 from sdpack.cli.values import PATH
 from sdpack.documents.bundle import open_bundle
-from sdpack.documents.manifest import Manifest
+from sdpack.documents.manifest import Manifest, Part
+from sdpack.domain.licences import licence_figures, licence_line
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes
 
@@ -22,7 +23,8 @@ def command(bundle: Path, as_json: bool) -> None:
     """Check a bundle's files, and show its parts, its memory use and why it was chosen."""
     manifest = open_bundle(bundle)
     if as_json:
-        print_json(manifest.model_dump(mode="json", by_alias=True))
+        licences = {"licences": licence_figures(manifest.licensed_parts)}
+        print_json(manifest.model_dump(mode="json", by_alias=True) | licences)
         return
     profile, memory = manifest.profile, manifest.memory
     click.echo(f"{manifest.name}: {manifest.catalog} for {profile.name} ({profile.description})")
@@ -35,7 +37,7 @@ def command(bundle: Path, as_json: bool) -> None:
         f"{memory.activation_role.words}"
     )
     print_lines(line for role in manifest.parts for line in _layers(manifest, role))
-    print_lines(verdict(manifest))
+    print_lines([*verdict(manifest), licence_line(manifest.licensed_parts)])
     click.echo(f"{len(manifest.files)} files, all unchanged")
 
 
@@ -48,8 +50,15 @@ def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:
         part.precision.value,
         f"{part.parameters:,}",
         "when it runs" if loaded is None else format_bytes(loaded),
-        part.licence if part.bridge is None else f"{part.licence}, bridge {part.bridge.licence}",
+        _licences(part),
     )
+
+
+def _licences(part: Part) -> str:
+    """The licences of a part, and of the bridge and the LoRAs in it."""
+    bridge = [] if part.bridge is None else [f"bridge {part.bridge.licence}"]
+    loras = [f"LoRA {lora.licence}" for lora in part.loras or ()]
+    return ", ".join([part.licence, *bridge, *loras])
 
 
 def _layers(manifest: Manifest, role: Role) -> list[str]:

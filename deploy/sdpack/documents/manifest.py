@@ -20,9 +20,11 @@ from pydantic import (
 from sdpack.documents.conditioning import Conditioning
 from sdpack.documents.document import Document, formerly
 from sdpack.documents.evidence import Evidence
+from sdpack.documents.origins import MergedLora, Origin, bridge_name, licensed
 from sdpack.documents.profile import Profile, Size
 from sdpack.domain.input_range import InputRange
 from sdpack.domain.latents import LatentSpace
+from sdpack.domain.licences import LicensedPart
 from sdpack.domain.placement import Placement, Role
 from sdpack.domain.precision import Precision
 from sdpack.domain.tiles import Split
@@ -37,13 +39,6 @@ class Foresight(StrEnum):
     PLAN = "the engines' plans"
     PROBE = "each part measured alone"
     GRAPH = "the graphs"
-
-
-class Origin(Document):
-    """The source of weights, and their licence."""
-
-    source: str
-    licence: str
 
 
 class Engine(Document):
@@ -86,6 +81,7 @@ class Part(Document):
         fp32_nodes: nodes that compute in fp32, because they could overflow fp16.
         refused: layers that the compiler does not support in this precision.
         bridge: origin of the projection fused into a text encoder, if any.
+        loras: LoRAs merged into it; None in bundles of older versions, which do not say.
         graph: path of the portable ONNX file, relative to the bundle.
         fused_attention: the same graph for ONNX Runtime, with fused attention and shared weights;
             None if `graph` serves for this.
@@ -104,6 +100,7 @@ class Part(Document):
     source: str
     licence: str
     bridge: Origin | None = None
+    loras: tuple[MergedLora, ...] | None = None
     parameters: NonNegativeInt
     graph: str
     fused_attention: str | None = formerly("fused_attention", "attending", None)
@@ -227,6 +224,19 @@ class Manifest(Document):
     tools: Mapping[str, str]
     finished: Finished | None = None
     files: Mapping[str, str] = {}
+
+    @property
+    def licensed_parts(self) -> list[LicensedPart]:
+        """Everything with a licence of its own: parts, bridges and LoRAs."""
+        found: list[LicensedPart] = []
+        for role, part in self.parts.items():
+            name = f"{role.words} {part.candidate}"
+            loras = () if role is Role.DECODER else part.loras  # a decoder takes none
+            found += licensed(name, part.licence, loras)
+            if part.bridge is not None:
+                bridge = bridge_name(name, self.parts[Role.DENOISER].candidate)
+                found.append(LicensedPart(bridge, part.bridge.licence))
+        return found
 
     @field_validator("parts")
     @classmethod

@@ -15,8 +15,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
 from sdpack.documents.evidence import LatencyLimit, PreselectionFigures, TimeLimit
-from sdpack.documents.manifest import MemoryFigures, Origin, SamplingDefaults, StoredPlacement
+from sdpack.documents.manifest import MemoryFigures, SamplingDefaults, StoredPlacement
+from sdpack.documents.origins import NOT_RECORDED, CandidateOrigin, bridge_name, licensed
 from sdpack.documents.profile import Profile
+from sdpack.domain.licences import LicensedPart
 from sdpack.domain.placement import Role
 from sdpack.domain.workload import WORKLOAD
 from sdpack.errors import StoreError
@@ -149,6 +151,7 @@ class DrawnRecord(Document):
         drawn_with: the same, as in the rows' inputs.
         prompts: the catalog's prompts; prompt number i starts from the noise of seed i.
         prefer: preference among mixes shown equal; None in records of schema 1.
+        origins: where candidates and bridges come from, by role and name.
         real: hash of the real images; None without them.
         platform, cores: the machine, as in the inputs of latency rows.
     """
@@ -167,7 +170,7 @@ class DrawnRecord(Document):
     indifference: float
     prefer: str | None = None
     entrants: tuple[Entrant, ...] = Field(min_length=1)
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, CandidateOrigin]
     tools: Mapping[str, str]
     real: str | None
     machine: str
@@ -189,6 +192,27 @@ class DrawnRecord(Document):
             if entrant.mix == mix:
                 return entrant
         raise StoreError(f"{self.name} names {mix}, which it did not draw; run it again")
+
+    def licensed_parts(self, entrant: Entrant) -> list[LicensedPart]:
+        """Everything of a mix with a licence of its own: parts, bridges and LoRAs."""
+        found: list[LicensedPart] = []
+        for role in (role for role in Role if role in entrant.parts):
+            part = entrant.parts[role]
+            name = f"{role.words} {part.candidate}"
+            origin = self.origins.get(name)
+            licence, loras = (
+                (NOT_RECORDED, None)
+                if origin is None
+                else (
+                    origin.licence,
+                    origin.loras,
+                )
+            )
+            found += licensed(name, licence, () if role is Role.DECODER else loras)
+            bridge = bridge_name(name, entrant.parts[Role.DENOISER].candidate)
+            if bridge in self.origins:
+                found.append(LicensedPart(bridge, self.origins[bridge].licence))
+        return found
 
     def scored(self, entrant: Entrant) -> str:
         """Return one hash of all inputs of an entrant's scores but prompts and noise."""

@@ -1,8 +1,9 @@
 """LoRA files of several programs as lists of layers, read from their headers alone.
 
 Supports LoRA (Hu et al. 2021) in the key formats of kohya's scripts, LyCORIS, diffusers and PEFT,
-with DoRA's magnitudes (Liu et al. 2024), LyCORIS's middle convolutions and PEFT's biases. Any other
-key is an error, because ignoring part of a file would change the images.
+with DoRA's magnitudes (Liu et al. 2024), LyCORIS's middle convolutions and PEFT's biases, and LoHa
+and LoKr as LyCORIS and PEFT write them. Any other key is an error, because ignoring part of a file
+would change the images.
 """
 
 from __future__ import annotations
@@ -40,7 +41,30 @@ class AdapterTensor(StrEnum):
     BIAS = "bias"
     MAGNITUDE = "magnitude"
     DORA_SCALE = "dora_scale"
+    HADA_W1_A = "hada_w1_a"
+    HADA_W1_B = "hada_w1_b"
+    HADA_W2_A = "hada_w2_a"
+    HADA_W2_B = "hada_w2_b"
+    HADA_T1 = "hada_t1"
+    HADA_T2 = "hada_t2"
+    LOKR_W1 = "lokr_w1"
+    LOKR_W1_A = "lokr_w1_a"
+    LOKR_W1_B = "lokr_w1_b"
+    LOKR_W2 = "lokr_w2"
+    LOKR_W2_A = "lokr_w2_a"
+    LOKR_W2_B = "lokr_w2_b"
+    LOKR_T2 = "lokr_t2"
 
+
+_LORA = frozenset({AdapterTensor.DOWN, AdapterTensor.UP, AdapterTensor.MID, AdapterTensor.BIAS})
+_LOHA = frozenset(piece for piece in AdapterTensor if piece.startswith("hada_"))
+_LOKR = frozenset(piece for piece in AdapterTensor if piece.startswith("lokr_"))
+_CORES = frozenset({AdapterTensor.HADA_T1, AdapterTensor.HADA_T2})
+# Each factor of a LoKr is one matrix, or the product of two.
+_LOKR_FACTORS = (
+    (AdapterTensor.LOKR_W1, {AdapterTensor.LOKR_W1_A, AdapterTensor.LOKR_W1_B}),
+    (AdapterTensor.LOKR_W2, {AdapterTensor.LOKR_W2_A, AdapterTensor.LOKR_W2_B}),
+)
 
 _SPELLINGS: tuple[tuple[re.Pattern[str], AdapterTensor], ...] = tuple(
     (re.compile(f"(?P<layer>.+){pattern}"), piece)
@@ -56,6 +80,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], AdapterTensor], ...] = tuple(
         (r"\.lora_B(\.default)?\.bias", AdapterTensor.BIAS),
         (r"\.lora_magnitude_vector(\.default)?(\.weight)?", AdapterTensor.MAGNITUDE),
         (r"\.dora_scale", AdapterTensor.DORA_SCALE),
+        *((rf"\.{piece}(\.default)?", piece) for piece in (*_LOHA, *_LOKR)),
     )
 )  # fmt: skip
 
@@ -256,19 +281,37 @@ def _refuse_unsupported(path: Path, keys: list[str]) -> None:
         kinds.setdefault(kind, []).append(key)
     contents = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
     raise SourceError(
-        f"{path} holds {contents}; sdpack merges only LoRA and DoRA: merge this file into the "
-        "checkpoint with the program it was trained with, and give that checkpoint"
+        f"{path} holds {contents}; sdpack merges only LoRA, DoRA, LoHa and LoKr: merge this file "
+        "into the checkpoint with the program it was trained with, and give that checkpoint"
     )
 
 
 def _refuse_incomplete(path: Path, layers: Iterable[AdapterLayer]) -> None:
     for layer in layers:
-        lacking = {AdapterTensor.DOWN, AdapterTensor.UP} - layer.keys.keys()
+        present = frozenset(layer.keys)
+        kinds = sum(bool(present & kind) for kind in (_LORA, _LOHA, _LOKR))
+        twice = any(whole in present and present & pair for whole, pair in _LOKR_FACTORS)
+        if kinds > 1 or twice:
+            raise SourceError(
+                f"{path} holds {named(layer.keys.values())}, which are of two kinds of adapter; "
+                "restore the file"
+            )
+        lacking = _lacking(present)
         if lacking:
             raise SourceError(
                 f"{path} holds {named(layer.keys.values())} without the layer's "
                 f"{' and '.join(sorted(lacking))} weights; restore the file"
             )
+
+
+def _lacking(present: frozenset[AdapterTensor]) -> set[AdapterTensor]:
+    """Return the tensors that a layer lacks."""
+    if present & _LOHA:
+        return set(_LOHA - present if present & _CORES else _LOHA - _CORES - present)
+    if present & _LOKR:
+        pairs = [pair - present for whole, pair in _LOKR_FACTORS if whole not in present]
+        return set().union(*pairs)
+    return {AdapterTensor.DOWN, AdapterTensor.UP} - present
 
 
 def _peft_config(path: Path) -> Path:

@@ -49,7 +49,9 @@ class LayerFinder:
         module = self._find(layer.path)
         if module is not None:
             return [(module, down, up)]
-        converted = self._converted(layer, down, up)
+        converted = self._converted(
+            {layer.keys[AdapterTensor.DOWN]: down, layer.keys[AdapterTensor.UP]: up}
+        )
         placed: Placed = []
         for other in layers_of(converted):
             module = self._find(other.path)
@@ -62,21 +64,38 @@ class LayerFinder:
             placed.append((module, *pair))
         return placed
 
+    def modules(self, layer: AdapterLayer, made: tuple[int, ...]) -> list[str]:
+        """Return the modules that a layer of another kind than a LoRA changes.
+
+        Its name is converted as the one of a LoRA would be.
+
+        Args:
+            made: shape of the change of its weight, of which the first two numbers count.
+        """
+        import torch
+
+        pair = {AdapterTensor.DOWN: "lora_down.weight", AdapterTensor.UP: "lora_up.weight"}
+        keys = {piece: f"{layer.name}.{suffix}" for piece, suffix in pair.items()}
+        stand_in = {
+            AdapterTensor.DOWN: torch.zeros(1, made[1]),
+            AdapterTensor.UP: torch.zeros(made[0], 1),
+        }
+        return [module for module, *_ in self.places(AdapterLayer(layer.name, keys), stand_in)]
+
     def _find(self, path: str) -> str | None:
         return next((self._modules[p] for p in _spellings(path) if p in self._modules), None)
 
-    def _converted(self, layer: AdapterLayer, down: Tensor, up: Tensor) -> dict[str, Tensor]:
-        """Return the layer under diffusers' names; empty if diffusers cannot convert it."""
+    def _converted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a LoRA's layer under diffusers' names; empty if diffusers cannot convert it."""
         from diffusers import loaders
 
-        state = {layer.keys[AdapterTensor.DOWN]: down, layer.keys[AdapterTensor.UP]: up}
         with _quiet():
             try:
                 if self._kind.startswith("Flux"):
-                    converted = loaders.FluxLoraLoaderMixin.lora_state_dict(state)
+                    converted = loaders.FluxLoraLoaderMixin.lora_state_dict(dict(state))
                 elif self._config is not None:
                     xl = loaders.StableDiffusionXLLoraLoaderMixin
-                    converted, _ = xl.lora_state_dict(state, unet_config=self._config)
+                    converted, _ = xl.lora_state_dict(dict(state), unet_config=self._config)
                 else:
                     converted = {}
             except (ValueError, LookupError, RuntimeError, AttributeError, TypeError):

@@ -19,6 +19,7 @@ from sdpack.export.families import family_of
 from sdpack.export.fitting import check_parts_fit
 from sdpack.export.hub_outline import pipeline_files
 from sdpack.export.latents import latents_of
+from sdpack.export.model_card import stated_licence
 from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISER_FOLDERS, read_index
 from sdpack.export.single_file.folder import folder_of_file
@@ -142,7 +143,7 @@ class _Model:
             denoisers={
                 self._denoiser_name: Denoiser(
                     source=self._source(self._denoiser_name),
-                    licence=UNKNOWN_LICENCE,
+                    licence=self._licence(self._denoiser_name),
                     latents=LATENTS_KIND,
                     states=tuple(f"{STATES_KIND}-{role.value}" for role in self._encoders),
                     parameters=self._denoiser.parameters,
@@ -151,7 +152,7 @@ class _Model:
             decoders={
                 "vae": Decoder(
                     source=self._source("vae"),
-                    licence=UNKNOWN_LICENCE,
+                    licence=self._licence("vae"),
                     latents=LATENTS_KIND,
                     parameters=self._decoder.parameters,
                 )
@@ -167,7 +168,10 @@ class _Model:
             role for role in TEXT_ENCODERS if self._index.has(role.value) and role not in left_out
         ]
         if not roles:
-            raise SourceError(f"{self._index.path} names no text encoder; give a complete pipeline")
+            raise SourceError(
+                f"{self._index.path} names no text encoder, and sdpack draws from texts; give a "
+                "complete text-to-image pipeline"
+            )
         return {role: self._checkpoint(role.value) for role in roles}
 
     def _check_left_out(self) -> None:
@@ -195,9 +199,13 @@ class _Model:
     def _checkpoint(self, component: str) -> Checkpoint:
         checkpoint = Checkpoint(self._folder / component, known_shapes=self._shapes.get(component))
         _ = checkpoint.class_name
-        for _name in checkpoint.shapes():
-            pass
+        checkpoint.check_readable()
         return checkpoint
+
+    def _licence(self, component: str) -> str:
+        """The licence that a component's own model card states, or else the pipeline's."""
+        folders = (self._folder / component, self._folder)
+        return next(filter(None, map(stated_licence, folders)), UNKNOWN_LICENCE)
 
     def _source(self, component: str) -> Source:
         folder = self._origin.path
@@ -211,7 +219,7 @@ class _Model:
         return TextEncoder(
             source=self._source(role.value),
             tokenizer=self._source(f"tokenizer{suffix}"),
-            licence=UNKNOWN_LICENCE,
+            licence=self._licence(role.value),
             states=f"{STATES_KIND}-{role.value}",
             tokens=usual.get(role),
             parameters=self._encoders[role].parameters,

@@ -15,6 +15,13 @@ from safetensors import SafetensorError, safe_open
 from sdpack.errors import SourceError
 from sdpack.export.adapter_file import adapter_content
 from sdpack.export.finite import check_finite
+from sdpack.export.foreign_weights import (
+    POINTER,
+    by_keys,
+    explain_no_config,
+    explain_no_weights,
+    is_pointer,
+)
 from sdpack.export.layers_read import is_unread
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.model_loading import ModelFiles
@@ -25,7 +32,6 @@ from sdpack.store.artifacts import digest, file_sha256
 if TYPE_CHECKING:
     from torch import nn
 
-PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 # What hubs call copies of the same weights in other types: taken in this order, where there is
 # nothing else. Other variants, as non_ema, are other weights.
@@ -100,6 +106,8 @@ class Checkpoint:
         path = self.folder / CONFIG
         try:
             values = json.loads(path.read_text())
+        except FileNotFoundError as cause:
+            raise SourceError(explain_no_config(self.folder, CONFIG)) from cause
         except (OSError, ValueError) as cause:
             raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
         if not isinstance(values, dict):
@@ -144,29 +152,7 @@ class Checkpoint:
             for name in (_index_name(name, variant) for name in WEIGHT_FILES):
                 if (self.folder / name).is_file():
                     return variant, self._shards(self.folder / name)
-        raise SourceError(self._no_weights())
-
-    def _no_weights(self) -> str:
-        """Describe the files that exist instead of weights, and the remedy."""
-        names = sorted(p.name for p in self.folder.glob("*") if p.is_file())
-        pickles = [name for name in names if name.endswith(PICKLE_SUFFIXES)]
-        unread = [name for name in names if name.endswith(".safetensors")]
-        if unread:
-            more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-            known = ", ".join(VARIANTS)
-            return (
-                f"{self.folder} holds {unread[0]}{more}, which is not read: weights must be named "
-                f"{' or '.join(WEIGHT_FILES)}, be several files with an index beside them, or be "
-                f"one of the variants {known}; rename or restore them"
-            )
-        if pickles:
-            return (
-                f"{self.folder} holds its weights only as a pickle ({pickles[0]}), which may run "
-                "any code when it is read; convert it with `sdpack catalog convert` if you trust "
-                "its source, or choose a revision with .safetensors"
-            )
-        wanted = " or ".join(WEIGHT_FILES)
-        return f"{self.folder} holds no .safetensors weights ({wanted}); restore them"
+        raise SourceError(explain_no_weights(self.folder, WEIGHT_FILES, VARIANTS))
 
     def _shards(self, index: Path) -> list[Path]:
         try:
@@ -194,7 +180,26 @@ class Checkpoint:
                     for name in weights.keys():  # noqa: SIM118 (it is not a dict)
                         yield name, tuple(weights.get_slice(name).get_shape())
             except (SafetensorError, OSError) as cause:
+                if is_pointer(path):
+                    raise SourceError(f"{path} is {POINTER}") from cause
                 raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
+
+    def check_readable(self) -> None:
+        """Check, from the files' headers alone, that the weights are undamaged and unquantized.
+
+        Raises:
+            SourceError: they are not, or have the keys of another program; says what they are.
+        """
+        found = by_keys([name for name, _ in self.shapes()])
+        if found is not None:
+            raise SourceError(f"{self.folder} holds {found}")
+        quantized = self.config.get("quantization_config")
+        if quantized:
+            method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+            raise SourceError(
+                f"{self.folder / CONFIG}: its weights are quantized ({method}); give the "
+                "unquantized ones, which sdpack quantizes itself"
+            )
 
     @cached_property
     def parameters(self) -> int:
@@ -239,6 +244,7 @@ class Checkpoint:
         Raises:
             SourceError: the weights are damaged, hold NaN or infinity, or do not fit the class.
         """
+        self.check_readable()
         if not self.loras and self.parameters >= MANY:
             streamed = self._model_files.streamed()
             if streamed is not None:
@@ -261,6 +267,7 @@ class Checkpoint:
         return ModelFiles(
             self.folder,
             self.class_name,
+            self.class_name not in TEXT_ENCODER_CLASSES,
             files,
             variant,
             dict(self.shapes()),

@@ -1,14 +1,15 @@
 """Merging of LoRAs into a model before it is exported.
 
-    V = W + scale * alpha / rank * up @ down        LoRA (Hu et al. 2021)
+    V = W + scale * alpha / rank * product
     W' = V, or with DoRA (Liu et al. 2024) magnitude * V / |V|
 
-|V| is one norm per output, or per input in some LyCORIS files.
+`sdpack.export.adapter_products` has the products of LoRA, LoHa and LoKr. |V| is one norm per
+output, or per input in some LyCORIS files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from sdpack.export.adapter_file import (
     read_adapter,
 )
 from sdpack.export.adapter_layers import LayerFinder
+from sdpack.export.adapter_products import LowRank, Product, input_width, lycoris_product
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,15 +48,14 @@ class _Change:
     Attributes:
         module: name of the module whose weight (and bias) changes.
         keys: keys of the layer in the file.
-        scale: factor of `up @ down`, without the catalog's scale.
+        product: the change, before it is scaled.
+        scale: factor of the product, without the catalog's scale.
     """
 
     module: str
     keys: tuple[str, ...]
-    down: Tensor
-    up: Tensor
+    product: Product
     scale: float
-    mid: Tensor | None = None
     bias: Tensor | None = None
     magnitude: Tensor | None = None
 
@@ -126,7 +127,9 @@ def _width(file: AdapterFile, component: str) -> int | None:
     for layer in file.layers:
         if layer.component == component and layer.name.endswith(READERS):
             with safe_open(file.path, "np") as weights:
-                return int(weights.get_slice(layer.keys[AdapterTensor.DOWN]).get_shape()[1])
+                return input_width(
+                    {t: tuple(weights.get_slice(k).get_shape()) for t, k in layer.keys.items()}
+                )
     return None
 
 
@@ -149,16 +152,16 @@ def _changes(file: AdapterFile, model: nn.Module) -> Iterator[_Change]:
         if layer.component not in mine:
             continue
         tensors = _tensors(file.path, layer)
-        placed = finder.places(layer, tensors)
+        placed = _placed(file.path, layer, tensors, finder)
         if not placed:
             strange.extend(layer.keys.values())
-        for module, down, up in placed:
+        for module, product in placed.items():
             if module in seen:
                 raise SourceError(
                     f"{file.path}: {layer.name} and {seen[module]} both change {module}; restore it"
                 )
             seen[module] = layer.name
-            change = _change(file, layer, tensors, module, (down, up, len(placed) > 1))
+            change = _change(file, layer, tensors, (module, product, finder.shapes[module]))
             _check_fits(file.path, change, finder)
             yield change
     if strange:
@@ -176,46 +179,76 @@ def _tensors(path: Path, layer: AdapterLayer) -> dict[AdapterTensor, Tensor]:
         raise SourceError(f"{path} cannot be read ({cause}); restore it") from cause
 
 
-def _change(
-    file: AdapterFile,
-    layer: AdapterLayer,
-    tensors: Mapping[AdapterTensor, Tensor],
-    module: str,
-    placed: tuple[Tensor, Tensor, bool],
-) -> _Change:
+def _placed(
+    path: Path, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], finder: LayerFinder
+) -> dict[str, Product]:
+    """Return the change of each module that a layer changes; empty if the model has no such layer.
+
+    Raises:
+        SourceError: the model has several modules for it, and only a plain LoRA can be split.
+    """
     import torch
 
-    down, up, is_split = placed
+    whole = lycoris_product(tensors)
+    if whole is not None:
+        modules = finder.modules(layer, whole.made)
+        _refuse_split(path, layer, layer.keys.values(), modules if len(modules) > 1 else ())
+        return dict.fromkeys(modules, whole)
+    placed = finder.places(layer, tensors)
     more = {
         AdapterTensor.MID,
         AdapterTensor.BIAS,
         AdapterTensor.MAGNITUDE,
         AdapterTensor.DORA_SCALE,
     } & tensors.keys()
-    if more and (is_split or not torch.equal(up, tensors[AdapterTensor.UP])):
+    if more:
+        split = [
+            module
+            for module, _, up in placed
+            if len(placed) > 1 or not torch.equal(up, tensors[AdapterTensor.UP])
+        ]
+        _refuse_split(path, layer, (layer.keys[piece] for piece in sorted(more)), split)
+    mid = tensors.get(AdapterTensor.MID)
+    return {module: LowRank(down, up, mid) for module, down, up in placed}
+
+
+def _refuse_split(
+    path: Path, layer: AdapterLayer, keys: Iterable[str], modules: Sequence[str]
+) -> None:
+    if modules:
         raise SourceError(
-            f"{file.path}: {named(layer.keys[piece] for piece in sorted(more))} is of a layer "
-            f"that the model splits into several ({module}), which sdpack does not support; "
-            "merge the file with the program it was trained with"
+            f"{path}: {named(keys)} is of a layer that the model splits into several "
+            f"({modules[0]}), which sdpack does not support; merge the file with the program it "
+            "was trained with"
         )
-    scale = _scale(file, layer, tensors, module)
+
+
+def _change(
+    file: AdapterFile,
+    layer: AdapterLayer,
+    tensors: Mapping[AdapterTensor, Tensor],
+    placed: tuple[str, Product, tuple[int, ...]],
+) -> _Change:
+    """Return the change of a module, given with its product and the shape of its weight."""
+    module, product, shape = placed
     return _Change(
         module,
         tuple(layer.keys.values()),
-        down,
-        up,
-        scale,
-        tensors.get(AdapterTensor.MID),
+        product,
+        _scale(file, layer, tensors, module, product),
         tensors.get(AdapterTensor.BIAS),
-        _magnitude(file.path, layer, tensors, down),
+        _magnitude(file.path, layer, tensors, product.made[0], shape),
     )
 
 
 def _scale(
-    file: AdapterFile, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], module: str
+    file: AdapterFile,
+    layer: AdapterLayer,
+    tensors: Mapping[AdapterTensor, Tensor],
+    module: str,
+    product: Product,
 ) -> float:
-    """Return alpha / rank, or PEFT's scale; 1 if the file has neither."""
-    rank = tensors[AdapterTensor.DOWN].shape[0]
+    """Return alpha / rank, or PEFT's scale; 1 if the file has neither, or alpha does not count."""
     settings = file.settings(layer.component)
     if AdapterTensor.ALPHA in tensors:
         if settings:
@@ -223,48 +256,63 @@ def _scale(
                 f"{file.path} has {layer.keys[AdapterTensor.ALPHA]} and PEFT's settings, which may "
                 "give different scales; remove one of them"
             )
-        return float(tensors[AdapterTensor.ALPHA]) / rank
+        return float(tensors[AdapterTensor.ALPHA]) / product.rank if product.rank else 1.0
     if not settings:
         return 1.0
-    return _peft_scale(file.path, settings, module, rank)
+    return _peft_scale(file.path, settings, module, product)
 
 
-def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, rank: int) -> float:
+def _peft_scale(path: Path, settings: Mapping[str, Any], module: str, product: Product) -> float:
     from peft.utils.other import get_pattern_key
 
+    key = "lora_alpha" if product.peft_type == "LORA" else "alpha"
     begun = settings.get("init_lora_weights")
     wrong = {
-        "peft_type": str(settings.get("peft_type") or "LORA") != "LORA",
+        "peft_type": str(settings.get("peft_type") or "LORA") != product.peft_type,
         "fan_in_fan_out": bool(settings.get("fan_in_fan_out")),
         "layer_replication": bool(settings.get("layer_replication")),
         "init_lora_weights": isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE),
     }
-    for key, is_wrong in wrong.items():
+    for name, is_wrong in wrong.items():
         if is_wrong:
             raise SourceError(
-                f"{path}: its setting {key} is {settings[key]!r}, which sdpack cannot merge; "
+                f"{path}: its setting {name} is {settings.get(name)!r}, which sdpack cannot merge; "
                 "merge the file with PEFT and give the checkpoint"
             )
-    patterns = settings.get("alpha_pattern") or {}
-    alpha = patterns.get(get_pattern_key(patterns, module), settings.get("lora_alpha"))
-    if not isinstance(alpha, int | float):
-        raise SourceError(f"{path}: its setting lora_alpha is {alpha!r}, not a number; restore it")
+    alpha, rank = (
+        patterns.get(get_pattern_key(patterns, module), settings.get(usual))
+        for patterns, usual in (
+            (settings.get("alpha_pattern") or {}, key),
+            (settings.get("rank_pattern") or {}, "r"),
+        )
+    )
+    rank = product.rank or rank
+    if not isinstance(alpha, int | float) or not isinstance(rank, int):
+        raise SourceError(f"{path}: its settings {key} and r are not both numbers; restore it")
     return float(alpha / (rank**0.5 if settings.get("use_rslora") else rank))
 
 
 def _magnitude(
-    path: Path, layer: AdapterLayer, tensors: Mapping[AdapterTensor, Tensor], down: Tensor
+    path: Path,
+    layer: AdapterLayer,
+    tensors: Mapping[AdapterTensor, Tensor],
+    outputs: int,
+    shape: tuple[int, ...],
 ) -> Tensor | None:
     """Return DoRA's magnitudes, broadcastable to the weight: (out, 1, ...) or (1, in, 1, ...).
 
     PEFT stores (out,) for a matrix and (1, out, 1, 1) for a convolution. LyCORIS stores (out, 1)
     and (out, 1, 1, 1), or, with norms of the inputs (a former default), (1, in) and (1, in, 1, 1).
+
+    Args:
+        outputs: outputs of the layer's change.
+        shape: shape of the weight.
     """
-    outputs, axes = tensors[AdapterTensor.UP].shape[0], (1,) * (down.ndim - 1)
+    axes = (1,) * (len(shape) - 1)
     if AdapterTensor.MAGNITUDE in tensors:
         found, inputs = tensors[AdapterTensor.MAGNITUDE], 0
     elif AdapterTensor.DORA_SCALE in tensors:
-        found, inputs = tensors[AdapterTensor.DORA_SCALE], down.shape[1]
+        found, inputs = tensors[AdapterTensor.DORA_SCALE], shape[1]
     else:
         return None
     is_peft = AdapterTensor.MAGNITUDE in tensors
@@ -275,7 +323,7 @@ def _magnitude(
     key = layer.keys[AdapterTensor.MAGNITUDE if is_peft else AdapterTensor.DORA_SCALE]
     raise SourceError(
         f"{path}: {key} has shape {tuple(found.shape)}, but its layer has {outputs} outputs and "
-        f"{down.shape[1]} inputs; restore the file"
+        f"{shape[1]} inputs; restore the file"
     )
 
 
@@ -285,18 +333,11 @@ def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
     Raises:
         SourceError: it has another shape, or it changes a bias that the model does not have.
     """
-    up, down, mid = change.up, change.down, change.mid
-    shape = finder.shapes[change.module]
-    rank = up.shape[1] if up.ndim > 1 else 0
-    kernel = tuple((down if mid is None else mid).shape[2:])
-    made = (up.shape[0], *down.shape[1:2], *kernel)
-    inner = mid is None or tuple(mid.shape[:2]) == (rank, down.shape[0])
-    flat = all(side == 1 for side in (*up.shape[2:], *(down.shape[2:] if mid is not None else ())))
-    fits = _without_ones(made) == _without_ones(shape) and inner and flat
-    if not fits or (mid is None and rank != down.shape[0]):
+    shape, product = finder.shapes[change.module], change.product
+    if not product.fits(shape):
         raise SourceError(
-            f"{path} does not fit: {named(change.keys)} are for a weight of shape {made}, but "
-            f"{change.module}.weight has {shape}; give the model it was trained for"
+            f"{path} does not fit: {named(change.keys)} are for a weight of shape {product.made}, "
+            f"but {change.module}.weight has {shape}; give the model it was trained for"
         )
     if change.bias is not None and change.module not in finder.biases:
         raise SourceError(
@@ -305,20 +346,10 @@ def _check_fits(path: Path, change: _Change, finder: LayerFinder) -> None:
         )
 
 
-def _without_ones(shape: Iterable[int]) -> tuple[int, ...]:
-    """Drop the sides of a 1x1 kernel from a shape, so that it equals a matrix's."""
-    sides = tuple(shape)
-    return sides[:2] if all(side == 1 for side in sides[2:]) else sides
-
-
 def _merged(weight: Tensor, change: _Change, scale: float, path: Path) -> Tensor:
     import torch
 
-    up = change.up.flatten(1)
-    if change.mid is None:
-        product = up @ change.down.flatten(1)
-    else:
-        product = torch.einsum("or,rskl,si->oikl", up, change.mid, change.down.flatten(1))
+    product = change.product.product()
     merged = weight + scale * change.scale * product.reshape(weight.shape)
     if change.magnitude is None:
         return merged

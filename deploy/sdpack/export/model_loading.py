@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +27,7 @@ class ModelFiles:
     Attributes:
         folder: the checkpoint's folder, with its config.
         class_name: its transformers or diffusers class.
+        is_diffusers: whether the class is of diffusers.
         weights: its safetensors files.
         variant: the variant of the weights, such as "fp16"; None for plain names.
         shapes: the shape of each tensor in the files.
@@ -37,6 +37,7 @@ class ModelFiles:
 
     folder: Path
     class_name: str
+    is_diffusers: bool
     weights: Sequence[Path]
     variant: str | None
     shapes: Mapping[str, tuple[int, ...]]
@@ -54,7 +55,7 @@ class ModelFiles:
         transformers.logging.disable_progress_bar()
         transformers.logging.set_verbosity_error()  # it lists the heads that are left out
         try:
-            model = self.read_in_parts() if self._library == "diffusers" else None
+            model = self.read_in_parts() if self.is_diffusers else None
             return self._pretrained() if model is None else model
         except (*BAD_WEIGHTS, OSError, ValueError, RuntimeError) as cause:
             raise self._refused(cause) from cause
@@ -72,7 +73,7 @@ class ModelFiles:
 
         try:
             with init_empty_weights(include_buffers=include_buffers):
-                if self._library == "diffusers":
+                if self.is_diffusers:
                     return cast("nn.Module", _diffusers_model(self._class, self.folder))
                 whole, config = self._configs()
                 model = self._class(config)
@@ -95,24 +96,12 @@ class ModelFiles:
         model = self.empty(include_buffers=False)
         return model if streamed.fill(model, streamed.places(self.weights)) else None
 
-    @cached_property
-    def _library(self) -> str:
-        from optimum.exporters.tasks import TasksManager
-
-        return str(TasksManager.infer_library_from_model(str(self.folder)))
-
-    @cached_property
+    @property
     def _class(self) -> Any:
         import diffusers
         import transformers
 
-        modules = {"transformers": transformers, "diffusers": diffusers}
-        if self._library not in modules:
-            raise SourceError(
-                f"checkpoints of the library {self._library} are not supported; use "
-                f"{' or '.join(modules)}"
-            )
-        return getattr(modules[self._library], self.class_name)
+        return getattr(diffusers if self.is_diffusers else transformers, self.class_name)
 
     def _refused(self, cause: Exception) -> SourceError:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
@@ -134,7 +123,7 @@ class ModelFiles:
             "variant": self.variant,
             "output_loading_info": True,
         }
-        if self._library == "diffusers":
+        if self.is_diffusers:
             model, info = self._class.from_pretrained(self.folder, **settings)
         else:
             whole, config = self._configs()

@@ -11,6 +11,7 @@ from typing import Any
 
 from sdpack.domain.placement import TEXT_ENCODERS
 from sdpack.errors import SourceError
+from sdpack.export.foreign_weights import held_weights, loose_weights
 
 MODEL_INDEX = "model_index.json"
 CONFIG = "config.json"  # every model's folder has one
@@ -46,7 +47,15 @@ NEEDED: Mapping[str, str] = {
     "controlnet": "a ControlNet",
     "adapter": "a T2I-Adapter",
     "image_encoder": "an image encoder",
+    "t2i_adapter": "a T2I-Adapter",
+    "ip_adapter": "an IP-Adapter",
     "prior": "a prior, which makes the denoiser's embeddings",
+    "decoder": "a second stage, which draws from embeddings",
+    "movq": "a decoder of another kind than sdpack supports",
+    "vqvae": "a decoder of another kind than sdpack supports",
+    "vqgan": "a decoder of another kind than sdpack supports",
+    "bert": "a text encoder of another kind than sdpack supports",
+    "refiner": "a refiner, which continues from another model's latents",
     "upscaler": "an upscaler",
     "low_res_scheduler": "the scheduler of an upscaler",
     "image_normalizer": "the normalization of an encoded image",
@@ -57,6 +66,19 @@ NEEDED: Mapping[str, str] = {
     "transformer_2": "a second denoiser",
 }
 UNKNOWN = "an unknown component"
+PARTS_ONLY = "sdpack reads weights only in the folders of the pipeline's components"
+# Those of NEEDED that are added to a text-to-image model, which also works without them.
+ADDED = ("controlnet", "adapter", "t2i_adapter", "ip_adapter", "motion_adapter", "refiner")
+# What a folder beside the components holds, by the start of its model's class.
+BESIDE: Mapping[str, str] = {
+    "ControlNet": "a ControlNet",
+    "MultiAdapter": "a T2I-Adapter",
+    "T2IAdapter": "a T2I-Adapter",
+    "MotionAdapter": "a motion module",
+    "CLIPVision": "an image encoder",
+    "UNet": "a denoiser",
+    "Autoencoder": "a VAE",
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +125,14 @@ class PipelineIndex:
         needed = [name for name in unused if name not in spare]
         if needed:
             listed = ", ".join(f"{name} ({self._kind(name)})" for name in needed)
+            remedy = (
+                "the text-to-image pipeline without it, such as one saved without that component"
+                if all(name.startswith(ADDED) for name in needed)
+                else "a text-to-image pipeline of a family that sdpack supports (docs/models.md)"
+            )
             raise SourceError(
-                f"{self.path}: the pipeline needs {listed}, which sdpack does not support; give a "
-                "text-to-image pipeline without it, such as one saved without that component"
+                f"{self.path}: the pipeline needs {listed}, which sdpack does not support; give "
+                f"{remedy}"
             )
         if self.values.get("requires_aesthetics_score"):
             raise SourceError(
@@ -119,11 +146,26 @@ class PipelineIndex:
         return [f"{self.path}: {line}" for line in lines]
 
     def unnamed(self, folder: Path) -> list[str]:
-        """Return one line for each model in a pipeline's folder that its index does not name."""
+        """Return one line for each model in a pipeline's folder that its index does not name.
+
+        That is a folder, or a file of weights beside the components or in a folder of its own.
+        """
+        folders = [path for path in sorted(folder.glob("*/")) if path.name not in self.values]
+        models = [path for path in folders if (path / CONFIG).is_file()]
+        files = [
+            (path.relative_to(folder), kind)
+            for beside in (folder, *(path for path in folders if path not in models))
+            for path, kind in loose_weights(beside)
+        ]
         return [
-            f"{self.path} does not name {config.parent.name}/, which is left out"
-            for config in sorted(folder.glob(f"*/{CONFIG}"))
-            if config.parent.name not in self.values
+            *(
+                f"{self.path} does not name {path.name}/{_kind_of(path)}, which is left out"
+                for path in models
+            ),
+            *(
+                f"{self.path.parent / path} is left out: {kind or PARTS_ONLY}"
+                for path, kind in files
+            ),
         ]
 
     def _is_spare(self, name: str) -> bool:
@@ -134,6 +176,24 @@ class PipelineIndex:
         kind = next((kind for begin, kind in NEEDED.items() if name.startswith(begin)), UNKNOWN)
         class_name = self.values[name][1]
         return f"{kind}, {class_name}" if isinstance(class_name, str) else kind
+
+
+def _kind_of(folder: Path) -> str:
+    """Say what the model in a folder is, in parentheses; "" if that is not known."""
+    try:
+        name = str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    kind = next((kind for begin, kind in BESIDE.items() if name.startswith(begin)), None)
+    return f" ({kind}, {name})" if kind else f" ({name})"
+
+
+def _instead(folder: Path) -> str:
+    """Say what a folder without an index is: one model, or loose files of weights."""
+    if (folder / CONFIG).is_file():
+        return f": the folder holds a single model{_kind_of(folder)}, not a pipeline"
+    held = held_weights(folder)
+    return f": the folder holds {held}" if held else ""
 
 
 def read_index(folder: Path, name: str | None = None) -> PipelineIndex:
@@ -152,8 +212,8 @@ def read_index(folder: Path, name: str | None = None) -> PipelineIndex:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:
         raise SourceError(
-            f"{shown} cannot be read ({cause.strerror}); give the folder of a diffusers pipeline, "
-            "or list its parts in a catalog"
+            f"{shown} cannot be read ({cause.strerror}){_instead(folder)}; give the folder of a "
+            "diffusers pipeline, or list its parts in a catalog"
         ) from cause
     except ValueError as cause:
         raise SourceError(f"{shown} is not JSON ({cause}); restore it") from cause

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sdpack.documents.conditioning import Family
 from sdpack.errors import SchedulerError, SourceError
-from sdpack.export.instead import NONLINEAR, UnusableError, way_out
+from sdpack.export.instead import NONLINEAR, OTHER_SCHEDULERS, UnusableError, way_out
 from sdpack.runtime.sampler import SamplerTable
 
 # Families whose pipelines shift the schedule with the image size, or set the noise levels.
@@ -64,6 +64,12 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
     try:
         name = json.loads(path.read_text())["_class_name"]
         kind = getattr(diffusers, name, None)
+        lacking = getattr(kind, "_backends", ())  # of a class whose packages are not installed
+        if "torchsde" in lacking:
+            raise SourceError(
+                f"{path}: {name} draws its noise with torchsde, which sdpack does not support; "
+                f"choose another scheduler, such as {OTHER_SCHEDULERS[0]}"
+            )
         if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
             raise SourceError(f"{path}: diffusers has no scheduler {name!r}; check _class_name")
         scheduler = cast(Any, kind).from_pretrained(folder)
@@ -72,6 +78,8 @@ def load_scheduler(folder: Path, family: Family | None = None) -> Any:
             settings = _settings(scheduler)
             known = {key: value for key, value in own.items() if key in settings}
             scheduler = cast(Any, kind).from_config(scheduler.config, **known)
+    except FileNotFoundError as cause:
+        raise SourceError(f"{path} is missing; restore it") from cause
     except (OSError, *FAILURES) as cause:
         raise SourceError(f"{path} is not a scheduler config ({cause!r}); restore it") from cause
     return scheduler

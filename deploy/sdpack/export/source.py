@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sdpack.documents.source import Source
 from sdpack.errors import SourceError
+from sdpack.export.model_card import MODEL_CARD
 from sdpack.export.pickles import without_pickles
 from sdpack.export.pipeline_index import MODEL_INDEX, PipelineIndex, read_index
 from sdpack.store.artifacts import cache_folder
@@ -117,12 +118,12 @@ def pipeline_folder(source: Source) -> Path:
 
 
 def pipeline_index(source: Source) -> PipelineIndex:
-    """Return the index of a hub repository's pipeline; fetches nothing else.
+    """Return the index of a hub repository's pipeline; fetches only it and the model's card.
 
     Raises:
         SourceError: it cannot be fetched, or names components that sdpack does not support.
     """
-    folder = snapshot(source, [MODEL_INDEX])
+    folder = snapshot(source, [MODEL_INDEX, MODEL_CARD])
     if not (folder / MODEL_INDEX).is_file():
         raise SourceError(
             f"{source} is not a diffusers pipeline: it has no {MODEL_INDEX}; "

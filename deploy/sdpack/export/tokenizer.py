@@ -8,7 +8,7 @@ from sdpack.documents.conditioning import Family
 from sdpack.errors import SourceError
 from sdpack.export.prompt_template import family_template
 from sdpack.runtime.prompt_template import TEMPLATE_FILE
-from sdpack.runtime.tokenizer import TOKENIZER_FILE, PromptTokenizer
+from sdpack.runtime.tokenizer import CONFIG_FILE, TOKENIZER_FILE, PromptTokenizer
 
 CHECKED_TEXTS = (
     "a photo of an astronaut riding a horse on mars",
@@ -33,6 +33,11 @@ def convert_tokenizer(source: Path, target: Path, family: Family | None = None) 
     """
     from transformers import AutoTokenizer
 
+    if not (source / CONFIG_FILE).is_file():
+        raise SourceError(
+            f"{source} has no {CONFIG_FILE}, which says what kind of tokenizer it is and how many "
+            "tokens the text encoder reads; restore it"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         tokenizer.save_pretrained(target)

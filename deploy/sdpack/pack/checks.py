@@ -69,8 +69,7 @@ def check_catalog(located: LocatedCatalog) -> None:
     weighted += [] if quality.judge is None else [quality.judge]
     for source in weighted:
         if source.path is not None:
-            for _ in Checkpoint(local_folder(source, located.folder)).shapes():
-                pass
+            Checkpoint(local_folder(source, located.folder)).check_readable()
     for key in (quality.calibration, quality.samples):
         located.prompts(key)
     if quality.real_images is not None:

@@ -12,10 +12,12 @@ from sdpack.documents.evidence import compared
 from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.documents.record import SCREENED_OUT, BuildRecord, Entrant
 from sdpack.domain.estimate import ENOUGH
+from sdpack.domain.licences import licence_line
 from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
 from sdpack.evaluate.rules import Outcome
 from sdpack.report.charts import PRECISION, build_figures
+from sdpack.report.origin_rows import origin_rows
 from sdpack.report.page import (
     ENLARGED_SIDE,
     FilterOption,
@@ -122,7 +124,8 @@ def summary(build: Build) -> list[str]:
     preselection = record.preselection
     if preselection is not None and preselection.beaten:
         lines.append(preselection.words())
-    return [*lines, *_limits(build)]
+    parts = record.licensed_parts(winner.entrant)
+    return [*lines, *_limits(build), licence_line(parts)]
 
 
 def _scope(record: BuildRecord) -> str:
@@ -322,7 +325,7 @@ def _reproduce(build: Build) -> Table:
             ),
         ],
         *([tool, version] for tool, version in record.tools.items()),
-        *([name, f"{o.source}, {o.licence}"] for name, o in record.origins.items()),
+        *origin_rows(record.origins),
         *(
             [f"{role.words} of the winner", f"SHA-256 {part.content}"]
             for role, part in winner.parts.items()

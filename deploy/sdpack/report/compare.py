@@ -9,6 +9,7 @@ import altair as alt
 
 from sdpack.documents.record import FIDELITY, PartFigures
 from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate
+from sdpack.domain.licences import commercial_use
 from sdpack.domain.placement import Role
 from sdpack.errors import InputError
 from sdpack.report.build_page import sheet_rows
@@ -117,6 +118,7 @@ class BundleComparison:
             ("time per image on the build machine", *(_latency(build) for build in self.builds)),
             ("drawn on", *(record.measured_on for record in records)),
             ("sampling", *(_sampling(build) for build in self.builds)),
+            ("commercial use", *(_commercial_use(build) for build in self.builds)),
         ]
         return [(row[0], row[1], row[2]) for row in rows]
 
@@ -307,6 +309,13 @@ def _quality(winner: Point) -> str:
 def _distance(build: Build) -> str:
     distance = build.distance(build.winner.entrant)
     return "not measured" if distance is None else f"{distance[1].to(1)}, {distance[0]} images"
+
+
+def _commercial_use(build: Build) -> str:
+    """Whether the winner's licences allow commercial use, and the licences."""
+    parts = build.record.licensed_parts(build.winner.entrant)
+    names = ", ".join(dict.fromkeys(part.licence for part in parts))
+    return f"{commercial_use(parts)} ({names})"
 
 
 def _latency(build: Build) -> str:

@@ -28,6 +28,7 @@ from sdpack.report.figure import (
     layered,
     legend_above,
 )
+from sdpack.report.origin_rows import origin_rows
 from sdpack.report.page import Page, Table, write_page
 from sdpack.report.study_files import as_csv, as_json
 from sdpack.report.study_finding import finding
@@ -332,6 +333,6 @@ def _reproduce(study: StudyResult) -> Table:
         ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
         ["race", f"confidence {record.confidence:.0%}, indifference {record.indifference:g}"],
         *([tool, version] for tool, version in record.tools.items()),
-        *([name, f"{o.source}, {o.licence}"] for name, o in record.origins.items()),
+        *origin_rows(record.origins),
     ]
     return Table("To reproduce this", (), rows)

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
 from sdpack.documents.profile import format_size
+from sdpack.domain.licences import licence_figures
 from sdpack.runtime.pictures import Encoding
 from sdpack.serve.answers import ERRORS
 from sdpack.serve.metrics import CONTENT_TYPE
@@ -83,9 +84,12 @@ def described(service: Service) -> dict[str, Any]:
                 "parameters": part.parameters,
                 "licence": part.licence,
                 "source": part.source,
+                "bridge": None if part.bridge is None else part.bridge.model_dump(),
+                "loras": None if part.loras is None else [x.model_dump() for x in part.loras],
             }
             for role, part in manifest.parts.items()
         },
+        "licences": licence_figures(manifest.licensed_parts),
         "placement": str(manifest.placement),
         "memory": manifest.memory.model_dump(mode="json"),
         "evidence": {

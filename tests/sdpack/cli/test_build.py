@@ -85,6 +85,7 @@ def test_the_output_names_the_bundle_and_its_report(tmp_path: Path) -> None:
     result = run("build", "-p", "cpu-2gb", "-o", str(out))
     assert f"{out} holds the bundle; see {out}/report.html and {out}/samples.png" in result.output
     assert result.stderr.splitlines()[0] == "export"
+    assert sum(line.startswith("Licences: ") for line in result.output.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("asked")

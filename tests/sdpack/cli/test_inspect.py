@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sdpack.documents.bundle import open_bundle
+from sdpack.domain.placement import Role
 
 from tests.sdpack.bundles import write_drawing_bundle
 from tests.sdpack.cli.calling import read_json, run
@@ -21,8 +22,29 @@ def test_a_bundle_is_shown_part_by_part(drawing: Path) -> None:
     assert f"{len(manifest.files)} files, all unchanged" in shown
 
 
-def test_as_json_it_is_the_manifest(drawing: Path) -> None:
-    assert read_json("inspect", str(drawing)) == json.loads((drawing / "manifest.json").read_text())
+def test_as_json_it_is_the_manifest_and_what_its_licences_say(drawing: Path) -> None:
+    shown = read_json("inspect", str(drawing))
+    licences = shown.pop("licences")
+    assert shown == json.loads((drawing / "manifest.json").read_text())
+    assert licences["commercial_use"] == "unknown"
+    assert {"part": "decoder s", "licence": "MIT", "commercial_use": "allowed"}.items() <= (
+        licences["parts"][-1].items()
+    )
+
+
+def test_a_non_commercial_part_is_named_in_one_line(drawing: Path, tmp_path: Path) -> None:
+    parts = {r: {**p.model_dump(), "loras": []} for r, p in open_bundle(drawing).parts.items()}
+    lora = {"source": "owner/lora", "licence": "cc-by-nc-4.0", "scale": 1.0}
+    parts[Role.TEXT_ENCODER]["bridge"] = {"source": "b", "licence": "Apache-2.0"}
+    parts[Role.DENOISER]["loras"] = [lora]
+    write_drawing_bundle(tmp_path / "b", parts=parts)
+    shown = run("inspect", str(tmp_path / "b")).output
+    assert "MIT, bridge Apache-2.0" in shown
+    assert "MIT, LoRA cc-by-nc-4.0" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("Licences")]
+    assert line == (
+        "Licences: not for commercial use, because of LoRA owner/lora of denoiser s (cc-by-nc-4.0)."
+    )
 
 
 @pytest.mark.parametrize(

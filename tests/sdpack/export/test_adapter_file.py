@@ -22,8 +22,8 @@ from torch import Tensor
 from tests.sdpack.export.test_lora import CONV, LINEAR, kohya
 
 STRANGE = {
-    "hada_w1_a": "LoHa weights",
-    "lokr_w1": "LoKr weights",
+    "hada_w9": "LoHa weights",
+    "lokr_w9": "LoKr weights",
     "oft_blocks": "OFT weights",
     "a1.weight": "GLoRA weights",
     "on_input": "IA3 weights",
@@ -59,13 +59,16 @@ def test_what_is_no_lora_is_named_and_refused(tmp_path: Path, suffix: str, alone
     with pytest.raises(SourceError) as caught:
         read_adapter(saved(tmp_path, {**file, key: torch.ones(2, 2)}))
     said = str(caught.value)
-    assert f"holds {STRANGE[suffix]} ({key}); sdpack merges only LoRA and DoRA: merge this" in said
+    assert (
+        f"holds {STRANGE[suffix]} ({key}); sdpack merges only LoRA, DoRA, LoHa and LoKr: merge"
+        in said
+    )
     assert said.endswith("and give that checkpoint")
 
 
 def test_of_many_keys_a_few_are_named_and_the_rest_counted(tmp_path: Path) -> None:
-    file = {f"lora_unet_{n}.hada_w1_a": torch.ones(1) for n in range(9)}
-    with pytest.raises(SourceError, match=r"lora_unet_3\.hada_w1_a and 5 more\);"):
+    file = {f"lora_unet_{n}.oft_blocks": torch.ones(1) for n in range(9)}
+    with pytest.raises(SourceError, match=r"lora_unet_3\.oft_blocks and 5 more\);"):
         read_adapter(saved(tmp_path, file))
 
 

@@ -469,5 +469,21 @@ def test_a_model_that_the_index_does_not_name_is_told_of(
     adopt(str(folder), warn=said.append)
     assert said == [
         *before,
-        f"{folder}/model_index.json does not name controlnet/, which is left out",
+        f"{folder}/model_index.json does not name controlnet/ (a ControlNet, ControlNetModel), "
+        "which is left out",
     ]
+
+
+def test_the_licence_is_the_one_that_the_model_s_cards_state(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A part may have a card of its own, such as a decoder that was put there later."""
+    folder = Path(shutil.copytree(models("sd"), tmp_path / "m"))
+    before = adopt(str(folder)).catalog
+    assert {c.licence for c in before.decoders.values()} == {"not stated; see where it comes from"}
+    (folder / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    (folder / "vae" / "README.md").write_text("---\nlicense: mit\n---\n")
+    after = adopt(str(folder)).catalog
+    assert after.text_encoders["text-encoder"].licence == "openrail++"
+    assert after.denoisers["unet"].licence == "openrail++"
+    assert after.decoders["vae"].licence == "mit"

@@ -16,6 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from sdpack.errors import SourceError
+from sdpack.export.adapter_products import LowRank
 from sdpack.export.lora import check_fits, merge
 from torch import Tensor, nn
 
@@ -160,8 +161,7 @@ def test_dora_sets_the_norms_it_names(outputs: int, inputs: int, axis: int) -> N
     change = _Change(
         "m",
         ("k",),
-        random(RANK, inputs),
-        random(outputs, RANK),
+        LowRank(random(RANK, inputs), random(outputs, RANK)),
         0.5,
         magnitude=magnitude.reshape(shape),
     )

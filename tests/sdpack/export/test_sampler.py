@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -171,3 +172,13 @@ def test_a_setting_that_is_no_choice_is_told(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "beta_schedule": "odd"}))
     with pytest.raises(SourceError, match="is not a scheduler config"):
         load_scheduler(tmp_path)
+
+
+def test_a_missing_config_and_a_scheduler_with_noise_of_its_own_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "scheduler_config.json"
+    with pytest.raises(SourceError, match=r"scheduler_config.json is missing; restore it"):
+        load_scheduler(tmp_path)
+    path.write_text(json.dumps({"_class_name": "DPMSolverSDEScheduler", **BETAS}))
+    if find_spec("torchsde") is None:
+        with pytest.raises(SourceError, match=r"with torchsde, .* such as DPMSolverMultistepSch"):
+            load_scheduler(tmp_path)

@@ -162,3 +162,12 @@ def test_no_page_goes_into_a_bundle_but_its_report(tmp_path: Path) -> None:
         assert ran.exit_code == 2
         assert "stray file in the bundle" in ran.stderr
     assert CliRunner().invoke(cli, ["report", str(first)]).exit_code == 0
+
+
+def test_licences_of_both_are_shown(tmp_path: Path) -> None:
+    origin = {"source": "x", "licence": "MIT", "loras": []}
+    names = ("text encoder a", "denoiser a", "decoder a")
+    first = bundle(tmp_path / "one", "fp16", NOISE, origins=dict.fromkeys(names, origin))
+    second = bundle(tmp_path / "two", "w4", NOISE)
+    (row,) = [row for row in compare(first, second).rows if row[0] == "commercial use"]
+    assert row[1:] == ("allowed (MIT)", "unknown (not recorded)")

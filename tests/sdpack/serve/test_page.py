@@ -37,6 +37,7 @@ def test_drawn_by_keyboard_alone(size: tuple[int, int]) -> None:
         assert tab.text_content("#said") == "2 pictures drawn"
         assert tab.locator("#gallery img").first.evaluate("x => x.naturalWidth") == 64
         assert tab.locator("#mix tr").count() == 3
+        assert (tab.text_content("#licences") or "").startswith("Licences: unknown for LoRAs of")
         assert tab.evaluate("document.documentElement.scrollWidth") <= size[0]
         tab.click("#again")
         assert tab.input_value("#seed") == "8"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import httpx
+from sdpack.domain.placement import Role
 from sdpack.serve.app import Settings
 from sdpack.serve.limits import Limits
 
@@ -9,7 +10,7 @@ from tests.sdpack.serve.clients import (
     client,
     wait_until,
 )
-from tests.sdpack.serve.fakes import FakeWorker, serving
+from tests.sdpack.serve.fakes import FakeWorker, manifest, serving
 
 
 def test_what_it_can_do(asking: httpx.Client) -> None:
@@ -19,6 +20,21 @@ def test_what_it_can_do(asking: httpx.Client) -> None:
     assert can["batch"] == 4
     assert can["mix"]["denoiser"]["precision"] == "w4"
     assert can["evidence"]["quality"]["value"] == 0.5
+
+
+def test_what_its_licences_say() -> None:
+    worker = FakeWorker()
+    whole = {role: p.model_dump() | {"loras": []} for role, p in worker.manifest.parts.items()}
+    whole[Role.DENOISER] |= {"candidate": "dev", "licence": "FLUX.1 [dev] Non-Commercial"}
+    worker.manifest = manifest(parts=whole)
+    with serving(worker) as (url, _, _), client(url) as asking:
+        can = asking.get("/capabilities").json()
+    assert can["mix"]["denoiser"]["licence"] == "FLUX.1 [dev] Non-Commercial"
+    assert (can["mix"]["denoiser"]["bridge"], can["mix"]["denoiser"]["loras"]) == (None, [])
+    assert can["licences"]["commercial_use"] == "not allowed"
+    assert can["licences"]["line"] == (
+        "Licences: not for commercial use, because of denoiser dev (FLUX.1 [dev] Non-Commercial)."
+    )
 
 
 def test_an_engine_that_hangs_is_told_to_whoever_watches(worker: FakeWorker) -> None:

@@ -12,15 +12,15 @@ from sdpack.documents.manifest import (
     Foresight,
     Manifest,
     MemoryFigures,
-    Origin,
     Part,
     SamplingDefaults,
     Tiles,
 )
+from sdpack.documents.origins import Origin
 from sdpack.pack.bundling.winner import Winner
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
-from sdpack.pack.recording.roster import TOOLS
+from sdpack.pack.recording.roster import TOOLS, merged_loras
 from sdpack.pack.variants.graph_files import SLICED_FILE, fused_attention_graph, split_of
 from sdpack.pack.variants.variant_builder import VariantBuilder
 from sdpack.rewrite.onnx_file import MODEL_FILE
@@ -90,6 +90,7 @@ class Manifests:
             source=str(candidate.source),
             licence=candidate.licence,
             bridge=self._bridge(variant),
+            loras=merged_loras(candidate),
             parameters=self.candidates.parameters(variant.role, variant.candidate),
             graph=f"{portable}/{MODEL_FILE}",
             fused_attention=None if fused == MODEL_FILE else f"{portable}/{fused}",

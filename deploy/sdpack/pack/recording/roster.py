@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sdpack.documents.manifest import Origin
+from sdpack.documents.catalog import Candidate, Denoiser, TextEncoder
+from sdpack.documents.origins import CandidateOrigin, MergedLora, bridge_name
 from sdpack.documents.record import SCREENED_OUT, Entrant, PartFigures, PeakFigures
 from sdpack.domain.placement import Placement
 from sdpack.errors import UnsupportedGraphError
@@ -159,16 +160,34 @@ class Roster:
             content=evaluated.contents[variant.role],
         )
 
-    def _origins(self) -> dict[str, Origin]:
-        """Where the candidates come from, by role and name."""
-        origins: dict[str, Origin] = {}
+    def _origins(self) -> dict[str, CandidateOrigin]:
+        """Where the candidates and bridges come from, by role and name."""
+        origins: dict[str, CandidateOrigin] = {}
         for variant in dict.fromkeys(
             variant for mix in self.summary.mixes for variant in mix.variants
         ):
             candidate = self.candidates.entry(variant.role, variant.candidate)
             name = f"{variant.role.words} {variant.candidate}"
-            origins[name] = Origin(source=str(candidate.source), licence=candidate.licence)
+            origins[name] = CandidateOrigin(
+                source=str(candidate.source),
+                licence=candidate.licence,
+                loras=merged_loras(candidate),
+            )
+            bridge = self.candidates.bridge(variant)
+            if bridge is not None:
+                origins[bridge_name(name, bridge.denoiser)] = CandidateOrigin(
+                    source=str(bridge.source), licence=bridge.licence, loras=()
+                )
         return dict(sorted(origins.items()))
+
+
+def merged_loras(candidate: Candidate) -> tuple[MergedLora, ...]:
+    """The LoRAs that are merged into a candidate, as manifests and records have them."""
+    loras = candidate.loras if isinstance(candidate, TextEncoder | Denoiser) else ()
+    return tuple(
+        MergedLora(source=str(lora.source), licence=lora.licence, scale=lora.scale)
+        for lora in loras
+    )
 
 
 def _machine() -> str:

@@ -55,6 +55,13 @@ function cell(text, number = false) {
   return made;
 }
 
+// The licences of a part, and of the bridge and the LoRAs in it.
+function licences(part) {
+  const bridge = part.bridge ? [`bridge ${part.bridge.licence}`] : [];
+  const loras = (part.loras ?? []).map((lora) => `LoRA ${lora.licence}`);
+  return [part.licence, ...bridge, ...loras].join(", ");
+}
+
 function describe(can) {
   document.title = `${can.model} · sdpack`;
   at("model").textContent = can.model;
@@ -70,13 +77,14 @@ function describe(can) {
     `${metric} ${quality.value.toFixed(3)} (95 %: ${quality.low.toFixed(3)} to ` +
     `${quality.high.toFixed(3)}); ${can.placement}; predicted peak ` +
     `${bytes(can.memory.predicted_bytes)} of ${bytes(can.memory.budget_bytes)}.`;
+  at("licences").textContent = can.licences.line;
   at("mix").replaceChildren(...Object.entries(can.mix).map(([role, part]) => {
     const row = document.createElement("tr");
     row.append(
       cell(role.replaceAll("_", " ")), cell(part.candidate), cell(part.precision),
       cell(part.parameters.toLocaleString("en"), true),
       cell(role in can.memory.weights ? bytes(can.memory.weights[role]) : "when its turn comes", true),
-      cell(part.licence),
+      cell(licences(part)),
     );
     return row;
   }));
