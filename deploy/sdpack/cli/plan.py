@@ -12,6 +12,7 @@ from sdpack.cli.options import profile_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, warn
 from sdpack.cli.request_options import draw_on_option, read_options, request_options
 from sdpack.cli.values import TEXT
+from sdpack.domain.precision import weight_bits
 from sdpack.pack.options import BUILD_IMAGES, plan_request
 from sdpack.units import format_bytes, format_count, format_duration
 
@@ -97,6 +98,7 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
             f"the smallest mix, {plan.smallest}, needs at least "
             f"{format_bytes(plan.smallest_bytes)} of the {budget} available (a lower bound from "
             "its parameters)",
+            *_unread(plan, request),
             f"download: {_download_total(plan)}",
             f"disk space for the cache: {_bytes_range(plan.disk)}",
             f"images to draw: {_count_range(plan.images.all)}",
@@ -145,6 +147,21 @@ def _downloads(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
             fetched = "none" if size.is_here else "shared"
         rows.append([size.name, size.role.words, format_count(size.parameters), fetched])
     return ["candidate", "part", "parameters", "download"], rows
+
+
+def _unread(plan: BuildPlan, request: BuildRequest) -> list[str]:
+    """Say which text encoders have layers that are not read, and the bytes that this saves."""
+    widest = max(request.precisions, key=weight_bits)
+    lines = []
+    for size in plan.sizes:
+        if size.unread:
+            share = size.unread / (size.parameters + size.unread)
+            saved = format_bytes(size.unread * weight_bits(widest) // 8)
+            lines.append(
+                f"{size.name}: {share:.1%} of its parameters are in layers that no denoiser reads; "
+                f"they are left out, which saves {saved} in {widest}"
+            )
+    return lines
 
 
 def _download_total(plan: BuildPlan) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdpack.documents.catalog import Catalog, Decoder, Denoiser, Quality, TextEncoder
 from sdpack.documents.catalog_files import LocatedCatalog, prompts_folder
-from sdpack.documents.conditioning import Family
+from sdpack.documents.conditioning import ENCODER_OUTPUTS, Family, encoder_outputs
 from sdpack.documents.sampling import Sampling
 from sdpack.documents.source import Source
 from sdpack.domain.placement import TEXT_ENCODERS, Role
@@ -19,6 +19,7 @@ from sdpack.export.families import family_of
 from sdpack.export.fitting import check_parts_fit
 from sdpack.export.hub_outline import pipeline_files
 from sdpack.export.latents import latents_of
+from sdpack.export.layers_read import layers_read
 from sdpack.export.model_card import stated_licence
 from sdpack.export.naming import catalog_name
 from sdpack.export.pipeline_index import DENOISER_FOLDERS, read_index
@@ -129,6 +130,10 @@ class _Model:
         self._denoiser = self._checkpoint(self._denoiser_name)
         self._decoder = self._checkpoint("vae")
         self._family = family_of(self._denoiser)
+        self._encoders = {
+            role: self._without_unread_layers(role, encoder)
+            for role, encoder in self._encoders.items()
+        }
         self._check_left_out()
 
     def catalog(self) -> LocatedCatalog:
@@ -187,6 +192,12 @@ class _Model:
                 f"{self._name} needs its {required[0]}; only text_encoder_3 of Stable Diffusion 3 "
                 "can be left out"
             )
+
+    def _without_unread_layers(self, role: Role, encoder: Checkpoint) -> Checkpoint:
+        if TEXT_ENCODERS.index(role) >= len(ENCODER_OUTPUTS[self._family]):
+            return encoder  # refused later
+        outputs = encoder_outputs(self._family, role)
+        return replace(encoder, layers=layers_read(outputs, 0, encoder.config))
 
     def _one_of(self, components: tuple[str, ...]) -> str:
         component = next((name for name in components if self._index.has(name)), None)

@@ -35,6 +35,8 @@ class CandidateSize:
         fetch_bytes: size of its download; 0 if another candidate downloads the same files.
         is_exact: whether `fetch_bytes` is 0 or from the hub's metadata, rather than estimated.
         macs: multiply-accumulate operations of one run on one row.
+        unread: number of parameters of layers that are not read, beside `parameters`; 0 if the
+            checkpoint is not here.
     """
 
     role: Role
@@ -44,6 +46,7 @@ class CandidateSize:
     fetch_bytes: int
     is_exact: bool
     macs: Interval
+    unread: int = 0
 
 
 @dataclass
@@ -106,7 +109,8 @@ class CandidateSizes:
         latents, tokens = self._latents(role, name, here), self._tokens(role, name)
         if macs is None:
             macs = macs_of_parameters(role, parameters, latents, tokens)
-        return CandidateSize(role, name, parameters, here, fetched, is_exact, macs)
+        unread = self.candidates.checkpoint(role, name).unread_parameters if here else 0
+        return CandidateSize(role, name, parameters, here, fetched, is_exact, macs, unread)
 
     def _macs(self, role: Role, name: str) -> Interval | None:
         checkpoint = self.candidates.checkpoint(role, name)
