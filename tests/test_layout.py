@@ -45,6 +45,7 @@ STEPS = {
 ACROSS = {
     "cli/test_help.py",
     "cli/test_misuse.py",
+    "export/test_old_folders.py",
     "export/test_schedulers.py",
     "serve/test_cross_origin.py",
     "serve/test_openapi.py",

@@ -24,6 +24,7 @@ from sdpack.cli.inspect import _layers
 from sdpack.cli.main import main
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.profile import profiles_folder
+from sdpack.domain.licences import licence_line
 from sdpack.domain.placement import Role
 from sdpack.memory.work import graph_work
 from sdpack.pack.forecast import stage_clock
@@ -387,6 +388,18 @@ def test_inspect_and_verify(work: Path, whole: Path) -> None:
     assert seen["predicted_bytes"] == open_bundle(whole).memory.predicted_bytes
     assert seen["measured_bytes"] > 2**20
     assert json.loads((whole / "verified.json").read_text())["runtime"] == "onnxruntime-cpu"
+
+
+def test_the_licences_of_the_parts_are_in_the_manifest_and_in_the_report(whole: Path) -> None:
+    """Those of the tiny catalog say "none", which is no licence that anybody knows."""
+    manifest = open_bundle(whole)
+    assert {part.loras for part in manifest.parts.values()} == {()}
+    assert [str(part) for part in manifest.licensed_parts] == [
+        "text encoder e (none)",
+        "denoiser d (none)",
+        "decoder v (none)",
+    ]
+    assert licence_line(manifest.licensed_parts) in (whole / "report.html").read_text()
 
 
 def test_inspect_says_how_layers_differ(whole: Path) -> None:

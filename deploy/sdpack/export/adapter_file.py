@@ -19,6 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sdpack.errors import SourceError
+from sdpack.export.foreign_weights import LIST_LORA, PICKLES, recognized
 from sdpack.store.artifacts import digest, file_sha256
 
 SUFFIX = ".safetensors"
@@ -84,6 +85,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], AdapterTensor], ...] = tuple(
     )
 )  # fmt: skip
 
+_EMBEDDINGS = "textual inversion embeddings"
 # Unsupported contents, by patterns of their keys; the first match names the kind.
 _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), kind)
@@ -95,7 +97,7 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.on_input$|\.ia3_l", "IA3 weights"),
         (r"vera_lambda|vera_[AB]", "VeRA weights"),
         (r"lora_embedding_[AB]", "LoRA weights of an embedding table"),
-        (r"^bundle_emb\.|^emb_params$|^clip_[lg]$|string_to_param", "textual inversion embeddings"),
+        (r"^bundle_emb\.|^emb_params$|^clip_[lg]$|string_to_param", _EMBEDDINGS),
         (r"^lora_controlnet$|(query|key)_norm\.scale$", "weights of a control LoRA"),
         (r"\.diff(_b)?$|\.set_weight$", "full weight differences"),
         (r"\.[wb]_norm$|norm\d?\.(weight|bias)$", "weights of normalization layers"),
@@ -222,6 +224,10 @@ def read_adapter(source: Path) -> AdapterFile:
             names it.
     """
     path = adapter_path(source)
+    if path.suffix in PICKLES:
+        raise SourceError(
+            f"{path} is a pickle, which may run any code when it is read; give the LoRA as {SUFFIX}"
+        )
     try:
         with safe_open(path, "np") as weights:
             keys, header = list(weights.keys()), weights.metadata() or {}
@@ -279,6 +285,9 @@ def _refuse_unsupported(path: Path, keys: list[str]) -> None:
         if is_ia3 and kind == _UNKNOWN and key.endswith(".weight"):
             kind = "IA3 weights"
         kinds.setdefault(kind, []).append(key)
+    foreign = recognized(path) if kinds.keys() <= {_UNKNOWN, _EMBEDDINGS} else None
+    if foreign is not None and foreign.remedy != LIST_LORA:
+        raise SourceError(f"{path} is no LoRA, but {foreign}")
     contents = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
     raise SourceError(
         f"{path} holds {contents}; sdpack merges only LoRA, DoRA, LoHa and LoKr: merge this file "

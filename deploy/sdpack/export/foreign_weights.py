@@ -114,7 +114,8 @@ def by_keys(keys: Iterable[str]) -> Foreign | None:
 
 def _embedding(shapes: Mapping[str, tuple[int, ...]]) -> Foreign | None:
     """Recognize a textual inversion by its few tensors, one for each text encoder."""
-    is_known = set(shapes) <= _EMBEDDING_KEYS or len(shapes) == 1
+    is_token = len(shapes) == 1 and "." not in next(iter(shapes))
+    is_known = set(shapes) <= _EMBEDDING_KEYS or is_token
     shape = next(iter(shapes.values()), ())
     if not is_known or len(shape) not in (1, 2):
         return None

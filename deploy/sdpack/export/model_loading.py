@@ -159,7 +159,14 @@ class ModelFiles:
         with init_empty_weights(include_buffers=False):
             model = _diffusers_model(self._class, self.folder)
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if dict(self.shapes) != shapes:
+        own = dict(self.shapes)
+        for name in sorted(own.keys() & shapes.keys()):
+            if own[name] != shapes[name]:
+                raise SourceError(
+                    f"{self.folder} holds {name} of shape {own[name]}, but its config describes "
+                    f"{shapes[name]}: they are of different models; restore both"
+                )
+        if own != shapes:
             return None
         tensors = {}
         for path in self.weights:

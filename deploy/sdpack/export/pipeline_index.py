@@ -181,8 +181,9 @@ class PipelineIndex:
 def _kind_of(folder: Path) -> str:
     """Say what the model in a folder is, in parentheses; "" if that is not known."""
     try:
-        name = str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["_class_name"])
-    except (OSError, ValueError, LookupError, TypeError):
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        name = str(config.get("_class_name") or config["architectures"][0])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ""
     kind = next((kind for begin, kind in BESIDE.items() if name.startswith(begin)), None)
     return f" ({kind}, {name})" if kind else f" ({name})"

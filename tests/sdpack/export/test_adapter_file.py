@@ -154,3 +154,26 @@ def test_four_keys_are_named_and_the_rest_counted(count: int) -> None:
     shown = first.split(", ") if first else []
     assert shown == [f"k{number}" for number in range(min(count, 4))]
     assert more == (f"{count - 4} more" if count > 4 else "")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"<style>": torch.ones(3, 8)}, "is no LoRA, but a textual inversion embedding of 3 vect"),
+        ({"emb_params": torch.ones(1, 8)}, r"embedding of 1 vector: .*load_textual_inversion"),
+        ({"control_model.x": torch.ones(2, 2)}, "is no LoRA, but a ControlNet: sdpack draws from"),
+        ({"first_stage_model.x": torch.ones(2)}, "is no LoRA, but a VAE in the original layout"),
+    ],
+)
+def test_other_files_listed_as_a_lora_are_named(
+    tmp_path: Path, file: dict[str, Tensor], said: str
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        read_adapter(saved(tmp_path, file))
+
+
+def test_a_pickled_lora_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_lora_weights.bin"
+    torch.save(kohya(LINEAR, (16, 16)), path)
+    with pytest.raises(SourceError, match=r"is a pickle, .*give the LoRA as .safetensors"):
+        read_adapter(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
 
@@ -215,3 +216,13 @@ def test_weights_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / name)
     with pytest.raises(SourceError, match=f"holds {name}, which is not read: weights must be"):
         _ = Checkpoint(folder).weight_files
+
+
+def test_weights_of_another_shape_than_the_config_s_are_named(tmp_path: Path) -> None:
+    folder = damaged(tmp_path, "none").folder
+    path = folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if tensors[name].ndim == 4)
+    save_file({**tensors, name: tensors[name][:, :1].contiguous()}, path)
+    with pytest.raises(SourceError, match=rf"holds {name} of shape .*, but its config describes"):
+        Checkpoint(folder).load()

@@ -144,6 +144,8 @@ def test_what_lies_beside_a_pipeline_is_told(model: Path) -> None:
     (model / "v1-5-pruned.ckpt").write_bytes(b"")
     (model / "controlnet").mkdir()
     saved(model / "controlnet" / "canny.safetensors", "control_model.x")
+    (model / "vision").mkdir()
+    (model / "vision" / "config.json").write_text('{"architectures": ["CLIPVisionModel"]}')
     said: list[str] = []
     adopt(str(model), warn=said.append)
     told = {line.split(" is left out: ")[0].removeprefix(f"{model}/"): line for line in said}
@@ -151,6 +153,7 @@ def test_what_lies_beside_a_pipeline_is_told(model: Path) -> None:
     assert "a LoRA: list it under loras in a catalog" in told["lora.safetensors"]
     assert "only in the folders of the pipeline's components" in told["v1-5-pruned.ckpt"]
     assert "a ControlNet: sdpack draws from texts alone" in told["controlnet/canny.safetensors"]
+    assert any("vision/ (an image encoder, CLIPVisionModel), which is left out" in x for x in said)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,9 @@ def test_what_texts_are_padded_with_is_found_out(tmp_path: Path) -> None:
 
 def test_what_is_no_tokenizer_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"has no tokenizer_config\.json") as caught:
+    with pytest.raises(SourceError, match=r"empty has no tokenizer_config.json, which says what"):
+        convert_tokenizer(tmp_path / "empty", tmp_path / "made")
+    (tmp_path / "empty" / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(SourceError, match="holds no readable tokenizer") as caught:
         convert_tokenizer(tmp_path / "empty", tmp_path / "made")
     assert "\n" not in str(caught.value)
