@@ -152,6 +152,9 @@ class ModelFiles:
         A file's mapped pages stay in memory until it is closed, beside the fp32 copies; therefore
         the file is opened again and again. Returns None if the tensors differ from the class's, as
         in checkpoints of older versions.
+
+        Raises:
+            SourceError: a tensor has another shape than the config describes.
         """
         import torch
         from accelerate import init_empty_weights
