@@ -21,6 +21,7 @@ from sdpack.errors import ExportError, GraphError, SourceError
 from sdpack.export.streamed import stored_weights
 from sdpack.export.streamed_graph import supply, withhold
 from sdpack.rewrite.onnx_file import MODEL_FILE, write
+from sdpack.rewrite.roots import divide_by_roots
 
 OPSET = 21  # the first with block-wise DequantizeLinear and four-bit integers
 OUTPUT_TOLERANCE = 1e-3
@@ -164,6 +165,7 @@ def _write(part: ExportablePart, path: Path) -> None:
         withhold(program.model, stored)
         program.optimize()
         supply(program.model, stored)
+    divide_by_roots(program.model)
     write(program.model, path)
     # The exporter's rewrite rules keep a reference to the last graph, and so to its weights.
     graph = program.model.graph
