@@ -155,9 +155,9 @@ def klein_decoder() -> AutoencoderKLFlux2:
     return made
 
 
-def klein() -> Parts:
+def klein(layers: int = READ_LAYERS[-1] + 2) -> Parts:
     return {
-        "text_encoder": qwen(READ_LAYERS[-1] + 2),
+        "text_encoder": qwen(layers),
         "tokenizer": qwen_tokenizer(),
         "transformer": klein_transformer(),
         "vae": klein_decoder(),
@@ -298,6 +298,7 @@ def lumina2() -> Parts:
 
 FAMILIES: Mapping[str, tuple[type[Any], Callable[[], Parts]]] = {
     "klein": (diffusers.Flux2KleinPipeline, klein),
+    "klein, as deep as it is": (diffusers.Flux2KleinPipeline, lambda: klein(29)),
     "z-image": (diffusers.ZImagePipeline, z_image),
     "sana": (diffusers.SanaPipeline, sana),
     "sana-sprint": (diffusers.SanaSprintPipeline, sprint),
