@@ -20,7 +20,7 @@ STEPS = {
         "selection/catalog_judge selection/contact_sheet selection/evaluation_summary "
         "selection/evidence selection/measurements selection/samples "
         "variants/calibration variants/calibration_inputs variants/calibration_mixes "
-        "variants/calibration_recordings variants/compiler_trials "
+        "variants/built_variant variants/calibration_recordings "
         "variants/engine_plans variants/sampler_tables variants/source_graphs variants/tokenizers "
         "variants/variant_builder variants/variant_pieces"
     ),
@@ -45,6 +45,7 @@ STEPS = {
 ACROSS = {
     "cli/test_help.py",
     "cli/test_misuse.py",
+    "documents/test_new_catalogs.py",
     "export/test_old_folders.py",
     "export/test_schedulers.py",
     "serve/test_cross_origin.py",

@@ -138,7 +138,10 @@ def _check_layers(model: nn.Module, count: int) -> None:
     Raises:
         CatalogError: it is not.
     """
-    if count and count >= len(_layers(model)):
+    config: Any = model.config
+    # Its last layers may have been left out when it was loaded; the config still counts them.
+    layers = config.num_hidden_layers if len(_layers(model)) else 0
+    if count and count >= layers:
         raise CatalogError(
             f"clip_skip {count}: {type(model).__name__} has too few layers to skip; lower it"
         )

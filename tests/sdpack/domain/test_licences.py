@@ -76,6 +76,7 @@ def test_the_licences_of_the_built_in_catalogs() -> None:
     assert by_use[CommercialUse.UNKNOWN] == {
         "Stability AI, see its model card",
         "not stated by its makers",
+        "see its model card",
     }
 
 
