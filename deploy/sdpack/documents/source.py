@@ -10,7 +10,9 @@ from sdpack.documents.document import Document
 
 
 class Source(Document):
-    """Location of a checkpoint: a folder, or a pinned revision of a hub repository.
+    """Location of a checkpoint: a folder, or a revision of a hub repository.
+
+    Without a revision, the current one is taken at the first build, and locked.
 
     Attributes:
         allow_pickle: accept weights that exist only as a pickle; only tensors are read from it.
@@ -26,8 +28,6 @@ class Source(Document):
     def _is_one_of_both(self) -> Source:
         if (self.path is None) == (self.hub is None):
             raise ValueError("give either path or hub")
-        if self.hub is not None and self.revision is None:
-            raise ValueError(f"revision is missing; pin {self.hub} to a 40-digit commit")
         if self.path is not None and (self.revision or self.subfolder):
             raise ValueError("revision and subfolder belong to hub, not to path")
         return self
@@ -35,4 +35,5 @@ class Source(Document):
     def __str__(self) -> str:
         if self.path is not None:
             return str(self.path)
-        return f"{self.hub}@{str(self.revision)[:12]}" + (self.subfolder and f"/{self.subfolder}")
+        revision = "unpinned" if self.revision is None else self.revision[:12]
+        return f"{self.hub}@{revision}" + (self.subfolder and f"/{self.subfolder}")

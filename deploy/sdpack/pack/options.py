@@ -152,7 +152,7 @@ def _request_of(
         raise CatalogError("give --model or --catalog, not both")
     if options.model is None and options.file.given:
         raise CatalogError(f"{', '.join(options.file.given)}: only with a --model in a single file")
-    located = located_catalog(options.catalog) if options.model is None else _adopted(options, warn)
+    located = _located(options) if options.model is None else _adopted(options, warn)
     from sdpack.pack.request import BuildRequest
 
     rules = Rules(most=options.images, prefer=options.prefer)
@@ -183,6 +183,12 @@ def _check_writable(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written: {existing} is not a folder; choose --out")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"{folder} cannot be written: {existing} is read-only; choose --out")
+
+
+def _located(options: Options) -> LocatedCatalog:
+    from sdpack.export.revisions import pinned
+
+    return pinned(located_catalog(options.catalog), must=options.download)
 
 
 def _adopted(options: Options, warn: Say) -> LocatedCatalog:

@@ -80,7 +80,6 @@ def test_parts_of_other_latents_never_meet(tmp_path: Path) -> None:
         ("denoisers.d.latents", "b", "no candidates work together"),
         ("bridges.0.denoiser", "x", "unknown denoiser 'x'"),
         ("denoisers.d.source", {}, "either path or hub"),
-        ("denoisers.d.source", {"hub": "a/b"}, "pin a/b to a 40-digit commit"),
         ("denoisers.d.source", {"hub": "a/b", "revision": "main"}, "revision"),
         ("denoisers.d.source", {"path": "x", "revision": COMMIT}, "belong to hub"),
         ("denoisers.d.weights", 3, "denoisers.d.weights: unknown key"),
@@ -198,7 +197,8 @@ def test_a_denoiser_may_be_run_in_its_own_way(tmp_path: Path) -> None:
 def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
     found = {located.catalog.name: located for located in builtin_catalogs()}
     names = {"flux", "pixart", "sd15", "sd21", "sd3", "sdxl"}
-    assert set(found) == names | {"chroma", "flux2-klein", "sana", "z-image"}
+    unpinned = {"lumina2", "sana-sprint"}  # no revision of theirs is known
+    assert set(found) == names | unpinned | {"chroma", "flux2-klein", "sana", "z-image"}
     for located in found.values():
         mixes = list(located.catalog.mixable())
         assert {mix.denoiser for mix in mixes} == set(located.catalog.denoisers)
@@ -206,7 +206,9 @@ def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
         assert located.missing() == []
         for key, source in located.sources():
             assert source.hub is not None, key
-            assert source.revision is not None, key
+            is_judge = key.startswith("quality.")
+            assert source.revision is not None or (located.catalog.name in unpinned), key
+            assert source.revision is not None or not is_judge, key
         assert len(located.prompts(located.catalog.quality.prompts)) == 64
     dropped = [m for m in found["sd3"].catalog.mixable() if Role.TEXT_ENCODER_3 not in m.names]
     assert dropped, "T5 can be left out"

@@ -10,6 +10,7 @@ from diffusers import (
     AutoencoderKLFlux2,
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
+    Lumina2Transformer2DModel,
     SanaTransformer2DModel,
     ZImageTransformer2DModel,
 )
@@ -64,6 +65,10 @@ def test_parameters_are_those_of_the_classes() -> None:
             ("flux2-klein", "klein-4b"): Flux2Transformer2DModel(**KLEIN_4B),
             ("z-image", "z-image-turbo"): ZImageTransformer2DModel(),
             ("sana", "sana-600m"): SanaTransformer2DModel(**SANA_600M),
+            ("sana-sprint", "sana-sprint-600m"): SanaTransformer2DModel(
+                **SANA_600M, guidance_embeds=True, qk_norm="rms_norm_across_heads"
+            ),
+            ("lumina2", "lumina2"): Lumina2Transformer2DModel(cap_feat_dim=2304),
             ("chroma", "chroma1-hd"): ChromaTransformer2DModel(),
         }
         flux2, deep = AutoencoderKLFlux2(), AutoencoderDC(**DC_AE)
@@ -73,8 +78,14 @@ def test_parameters_are_those_of_the_classes() -> None:
     decoder = find_catalog("flux2-klein").catalog.decoders["flux2"]
     assert decoder.parameters == held(flux2.decoder, flux2.post_quant_conv, flux2.bn)
     assert find_catalog("sana").catalog.decoders["dc-ae"].parameters == held(deep.decoder)
-    encoder = find_catalog("sana").catalog.text_encoders["gemma-2-2b"]
-    assert encoder.parameters == held(gemma)
+    encoders = {
+        name: find_catalog(name).catalog.text_encoders["gemma-2-2b"].parameters
+        for name in ("sana", "sana-sprint", "lumina2")
+    }
+    assert encoders["sana"] == encoders["sana-sprint"] == held(gemma)
+    tensors = gemma.state_dict().items()
+    read = sum(tensor.numel() for name, tensor in tensors if not is_unread(name, 25))
+    assert encoders["lumina2"] == read
 
 
 def test_a_language_model_counts_without_the_layers_that_are_not_read() -> None:

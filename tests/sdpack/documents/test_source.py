@@ -14,12 +14,11 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
     [
         ({}, "give either path or hub"),
         ({"path": "a", "hub": "b/c", "revision": COMMIT}, "give either path or hub"),
-        ({"hub": "b/c"}, "pin b/c to a 40-digit commit"),
         ({"hub": "b/c", "revision": "main"}, "String should match pattern"),
         ({"path": "a", "subfolder": "unet"}, "belong to hub, not to path"),
     ],
 )
-def test_a_source_is_a_path_or_a_pinned_repository(values: dict[str, Any], words: str) -> None:
+def test_a_source_is_a_path_or_a_repository(values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Source.model_validate(values)
 
@@ -27,4 +26,5 @@ def test_a_source_is_a_path_or_a_pinned_repository(values: dict[str, Any], words
 def test_a_source_in_words_has_its_revision() -> None:
     pinned = Source(hub="b/c", revision=COMMIT, subfolder="unet")
     assert str(pinned) == f"b/c@{COMMIT[:12]}/unet"
+    assert str(Source(hub="b/c")) == "b/c@unpinned"
     assert str(Source.model_validate({"path": "parts/unet"})) == "parts/unet"
