@@ -138,7 +138,8 @@ def builtin_catalogs() -> list[LocatedCatalog]:
     Raises:
         CatalogError: one is damaged.
     """
-    return [read_catalog(path) for path in sorted(catalogs_folder().glob("*.yaml"))]
+    files = sorted(catalogs_folder().glob("*.yaml"), key=lambda path: path.stem)
+    return [read_catalog(path) for path in files]
 
 
 def find_catalog(name: str) -> LocatedCatalog:
