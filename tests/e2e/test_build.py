@@ -297,7 +297,7 @@ def test_large_pictures_of_mixes_nobody_scored_are_shown_too(work: Path) -> None
     ("base", "precisions"),
     [
         ("4gb-gpu", ["fp16", "w8"]),
-        ("4gb-gpu", ["bf16"]),
+        pytest.param("4gb-gpu", ["bf16"], marks=pytest.mark.slow),
         ("4gb-gpu", ["fp32"]),
         ("8gb-gpu", ["fp8", "int8"]),
     ],

@@ -269,7 +269,18 @@ def _with_our_noise(
         return np.asarray(reference(latents=start, **call).images)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+# Other layers or scales of families that are drawn anyway.
+RARE = ("distilled", "without a middle", "of 1024", "16 times", "sd3, 4 times")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if case.family.endswith(RARE) else [])
+        for case in CASES
+    ],
+    ids=str,
+)
 def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
     folder, toolchain = made(case)
     drawn = drawn_here(case, toolchain)

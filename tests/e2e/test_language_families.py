@@ -208,7 +208,17 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
         return np.asarray(reference(latents=start, **call).images)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+# Their denoisers are compared with diffusers', without an export, in tests of their own as well.
+SLOW = ("z-image", "lumina2", "sana-sprint")
+
+
+def marked(family: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if family in SLOW else []
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=marked(case.family)) for case in CASES], ids=str
+)
 def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
     folder, toolchain = made(case)
     drawn = drawn_here(case, toolchain)
@@ -219,7 +229,9 @@ def test_a_family_draws_what_diffusers_draws(case: Case, made: Any) -> None:
     assert np.abs(drawn / 255 - wanted).max() <= 2 / 255
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=marked(family)) for family in MODELS]
+)
 def test_an_empty_prompt_and_one_too_long_are_read_as_diffusers_reads_them(
     family: str, made: Any
 ) -> None:
