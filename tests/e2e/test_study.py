@@ -101,6 +101,7 @@ def test_a_study_goes_on_where_it_was_killed_and_draws_nothing_twice(work: Path)
     assert [row.kind for row in rows].count("study") == 1
 
 
+@pytest.mark.slow
 def test_a_model_is_studied_for_where_its_own_bytes_should_go(work: Path) -> None:
     model = families.write_model(work / "model", "sd", EulerDiscreteScheduler(**families.BETAS))
     device = str(profile(work, "cpu-2gb", ["fp32", "w8"]))

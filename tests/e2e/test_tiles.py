@@ -132,6 +132,7 @@ def test_a_tiled_bundle_draws_what_the_whole_one_draws(work: Path) -> None:
     assert measured["measured_bytes"] < whole.memory.predicted_bytes
 
 
+@pytest.mark.slow
 def test_a_tiled_bundle_has_an_engine_for_each_of_the_two_graphs(work: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     out, manifest = built(work, "4gb-gpu")

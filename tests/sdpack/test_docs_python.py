@@ -38,7 +38,17 @@ def _work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def is_build(example: str) -> bool:
+    return "build(" in example or "study(" in example
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=[pytest.mark.slow] if is_build(example) else [])
+        for number, example in enumerate(BLOCKS)
+    ],
+)
 def test_an_example_runs(number: int, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     monkeypatch.setenv("SDPACK_CACHE", str(work / "cache"))

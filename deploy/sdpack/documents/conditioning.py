@@ -155,6 +155,8 @@ class Conditioning(Document):
         zero_empty: without a negative prompt, the unconditional text embeddings are zeros instead
             of those of an empty text.
         lowercase: prompts are lowercased and stripped.
+        distilled: the denoiser was distilled to draw without guidance, so that a guidance scale has
+            no effect.
     """
 
     family: Family = Family.SD
@@ -164,13 +166,14 @@ class Conditioning(Document):
     guidance_width: NonNegativeInt = 0
     zero_empty: bool = False
     lowercase: bool = False
+    distilled: bool = False
 
     def guided(self, guidance_scale: float) -> bool:
         """Whether each step calls the denoiser twice, for classifier-free guidance.
 
         Denoisers that take the guidance scale as an input, and all of Flux, need one call.
         """
-        if self.family is Family.FLUX:
+        if self.family is Family.FLUX or self.distilled:
             return False
         return self.weight(guidance_scale) > 1 and not DISTILLED.intersection(self.inputs)
 

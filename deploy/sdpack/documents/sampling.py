@@ -22,6 +22,7 @@ class Sampling(Document):
         guidance_rescale: how far guided noise is rescaled to the standard deviation of the
             conditional noise, from 0 to 1 (Lin et al. 2023).
         zero_empty_prompt: without a negative prompt, use zeros as unconditional text embeddings.
+        distilled: the denoiser draws without guidance, whatever the guidance scale.
     """
 
     scheduler: Source
@@ -30,6 +31,7 @@ class Sampling(Document):
     guidance_rescale: float = Field(0.0, ge=0, le=1)
     negative_prompt: str = ""
     zero_empty_prompt: bool = False
+    distilled: bool = False
 
     @field_validator("steps", mode="before")
     @classmethod

@@ -61,6 +61,7 @@ USUAL: Mapping[Family, Usual] = {
 }
 DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell, FLUX.2 klein
 SPRINT, SPRINT_STEPS = "SanaSprintPipeline", 2
+TURBO, TURBO_STEPS = "turbo", 8
 ALPHA_TOKENS = {Role.TEXT_ENCODER: 120}  # PixArt Alpha; PixArt Sigma reads 300
 SCHNELL_TOKENS = {Role.TEXT_ENCODER_2: 256}
 
@@ -135,6 +136,7 @@ class _Model:
             for role, encoder in self._encoders.items()
         }
         self._check_left_out()
+        self.warnings += self._assumed()
 
     def catalog(self) -> LocatedCatalog:
         check_parts_fit(str(self._folder), self._encoders, self._denoiser, self._decoder)
@@ -255,18 +257,39 @@ class _Model:
         unguided = self._is_schnell or bool(index.get("is_distilled"))
         distilled = unguided or bool(config.get("time_cond_proj_dim"))
         steps = DISTILLED_STEPS if distilled else usual.steps
+        scale = 1.0 if unguided else usual.guidance_scale
         if self._index.class_name == SPRINT:
             steps = SPRINT_STEPS
-        scale = 1.0 if unguided else usual.guidance_scale
+        elif self._is_turbo:
+            steps, scale = TURBO_STEPS, 0.0
         return Sampling(
             scheduler=self._source("scheduler"),
             steps=(adoption.steps or steps,),
             guidance_scale=scale if adoption.guidance_scale is None else adoption.guidance_scale,
+            distilled=bool(index.get("is_distilled")),
             zero_empty_prompt=bool(
                 # diffusers' pipeline defaults to True for SDXL.
                 index.get("force_zeros_for_empty_prompt", self._family is Family.SDXL)
             ),
         )
+
+    @property
+    def _is_turbo(self) -> bool:
+        """Whether a Z-Image is called Turbo; its files do not tell it from the base model."""
+        return self._family is Family.Z_IMAGE and TURBO in self._name.lower()
+
+    def _assumed(self) -> list[str]:
+        """Return a line on the settings of Z-Image, which its name alone decides."""
+        adoption = self._adoption
+        if self._family is not Family.Z_IMAGE or adoption.steps is not None:
+            return []
+        kind = "Z-Image-Turbo" if self._is_turbo else "Z-Image, and not for its Turbo,"
+        sampling = self._sampling()
+        return [
+            f"{self._name} is taken for {kind} by its name: {sampling.most_steps} steps, guidance "
+            f"scale {sampling.guidance_scale:g}; if that is wrong, make a catalog with `sdpack "
+            "catalog from` and its --steps and --guidance-scale"
+        ]
 
     def _image_size(self) -> int:
         """Return the shorter side, in pixels, of the images that the denoiser was trained for."""

@@ -27,6 +27,7 @@ USUAL_PATCH = 2  # default side of a transformer's token, in latent pixels
 USUAL_POSITIONS = 96  # default side of Stable Diffusion 3's table of positions
 PACKED = 4  # latent pixels per token of a Flux transformer
 PACKED_FAMILIES = (Family.FLUX, Family.CHROMA)
+TABLED = (Family.Z_IMAGE, Family.LUMINA2)  # with tables of the positions of texts and images
 SD3_ABSENT_TOKENS = 256  # zero tokens with which diffusers replaces an omitted T5
 
 Sizes = tuple[int, ...]
@@ -60,6 +61,7 @@ def conditioning_of(checkpoint: Checkpoint, sampling: Sampling) -> Conditioning:
         guidance_width=int(config.get("time_cond_proj_dim") or 0),
         zero_empty=sampling.zero_empty_prompt,
         lowercase=family in (Family.PIXART, Family.SANA),
+        distilled=sampling.distilled,
     )
 
 
@@ -171,10 +173,20 @@ def latent_step(family: Family, config: Mapping[str, Any]) -> int:
 
 def most_rows(family: Family, config: Mapping[str, Any]) -> int:
     """Return the maximum side in latent pixels, from the table of positions; 0 if unlimited."""
+    if family in TABLED:
+        return int(config["axes_lens"][1]) * latent_step(family, config)
     if family is not Family.SD3:
         return 0
     positions = int(config.get("pos_embed_max_size") or USUAL_POSITIONS)
     return positions * latent_step(family, config)
+
+
+def most_tokens(family: Family, config: Mapping[str, Any]) -> int:
+    """Return the maximum number of tokens of a text, from the table of positions; 0 if unlimited.
+
+    The position after the text is the image's.
+    """
+    return int(config["axes_lens"][0]) - 2 if family in TABLED else 0
 
 
 def denoiser_sizes(

@@ -217,7 +217,8 @@ def _words(shape: Shape) -> str:
 
 def _last_line(cause: Exception) -> str:
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[-1] if lines else type(cause).__name__
+    telling = [line for line in lines if not line.startswith("(Refer to")]
+    return telling[-1] if telling else type(cause).__name__
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from sdpack.documents.conditioning import EncoderOutputs, States
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 LAYER_COUNT = "num_hidden_layers"  # key of a config
 LAYER_KINDS = "layer_types"  # key of a config, one entry per layer
 FINAL_NORMS = ("norm", "final_layer_norm")
-LAYER_LISTS = ("layers", "encoder.layers")
+LAYER_LISTS = ("layers", "encoder.layers", "encoder.layer")
+LISTS = ("layers", "layer")  # their names, before the number of a layer
 
 
 def layers_read(outputs: EncoderOutputs, clip_skip: int, config: Mapping[str, Any]) -> int | None:
@@ -47,10 +49,10 @@ def is_unread(tensor: str, layers: int) -> bool:
         layers: the number of layers that are read.
     """
     names = tensor.split(".")
-    if any(norm in names and "layers" not in names for norm in FINAL_NORMS):
-        return True
-    place = names.index("layers") + 1 if "layers" in names else len(names)
-    return place < len(names) and names[place].isdigit() and int(names[place]) >= layers
+    numbers = [
+        int(number) for name, number in pairwise(names) if name in LISTS and number.isdigit()
+    ]
+    return numbers[0] >= layers if numbers else any(norm in names for norm in FINAL_NORMS)
 
 
 def shorter(config: Any, layers: int) -> Any:
@@ -62,20 +64,28 @@ def shorter(config: Any, layers: int) -> Any:
     return config
 
 
-def cut(model: nn.Module, layers: int) -> None:
+def cut(model: nn.Module, layers: int) -> bool:
     """Remove the layers after the first `layers`, and the final norm, from a model.
 
     The model's last hidden states are then the output of the last layer that is left.
+
+    Returns:
+        False if the model has no list of layers that is known; it is then left as it is.
     """
     from torch import nn
 
     inner = cast(Any, getattr(model, "text_model", model))
+    is_cut = False
     for path in LAYER_LISTS:
         owner_path, _, name = path.rpartition(".")
         owner = getattr(inner, owner_path, None) if owner_path else inner
         found = getattr(owner, name, None)
         if isinstance(found, nn.ModuleList):
             setattr(owner, name, found[:layers])
+            is_cut = True
+    if not is_cut:
+        return False
     for norm in FINAL_NORMS:
         if hasattr(inner, norm):
             setattr(inner, norm, nn.Identity())
+    return True

@@ -19,7 +19,7 @@ from sdpack.store.artifacts import cache_folder
 # Variants of weights, tried one after the other if a repository has no plain weights.
 COPIES = ("fp16", "bf16")
 OTHER_WEIGHTS = ("non_ema", "ema")  # variants with other weights, never fetched
-FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")
+FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 PICKLE_PATTERNS = ("*.bin",)
 METADATA_S = 10.0  # timeout for the hub to list a repository
 MODEL_CONFIG = "config.json"  # only models have one; tokenizers and schedulers use other names

@@ -29,10 +29,12 @@ class StoredWeight:
     Attributes:
         path: safetensors file.
         key: name of the tensor in it.
+        shape: its shape.
     """
 
     path: Path
     key: str
+    shape: tuple[int, ...]
 
     def read(self) -> Tensor:
         """Read it, in fp32.
@@ -68,7 +70,9 @@ def places(files: Sequence[Path]) -> dict[str, StoredWeight]:
     found: dict[str, StoredWeight] = {}
     for path in files:
         with safe_open(path, "pt") as weights:
-            found |= {name: StoredWeight(path, name) for name in weights.keys()}  # noqa: SIM118
+            for name in weights.keys():  # noqa: SIM118 (it is not a dict)
+                shape = tuple(weights.get_slice(name).get_shape())
+                found[name] = StoredWeight(path, name, shape)
     return found
 
 
@@ -81,6 +85,9 @@ def fill(model: nn.Module, stored: Mapping[str, StoredWeight]) -> bool:
 
     Returns:
         False if a weight is missing; the model is then incomplete.
+
+    Raises:
+        SourceError: a weight has another shape than the model's, NaN or infinities.
     """
     tied: dict[int, StoredWeight] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
@@ -98,6 +105,11 @@ def fill(model: nn.Module, stored: Mapping[str, StoredWeight]) -> bool:
             found = _place(f"{prefix}{name}", stored) or tied.get(id(tensor))
             if found is None:
                 return False
+            if found.shape != tuple(tensor.shape):
+                raise SourceError(
+                    f"{found.path} holds {found.key} of shape {found.shape}, but its config "
+                    f"describes {tuple(tensor.shape)}: they are of different models; restore both"
+                )
             if name in owner._buffers:
                 owner._buffers[name] = found.read().to(tensor.dtype)
             else:

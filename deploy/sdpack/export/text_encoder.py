@@ -102,12 +102,11 @@ class TextEncoderPart:
         self._tokens = int(tokens or longest or CHECKED_TOKENS)
         _check_layers(model, clip_skip)
         layers = layers_read(encoder_outputs, clip_skip, vars(self._config))
-        if layers is not None:
-            cut(model, layers)
-        elif not encoder_outputs.pooled:
+        is_cut = layers is not None and cut(model, layers)
+        if not is_cut and not encoder_outputs.pooled:
             _skip_last(model, clip_skip)
         skipped = clip_skip if encoder_outputs.pooled else 0
-        module = _Encoder(model, encoder_outputs, bridge, skipped, is_cut=layers is not None)
+        module = _Encoder(model, encoder_outputs, bridge, skipped, is_cut)
         self.module = module.eval()
         named = (
             (STATES, encoder_outputs.states is not States.NONE),

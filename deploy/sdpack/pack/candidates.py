@@ -70,10 +70,16 @@ class Candidates:
         return self._folders[source]
 
     def checkpoint(self, role: Role, candidate: str) -> Checkpoint:
-        """A candidate's checkpoint, with its low-rank weights merged; read once."""
+        """A candidate's checkpoint, with its low-rank weights merged; read once.
+
+        A text encoder whose denoisers were not fetched yet counts with all its layers until then.
+        """
         key = (role.group, candidate)
         if key not in self._checkpoints:
-            self._checkpoints[key] = self._checkpoint(role, candidate)
+            found = self._checkpoint(role, candidate)
+            if role.encodes_text and not self._are_denoisers_here(candidate):
+                return found
+            self._checkpoints[key] = found
         return self._checkpoints[key]
 
     def _checkpoint(self, role: Role, candidate: str) -> Checkpoint:
@@ -91,13 +97,11 @@ class Candidates:
         Returns None for all, and if a denoiser was not fetched yet.
         """
         skip = self.text_encoder(candidate).clip_skip
-        sets = [parts for parts in self.catalog.mixable() if candidate in parts.names.values()]
-        denoisers = {self.catalog.denoisers[parts.denoiser].source for parts in sets}
-        if not all(self.is_here(source) for source in denoisers):
+        if not self._are_denoisers_here(candidate):
             return None
         roles = {
             (family, used)
-            for parts in sets
+            for parts in self._sets_of_encoder(candidate)
             for used, name in parts.names.items()
             if used.encodes_text and name == candidate
             for family in self._families_of([parts])
@@ -153,8 +157,19 @@ class Candidates:
 
     def families(self, encoder: str) -> frozenset[Family]:
         """The families of the denoisers that a text encoder works with."""
-        sets = self.catalog.mixable()
-        return self._families_of([parts for parts in sets if encoder in parts.names.values()])
+        return self._families_of(self._sets_of_encoder(encoder))
+
+    def _sets_of_encoder(self, encoder: str) -> list[Mixable]:
+        return [
+            parts
+            for parts in self.catalog.mixable()
+            if any(role.encodes_text and name == encoder for role, name in parts.names.items())
+        ]
+
+    def _are_denoisers_here(self, encoder: str) -> bool:
+        """Whether the denoisers of a text encoder are on this machine."""
+        denoisers = {parts.denoiser for parts in self._sets_of_encoder(encoder)}
+        return all(self.is_here(self.catalog.denoisers[name].source) for name in denoisers)
 
     def _families_of(self, sets: Sequence[Mixable]) -> frozenset[Family]:
         denoisers = sorted({parts.denoiser for parts in sets})

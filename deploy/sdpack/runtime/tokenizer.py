@@ -120,19 +120,21 @@ class PromptTokenizer:
         rows = [self.template.kept(self.length, place < negatives) for place in range(count)]
         return np.array(rows, np.int64).reshape(count, self.length - self.template.dropped)
 
-    def read(self, prompt: str) -> str:
+    def read(self, prompt: str, negative: bool = False) -> str:
         """Return the part of a prompt within the limit: the whole prompt, or a truncated one.
 
-        In a truncated prompt, textual inversions are expanded.
+        In a truncated prompt, textual inversions are expanded. A negative prompt may have no
+        template around it.
         """
         (expanded,) = self._expanded([prompt])
-        whole = self.template.around(expanded)
+        whole = self.template.around(expanded, negative)
         (encoded,) = self._tokenizer.encode_batch([whole])
         if not encoded.overflowing:
             return prompt
         places = zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
         read = max((end for (_, end), special in places if not special), default=0)
-        return expanded[: max(0, read - len(self.template.prefix))]
+        start = 0 if whole == expanded else len(self.template.prefix)
+        return expanded[: max(0, read - start)]
 
     def _expanded(self, prompts: Sequence[str]) -> list[str]:
         """Expand textual inversions in prompts.

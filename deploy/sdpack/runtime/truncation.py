@@ -34,13 +34,20 @@ class Truncation:
 
 
 def truncations(
-    tokenizers: Mapping[Role, PromptTokenizer], conditioning: Conditioning, prompt: str
+    tokenizers: Mapping[Role, PromptTokenizer],
+    conditioning: Conditioning,
+    prompt: str,
+    negative: bool = False,
 ) -> list[Truncation]:
-    """Return the text encoders that truncate a prompt, in the order of their roles."""
+    """Return the text encoders that truncate a prompt, in the order of their roles.
+
+    Args:
+        negative: whether it is a negative prompt.
+    """
     (text,) = readable([prompt], conditioning)
-    parts = {role: tokenizers[role].read(text) for role in Role if role in tokenizers}
+    parts = {role: tokenizers[role].read(text, negative) for role in Role if role in tokenizers}
     return [
-        Truncation(role, tokenizers[role].length, part)
+        Truncation(role, tokenizers[role].length - tokenizers[role].template.dropped, part)
         for role, part in parts.items()
         if part != text
     ]

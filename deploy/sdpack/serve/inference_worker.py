@@ -111,9 +111,10 @@ class InferenceWorker:
             steps=kind.steps,
         )
 
-    def truncations(self, prompt: str) -> list[Truncation]:
+    def truncations(self, prompt: str, negative: bool = False) -> list[Truncation]:
         """The text encoders that truncate a prompt; may be called from any thread."""
-        return truncations(self._pipeline.tokenizers, self._pipeline.conditioning, prompt)
+        pipeline = self._pipeline
+        return truncations(pipeline.tokenizers, pipeline.conditioning, prompt, negative)
 
     def _done(self, stage: str, since: float) -> float:
         now = time.perf_counter()

@@ -198,7 +198,10 @@ class Service:
         texts = {"prompt": asked.prompt}
         if conditioning.guided(kind.guidance_scale):
             texts["negative_prompt"] = kind.negative_prompt
-        found = {name: self.worker.truncations(text) for name, text in texts.items()}
+        found = {
+            name: self.worker.truncations(text, negative=name != "prompt")
+            for name, text in texts.items()
+        }
         warnings = tuple(f"{name}: {each}" for name, of_text in found.items() for each in of_text)
         shortened = [each.read for each in found["prompt"]]
         encoders = sum(role.encodes_text for role in self.manifest.parts)

@@ -86,6 +86,8 @@ NONE, ZEROS, TEXT = NegativeSource.NONE, NegativeSource.ZEROS, NegativeSource.TE
         (Conditioning(family=Family.SDXL, zero_empty=True), 1.0, "", NONE),
         (Conditioning(family=Family.FLUX), 3.5, "blurry", NONE),
         (Conditioning(family=Family.FLUX2), 1.0, "blurry", NONE),
+        (Conditioning(family=Family.FLUX2), 4.0, "blurry", TEXT),
+        (Conditioning(family=Family.FLUX2, distilled=True), 4.0, "blurry", NONE),
         (Conditioning(family=Family.Z_IMAGE), 0.0, "blurry", NONE),
         (Conditioning(family=Family.Z_IMAGE), 1.0, "blurry", TEXT),
         (Conditioning(inputs=(Input.TIMESTEP_COND,)), 8.0, "blurry", NONE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,4 +115,13 @@ def test_files_with_other_names_are_loaded_as_their_library_does(tmp_path: Path)
     renamed = {f"other.{key}": value for key, value in load_file(file).items()}
     save_file(renamed, file, {"format": "pt"})
     with pytest.raises(SourceError, match="holds no tensor"):
+        Checkpoint(tmp_path).load()
+
+
+@pytest.mark.usefixtures("streaming")
+def test_weights_of_another_shape_than_the_config_describes_are_named(tmp_path: Path) -> None:
+    families.t5().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "d_ff": 48}))
+    with pytest.raises(SourceError, match="they are of different models"):
         Checkpoint(tmp_path).load()

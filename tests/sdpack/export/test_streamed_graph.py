@@ -19,7 +19,10 @@ def model(path: Path) -> tuple[ir.Model, dict[str, StoredWeight], torch.Tensor]:
     """x @ transpose(w) + x @ transpose(w), and a weight that nothing uses."""
     weight = torch.randn(3, 4)
     save_file({"stored": weight, "unused": weight.clone()}, path)
-    stored = {"w": StoredWeight(path, "stored"), "spare": StoredWeight(path, "unused")}
+    stored = {
+        name: StoredWeight(path, key, (3, 4))
+        for name, key in (("w", "stored"), ("spare", "unused"))
+    }
     x = ir.Value(name="x", type=FLOAT, shape=ir.Shape([2, 4]))
     values = [ir.Value(name=name, type=FLOAT, shape=ir.Shape([3, 4])) for name in stored]
     for value in values:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sdpack.documents.conditioning import Conditioning
+from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
 from sdpack.runtime.prompt_template import NO_TEMPLATE, TEMPLATE_FILE, PromptTemplate, template_of
 from sdpack.runtime.tokenizer import PromptTokenizer
+from sdpack.runtime.truncation import truncations
 
 from tests.e2e.language_families import gemma_tokenizer, qwen_tokenizer
 
@@ -73,6 +76,16 @@ def test_the_part_of_a_prompt_that_is_read_is_told_without_the_template(tmp_path
     assert prompt.startswith(part)
     assert 0 < len(part) < len(prompt)
     assert PromptTokenizer(tmp_path, 60).read(prompt) == prompt
+
+
+def test_a_negative_prompt_has_all_tokens_for_itself(tmp_path: Path) -> None:
+    read = tokenizer(tmp_path, INSTRUCTION, 12)
+    prompt = "a dog and a cat"
+    assert read.read(prompt, negative=True) == prompt
+    assert read.read(prompt) != prompt
+    (told,) = truncations({Role.TEXT_ENCODER: read}, Conditioning(), prompt)
+    assert told.tokens == 12
+    assert truncations({Role.TEXT_ENCODER: read}, Conditioning(), prompt, negative=True) == []
 
 
 def test_a_template_shorter_than_its_text_reads_nothing_of_a_prompt(tmp_path: Path) -> None:

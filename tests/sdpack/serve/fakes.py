@@ -92,7 +92,7 @@ class FakeWorker:
             raise RuntimeError("a kernel of another's making")
         return [self._picture(kind, p, s) for p, s in zip(prompts, seeds, strict=True)]
 
-    def truncations(self, prompt: str) -> list[Truncation]:
+    def truncations(self, prompt: str, negative: bool = False) -> list[Truncation]:
         return [
             Truncation(role, tokens, prompt[:characters])
             for role, (tokens, characters) in self.reads.items()

@@ -19,7 +19,7 @@ class PixArt(Wrapper):
         config: Any = model.config
         self.learns_variance = config.out_channels == 2 * config.in_channels
         embedding: Any = model.pos_embed
-        model.pos_embed = _Positioned(embedding)
+        model.pos_embed = Positioned(embedding)
         cast(Any, model).set_attn_processor(Attending())
 
     def forward(
@@ -76,7 +76,7 @@ class Attending:
         return output
 
 
-class _Positioned(nn.Module):
+class Positioned(nn.Module):
     """diffusers' PatchEmbed with positions computed in the graph, for any size.
 
     The original computes them while it is traced, for one size.

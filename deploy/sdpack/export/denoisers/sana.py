@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sdpack.export.denoisers.pixart import Attending
+from sdpack.export.denoisers.pixart import Attending, Positioned
 from sdpack.export.denoisers.wrapper import Wrapper
 from sdpack.export.linear_attention import LinearAttending
 
@@ -20,6 +20,8 @@ class Sana(Wrapper):
         parts = cast(Any, model)
         self._timestep_scale = float(parts.config.timestep_scale)
         self._guidance_scale = float(parts.config.guidance_embeds_scale)
+        if parts.patch_embed.pos_embed is not None:  # as in models for 2048 pixels and more
+            parts.patch_embed = Positioned(parts.patch_embed)
         for block in parts.transformer_blocks:
             block.attn1.set_processor(LinearAttending())
             if block.attn2 is not None:

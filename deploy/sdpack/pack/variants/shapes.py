@@ -12,7 +12,7 @@ from sdpack.domain.input_range import InputRange
 from sdpack.domain.placement import Guidance, Placement, Role
 from sdpack.domain.tiles import CORE, FEATURES, GIVEN, LATENTS, SHARED, STEM_FILE, TAIL_FILE, Split
 from sdpack.errors import CatalogError, UnsupportedGraphError
-from sdpack.export.families import denoiser_sizes
+from sdpack.export.families import denoiser_sizes, most_tokens
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.mix import Variant
 from sdpack.rewrite.onnx_file import MODEL_FILE
@@ -164,6 +164,12 @@ class InputShapes:
         conditioning = self.candidates.conditioning(variant.candidate)
         tokens = self._states_length(variant, conditioning)
         checkpoint = self.candidates.checkpoint(variant.role, variant.candidate)
+        most = most_tokens(conditioning.family, checkpoint.config)
+        if most and tokens > most:
+            raise CatalogError(
+                f"denoiser {variant.candidate} reads texts of up to {most} tokens, but its text "
+                f"encoder gives {tokens}; lower the encoder's `tokens`"
+            )
         return denoiser_sizes(conditioning, checkpoint.config, count, latents, tokens)
 
     def _states_length(self, denoiser: Variant, conditioning: Conditioning) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import pytest
 import torch
 from sdpack.export.denoisers.sana import Sana
 
@@ -14,8 +15,10 @@ SAMPLE, STATES = torch.randn(2, 4, 4, 6), torch.randn(2, 5, WIDTH)
 MASK = torch.tensor([[1] * 5, [1, 1, 0, 0, 0]])
 
 
-def test_a_part_predicts_what_its_model_does() -> None:
-    model = sana_transformer().eval()
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_a_part_predicts_what_its_model_does(scale: float | None) -> None:
+    """Models for 2048 pixels and more have positions, with a scale."""
+    model = sana_transformer(interpolation_scale=scale).eval()
     time = torch.tensor([500.0])
     with torch.no_grad():
         wanted = model(
