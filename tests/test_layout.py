@@ -46,6 +46,7 @@ ACROSS = {
     "cli/test_help.py",
     "cli/test_misuse.py",
     "documents/test_new_catalogs.py",
+    "export/test_adopt_language_models.py",
     "export/test_old_folders.py",
     "export/test_schedulers.py",
     "serve/test_cross_origin.py",
