@@ -146,7 +146,19 @@ class Planning:
         return [self._costs_of(of_set) for of_set in by_set.values()]
 
     def _costs_of(self, mixes: Sequence[Mix]) -> StageCosts:
-        return StageCosts(self._request, self._sizes, mixes, self._images.all, self._speeds)
+        images, guided = self._images.all, self._guided
+        return StageCosts(self._request, self._sizes, mixes, images, self._speeds, guided)
+
+    @cached_property
+    def _guided(self) -> frozenset[str]:
+        """The denoisers that run twice in each step; those not here are judged by their scale."""
+        return frozenset(filter(self._is_guided, self._request.catalog.denoisers))
+
+    def _is_guided(self, denoiser: str) -> bool:
+        candidates, sampling = self.candidates, self._request.sampling_of(denoiser)
+        if candidates.is_here(self._request.catalog.denoisers[denoiser].source):
+            return candidates.conditioning(denoiser).guided(sampling.guidance_scale)
+        return sampling.guidance_scale > 1 and not sampling.distilled
 
     @cached_property
     def _speeds(self) -> Speeds:

@@ -45,6 +45,7 @@ class StageCosts:
         sizes: the size of every candidate.
         mixes: the uniform mixes.
         images: number of images the selection draws.
+        guided: the denoisers that run twice in each step, for guidance.
     """
 
     request: BuildRequest
@@ -52,6 +53,7 @@ class StageCosts:
     mixes: Sequence[Mix]
     images: Interval
     speeds: Speeds
+    guided: frozenset[str]
 
     def seconds(self) -> dict[Stage, Interval]:
         """Return the duration of each stage, in the order of the build."""
@@ -157,8 +159,7 @@ class StageCosts:
 
     def _image_macs(self, mix: Mix) -> Interval:
         by_name = {(size.role.group, size.name): size.macs for size in self.sizes}
-        sampling = self.request.sampling_of(mix.denoiser.candidate)
-        rows = 2 if sampling.guidance_scale > 1 else 1
+        rows = 2 if mix.denoiser.candidate in self.guided else 1
         return total(
             by_name[v.role.group, v.candidate].times(
                 self.request.steps_of(mix) * rows if v.role is Role.DENOISER else 1

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from diffusers import FlowMatchEulerDiscreteScheduler
 from sdpack.cli.main import main
 from sdpack.documents.catalog_files import default_catalog, located_catalog
 from sdpack.documents.profile import find_profile
 from sdpack.domain.precision import Precision, Runtime, weight_bits
 from sdpack.errors import CatalogError, InfeasibleError
 from sdpack.evaluate.rules import Rules
+from sdpack.export.adopt import Adoption, adopt
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.forecast import build_plan
@@ -22,6 +24,8 @@ from sdpack.pack.forecast.candidate_sizes import STORED_BYTES
 from sdpack.pack.forecast.stages import Stage
 from sdpack.pack.request import BuildRequest
 from sdpack.store.ledger import Ledger
+
+from tests.e2e import language_families
 
 CPU = Runtime.ONNXRUNTIME_CPU
 
@@ -139,3 +143,16 @@ def test_the_command_prints_it_and_a_dry_run_the_same(tmp_path: Path) -> None:
     refused = run(tmp_path, "plan", *words, "--memory", "60MiB")
     assert refused.exit_code == 2
     assert "give at least --memory" in refused.output
+
+
+@pytest.mark.parametrize(("scale", "is_guided"), [(0.0, False), (0.5, True)])
+def test_a_denoiser_runs_twice_where_its_family_guides(
+    ledger: Ledger, tmp_path: Path, scale: float, is_guided: bool
+) -> None:
+    """Z-Image guides from any scale above 0 on."""
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    language_families.write_model(tmp_path / "m", "z-image", scheduler)
+    located = adopt(str(tmp_path / "m"), Adoption(guidance_scale=scale))
+    request = BuildRequest(find_profile("4gb-gpu"), located, Path("x"))
+    plan = Planning(Candidates(request), ledger)
+    assert plan._guided == ({"transformer"} if is_guided else set())
