@@ -23,6 +23,7 @@ ADD_EMBEDDING = (
 )
 LIST_LORA = "list it under loras in a catalog, which `sdpack catalog from` writes"
 UNQUANTIZED = "give the .safetensors weights that it was made from; sdpack quantizes them itself"
+GGUF = "give a denoiser's file itself as --model, or the .safetensors weights it was made from"
 SAFE = "give the .safetensors weights of the same model"
 ONLY_TEXT = "sdpack draws from texts alone: leave it out"
 CONVERTER = "from_single_file and save_pretrained of its diffusers class"
@@ -52,7 +53,7 @@ POINTER = Foreign("a pointer of Git LFS, not the file itself", "download it with
 _NAMES: tuple[tuple[re.Pattern[str], Foreign], ...] = tuple(
     (re.compile(pattern), Foreign(kind, remedy))
     for pattern, kind, remedy in (
-        (r".*\.gguf", "GGUF weights, which are quantized already", UNQUANTIZED),
+        (r".*\.gguf", "GGUF weights, which are quantized already", GGUF),
         (r".*\.onnx(_data|\.data)?", "an ONNX graph", SAFE),
         (r"openvino_.*", "weights for OpenVINO", SAFE),
         (r".*\.msgpack", "weights for Flax", SAFE),
