@@ -8,17 +8,21 @@ with `python -m`.
 The builder logs the device memory that a plan needs; the memory prediction is based on it.
 
 The same graph gives the same plan, byte for byte. TensorRT's compiler orders some of its output by
-address, so its process runs at fixed addresses, with a fixed environment and fixed paths.
+address, and an environment and a path move all that comes after them. So its process runs at fixed
+addresses, in the folder of the plan, and has of its caller's environment only what a machine needs
+to find its libraries and GPUs.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,8 +39,8 @@ PLAN_FILE = "model.plan"
 REFUSED = 3  # exit status; others mean that the builder could not work
 REFUSING_CODES = (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)  # some graphs it does not survive
 SOURCE = "source"  # in the folder of the plan, the folder of the graph
-KEPT_VARIABLES = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES")
-SEEDED = {"PYTHONHASHSEED": "0"}
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+FIXED_VARIABLES = {"PATH": os.defpath, "PYTHONHASHSEED": "0"}
 NO_RANDOMIZATION = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
 ASK = 0xFFFFFFFF
 FACTS_FILE = "plan.json"
@@ -117,10 +121,7 @@ def build(
             text=True,
             timeout=BUILD_TIMEOUT_S,
             cwd=folder,
-            env={
-                **{name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
-                **SEEDED,
-            },
+            env=_environment(package),
         )
     except subprocess.TimeoutExpired as cause:
         raise EngineError(
@@ -147,6 +148,26 @@ def read_plan(folder: Path) -> Plan:
         return Plan(folder / PLAN_FILE, **facts)
     except (OSError, ValueError, TypeError) as cause:
         raise EngineError(f"{folder} holds no valid plan ({cause}); build it again") from cause
+
+
+def _environment(package: str) -> dict[str, str]:
+    """Return the variables of a build.
+
+    The caller's PYTHONPATH differs between a terminal and a cluster's workers. The build gets the
+    folders of what it imports, sdpack and the builder's package, except those of every process.
+    """
+    folders = dict.fromkeys(filter(None, map(_folder_of, ("sdpack", package))))
+    others = [folder for folder in folders if folder not in site.getsitepackages()]
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**FIXED_VARIABLES, "PYTHONPATH": os.pathsep.join(others), **kept}
+
+
+def _folder_of(package: str) -> str | None:
+    """Return the folder from which a package is imported; None without the package."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return str(Path(spec.origin).absolute().parent.parent)
 
 
 def _target(request: _Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -80,6 +81,27 @@ def test_a_builder_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
     with pytest.raises(EngineError, match="ended with status -11"):
         build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, {}, "SM86")
+
+
+def test_a_build_does_not_see_who_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its environment would move what the compiler orders by address."""
+    seen = []
+
+    def record(*_args: object, env: dict[str, str], **_kwargs: object) -> None:
+        seen.append(env)
+        raise subprocess.TimeoutExpired("", 0)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda")
+    for paths in ("/usr/bin", f"/usr/bin{os.pathsep}/opt/bin"):
+        for name in ("PATH", "PYTHONPATH", "HOME", "OMP_NUM_THREADS"):
+            monkeypatch.setenv(name, paths)
+        with pytest.raises(EngineError):
+            build("tensorrt_rtx", tmp_path / "model.onnx", tmp_path, RANGE, "SM86")
+    assert seen[0] == seen[1]
+    assert seen[0]["LD_LIBRARY_PATH"] == "/opt/cuda"
 
 
 def test_ctrl_c_that_only_the_builder_got_stops_all(
