@@ -1,9 +1,10 @@
 """Time and memory of a build at full size: python -m benchmarks.full_scale --family sd15
 
-`sdpack build` builds a model with random weights, of the size of Stable Diffusion 1.5 or XL, from
-an empty cache. The benchmark times each stage that the build reports, and samples the memory of the
-build and all processes it starts. Random weights draw no images of anything, so the build measures
-fidelity to fp32 instead of quality.
+`sdpack build` builds a model with random weights from an empty cache: of the size of Stable
+Diffusion 1.5, XL or SANA 0.6B, or with the text encoder of FLUX.2 klein 4B. The benchmark times
+each stage that the build reports, and samples the memory of the build and all processes it starts.
+Random weights draw no images of anything, so the build measures fidelity to fp32 instead of
+quality.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ from sdpack.units import format_bytes, parse_bytes
 
 from benchmarks.measured_on import machine_and_versions
 from benchmarks.metering import family, memory
+from benchmarks.random_language_models import PARAMETERS as LANGUAGE_MODELS
+from benchmarks.random_language_models import random_language_model
 from benchmarks.random_models import PARAMETERS, random_model
 
 EVERY_S = 0.1
+MODELS = (*PARAMETERS, *LANGUAGE_MODELS)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,9 @@ def placements_table(toolchain: Toolchain, every: Sequence[Mix]) -> Table:
 
 
 @click.command()
-@click.option("--family", "name", type=click.Choice(list(PARAMETERS)), default="sd15")
+@click.option(
+    "--family", "name", type=click.Choice([*PARAMETERS, *LANGUAGE_MODELS]), default="sd15"
+)
 @click.option(
     "--profile",
     "profile_name",
@@ -216,7 +222,8 @@ def main(
 ) -> None:
     """Build the model, and print time and memory by stage."""
     console = Console(width=180)
-    model = random_model(name, cache_folder() / "benchmarks" / f"random-{name}")
+    make = random_language_model if name in LANGUAGE_MODELS else random_model
+    model = make(name, cache_folder() / "benchmarks" / f"random-{name}")
     cache = cache_folder() / "benchmarks" / f"full-scale-{name}"
     if not keep:
         shutil.rmtree(cache, ignore_errors=True)

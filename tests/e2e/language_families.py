@@ -124,7 +124,7 @@ def loud(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @families.seeded
-def klein_transformer() -> Flux2Transformer2DModel:
+def klein_transformer(states: int = 3 * WIDTH) -> Flux2Transformer2DModel:
     return loud(
         Flux2Transformer2DModel(
             patch_size=1,
@@ -133,7 +133,7 @@ def klein_transformer() -> Flux2Transformer2DModel:
             num_single_layers=1,
             attention_head_dim=16,
             num_attention_heads=2,
-            joint_attention_dim=3 * WIDTH,
+            joint_attention_dim=states,
             timestep_guidance_channels=16,
             axes_dims_rope=(4, 4, 4, 4),
             guidance_embeds=False,

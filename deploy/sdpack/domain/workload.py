@@ -27,6 +27,9 @@ class Workload:
             decoder is calibrated on.
         probed_side: the same, for measuring the sensitivity of a decoder's layers.
         huge_probed_side: the same, for any part that is too large to run on whole images.
+        calibration_work: multiplications that encoding the calibration prompts may take; a large
+            text encoder reads fewer, but at least `fewest_calibration_texts`.
+        batch_work: multiplications of the texts that are encoded at once for calibration.
         finalists, large_finalists: mixes drawn in full after the screening, and of large images.
         large_samples: large images that are decoded for a look; of others all are.
         smallest_tile: latent pixels a side; in a smaller tile, borders are most of the work.
@@ -45,6 +48,9 @@ class Workload:
     calibrated_side: int = 32
     probed_side: int = 8
     huge_probed_side: int = 16
+    calibration_work: float = 2e13
+    fewest_calibration_texts: int = 8
+    batch_work: float = 1e12
     finalists: int = 24
     large_finalists: int = 8
     large_samples: int = 2
@@ -67,6 +73,15 @@ class Workload:
         """How many images of this many pixels are drawn for calibration."""
         count = self.calibration_images * self.batch_pixels // (height * width)
         return max(self.fewest_calibration_images, count)
+
+    def calibration_texts_of(self, parameters: int, tokens: int) -> int:
+        """How many texts of this many tokens a text encoder is calibrated on, at most."""
+        most = int(self.calibration_work / (parameters * tokens))
+        return max(self.fewest_calibration_texts, most)
+
+    def calibration_batch_of(self, parameters: int, tokens: int) -> int:
+        """How many of these texts are encoded at once: all inputs of its layers are in memory."""
+        return max(1, min(self.batch, int(self.batch_work / (parameters * tokens))))
 
 
 WORKLOAD = Workload()

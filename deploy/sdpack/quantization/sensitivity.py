@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,15 @@ from sdpack.errors import QuantizationError
 from sdpack.progress import Step, unheard
 from sdpack.quantization.layers import Layer, layers
 from sdpack.quantization.observe import Inputs, Observed
-from sdpack.quantization.probing import BATCHES, FORWARD, MOST_PROBES, MOST_ROWS
+from sdpack.quantization.probing import (
+    BATCHES,
+    FEWEST_GROUPS,
+    FORWARD,
+    MOST_PROBES,
+    MOST_ROWS,
+    MOST_WORK,
+    most_probes,
+)
 from sdpack.quantization.rounded_weights import relative_error
 from sdpack.quantization.rounding import Rounded, round_weight
 from sdpack.quantization.schemes import UNIFORM, Abilities, suited
@@ -39,6 +48,7 @@ from sdpack.quantization.scratch import reported_as
 from sdpack.rewrite.onnx_file import EXTERNAL_FROM_BYTES, read
 
 Arrays = dict[str, NDArray[np.generic]]
+Item = TypeVar("Item")
 Probe = Callable[[Layer], tuple[Rounded, float] | None]
 
 PROBE_SCHEME = UNIFORM[Precision.W4]
@@ -47,6 +57,7 @@ SPARED = 4  # at most one layer in so many is spared them
 PROBING = {
     "rounded": str(PROBE_SCHEME),
     "rows": [MOST_PROBES, BATCHES, MOST_ROWS, FORWARD, WORKLOAD.huge_probed_side],
+    "work": [MOST_WORK, FEWEST_GROUPS],
 }
 """What gains depend on here."""
 
@@ -168,7 +179,8 @@ def layer_gains(
         exact_outputs = outputs({})
         _refuse_broken(path, exact_outputs)
         done = 0
-        groups = shares.of_groups(list(_groups(part_layers)))
+        most = most_probes(_work_of(part_layers, batches))
+        groups = shares.of_groups(list(_groups(part_layers, most)))
         for group in groups:
             step(done, sum(map(len, groups)))
             done += len(group)
@@ -208,9 +220,25 @@ def _refuse_broken(path: Path, outputs_by_batch: Sequence[Arrays]) -> None:
                 )
 
 
-def _groups(part_layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Group neighbouring layers into at most MOST_PROBES groups."""
-    size = -(-len(part_layers) // MOST_PROBES) or 1
+def _work_of(part_layers: Sequence[Layer], batches: Sequence[Inputs]) -> float:
+    """Return about how many multiplications the batches take: weights times tokens of texts."""
+    numbers = sum(layer.size for layer in part_layers)
+    return float(numbers * sum(_tokens_of(batch) for batch in batches))
+
+
+def _tokens_of(batch: Inputs) -> int:
+    """Return the number of tokens of a batch's texts: ids (N, T) or states (N, T, width)."""
+    counts = [
+        math.prod(values.shape[:2])
+        for values in batch.values()
+        if values.ndim == 3 or (values.ndim == 2 and np.issubdtype(values.dtype, np.integer))
+    ]
+    return max(counts, default=1)
+
+
+def _groups(part_layers: Sequence[Layer], most: int) -> Iterator[Sequence[Layer]]:
+    """Group neighbouring layers into at most `most` groups."""
+    size = -(-len(part_layers) // most) or 1
     for start in range(0, len(part_layers), size):
         yield part_layers[start : start + size]
 
@@ -280,10 +308,10 @@ def _some_rows(batch: Inputs, most: int) -> Inputs:
     }
 
 
-def spread(batches: Sequence[Inputs], most: int) -> list[Inputs]:
-    """Return up to `most` evenly spaced batches; a single one comes from the middle."""
-    count = min(most, len(batches))
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return up to `most` evenly spaced items; a single one comes from the middle."""
+    count = min(most, len(items))
     if count == 1:
-        return [batches[len(batches) // 2]]
-    places = np.linspace(0, len(batches) - 1, count).round()
-    return [batches[int(place)] for place in places]
+        return [items[len(items) // 2]]
+    places = np.linspace(0, len(items) - 1, count).round()
+    return [items[int(place)] for place in places]

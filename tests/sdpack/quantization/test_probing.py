@@ -1,5 +1,13 @@
 import numpy as np
-from sdpack.quantization.probing import BATCHES, FORWARD, MOST_ROWS
+from sdpack.quantization.probing import (
+    BATCHES,
+    FEWEST_GROUPS,
+    FORWARD,
+    MOST_PROBES,
+    MOST_ROWS,
+    MOST_WORK,
+    most_probes,
+)
 from sdpack.quantization.sensitivity import probing_batches
 
 
@@ -11,3 +19,9 @@ def test_a_probe_runs_no_more_rows_than_its_limits_allow() -> None:
         assert 1 <= len(chosen) <= BATCHES
         assert rows <= BATCHES * MOST_ROWS
         assert rows * numbers <= FORWARD or rows == 1
+
+
+def test_probes_that_take_long_are_fewer() -> None:
+    assert most_probes(0) == most_probes(MOST_WORK / MOST_PROBES) == MOST_PROBES
+    assert most_probes(MOST_WORK / 20) == 20
+    assert most_probes(MOST_WORK) == FEWEST_GROUPS

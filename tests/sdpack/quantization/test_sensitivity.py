@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_shares_of_the_layers_have_the_gains_of_all(tmp_path: Path) -> None:
 def test_very_many_layers_are_probed_in_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sensitivity, "MOST_PROBES", 1)
+    monkeypatch.setattr(sensitivity, "most_probes", lambda work: 1)
     path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
     told: list[tuple[int, int]] = []
 
@@ -157,3 +158,30 @@ def test_noise_that_dies_out_spares_nothing() -> None:
     noise = {"early": 0.5, "late": 1e-6}
     assert uneven(noise, {"early": 1e-6, "late": 1.0}) == frozenset()
     assert uneven(noise, {"early": 1.0, "late": 1.0}) == {"early"}
+
+
+def test_a_graph_whose_runs_take_long_is_probed_in_fewer_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works: list[float] = []
+
+    def most_probes(work: float) -> int:
+        works.append(work)
+        return 8
+
+    monkeypatch.setattr(sensitivity, "most_probes", most_probes)
+    path = saved(chain([FIRST, SECOND]), tmp_path / "graph")
+    layer_gains(path, noisy(1e-3), [inputs(), inputs()], tmp_path)
+    assert works == [2 * (FIRST.size + SECOND.size)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens"),
+    [
+        ({"input_ids": np.zeros((2, 77), np.int64), "mask": np.zeros((2, 77), np.int64)}, 154),
+        ({"states": np.zeros((2, 512, 9)), "pooled": np.zeros((2, 4096))}, 1024),
+        ({"sample": np.zeros((2, 4, 8, 8))}, 1),
+    ],
+)
+def test_the_tokens_of_texts_are_counted(batch: dict[str, Any], tokens: int) -> None:
+    assert sensitivity._tokens_of(batch) == tokens

@@ -13,7 +13,7 @@ from sdpack.pack.forecast.intervals import NOTHING, Interval, total
 from sdpack.pack.forecast.stages import NETWORK, Stage
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.request import BuildRequest
-from sdpack.quantization.probing import BATCHES, FORWARD, MOST_PROBES, MOST_ROWS
+from sdpack.quantization.probing import BATCHES, FORWARD, MOST_ROWS, most_probes
 from sdpack.quantization.schemes import UNIFORM
 
 # Measured on two cores of an x86-64 server: one build of the zoo, several of Stable Diffusion 1.5.
@@ -132,12 +132,13 @@ class StageCosts:
         """Return the operations of measuring the gains of a graph's layers."""
         rows = max(1, FORWARD // graph.parameters)
         batches = min(BATCHES, rows)
-        run = batches * min(MOST_ROWS, rows // batches)
-        if rows > 1 or graph.role.encodes_text:
-            return graph.macs.times(FEWEST_PROBES, MOST_PROBES).times(run)
-        height, width = self.request.sizes[0]
-        cut = min(1.0, (WORKLOAD.huge_probed_side * USUAL_PIXELS) ** 2 / (height * width))
-        return graph.macs.times(FEWEST_PROBES * cut, MOST_PROBES * cut)
+        share = float(batches * min(MOST_ROWS, rows // batches))
+        if rows == 1 and not graph.role.encodes_text:
+            height, width = self.request.sizes[0]
+            share = min(1.0, (WORKLOAD.huge_probed_side * USUAL_PIXELS) ** 2 / (height * width))
+        run = graph.macs.times(share)
+        probes = most_probes(run.middle)
+        return run.times(min(FEWEST_PROBES, probes), probes)
 
     def _round(self) -> Interval:
         stored = {UNIFORM[p].number for p in self.request.precisions if p in UNIFORM}

@@ -12,7 +12,7 @@ from sdpack.pack.planning.mix import Mix, Variant
 from sdpack.pack.variants.calibration_mixes import Arrays, CalibrationMixes
 from sdpack.pack.variants.calibration_recordings import CalibrationRecordings
 from sdpack.quantization.observe import Inputs
-from sdpack.quantization.sensitivity import middle_of
+from sdpack.quantization.sensitivity import middle_of, spread
 from sdpack.runtime.text_embeddings import encoder_inputs
 
 
@@ -27,7 +27,7 @@ class PartInputs:
         """The JSON values that determine the batches of a variant's graph."""
         mix = self.mixes.of(variant)
         return {
-            "texts": self.mixes.texts,
+            "texts": self._texts(variant) if variant.role.encodes_text else self.mixes.texts,
             "pictures": [self.mixes.images, self.mixes.steps],
             **self.mixes.inputs(mix, mix.variants),
         }
@@ -55,12 +55,25 @@ class PartInputs:
             return [middle_of(batch, WORKLOAD.probed_side) for batch in batches]
         return batches
 
+    def _texts(self, variant: Variant) -> list[str]:
+        """The calibration prompts that a text encoder is calibrated on, evenly spaced."""
+        most = WORKLOAD.calibration_texts_of(*self._size(variant))
+        texts = self.mixes.texts
+        return spread(texts, most)
+
+    def _size(self, variant: Variant) -> tuple[int, int]:
+        """The number of parameters of a text encoder, and of tokens of its texts."""
+        mixes = self.mixes
+        tokenizer = mixes.tokenizers.of(variant.candidate)
+        return mixes.candidates.parameters(variant.role, variant.candidate), tokenizer.length
+
     def _read(self, variant: Variant, mix: Mix) -> Iterator[Arrays]:
         """The inputs of a text encoder for the calibration prompts."""
         mixes = self.mixes
         tokenizer = mixes.tokenizers.of(variant.candidate)
         conditioning = mixes.candidates.conditioning(mix.denoiser.candidate)
-        for texts in _cut(mixes.texts, WORKLOAD.batch):
+        at_once = WORKLOAD.calibration_batch_of(*self._size(variant))
+        for texts in _cut(self._texts(variant), at_once):
             yield encoder_inputs(tokenizer, texts, conditioning, variant.role)
 
     def _cut(self, inputs: Arrays) -> Arrays:
