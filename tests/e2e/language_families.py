@@ -11,9 +11,12 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     Lumina2Transformer2DModel,
+    OvisImageTransformer2DModel,
+    QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     ZImageTransformer2DModel,
 )
@@ -23,6 +26,8 @@ from transformers import (
     Gemma2Config,
     Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -296,6 +301,92 @@ def lumina2() -> Parts:
     }
 
 
+@families.seeded
+def vision_language_model() -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config={
+                "vocab_size": VOCABULARY,
+                "hidden_size": WIDTH,
+                "intermediate_size": 2 * WIDTH,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "bos_token_id": None,
+                "eos_token_id": 0,
+                "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+            },
+            vision_config={
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": WIDTH,
+            },
+        )
+    )
+
+
+@families.seeded
+def qwen_image_transformer() -> torch.nn.Module:
+    return loud(
+        QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(4, 6, 6),
+        )
+    )
+
+
+@families.seeded
+def video_decoder() -> AutoencoderKLQwenImage:
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        num_res_blocks=1,
+        latents_mean=[-0.7, 0.2, 0.0, 0.9],
+        latents_std=[2.8, 1.4, 2.3, 0.7],
+    )
+
+
+@families.seeded
+def ovis_image_transformer() -> torch.nn.Module:
+    return loud(
+        OvisImageTransformer2DModel(
+            in_channels=16,
+            out_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(4, 6, 6),
+        )
+    )
+
+
+def ovis_image() -> Parts:
+    return {
+        "text_encoder": qwen().model,
+        "tokenizer": qwen_tokenizer(),
+        "transformer": ovis_image_transformer(),
+        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+    }
+
+
+def qwen_image() -> Parts:
+    return {
+        "text_encoder": vision_language_model(),
+        "tokenizer": qwen_tokenizer(),
+        "transformer": qwen_image_transformer(),
+        "vae": video_decoder(),
+    }
+
+
 FAMILIES: Mapping[str, tuple[type[Any], Callable[[], Parts]]] = {
     "klein": (diffusers.Flux2KleinPipeline, klein),
     "klein, as deep as it is": (diffusers.Flux2KleinPipeline, lambda: klein(29)),
@@ -304,6 +395,8 @@ FAMILIES: Mapping[str, tuple[type[Any], Callable[[], Parts]]] = {
     "sana-sprint": (diffusers.SanaSprintPipeline, sprint),
     "chroma": (diffusers.ChromaPipeline, chroma),
     "lumina2": (diffusers.Lumina2Pipeline, lumina2),
+    "qwen-image": (diffusers.QwenImagePipeline, qwen_image),
+    "ovis-image": (diffusers.OvisImagePipeline, ovis_image),
 }
 
 

@@ -52,6 +52,8 @@ class Model:
         side: sides of latents are multiples of it.
         tokens: number of tokens of a text.
         packs: whether its pipeline takes packed latents.
+        scale: its pipeline's argument for the guidance scale.
+        asks_negative: whether its pipeline guides only with a negative prompt.
         more: other arguments of its pipeline.
     """
 
@@ -60,6 +62,8 @@ class Model:
     side: int = 2
     tokens: int = 64
     packs: bool = False
+    scale: str = "guidance_scale"
+    asks_negative: bool = False
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +82,11 @@ MODELS = {
     ),
     "lumina2": Model(FLOW, tokens=240),
     "chroma": Model(FLOW, tokens=families.T5_TOKENS, packs=True),
+    # Its tokens are bytes here, and most of them are of the text before the prompt.
+    "qwen-image": Model(
+        SHIFTING, tokens=240, packs=True, scale="true_cfg_scale", asks_negative=True
+    ),
+    "ovis-image": Model(SHIFTING, tokens=240, packs=True),
 }
 
 
@@ -120,6 +129,10 @@ CASES = [
     Case("lumina2", 4.0, negative_prompt="a mat", size=SIZES[1]),
     Case("chroma", 1.0, size=SIZES[1]),
     Case("chroma", 5.0, negative_prompt="a dog"),
+    Case("ovis-image", 1.0),
+    Case("ovis-image", 5.0, negative_prompt="a mat", size=SIZES[1]),
+    Case("qwen-image", 1.0),
+    Case("qwen-image", 4.0, negative_prompt="a mat", size=SIZES[1]),
 ]
 
 
@@ -190,14 +203,14 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
     call = {
         "prompt": list(case.prompts),
         "num_inference_steps": STEPS,
-        "guidance_scale": case.guidance_scale,
+        model.scale: case.guidance_scale,
         "height": height,
         "width": width,
         "output_type": "np",
         "max_sequence_length": model.tokens,
         **model.more,
     }
-    if case.negative_prompt:
+    if case.negative_prompt or model.asks_negative:
         call["negative_prompt"] = [case.negative_prompt] * len(SEEDS)
 
     def drawn(*_: Any, **__: Any) -> torch.Tensor:

@@ -12,6 +12,8 @@
     z_image  penultimate hidden states of a language model and its attention mask
     sana     hidden states of a language model and its attention mask
     lumina2  penultimate hidden states of a language model and its attention mask
+    qwen_image  hidden states of a language model and its attention mask
+    ovis_image  hidden states of a language model, with zeros for padding
 
 The tables follow the pipelines of diffusers, which sdpack's images are compared with.
 """
@@ -41,6 +43,22 @@ class Family(StrEnum):
     Z_IMAGE = "z_image"
     SANA = "sana"
     LUMINA2 = "lumina2"
+    QWEN_IMAGE = "qwen_image"
+    OVIS_IMAGE = "ovis_image"
+
+
+class KeptNorm(Enum):
+    """What of a guided prediction is scaled to the norm of the conditional one.
+
+    Attributes:
+        NONE: nothing.
+        ROW: each row of latent pixels.
+        PATCH: all channels of each 2x2 latent pixels.
+    """
+
+    NONE = auto()
+    ROW = auto()
+    PATCH = auto()
 
 
 class States(StrEnum):
@@ -92,6 +110,8 @@ ENCODER_OUTPUTS: Mapping[Family, tuple[EncoderOutputs, ...]] = {
     Family.Z_IMAGE: (EncoderOutputs(States.PENULTIMATE, masked=True),),
     Family.SANA: (EncoderOutputs(masked=True),),
     Family.LUMINA2: (EncoderOutputs(States.PENULTIMATE, masked=True),),
+    Family.QWEN_IMAGE: (EncoderOutputs(masked=True),),
+    Family.OVIS_IMAGE: (EncoderOutputs(masked=True),),
 }
 """For each family, one entry per text encoder, in the order of roles."""
 
@@ -178,9 +198,10 @@ class Conditioning(Document):
         return self.weight(guidance_scale) > 1 and not DISTILLED.intersection(self.inputs)
 
     @property
-    def keeps_norm(self) -> bool:
-        """Whether each row of a guided prediction is scaled to the norm of the conditional one."""
-        return self.family is Family.LUMINA2
+    def kept_norm(self) -> KeptNorm:
+        """What of a guided prediction is scaled to the norm of the conditional one."""
+        kept = {Family.LUMINA2: KeptNorm.ROW, Family.QWEN_IMAGE: KeptNorm.PATCH}
+        return kept.get(self.family, KeptNorm.NONE)
 
     def weight(self, guidance_scale: float) -> float:
         """The weight of the conditional prediction in guidance: 1 for no guidance.

@@ -58,6 +58,8 @@ USUAL: Mapping[Family, Usual] = {
     Family.Z_IMAGE: Usual(50, 5.0, 128, {Role.TEXT_ENCODER: 512}),
     Family.SANA: Usual(20, 4.5, 32, {Role.TEXT_ENCODER: 300}),
     Family.LUMINA2: Usual(30, 4.0, 128, {Role.TEXT_ENCODER: 256}),
+    Family.QWEN_IMAGE: Usual(50, 4.0, 128, {Role.TEXT_ENCODER: 512}),
+    Family.OVIS_IMAGE: Usual(50, 5.0, 128, {Role.TEXT_ENCODER: 256}),
 }
 DISTILLED_STEPS = 4  # usual steps of distilled models: LCM, Flux schnell, FLUX.2 klein
 SPRINT, SPRINT_STEPS = "SanaSprintPipeline", 2

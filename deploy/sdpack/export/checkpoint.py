@@ -22,6 +22,7 @@ from sdpack.export.foreign_weights import (
     explain_no_weights,
     is_pointer,
 )
+from sdpack.export.frame_decoder import read_numbers
 from sdpack.export.layers_read import is_unread
 from sdpack.export.lora import check_fits, merge
 from sdpack.export.model_loading import ModelFiles
@@ -45,6 +46,7 @@ TEXT_ENCODER_CLASSES = (
     "RobertaModel",
     "Qwen3Model",
     "Gemma2Model",
+    "Qwen2_5_VLTextModel",
 )
 DENOISER_CLASSES = (
     "UNet2DConditionModel",
@@ -56,14 +58,24 @@ DENOISER_CLASSES = (
     "ZImageTransformer2DModel",
     "SanaTransformer2DModel",
     "Lumina2Transformer2DModel",
+    "QwenImageTransformer2DModel",
+    "OvisImageTransformer2DModel",
 )
-DECODER_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderKLFlux2", "AutoencoderDC")
+DECODER_CLASSES = (
+    "AutoencoderKL",
+    "AutoencoderTiny",
+    "AutoencoderKLFlux2",
+    "AutoencoderDC",
+    "AutoencoderKLQwenImage",
+)
 EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)
+TEXT_CONFIG = "text_config"  # key of the config of a model that also reads images
 MANY = 2**31  # parameters, from which on weights stay in their files
 MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
 UNUSED_WEIGHTS = ("pooler.",)  # tensors that models of the same class may come without
 ENCODING = ("encoder.", "quant_conv.")  # of an autoencoder
-HEADS = ("decoder.", "lm_head.", "cls.", "vocab_")  # of language models
+# Of language models: what comes after the encoder, and what reads images.
+HEADS = ("decoder.", "lm_head.", "cls.", "vocab_", "visual.", "model.visual.")
 # What hubs call the same weights: whole models of which only the encoder is needed, and the class
 # PixArt's transformers had before they had their own.
 ALIASES = {
@@ -75,6 +87,7 @@ ALIASES = {
     "RobertaForMaskedLM": "RobertaModel",
     "Qwen3ForCausalLM": "Qwen3Model",
     "Gemma2ForCausalLM": "Gemma2Model",
+    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
 }
 
 
@@ -96,7 +109,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The contents of config.json.
+        """The contents of config.json; of a model that also reads images, its text model's too.
 
         Raises:
             SourceError: it is missing or not a JSON object.
@@ -112,7 +125,7 @@ class Checkpoint:
             raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
         if not isinstance(values, dict):
             raise SourceError(f"{path} is not a JSON object; restore the checkpoint")
-        return values
+        return values | (values.get(TEXT_CONFIG) or {})
 
     @cached_property
     def class_name(self) -> str:
@@ -219,9 +232,10 @@ class Checkpoint:
         """Yield name and size of every tensor, without heads and an autoencoder's encoder."""
         is_autoencoder = self.class_name.startswith("Autoencoder")
         unexported = ENCODING if is_autoencoder else HEADS
+        is_for_videos = self.class_name == "AutoencoderKLQwenImage"
         for name, shape in self.shapes():
             if not name.startswith(unexported):
-                yield name, math.prod(shape)
+                yield name, read_numbers(name, shape) if is_for_videos else math.prod(shape)
 
     def _is_unread(self, name: str) -> bool:
         return self.layers is not None and is_unread(name, self.layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from optimum.utils.normalized_config import NormalizedConfig
 from torch import Tensor, nn
 
 from sdpack.errors import ExportError
+from sdpack.export.frame_decoder import FrameDecoder
 from sdpack.export.graph import Shape, unit_variance
 from sdpack.export.latents import FLUX2_PATCH, enlargement, latent_channels
 from sdpack.export.linear_attention import attend_linearly
@@ -48,7 +49,11 @@ class _DeepDecoder(_Decoder):
         attend_linearly(model)
 
 
-DECODERS = {"AutoencoderKLFlux2": _Flux2Decoder, "AutoencoderDC": _DeepDecoder}
+DECODERS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
+    "AutoencoderKLFlux2": _Flux2Decoder,
+    "AutoencoderDC": _DeepDecoder,
+    "AutoencoderKLQwenImage": FrameDecoder,
+}
 
 
 class DecoderPart:

@@ -22,7 +22,9 @@ from sdpack.documents.conditioning import Conditioning, Family, Input
 from sdpack.export.denoisers.flux import Chroma, Flux
 from sdpack.export.denoisers.flux2 import Flux2
 from sdpack.export.denoisers.lumina2 import Lumina2
+from sdpack.export.denoisers.ovis_image import OvisImage
 from sdpack.export.denoisers.pixart import PixArt, squeezes_checked
+from sdpack.export.denoisers.qwen_image import QwenImage
 from sdpack.export.denoisers.sana import Sana
 from sdpack.export.denoisers.sd3 import SD3
 from sdpack.export.denoisers.unet import UNet, UNetXL
@@ -50,6 +52,8 @@ WRAPPERS: Mapping[Family, Callable[[nn.Module], nn.Module]] = {
     Family.Z_IMAGE: ZImage,
     Family.SANA: Sana,
     Family.LUMINA2: Lumina2,
+    Family.QWEN_IMAGE: QwenImage,
+    Family.OVIS_IMAGE: OvisImage,
 }
 
 

@@ -27,6 +27,13 @@ NEEDS: Mapping[str, str] = {
     "dual_cross_attention": "a second text or image",
     "attention_type": "boxes with a text for each",
 }
+# Keys of Qwen-Image's config that no text-to-image model sets, and what sets them.
+EDITS: Mapping[str, str] = {
+    "zero_cond_t": "that edits an image",
+    "use_layer3d_rope": "that draws several layers",
+    "use_additional_t_cond": "that draws several layers",
+}
+QWEN_PATCH = 4  # latent pixels of a token; Qwen-Image counts its outputs for each of them
 # Kinds of UNet, by the number of input channels in addition to the latents'.
 KINDS: Mapping[int, str] = {
     5: "for inpainting, which takes a mask and the latents of the masked image",
@@ -51,14 +58,26 @@ def check_denoiser(class_name: str, config: Mapping[str, Any], path: Path) -> No
         _check_channels(config, path)
         _check_inputs(config, path)
         return
+    _check_edits(config, path)
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
-    if class_name.startswith("PixArt") or not isinstance(outputs, int) or inputs == outputs:
+    if class_name.startswith("PixArt") or not isinstance(outputs, int):
+        return
+    if inputs == outputs * (QWEN_PATCH if class_name.startswith("QwenImage") else 1):
         return
     raise SourceError(
         f"{path}: in_channels is {inputs} and out_channels is {outputs}: a transformer that takes "
         "an image in addition to its latents (such as for inpainting, depth or edges), which "
         "sdpack does not support; give a text-to-image model"
     )
+
+
+def _check_edits(config: Mapping[str, Any], path: Path) -> None:
+    for key, kind in EDITS.items():
+        if config.get(key):
+            raise SourceError(
+                f"{path}: {key} is {config[key]!r}: a transformer {kind}, which sdpack does not "
+                "support; give a text-to-image model"
+            )
 
 
 def _check_channels(config: Mapping[str, Any], path: Path) -> None:

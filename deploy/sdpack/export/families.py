@@ -21,12 +21,14 @@ FAMILIES = {
     "ZImageTransformer2DModel": Family.Z_IMAGE,
     "SanaTransformer2DModel": Family.SANA,
     "Lumina2Transformer2DModel": Family.LUMINA2,
+    "QwenImageTransformer2DModel": Family.QWEN_IMAGE,
+    "OvisImageTransformer2DModel": Family.OVIS_IMAGE,
 }
 SIZES = 6  # numbers in time_ids: original size, crop, target size
 USUAL_PATCH = 2  # default side of a transformer's token, in latent pixels
 USUAL_POSITIONS = 96  # default side of Stable Diffusion 3's table of positions
 PACKED = 4  # latent pixels per token of a Flux transformer
-PACKED_FAMILIES = (Family.FLUX, Family.CHROMA)
+PACKED_FAMILIES = (Family.FLUX, Family.CHROMA, Family.QWEN_IMAGE, Family.OVIS_IMAGE)
 TABLED = (Family.Z_IMAGE, Family.LUMINA2)  # with tables of the positions of texts and images
 SD3_ABSENT_TOKENS = 256  # zero tokens with which diffusers replaces an omitted T5
 
@@ -80,9 +82,9 @@ def _inputs(family: Family, config: Mapping[str, Any]) -> tuple[Input, ...]:
         case Family.FLUX:
             scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
             return (Input.POOLED_PROJECTIONS, *scale)
-        case Family.FLUX2:
+        case Family.FLUX2 | Family.OVIS_IMAGE:
             return ()
-        case Family.CHROMA | Family.Z_IMAGE | Family.LUMINA2:
+        case Family.CHROMA | Family.Z_IMAGE | Family.LUMINA2 | Family.QWEN_IMAGE:
             return (Input.MASK,)
         case Family.SANA:
             scale = (Input.GUIDANCE,) if config.get("guidance_embeds") else ()
@@ -116,6 +118,8 @@ def states_width(family: Family, config: Mapping[str, Any]) -> int:
         Family.Z_IMAGE: "cap_feat_dim",
         Family.SANA: "caption_channels",
         Family.LUMINA2: "cap_feat_dim",
+        Family.QWEN_IMAGE: "joint_attention_dim",
+        Family.OVIS_IMAGE: "joint_attention_dim",
     }
     key = keys.get(family, "cross_attention_dim")
     if config.get("encoder_hid_dim_type") == "text_proj":

@@ -19,24 +19,37 @@ SCALING_FACTORS = {
     "AutoencoderTiny": 1.0,
     "AutoencoderKLFlux2": 1.0,
     "AutoencoderDC": 1.0,
+    "AutoencoderKLQwenImage": 1.0,
 }
 BLOCK_WIDTH_KEYS = {
     "AutoencoderKL": "block_out_channels",
     "AutoencoderTiny": "decoder_block_out_channels",
     "AutoencoderKLFlux2": "block_out_channels",
     "AutoencoderDC": "decoder_block_out_channels",
+    "AutoencoderKLQwenImage": "dim_mult",
 }
 USUAL_WIDTHS = {
     "AutoencoderKL": 1,
     "AutoencoderTiny": 4,
     "AutoencoderKLFlux2": 4,
     "AutoencoderDC": 6,
+    "AutoencoderKLQwenImage": 4,
 }
 FLUX2_CHANNELS = 32  # if the config of a FLUX.2 autoencoder names none
 FLUX2_PATCH = 2  # side of a latent pixel of FLUX.2, in pixels of its autoencoder
+QWEN_CHANNELS = 16  # if the config of Qwen-Image's autoencoder names none
 DOUBLING = 2
 # Families whose pipelines use shift_factor.
-SHIFTED = frozenset({Family.SD3, Family.FLUX, Family.CHROMA, Family.Z_IMAGE, Family.LUMINA2})
+SHIFTED = frozenset(
+    {
+        Family.SD3,
+        Family.FLUX,
+        Family.CHROMA,
+        Family.Z_IMAGE,
+        Family.LUMINA2,
+        Family.OVIS_IMAGE,
+    }
+)
 
 
 def latents_of(checkpoint: Checkpoint, family: Family) -> LatentSpace:
@@ -79,6 +92,8 @@ def latent_channels(class_name: str, config: Mapping[str, Any]) -> int:
     """
     if class_name == "AutoencoderKLFlux2":
         return int(_value(config, "latent_channels", FLUX2_CHANNELS)) * FLUX2_PATCH**2
+    if class_name == "AutoencoderKLQwenImage":
+        return int(_value(config, "z_dim", QWEN_CHANNELS))
     return int(_value(config, "latent_channels", USUAL_CHANNELS))
 
 

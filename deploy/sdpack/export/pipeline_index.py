@@ -40,6 +40,8 @@ TEXT_TO_IMAGE = (
     "SanaPipeline",
     "SanaSprintPipeline",
     "Lumina2Pipeline",
+    "QwenImagePipeline",
+    "OvisImagePipeline",
     "LatentConsistencyModelPipeline",
 )
 # Components that images depend on, by the start of their names.

@@ -12,8 +12,10 @@ from sdpack.runtime.prompt_template import NO_TEMPLATE, PromptTemplate
 
 MARK = "PROMPT"
 # Families with a chat template, and whether it lets the model think before it answers.
-CHAT = {Family.Z_IMAGE: True, Family.FLUX2: False}
-TEMPLATED = frozenset({*CHAT, Family.SANA, Family.LUMINA2})
+CHAT = {Family.Z_IMAGE: True, Family.FLUX2: False, Family.OVIS_IMAGE: False}
+# Of a pipeline that is made for its texts alone.
+NO_PARTS = dict.fromkeys(("transformer", "scheduler", "vae", "text_encoder", "tokenizer"))
+TEMPLATED = frozenset({*CHAT, Family.SANA, Family.LUMINA2, Family.QWEN_IMAGE})
 
 
 def family_template(family: Family, tokenizer: Path) -> PromptTemplate:
@@ -29,11 +31,15 @@ def family_template(family: Family, tokenizer: Path) -> PromptTemplate:
         return NO_TEMPLATE
     if family is Family.LUMINA2:
         return _system_prompt()
+    if family is Family.QWEN_IMAGE:
+        return _description()
     from transformers import AutoTokenizer
 
     try:
         read = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        return _instruction(read) if family is Family.SANA else _chat(read, CHAT[family])
+        if family is Family.SANA:
+            return _instruction(read)
+        return _request(read) if family is Family.OVIS_IMAGE else _chat(read, CHAT[family])
     except Exception as cause:  # transformers and jinja raise their own classes
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(
@@ -56,13 +62,35 @@ def _chat(tokenizer: Any, thinks: bool) -> PromptTemplate:
     return PromptTemplate(prefix=prefix, suffix=suffix)
 
 
+def _request(tokenizer: Any) -> PromptTemplate:
+    """Return the chat template with Ovis-Image's request for a description before the prompt."""
+    from diffusers import OvisImagePipeline
+
+    pipeline: Any = OvisImagePipeline(**NO_PARTS)
+    chat = _chat(tokenizer, CHAT[Family.OVIS_IMAGE])
+    return PromptTemplate(
+        prefix=f"{chat.prefix}{pipeline.system_prompt}",
+        suffix=chat.suffix,
+        stop_dropped=pipeline.user_prompt_begin_id,
+    )
+
+
 def _system_prompt() -> PromptTemplate:
     """Return Lumina's system prompt; negative prompts have none."""
     from diffusers import Lumina2Pipeline
 
-    parts = dict.fromkeys(("transformer", "scheduler", "vae", "text_encoder", "tokenizer"))
-    pipeline: Any = Lumina2Pipeline(**parts)
+    pipeline: Any = Lumina2Pipeline(**NO_PARTS)
     return PromptTemplate(prefix=f"{pipeline.system_prompt} <Prompt Start> ", plain_negative=True)
+
+
+def _description() -> PromptTemplate:
+    """Return Qwen-Image's request for a description, whose tokens the denoiser does not read."""
+    from diffusers import QwenImagePipeline
+
+    pipeline: Any = QwenImagePipeline(**NO_PARTS)
+    prefix, _, suffix = pipeline.prompt_template_encode.partition("{}")
+    dropped = pipeline.prompt_template_encode_start_idx
+    return PromptTemplate(prefix=prefix, suffix=suffix, stop_dropped=dropped)
 
 
 def _instruction(tokenizer: Any) -> PromptTemplate:

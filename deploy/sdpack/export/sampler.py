@@ -28,7 +28,17 @@ from sdpack.export.instead import NONLINEAR, OTHER_SCHEDULERS, UnusableError, wa
 from sdpack.runtime.sampler import SamplerTable
 
 # Families whose pipelines shift the schedule with the image size, or set the noise levels.
-SHIFTING = frozenset({Family.FLUX, Family.SD3, Family.CHROMA, Family.FLUX2, Family.Z_IMAGE})
+SHIFTING = frozenset(
+    {
+        Family.FLUX,
+        Family.SD3,
+        Family.CHROMA,
+        Family.FLUX2,
+        Family.Z_IMAGE,
+        Family.QWEN_IMAGE,
+        Family.OVIS_IMAGE,
+    }
+)
 SETTING_SIGMAS = (SHIFTING - {Family.SD3}) | {Family.LUMINA2}
 TABLE_TOLERANCE = 1e-4
 SCHEDULER_CONFIG = "scheduler_config.json"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sdpack.domain.finite import counted_words
 from sdpack.errors import SourceError
 
+PREFIXES = ("model", "text_model", "model.language_model")  # of models inside others
 LARGE = 2**16  # numbers in a weight that stays there; smaller ones are loaded
 
 
@@ -124,7 +125,7 @@ def _place(name: str, stored: Mapping[str, StoredWeight]) -> StoredWeight | None
     """Return the place of a tensor; models inside others have a prefix, such as "model."."""
     if name in stored:
         return stored[name]
-    prefixed = [key for key in (f"model.{name}", f"text_model.{name}") if key in stored]
+    prefixed = [f"{prefix}.{name}" for prefix in PREFIXES if f"{prefix}.{name}" in stored]
     return stored[prefixed[0]] if prefixed else None
 
 

@@ -20,6 +20,7 @@ from sdpack.domain.placement import Guidance, Loading, Placement, Role
 from sdpack.domain.tiles import LATENTS, PICTURES
 from sdpack.engines.session import Session
 from sdpack.errors import BrokenPictureError, EngineError, PromptError
+from sdpack.runtime.guidance import combined, with_norms_of
 from sdpack.runtime.sampler import SamplerTable, Stepped, sample
 from sdpack.runtime.text_embeddings import (
     TextEmbeddings,
@@ -161,7 +162,7 @@ class Pipeline:
         texts = [text] if negative is None else [negative.repeated(len(text)), text]
         conditions = [self._conditions(request, half) for half in texts]
         weight = self.conditioning.weight(request.guidance_scale)
-        keeps_norm = self.conditioning.keeps_norm
+        kept_norm = self.conditioning.kept_norm
         with self._loaded(Role.DENOISER) as session:
 
             def model(given: Float32Array, timestep: float) -> Float32Array:
@@ -169,8 +170,8 @@ class Pipeline:
                 if len(conditions) == 1:
                     return predict(given, conditions[0])
                 halves = _halves(predict, given, conditions, self.placement.guidance)
-                noise = _combined(*halves, weight, request.guidance_rescale)
-                return _with_norms_of(halves[1], noise) if keeps_norm else noise
+                noise = combined(*halves, weight, request.guidance_rescale)
+                return with_norms_of(halves[1], noise, kept_norm)
 
             return sample(table, noise.draw(), model, noise.draw, stepped)
 
@@ -250,28 +251,6 @@ def _halves(
     return predict(given, conditions[0]), predict(given, conditions[1])
 
 
-def _combined(
-    unguided: Float32Array, guided: Float32Array, weight: float, rescale: float
-) -> Float32Array:
-    """The prediction away from the negative conditions, towards those of the prompts.
-
-    Args:
-        weight: of the second prediction; that of the first is the rest to 1.
-        rescale: how far the result is rescaled to the second's standard deviation.
-    """
-    noise = unguided + np.float32(weight) * (guided - unguided)
-    if rescale <= 0:
-        return noise
-    share = np.float32(rescale)
-    return share * noise * (_spread(guided) / _spread(noise)) + (1 - share) * noise
-
-
-def _with_norms_of(guided: Float32Array, noise: Float32Array) -> Float32Array:
-    """The prediction, each row of pixels scaled to the norm of the conditional one's."""
-    norms, wanted = (np.linalg.norm(each, axis=-1, keepdims=True) for each in (noise, guided))
-    return np.asarray(noise * (wanted / norms), np.float32)
-
-
 def _together(conditions: Sequence[Conditions], rows: int) -> Conditions:
     """Both halves in one batch; inputs without a batch axis stay as they are."""
     first, second = conditions
@@ -279,11 +258,6 @@ def _together(conditions: Sequence[Conditions], rows: int) -> Conditions:
         name: np.concatenate([array, second[name]]) if len(array) == rows else array
         for name, array in first.items()
     }
-
-
-def _spread(noise: Float32Array) -> Float32Array:
-    """The standard deviation of each row, (N, 1, 1, 1)."""
-    return np.asarray(noise.std(axis=(1, 2, 3), keepdims=True, ddof=1), np.float32)
 
 
 class Noise:

@@ -159,7 +159,17 @@ def join_embeddings(
             )
         case Family.Z_IMAGE:
             return _whole_groups(texts[0])
+        case Family.OVIS_IMAGE:
+            return _without_padding(texts[0])
     return texts[0]
+
+
+def _without_padding(text: TextEmbeddings) -> TextEmbeddings:
+    """With zeros as the states of padding."""
+    states, mask = text.states, text.mask
+    assert states is not None
+    assert mask is not None
+    return TextEmbeddings(states=states * mask[..., np.newaxis].astype(np.float32), mask=mask)
 
 
 def _whole_groups(text: TextEmbeddings) -> TextEmbeddings:

@@ -28,6 +28,8 @@ PIPELINES = {
     Family.Z_IMAGE: "ZImagePipeline",
     Family.SANA: "SanaPipeline",
     Family.LUMINA2: "Lumina2Pipeline",
+    Family.QWEN_IMAGE: "QwenImagePipeline",
+    Family.OVIS_IMAGE: "OvisImagePipeline",
 }
 
 

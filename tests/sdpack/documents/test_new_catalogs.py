@@ -8,16 +8,26 @@ import torch
 from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     Lumina2Transformer2DModel,
+    QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     ZImageTransformer2DModel,
 )
 from sdpack.documents.catalog_files import find_catalog
 from sdpack.documents.conditioning import ENCODER_OUTPUTS, Family
+from sdpack.export.frame_decoder import read_numbers
 from sdpack.export.layers_read import is_unread, layers_read
-from transformers import Gemma2Config, Gemma2Model, Qwen3Config, Qwen3Model
+from transformers import (
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLTextModel,
+    Qwen3Config,
+    Qwen3Model,
+)
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
 
 QWEN3_4B = {
     "vocab_size": 151936,
@@ -27,6 +37,14 @@ QWEN3_4B = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
     "head_dim": 128,
+}
+QWEN25_VL_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
 }
 SANA_600M = {
     "num_layers": 28,
@@ -70,6 +88,7 @@ def test_parameters_are_those_of_the_classes() -> None:
             ),
             ("lumina2", "lumina2"): Lumina2Transformer2DModel(cap_feat_dim=2304),
             ("chroma", "chroma1-hd"): ChromaTransformer2DModel(),
+            ("qwen-image", "qwen-image"): QwenImageTransformer2DModel(),
         }
         flux2, deep = AutoencoderKLFlux2(), AutoencoderDC(**DC_AE)
         gemma = Gemma2Model(Gemma2Config())
@@ -86,6 +105,20 @@ def test_parameters_are_those_of_the_classes() -> None:
     tensors = gemma.state_dict().items()
     read = sum(tensor.numel() for name, tensor in tensors if not is_unread(name, 25))
     assert encoders["lumina2"] == read
+
+
+def test_qwen_image_counts_what_a_picture_of_a_text_needs() -> None:
+    catalog = find_catalog("qwen-image").catalog
+    with torch.device("meta"):
+        text = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**QWEN25_VL_7B))
+        videos = AutoencoderKLQwenImage()
+    assert catalog.text_encoders["qwen2.5-vl-7b"].parameters == held(text)
+    read = sum(
+        read_numbers(name, tuple(tensor.shape))
+        for name, tensor in videos.state_dict().items()
+        if not name.startswith(("encoder.", "quant_conv."))
+    )
+    assert catalog.decoders["qwen-image"].parameters == read
 
 
 def test_a_language_model_counts_without_the_layers_that_are_not_read() -> None:

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
 
+from tests.e2e.language_families import vision_language_model
+
 ZOO = Path(__file__).parents[3] / "zoo" / "parts"
 
 
@@ -226,3 +228,25 @@ def test_weights_of_another_shape_than_the_config_s_are_named(tmp_path: Path) ->
     save_file({**tensors, name: tensors[name][:, :1].contiguous()}, path)
     with pytest.raises(SourceError, match=rf"holds {name} of shape .*, but its config describes"):
         Checkpoint(folder).load()
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+def test_only_the_text_part_of_a_model_that_reads_images_counts_and_is_loaded(
+    tmp_path: Path, is_flat: bool
+) -> None:
+    """Hubs hold configs with the text's keys at the top as well as in a part of their own."""
+    model = vision_language_model().eval()
+    model.save_pretrained(tmp_path)
+    if is_flat:
+        path = tmp_path / "config.json"
+        config = json.loads(path.read_text())
+        text = config.pop("text_config")
+        path.write_text(json.dumps({**text, **config}))
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.class_name == "Qwen2_5_VLTextModel"
+    assert checkpoint.config["hidden_size"] == model.config.text_config.hidden_size
+    text = model.model.language_model
+    assert checkpoint.parameters == sum(parameter.numel() for parameter in text.parameters())
+    loaded = checkpoint.load().state_dict()
+    assert loaded.keys() == text.state_dict().keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in text.state_dict().items())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sdpack.errors import SdpackError
 from sdpack.export.adopt import adopt
-from sdpack.export.denoiser_config import check_denoiser
+from sdpack.export.denoiser_config import EDITS, check_denoiser
 
 from tests.sdpack.export.conftest import changed
 
@@ -66,3 +66,11 @@ def test_a_unet_that_needs_more_than_a_text_is_refused_before_the_export(
 
 def test_a_null_is_what_is_usual() -> None:
     check_denoiser("UNet2DConditionModel", {"in_channels": None, "out_channels": 4}, Path("c"))
+
+
+@pytest.mark.parametrize("key", sorted(EDITS))
+def test_a_qwen_image_that_edits_or_layers_is_told_by_its_key(key: str) -> None:
+    config = {"in_channels": 64, "out_channels": 16}
+    check_denoiser("QwenImageTransformer2DModel", config, Path("config.json"))
+    with pytest.raises(SdpackError, match=rf"config\.json: {key} is True: a transformer that"):
+        check_denoiser("QwenImageTransformer2DModel", {**config, key: True}, Path("config.json"))

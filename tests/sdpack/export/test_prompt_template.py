@@ -39,6 +39,23 @@ def test_of_sanas_instruction_the_denoiser_reads_the_first_and_the_last_token(
     assert template.dropped == whole - 2
 
 
+def test_of_qwen_images_request_the_denoiser_reads_only_the_end(tmp_path: Path) -> None:
+    template = family_template(Family.QWEN_IMAGE, tmp_path)
+    assert template.prefix.startswith("<|im_start|>system\nDescribe the image")
+    assert template.around("bad", negative=True).endswith(
+        "<|im_start|>user\nbad<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert list(template.kept(40)) == [34, 35, 36, 37, 38, 39]
+
+
+def test_ovis_images_request_is_inside_the_users_message(tmp_path: Path) -> None:
+    qwen_tokenizer().save_pretrained(tmp_path)
+    template = family_template(Family.OVIS_IMAGE, tmp_path)
+    assert template.prefix.startswith("<|im_start|>user\nDescribe the image")
+    assert template.suffix.endswith("<think>\n\n</think>\n\n")
+    assert template.dropped == 28
+
+
 def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     gemma_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(SourceError, match="chat_template"):

@@ -75,6 +75,15 @@ def test_flux_hears_the_t5_and_the_clip_s_pooled_text() -> None:
     assert found.pooled is clip.pooled
 
 
+def test_ovis_image_reads_zeros_for_padding() -> None:
+    text = TextEmbeddings(np.ones((2, 3, 4), np.float32), mask=np.array([[1, 1, 1], [1, 0, 0]]))
+    conditioning = Conditioning(family=Family.OVIS_IMAGE)
+    states = join_embeddings(conditioning, {Role.TEXT_ENCODER: text}).states
+    assert states is not None
+    assert states.dtype == np.float32
+    assert states[:, :, 0].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
 def test_texts_can_be_cut_repeated_and_silenced() -> None:
     text = replace(by_encoder(3, 2, pooled=4, count=3), mask=np.ones((3, 3), np.int64))
     assert len(text) == 3
