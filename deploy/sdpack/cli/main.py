@@ -28,6 +28,7 @@ COMMANDS = (
     "report",
     "study",
     "compare",
+    "judge",
     "export",
     "quantize",
     "profiles",

@@ -1,0 +1,105 @@
+"""`sdpack judge`: checks whether a judge can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdpack.cli.catalog import catalog_option
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.cli.values import PATH
+from sdpack.documents.catalog_files import located_catalog
+from sdpack.domain.precision import Runtime
+from sdpack.engines.detect import require
+from sdpack.errors import FAILED
+
+if TYPE_CHECKING:
+    from sdpack.evaluate.judge_check import JudgeCheck
+
+USUAL_IMAGES = 192
+
+
+@click.group("judge", epilog="Example: sdpack judge check")
+def command() -> None:
+    """Check the judges that score images."""
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  sdpack judge check                                      the zoo's judge, on real images
+  sdpack judge check --bundle engines/4gb-gpu             on a bundle's images, too
+  sdpack judge check --catalog mine --images my-images    on images with a captions.jsonl
+"""
+)
+@catalog_option
+@click.option("--bundle", type=PATH, help="Bundle that draws images of the catalog's prompts.")
+@click.option("--images", type=PATH, help="Folder of images, with a caption for each.")
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(16),
+    default=USUAL_IMAGES,
+    show_default=True,
+    help="Number of real images, and of images to draw.",
+)
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    catalog_name: str | None,
+    bundle: Path | None,
+    images: Path | None,
+    count: int,
+    as_json: bool,
+) -> None:
+    """Measure how damage to images, and wrong captions, change a judge's scores.
+
+    A judge that rewards damage at 95 % confidence cannot be believed: the command then exits with
+    code 1. Mirroring is measured, too, but does not count as damage.
+    """
+    require(Runtime.ONNXRUNTIME_CPU)
+    from sdpack.export.source import local_folder
+    from sdpack.pack.judging.checked_images import check_catalog_judge, images_for_check
+    from sdpack.pack.selection.catalog_judge import CatalogJudge
+
+    located = located_catalog(catalog_name)
+    with progress(ctx) as say:
+        given = images_for_check(located, bundle, images, count, say)
+        judging = CatalogJudge(located, lambda source: local_folder(source, located.folder))
+        found = check_catalog_judge(judging, given, say)
+    wrong = [f"{effect.change} ({one.name} images)" for one in found for effect in one.wrong]
+    if as_json:
+        print_json([_figures(one) for one in found])
+    else:
+        for one in found:
+            _print(one)
+        print_lines([f"rewarded: {', '.join(wrong)}" if wrong else "no damage is rewarded"])
+    if wrong:
+        ctx.exit(FAILED)
+
+
+def _print(found: JudgeCheck) -> None:
+    rows = [(e.change, e.estimate.signed(), e.verdict.value) for e in found.effects]
+    title = f"{found.images} {found.name} images, mean score {found.score}"
+    print_table(("change", "effect on the score", "verdict"), rows, title)
+
+
+def _figures(found: JudgeCheck) -> dict[str, Any]:
+    return {
+        "images": found.name,
+        "count": found.images,
+        "score": asdict(found.score),
+        "effects": [
+            {
+                "change": effect.change,
+                **asdict(effect.estimate),
+                "damage": effect.is_damage,
+                "verdict": effect.verdict.value,
+            }
+            for effect in found.effects
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Checks of a catalog's judge on real and on drawn images."""

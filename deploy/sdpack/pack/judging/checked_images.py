@@ -1,0 +1,147 @@
+"""The images on which a catalog's judge is checked: real ones, a bundle's, or a folder's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sdpack.documents.bundle import open_bundle
+from sdpack.documents.catalog_files import LocatedCatalog, read_prompts
+from sdpack.domain.arrays import Float64Array
+from sdpack.errors import CatalogError, InputError
+from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, Score, check_judge
+from sdpack.evaluate.metrics import Panel, similarity
+from sdpack.pack.real_images import real_images
+from sdpack.pack.selection.catalog_judge import CatalogJudge
+from sdpack.progress import Say, counted
+from sdpack.quantization.sensitivity import spread
+from sdpack.runtime.bundle import pipeline, request
+from sdpack.runtime.choose import chosen_runtime
+from sdpack.runtime.pipeline import Pictures
+
+CAPTIONS_FILE = "captions.jsonl"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_catalog_judge(
+    judging: CatalogJudge, given: Sequence[CaptionedImages], say: Say
+) -> list[JudgeCheck]:
+    """Check a catalog's judge on each kind of images.
+
+    Raises:
+        CatalogError: the catalog has no judge.
+        SourceError: the judge cannot be loaded, or its scores cannot be used.
+    """
+    if not judging.is_judged:
+        raise CatalogError(
+            f"the catalog {judging.located.catalog.name} has no judge to check; name one under "
+            "quality.judge"
+        )
+    score = panel_score(judging.panel)
+    return [
+        check_judge(score, images, counted(say, f"changing {images.name} images"))
+        for images in given
+    ]
+
+
+def panel_score(panel: Panel) -> Score:
+    """Return the score of a judge that embeds images and texts."""
+    import torch
+
+    def score(images: Pictures, captions: Sequence[str]) -> Float64Array:
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        return similarity(panel, panel.embed_features(panel.features(pixels)), list(captions))
+
+    return score
+
+
+def real(located: LocatedCatalog, count: int) -> CaptionedImages | None:
+    """Return real images of a catalog, evenly spaced; None if it has none.
+
+    Raises:
+        CatalogError: they cannot be read.
+    """
+    quality = located.catalog.quality
+    if quality.real_images is None:
+        return None
+    captions = located.prompts(quality.prompts)
+    places = spread(range(len(captions)), count)
+    images = real_images(located, quality.real_images)[places]
+    return CaptionedImages("real", images, [captions[place] for place in places])
+
+
+def drawn(folder: Path, captions: Sequence[str], count: int, say: Say) -> CaptionedImages:
+    """Draw some of a catalog's prompts with a bundle, each from the seed of its number.
+
+    Raises:
+        SdpackError: the bundle is damaged, or cannot draw.
+    """
+    manifest = open_bundle(folder)
+    places = spread(range(len(captions)), count)
+    step = counted(say, f"drawing with {manifest.name}")
+    images = []
+    with closing(pipeline(folder, manifest, chosen_runtime(manifest))) as loaded:
+        for done, place in enumerate(places):
+            step(done, len(places))
+            images.append(loaded.draw(request(manifest, [captions[place]], [place]))[0])
+    return CaptionedImages("drawn", np.stack(images), [captions[place] for place in places])
+
+
+def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> CaptionedImages:
+    """Read a folder's images, in the order of their names, with the captions in captions.jsonl.
+
+    Raises:
+        InputError: their numbers differ, their sizes differ, or one cannot be read.
+        CatalogError: the captions cannot be read.
+    """
+    captions = read_prompts(folder / CAPTIONS_FILE)
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if len(paths) != len(captions):
+        raise InputError(
+            f"{folder} has {len(paths)} images, but {CAPTIONS_FILE} has {len(captions)} captions; "
+            "write one line for each image, in the order of their names"
+        )
+    say(f"reading {len(paths)} images")
+    images = [_read(path) for path in paths]
+    sizes = {image.shape[1::-1] for image in images}
+    if len(sizes) > 1:
+        raise InputError(f"{folder} has images of different sizes, {sorted(sizes)}; scale them")
+    return CaptionedImages(folder.name, np.stack(images), captions)
+
+
+def _read(path: Path) -> Pictures:
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except (OSError, SyntaxError) as cause:
+        raise InputError(f"{path} is not an image ({cause}); restore it, or remove it") from cause
+
+
+def images_for_check(
+    located: LocatedCatalog, bundle: Path | None, folder: Path | None, count: int, say: Say
+) -> list[CaptionedImages]:
+    """Return the kinds of images to check a catalog's judge on.
+
+    Args:
+        bundle: draws images of the catalog's prompts, if given.
+        folder: a folder of images with captions, if given.
+        count: number of images of each kind, except of the folder's.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [real(located, count)]
+    if bundle is not None:
+        found.append(drawn(bundle, located.prompts(located.catalog.quality.prompts), count, say))
+    if folder is not None:
+        found.append(from_folder(folder, say))
+    given = [images for images in found if images is not None]
+    if not given:
+        raise InputError(
+            f"the catalog {located.catalog.name} has no real images; give a --bundle that draws "
+            "its prompts, or --images with captions"
+        )
+    return given

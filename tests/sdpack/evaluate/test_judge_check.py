@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import Estimate
+from sdpack.errors import SourceError
+from sdpack.evaluate.judge_check import CaptionedImages, Effect, Score, Verdict, check_judge
+from sdpack.evaluate.perturbations import Pictures
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(40, 216, (24, 16, 16, 3)).astype(np.uint8)
+GIVEN = CaptionedImages("drawn", IMAGES, [f"a thing with number {n}" for n in range(24)])
+
+
+def judge(sign: float) -> Score:
+    """A judge of sharpness, which knows the captions by their numbers."""
+
+    def score(images: Pictures, captions: Sequence[str]) -> Float64Array:
+        steps = np.abs(np.diff(images.astype(float), axis=2)).mean(axis=(1, 2, 3))
+        right = [
+            caption == wanted for caption, wanted in zip(captions, GIVEN.captions, strict=True)
+        ]
+        return sign * steps + 100.0 * np.array(right)
+
+    return score
+
+
+def test_a_judge_that_pays_for_blur_is_found_out() -> None:
+    wrong = [effect.change for effect in check_judge(judge(-1.0), GIVEN).wrong]
+    assert any("blur" in change for change in wrong)
+    assert not any("caption" in change for change in wrong)
+
+
+def test_a_judge_of_sharpness_pays_for_noise_and_not_for_blur() -> None:
+    told: list[tuple[int, int]] = []
+    found = check_judge(judge(1.0), GIVEN, lambda done, of: told.append((done, of)))
+    verdicts = {effect.change: effect.verdict for effect in found.effects}
+    assert verdicts["noise of standard deviation 25"] is Verdict.PAYS
+    assert verdicts["blur over 1.6% of the side"] is Verdict.COSTS
+    assert verdicts["mirrored"] is Verdict.UNSEEN
+    assert verdicts["a wrong caption"] is verdicts["a caption with one word changed"]
+    assert verdicts["a wrong caption"] is Verdict.COSTS
+    assert told == [(n, len(found.effects)) for n in range(len(found.effects))]
+
+
+def test_only_damage_that_pays_is_wrong() -> None:
+    above = Estimate(0.2, 0.1, 0.3)
+    assert Effect("blur", above).is_wrong
+    assert not Effect("mirrored", above, is_damage=False).is_wrong
+    assert not Effect("blur", Estimate(0.2, -0.1, 0.5)).is_wrong
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "not finite"), (0.25, "0.25 to every image")])
+def test_a_judge_without_an_opinion_is_refused(value: float, said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        check_judge(lambda images, _: np.full(len(images), value), GIVEN)
+
+
+def test_too_few_images_are_refused() -> None:
+    few = CaptionedImages("real", IMAGES[:3], GIVEN.captions[:3])
+    with pytest.raises(SourceError, match="3 real images are too few"):
+        check_judge(judge(1.0), few)
