@@ -27,6 +27,8 @@ LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 class Prompt:
     """One line of a prompt list; `code` and `style` name the real image that belongs to it.
 
+    Its category, by which sdpack reports scores, is the style in words.
+
     The judge may have been trained on that image (`judge_saw`); its scores of such images are too
     high. It was not trained on generated images.
     """
@@ -36,6 +38,7 @@ class Prompt:
     style: Style
     code: str
     judge_saw: bool = False
+    category: str = ""
 
 
 def style_words(style: Style) -> str:
@@ -118,8 +121,14 @@ def _samples(drawn: Sequence[Row]) -> list[Row]:
 
 
 def _prompt(row: Row) -> Prompt:
-    text = prompt_text(row.caption, row.style)
-    return Prompt(text, row.caption, row.style, row.code, judge_saw=not row.judge_test)
+    return Prompt(
+        prompt_text(row.caption, row.style),
+        row.caption,
+        row.style,
+        row.code,
+        judge_saw=not row.judge_test,
+        category=style_words(row.style),
+    )
 
 
 def write_lists(lists: dict[ListName, list[Prompt]], folder: Path = PROMPTS_FOLDER) -> None:

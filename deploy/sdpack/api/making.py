@@ -30,7 +30,6 @@ from sdpack.errors import InputError
 from sdpack.evaluate.rules import Preference
 from sdpack.export.single_file.options import Base, FileOptions, Prediction
 from sdpack.pack.options import (
-    BUILD_IMAGES,
     MOST_WORKERS,
     STUDY_FOLDER,
     STUDY_IMAGES,
@@ -128,7 +127,7 @@ def build(
         SdpackError: any other failure.
     """
     _check_names("build", options)
-    checked = _options(profile, catalog, model, BUILD_IMAGES, options)
+    checked = _options(profile, catalog, model, None, options)
     folder = None if out is None else as_path(out, "out")
     request = bundle_request(checked, memory, folder, warnings.warn)
     return build_bundle(request, progress or _silent, checked.worker_options, checked.within_s)
@@ -268,18 +267,19 @@ def _options(
     profile: PathLikeText,
     catalog: PathLikeText | None,
     model: PathLikeText | None,
-    most_images: int,
+    most_images: int | None,
     options: BuildOptions,
 ) -> Options:
     """The checked options; `most_images` is the default of `images`."""
     sizes = as_list(options.get("sizes", ()), "sizes")
     batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
+    images = options.get("images", most_images)
     max_seconds, within = options.get("max_seconds"), options.get("within")
     address = options.get("address")
     prefer = options.get("prefer", Preference.QUALITY.value)
     return Options(
         as_text(profile, "profile"),
-        as_count(options.get("images", most_images), "images"),
+        None if images is None else as_count(images, "images"),
         None if catalog is None else as_text(catalog, "catalog"),
         None if model is None else as_text(model, "model"),
         tuple(as_size(size, "sizes") for size in sizes),

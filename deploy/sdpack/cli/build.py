@@ -31,7 +31,7 @@ from sdpack.cli.request_options import (
 from sdpack.cli.values import TEXT, ParsedText
 from sdpack.documents.layout import REPORT, SAMPLES
 from sdpack.domain.licences import licence_line
-from sdpack.pack.options import BUILD_IMAGES, Options, bundle_request
+from sdpack.pack.options import Options, bundle_request
 from sdpack.units import format_bytes, parse_duration
 from sdpack.workers.executor import ExecutorKind
 
@@ -50,7 +50,7 @@ Examples:
 """,
 )
 @profile_option()
-@request_options(images=BUILD_IMAGES)
+@request_options()
 @max_seconds_option
 @draw_on_option
 @executor_options

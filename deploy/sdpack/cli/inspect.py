@@ -37,8 +37,21 @@ def command(bundle: Path, as_json: bool) -> None:
         f"{memory.activation_role.words}"
     )
     print_lines(line for role in manifest.parts for line in _layers(manifest, role))
+    _print_categories(manifest)
     print_lines([*verdict(manifest), licence_line(manifest.licensed_parts)])
     click.echo(f"{len(manifest.files)} files, all unchanged")
+
+
+def _print_categories(manifest: Manifest) -> None:
+    """Print the winner's scores by category of prompts, if the prompts have categories."""
+    evidence = manifest.evidence
+    rows = [
+        (name, str(score.pictures), f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
+        for name, score in evidence.winner.categories.items()
+    ]
+    if rows:
+        columns = ("category", "images", f"{evidence.metric}, 95 %")
+        print_table(columns, rows, "scores by category of prompts", right=("images",))
 
 
 def _row(manifest: Manifest, role: Role) -> tuple[str, ...]:

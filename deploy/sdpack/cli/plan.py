@@ -13,7 +13,7 @@ from sdpack.cli.output import json_option, print_json, print_lines, print_table,
 from sdpack.cli.request_options import draw_on_option, read_options, request_options
 from sdpack.cli.values import TEXT
 from sdpack.domain.precision import weight_bits
-from sdpack.pack.options import BUILD_IMAGES, plan_request
+from sdpack.pack.options import plan_request
 from sdpack.units import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Examples:
 """,
 )
 @profile_option()
-@request_options(images=BUILD_IMAGES)
+@request_options()
 @draw_on_option
 @click.option(
     "--memory",

@@ -14,7 +14,7 @@ from sdpack.cli.values import STEP_COUNT, TEXT, Finite, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
 from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
-from sdpack.pack.options import MOST_WORKERS, Options
+from sdpack.pack.options import BUILD_IMAGES, LARGE_BUILD_IMAGES, MOST_WORKERS, Options
 from sdpack.workers.executor import ExecutorKind
 
 model_option = click.option(
@@ -105,18 +105,19 @@ def executor_options(command: Command) -> Command:
     return command
 
 
-def images_option(default: int) -> Callable[[Command], Command]:
-    """`--images`, a positive number."""
+def images_option(default: int | None) -> Callable[[Command], Command]:
+    """`--images`, a positive number; without a default, None means what suits a build."""
+    usual = f"{BUILD_IMAGES}; {LARGE_BUILD_IMAGES} if a CPU draws large images"
     return click.option(
         "--images",
         type=click.IntRange(min=1),
         default=default,
-        show_default=True,
+        show_default=usual if default is None else True,
         help="Maximum number of images drawn with each mix.",
     )
 
 
-def request_options(images: int) -> Callable[[Command], Command]:
+def request_options(images: int | None = None) -> Callable[[Command], Command]:
     """The options that `read_options` takes; `images` is the default of `--images`."""
 
     def with_options(command: Command) -> Command:

@@ -167,12 +167,26 @@ class Bridge(Document):
         return role
 
 
+class View(Document):
+    """A form in which a judge sees an image.
+
+    Attributes:
+        blur: standard deviation of a Gaussian blur, as a share of the image's height.
+        noise: standard deviation of noise that is added afterwards, in levels of 255.
+    """
+
+    blur: float = Field(default=0.0, ge=0.0, le=0.1)
+    noise: float = Field(default=0.0, ge=0.0, le=64.0)
+
+
 class Quality(Document):
     """How a mix's images are scored.
 
     Attributes:
         judge: model that scores how well an image shows its prompt; needs `tokenizer`. Without a
             judge, a variant is scored by how close its images are to its own fp32 images.
+        views: the forms in which the judge sees each image; its score is the mean over them.
+            Without views, it sees the image itself.
         prompts, calibration, samples: JSON lines files; each line is an object with a "text".
         real_images: one image file with a grid of real images in the order of the prompts,
             `real_columns` per row; None disables the distance from real images.
@@ -180,6 +194,7 @@ class Quality(Document):
 
     judge: Source | None = None
     tokenizer: Source | None = None
+    views: tuple[View, ...] = ()
     prompts: Path
     calibration: Path
     samples: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.document import read_document
+from sdpack.documents.prompts import Prompt, read_prompt_file
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.store.files import write_whole
@@ -77,44 +77,25 @@ class LocatedCatalog:
         return [(key, path) for key, path in self.local_files() if not path.exists()]
 
     def prompts(self, path: Path) -> list[str]:
+        """Return the texts in one of the catalog's prompt files.
+
+        Raises:
+            CatalogError: as in `prompt_list`.
+        """
+        return [prompt.text for prompt in self.prompt_list(path)]
+
+    def prompt_list(self, path: Path) -> list[Prompt]:
         """Return the prompts in one of the catalog's prompt files.
 
         Raises:
             CatalogError: the file is missing, or a line is not a JSON object with a "text".
         """
-        return read_prompts(self.path(path))
+        return read_prompt_file(self.path(path))
 
 
 def _lora_sources(key: str, loras: Sequence[Lora]) -> Iterator[tuple[str, Source]]:
     for number, lora in enumerate(loras):
         yield f"{key}.loras.{number}", lora.source
-
-
-def read_prompts(path: Path) -> list[str]:
-    """Return the "text" of every line of a JSON lines file.
-
-    Raises:
-        CatalogError: the file is missing or empty, or a line has no text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise CatalogError(f"{path} cannot be read ({cause}); give a file of prompts") from cause
-    texts = [_prompt(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise CatalogError(f'{path} holds no prompts; write one {{"text": "a prompt"}} per line')
-    return texts
-
-
-def _prompt(line: str, where: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError as cause:
-        raise CatalogError(f'{where}: not JSON; write {{"text": "a prompt"}}') from cause
-    text = value.get("text") if isinstance(value, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        raise CatalogError(f'{where}: no "text"; write {{"text": "a prompt"}}')
-    return text
 
 
 def read_catalog(path: Path) -> LocatedCatalog:

@@ -36,6 +36,8 @@ class StandingFigures(Document):
         latency_s: seconds per image on the machine that built the bundle; None if not measured.
         expected_s: seconds per image as the sum of its parts, measured or predicted as
             `Evidence.latency_limit` says; None without a limit.
+        categories: mean score over the prompts of each category that it drew; empty if the prompts
+            have no categories.
     """
 
     mix: str
@@ -52,6 +54,7 @@ class StandingFigures(Document):
     high: float | None
     latency_s: float | None
     expected_s: float | None = None
+    categories: Mapping[str, Estimated] = {}
 
 
 class LatencyLimit(Document):

@@ -150,6 +150,7 @@ class DrawnRecord(Document):
         measured_on: machine and runtime that drew, in words.
         drawn_with: the same, as in the rows' inputs.
         prompts: the catalog's prompts; prompt number i starts from the noise of seed i.
+        categories: what each prompt tests, in the same order; empty if the prompts have none.
         prefer: preference among mixes shown equal; None in records of schema 1.
         origins: where candidates and bridges come from, by role and name.
         real: hash of the real images; None without them.
@@ -166,6 +167,7 @@ class DrawnRecord(Document):
     measured_on: str
     drawn_with: str
     prompts: tuple[str, ...] = Field(min_length=1)
+    categories: tuple[str, ...] = ()
     confidence: float
     indifference: float
     prefer: str | None = None

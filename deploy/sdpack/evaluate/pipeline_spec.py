@@ -97,11 +97,15 @@ class EvaluationSet:
     """The prompts that every mix draws, each from the same noise.
 
     Prompt number i starts from seed i.
+
+    Attributes:
+        captions: what judges compare the images with; empty for the prompts themselves.
     """
 
     prompts: Sequence[str]
     height: int
     width: int
+    captions: Sequence[str] = ()
 
     @property
     def is_large(self) -> bool:
@@ -135,6 +139,15 @@ class EvaluationSet:
             recipe.negative_prompt,
             recipe.guidance_rescale,
         )
+
+    def caption(self, number: int) -> str:
+        """What judges compare the image of a prompt with."""
+        return self.captions[number] if self.captions else self.prompts[number]
+
+    def judged(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """What scores depend on in addition to images: captions other than the prompts."""
+        captions = [self.caption(i) for i in numbers]
+        return {} if captions == [self.prompts[i] for i in numbers] else {"captions": captions}
 
     def inputs(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Everything that the images of these prompts depend on, except the parts."""

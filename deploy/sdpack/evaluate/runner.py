@@ -170,7 +170,12 @@ class EvaluationRunner:
     def inputs(self, mix: PipelineSpec, numbers: Sequence[int]) -> dict[str, Any]:
         """Everything a figure of a mix on these prompts depends on: its key in the ledger."""
         measured = {"judge": self._scorer.content(mix), "measured_on": self._measured_on}
-        return {**mix.contents, **self.task.inputs(numbers), **measured}
+        return {
+            **mix.contents,
+            **self.task.inputs(numbers),
+            **self.task.judged(numbers),
+            **measured,
+        }
 
     def times(
         self, mix: PipelineSpec, placement: Placement, count: int, slow_s: float

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from sdpack.documents.catalog import View
 from sdpack.documents.record import FIDELITY, SIMILARITY
+from sdpack.domain.arrays import Float64Array
 from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
 from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.evaluate.views import mean_over
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import digest
+
+
+def panel_score(
+    panel: Panel, views: Sequence[View] = ()
+) -> Callable[[Pictures, Sequence[str]], Float64Array]:
+    """Return a function that scores pictures, uint8 (N, H, W, 3), of N captions: (N,)."""
+
+    def score(pictures: Pictures, captions: Sequence[str]) -> Float64Array:
+        def of_view(given: Pictures) -> Float64Array:
+            pixels = torch.from_numpy(np.ascontiguousarray(given))
+            return similarity(panel, panel.embed_features(panel.features(pixels)), captions)
+
+        return mean_over(views, pictures, of_view)
+
+    return score
 
 
 class Judged:
@@ -20,14 +39,18 @@ class Judged:
 
     Args:
         panel: loads the judge; called when there is something to judge.
-        judge_content: one hash of the judge and its tokenizer.
+        judge_content: one hash of the judge, its tokenizer and the views.
+        views: the forms in which it sees each picture.
     """
 
     metric = SIMILARITY
 
-    def __init__(self, panel: Callable[[], Panel], judge_content: str) -> None:
+    def __init__(
+        self, panel: Callable[[], Panel], judge_content: str, views: Sequence[View] = ()
+    ) -> None:
         self._panel = panel
         self._content = judge_content
+        self._views = views
 
     def content(self, mix: PipelineSpec) -> str:
         return self._content
@@ -39,10 +62,8 @@ class Judged:
         numbers: Sequence[int],
         runner: EvaluationRunner,
     ) -> list[float]:
-        panel = self._panel()
-        embedded = panel.embed_features(panel.features(torch.from_numpy(pictures)))
-        texts = [runner.task.prompts[i] for i in numbers]
-        found: list[float] = similarity(panel, embedded, texts).tolist()
+        score = panel_score(self._panel(), self._views)
+        found: list[float] = score(pictures, [runner.task.caption(i) for i in numbers]).tolist()
         return found
 
 

@@ -26,7 +26,9 @@ from sdpack.workers.executor import ExecutorKind, WorkerOptions
 if TYPE_CHECKING:
     from sdpack.pack.request import BuildRequest
 
-BUILD_IMAGES, STUDY_IMAGES = 384, 64  # the most drawn with each mix
+# The most drawn with each mix: all prompts of the built-in categories; fewer of each if images are
+# large and a CPU draws them.
+BUILD_IMAGES, LARGE_BUILD_IMAGES, STUDY_IMAGES = 480, 80, 64
 MOST_WORKERS = 256
 STUDY_PROFILE = "4gb-gpu"
 STUDY_FOLDER = "study"
@@ -39,7 +41,7 @@ class Options:
 
     Attributes:
         profile: name of a shipped profile, or path of a YAML file.
-        images: the most images drawn with each mix.
+        images: the most images drawn with each mix; None for what suits a build.
         catalog: name of a built-in catalog, or path of a YAML file or its folder; None for the zoo.
         model: diffusers folder, single file or hub repository to build instead of a catalog.
         file: what a model's single file does not tell.
@@ -57,7 +59,7 @@ class Options:
     """
 
     profile: str
-    images: int
+    images: int | None
     catalog: str | None = None
     model: str | None = None
     sizes: tuple[Size, ...] = ()
@@ -155,20 +157,22 @@ def _request_of(
     located = _located(options) if options.model is None else _adopted(options, warn)
     from sdpack.pack.request import BuildRequest
 
-    rules = Rules(most=options.images, prefer=options.prefer)
     drawn_on = drawing_runtime(options.draw_on, profile.runtime)
-    return BuildRequest(
+    request = BuildRequest(
         profile,
         located,
         out,
         budget,
-        rules,
+        Rules(prefer=options.prefer),
         options.sizes,
         options.batch,
         options.steps,
         drawn_on,
         options.max_seconds,
     )
+    slow = request.is_large and not drawn_on.on_gpu
+    usual = LARGE_BUILD_IMAGES if slow else BUILD_IMAGES
+    return replace(request, rules=replace(request.rules, most=options.images or usual))
 
 
 def _check_writable(folder: Path) -> None:

@@ -16,6 +16,7 @@ from sdpack.domain.licences import licence_line
 from sdpack.domain.placement import Role
 from sdpack.errors import BundleError
 from sdpack.evaluate.rules import Outcome
+from sdpack.report.category_table import category_table
 from sdpack.report.charts import PRECISION, build_figures
 from sdpack.report.origin_rows import origin_rows
 from sdpack.report.page import (
@@ -71,7 +72,13 @@ def report(build: Build, bundle: Path | None) -> Page:
         ),
         summary=summary(build),
         figures=build_figures(build, _measured(bundle)),
-        tables=[_mixes(build), *_beaten_parts(build), _costs(build), _reproduce(build)],
+        tables=[
+            _mixes(build),
+            *category_table(build),
+            *_beaten_parts(build),
+            _costs(build),
+            _reproduce(build),
+        ],
         choices=_choices(build.points),
         sheet=rows,
         prompts=record.prompts[: record.shown_prompts],

@@ -47,6 +47,19 @@ def test_a_non_commercial_part_is_named_in_one_line(drawing: Path, tmp_path: Pat
     )
 
 
+def test_scores_by_category_are_listed(drawing: Path, tmp_path: Path) -> None:
+    assert "category" not in run("inspect", str(drawing)).output
+    evidence = open_bundle(drawing).evidence.model_dump(mode="json")
+    score = {"value": 0.31, "low": 0.29, "high": 0.33, "pictures": 48}
+    evidence["standings"][0]["categories"] = {"count": score}
+    write_drawing_bundle(tmp_path / "b", evidence=evidence)
+    shown = run("inspect", str(tmp_path / "b")).output
+    assert "scores by category of prompts" in shown
+    (line,) = [row for row in shown.splitlines() if row.strip(" │").startswith("count")]
+    assert "48" in line
+    assert "0.310 [0.290, 0.330]" in line
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

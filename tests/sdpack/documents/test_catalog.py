@@ -209,7 +209,7 @@ def test_the_built_in_catalogs_are_pinned_and_offer_every_denoiser() -> None:
             is_judge = key.startswith("quality.")
             assert source.revision is not None or (located.catalog.name in unpinned), key
             assert source.revision is not None or not is_judge, key
-        assert len(located.prompts(located.catalog.quality.prompts)) == 64
+        assert len(located.prompts(located.catalog.quality.prompts)) == 480
     dropped = [m for m in found["sd3"].catalog.mixable() if Role.TEXT_ENCODER_3 not in m.names]
     assert dropped, "T5 can be left out"
     waiting = {name for _, name, _ in found["pixart"].catalog.unused()}

@@ -10,7 +10,6 @@ from sdpack.documents.catalog_files import (
     find_catalog,
     located_catalog,
     read_catalog,
-    read_prompts,
     write_catalog,
 )
 from sdpack.errors import CatalogError
@@ -35,23 +34,6 @@ def test_missing_files_are_listed_by_key(tmp_path: Path) -> None:
     missing = dict(read_catalog(written(tmp_path, values())).missing())
     assert missing["sampling.scheduler"] == tmp_path / "s"
     assert missing["quality.prompts"] == tmp_path / "p.jsonl"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "holds no prompts"),
-        ("{", "line 1: not JSON"),
-        ('{"text": "a"}\n{"prompt": "b"}', 'line 2: no "text"'),
-        ('{"text": " "}', 'no "text"'),
-        ('["a"]', 'no "text"'),
-    ],
-)
-def test_prompts_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text(text)
-    with pytest.raises(CatalogError, match=said):
-        read_prompts(path)
 
 
 def test_a_catalog_that_is_not_there_says_what_is() -> None:
@@ -90,10 +72,3 @@ def test_files_read_are_the_catalog_and_every_path_in_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(("given", "file"), [("a/b.yaml", "a/b.yaml"), ("a", "a/catalog.yaml")])
 def test_a_catalog_is_written_into_a_folder_or_a_file(given: str, file: str) -> None:
     assert catalog_file(Path(given)) == Path(file)
-
-
-def test_prompts_are_the_texts_of_lines_that_are_not_empty(tmp_path: Path) -> None:
-    (tmp_path / "p.jsonl").write_text('{"text": "a cat", "label": 1}\n\n{"text": "ünï"}\n')
-    assert read_prompts(tmp_path / "p.jsonl") == ["a cat", "ünï"]
-    with pytest.raises(CatalogError, match=r"q\.jsonl cannot be read"):
-        read_prompts(tmp_path / "q.jsonl")

@@ -23,7 +23,7 @@ def judge(sign: float) -> Score:
         right = [
             caption == wanted for caption, wanted in zip(captions, GIVEN.captions, strict=True)
         ]
-        return sign * steps + 100.0 * np.array(right)
+        return np.asarray(sign * steps + 100.0 * np.array(right))
 
     return score
 

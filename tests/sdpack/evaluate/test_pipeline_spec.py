@@ -71,3 +71,14 @@ def test_prompts_are_encoded_in_whole_groups() -> None:
     task = EvaluationSet([f"prompt {number}" for number in range(40)], 512, 512)
     assert task.groups([3]) == [list(range(16))]
     assert task.groups([33, 2, 3]) == [list(range(16)), list(range(32, 40))]
+
+
+def test_judges_compare_images_with_captions_where_these_differ() -> None:
+    plain = EvaluationSet(["a", "b"], 64, 64)
+    assert plain.caption(1) == "b"
+    assert plain.judged([0, 1]) == {}
+    other = EvaluationSet(["ein Hund", "b"], 64, 64, ["a dog", "b"])
+    assert other.caption(0) == "a dog"
+    assert other.judged([0, 1]) == {"captions": ["a dog", "b"]}
+    assert other.judged([1]) == {}
+    assert other.inputs([0]) == EvaluationSet(["ein Hund"], 64, 64).inputs([0]), "the same image"

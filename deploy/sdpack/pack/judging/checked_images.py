@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from sdpack.documents.bundle import open_bundle
-from sdpack.documents.catalog_files import LocatedCatalog, read_prompts
-from sdpack.domain.arrays import Float64Array
+from sdpack.documents.catalog_files import LocatedCatalog
+from sdpack.documents.prompts import Prompt, read_prompt_file
 from sdpack.errors import CatalogError, InputError
-from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, Score, check_judge
-from sdpack.evaluate.metrics import Panel, similarity
+from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, check_judge
+from sdpack.evaluate.scorers import panel_score
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.catalog_judge import CatalogJudge
 from sdpack.progress import Say, counted
@@ -41,22 +41,11 @@ def check_catalog_judge(
             f"the catalog {judging.located.catalog.name} has no judge to check; name one under "
             "quality.judge"
         )
-    score = panel_score(judging.panel)
+    score = panel_score(judging.panel, judging.located.catalog.quality.views)
     return [
         check_judge(score, images, counted(say, f"changing {images.name} images"))
         for images in given
     ]
-
-
-def panel_score(panel: Panel) -> Score:
-    """Return the score of a judge that embeds images and texts."""
-    import torch
-
-    def score(images: Pictures, captions: Sequence[str]) -> Float64Array:
-        pixels = torch.from_numpy(np.ascontiguousarray(images))
-        return similarity(panel, panel.embed_features(panel.features(pixels)), list(captions))
-
-    return score
 
 
 def real(located: LocatedCatalog, count: int) -> CaptionedImages | None:
@@ -68,27 +57,27 @@ def real(located: LocatedCatalog, count: int) -> CaptionedImages | None:
     quality = located.catalog.quality
     if quality.real_images is None:
         return None
-    captions = located.prompts(quality.prompts)
-    places = spread(range(len(captions)), count)
+    prompts = located.prompt_list(quality.prompts)
+    places = spread(range(len(prompts)), count)
     images = real_images(located, quality.real_images)[places]
-    return CaptionedImages("real", images, [captions[place] for place in places])
+    return _captioned("real", images, [prompts[place] for place in places])
 
 
-def drawn(folder: Path, captions: Sequence[str], count: int, say: Say) -> CaptionedImages:
+def drawn(folder: Path, prompts: Sequence[Prompt], count: int, say: Say) -> CaptionedImages:
     """Draw some of a catalog's prompts with a bundle, each from the seed of its number.
 
     Raises:
         SdpackError: the bundle is damaged, or cannot draw.
     """
     manifest = open_bundle(folder)
-    places = spread(range(len(captions)), count)
+    places = spread(range(len(prompts)), count)
     step = counted(say, f"drawing with {manifest.name}")
     images = []
     with closing(pipeline(folder, manifest, chosen_runtime(manifest))) as loaded:
         for done, place in enumerate(places):
             step(done, len(places))
-            images.append(loaded.draw(request(manifest, [captions[place]], [place]))[0])
-    return CaptionedImages("drawn", np.stack(images), [captions[place] for place in places])
+            images.append(loaded.draw(request(manifest, [prompts[place].text], [place]))[0])
+    return _captioned("drawn", np.stack(images), [prompts[place] for place in places])
 
 
 def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> CaptionedImages:
@@ -98,11 +87,11 @@ def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Ca
         InputError: their numbers differ, their sizes differ, or one cannot be read.
         CatalogError: the captions cannot be read.
     """
-    captions = read_prompts(folder / CAPTIONS_FILE)
+    prompts = read_prompt_file(folder / CAPTIONS_FILE)
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if len(paths) != len(captions):
+    if len(paths) != len(prompts):
         raise InputError(
-            f"{folder} has {len(paths)} images, but {CAPTIONS_FILE} has {len(captions)} captions; "
+            f"{folder} has {len(paths)} images, but {CAPTIONS_FILE} has {len(prompts)} captions; "
             "write one line for each image, in the order of their names"
         )
     say(f"reading {len(paths)} images")
@@ -110,7 +99,12 @@ def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Ca
     sizes = {image.shape[1::-1] for image in images}
     if len(sizes) > 1:
         raise InputError(f"{folder} has images of different sizes, {sorted(sizes)}; scale them")
-    return CaptionedImages(folder.name, np.stack(images), captions)
+    return _captioned(folder.name, np.stack(images), prompts)
+
+
+def _captioned(name: str, images: Pictures, prompts: Sequence[Prompt]) -> CaptionedImages:
+    changed = {prompt.caption: prompt.swapped for prompt in prompts if prompt.swapped}
+    return CaptionedImages(name, images, [prompt.caption for prompt in prompts], changed)
 
 
 def _read(path: Path) -> Pictures:
@@ -135,7 +129,9 @@ def images_for_check(
     """
     found = [real(located, count)]
     if bundle is not None:
-        found.append(drawn(bundle, located.prompts(located.catalog.quality.prompts), count, say))
+        found.append(
+            drawn(bundle, located.prompt_list(located.catalog.quality.prompts), count, say)
+        )
     if folder is not None:
         found.append(from_folder(folder, say))
     given = [images for images in found if images is not None]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ class CatalogJudge:
     def scorer(self) -> Scorer:
         """The scorer of images."""
         if self.is_judged:
-            return Judged(lambda: self.panel, self._content)
+            return Judged(lambda: self.panel, self._content, self._quality.views)
         return Faithful()
 
     @cached_property
@@ -98,4 +99,7 @@ class CatalogJudge:
     @cached_property
     def _content(self) -> str:
         judge = Checkpoint(self._judge).content
-        return digest({"judge": judge, "tokenizer": files_digest(self._tokenizer)})
+        inputs: dict[str, Any] = {"judge": judge, "tokenizer": files_digest(self._tokenizer)}
+        if self._quality.views:
+            inputs["views"] = [view.model_dump() for view in self._quality.views]
+        return digest(inputs)

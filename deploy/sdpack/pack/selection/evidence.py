@@ -110,6 +110,12 @@ class EvidenceMeasuring:
             high=_finite(standing.high),
             latency_s=self.evaluator.latency_s(standing.arm) if timed else None,
             expected_s=fitted.expected_s,
+            categories={
+                name: _estimated(mean, count)
+                for name, (mean, count) in self.evaluator.by_category(
+                    standing.arm, standing.prompts
+                ).items()
+            },
         )
 
     def _weight_bytes(self, fitted: Fitted, variant: Variant) -> int:

@@ -61,7 +61,8 @@ class MixEvaluator:
         located, rules = self.request.located, rules or self.request.rules
         self.judging = CatalogJudge(located, toolchain.candidates.folder)
         self._quality = located.catalog.quality
-        self.prompts = located.prompts(self._quality.prompts)
+        self._prompt_list = located.prompt_list(self._quality.prompts)
+        self.prompts = [prompt.text for prompt in self._prompt_list]
         self.runner = runner or self._runner()
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
@@ -98,6 +99,25 @@ class MixEvaluator:
     def quality(self, number: int, prompts: int) -> Estimate:
         """The mean score of a fitted mix over the first `prompts` prompts."""
         return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
+
+    def by_category(self, number: int, prompts: int) -> dict[str, tuple[Estimate, int]]:
+        """The mean scores of a fitted mix over the first `prompts` prompts, by category.
+
+        Returns:
+            estimate and number of prompts, by category; empty if the prompts have none.
+        """
+        scores = self.scores_of(self.fitted[number].mix, prompts)
+        places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(self._prompt_list[:prompts]):
+            if prompt.category:
+                places.setdefault(prompt.category, []).append(place)
+        return {name: (mean_estimate(scores[own]), len(own)) for name, own in places.items()}
+
+    @property
+    def _categories(self) -> tuple[str, ...]:
+        """The category of each prompt; empty if none has one."""
+        categories = tuple(prompt.category for prompt in self._prompt_list)
+        return categories if any(categories) else ()
 
     def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
@@ -143,6 +163,7 @@ class MixEvaluator:
             self.measured_on,
             self.drawn_with,
             tuple(self.prompts),
+            self._categories,
             self.rules,
             self.judging.real_content,
             {mix: self._evaluated(mix, prompts) for mix, prompts in drawn.items()},
@@ -193,7 +214,9 @@ class MixEvaluator:
         return self._specs.in_fp32(mix)
 
     def _runner(self) -> EvaluationRunner:
-        evaluation_set = EvaluationSet(self.prompts, self.request.height, self.request.width)
+        captions = [prompt.caption for prompt in self._prompt_list]
+        height, width = self.request.height, self.request.width
+        evaluation_set = EvaluationSet(self.prompts, height, width, captions)
         store, ledger = self.context.store, self.context.ledger
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
 

@@ -1,0 +1,45 @@
+"""Views of an image: a judge's score is the mean over them.
+
+A judge that was trained on sharp and clean images may prefer a blurred or noisy form of a generated
+one. If it sees every image blurred, or blurred and noisy, more blur or noise does not pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from sdpack.documents.catalog import View
+from sdpack.domain.arrays import Float64Array
+
+Pictures = NDArray[np.uint8]
+SEED = 0  # of the noise, which is the same for all images
+
+
+def seen(pictures: Pictures, view: View) -> Pictures:
+    """Return images in a view: uint8 (N, H, W, 3), like the given ones."""
+    values = pictures
+    if view.blur:
+        blur = ImageFilter.GaussianBlur(view.blur * pictures.shape[1])
+        blurred = [np.asarray(Image.fromarray(picture).filter(blur)) for picture in pictures]
+        values = np.stack(blurred)
+    if not view.noise:
+        return values
+    noise = np.random.default_rng(SEED).normal(0.0, view.noise, pictures.shape[1:])
+    return np.clip(np.rint(values + noise), 0, 255).astype(np.uint8)
+
+
+def mean_over(
+    views: Sequence[View], pictures: Pictures, score: Callable[[Pictures], Float64Array]
+) -> Float64Array:
+    """Return the mean score of each image over its views; without views, its own score.
+
+    Args:
+        score: takes images, and returns their scores, float64 (N,).
+    """
+    if not views:
+        return score(pictures)
+    return np.asarray(np.mean([score(seen(pictures, view)) for view in views], axis=0))
