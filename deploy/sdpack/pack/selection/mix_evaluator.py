@@ -63,8 +63,8 @@ class MixEvaluator:
         self._quality = located.catalog.quality
         self._prompt_list = located.prompt_list(self._quality.prompts)
         self.prompts = [prompt.text for prompt in self._prompt_list]
-        self.runner = runner or self._runner()
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
+        self.runner = runner or self._runner()
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
         jobs = partial(drawing_jobs, built=self.variants.built, on_gpu=self._on_gpu)
@@ -214,9 +214,15 @@ class MixEvaluator:
         return self._specs.in_fp32(mix)
 
     def _runner(self) -> EvaluationRunner:
-        captions = [prompt.caption for prompt in self._prompt_list]
-        height, width = self.request.height, self.request.width
-        evaluation_set = EvaluationSet(self.prompts, height, width, captions)
+        listed = self._prompt_list
+        if self.rules.most < WORKLOAD.batch:  # or texts would be encoded that nobody draws
+            listed = listed[: self.rules.most]
+        evaluation_set = EvaluationSet(
+            [prompt.text for prompt in listed],
+            self.request.height,
+            self.request.width,
+            [prompt.caption for prompt in listed],
+        )
         store, ledger = self.context.store, self.context.ledger
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
 
