@@ -12,7 +12,7 @@ import yaml
 
 from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.document import read_document
-from sdpack.documents.prompts import Prompt, read_prompt_file
+from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.store.files import write_whole
@@ -84,7 +84,7 @@ class LocatedCatalog:
         """
         return [prompt.text for prompt in self.prompt_list(path)]
 
-    def prompt_list(self, path: Path) -> list[Prompt]:
+    def prompt_list(self, path: Path) -> list[CatalogPrompt]:
         """Return the prompts in one of the catalog's prompt files.
 
         Raises:

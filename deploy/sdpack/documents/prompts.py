@@ -13,7 +13,7 @@ KEYS = ("category", "judged", "swapped")  # optional keys of a line, each with a
 
 
 @dataclass(frozen=True)
-class Prompt:
+class CatalogPrompt:
     """A prompt of a catalog.
 
     Attributes:
@@ -35,7 +35,7 @@ class Prompt:
         return self.judged or self.text
 
 
-def read_prompt_file(path: Path) -> list[Prompt]:
+def read_prompt_file(path: Path) -> list[CatalogPrompt]:
     """Read a JSON lines file of prompts.
 
     Raises:
@@ -51,7 +51,7 @@ def read_prompt_file(path: Path) -> list[Prompt]:
     return found
 
 
-def _prompt(line: str, where: str) -> Prompt:
+def _prompt(line: str, where: str) -> CatalogPrompt:
     try:
         value = json.loads(line)
     except ValueError as cause:
@@ -59,7 +59,7 @@ def _prompt(line: str, where: str) -> Prompt:
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise CatalogError(f'{where}: no "text"; write {{"text": "a prompt"}}')
-    return Prompt(text, *(_optional(value, key, where) for key in KEYS))
+    return CatalogPrompt(text, *(_optional(value, key, where) for key in KEYS))
 
 
 def _optional(value: dict[str, Any], key: str, where: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from sdpack.documents.catalog_files import prompts_folder
-from sdpack.documents.prompts import Prompt, read_prompt_file
+from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
 from sdpack.errors import CatalogError
 
 CATEGORIES = {
@@ -29,9 +29,9 @@ def test_prompts_are_those_of_lines_that_are_not_empty(tmp_path: Path) -> None:
         '{"text": "un chien", "category": "other", "judged": "a dog", "swapped": "a cow"}\n'
     )
     plain, other = read_prompt_file(path)
-    assert plain == Prompt("a cat")
+    assert plain == CatalogPrompt("a cat")
     assert plain.caption == "a cat"
-    assert other == Prompt("un chien", "other", "a dog", "a cow")
+    assert other == CatalogPrompt("un chien", "other", "a dog", "a cow")
     assert other.caption == "a dog"
     with pytest.raises(CatalogError, match=r"q\.jsonl cannot be read"):
         read_prompt_file(tmp_path / "q.jsonl")

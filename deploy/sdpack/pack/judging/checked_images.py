@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.catalog_files import LocatedCatalog
-from sdpack.documents.prompts import Prompt, read_prompt_file
+from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
 from sdpack.errors import CatalogError, InputError
 from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, check_judge
 from sdpack.evaluate.scorers import panel_score
@@ -63,7 +63,7 @@ def real(located: LocatedCatalog, count: int) -> CaptionedImages | None:
     return _captioned("real", images, [prompts[place] for place in places])
 
 
-def drawn(folder: Path, prompts: Sequence[Prompt], count: int, say: Say) -> CaptionedImages:
+def drawn(folder: Path, prompts: Sequence[CatalogPrompt], count: int, say: Say) -> CaptionedImages:
     """Draw some of a catalog's prompts with a bundle, each from the seed of its number.
 
     Raises:
@@ -102,7 +102,7 @@ def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Ca
     return _captioned(folder.name, np.stack(images), prompts)
 
 
-def _captioned(name: str, images: Pictures, prompts: Sequence[Prompt]) -> CaptionedImages:
+def _captioned(name: str, images: Pictures, prompts: Sequence[CatalogPrompt]) -> CaptionedImages:
     changed = {prompt.caption: prompt.swapped for prompt in prompts if prompt.swapped}
     return CaptionedImages(name, images, [prompt.caption for prompt in prompts], changed)
 

@@ -14,7 +14,7 @@ from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.drawing import drawing_words
-from sdpack.evaluate.pipeline_spec import EvaluationSet, PipelineSpec
+from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.rules import Rules
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.parallel.tasks import drawing_jobs
@@ -24,6 +24,7 @@ from sdpack.pack.selection.catalog_judge import CatalogJudge
 from sdpack.pack.selection.evaluation_summary import EvaluatedMix, EvaluationSummary
 from sdpack.pack.selection.measurements import Measurements
 from sdpack.pack.selection.pipeline_specs import PipelineSpecs
+from sdpack.pack.selection.prompt_list import PromptList
 from sdpack.pack.selection.score_drawing import ScoreDrawing
 from sdpack.pack.toolchain import Toolchain
 from sdpack.pack.variants.graph_files import stored_bytes
@@ -61,8 +62,8 @@ class MixEvaluator:
         located, rules = self.request.located, rules or self.request.rules
         self.judging = CatalogJudge(located, toolchain.candidates.folder)
         self._quality = located.catalog.quality
-        self._prompt_list = located.prompt_list(self._quality.prompts)
-        self.prompts = [prompt.text for prompt in self._prompt_list]
+        self.prompt_list = PromptList(located.prompt_list(self._quality.prompts))
+        self.prompts = self.prompt_list.texts
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self.runner = runner or self._runner()
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
@@ -101,23 +102,8 @@ class MixEvaluator:
         return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
 
     def by_category(self, number: int, prompts: int) -> dict[str, tuple[Estimate, int]]:
-        """The mean scores of a fitted mix over the first `prompts` prompts, by category.
-
-        Returns:
-            estimate and number of prompts, by category; empty if the prompts have none.
-        """
-        scores = self.scores_of(self.fitted[number].mix, prompts)
-        places: dict[str, list[int]] = {}
-        for place, prompt in enumerate(self._prompt_list[:prompts]):
-            if prompt.category:
-                places.setdefault(prompt.category, []).append(place)
-        return {name: (mean_estimate(scores[own]), len(own)) for name, own in places.items()}
-
-    @property
-    def _categories(self) -> tuple[str, ...]:
-        """The category of each prompt; empty if none has one."""
-        categories = tuple(prompt.category for prompt in self._prompt_list)
-        return categories if any(categories) else ()
+        """The mean scores of a fitted mix over the first `prompts` prompts, by category."""
+        return self.prompt_list.by_category(self.scores_of(self.fitted[number].mix, prompts))
 
     def scores_of(self, mix: Mix, prompts: int) -> Float64Array:
         """The scores of a drawn mix on the first `prompts` prompts: float64 (prompts,)."""
@@ -163,7 +149,7 @@ class MixEvaluator:
             self.measured_on,
             self.drawn_with,
             tuple(self.prompts),
-            self._categories,
+            self.prompt_list.categories,
             self.rules,
             self.judging.real_content,
             {mix: self._evaluated(mix, prompts) for mix, prompts in drawn.items()},
@@ -214,15 +200,8 @@ class MixEvaluator:
         return self._specs.in_fp32(mix)
 
     def _runner(self) -> EvaluationRunner:
-        listed = self._prompt_list
-        if self.rules.most < WORKLOAD.batch:  # or texts would be encoded that nobody draws
-            listed = listed[: self.rules.most]
-        evaluation_set = EvaluationSet(
-            [prompt.text for prompt in listed],
-            self.request.height,
-            self.request.width,
-            [prompt.caption for prompt in listed],
-        )
+        height, width = self.request.height, self.request.width
+        evaluation_set = self.prompt_list.evaluation_set(height, width, self.rules.most)
         store, ledger = self.context.store, self.context.ledger
         return EvaluationRunner(evaluation_set, self.judging.scorer, store, ledger, self.drawn_with)
 

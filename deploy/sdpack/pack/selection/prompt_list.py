@@ -1,0 +1,55 @@
+"""The prompts of a catalog, as a selection draws and judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sdpack.documents.prompts import CatalogPrompt
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.domain.workload import WORKLOAD
+from sdpack.evaluate.pipeline_spec import EvaluationSet
+
+
+@dataclass(frozen=True)
+class PromptList:
+    """The prompts, in the order in which they are drawn."""
+
+    listed: Sequence[CatalogPrompt]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """What is drawn."""
+        return [prompt.text for prompt in self.listed]
+
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """The category of each prompt; empty if none has one."""
+        categories = tuple(prompt.category for prompt in self.listed)
+        return categories if any(categories) else ()
+
+    def evaluation_set(self, height: int, width: int, most: int) -> EvaluationSet:
+        """Return the set that is drawn.
+
+        Args:
+            height, width: size of the images.
+            most: the most prompts that are drawn. If these are less than are encoded together, the
+                set has no others: their texts would be encoded for nothing.
+        """
+        drawn = self.listed[:most] if most < WORKLOAD.batch else self.listed
+        captions = [prompt.caption for prompt in drawn]
+        return EvaluationSet([prompt.text for prompt in drawn], height, width, captions)
+
+    def by_category(self, scores: Float64Array) -> dict[str, tuple[Estimate, int]]:
+        """Return the mean of scores of the first prompts, and the number of prompts, by category.
+
+        Args:
+            scores: float64 (N,), of the first N prompts.
+        """
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self.categories[: len(scores)]):
+            if name:
+                places.setdefault(name, []).append(place)
+        return {name: (mean_estimate(scores[own]), len(own)) for name, own in places.items()}
