@@ -45,9 +45,10 @@ def command(bundle: Path, as_json: bool) -> None:
 def _print_categories(manifest: Manifest) -> None:
     """Print the winner's scores by category of prompts, if the prompts have categories."""
     evidence = manifest.evidence
+    winner = evidence.winner
     rows = [
         (name, str(score.pictures), f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
-        for name, score in evidence.winner.categories.items()
+        for name, score in winner.categories.items()
     ]
     if rows:
         columns = ("category", "images", f"{evidence.metric}, 95 %")

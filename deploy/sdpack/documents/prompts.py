@@ -17,8 +17,8 @@ class CatalogPrompt:
     """A prompt of a catalog.
 
     Attributes:
-        text: what is drawn.
-        category: what it tests, such as "count"; empty if the file names none.
+        text: the prompt itself.
+        category: the ability that it tests, such as "count"; empty if the file names none.
         judged: the caption that judges compare images with, if it is not the text: its English
             translation, or the text without what must not be there.
         swapped: a caption that is wrong in one detail, to check judges; may be empty.

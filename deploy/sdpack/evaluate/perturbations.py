@@ -27,7 +27,7 @@ class Perturbation:
     """A change to images.
 
     Attributes:
-        name: what it does, in words.
+        name: a description in words.
         apply: takes uint8 (N, H, W, 3) and a generator, and returns the same shape.
         is_damage: whether a good judge must not reward it. Mirroring does not damage most images.
     """

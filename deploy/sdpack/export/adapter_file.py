@@ -287,7 +287,7 @@ def _refuse_unsupported(path: Path, keys: list[str]) -> None:
         kinds.setdefault(kind, []).append(key)
     foreign = recognized(path) if kinds.keys() <= {_UNKNOWN, _EMBEDDINGS} else None
     if foreign is not None and foreign.remedy != LIST_LORA:
-        raise SourceError(f"{path} is no LoRA, but {foreign}")
+        raise SourceError(f"{path} is not a LoRA, but {foreign}")
     contents = "; ".join(f"{kind} ({named(those)})" for kind, those in kinds.items())
     raise SourceError(
         f"{path} holds {contents}; sdpack merges only LoRA, DoRA, LoHa and LoKr: merge this file "

@@ -201,7 +201,7 @@ class Checkpoint:
         """Check, from the files' headers alone, that the weights are undamaged and unquantized.
 
         Raises:
-            SourceError: they are not, or have the keys of another program; says what they are.
+            SourceError: they are not, or have the keys of another program, which the message names.
         """
         found = by_keys([name for name, _ in self.shapes()])
         if found is not None:

@@ -10,6 +10,7 @@ import torch
 from optimum.utils.input_generators import DummyVisionInputGenerator
 from optimum.utils.normalized_config import NormalizedConfig
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
 
 from sdpack.errors import ExportError
 from sdpack.export.frame_decoder import FrameDecoder
@@ -38,7 +39,7 @@ class _Flux2Decoder(_Decoder):
         norm = model.bn
         spread = torch.sqrt(norm.running_var + model.config.batch_norm_eps)
         latents = latent_sample * spread.view(1, -1, 1, 1) + norm.running_mean.view(1, -1, 1, 1)
-        return super().forward(torch.nn.functional.pixel_shuffle(latents, FLUX2_PATCH))
+        return super().forward(pixel_shuffle(latents, FLUX2_PATCH))
 
 
 class _DeepDecoder(_Decoder):

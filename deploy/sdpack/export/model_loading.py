@@ -109,7 +109,8 @@ class ModelFiles:
 
     def _configs(self) -> tuple[Any, Any]:
         """Return a model's config, and the one without the layers that are not read."""
-        whole = self._class.config_class.from_pretrained(self.folder, local_files_only=True)
+        model_class = self._class
+        whole = model_class.config_class.from_pretrained(self.folder, local_files_only=True)
         config = copy.deepcopy(whole)
         return whole, config if self.layers is None else shorter(config, self.layers)
 

@@ -35,7 +35,7 @@ def with_norms_of(guided: Float32Array, noise: Float32Array, kept: KeptNorm) -> 
     Args:
         guided: the conditional prediction, float32 (N, C, h, w).
         noise: the guided prediction, of the same shape; sides are even where patches are scaled.
-        kept: what is scaled.
+        kept: the numbers that are scaled together.
     """
     if kept is KeptNorm.NONE:
         return noise

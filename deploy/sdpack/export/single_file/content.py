@@ -47,11 +47,16 @@ class OriginalFile:
         """
         return {self._renamed(name): shape for name, shape in self._stored.items()}
 
+    @property
+    def _is_gguf(self) -> bool:
+        suffix = self.path.suffix
+        return suffix.lower() == GGUF
+
     @cached_property
     def _stored(self) -> Shapes:
         if is_pickle(self.path.name):
             raise SourceError(explain_pickle(self.path))
-        if self.path.suffix.lower() == GGUF:
+        if self._is_gguf:
             return _gguf_shapes(self.path)
         try:
             with safe_open(self.path, "np") as file:
@@ -79,7 +84,7 @@ class OriginalFile:
         """
         named = {name: self._renamed(name) for name in self._stored}
         wanted = {name: new for name, new in named.items() if belongs(new)}
-        if self.path.suffix.lower() == GGUF:
+        if self._is_gguf:
             return _gguf_tensors(self.path, wanted)
         try:
             with safe_open(self.path, "pt") as file:

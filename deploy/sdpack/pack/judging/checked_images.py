@@ -36,12 +36,13 @@ def check_catalog_judge(
         CatalogError: the catalog has no judge.
         SourceError: the judge cannot be loaded, or its scores cannot be used.
     """
+    located = judging.located
+    catalog = located.catalog
     if not judging.is_judged:
         raise CatalogError(
-            f"the catalog {judging.located.catalog.name} has no judge to check; name one under "
-            "quality.judge"
+            f"the catalog {catalog.name} has no judge to check; name one under quality.judge"
         )
-    score = panel_score(judging.panel, judging.located.catalog.quality.views)
+    score = panel_score(judging.panel, catalog.quality.views)
     return [
         check_judge(score, images, counted(say, f"changing {images.name} images"))
         for images in given
@@ -127,17 +128,17 @@ def images_for_check(
     Raises:
         InputError: there are none.
     """
+    catalog = located.catalog
+    prompts = located.prompt_list(catalog.quality.prompts)
     found = [real(located, count)]
     if bundle is not None:
-        found.append(
-            drawn(bundle, located.prompt_list(located.catalog.quality.prompts), count, say)
-        )
+        found.append(drawn(bundle, prompts, count, say))
     if folder is not None:
         found.append(from_folder(folder, say))
     given = [images for images in found if images is not None]
     if not given:
         raise InputError(
-            f"the catalog {located.catalog.name} has no real images; give a --bundle that draws "
+            f"the catalog {catalog.name} has no real images; give a --bundle that draws "
             "its prompts, or --images with captions"
         )
     return given

@@ -21,7 +21,7 @@ class PromptList:
 
     @cached_property
     def texts(self) -> list[str]:
-        """What is drawn."""
+        """The texts of the prompts."""
         return [prompt.text for prompt in self.listed]
 
     @cached_property
