@@ -129,9 +129,9 @@ def images_for_check(
         InputError: there are none.
     """
     catalog = located.catalog
-    prompts = located.prompt_list(catalog.quality.prompts)
     found = [real(located, count)]
     if bundle is not None:
+        prompts = located.prompt_list(catalog.quality.prompts)
         found.append(drawn(bundle, prompts, count, say))
     if folder is not None:
         found.append(from_folder(folder, say))
