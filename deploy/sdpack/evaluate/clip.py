@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sdpack.errors import SourceError
+from sdpack.evaluate import siglip
 from sdpack.evaluate.metrics import Panel
 from sdpack.export.finite import check_finite
 
@@ -59,7 +60,7 @@ def _pooled(output: Any) -> Tensor:
 
 
 def panel_of(judge: Path, tokenizer: Path) -> Panel:
-    """The judge in a folder, a CLIP or the zoo's, with its tokenizer.
+    """The judge in a folder, a CLIP, a SigLIP or the zoo's, with its tokenizer.
 
     Raises:
         SourceError: a file is missing, damaged, of another kind, or holds NaN or infinity.
@@ -69,11 +70,14 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
     transformers.logging.disable_progress_bar()
     try:
         kind = json.loads((judge / "config.json").read_text()).get("model_type")
-        if kind == MODEL_TYPE:
-            model = transformers.CLIPModel.from_pretrained(judge, local_files_only=True)
+        if kind in (MODEL_TYPE, siglip.MODEL_TYPE):
+            model = transformers.AutoModel.from_pretrained(judge, local_files_only=True)
             reads = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
             check_finite(model, str(judge))
-            return Panel(ClipJudge(model), reads)
+            if kind == MODEL_TYPE:
+                return Panel(ClipJudge(model), reads)
+            length = model.config.text_config.max_position_embeddings
+            return Panel(siglip.SiglipJudge(model), siglip.SiglipTexts(reads, length))
         from sdpack.evaluate.judge import Judge
 
         own: Judge = Judge.from_pretrained(judge)
@@ -83,5 +87,6 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as cause:
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise SourceError(
-            f"{judge} holds no supported judge, a CLIP or the zoo's: {reason}; give one of these"
+            f"{judge} holds no supported judge, a CLIP, a SigLIP or the zoo's: {reason}; give one "
+            "of these"
         ) from cause

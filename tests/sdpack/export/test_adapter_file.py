@@ -159,9 +159,15 @@ def test_four_keys_are_named_and_the_rest_counted(count: int) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ({"<style>": torch.ones(3, 8)}, "is not a LoRA, but a textual inversion embedding of 3 vect"),
+        (
+            {"<style>": torch.ones(3, 8)},
+            "is not a LoRA, but a textual inversion embedding of 3 vect",
+        ),
         ({"emb_params": torch.ones(1, 8)}, r"embedding of 1 vector: .*load_textual_inversion"),
-        ({"control_model.x": torch.ones(2, 2)}, "is not a LoRA, but a ControlNet: sdpack draws from"),
+        (
+            {"control_model.x": torch.ones(2, 2)},
+            "is not a LoRA, but a ControlNet: sdpack draws from",
+        ),
         ({"first_stage_model.x": torch.ones(2)}, "is not a LoRA, but a VAE in the original layout"),
     ],
 )
