@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdpack.engines.detect import memory_bytes
 from sdpack.engines.onnxruntime import default_threads
+from sdpack.export.checkpoint import MANY
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stages import Stage
@@ -22,7 +23,7 @@ from sdpack.workers.ray_cluster import WorkerNeeds
 
 PROCESS_BYTES = 2**30  # of a worker with PyTorch and its libraries, besides the models
 FP32_BYTES = 4  # of a parameter
-COPIES = 2  # of a model's weights while it is exported, calibrated or loaded
+COPIES = 2  # of a part's weights while it is exported, calibrated or rounded
 LEAST_S = 60.0  # of predicted work; two workers take ten seconds to start
 SHARED_STAGES = {Stage.EXPORT, Stage.CALIBRATE, Stage.SENSITIVITY, Stage.ROUND, Stage.DRAW}
 MEMORY_SHARE = 0.75  # of the machine's memory that all workers may take
@@ -64,14 +65,22 @@ def worker_count(candidates: Candidates) -> int:
 
 
 def worker_bytes(candidates: Candidates) -> int:
-    """The memory of one worker: it may hold the largest mix in fp32, and while it prepares a part,
-    twice that.
-    """
-    largest = max(
-        sum(candidates.parameters(*part) for part in mixable.names.items())
+    """The memory of one worker: it holds the largest mix in fp32, or prepares the largest part."""
+    mixes = [
+        [candidates.parameters(*part) for part in mixable.names.items()]
         for mixable in candidates.catalog.mixable()
-    )
-    return PROCESS_BYTES + COPIES * FP32_BYTES * largest
+    ]
+    largest_mix = max(sum(sizes) for sizes in mixes)
+    prepared = max(_prepared(parameters) for sizes in mixes for parameters in sizes)
+    return PROCESS_BYTES + FP32_BYTES * max(largest_mix, prepared)
+
+
+def _prepared(parameters: int) -> int:
+    """How many fp32 numbers are in memory while a part is exported, calibrated or rounded.
+
+    The weights of a very large part stay in their files.
+    """
+    return parameters if parameters >= MANY else COPIES * parameters
 
 
 def is_long(candidates: Candidates, ledger_path: Path) -> bool:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from sdpack.documents.catalog import Mixable
 from sdpack.documents.catalog_files import default_catalog
 from sdpack.documents.profile import find_profile
+from sdpack.domain.placement import Role
+from sdpack.export.checkpoint import MANY
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.parallel import local
-from sdpack.pack.parallel.local import is_long, open_executor, worker_count
+from sdpack.pack.parallel.local import (
+    PROCESS_BYTES,
+    is_long,
+    open_executor,
+    worker_bytes,
+    worker_count,
+)
 from sdpack.pack.request import BuildRequest
 from sdpack.workers.executor import OneProcess, WorkerOptions
 from sdpack.workers.pool import WorkerPool
@@ -39,6 +50,24 @@ def test_cores_and_memory_limit_the_workers(
     assert worker_count(candidates) == workers
     monkeypatch.setenv("SDPACK_THREADS", "1")
     assert worker_count(candidates) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "numbers"),
+    [
+        ([100, 1000, 50], 2000),  # the denoiser is prepared in two copies
+        ([700, 800, 300], 1800),  # all parts are held
+        ([MANY, 1000, 50], MANY + 1050),  # the weights of a very large part stay in their files
+    ],
+)
+def test_a_worker_holds_a_mix_or_prepares_a_part(sizes: list[int], numbers: int) -> None:
+    names = dict(zip((Role.TEXT_ENCODER, Role.DENOISER, Role.DECODER), "abc", strict=True))
+    by_name = dict(zip("abc", sizes, strict=True))
+    stub: Any = SimpleNamespace(
+        catalog=SimpleNamespace(mixable=lambda: [Mixable(names, {})]),
+        parameters=lambda role, name: by_name[name],
+    )
+    assert worker_bytes(stub) == PROCESS_BYTES + 4 * numbers
 
 
 def test_a_short_build_starts_none_and_a_long_one_does(
