@@ -37,6 +37,7 @@ USUAL_WIDTHS = {
 }
 FLUX2_CHANNELS = 32  # if the config of a FLUX.2 autoencoder names none
 FLUX2_PATCH = 2  # side of a latent pixel of FLUX.2, in pixels of its autoencoder
+QWEN_WIDTH = 96  # if the config of Qwen-Image's autoencoder names none
 QWEN_CHANNELS = 16  # if the config of Qwen-Image's autoencoder names none
 DOUBLING = 2
 # Families whose pipelines use shift_factor.
@@ -115,6 +116,19 @@ def enlargement(class_name: str, config: Mapping[str, Any]) -> int:
         step = int(_value(config, "upsampling_scaling_factor", DOUBLING))
     patch = FLUX2_PATCH if class_name == "AutoencoderKLFlux2" else 1
     return int(step ** (blocks - 1)) * patch
+
+
+def least_channels(class_name: str, config: Mapping[str, Any]) -> int:
+    """Return the number of channels of a decoder's narrowest block, which has the most pixels.
+
+    Args:
+        class_name: diffusers class of the autoencoder.
+        config: its config.
+    """
+    widths = config.get(BLOCK_WIDTH_KEYS[class_name])
+    if class_name == "AutoencoderKLQwenImage":
+        return int(_value(config, "base_dim", QWEN_WIDTH)) * int(min(widths or (1,)))
+    return 1 if widths is None else int(min(widths))
 
 
 def _value(config: Mapping[str, Any], key: str, default: float) -> Any:

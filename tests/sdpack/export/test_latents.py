@@ -15,8 +15,10 @@ from sdpack.documents.conditioning import Family
 from sdpack.errors import SourceError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.decoder import DecoderPart
-from sdpack.export.latents import enlargement, latents_of
+from sdpack.export.latents import enlargement, latents_of, least_channels
 from torch import nn
+
+from tests.e2e.language_families import video_decoder
 
 
 def kl(blocks: int, **settings: Any) -> AutoencoderKL:
@@ -119,3 +121,13 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, key: str, value:
     with pytest.raises(SourceError, match=r"config\.json") as caught:
         latents_of(decoder, Family.FLUX)
     assert "\n" not in str(caught.value)
+
+
+def test_the_narrowest_block_of_a_decoder_is_that_of_its_config() -> None:
+    assert least_channels("AutoencoderKL", {"block_out_channels": [128, 256, 512]}) == 128
+    assert least_channels("AutoencoderDC", {"decoder_block_out_channels": [64, 32]}) == 32
+    video = video_decoder()
+    narrowest = least_channels("AutoencoderKLQwenImage", dict(video.config))
+    assert narrowest == video.decoder.conv_out.weight.shape[1]
+    assert least_channels("AutoencoderKLQwenImage", {}) == 96
+    assert least_channels("AutoencoderKL", {}) == 1

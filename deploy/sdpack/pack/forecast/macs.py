@@ -56,7 +56,7 @@ def denoiser_macs(
         positions = float(pixels) / step**2
         if len(shape) < 2 or _is_embedding(name):
             positions = 1.0
-        elif re.search(r"attn2\.to_[kv]|context|text", name):
+        elif re.search(r"attn2\.to_[kv]|context|text|txt_|add_[qkv]_proj|to_add_out", name):
             positions = float(tokens)
         elif blocks:
             positions = pixels / 4 ** _level(name, blocks)
@@ -108,5 +108,7 @@ def _level(name: str, blocks: int) -> int:
 def _is_embedding(name: str) -> bool:
     """Whether a weight is applied to the timestep or pooled embeddings, once per image."""
     return bool(
-        re.search(r"time_emb|add_embedding|adaln|norm\d?(_context)?\.linear|_embedder", name)
+        re.search(
+            r"time_emb|add_embedding|adaln|norm\d?(_context)?\.linear|_embedder|(img|txt)_mod", name
+        )
     )

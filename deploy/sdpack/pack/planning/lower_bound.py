@@ -10,7 +10,7 @@ from sdpack.domain.tiles import side_of
 from sdpack.errors import InfeasibleError
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.families import widest_numbers
-from sdpack.export.latents import enlargement
+from sdpack.export.latents import enlargement, least_channels
 from sdpack.memory.predict import Footprint
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.planning.fit import MemoryEstimates, fit
@@ -77,7 +77,5 @@ def _least_activations(
         return 2 * widest_numbers(checkpoint, latent_rows[0] * latent_rows[1])
     sides = [side_of(side, placement.tile or side, halo=0) for side in latent_rows]
     pixels = sides[0] * sides[1]
-    channels = checkpoint.config.get("decoder_block_out_channels")
-    widths = channels or checkpoint.config["block_out_channels"]
-    enlarged = enlargement(checkpoint.class_name, checkpoint.config) ** 2
-    return 2 * int(min(widths)) * pixels * enlarged
+    name, config = checkpoint.class_name, checkpoint.config
+    return 2 * least_channels(name, config) * pixels * enlargement(name, config) ** 2
