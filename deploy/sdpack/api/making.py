@@ -58,8 +58,8 @@ class BuildOptions(TypedDict, total=False):
         sizes: image sizes, each a width and a height in pixels; by default the catalog's.
         batch: maximum number of images per batch; by default the profile's.
         steps: number of denoising steps; by default the catalog's.
-        images: maximum number of images drawn with each mix; by default 384 in a build and 64 in a
-            study.
+        images: maximum number of images drawn with each mix; by default 480 in a build (80 if a
+            CPU draws large images) and 64 in a study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
         draw_on: where images are drawn to compare mixes: "cpu", "cuda" or "auto", which uses a GPU
@@ -274,6 +274,7 @@ def _options(
     sizes = as_list(options.get("sizes", ()), "sizes")
     batch, steps, workers = options.get("batch"), options.get("steps"), options.get("workers")
     images = options.get("images", most_images)
+    images = most_images if images is None else images
     max_seconds, within = options.get("max_seconds"), options.get("within")
     address = options.get("address")
     prefer = options.get("prefer", Preference.QUALITY.value)

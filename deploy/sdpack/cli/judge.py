@@ -58,19 +58,20 @@ def check(
 ) -> None:
     """Measure how damage to images, and wrong captions, change a judge's scores.
 
-    A judge that rewards damage at 95 % confidence cannot be believed: the command then exits with
-    code 1. Mirroring is measured, too, but does not count as damage.
+    A judge that rewards damage, at 95 % confidence over all changes together, cannot be believed:
+    the command then exits with code 1. Mirroring is measured, too, but does not count as damage.
     """
     require(Runtime.ONNXRUNTIME_CPU)
+    from sdpack.export.revisions import pinned
     from sdpack.export.source import local_folder
-    from sdpack.pack.judging.checked_images import check_catalog_judge, images_for_check
+    from sdpack.pack.judging.checked_images import check_on, images_for_check, judge_score
     from sdpack.pack.selection.catalog_judge import CatalogJudge
 
-    located = located_catalog(catalog_name)
+    located = pinned(located_catalog(catalog_name))
     with progress(ctx) as say:
-        given = images_for_check(located, bundle, images, count, say)
         judging = CatalogJudge(located, lambda source: local_folder(source, located.folder))
-        found = check_catalog_judge(judging, given, say)
+        given = images_for_check(located, bundle, images, count, say)
+        found = check_on(judge_score(judging), given, say)
     wrong = [f"{effect.change} ({one.name} images)" for one in found for effect in one.wrong]
     if as_json:
         print_json([_figures(one) for one in found])
@@ -84,7 +85,7 @@ def check(
 
 def _print(found: JudgeCheck) -> None:
     rows = [(e.change, e.estimate.signed(), e.verdict.value) for e in found.effects]
-    title = f"{found.images} {found.name} images, mean score {found.score}"
+    title = f"{found.images} images ({found.name}), mean score {found.score}"
     print_table(("change", "effect on the score", "verdict"), rows, title)
 
 

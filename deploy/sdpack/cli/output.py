@@ -143,7 +143,9 @@ def print_table(
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=escape(title) or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
     for row in rows:

@@ -42,7 +42,7 @@ def read_prompt_file(path: Path) -> list[CatalogPrompt]:
         CatalogError: the file is missing or empty, a line has no text, or a value is not a text.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as cause:
         raise CatalogError(f"{path} cannot be read ({cause}); give a file of prompts") from cause
     found = [_prompt(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
@@ -66,4 +66,4 @@ def _optional(value: dict[str, Any], key: str, where: str) -> str:
     found = value.get(key, "")
     if not isinstance(found, str):
         raise CatalogError(f"{where}: {key} is {found!r}; write a text, or leave it out")
-    return found
+    return found.strip()

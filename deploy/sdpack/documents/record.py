@@ -45,6 +45,7 @@ PROMPTS, SEEDS, SIZE, JUDGE, MEASURED_ON, RECIPE = (
     "recipe",
 )
 """Keys in the inputs of a score's row; the other keys are roles, with their parts' contents."""
+CAPTIONS = "captions"  # one more key, if the judge compared images with other captions
 
 
 class PartFigures(Document):
@@ -150,6 +151,8 @@ class DrawnRecord(Document):
         measured_on: machine and runtime that drew, in words.
         drawn_with: the same, as in the rows' inputs.
         prompts: the catalog's prompts; prompt number i starts from the noise of seed i.
+        captions: what the judge compared the images with, in the same order; empty if these were
+            the prompts.
         categories: what each prompt tests, in the same order; empty if the prompts have none.
         prefer: preference among mixes shown equal; None in records of schema 1.
         origins: where candidates and bridges come from, by role and name.
@@ -167,6 +170,7 @@ class DrawnRecord(Document):
     measured_on: str
     drawn_with: str
     prompts: tuple[str, ...] = Field(min_length=1)
+    captions: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     confidence: float
     indifference: float
@@ -258,11 +262,18 @@ class DrawnRecord(Document):
             from_first = numbers == list(range(len(numbers)))
             measured = any(entrant.distance_prompts == len(numbers) for entrant in same)
             return bool(from_first and measured and row.inputs["real"] == self.real)
+        captions = [self.caption(number) for number in numbers]
+        if list(row.inputs.get(CAPTIONS, row.inputs[PROMPTS])) != captions:
+            return False
         return any(
             numbers[0] % size == 0
             and numbers == list(range(numbers[0], min(numbers[0] + size, scored_prompts)))
             for size in self._chunk_sizes
         )
+
+    def caption(self, number: int) -> str:
+        """Return what the judge compared the image of a prompt with."""
+        return self.captions[number] if self.captions else self.prompts[number]
 
     @property
     def _chunk_sizes(self) -> set[int]:

@@ -28,7 +28,7 @@ class Workload:
         probed_side: the same, for measuring the sensitivity of a decoder's layers.
         huge_probed_side: the same, for any part that is too large to run on whole images.
         calibration_work: multiplications that encoding the calibration prompts may take; a large
-            text encoder reads fewer, but at least `fewest_calibration_texts`.
+            text encoder reads fewer prompts, but at least `fewest_calibration_texts`.
         batch_work: multiplications of the texts that are encoded at once for calibration.
         finalists, large_finalists: mixes drawn in full after the screening, and of large images.
         large_samples: large images that are decoded for a look; of others all are.

@@ -13,6 +13,7 @@ from sdpack.domain.estimate import Estimate, difference_estimate, mean_estimate
 from sdpack.errors import SourceError
 from sdpack.evaluate.perturbations import (
     PERTURBATIONS,
+    Perturbation,
     Pictures,
     changed_captions,
     wrong_captions,
@@ -21,16 +22,25 @@ from sdpack.progress import Step, unheard
 
 SEED = 0
 FEWEST_IMAGES = 16
+AT_ONCE = 16  # images that are changed and scored together
 
 Score = Callable[[Pictures, Sequence[str]], Float64Array]
 """Takes images uint8 (N, H, W, 3) and their captions, and returns their scores, (N,)."""
 
 
 class Verdict(StrEnum):
-    """What a change does to a score, at 95 % confidence."""
+    """What a change does to a score.
+
+    Attributes:
+        COSTS: it lowers the score, at 95 % confidence.
+        UNSEEN: no effect is seen.
+        MAY_PAY: it raises the score at 95 % confidence, which one change in forty does by chance.
+        PAYS: it raises the score, at 95 % confidence over all changes together (Bonferroni).
+    """
 
     COSTS = "costs"
     UNSEEN = "not seen"
+    MAY_PAY = "may pay"
     PAYS = "pays"
 
 
@@ -40,18 +50,23 @@ class Effect:
 
     Attributes:
         change: the change, in words.
-        estimate: the score of the changed images or captions minus that of the original ones.
+        estimate: the score of the changed images or captions minus that of the original ones, with
+            its 95 % interval.
+        least: the lower end of the interval that holds for all changes together.
         is_damage: whether a good judge must not reward it.
     """
 
     change: str
     estimate: Estimate
+    least: float
     is_damage: bool = True
 
     @property
     def verdict(self) -> Verdict:
-        if self.estimate.low > 0:
+        if self.least > 0:
             return Verdict.PAYS
+        if self.estimate.low > 0:
+            return Verdict.MAY_PAY
         return Verdict.COSTS if self.estimate.high < 0 else Verdict.UNSEEN
 
     @property
@@ -68,13 +83,30 @@ class CaptionedImages:
         name: such as "real" or "drawn".
         images: uint8 (N, H, W, 3).
         captions: N of them.
-        changed: captions with one word changed, by caption, as far as they are known.
+        changed: for some captions, the same one with a detail changed.
     """
 
     name: str
     images: Pictures
     captions: Sequence[str]
     changed: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check that a judge can be checked on them.
+
+        Raises:
+            SourceError: they are too few, or all captions are equal.
+        """
+        if len(self.images) < FEWEST_IMAGES:
+            raise SourceError(
+                f"{len(self.images)} images ({self.name}) are too few to check a judge; give at "
+                f"least {FEWEST_IMAGES}"
+            )
+        if len(set(self.captions)) == 1:
+            raise SourceError(
+                f"all {len(self.captions)} captions ({self.name}) are equal; give images of "
+                "different prompts"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,32 +140,46 @@ def check_judge(score: Score, given: CaptionedImages, step: Step = unheard) -> J
         step: called with the number of changes measured, and of all.
 
     Raises:
-        SourceError: there are too few images, or a score is not finite, or all are equal.
+        SourceError: as `CaptionedImages.check`; or a score is not finite, or all are equal.
     """
-    if len(given.images) < FEWEST_IMAGES:
-        raise SourceError(
-            f"{len(given.images)} {given.name} images are too few to check a judge; give at least "
-            f"{FEWEST_IMAGES}"
-        )
+    given.check()
     original = _checked(score(given.images, given.captions))
     texts = given.captions
     captions = {
         "a wrong caption": wrong_captions(texts, np.random.default_rng(SEED)),
-        "a caption with one word changed": changed_captions(
+        "a caption with one detail changed": changed_captions(
             texts, np.random.default_rng(SEED), given.changed
         ),
     }
+    count = len(PERTURBATIONS) + len(captions)
     effects = []
     for place, change in enumerate(PERTURBATIONS):
-        step(place, len(PERTURBATIONS) + len(captions))
-        changed = change.apply(given.images, np.random.default_rng(SEED))
-        apart = score(changed, texts) - original
-        effects.append(Effect(change.name, difference_estimate(apart), change.is_damage))
+        step(place, count)
+        apart = _changed_scores(score, change, given) - original
+        effects.append(_effect(change.name, apart, count, change.is_damage))
     for place, (name, changed_texts) in enumerate(captions.items(), len(PERTURBATIONS)):
-        step(place, len(PERTURBATIONS) + len(captions))
+        step(place, count)
         apart = score(given.images, changed_texts) - original
-        effects.append(Effect(name, difference_estimate(apart)))
+        effects.append(_effect(name, apart, count))
     return JudgeCheck(given.name, len(given.images), mean_estimate(original), effects)
+
+
+def _changed_scores(score: Score, change: Perturbation, given: CaptionedImages) -> Float64Array:
+    """Return the scores of changed images; a few are changed at a time, to save memory."""
+    rng, found = np.random.default_rng(SEED), []
+    for start in range(0, len(given.images), AT_ONCE):
+        few = slice(start, start + AT_ONCE)
+        found.append(score(change.apply(given.images[few], rng), given.captions[few]))
+    return np.concatenate(found)
+
+
+def _effect(name: str, apart: Float64Array, count: int, is_damage: bool = True) -> Effect:
+    """Return the effect of one of `count` changes, from the differences that it makes."""
+    from scipy.stats import t
+
+    estimate = difference_estimate(apart)
+    half = t.ppf(1 - 0.025 / count, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5
+    return Effect(name, estimate, float(estimate.value - half), is_damage)
 
 
 def _checked(scores: Float64Array) -> Float64Array:

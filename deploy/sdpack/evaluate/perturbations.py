@@ -1,7 +1,8 @@
 """Changes to images and captions that a judge should not reward.
 
-Each damage is small enough that the image still shows its prompt. Sizes are relative to the image,
-so that a judge that scales images sees the same change at every size.
+Each damage is small enough that the image still shows its prompt. Blur, blocks and borders are
+relative to the image's size, so that a judge that scales images sees the same at every size. Noise
+and JPEG are not: scaled down, a large image shows less of them.
 """
 
 from __future__ import annotations
@@ -121,20 +122,20 @@ PERTURBATIONS: Sequence[Perturbation] = (
 
 
 def wrong_captions(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Return for each caption another one of the list; all must not be equal."""
+    """Return for each caption another one of the list; they must not all be equal."""
     return [_another(texts, text, rng) for text in texts]
 
 
 def changed_captions(
     texts: Sequence[str], rng: np.random.Generator, known: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Return captions with one word changed.
+    """Return captions with one detail changed.
 
     Args:
         texts: the captions.
         rng: chooses the words.
-        known: captions whose changed form is known, such as with two colours exchanged. In others,
-            a word is replaced by one of another caption.
+        known: for some captions, the changed one, such as with two colours exchanged. In others, a
+            word is replaced by one of another caption.
     """
     written = known or {}
     return [written.get(text) or _with_other_word(text, texts, rng) for text in texts]

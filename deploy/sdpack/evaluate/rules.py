@@ -60,7 +60,7 @@ class Rules:
     indifference: float = 0.01
     first: int = 16
     fewest: int = 32
-    most: int = 384
+    most: int = 480
     prefer: Preference = Preference.QUALITY
 
     def round_after(self, seen: int) -> range:

@@ -39,9 +39,11 @@ class Scorer(Protocol):
 
     Attributes:
         metric: its name in the evidence and in the ledger.
+        reads_captions: whether scores depend on the captions of the images.
     """
 
     metric: str
+    reads_captions: bool
 
     def content(self, mix: PipelineSpec) -> str:
         """One hash of everything a mix's scores depend on, except its images and prompts."""
@@ -173,7 +175,7 @@ class EvaluationRunner:
         return {
             **mix.contents,
             **self.task.inputs(numbers),
-            **self.task.judged(numbers),
+            **(self.task.judged(numbers) if self._scorer.reads_captions else {}),
             **measured,
         }
 

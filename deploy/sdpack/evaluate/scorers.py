@@ -44,6 +44,7 @@ class Judged:
     """
 
     metric = SIMILARITY
+    reads_captions = True
 
     def __init__(
         self, panel: Callable[[], Panel], judge_content: str, views: Sequence[View] = ()
@@ -75,6 +76,7 @@ class Faithful:
     """
 
     metric = FIDELITY
+    reads_captions = False
 
     def __init__(self) -> None:
         self._wanted: tuple[tuple[str, ...], Pictures] | None = None

@@ -1,7 +1,7 @@
 """A SigLIP or SigLIP 2 model of fixed resolution as the judge.
 
-Its towers were trained to tell matching pairs from others one by one (Zhai et al. 2023; Tschannen
-et al. 2025). The score is the cosine of their embeddings, as with a CLIP.
+Its towers were trained to decide for each pair alone whether image and text match (Zhai
+et al. 2023; Tschannen et al. 2025). The score is the cosine of their embeddings, as with a CLIP.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SiglipJudge:
 
 
 class SiglipTexts:
-    """A tokenizer as the model was trained: lower case, padded to the model's length.
+    """Tokenizes texts as in the model's training: in lower case, padded to the model's length.
 
     Args:
         tokenizer: the tokenizer of transformers.

@@ -69,6 +69,7 @@ DECODER_CLASSES = (
     "AutoencoderKLQwenImage",
 )
 EXPORTED = (*TEXT_ENCODER_CLASSES, *DENOISER_CLASSES, *DECODER_CLASSES)
+IDENTITY = ("architectures", "model_type", "_class_name", "quantization_config")  # of the whole
 TEXT_CONFIG = "text_config"  # key of the config of a model that also reads images
 MANY = 2**31  # parameters, from which on weights stay in their files
 MERGE_REVISION = 2  # of what merging does; a change makes graphs of merged weights again
@@ -125,7 +126,9 @@ class Checkpoint:
             raise SourceError(f"{path} cannot be read ({cause}); restore the checkpoint") from cause
         if not isinstance(values, dict):
             raise SourceError(f"{path} is not a JSON object; restore the checkpoint")
-        return values | (values.get(TEXT_CONFIG) or {})
+        nested = values.get(TEXT_CONFIG)
+        of_text = nested if isinstance(nested, dict) else {}
+        return values | {key: of_text[key] for key in of_text if key not in IDENTITY}
 
     @cached_property
     def class_name(self) -> str:

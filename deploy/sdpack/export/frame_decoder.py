@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, scaled_dot_product_attention
 
-KERNEL_SIZES = (
-    5  # sizes of a convolution's weight in time and space: out, in, frames, rows, columns
-)
+VIDEO_KERNEL = 5  # axes of the weight of a convolution in time and space
 JOINING = "time_conv."  # in the names of layers that only join frames
 
 
@@ -29,7 +27,7 @@ def read_numbers(name: str, shape: tuple[int, ...]) -> int:
     """
     if JOINING in name:
         return 0
-    frames = shape[2] if len(shape) == KERNEL_SIZES else 1
+    frames = shape[2] if len(shape) == VIDEO_KERNEL else 1
     return math.prod(shape) // frames
 
 

@@ -26,7 +26,7 @@ def category_table(build: Build) -> Iterator[Table]:
     rows = [
         _row(build, name, [n for n, own in enumerate(categories) if own == name], best, others)
         for name in dict.fromkeys(categories)
-        if any(categories[number] == name for number in best)
+        if name and any(categories[number] == name for number in best)
     ]
     columns = (
         "category",

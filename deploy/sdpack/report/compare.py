@@ -163,8 +163,10 @@ def compare(first: Path, second: Path) -> BundleComparison:
     )
 
 
-def _prompt(build: Build, number: int) -> str:
-    return build.record.prompts[number]
+def _prompt(build: Build, number: int) -> tuple[str, str]:
+    """The prompt of an image, and what the judge compared it with."""
+    record = build.record
+    return record.prompts[number], record.caption(number)
 
 
 def write_comparison(comparison: BundleComparison, folders: tuple[Path, Path], path: Path) -> None:
@@ -202,7 +204,7 @@ def comparison_page(comparison: BundleComparison, folders: tuple[Path, Path]) ->
         figures=[by_prompt(comparison)],
         tables=[Table("Side by side", ("", *names), comparison.rows, open=True)],
         sheet=rows,
-        prompts=[_prompt(comparison.first, n) for n in same],
+        prompts=[record.prompts[n] for n in same],
         sheet_caption=(
             "The same prompts from the same noise; below each image is its score "
             f"({comparison.metric})."

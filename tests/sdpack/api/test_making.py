@@ -96,10 +96,10 @@ def test_an_unknown_option_is_named(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "required", "images"),
-    [("build", {"profile": "4gb-gpu"}, 384), ("study", {"budgets": "8MiB"}, 64)],
+    [("build", {"profile": "4gb-gpu"}, None), ("study", {"budgets": "8MiB"}, 64)],
 )
 def test_options_have_the_defaults_of_the_command(
-    name: str, required: dict[str, str], images: int, monkeypatch: pytest.MonkeyPatch
+    name: str, required: dict[str, str], images: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Options] = []
 

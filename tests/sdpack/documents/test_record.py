@@ -72,6 +72,18 @@ def test_scores_of_anything_else_are_not_taken(changes: dict[str, Any]) -> None:
     assert not RECORD.takes(row(numbers, **changes))
 
 
+def test_scores_with_other_captions_are_not_taken() -> None:
+    numbers = list(range(WORKLOAD.chunk))
+    captions = tuple(f"caption {number}" for number in range(len(RECORD.prompts)))
+    other = RECORD.model_copy(update={"captions": captions})
+    own = list(captions[: len(numbers)])
+    assert other.takes(row(numbers, captions=own))
+    assert not other.takes(row(numbers, captions=[*own[:-1], "another"]))
+    assert not other.takes(row(numbers))
+    assert not RECORD.takes(row(numbers, captions=own))
+    assert (other.caption(2), RECORD.caption(2)) == ("caption 2", RECORD.prompts[2])
+
+
 def test_scores_beyond_the_prompts_of_the_race_are_not_taken() -> None:
     second = list(range(WORKLOAD.chunk, 2 * WORKLOAD.chunk))
     assert RECORD.takes(row(second))

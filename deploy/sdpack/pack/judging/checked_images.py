@@ -13,7 +13,7 @@ from sdpack.documents.bundle import open_bundle
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
 from sdpack.errors import CatalogError, InputError
-from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, check_judge
+from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, Score, check_judge
 from sdpack.evaluate.scorers import panel_score
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.catalog_judge import CatalogJudge
@@ -27,24 +27,29 @@ CAPTIONS_FILE = "captions.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def check_catalog_judge(
-    judging: CatalogJudge, given: Sequence[CaptionedImages], say: Say
-) -> list[JudgeCheck]:
-    """Check a catalog's judge on each kind of images.
+def judge_score(judging: CatalogJudge) -> Score:
+    """Load a catalog's judge, and return its score.
 
     Raises:
         CatalogError: the catalog has no judge.
-        SourceError: the judge cannot be loaded, or its scores cannot be used.
+        SourceError: the judge cannot be loaded.
     """
-    located = judging.located
-    catalog = located.catalog
+    catalog = judging.located.catalog
     if not judging.is_judged:
         raise CatalogError(
             f"the catalog {catalog.name} has no judge to check; name one under quality.judge"
         )
-    score = panel_score(judging.panel, catalog.quality.views)
+    return panel_score(judging.panel, catalog.quality.views)
+
+
+def check_on(score: Score, given: Sequence[CaptionedImages], say: Say) -> list[JudgeCheck]:
+    """Check a judge on each kind of images.
+
+    Raises:
+        SourceError: its scores cannot be used.
+    """
     return [
-        check_judge(score, images, counted(say, f"changing {images.name} images"))
+        check_judge(score, images, counted(say, f"changing images ({images.name})"))
         for images in given
     ]
 
@@ -100,7 +105,7 @@ def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Ca
     sizes = {image.shape[1::-1] for image in images}
     if len(sizes) > 1:
         raise InputError(f"{folder} has images of different sizes, {sorted(sizes)}; scale them")
-    return _captioned(folder.name, np.stack(images), prompts)
+    return _captioned("given", np.stack(images), prompts)
 
 
 def _captioned(name: str, images: Pictures, prompts: Sequence[CatalogPrompt]) -> CaptionedImages:
@@ -111,7 +116,7 @@ def _captioned(name: str, images: Pictures, prompts: Sequence[CatalogPrompt]) ->
 def _read(path: Path) -> Pictures:
     try:
         return np.asarray(Image.open(path).convert("RGB"))
-    except (OSError, SyntaxError) as cause:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as cause:
         raise InputError(f"{path} is not an image ({cause}); restore it, or remove it") from cause
 
 
@@ -127,18 +132,20 @@ def images_for_check(
 
     Raises:
         InputError: there are none.
+        SourceError: as `CaptionedImages.check`.
     """
     catalog = located.catalog
-    found = [real(located, count)]
+    found = [] if folder is None else [from_folder(folder, say)]
+    of_catalog = real(located, count)
+    found += [] if of_catalog is None else [of_catalog]
+    for images in found:
+        images.check()  # before any is drawn
     if bundle is not None:
         prompts = located.prompt_list(catalog.quality.prompts)
         found.append(drawn(bundle, prompts, count, say))
-    if folder is not None:
-        found.append(from_folder(folder, say))
-    given = [images for images in found if images is not None]
-    if not given:
+    if not found:
         raise InputError(
             f"the catalog {catalog.name} has no real images; give a --bundle that draws "
             "its prompts, or --images with captions"
         )
-    return given
+    return found

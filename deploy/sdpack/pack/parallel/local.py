@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdpack.engines.detect import memory_bytes
 from sdpack.engines.onnxruntime import default_threads
-from sdpack.export.checkpoint import MANY
+from sdpack.export.checkpoint import MANY, Checkpoint
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stages import Stage
@@ -67,20 +67,21 @@ def worker_count(candidates: Candidates) -> int:
 def worker_bytes(candidates: Candidates) -> int:
     """The memory of one worker: it holds the largest mix in fp32, or prepares the largest part."""
     mixes = [
-        [candidates.parameters(*part) for part in mixable.names.items()]
+        [candidates.checkpoint(*part) for part in mixable.names.items()]
         for mixable in candidates.catalog.mixable()
     ]
-    largest_mix = max(sum(sizes) for sizes in mixes)
-    prepared = max(_prepared(parameters) for sizes in mixes for parameters in sizes)
+    largest_mix = max(sum(part.parameters for part in parts) for parts in mixes)
+    prepared = max(_prepared(part) for parts in mixes for part in parts)
     return PROCESS_BYTES + FP32_BYTES * max(largest_mix, prepared)
 
 
-def _prepared(parameters: int) -> int:
+def _prepared(part: Checkpoint) -> int:
     """How many fp32 numbers are in memory while a part is exported, calibrated or rounded.
 
-    The weights of a very large part stay in their files.
+    The weights of a very large part without LoRAs stay in their files.
     """
-    return parameters if parameters >= MANY else COPIES * parameters
+    stays = part.parameters >= MANY and not part.loras
+    return part.parameters if stays else COPIES * part.parameters
 
 
 def is_long(candidates: Candidates, ledger_path: Path) -> bool:

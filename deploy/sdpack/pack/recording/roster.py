@@ -84,6 +84,7 @@ class Roster:
             "measured_on": summary.measured_on,
             "drawn_with": summary.drawn_with,
             "prompts": tuple(summary.prompts[: rules.most]),
+            "captions": tuple(summary.captions[: rules.most]),
             "categories": tuple(summary.categories[: rules.most]),
             "confidence": rules.confidence,
             "indifference": rules.indifference,

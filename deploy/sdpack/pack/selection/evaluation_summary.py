@@ -41,6 +41,7 @@ class EvaluationSummary:
         measured_on: the runtime that drew the images, in words.
         drawn_with: everything else the figures depend on, as the rows of the ledger state it.
         prompts: the prompts of the catalog.
+        captions: what the judge compared the images with; empty if these were the prompts.
         categories: what each tests; empty if they have none.
         real_content: hash of the real images; None if there are none.
         mixes: the mixes that were scored.
@@ -50,6 +51,7 @@ class EvaluationSummary:
     measured_on: str
     drawn_with: str
     prompts: tuple[str, ...]
+    captions: tuple[str, ...]
     categories: tuple[str, ...]
     rules: Rules
     real_content: str | None

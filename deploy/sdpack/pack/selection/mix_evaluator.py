@@ -149,6 +149,7 @@ class MixEvaluator:
             self.measured_on,
             self.drawn_with,
             tuple(self.prompts),
+            self.prompt_list.captions if self.judging.scorer.reads_captions else (),
             self.prompt_list.categories,
             self.rules,
             self.judging.real_content,
@@ -214,7 +215,7 @@ class MixEvaluator:
     @cached_property
     def drawn_with(self) -> str:
         """Everything else the figures depend on: package versions, and this module's revision."""
-        tools = versions(("onnxruntime", "numpy", "torch"))
+        tools = versions(("onnxruntime", "numpy", "torch", "pillow"))
         return json.dumps({"on": self.measured_on, "tools": tools, "revision": REVISION})
 
     @cached_property

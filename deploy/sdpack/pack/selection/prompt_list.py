@@ -25,6 +25,12 @@ class PromptList:
         return [prompt.text for prompt in self.listed]
 
     @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """What judges compare the images with; empty if these are the prompts."""
+        captions = [prompt.caption for prompt in self.listed]
+        return () if captions == self.texts else tuple(captions)
+
+    @cached_property
     def categories(self) -> tuple[str, ...]:
         """The category of each prompt; empty if none has one."""
         categories = tuple(prompt.category for prompt in self.listed)

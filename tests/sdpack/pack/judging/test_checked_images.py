@@ -22,7 +22,7 @@ def folder_of(place: Path, sizes: list[int], captions: int) -> Path:
 
 def test_images_of_a_folder_come_with_the_captions_of_their_lines(tmp_path: Path) -> None:
     given = from_folder(folder_of(tmp_path / "mine", [8, 8, 8], 3))
-    assert given.name == "mine"
+    assert given.name == "given"
     assert given.images[:, 0, 0, 0].tolist() == [0, 1, 2]
     assert given.captions == ["caption 0", "caption 1", "caption 2"]
 

@@ -65,7 +65,7 @@ def test_a_worker_holds_a_mix_or_prepares_a_part(sizes: list[int], numbers: int)
     by_name = dict(zip("abc", sizes, strict=True))
     stub: Any = SimpleNamespace(
         catalog=SimpleNamespace(mixable=lambda: [Mixable(names, {})]),
-        parameters=lambda role, name: by_name[name],
+        checkpoint=lambda role, name: SimpleNamespace(parameters=by_name[name], loras=()),
     )
     assert worker_bytes(stub) == PROCESS_BYTES + 4 * numbers
 
