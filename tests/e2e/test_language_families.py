@@ -222,7 +222,7 @@ def drawn_there(case: Case, folder: Path, channels: int) -> NDArray[np.float32]:
 
 
 # Their denoisers are compared with diffusers', without an export, in tests of their own as well.
-SLOW = ("z-image", "lumina2", "sana-sprint")
+SLOW = ("z-image", "lumina2", "sana-sprint", "ovis-image")
 
 
 def marked(family: str) -> list[pytest.MarkDecorator]:
