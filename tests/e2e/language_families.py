@@ -10,6 +10,7 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderDC,
+    AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     ChromaTransformer2DModel,
@@ -128,6 +129,11 @@ def loud(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def flux_decoder() -> AutoencoderKL:
+    """Flux.1's, which other families use, too."""
+    return families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1)
+
+
 @families.seeded
 def klein_transformer(states: int = 3 * WIDTH) -> Flux2Transformer2DModel:
     return loud(
@@ -192,7 +198,7 @@ def z_image() -> Parts:
         "text_encoder": qwen(),
         "tokenizer": qwen_tokenizer(),
         "transformer": z_image_transformer(),
-        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        "vae": flux_decoder(),
     }
 
 
@@ -269,7 +275,7 @@ def chroma() -> Parts:
         "text_encoder": families.t5(),
         "tokenizer": families.t5_tokenizer(),
         "transformer": chroma_transformer(),
-        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        "vae": flux_decoder(),
     }
 
 
@@ -297,7 +303,7 @@ def lumina2() -> Parts:
         "text_encoder": gemma(),
         "tokenizer": gemma_tokenizer(),
         "transformer": lumina2_transformer(),
-        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        "vae": flux_decoder(),
     }
 
 
@@ -374,7 +380,7 @@ def ovis_image() -> Parts:
         "text_encoder": qwen().model,
         "tokenizer": qwen_tokenizer(),
         "transformer": ovis_image_transformer(),
-        "vae": families.kl(4, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        "vae": flux_decoder(),
     }
 
 

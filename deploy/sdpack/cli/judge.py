@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdpack.cli.catalog import catalog_option
-from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress
+from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, warn
 from sdpack.cli.values import PATH
 from sdpack.documents.catalog_files import located_catalog
 from sdpack.domain.precision import Runtime
@@ -64,14 +64,23 @@ def check(
     require(Runtime.ONNXRUNTIME_CPU)
     from sdpack.export.revisions import pinned
     from sdpack.export.source import local_folder
-    from sdpack.pack.judging.checked_images import check_on, images_for_check, judge_score
+    from sdpack.pack.judging import checked_images
     from sdpack.pack.selection.catalog_judge import CatalogJudge
 
     located = pinned(located_catalog(catalog_name))
+    checked_images.check_has_judge(located)
     with progress(ctx) as say:
+        given = checked_images.images_here(located, bundle, images, count, say)
         judging = CatalogJudge(located, lambda source: local_folder(source, located.folder))
-        given = images_for_check(located, bundle, images, count, say)
-        found = check_on(judge_score(judging), given, say)
+        score = checked_images.judge_score(judging)  # before any image is drawn for it
+        if bundle is not None:
+            given.append(checked_images.drawn(bundle, located, count, say))
+        found = checked_images.check_on(score, given, say)
+    for one in found:
+        if one.images < count and one.name != checked_images.GIVEN:
+            warn(
+                f"the catalog has only {one.images} prompts; there is one {one.name} image of each"
+            )
     wrong = [f"{effect.change} ({one.name} images)" for one in found for effect in one.wrong]
     if as_json:
         print_json([_figures(one) for one in found])
@@ -98,6 +107,7 @@ def _figures(found: JudgeCheck) -> dict[str, Any]:
             {
                 "change": effect.change,
                 **asdict(effect.estimate),
+                "low_over_all": effect.least,
                 "damage": effect.is_damage,
                 "verdict": effect.verdict.value,
             }

@@ -207,6 +207,8 @@ class Quality(Document):
             raise ValueError("judge and tokenizer belong together; give both, or neither")
         if self.judge is None and self.real_images is not None:
             raise ValueError("real_images need a judge, whose features are compared; give one")
+        if self.judge is None and self.views:
+            raise ValueError("views are what a judge sees; give one, or leave them out")
         return self
 
 

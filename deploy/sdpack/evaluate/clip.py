@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from sdpack.errors import SourceError
 from sdpack.evaluate import siglip
 from sdpack.evaluate.metrics import Panel
+from sdpack.evaluate.towers import pooled, scaled_pixels
 from sdpack.export.finite import check_finite
 
 MODEL_TYPE = "clip"
@@ -35,14 +36,11 @@ class ClipJudge:
 
     def features(self, images: Tensor) -> Tensor:
         """The image tower's float32 (B, D) of uint8 (B, H, W, 3) pictures."""
-        return _pooled(self._model.get_image_features(pixel_values=self._prepared(images)))
+        return pooled(self._model.get_image_features(pixel_values=self._prepared(images)))
 
     def _prepared(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        size = (self._side, self._side)
-        pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
         mean, spread = (torch.tensor(v).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-        return (pixels.clamp(0, 1) - mean) / spread
+        return (scaled_pixels(images, self._side) - mean) / spread
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Unit vectors (B, D)."""
@@ -51,12 +49,7 @@ class ClipJudge:
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (B, D) of token ids and their attention mask, both int64 (B, T)."""
         said = self._model.get_text_features(input_ids=ids, attention_mask=mask)
-        return F.normalize(_pooled(said), dim=-1)
-
-
-def _pooled(output: Any) -> Tensor:
-    """The projected vectors, whether transformers gives them alone or among others."""
-    return cast(Tensor, output if isinstance(output, Tensor) else output.pooler_output)
+        return F.normalize(pooled(said), dim=-1)
 
 
 def panel_of(judge: Path, tokenizer: Path) -> Panel:

@@ -14,11 +14,11 @@ from sdpack.errors import SourceError
 from sdpack.evaluate.perturbations import (
     PERTURBATIONS,
     Perturbation,
-    Pictures,
     changed_captions,
     wrong_captions,
 )
 from sdpack.progress import Step, unheard
+from sdpack.runtime.pipeline import Pictures
 
 SEED = 0
 FEWEST_IMAGES = 16

@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from sdpack.domain.arrays import Float32Array
-
-Pictures = NDArray[np.uint8]
+from sdpack.evaluate.image_changes import blurred, each, to_bytes
+from sdpack.runtime.pipeline import Pictures
 
 SMALLEST_WORD = 4  # letters of a word that is exchanged in a caption
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of luminance, ITU-R BT.601
@@ -41,15 +39,14 @@ class Perturbation:
 def _noise(deviation: float) -> Perturbation:
     def apply(pictures: Pictures, rng: np.random.Generator) -> Pictures:
         noise = rng.normal(0.0, deviation, pictures.shape)
-        return _bytes(pictures + noise)
+        return to_bytes(pictures + noise)
 
     return Perturbation(f"noise of standard deviation {deviation:g}", apply)
 
 
 def _blur(share: float) -> Perturbation:
     def apply(pictures: Pictures, _: np.random.Generator) -> Pictures:
-        radius = share * pictures.shape[1]
-        return _each(pictures, lambda image: image.filter(ImageFilter.GaussianBlur(radius)))
+        return blurred(pictures, share)
 
     return Perturbation(f"blur over {share:.1%} of the side", apply)
 
@@ -60,18 +57,18 @@ def _jpeg(quality: int) -> Perturbation:
         image.save(file, "JPEG", quality=quality)
         return Image.open(file)
 
-    return Perturbation(f"JPEG of quality {quality}", lambda p, _: _each(p, compressed))
+    return Perturbation(f"JPEG of quality {quality}", lambda p, _: each(p, compressed))
 
 
 def _tint(levels: int) -> Perturbation:
     shift = np.array([levels, 0, -levels], np.float32)
-    return Perturbation(f"tint by {levels} levels", lambda p, _: _bytes(p + shift))
+    return Perturbation(f"tint by {levels} levels", lambda p, _: to_bytes(p + shift))
 
 
 def _saturation(factor: float) -> Perturbation:
     def apply(pictures: Pictures, _: np.random.Generator) -> Pictures:
         grey = (pictures.astype(np.float32) @ GREY)[..., np.newaxis]
-        return _bytes(grey + np.float32(factor) * (pictures - grey))
+        return to_bytes(grey + np.float32(factor) * (pictures - grey))
 
     return Perturbation(f"saturation times {factor:g}", apply)
 
@@ -81,7 +78,7 @@ def _blocks(share: float) -> Perturbation:
         side = max(2, round(share * pictures.shape[1]))
         height, width = pictures.shape[1:3]
         rows, columns = -(-height // side), -(-width // side)
-        small = _each(pictures, lambda i: i.resize((columns, rows), Image.Resampling.BOX))
+        small = each(pictures, lambda i: i.resize((columns, rows), Image.Resampling.BOX))
         large = small.repeat(side, axis=1).repeat(side, axis=2)
         return large[:, :height, :width]
 
@@ -95,7 +92,7 @@ def _crop(share: float) -> Perturbation:
         inner = image.crop((x, y, width - x, height - y))
         return inner.resize(image.size, Image.Resampling.BICUBIC)
 
-    return Perturbation(f"borders of {share:.0%} cut off", lambda p, _: _each(p, cropped))
+    return Perturbation(f"borders of {share:.0%} cut off", lambda p, _: each(p, cropped))
 
 
 def _mirror(pictures: Pictures, _: np.random.Generator) -> Pictures:
@@ -156,12 +153,3 @@ def _with_other_word(text: str, texts: Sequence[str], rng: np.random.Generator) 
 def _another(texts: Sequence[str], text: str, rng: np.random.Generator) -> str:
     others = sorted(set(texts) - {text})
     return others[int(rng.integers(len(others)))] if others else "nothing"
-
-
-def _each(pictures: Pictures, change: Callable[[Image.Image], Image.Image]) -> Pictures:
-    changed = (change(Image.fromarray(picture)).convert("RGB") for picture in pictures)
-    return np.stack([np.asarray(image) for image in changed])
-
-
-def _bytes(values: Float32Array | NDArray[np.float64]) -> Pictures:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

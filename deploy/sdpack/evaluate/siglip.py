@@ -7,10 +7,12 @@ et al. 2023; Tschannen et al. 2025). The score is the cosine of their embeddings
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, ones_like
 from torch.nn import functional as F
+
+from sdpack.evaluate.towers import pooled, scaled_pixels
 
 MODEL_TYPE = "siglip"
 MEAN = SPREAD = 0.5
@@ -26,11 +28,8 @@ class SiglipJudge:
 
     def features(self, images: Tensor) -> Tensor:
         """The image tower's float32 (B, D) of uint8 (B, H, W, 3) pictures."""
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        size = (self._side, self._side)
-        pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
-        given = (pixels.clamp(0, 1) - MEAN) / SPREAD
-        return _pooled(self._model.get_image_features(pixel_values=given))
+        given = (scaled_pixels(images, self._side) - MEAN) / SPREAD
+        return pooled(self._model.get_image_features(pixel_values=given))
 
     def embed_features(self, features: Tensor) -> Tensor:
         """Unit vectors (B, D)."""
@@ -38,7 +37,7 @@ class SiglipJudge:
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors (B, D) of token ids int64 (B, T); padding is read as in training."""
-        return F.normalize(_pooled(self._model.get_text_features(input_ids=ids)), dim=-1)
+        return F.normalize(pooled(self._model.get_text_features(input_ids=ids)), dim=-1)
 
 
 class SiglipTexts:
@@ -63,8 +62,3 @@ class SiglipTexts:
         )
         ids = encoded["input_ids"]
         return {"input_ids": ids, "attention_mask": ones_like(ids)}
-
-
-def _pooled(output: Any) -> Tensor:
-    """The pooled vectors, whether transformers gives them alone or among others."""
-    return cast(Tensor, output if isinstance(output, Tensor) else output.pooler_output)

@@ -9,27 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from sdpack.documents.catalog import View
 from sdpack.domain.arrays import Float64Array
+from sdpack.evaluate.image_changes import blurred, to_bytes
+from sdpack.runtime.pipeline import Pictures
 
-Pictures = NDArray[np.uint8]
 SEED = 0  # of the noise, which is the same for all images
 
 
 def seen(pictures: Pictures, view: View) -> Pictures:
     """Return images in a view: uint8 (N, H, W, 3), like the given ones."""
-    values = pictures
-    if view.blur:
-        blur = ImageFilter.GaussianBlur(view.blur * pictures.shape[1])
-        blurred = [np.asarray(Image.fromarray(picture).filter(blur)) for picture in pictures]
-        values = np.stack(blurred)
+    values = blurred(pictures, view.blur) if view.blur else pictures
     if not view.noise:
         return values
     noise = np.random.default_rng(SEED).normal(0.0, view.noise, pictures.shape[1:])
-    return np.clip(np.rint(values + noise), 0, 255).astype(np.uint8)
+    return to_bytes(values + noise)
 
 
 def mean_over(

@@ -226,6 +226,12 @@ class Checkpoint:
         """
         return sum(size for name, size in self._sizes() if not self._is_unread(name))
 
+    def read_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield name and shape of every tensor that is exported, as `shapes` does."""
+        for name, shape in self.shapes():
+            if not name.startswith(self._unexported) and not self._is_unread(name):
+                yield name, shape
+
     @cached_property
     def unread_parameters(self) -> int:
         """Number of parameters of a text encoder's layers that are not read."""
@@ -233,12 +239,15 @@ class Checkpoint:
 
     def _sizes(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of every tensor, without heads and an autoencoder's encoder."""
-        is_autoencoder = self.class_name.startswith("Autoencoder")
-        unexported = ENCODING if is_autoencoder else HEADS
         is_for_videos = self.class_name == "AutoencoderKLQwenImage"
         for name, shape in self.shapes():
-            if not name.startswith(unexported):
+            if not name.startswith(self._unexported):
                 yield name, read_numbers(name, shape) if is_for_videos else math.prod(shape)
+
+    @property
+    def _unexported(self) -> tuple[str, ...]:
+        """Prefixes of tensors that are not exported: an autoencoder's encoder, or heads."""
+        return ENCODING if self.class_name.startswith("Autoencoder") else HEADS
 
     def _is_unread(self, name: str) -> bool:
         return self.layers is not None and is_unread(name, self.layers)

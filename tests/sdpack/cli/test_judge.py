@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import yaml
 from click.testing import CliRunner
 from sdpack.cli.main import main as cli
+from sdpack.documents.catalog_files import default_catalog
 
 
 def test_the_zoos_judge_is_checked_on_real_images() -> None:
@@ -22,3 +25,23 @@ def test_a_catalog_without_real_images_needs_a_bundle_or_a_folder() -> None:
     assert ran.exit_code == 2
     assert "has no real images; give a --bundle" in ran.stderr
     assert "Traceback" not in ran.output
+
+
+def test_a_catalog_without_a_judge_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    values = yaml.safe_load((default_catalog().folder / "catalog.yaml").read_text())
+    quality = values["quality"]
+    for key in ("judge", "tokenizer", "real_images", "views"):
+        del quality[key]
+    for group in ("text_encoders", "denoisers", "decoders"):
+        values[group] = dict(list(values[group].items())[-1:])
+    values["bridges"] = [b for b in values["bridges"] if b["text_encoder"] == b["denoiser"] == "l"]
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump(values))
+    ran = CliRunner().invoke(cli, ["judge", "check", "--catalog", str(path), "--bundle", "nowhere"])
+    assert ran.exit_code == 2
+    assert "has no judge to check; name one under quality.judge" in ran.stderr
+    quality["views"] = [{"blur": 0.01}]
+    path.write_text(yaml.safe_dump(values))
+    refused = CliRunner().invoke(cli, ["judge", "check", "--catalog", str(path)])
+    assert refused.exit_code == 2
+    assert "views are what a judge sees" in refused.stderr

@@ -29,15 +29,8 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig
 
-QWEN3_4B = {
-    "vocab_size": 151936,
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-}
+from benchmarks.random_language_models import DC_AE, QWEN3_4B, SANA_600M
+
 QWEN25_VL_7B = {
     "vocab_size": 152064,
     "hidden_size": 3584,
@@ -46,30 +39,12 @@ QWEN25_VL_7B = {
     "num_attention_heads": 28,
     "num_key_value_heads": 4,
 }
-SANA_600M = {
-    "num_layers": 28,
-    "num_attention_heads": 36,
-    "attention_head_dim": 32,
-    "num_cross_attention_heads": 16,
-    "cross_attention_head_dim": 72,
-    "cross_attention_dim": 1152,
-    "caption_channels": 2304,
-}
 KLEIN_4B = {
     "num_layers": 5,
     "num_single_layers": 20,
     "num_attention_heads": 24,
     "joint_attention_dim": 7680,
     "guidance_embeds": False,
-}
-SCALES = ((), (), (), (5,), (5,), (5,))
-KINDS = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
-DC_AE = {
-    "encoder_block_types": KINDS,
-    "decoder_block_types": KINDS,
-    "encoder_qkv_multiscales": SCALES,
-    "decoder_qkv_multiscales": SCALES,
-    "upsample_block_type": "interpolate",
 }
 
 

@@ -15,7 +15,7 @@ from sdpack.evaluate.judge_check import (
     Verdict,
     check_judge,
 )
-from sdpack.evaluate.perturbations import Pictures
+from sdpack.runtime.pipeline import Pictures
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(40, 216, (24, 16, 16, 3)).astype(np.uint8)

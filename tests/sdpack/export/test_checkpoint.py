@@ -247,6 +247,8 @@ def test_only_the_text_part_of_a_model_that_reads_images_counts_and_is_loaded(
     assert checkpoint.config["hidden_size"] == model.config.text_config.hidden_size
     text = model.model.language_model
     assert checkpoint.parameters == sum(parameter.numel() for parameter in text.parameters())
+    read = dict(checkpoint.read_shapes())
+    assert len(read) == len(text.state_dict()) < len(dict(checkpoint.shapes()))
     loaded = checkpoint.load().state_dict()
     assert loaded.keys() == text.state_dict().keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in text.state_dict().items())

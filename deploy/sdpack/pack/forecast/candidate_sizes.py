@@ -114,7 +114,7 @@ class CandidateSizes:
 
     def _macs(self, role: Role, name: str) -> Interval | None:
         checkpoint = self.candidates.checkpoint(role, name)
-        shapes, config = checkpoint.shapes(), checkpoint.config
+        shapes, config = checkpoint.read_shapes(), checkpoint.config
         if role.encodes_text:
             return encoder_macs(shapes, self._tokens(role, name))
         latents = self._latents(role, name, True)

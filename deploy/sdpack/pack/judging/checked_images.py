@@ -23,22 +23,31 @@ from sdpack.runtime.bundle import pipeline, request
 from sdpack.runtime.choose import chosen_runtime
 from sdpack.runtime.pipeline import Pictures
 
+GIVEN = "given"  # the name of images from a folder
 CAPTIONS_FILE = "captions.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_has_judge(located: LocatedCatalog) -> None:
+    """Check that a catalog has a judge.
+
+    Raises:
+        CatalogError: it has none.
+    """
+    catalog = located.catalog
+    if catalog.quality.judge is None:
+        raise CatalogError(
+            f"the catalog {catalog.name} has no judge to check; name one under quality.judge"
+        )
 
 
 def judge_score(judging: CatalogJudge) -> Score:
     """Load a catalog's judge, and return its score.
 
     Raises:
-        CatalogError: the catalog has no judge.
         SourceError: the judge cannot be loaded.
     """
     catalog = judging.located.catalog
-    if not judging.is_judged:
-        raise CatalogError(
-            f"the catalog {catalog.name} has no judge to check; name one under quality.judge"
-        )
     return panel_score(judging.panel, catalog.quality.views)
 
 
@@ -69,13 +78,14 @@ def real(located: LocatedCatalog, count: int) -> CaptionedImages | None:
     return _captioned("real", images, [prompts[place] for place in places])
 
 
-def drawn(folder: Path, prompts: Sequence[CatalogPrompt], count: int, say: Say) -> CaptionedImages:
+def drawn(folder: Path, located: LocatedCatalog, count: int, say: Say) -> CaptionedImages:
     """Draw some of a catalog's prompts with a bundle, each from the seed of its number.
 
     Raises:
         SdpackError: the bundle is damaged, or cannot draw.
     """
-    manifest = open_bundle(folder)
+    manifest, catalog = open_bundle(folder), located.catalog
+    prompts = located.prompt_list(catalog.quality.prompts)
     places = spread(range(len(prompts)), count)
     step = counted(say, f"drawing with {manifest.name}")
     images = []
@@ -105,7 +115,7 @@ def from_folder(folder: Path, say: Callable[[str], None] = lambda _: None) -> Ca
     sizes = {image.shape[1::-1] for image in images}
     if len(sizes) > 1:
         raise InputError(f"{folder} has images of different sizes, {sorted(sizes)}; scale them")
-    return _captioned("given", np.stack(images), prompts)
+    return _captioned(GIVEN, np.stack(images), prompts)
 
 
 def _captioned(name: str, images: Pictures, prompts: Sequence[CatalogPrompt]) -> CaptionedImages:
@@ -120,32 +130,27 @@ def _read(path: Path) -> Pictures:
         raise InputError(f"{path} is not an image ({cause}); restore it, or remove it") from cause
 
 
-def images_for_check(
+def images_here(
     located: LocatedCatalog, bundle: Path | None, folder: Path | None, count: int, say: Say
 ) -> list[CaptionedImages]:
-    """Return the kinds of images to check a catalog's judge on.
+    """Return the images to check a catalog's judge on that need not be drawn.
 
     Args:
-        bundle: draws images of the catalog's prompts, if given.
+        bundle: draws images of the catalog's prompts later, if given.
         folder: a folder of images with captions, if given.
-        count: number of images of each kind, except of the folder's.
+        count: number of the catalog's real images.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, and no bundle that draws some.
         SourceError: as `CaptionedImages.check`.
     """
-    catalog = located.catalog
-    found = [] if folder is None else [from_folder(folder, say)]
-    of_catalog = real(located, count)
-    found += [] if of_catalog is None else [of_catalog]
+    of_folder = None if folder is None else from_folder(folder, say)
+    found = [images for images in (of_folder, real(located, count)) if images is not None]
     for images in found:
-        images.check()  # before any is drawn
-    if bundle is not None:
-        prompts = located.prompt_list(catalog.quality.prompts)
-        found.append(drawn(bundle, prompts, count, say))
-    if not found:
+        images.check()
+    if not found and bundle is None:
         raise InputError(
-            f"the catalog {catalog.name} has no real images; give a --bundle that draws "
+            f"the catalog {located.catalog.name} has no real images; give a --bundle that draws "
             "its prompts, or --images with captions"
         )
     return found

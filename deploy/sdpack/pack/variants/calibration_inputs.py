@@ -29,6 +29,7 @@ class PartInputs:
         return {
             "texts": self._texts(variant) if variant.role.encodes_text else self.mixes.texts,
             "pictures": [self.mixes.images, self.mixes.steps],
+            **self._batch(variant),
             **self.mixes.inputs(mix, mix.variants),
         }
 
@@ -60,6 +61,13 @@ class PartInputs:
         most = WORKLOAD.calibration_texts_of(*self._size(variant))
         texts = self.mixes.texts
         return spread(texts, most)
+
+    def _batch(self, variant: Variant) -> dict[str, int]:
+        """How many texts a large text encoder reads at once, which decides what is observed."""
+        if not variant.role.encodes_text:
+            return {}
+        at_once = WORKLOAD.calibration_batch_of(*self._size(variant))
+        return {} if at_once == WORKLOAD.batch else {"at_once": at_once}
 
     def _size(self, variant: Variant) -> tuple[int, int]:
         """The number of parameters of a text encoder, and of tokens of its texts."""

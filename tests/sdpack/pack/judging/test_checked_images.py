@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sdpack.documents.catalog_files import default_catalog
 from sdpack.errors import InputError
-from sdpack.pack.judging.checked_images import from_folder, images_for_check, real
+from sdpack.pack.judging.checked_images import from_folder, images_here, real
 
 
 def folder_of(place: Path, sizes: list[int], captions: int) -> Path:
@@ -54,4 +54,4 @@ def test_a_catalog_without_real_images_needs_others(tmp_path: Path) -> None:
     quality = located.catalog.quality.model_copy(update={"real_images": None})
     without = type(located)(located.catalog.model_copy(update={"quality": quality}), tmp_path)
     with pytest.raises(InputError, match="no real images; give a --bundle"):
-        images_for_check(without, None, None, 20, lambda _: None)
+        images_here(without, None, None, 20, lambda _: None)
