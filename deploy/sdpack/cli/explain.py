@@ -145,6 +145,8 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     spared = rival.size_bytes - winner.size_bytes
     if spared:
         line += f", and is {format_bytes(abs(spared))} {'larger' if spared > 0 else 'smaller'}"
+    if rival.low is not None and rival.high is not None and rival.low <= 0 <= rival.high:
+        line += f". A difference of {(rival.high - rival.low) / 2:.3f} or more would have been seen"
     worse = [s for s in working if s.high is not None and s.high < 0]
     lines = [f"{line}."]
     if worse:

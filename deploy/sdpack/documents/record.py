@@ -154,6 +154,8 @@ class DrawnRecord(Document):
         captions: what the judge compared the images with, in the same order; empty if these were
             the prompts.
         categories: what each prompt tests, in the same order; empty if the prompts have none.
+        looks: the numbers of prompts after which the race looked at its intervals; empty in older
+            records, whose intervals hold at every number of prompts.
         prefer: preference among mixes shown equal; None in records of schema 1.
         origins: where candidates and bridges come from, by role and name.
         real: hash of the real images; None without them.
@@ -173,6 +175,7 @@ class DrawnRecord(Document):
     captions: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     confidence: float
+    looks: tuple[PositiveInt, ...] = ()
     indifference: float
     prefer: str | None = None
     entrants: tuple[Entrant, ...] = Field(min_length=1)

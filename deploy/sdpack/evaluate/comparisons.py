@@ -51,7 +51,8 @@ class Comparisons:
     def difference(self, one: int, other: int) -> tuple[float, float, float]:
         """Mean and interval of `one` minus `other` over the prompts both were scored on."""
         seen = int(min(self.seen[one], self.seen[other]))
-        apart = interval(self._scores[one, :seen] - self._scores[other, :seen], self._alpha)
+        scores = self._scores[:, :seen]
+        apart = interval(scores[one] - scores[other], self._alpha, self.rules.looks)
         return apart[0], apart[1] - self._slack, apart[2] + self._slack
 
     def shown_equal(self, one: int, other: int) -> bool:
@@ -85,7 +86,8 @@ class Comparisons:
         alone = np.diag(together)
         spread = np.sqrt(np.maximum(alone[:, None] + alone[None, :] - 2 * together, 0))
         apart = np.abs(scores.mean(1)[:, None] - scores.mean(1)[None, :])
-        half = spread * half_width(scores.shape[1], self._alpha) + self._slack
+        width = half_width(scores.shape[1], self._alpha, self.rules.looks)
+        half = spread * width + self._slack
         return np.asarray((apart <= half) & (apart + half < self.rules.indifference))
 
     def above_pairs(self, mixes: Sequence[int]) -> Pairs:

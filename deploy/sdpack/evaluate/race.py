@@ -23,10 +23,10 @@ After each round a mix leaves the race when it is
 A mix that left early returns, and is scored on more prompts, if it prevents a mix that may win from
 winning, on the prompts both drew.
 
-All decisions use a confidence sequence (`sdpack.evaluate.confidence`), which holds in all rounds at
-once. The best mix is compared with at most K - 1 others; each comparison gets its share of the
-error. A failure on one prompt in twenty may not show on the first prompts. Therefore no two mixes
-count as the same before `Rules.fewest` prompts.
+All decisions use intervals that hold in all rounds together (`sdpack.evaluate.confidence`). The
+best mix is compared with at most K - 1 others; each comparison gets its share of the error. A
+failure on one prompt in twenty may not show on the first prompts. Therefore no two mixes count as
+the same before `Rules.fewest` prompts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+
+from sdpack.evaluate.confidence import Looks, planned_looks
 
 BROKEN_SCORE = -1.0  # of a broken picture: a cosine is at least that
 
@@ -66,6 +69,11 @@ class Rules:
     def round_after(self, seen: int) -> range:
         """The prompts of the round after the first `seen` ones; none after the last."""
         return range(seen, min(self.most, max(self.first, 2 * seen)))
+
+    @cached_property
+    def looks(self) -> Looks:
+        """The numbers of prompts after each round, for which its intervals hold together."""
+        return planned_looks(self.first, self.most)
 
     @property
     def enough(self) -> int:

@@ -220,7 +220,7 @@ class Build(DrawnMixes):
         """The race's own estimate of paired differences; a single one has no interval."""
         racers = sum(map(self._raced, self.record.entrants))
         alpha = (1 - self.record.confidence) / max(1, racers - 1)
-        mean, low, high = interval(apart, alpha)
+        mean, low, high = interval(apart, alpha, self.record.looks)
         return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
 
     def shown_latency_s(self, entrant: Entrant) -> float | None:

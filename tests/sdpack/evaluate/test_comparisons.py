@@ -56,7 +56,7 @@ def test_two_are_compared_on_the_prompts_that_both_were_scored_on() -> None:
     found.add([0, 1], scores[:, :40])
     found.add([0], scores[:1, 40:])
     # Of two mixes one pair is compared, at all of the confidence.
-    wanted = interval(scores[0, :40] - scores[1, :40], 0.05)
+    wanted = interval(scores[0, :40] - scores[1, :40], 0.05, found.rules.looks)
     assert found.difference(0, 1) == pytest.approx(wanted)
     assert found.mean(0) == pytest.approx(scores[0].mean())
     assert list(found.seen) == [60, 40]

@@ -260,7 +260,7 @@ def test_no_winner_is_worse_than_another_mix_beyond_chance(
     for other in set(works) - {outcome.winner}:
         both = min(seen[other], seen[outcome.winner])
         apart = table[outcome.winner, :both] - table[other, :both]
-        mean, low, high = interval(apart, 0.05 / (count - 1))
+        mean, low, high = interval(apart, 0.05 / (count - 1), rules.looks)
         equal = both >= 16 and -rules.indifference < low <= 0 <= high < rules.indifference
         assert high >= 0
         assert mean >= 0 or equal or (prefer.takes_open and mean > -rules.indifference)

@@ -132,7 +132,7 @@ class Preselection:
 
     def _compared(self, parts: PartSet, scores: Float64Array) -> BeatenSet:
         own = self.scores(parts)
-        apart = interval(_differences(own, scores), self._alpha)
+        apart = interval(_differences(own, scores), self._alpha, self.rules.looks)
         return BeatenSet(parts, is_broken(own), mean_estimate(own), len(own), *apart)
 
     def _is_beaten(self, parts: PartSet, scores: Float64Array) -> bool:
@@ -140,7 +140,7 @@ class Preselection:
         if is_broken(own):
             return True
         differences = _differences(own, scores)
-        mean, _, high = interval(differences, self._alpha)
+        mean, _, high = interval(differences, self._alpha, self.rules.looks)
         slack, most = self.rules.indifference, max(self.rules.most, self.rules.fewest)
         return high < -slack or (len(differences) >= most and mean < -slack)
 

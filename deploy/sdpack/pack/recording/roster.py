@@ -87,6 +87,7 @@ class Roster:
             "captions": tuple(summary.captions[: rules.most]),
             "categories": tuple(summary.categories[: rules.most]),
             "confidence": rules.confidence,
+            "looks": rules.looks,
             "indifference": rules.indifference,
             "prefer": rules.prefer.value,
             "entrants": tuple(self._entrants()),

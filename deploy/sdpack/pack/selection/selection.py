@@ -217,13 +217,13 @@ class Selection:
         fitted, drawn = self.evaluator.fitted, self.evaluator.drawn
         left_out = set(range(len(fitted))) - set(raced)
         others = [number for number in sorted(left_out) if drawn.get(fitted[number].mix, 0) > 1]
-        alpha = (1 - self._rules.confidence) / max(1, len(raced))
+        alpha, looks = (1 - self._rules.confidence) / max(1, len(raced)), self._rules.looks
         better = []
         for number in others:
             prompts = min(drawn[fitted[number].mix], drawn[fitted[winner].mix])
             own = self.evaluator.scores_of(fitted[number].mix, prompts)
             best = self.evaluator.scores_of(fitted[winner].mix, prompts)
-            if own.min() > BROKEN_SCORE and interval(own - best, alpha)[1] > 0:
+            if own.min() > BROKEN_SCORE and interval(own - best, alpha, looks)[1] > 0:
                 better.append(number)
         return better
 
