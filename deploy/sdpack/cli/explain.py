@@ -78,7 +78,13 @@ def verdict(manifest: Manifest) -> list[str]:
         f"Predicted peak {format_bytes(memory.predicted_bytes)} of "
         f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
     )
-    lines += [*_preselection(evidence), *_limit(evidence), *_time_limit(evidence)]
+    lines += [
+        *(judgement.words() for judgement in evidence.other_judges),
+        *_appearance(evidence),
+        *_preselection(evidence),
+        *_limit(evidence),
+        *_time_limit(evidence),
+    ]
     return lines
 
 
@@ -101,6 +107,15 @@ def _rule(evidence: Evidence) -> list[str]:
         f"--prefer {rule.prefer} chose it although a comparison with a better mean is still open: "
         f"no mix was seen to be better by {rule.indifference:g}, and none was shown to be better."
     ]
+
+
+def _appearance(evidence: Evidence) -> list[str]:
+    """The look of the winner's images, and the mixes that may not win by theirs."""
+    lines = [] if evidence.appearance is None else [evidence.appearance.words()]
+    unlike = [s.mix for s in evidence.standings if s.outcome == "unlike fp32"]
+    if unlike:
+        lines.append(f"Not allowed to win, as they look too unlike fp32: {', '.join(unlike)}.")
+    return lines
 
 
 def _limit(evidence: Evidence) -> list[str]:
@@ -134,7 +149,7 @@ def _time_limit(evidence: Evidence) -> list[str]:
 
 def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> list[str]:
     """How the nearest rival came out, by the interval that decided the race."""
-    working = [s for s in others if s.outcome != "broken"]
+    working = [s for s in others if s.outcome not in ("broken", "unlike fp32")]
     if not working:
         return []
     rival = max(working, key=lambda s: s.difference)

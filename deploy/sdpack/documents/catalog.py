@@ -24,11 +24,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from os import PathLike
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -36,7 +34,8 @@ from pydantic import (
     model_validator,
 )
 
-from sdpack.documents.document import Document
+from sdpack.documents.document import Document, Name
+from sdpack.documents.quality import Quality
 from sdpack.documents.sampling import Sampling
 from sdpack.documents.source import Source
 from sdpack.domain.placement import TEXT_ENCODERS, Role
@@ -46,16 +45,6 @@ _WANTING = {
     "denoisers": "it needs text encoders with its states or a bridge, and a decoder of its latents",
     "decoders": "no usable denoiser works in its latents",
 }
-
-
-def _name(text: str) -> str:
-    allowed = text.replace("-", "").replace("_", "").replace(".", "")
-    if not (allowed.isascii() and allowed.isalnum()) or text.startswith((".", "-")):
-        raise ValueError(f"{text!r} is not a valid name; use letters, digits, '-', '_' and '.'")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
 
 
 class Candidate(Document):
@@ -165,51 +154,6 @@ class Bridge(Document):
         if not role.encodes_text:
             raise ValueError(f"a bridge starts at a text encoder, not at the {role.words}")
         return role
-
-
-class View(Document):
-    """A form in which a judge sees an image.
-
-    Attributes:
-        blur: standard deviation of a Gaussian blur, as a share of the image's height.
-        noise: standard deviation of noise that is added afterwards, in levels of 255.
-    """
-
-    blur: float = Field(default=0.0, ge=0.0, le=0.1)
-    noise: float = Field(default=0.0, ge=0.0, le=64.0)
-
-
-class Quality(Document):
-    """How a mix's images are scored.
-
-    Attributes:
-        judge: model that scores how well an image shows its prompt; needs `tokenizer`. Without a
-            judge, a variant is scored by how close its images are to its own fp32 images.
-        views: the forms in which the judge sees each image; its score is the mean over them.
-            Without views, it sees the image itself.
-        prompts, calibration, samples: JSON lines files; each line is an object with a "text".
-        real_images: one image file with a grid of real images in the order of the prompts,
-            `real_columns` per row; None disables the distance from real images.
-    """
-
-    judge: Source | None = None
-    tokenizer: Source | None = None
-    views: tuple[View, ...] = ()
-    prompts: Path
-    calibration: Path
-    samples: Path
-    real_images: Path | None = None
-    real_columns: PositiveInt = 24
-
-    @model_validator(mode="after")
-    def _judges_whole(self) -> Quality:
-        if (self.judge is None) != (self.tokenizer is None):
-            raise ValueError("judge and tokenizer belong together; give both, or neither")
-        if self.judge is None and self.real_images is not None:
-            raise ValueError("real_images need a judge, whose features are compared; give one")
-        if self.judge is None and self.views:
-            raise ValueError("views are what a judge sees; give one, or leave them out")
-        return self
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class LocatedCatalog:
         if catalog.quality.judge is not None and catalog.quality.tokenizer is not None:
             yield "quality.judge", catalog.quality.judge
             yield "quality.tokenizer", catalog.quality.tokenizer
+        for name, judge in catalog.quality.other_judges.items():
+            yield f"quality.other_judges.{name}", judge.source
+            yield f"quality.other_judges.{name}.tokenizer", judge.tokenizer
 
     def missing(self) -> list[tuple[str, Path]]:
         """Return the paths in the catalog that do not exist, with their keys."""

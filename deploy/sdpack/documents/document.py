@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from sdpack.errors import InputError
 
@@ -24,6 +24,17 @@ def formerly(name: str, former: str, default: Any = ...) -> Any:
         default: its default; without one, the field is required.
     """
     return Field(default, validation_alias=AliasChoices(name, former))
+
+
+def _name(text: str) -> str:
+    allowed = text.replace("-", "").replace("_", "").replace(".", "")
+    if not (allowed.isascii() and allowed.isalnum()) or text.startswith((".", "-")):
+        raise ValueError(f"{text!r} is not a valid name; use letters, digits, '-', '_' and '.'")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name in a document: letters, digits, "-", "_" and "."."""
 
 
 class Document(BaseModel):

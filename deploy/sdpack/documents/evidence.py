@@ -28,8 +28,10 @@ class StandingFigures(Document):
         size_bytes: the size that decides between equal mixes: the peak in the fastest placement,
             or the size of the files if peaks are measured.
         weights: bytes of each part's weights.
-        outcome: compared with `lost_to`: "won", "open", "same", "no better" or "worse"; or
-            "broken" if it drew a broken image. Bundles of schema 1 have "tied" instead of "open".
+        outcome: compared with `lost_to`: "won", "open", "same", "no better" or "worse";
+            "disputed" if another judge scores it better than the winner;
+            "broken" if it drew a broken image, or "unlike fp32" if its images break the limits of
+            `AppearanceFigures`. Bundles of schema 1 have "tied" instead of "open".
         quality: mean score of its images, and its 95 % interval.
         difference, low, high: its score minus the winner's, and the interval that decided the race;
             None means unbounded.
@@ -197,6 +199,91 @@ class SelectionRule(Document):
     prompts: PositiveInt
 
 
+class DisputedMix(Document):
+    """A mix that another judge scores better than the winner, beyond chance.
+
+    Attributes:
+        difference, low, high: that judge's score of it minus that of the winner, and the interval
+            of that at the race's confidence.
+    """
+
+    mix: str
+    difference: float
+    low: float
+    high: float
+
+
+class OtherJudgement(Document):
+    """What another judge than the one that decided says about the winner.
+
+    Attributes:
+        judge: its name in the catalog.
+        licence: as the catalog states it.
+        quality: its mean score of the winner's images, and the 95 % interval.
+        mixes: number of mixes that it compared with the winner.
+        agreement: rank correlation (Spearman) with the first judge over the mixes that stayed in
+            the race longest; None if these are too few.
+        disputed: the mixes that it scores better than the winner.
+    """
+
+    judge: str
+    licence: str = ""
+    quality: Estimated
+    mixes: NonNegativeInt
+    agreement: float | None
+    disputed: tuple[DisputedMix, ...] = ()
+
+    def words(self) -> str:
+        """Its judgement, in a sentence or two."""
+        own = self.quality
+        start = (
+            f"Another judge, {self.judge}, scores the winner {own.value:.3f} [{own.low:.3f}, "
+            f"{own.high:.3f}] over {own.pictures} images"
+        )
+        if self.agreement is not None:
+            start += f", and ranks the mixes with a correlation of {self.agreement:.2f}"
+        if not self.disputed:
+            return f"{start}. It finds none of {self.mixes} other mixes better, beyond chance."
+        best = max(self.disputed, key=lambda mix: mix.difference)
+        return (
+            f"{start}. It finds {len(self.disputed)} of {self.mixes} other mixes better: most of "
+            f"all {best.mix}, by {best.difference:.3f} [{best.low:.3f}, {best.high:.3f}]. The "
+            "judges disagree, so that these count as tied with the winner."
+        )
+
+
+class AppearanceFigures(Document):
+    """The look of the winner's images, compared with those of the same parts in fp32.
+
+    Attributes:
+        similarity: mean structural similarity.
+        colour_offset: the largest mean difference of a colour channel, in levels of 255.
+        sharpness: ratio of the contrast between neighbouring pixels.
+        pictures: number of images that were compared.
+        least_similarity, most_colour_offset, least_sharpness, most_sharpness: limits outside of
+            which no mix may win.
+    """
+
+    similarity: float
+    colour_offset: float
+    sharpness: float
+    pictures: PositiveInt
+    least_similarity: float
+    most_colour_offset: float
+    least_sharpness: float
+    most_sharpness: float
+
+    def words(self) -> str:
+        """The comparison, in a sentence."""
+        return (
+            f"Compared with the same parts in fp32 over {self.pictures} images, its images have a "
+            f"structural similarity of {self.similarity:.2f} (at least {self.least_similarity:g} "
+            f"is required), their colour is off by {self.colour_offset:.1f} levels of 255 (at "
+            f"most {self.most_colour_offset:g}), and they are {self.sharpness:.2f} times as sharp "
+            f"({self.least_sharpness:g} to {self.most_sharpness:g})."
+        )
+
+
 class Screening(Document):
     """The mixes left out before the race because of scores estimated from their parts.
 
@@ -222,6 +309,8 @@ class Evidence(Document):
         latency_limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
         preselection: the sets of parts that were left out first; None if none were compared.
+        other_judges: what other judges say about the winner.
+        appearance: the look of the winner's images; None if it was not compared with fp32.
         tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
             and the same image decoded whole; None without tiles.
         standings: results of all mixes that raced, the winner's first.
@@ -234,6 +323,8 @@ class Evidence(Document):
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
     preselection: PreselectionFigures | None = None
+    other_judges: tuple[OtherJudgement, ...] = ()
+    appearance: AppearanceFigures | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int
     pictures: int

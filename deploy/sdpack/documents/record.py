@@ -14,7 +14,13 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
-from sdpack.documents.evidence import LatencyLimit, PreselectionFigures, TimeLimit
+from sdpack.documents.evidence import (
+    AppearanceFigures,
+    LatencyLimit,
+    OtherJudgement,
+    PreselectionFigures,
+    TimeLimit,
+)
 from sdpack.documents.manifest import MemoryFigures, SamplingDefaults, StoredPlacement
 from sdpack.documents.origins import NOT_RECORDED, CandidateOrigin, bridge_name, licensed
 from sdpack.documents.profile import Profile
@@ -297,6 +303,8 @@ class BuildRecord(DrawnRecord):
         latency_limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
         preselection: the sets of parts that were left out first; None if none were compared.
+        other_judges: what other judges say about the winner.
+        appearance: the look of the winner's images; None if it was not compared with fp32.
         shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
 
@@ -309,6 +317,8 @@ class BuildRecord(DrawnRecord):
     latency_limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
     preselection: PreselectionFigures | None = None
+    other_judges: tuple[OtherJudgement, ...] = ()
+    appearance: AppearanceFigures | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt
 

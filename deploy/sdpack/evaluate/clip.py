@@ -53,7 +53,7 @@ class ClipJudge:
 
 
 def panel_of(judge: Path, tokenizer: Path) -> Panel:
-    """The judge in a folder, a CLIP, a SigLIP or the zoo's, with its tokenizer.
+    """The judge in a folder, a CLIP, a SigLIP or one of the zoo's, with its tokenizer.
 
     Raises:
         SourceError: a file is missing, damaged, of another kind, or holds NaN or infinity.
@@ -72,8 +72,10 @@ def panel_of(judge: Path, tokenizer: Path) -> Panel:
             length = model.config.text_config.max_position_embeddings
             return Panel(siglip.SiglipJudge(model), siglip.SiglipTexts(reads, length))
         from sdpack.evaluate.judge import Judge
+        from sdpack.evaluate.resnet_judge import MODEL_TYPE as RESNET
+        from sdpack.evaluate.resnet_judge import ResnetJudge
 
-        own: Judge = Judge.from_pretrained(judge)
+        own = (ResnetJudge if kind == RESNET else Judge).from_pretrained(judge)
         own.float().eval()
         check_finite(own, str(judge))
         return Panel(own, transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer))

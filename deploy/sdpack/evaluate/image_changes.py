@@ -10,6 +10,8 @@ from PIL import Image, ImageFilter
 
 from sdpack.runtime.pipeline import Pictures
 
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green, blue; BT.601
+
 
 def each(pictures: Pictures, change: Callable[[Image.Image], Image.Image]) -> Pictures:
     """Return images, uint8 (N, H, W, 3), each changed on its own."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import BOOTSTRAPS, Estimate, percentiles
 from sdpack.quantization.threads import in_order, one_thread
+from sdpack.runtime.pipeline import Pictures
 
 
 class Judging(Protocol):
@@ -71,6 +72,11 @@ class Panel:
 def similarity(panel: Panel, embedded: Tensor, texts: Sequence[str]) -> Float64Array:
     """Cosine of each picture and its text, as in CLIPScore (Hessel et al. 2021): (N,)."""
     return np.asarray((embedded * panel.embed_texts(texts)).sum(-1), np.float64)
+
+
+def channels_first(pictures: Pictures) -> Tensor:
+    """Return float32 (N, 3, H, W) in [0, 1] of pictures, uint8 (N, H, W, 3)."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
 @one_thread()

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from sdpack.evaluate.image_changes import blurred, each, to_bytes
+from sdpack.evaluate.image_changes import LUMINANCE, blurred, each, to_bytes
 from sdpack.runtime.pipeline import Pictures
 
 SMALLEST_WORD = 4  # letters of a word that is exchanged in a caption
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of luminance, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def _tint(levels: int) -> Perturbation:
 
 def _saturation(factor: float) -> Perturbation:
     def apply(pictures: Pictures, _: np.random.Generator) -> Pictures:
-        grey = (pictures.astype(np.float32) @ GREY)[..., np.newaxis]
+        grey = (pictures.astype(np.float32) @ LUMINANCE)[..., np.newaxis]
         return to_bytes(grey + np.float32(factor) * (pictures - grey))
 
     return Perturbation(f"saturation times {factor:g}", apply)

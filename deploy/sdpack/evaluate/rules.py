@@ -82,13 +82,20 @@ class Rules:
 
 
 class Outcome(StrEnum):
-    """How the race ended for a mix."""
+    """How the race ended for a mix.
+
+    Attributes:
+        DISPUTED: another judge than the one that decided scores it better than the winner.
+        UNLIKE: its images look so unlike those of its parts in fp32 that it may not win.
+    """
 
     WON = "won"
+    DISPUTED = "disputed"
     OPEN = "open"
     SAME = "same"
     NO_BETTER = "no better"
     WORSE = "worse"
+    UNLIKE = "unlike fp32"
     BROKEN = "broken"
 
 

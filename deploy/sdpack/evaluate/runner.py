@@ -97,7 +97,14 @@ class EvaluationRunner:
 
     def on(self, task: EvaluationSet) -> EvaluationRunner:
         """A runner for another set of prompts, which shares the open parts."""
-        other = EvaluationRunner(task, self._scorer, self._store, self._ledger, self._measured_on)
+        return self._like(task, self._scorer)
+
+    def judged_by(self, scorer: Scorer) -> EvaluationRunner:
+        """A runner that scores the same images otherwise, and shares the open parts."""
+        return self._like(self.task, scorer)
+
+    def _like(self, task: EvaluationSet, scorer: Scorer) -> EvaluationRunner:
+        other = EvaluationRunner(task, scorer, self._store, self._ledger, self._measured_on)
         other._parts = self._parts
         return other
 

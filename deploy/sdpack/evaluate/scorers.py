@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from sdpack.documents.catalog import View
+from sdpack.documents.quality import View
 from sdpack.documents.record import FIDELITY, SIMILARITY
 from sdpack.domain.arrays import Float64Array
-from sdpack.evaluate.metrics import Panel, similarity, structural_similarity
+from sdpack.evaluate.metrics import Panel, channels_first, similarity, structural_similarity
 from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.evaluate.views import mean_over
@@ -93,7 +92,7 @@ class Faithful:
     ) -> list[float]:
         wanted = self._pictures(_reference(mix), numbers, runner)
         found: list[float] = structural_similarity(
-            _channels_first(pictures), _channels_first(wanted)
+            channels_first(pictures), channels_first(wanted)
         ).tolist()
         return found
 
@@ -109,8 +108,3 @@ class Faithful:
 def _reference(mix: PipelineSpec) -> PipelineSpec:
     assert mix.reference is not None
     return mix.reference
-
-
-def _channels_first(pictures: Pictures) -> Tensor:
-    """float32 (N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255

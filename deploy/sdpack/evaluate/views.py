@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sdpack.documents.catalog import View
+from sdpack.documents.quality import View
 from sdpack.domain.arrays import Float64Array
 from sdpack.evaluate.image_changes import blurred, to_bytes
 from sdpack.runtime.pipeline import Pictures

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdpack.documents.catalog import Catalog, Decoder, Denoiser, Quality, TextEncoder
+from sdpack.documents.catalog import Catalog, Decoder, Denoiser, TextEncoder
 from sdpack.documents.catalog_files import LocatedCatalog, prompts_folder
 from sdpack.documents.conditioning import ENCODER_OUTPUTS, Family, encoder_outputs
+from sdpack.documents.quality import Quality
 from sdpack.documents.sampling import Sampling
 from sdpack.documents.source import Source
 from sdpack.domain.placement import TEXT_ENCODERS, Role

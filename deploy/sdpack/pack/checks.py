@@ -66,7 +66,7 @@ def check_catalog(located: LocatedCatalog) -> None:
     )
     weighted = [candidate.source for group in groups for candidate in group.values()]
     weighted += [bridge.source for bridge in catalog.bridges]
-    weighted += [] if quality.judge is None else [quality.judge]
+    weighted += [judge.source for judge in quality.judges.values()]
     for source in weighted:
         if source.path is not None:
             Checkpoint(local_folder(source, located.folder)).check_readable()

@@ -123,6 +123,9 @@ def summary(build: Build) -> list[str]:
     if Outcome.BROKEN in outcomes:
         field += f", {outcomes.count(Outcome.BROKEN)} drew broken images"
     raced = [p for p in build.points[1:] if p.entrant.outcome not in (None, SCREENED_OUT)]
+    if Outcome.UNLIKE in outcomes:
+        field += f", {outcomes.count(Outcome.UNLIKE)} may not win, as they look unlike fp32"
+        raced = [point for point in raced if point.entrant.outcome != Outcome.UNLIKE]
     if raced:
         rival = max(raced, key=lambda point: point.difference.value)
         lines.append(f"Of the others, {rival.mix} came closest: {_rival(rival, winner)}; {field}.")
@@ -131,6 +134,9 @@ def summary(build: Build) -> list[str]:
     preselection = record.preselection
     if preselection is not None and preselection.beaten:
         lines.append(preselection.words())
+    lines += [judgement.words() for judgement in record.other_judges]
+    if record.appearance is not None:
+        lines.append(record.appearance.words())
     parts = record.licensed_parts(winner.entrant)
     return [*lines, *_limits(build), licence_line(parts)]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sdpack.documents.catalog import View
+from sdpack.documents.quality import View
 from sdpack.evaluate.views import mean_over, seen
 
 RNG = np.random.default_rng(0)

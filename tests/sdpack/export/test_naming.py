@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from sdpack.documents.catalog import Name
+from sdpack.documents.document import Name
 from sdpack.export.naming import LONGEST_NAME, RESERVED, catalog_name
 
 VALID: TypeAdapter[Any] = TypeAdapter(Name)

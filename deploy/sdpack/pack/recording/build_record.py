@@ -53,6 +53,8 @@ class BuildRecording:
             latency_limit=selected.limit,
             time_limit=selected.time_limit,
             preselection=manifest.evidence.preselection,
+            other_judges=manifest.evidence.other_judges,
+            appearance=manifest.evidence.appearance,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
                 for row in self.sheet.rows

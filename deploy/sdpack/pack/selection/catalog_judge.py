@@ -1,30 +1,29 @@
-"""How the images of a catalog are judged: by its judge or against fp32, and by real images."""
+"""How the images of a catalog are judged: by its judges or against fp32, and by real images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sdpack.documents.catalog import Quality
 from sdpack.documents.catalog_files import LocatedCatalog
+from sdpack.documents.quality import Quality
 from sdpack.documents.source import Source
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Faithful, Judged
-from sdpack.export.checkpoint import Checkpoint
+from sdpack.evaluate.scorers import Faithful
 from sdpack.pack.real_images import real_images
+from sdpack.pack.selection.loaded_judge import LoadedJudge
 from sdpack.runtime.pipeline import Pictures
-from sdpack.store.artifacts import digest, file_sha256, files_digest
+from sdpack.store.artifacts import file_sha256
 
 
 @dataclass
 class CatalogJudge:
-    """The judge and the real images of a catalog, each loaded once.
+    """The judges and the real images of a catalog, each loaded once.
 
     Attributes:
         folder: gives the folder of a source's files on this machine.
@@ -45,17 +44,25 @@ class CatalogJudge:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The scorer of images."""
-        if self.is_judged:
-            return Judged(lambda: self.panel, self._content, self._quality.views)
-        return Faithful()
+        """The scorer whose scores decide."""
+        return Faithful() if self._primary is None else self._primary.scorer
 
     @cached_property
-    def panel(self) -> Panel:
-        """The catalog's judge, loaded."""
-        from sdpack.evaluate.clip import panel_of
+    def others(self) -> Mapping[str, LoadedJudge]:
+        """The other judges, by name."""
+        judges = self._quality.other_judges
+        return {name: LoadedJudge(model, self.folder) for name, model in judges.items()}
 
-        return panel_of(self._judge, self._tokenizer)
+    @property
+    def panel(self) -> Panel:
+        """The judge whose scores decide, loaded."""
+        assert self._primary is not None
+        return self._primary.panel
+
+    @cached_property
+    def _primary(self) -> LoadedJudge | None:
+        model = self._quality.primary
+        return None if model is None else LoadedJudge(model, self.folder)
 
     @property
     def has_real_images(self) -> bool:
@@ -83,23 +90,3 @@ class CatalogJudge:
         sheet = self._quality.real_images
         assert sheet is not None
         return sheet
-
-    @property
-    def _judge(self) -> Path:
-        return self._folder(self._quality.judge)
-
-    @property
-    def _tokenizer(self) -> Path:
-        return self._folder(self._quality.tokenizer)
-
-    def _folder(self, source: Source | None) -> Path:
-        assert source is not None
-        return self.folder(source)
-
-    @cached_property
-    def _content(self) -> str:
-        judge = Checkpoint(self._judge).content
-        inputs: dict[str, Any] = {"judge": judge, "tokenizer": files_digest(self._tokenizer)}
-        if self._quality.views:
-            inputs["views"] = [view.model_dump() for view in self._quality.views]
-        return digest(inputs)

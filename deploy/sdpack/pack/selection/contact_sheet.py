@@ -21,6 +21,8 @@ COLUMNS = 8  # images of each mix; fewer if they are large
 UNIFORM = (Precision.FP16, Precision.INT8)
 IN_FP32 = "the same parts in fp32"
 
+NOT_RIVALS = (Outcome.WON, Outcome.BROKEN, Outcome.UNLIKE)
+
 
 @dataclass(frozen=True)
 class SheetRow:
@@ -72,7 +74,7 @@ class SheetDrawing:
         selected, fitted = self.selected, self.selected.fitted
         winner = selected.winner.mix
         mixes = {"the winner": winner}
-        rivals = [s for s in selected.standings if s.outcome not in (Outcome.WON, Outcome.BROKEN)]
+        rivals = [s for s in selected.standings if s.outcome not in NOT_RIVALS]
         if rivals:
             nearest = max(rivals, key=lambda s: s.difference)
             mixes["the runner-up"] = fitted[nearest.arm].mix

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sdpack.documents.evidence import (
+    AppearanceFigures,
     BeatenParts,
+    DisputedMix,
     Estimated,
     Evidence,
+    OtherJudgement,
     PreselectionFigures,
     Screening,
     SelectionRule,
     StandingFigures,
 )
+from sdpack.domain.appearance import APPEARANCE_LIMITS
 from sdpack.domain.estimate import Estimate
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.pack.planning.fit import Fitted
@@ -48,6 +52,8 @@ class EvidenceMeasuring:
             latency_limit=selected.limit,
             time_limit=selected.time_limit,
             preselection=None if preselected is None else _preselection(preselected),
+            other_judges=self._other_judges(),
+            appearance=self._appearance(),
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),
             pictures=selected.pictures + (preselected.pictures if preselected else 0),
@@ -56,6 +62,36 @@ class EvidenceMeasuring:
             standings=tuple(
                 self._standing(s, place < listed) for place, s in enumerate(self._ranked())
             ),
+        )
+
+    def _other_judges(self) -> tuple[OtherJudgement, ...]:
+        others, fitted = self.evaluator.judging.others, self.selected.fitted
+        return tuple(
+            OtherJudgement(
+                judge=name,
+                licence=others[name].model.licence,
+                quality=_estimated(opinion.quality, opinion.prompts),
+                mixes=opinion.mixes,
+                agreement=opinion.agreement,
+                disputed=tuple(
+                    DisputedMix(
+                        mix=str(fitted[number].mix),
+                        difference=apart.value,
+                        low=apart.low,
+                        high=apart.high,
+                    )
+                    for number, apart in opinion.against.items()
+                ),
+            )
+            for name, opinion in self.selected.opinions.items()
+        )
+
+    def _appearance(self) -> AppearanceFigures | None:
+        checked = self.selected.appearance
+        if checked is None:
+            return None
+        return AppearanceFigures(
+            **asdict(checked.found), pictures=checked.images, **asdict(APPEARANCE_LIMITS)
         )
 
     def _rule(self) -> SelectionRule:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sdpack.documents.evidence import LatencyLimit, TimeLimit
-from sdpack.domain.arrays import Float64Array
-from sdpack.domain.estimate import Estimate
-from sdpack.domain.placement import Loading
+from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.confidence import interval
-from sdpack.evaluate.race import Race
-from sdpack.evaluate.rules import BROKEN_SCORE, Arm, Preference, RaceResult, Rules, Standing
+from sdpack.evaluate.rules import BROKEN_SCORE, Outcome, RaceResult, Rules, Standing
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.preselection.preselect import Preselected
-from sdpack.pack.selection.mix_evaluator import FEWEST_FOR_KID, MixEvaluator
-from sdpack.pack.selection.rounds import finalists_of, screened_prompts
-from sdpack.pack.selection.screening import Screener, ScreeningResult, references
+from sdpack.pack.selection.appearance_guard import AppearanceGuard, CheckedAppearance
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.mix_races import MixRaces
+from sdpack.pack.selection.opinion import Opinion
+from sdpack.pack.selection.screening import ScreeningResult
 from sdpack.pack.selection.time_left import TimeLeft
-from sdpack.units import format_estimate
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class SelectionResult:
         limit: the limit on the time of an image; None without one.
         time_limit: the limit on the time of the build; None without one.
         preselected: the sets of parts that were left out before; None if none were compared.
+        appearance: the comparison of the winner's images with fp32; None if they were not compared.
+        opinions: what other judges say about the winner, by their names.
     """
 
     fitted: tuple[Fitted, ...]
@@ -46,6 +45,8 @@ class SelectionResult:
     limit: LatencyLimit | None = None
     time_limit: TimeLimit | None = None
     preselected: Preselected | None = None
+    appearance: CheckedAppearance | None = None
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
 
     @property
     def standings(self) -> tuple[Standing, ...]:
@@ -68,145 +69,105 @@ class Selection:
     """Selects one of an evaluator's fitted mixes, by the evaluator's rules.
 
     Attributes:
-        time_left: estimates how long it will take, which is then said after each round; None where
-            nobody waits for it.
+        guard: keeps mixes from winning whose images look unlike fp32; None to let any win.
+        time_left: see `MixRaces`.
     """
 
     evaluator: MixEvaluator
+    guard: AppearanceGuard | None = None
     time_left: TimeLeft | None = None
-    _latencies: dict[int, float] = field(default_factory=dict, init=False)
 
     def run(self) -> SelectionResult:
         """Screen the mixes if there are many, and race the finalists.
 
         The screening draws some mixes that it then leaves out. If one of these scored better than
-        the winner beyond chance, the race is repeated with it. Scores are never drawn twice.
+        the winner beyond chance, the race is repeated with it. It is repeated without its winner if
+        the guard does not allow that. Scores are never drawn twice.
 
         Raises:
-            BrokenPictureError: every mix draws broken images.
+            BrokenPictureError: every mix draws images that are broken, or that the guard refuses.
         """
-        count = len(self.evaluator.fitted)
-        screened = self._screen() if count > self._finalists else None
+        count, races = len(self.evaluator.fitted), MixRaces(self.evaluator, self.time_left)
+        screened = races.screen() if count > races.finalists else None
         numbers = list(screened.finalists) if screened else list(range(count))
+        unlike: dict[int, CheckedAppearance] = {}
         while True:
-            race = self._race(numbers)
-            overlooked = [] if race.is_cut else self._overlooked(race.winner, numbers)
-            if not overlooked:
-                drawn, fitted = self.evaluator.drawn, tuple(self.evaluator.fitted)
-                pictures = sum(drawn.values())
-                return SelectionResult(fitted, race, screened, pictures, self._rules)
-            names = ", ".join(str(self.evaluator.fitted[number].mix) for number in overlooked)
-            self.evaluator.say(f"back into the race: {names}")
-            numbers = sorted([*numbers, *overlooked])
+            race = races.race(numbers)
+            overlooked = [] if race.is_cut else self._overlooked(race.winner, [*numbers, *unlike])
+            if overlooked:
+                self.evaluator.say(f"back into the race: {self._names(overlooked)}")
+                numbers = sorted([*numbers, *overlooked])
+                continue
+            checked = None if race.is_cut else self._checked(race.winner)
+            if checked is None or not checked.why_not:
+                return self._result(race, screened, checked, unlike)
+            unlike[race.winner] = checked
+            numbers = self._without(unlike, numbers)
+
+    def _checked(self, number: int) -> CheckedAppearance | None:
+        return None if self.guard is None else self.guard.check(self._mix(number))
+
+    def _without(
+        self, unlike: Mapping[int, CheckedAppearance], numbers: Sequence[int]
+    ) -> list[int]:
+        """The mixes of another race, after the winner of the last one turned out to be unlike fp32.
+
+        Raises:
+            BrokenPictureError: there is none.
+        """
+        last, checked = list(unlike.items())[-1]
+        why = f"the images of {self._mix(last)} look unlike fp32: {checked.why_not}"
+        self.evaluator.say(f"may not win: {why}")
+        count = len(self.evaluator.fitted)
+        rest = [number for number in numbers if number not in unlike]
+        rest = rest or [number for number in range(count) if number not in unlike]
+        if not rest:
+            raise BrokenPictureError(
+                f"no mix draws images that look like those of its parts in fp32; {why}; use other "
+                "precisions, or a larger budget"
+            )
+        return rest
+
+    def _result(
+        self,
+        race: RaceResult,
+        screened: ScreeningResult | None,
+        checked: CheckedAppearance | None,
+        unlike: Mapping[int, CheckedAppearance],
+    ) -> SelectionResult:
+        """The result, with the standings of the mixes that may not win after the others."""
+        drawn, fitted = self.evaluator.drawn, tuple(self.evaluator.fitted)
+        standings = (*race.standings, *(self._unlike(number, race) for number in unlike))
+        pictures = sum(drawn.values())
+        return SelectionResult(
+            fitted,
+            replace(race, standings=standings),
+            screened,
+            pictures,
+            self._rules,
+            appearance=checked,
+        )
+
+    def _unlike(self, number: int, race: RaceResult) -> Standing:
+        """The standing of a mix that may not win, compared with the winner."""
+        evaluator = self.evaluator
+        seen = evaluator.drawn[self._mix(number)]
+        both = min(seen, evaluator.drawn[self._mix(race.winner)])
+        own = evaluator.scores_of(self._mix(number), seen)
+        best = evaluator.scores_of(self._mix(race.winner), both)
+        alpha = (1 - self._rules.confidence) / max(1, len(race.standings))
+        apart = interval(own[:both] - best, alpha, self._rules.looks)
+        return Standing(number, Outcome.UNLIKE, seen, float(own.mean()), *apart, race.winner)
+
+    def _mix(self, number: int) -> Mix:
+        return self.evaluator.fitted[number].mix
+
+    def _names(self, numbers: Sequence[int]) -> str:
+        return ", ".join(str(self._mix(number)) for number in numbers)
 
     @property
     def _rules(self) -> Rules:
         return self.evaluator.rules
-
-    @property
-    def _first(self) -> range:
-        return range(min(self._rules.first, self._rules.most))
-
-    @property
-    def _finalists(self) -> int:
-        return finalists_of(self.evaluator.is_large)
-
-    def _race(self, numbers: Sequence[int]) -> RaceResult:
-        """Race these fitted mixes; the result refers to them by these numbers."""
-        fitted = self.evaluator.fitted
-
-        def scores(arms: Sequence[int], prompts: Sequence[int]) -> Float64Array:
-            mixes = [fitted[numbers[arm]].mix for arm in arms]
-            seen = prompts[-1] + 1
-            ahead = self._rules.round_after(seen)
-            return self._drawn(mixes, prompts, ahead, lambda time: time.after_round(mixes, seen))
-
-        def guard(leader: int, eligible: Sequence[int]) -> int:
-            chosen = self._guard(numbers[leader], [numbers[arm] for arm in eligible])
-            return list(numbers).index(chosen)
-
-        timed = self._rules.prefer is Preference.SPEED
-        arms = [self._arm(number, timed=timed) for number in numbers]
-        race = Race(arms, scores, self._rules).run(guard)
-        standings = [replace(s, arm=numbers[s.arm], to=numbers[s.to]) for s in race.standings]
-        return replace(race, winner=numbers[race.winner], standings=tuple(standings))
-
-    def _arm(self, number: int, timed: bool) -> Arm:
-        """A fitted mix as an arm of the race; size or speed decides between equal mixes.
-
-        Speed is the seconds per image on this machine or, in a screening, where they are not
-        measured, the number of steps and the rank of the placement. Mixes that load parts for
-        every image come last, as the seconds exclude loading.
-
-        Args:
-            timed: whether to measure the seconds.
-        """
-        fitted = self.evaluator.fitted[number]
-        size, rank = float(fitted.size_bytes), float(fitted.rank)
-        request = self.evaluator.request
-        steps = float(request.steps_of(fitted.mix))
-        if self._rules.prefer is not Preference.SPEED:
-            return Arm(str(fitted.mix), (size, steps, rank))
-        loads = float(fitted.placement.loading is not Loading.RESIDENT)
-        seconds = self._latency_s(number) if timed else steps
-        return Arm(str(fitted.mix), (loads, seconds, steps, rank, size))
-
-    def _latency_s(self, number: int) -> float:
-        """Seconds per image; infinite for a mix that draws broken images."""
-        if number not in self._latencies:
-            seconds = self.evaluator.latency_s(number, always=True)
-            self._latencies[number] = math.inf if seconds is None else seconds
-        return self._latencies[number]
-
-    def _screen(self) -> ScreeningResult:
-        evaluator = self.evaluator
-        mixes = [fitted.mix for fitted in evaluator.fitted]
-
-        def works(mixes: Sequence[Mix]) -> list[bool]:
-            scores = evaluator.scores(mixes, self._first)
-            return [bool((of_mix > BROKEN_SCORE).any()) for of_mix in scores]
-
-        by_class = references(evaluator.possible, evaluator.weight_bytes, works)
-        rules = replace(self._rules, most=screened_prompts(self._rules, self._rules.most))
-
-        def draw(mixes: Sequence[Mix], prompts: Sequence[int]) -> Float64Array:
-            seen, most = prompts[-1] + 1, rules.most
-            ahead = rules.round_after(seen)
-            return self._drawn(
-                mixes, prompts, ahead, lambda time: time.after_screening(mixes, seen, most)
-            )
-
-        screener = Screener(mixes, by_class, frozenset(evaluator.possible), draw)
-        arms = [self._arm(number, timed=False) for number in range(len(mixes))]
-        screened = screener.run(arms, rules, self._finalists)
-        evaluator.say(f"{len(screened.finalists)} of {len(arms)} mixes go into the race")
-        return screened
-
-    def _drawn(
-        self,
-        mixes: Sequence[Mix],
-        prompts: Sequence[int],
-        ahead: Sequence[int],
-        left: Callable[[TimeLeft], float | None],
-    ) -> Float64Array:
-        """The scores of a round; if any were new, it says how long the rest will take.
-
-        Args:
-            ahead: the prompts of the next round.
-            left: gives the seconds that are left after the round.
-        """
-        time = self.time_left
-        if time is None:
-            return self.evaluator.scores(mixes, prompts, ahead)
-        runner, began = self.evaluator.runner, time.now()
-        before = runner.drawn
-        scores = self.evaluator.scores(mixes, prompts, ahead)
-        share = (runner.drawn - before) / max(1, len(mixes) * len(prompts))
-        time.measure(time.now() - began, mixes, prompts[-1] + 1, share)
-        seconds = left(time)
-        if seconds is not None and share > 0:
-            self.evaluator.say(f"about {format_estimate(seconds)} left in all")
-        return scores
 
     def _overlooked(self, winner: int, raced: Sequence[int]) -> list[int]:
         """Fitted mixes that did not race, but scored better than the winner.
@@ -226,25 +187,3 @@ class Selection:
             if own.min() > BROKEN_SCORE and interval(own - best, alpha, looks)[1] > 0:
                 better.append(number)
         return better
-
-    def _guard(self, leader: int, eligible: Sequence[int]) -> int:
-        """The preferred one of the eligible mixes whose images are near enough to real ones."""
-        evaluator = self.evaluator
-        prompts = min(evaluator.drawn[evaluator.fitted[number].mix] for number in eligible)
-        if len(eligible) == 1 or prompts < FEWEST_FOR_KID or not evaluator.has_real_images:
-            return eligible[0]
-        return first_near_real(leader, eligible, lambda number: evaluator.distance(number, prompts))
-
-
-def first_near_real(leader: int, level: Sequence[int], distance: Callable[[int], Estimate]) -> int:
-    """The first of `level` whose KID is not clearly above the leader's.
-
-    A mix can score well on each image and still lack variety. That shows only in the distance of
-    all its images together from real ones.
-
-    Args:
-        level: mixes that are level with the leader, preferred first.
-        distance: the KID of a mix.
-    """
-    best = distance(leader)
-    return next(n for n in level if n == leader or distance(n).low <= best.high)

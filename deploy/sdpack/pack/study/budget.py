@@ -26,7 +26,7 @@ class Budget:
 
         For a mix that raced, it is the difference over the prompts that both drew. For a mix that
         was screened out, it is the predicted difference over the prompts of the first round. It is
-        -inf for a mix that draws broken images.
+        -inf for a mix that draws broken images, or images that look unlike fp32.
         """
         selected, fitted, screened = self.selected, self.fitted, self.selected.screened
         raced = {fitted[s.arm].mix: s for s in selected.standings}
@@ -37,7 +37,7 @@ class Budget:
                 broken = common <= BROKEN_SCORE
                 worth[each.mix] = -math.inf if broken else float(common - level)
         for mix, standing in raced.items():
-            broken = standing.outcome is Outcome.BROKEN
+            broken = standing.outcome in (Outcome.BROKEN, Outcome.UNLIKE)
             worth[mix] = -math.inf if broken else standing.difference
         return worth
 
@@ -60,7 +60,7 @@ class Budget:
             # A mix is the same as, or no better than, another one, which may itself be worse.
             if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):
                 return standing.high >= 0 and standing.difference > -rules.indifference
-            return standing.outcome in (Outcome.WON, Outcome.OPEN)
+            return standing.outcome in (Outcome.WON, Outcome.OPEN, Outcome.DISPUTED)
 
         level = [s for s in self.selected.standings if is_level(s)]
         return [self.fitted[s.arm].mix for s in level]

@@ -32,6 +32,7 @@ class Evaluator:
     runner = None
     rules = Rules()
     is_large = False
+    judging = SimpleNamespace(others={})
 
     def __init__(self, toolchain: Any, possible: Any, fitted: Any, *_: Any) -> None:
         self.fitted = fitted
@@ -43,7 +44,7 @@ class Evaluator:
 class Selection:
     is_cut = False
 
-    def __init__(self, evaluator: Evaluator, time_left: object) -> None:
+    def __init__(self, evaluator: Evaluator, *_: object) -> None:
         self.evaluator = evaluator
 
     def run(self) -> SelectionResult:

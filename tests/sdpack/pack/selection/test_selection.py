@@ -7,14 +7,18 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from sdpack.domain.appearance import Appearance
 from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Loading, Placement, Role
 from sdpack.domain.precision import Precision
+from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.rules import Basis, Outcome, Preference, Rules
 from sdpack.memory.predict import Peak
 from sdpack.pack.planning.fit import Fitted
 from sdpack.pack.planning.mix import Mix, Variant
-from sdpack.pack.selection.selection import Selection, first_near_real
+from sdpack.pack.selection.appearance_guard import CheckedAppearance
+from sdpack.pack.selection.mix_races import MixRaces, first_near_real
+from sdpack.pack.selection.selection import Selection
 from sdpack.pack.selection.time_left import TimeLeft
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
@@ -106,10 +110,10 @@ def test_a_mix_that_was_left_out_but_scored_better_races_after_all() -> None:
     race = selection(table, [fitted(n, 10) for n in range(3)])
     evaluator = cast(Any, race.evaluator)
     evaluator.scores([evaluator.fitted[2].mix], range(16))
-    outcome = race._race([0, 1])
+    outcome = MixRaces(evaluator).race([0, 1])
     assert outcome.winner == 0
     assert race._overlooked(0, [0, 1]) == [2]
-    again = race._race([0, 1, 2])
+    again = MixRaces(evaluator).race([0, 1, 2])
     assert (again.winner, again.basis) == (2, Basis.BEST)
     assert {s.arm: s.outcome for s in again.standings}[0] is Outcome.WORSE
     assert race._overlooked(2, [0, 1, 2]) == []
@@ -139,10 +143,52 @@ def test_after_each_round_with_new_images_it_says_how_long_the_rest_takes() -> N
     spied.scores, spied.runner = scores, runner
     mixes = [fitted.mix for fitted in evaluator.fitted]
     time_left = TimeLeft(evaluator.rules, 24, mixes, lambda: float(next(clock)))
-    Selection(cast(Any, evaluator), time_left).run()
+    Selection(cast(Any, evaluator), time_left=time_left).run()
     assert evaluator.drawn[evaluator.fitted[0].mix] == 64
     # 28 s for the bundle; a second for the 48 latents of a round, and fewer than 100 are left.
     assert [line for line in evaluator.lines if line.endswith("left in all")] == [
         "about 30 s left in all",
         "about 30 s left in all",
     ]
+
+
+class Guard:
+    """Refuses some mixes, and notes which it was asked for."""
+
+    def __init__(self, refused: Sequence[Mix]) -> None:
+        self.refused = refused
+        self.asked: list[Mix] = []
+
+    def check(self, mix: Mix) -> CheckedAppearance:
+        self.asked.append(mix)
+        why_not = "their colour is off" if mix in self.refused else ""
+        return CheckedAppearance(Appearance(0.9, 1.0, 1.0), 16, why_not)
+
+
+BETTER_FIRST = LEVEL + np.array([[0.2], [0.1], [0.0]])
+
+
+def test_a_mix_that_looks_unlike_fp32_does_not_win() -> None:
+    field = [fitted(number, 10 * (1 + number)) for number in range(3)]
+    evaluator, guard = (
+        MixEvaluator(BETTER_FIRST, field, Preference.QUALITY),
+        Guard([field[0].mix]),
+    )
+    result = Selection(cast(Any, evaluator), cast(Any, guard)).run()
+    assert result.race.winner == 1
+    assert guard.asked == [field[0].mix, field[1].mix]
+    assert result.appearance is not None
+    assert not result.appearance.why_not
+    (unlike,) = [s for s in result.standings if s.outcome is Outcome.UNLIKE]
+    assert (unlike.arm, unlike.to) == (0, 1)
+    assert unlike.difference == pytest.approx(0.1)
+    assert any("may not win" in line and "colour is off" in line for line in evaluator.lines)
+    assert sorted(s.arm for s in result.standings) == [0, 1, 2]
+
+
+def test_if_every_mix_looks_unlike_fp32_the_last_is_named() -> None:
+    field = [fitted(number, 10) for number in range(3)]
+    evaluator = MixEvaluator(BETTER_FIRST, field, Preference.QUALITY)
+    guard = Guard([each.mix for each in field])
+    with pytest.raises(BrokenPictureError, match="no mix draws images that look like"):
+        Selection(cast(Any, evaluator), cast(Any, guard)).run()

@@ -1,0 +1,95 @@
+"""What other judges say about the winner of a race."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.rules import Outcome, Standing
+from sdpack.evaluate.runner import EvaluationRunner
+from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.mix_evaluator import MixEvaluator
+from sdpack.pack.selection.opinion import Opinion
+from sdpack.pack.selection.selection import SelectionResult
+from sdpack.progress import TimeIsUp, counted
+
+FEWEST_FOR_AGREEMENT = 5  # mixes; the rank correlation of fewer says little
+WITHOUT_SCORES = (Outcome.BROKEN, Outcome.UNLIKE)
+
+
+@dataclass(frozen=True)
+class SecondOpinions:
+    """Asks the other judges of a catalog about a finished race."""
+
+    evaluator: MixEvaluator
+
+    def asked(self, result: SelectionResult) -> SelectionResult:
+        """A selection with the opinions of the other judges.
+
+        A mix that one of them scores better than the winner, beyond chance, is disputed. The winner
+        stays: the first judge decides. Nobody is asked about a race that a time limit ended.
+        """
+        others = self.evaluator.judging.others
+        if not others or result.race.is_cut:
+            return result
+        opinions: dict[str, Opinion] = {}
+        try:
+            for name, judge in others.items():
+                runner = self.evaluator.runner.judged_by(judge.scorer)
+                opinions[name] = self._opinion(name, runner, result)
+        except TimeIsUp:
+            return result
+        disputed = {number for opinion in opinions.values() for number in opinion.against}
+        standings = [
+            replace(s, outcome=Outcome.DISPUTED, to=result.race.winner) if s.arm in disputed else s
+            for s in result.standings
+        ]
+        for number in disputed:
+            self.evaluator.say(f"the judges disagree about {result.fitted[number].mix}")
+        race = replace(result.race, standings=tuple(standings))
+        return replace(result, race=race, opinions=opinions)
+
+    def _opinion(self, name: str, runner: EvaluationRunner, result: SelectionResult) -> Opinion:
+        compared = [s for s in result.standings if s.outcome not in WITHOUT_SCORES]
+        winner = next(s for s in compared if s.arm == result.race.winner)
+        others = [s for s in compared if s is not winner]
+        step = counted(self.evaluator.say, f"asking the judge {name}")
+        best = self._scores(runner, winner, result)
+        alpha = (1 - result.rules.confidence) / max(1, len(others))
+        against, means = dict[int, Estimate](), dict[int, float]()
+        for place, standing in enumerate(others):
+            step(place, len(others))
+            own = self._scores(runner, standing, result)
+            both = min(len(own), len(best))
+            found = Estimate(*interval(own[:both] - best[:both], alpha, result.rules.looks))
+            means[standing.arm] = found.value
+            if found.low > 0:
+                against[standing.arm] = found
+        longest = [s for s in others if s.prompts >= result.rules.enough]
+        agreement = rank_correlation(
+            [s.difference for s in longest], [means[s.arm] for s in longest]
+        )
+        return Opinion(mean_estimate(best), len(best), len(others), agreement, against)
+
+    def _scores(
+        self, runner: EvaluationRunner, standing: Standing, result: SelectionResult
+    ) -> Float64Array:
+        """A judge's scores of a mix on the prompts it drew: float64 (prompts,)."""
+        mix: Mix = result.fitted[standing.arm].mix
+        spec = self.evaluator.spec(mix)
+        chunks = runner.chunks(range(standing.prompts))
+        return np.concatenate([runner.scores([spec], chunk)[0] for chunk in chunks])
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's rank correlation; None for too few values, or if all of one are equal."""
+    if len(one) < FEWEST_FOR_AGREEMENT or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic)
