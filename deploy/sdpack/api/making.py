@@ -6,7 +6,7 @@ Modules that need PyTorch are imported only when a function needs them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -20,6 +20,7 @@ from sdpack.api.values import (
     as_positive,
     as_size,
     as_text,
+    as_weights,
 )
 from sdpack.documents.layout import LEDGER
 from sdpack.documents.profile import parse_budgets
@@ -62,6 +63,8 @@ class BuildOptions(TypedDict, total=False):
             CPU draws large images) and 64 in a study.
         prefer: "quality", "speed" or "memory": decides among mixes shown equal to the best; by
             default "quality".
+        weigh: how much categories of prompts count, such as {"rendered-text": 2, "count": 0};
+            others count 1.
         draw_on: where images are drawn to compare mixes: "cpu", "cuda" or "auto", which uses a GPU
             if there is one; by default "cpu".
         workers: number of worker processes; by default as many as cores and memory allow.
@@ -85,6 +88,7 @@ class BuildOptions(TypedDict, total=False):
     steps: int | None
     images: int
     prefer: str
+    weigh: Mapping[str, float]
     draw_on: str
     workers: int | None
     executor: str
@@ -296,6 +300,7 @@ def _options(
         ),
         address=None if address is None else as_text(address, "address"),
         file=_file_options(options),
+        weights=as_weights(options.get("weigh", {}), "weigh"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from os import PathLike
 from pathlib import Path
@@ -116,6 +116,19 @@ def as_positive(value: float, name: str) -> float:
     if number == 0:
         raise InputError(f"{name} is {value!r}; give a number above 0")
     return number
+
+
+def as_weights(value: Mapping[str, float], name: str) -> dict[str, float]:
+    """Return numbers of at least 0 by their names.
+
+    Raises:
+        InputError: the value is not a mapping of texts to such numbers.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is {value!r}; give weights by category, as a dict")
+    return {
+        as_text(key, name): as_scale(weight, f"{name}[{key!r}]") for key, weight in value.items()
+    }
 
 
 def as_size(value: tuple[int, int], name: str, refusal: Refusal = InputError) -> Size:

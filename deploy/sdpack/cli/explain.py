@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpack.documents.evidence import Estimated, Evidence, StandingFigures
+from sdpack.documents.evidence import Estimated, Evidence, StandingFigures, weight_words
 from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes, format_duration
@@ -79,6 +79,7 @@ def verdict(manifest: Manifest) -> list[str]:
         f"{format_bytes(memory.budget_bytes)}, {winner.placement}."
     )
     lines += [
+        *weight_words(evidence.rule.weights if evidence.rule else {}),
         *(judgement.words() for judgement in evidence.other_judges),
         *_appearance(evidence),
         *_preselection(evidence),

@@ -12,6 +12,7 @@ from sdpack.cli.file_options import file_options, read_file_options
 from sdpack.cli.options import Command
 from sdpack.cli.values import STEP_COUNT, TEXT, Finite, ParsedText
 from sdpack.documents.profile import parse_batch, parse_sizes
+from sdpack.domain.category_weights import EXAMPLE, parse_weights
 from sdpack.engines.drawing import DrawOn
 from sdpack.evaluate.rules import Preference
 from sdpack.pack.options import BUILD_IMAGES, LARGE_BUILD_IMAGES, MOST_WORKERS, Options
@@ -67,6 +68,16 @@ prefer_option = click.option(
 )
 
 
+weigh_option = click.option(
+    "--weigh",
+    "weights",
+    type=ParsedText(parse_weights),
+    default={},
+    help=(
+        f"How much categories of prompts count, such as {EXAMPLE}; others count 1. A category "
+        "that counts 0 is not drawn."
+    ),
+)
 draw_on_option = click.option(
     "--draw-on",
     type=click.Choice([place.value for place in DrawOn]),
@@ -122,6 +133,7 @@ def request_options(images: int | None = None) -> Callable[[Command], Command]:
 
     def with_options(command: Command) -> Command:
         for option in (
+            weigh_option,
             prefer_option,
             images_option(images),
             steps_option,

@@ -190,6 +190,7 @@ class SelectionRule(Document):
         confidence: joint confidence of the race's intervals, over all rounds and all mixes.
         indifference: largest difference in score that counts as none.
         prompts: the most prompts that any mix was scored on.
+        weights: how much categories of prompts counted in the score; those not named counted 1.
     """
 
     prefer: str
@@ -197,6 +198,7 @@ class SelectionRule(Document):
     confidence: float
     indifference: float
     prompts: PositiveInt
+    weights: Mapping[str, float] = {}
 
 
 class DisputedMix(Document):
@@ -282,6 +284,14 @@ class AppearanceFigures(Document):
             f"most {self.most_colour_offset:g}), and they are {self.sharpness:.2f} times as sharp "
             f"({self.least_sharpness:g} to {self.most_sharpness:g})."
         )
+
+
+def weight_words(weights: Mapping[str, float]) -> list[str]:
+    """How much categories counted, in a sentence; empty if all counted alike."""
+    if not weights:
+        return []
+    named = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    return [f"Categories of prompts counted by weights (--weigh): {named}; others 1."]
 
 
 class Screening(Document):

@@ -162,6 +162,7 @@ class DrawnRecord(Document):
         categories: what each prompt tests, in the same order; empty if the prompts have none.
         looks: the numbers of prompts after which the race looked at its intervals; empty in older
             records, whose intervals hold at every number of prompts.
+        weights: how much categories of prompts counted in the score; those not named counted 1.
         prefer: preference among mixes shown equal; None in records of schema 1.
         origins: where candidates and bridges come from, by role and name.
         real: hash of the real images; None without them.
@@ -183,6 +184,7 @@ class DrawnRecord(Document):
     confidence: float
     looks: tuple[PositiveInt, ...] = ()
     indifference: float
+    weights: Mapping[str, float] = {}
     prefer: str | None = None
     entrants: tuple[Entrant, ...] = Field(min_length=1)
     origins: Mapping[str, CandidateOrigin]

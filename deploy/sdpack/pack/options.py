@@ -6,14 +6,15 @@ Modules that need PyTorch are imported only after the options have been checked.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdpack.documents.catalog_files import LocatedCatalog, located_catalog
 from sdpack.documents.overwrite import check_spared
 from sdpack.documents.profile import Profile, Size, find_profile
+from sdpack.domain.category_weights import full_names
 from sdpack.engines.detect import require, require_charts
 from sdpack.engines.drawing import DrawOn, drawing_runtime
 from sdpack.errors import CatalogError, InputError
@@ -53,6 +54,7 @@ class Options:
         workers: number of worker processes; None for as many as cores and memory allow.
         max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
         within_s: seconds until a bundle is to be ready; None for no limit. Not for a study.
+        weights: how much categories of prompts count in the score of a mix; others count 1.
         download: whether missing files of a hub repository given as `model` may be fetched.
         executor: whether workers run on this machine, or on a Ray cluster.
         address: of the Ray cluster; None starts one on this machine.
@@ -70,6 +72,7 @@ class Options:
     workers: int | None = None
     max_seconds: float | None = None
     within_s: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     download: bool = True
     executor: ExecutorKind = ExecutorKind.LOCAL
     address: str | None = None
@@ -169,10 +172,24 @@ def _request_of(
         options.steps,
         drawn_on,
         options.max_seconds,
+        options.weights,
     )
+    _check_weights(request)
     slow = request.is_large and not drawn_on.on_gpu
     usual = LARGE_BUILD_IMAGES if slow else BUILD_IMAGES
     return replace(request, rules=replace(request.rules, most=options.images or usual))
+
+
+def _check_weights(request: BuildRequest) -> None:
+    """Check that the weights are of categories of the catalog's prompts.
+
+    Raises:
+        InputError: they are not.
+        CatalogError: the prompts cannot be read.
+    """
+    if request.weights:
+        prompts = request.located.prompt_list(request.catalog.quality.prompts)
+        full_names(request.weights, [prompt.category for prompt in prompts])
 
 
 def _check_writable(folder: Path) -> None:

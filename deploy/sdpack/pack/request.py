@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class BuildRequest:
         steps: number of denoising steps; None for the catalog's, of which there may be several.
         drawn_on: the runtime that draws the images on this machine.
         max_seconds: the most seconds that an image may take; None for the profile's limit, if any.
+        weights: how much categories of prompts count in the score, by names that may be given in
+            part; others count 1.
     """
 
     profile: Profile
@@ -40,6 +43,7 @@ class BuildRequest:
     steps: int | None = None
     drawn_on: Runtime = Runtime.ONNXRUNTIME_CPU
     max_seconds: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:

@@ -18,6 +18,7 @@ from sdpack.pack.forecast.stage_costs import Speeds, StageCosts
 from sdpack.pack.forecast.stages import Stage, StageTimes
 from sdpack.pack.planning.mix import Mix, by_part_set, mixes, placements
 from sdpack.pack.request import BuildRequest
+from sdpack.pack.selection.prompt_list import PromptList
 from sdpack.store.ledger import Ledger
 
 GRAPH_BYTES = 4  # per parameter of an fp32 graph
@@ -195,7 +196,8 @@ class Planning:
     def _prompts(self) -> int:
         request = self._request
         quality = request.catalog.quality
-        return len(request.located.prompts(quality.prompts))
+        listed = PromptList(request.located.prompt_list(quality.prompts))
+        return len(listed.weighted(request.weights).listed)
 
     def _parameters(self, mix: Mix) -> int:
         return sum(self._by_name[v.role.group, v.candidate].parameters for v in mix.variants)

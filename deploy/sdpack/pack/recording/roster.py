@@ -89,6 +89,7 @@ class Roster:
             "confidence": rules.confidence,
             "looks": rules.looks,
             "indifference": rules.indifference,
+            "weights": summary.weights,
             "prefer": rules.prefer.value,
             "entrants": tuple(self._entrants()),
             "origins": self._origins(),

@@ -43,6 +43,7 @@ class EvaluationSummary:
         prompts: the prompts of the catalog.
         captions: what the judge compared the images with; empty if these were the prompts.
         categories: what each tests; empty if they have none.
+        weights: how much categories count in the score; those not named count 1.
         real_content: hash of the real images; None if there are none.
         mixes: the mixes that were scored.
     """
@@ -53,6 +54,7 @@ class EvaluationSummary:
     prompts: tuple[str, ...]
     captions: tuple[str, ...]
     categories: tuple[str, ...]
+    weights: Mapping[str, float]
     rules: Rules
     real_content: str | None
     mixes: Mapping[Mix, EvaluatedMix]

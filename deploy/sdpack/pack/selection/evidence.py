@@ -102,6 +102,7 @@ class EvidenceMeasuring:
             confidence=rules.confidence,
             indifference=rules.indifference,
             prompts=rules.most,
+            weights=self.evaluator.weights,
         )
 
     def _distance(self, number: int, prompts: int) -> Estimated | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sdpack.documents.layout import SHEET_GAP
 from sdpack.domain.arrays import Float64Array
+from sdpack.domain.category_weights import full_names
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.drawing import drawing_words
@@ -62,7 +63,10 @@ class MixEvaluator:
         located, rules = self.request.located, rules or self.request.rules
         self.judging = CatalogJudge(located, toolchain.candidates.folder)
         self._quality = located.catalog.quality
-        self.prompt_list = PromptList(located.prompt_list(self._quality.prompts))
+        listed = PromptList(located.prompt_list(self._quality.prompts))
+        self._real_images = len(listed.listed)  # one for each prompt, drawn or not
+        self.weights = full_names(self.request.weights, listed.categories)
+        self.prompt_list = listed.weighted(self.weights)
         self.prompts = self.prompt_list.texts
         self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self.runner = runner or self._runner()
@@ -118,7 +122,7 @@ class MixEvaluator:
     def distance(self, number: int, prompts: int) -> Estimate:
         """KID between a fitted mix's images of the first `prompts` prompts and all real images."""
         chunks = self.runner.chunks(range(prompts))
-        return self._measurements.distance(self.fitted[number].mix, chunks, len(self.prompts))
+        return self._measurements.distance(self.fitted[number].mix, chunks, self._real_images)
 
     def latency_s(self, number: int, always: bool = False) -> float | None:
         """Seconds per image of a fitted mix; see `Measurements.latency_s`."""
@@ -151,6 +155,7 @@ class MixEvaluator:
             tuple(self.prompts),
             self.prompt_list.captions if self.judging.scorer.reads_captions else (),
             self.prompt_list.categories,
+            self.weights,
             self.rules,
             self.judging.real_content,
             {mix: self._evaluated(mix, prompts) for mix, prompts in drawn.items()},
