@@ -126,9 +126,7 @@ def as_weights(value: Mapping[str, float], name: str) -> dict[str, float]:
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{name} is {value!r}; give weights by category, as a dict")
-    return {
-        as_text(key, name): as_scale(weight, f"{name}[{key!r}]") for key, weight in value.items()
-    }
+    return {as_text(key, name): as_scale(value[key], f"{name}[{key!r}]") for key in value}
 
 
 def as_size(value: tuple[int, int], name: str, refusal: Refusal = InputError) -> Size:

@@ -53,6 +53,16 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         sdpack.InputError,
         "prefer is 'size'; choose one of quality, speed, memory",
     ),
+    "weights without names": (
+        lambda: UNCHECKED.build(profile="4gb-gpu", weigh=2),
+        sdpack.InputError,
+        "weigh is 2; give weights by category, as a dict",
+    ),
+    "a weight of no category": (
+        lambda: sdpack.build(profile="4gb-gpu", weigh={"poetry": 2.0}),
+        sdpack.InputError,
+        "--weigh: poetry is no category; the categories are ",
+    ),
     "too many steps": (
         lambda: sdpack.build(profile="4gb-gpu", steps=1001),
         sdpack.InputError,
