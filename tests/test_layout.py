@@ -38,6 +38,8 @@ STEPS = {
         "single_graph/bit_budget single_graph/recipe single_graph/replacing single_graph/request "
         "single_graph/source_outputs"
     ),
+    "sdpack/pack/selection/test_second_opinion.py": "selection/opinion",
+    "sdpack/pack/selection/test_selection.py": "selection/mix_races",
     "sdpack/pack/study/test_study.py": "study/budget study/comparison_rules",
     "sdpack/pack/test_request.py": "planning/lower_bound",
 }

@@ -13,6 +13,7 @@ import yaml
 from sdpack.documents.catalog import Catalog, Lora
 from sdpack.documents.document import read_document
 from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
+from sdpack.documents.quality import JudgeModel
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.store.files import write_whole
@@ -72,8 +73,10 @@ class LocatedCatalog:
             yield "quality.judge", catalog.quality.judge
             yield "quality.tokenizer", catalog.quality.tokenizer
         for name, judge in catalog.quality.other_judges.items():
-            yield f"quality.other_judges.{name}", judge.source
-            yield f"quality.other_judges.{name}.tokenizer", judge.tokenizer
+            if isinstance(judge, JudgeModel):
+                yield f"quality.other_judges.{name}", judge.source
+                if judge.tokenizer is not None:
+                    yield f"quality.other_judges.{name}.tokenizer", judge.tokenizer
 
     def missing(self) -> list[tuple[str, Path]]:
         """Return the paths in the catalog that do not exist, with their keys."""

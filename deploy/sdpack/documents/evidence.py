@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from sdpack.documents.document import Document, formerly
+from sdpack.domain.licences import CommercialUse, terms
 from sdpack.domain.placement import Role
 
 
@@ -244,6 +245,8 @@ class OtherJudgement(Document):
         )
         if self.agreement is not None:
             start += f", and ranks the mixes with a correlation of {self.agreement:.2f}"
+        if terms(self.licence).use is CommercialUse.FORBIDDEN:
+            start += f" (its licence, {self.licence}, {terms(self.licence).words})"
         if not self.disputed:
             return f"{start}. It finds none of {self.mixes} other mixes better, beyond chance."
         best = max(self.disputed, key=lambda mix: mix.difference)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sdpack.errors import CatalogError
 
-KEYS = ("category", "judged", "swapped")  # optional keys of a line, each with a text
+KEYS = ("category", "judged", "swapped", "rendered")  # optional keys of a line, each with a text
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class CatalogPrompt:
         judged: the caption that judges compare images with, if it is not the text: its English
             translation, or the text without what must not be there.
         swapped: a caption that is wrong in one detail, to check judges; may be empty.
+        rendered: the text that the image should show; empty if none.
     """
 
     text: str
     category: str = ""
     judged: str = ""
     swapped: str = ""
+    rendered: str = ""
 
     @property
     def caption(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -26,16 +27,34 @@ class View(Document):
 class JudgeModel(Document):
     """A model that scores how well an image shows its prompt.
 
+    It is a CLIP, a SigLIP or one of the zoo's, which compare embeddings; or a vision-language model
+    of transformers, which is asked whether the image shows the prompt.
+
     Attributes:
+        tokenizer: of its text tower; a vision-language model needs none, as it has a processor.
         views: the forms in which it sees each image; its score is the mean over them. Without
             views, it sees the image itself.
         licence: name of its licence; empty if the catalog does not state it.
     """
 
     source: Source
-    tokenizer: Source
+    tokenizer: Source | None = None
     views: tuple[View, ...] = ()
     licence: str = ""
+
+
+class ReaderModel(Document):
+    """A reader of the text in images, which judges only prompts that ask for some.
+
+    Attributes:
+        ocr: the package that reads.
+    """
+
+    ocr: Literal["rapidocr"]
+    licence: str = "Apache-2.0"
+
+
+OtherJudge = JudgeModel | ReaderModel
 
 
 class Quality(Document):
@@ -58,7 +77,7 @@ class Quality(Document):
     judge: Source | None = None
     tokenizer: Source | None = None
     views: tuple[View, ...] = ()
-    other_judges: Mapping[Name, JudgeModel] = {}
+    other_judges: Mapping[Name, OtherJudge] = {}
     prompts: Path
     calibration: Path
     samples: Path
@@ -89,6 +108,11 @@ class Quality(Document):
 
     @property
     def judges(self) -> Mapping[str, JudgeModel]:
-        """All judges by their key in the catalog, the one that decides first."""
+        """All judges with weights, by their key in the catalog, the one that decides first."""
         primary = {} if self.primary is None else {"judge": self.primary}
-        return {**primary, **{f"other_judges.{n}": j for n, j in self.other_judges.items()}}
+        others = {
+            f"other_judges.{name}": judge
+            for name, judge in self.other_judges.items()
+            if isinstance(judge, JudgeModel)
+        }
+        return {**primary, **others}

@@ -80,6 +80,7 @@ _PACKAGES = (
     ("safetensors", "safetensors", "read checkpoints", "build"),
     ("huggingface_hub", "huggingface_hub", "download checkpoints from the hub", "build"),
     ("gguf", "gguf", "read models in GGUF files", "gguf"),
+    ("rapidocr-onnxruntime", "rapidocr_onnxruntime", "judge the text in images", "ocr"),
     ("ray", "ray", "build on several machines", "ray"),
     ("fsspec", "fsspec", "share artifacts between machines", "ray"),
     ("s3fs", "s3fs", "share artifacts in an object store", "s3"),

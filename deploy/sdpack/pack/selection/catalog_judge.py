@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from sdpack.documents.catalog_files import LocatedCatalog
-from sdpack.documents.quality import Quality
+from sdpack.documents.quality import JudgeModel, Quality, ReaderModel
 from sdpack.documents.source import Source
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful
 from sdpack.pack.real_images import real_images
-from sdpack.pack.selection.loaded_judge import LoadedJudge
+from sdpack.pack.selection.loaded_judge import LoadedJudge, OtherJudge, ReadingJudge
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import file_sha256
 
@@ -48,10 +48,15 @@ class CatalogJudge:
         return Faithful() if self._primary is None else self._primary.scorer
 
     @cached_property
-    def others(self) -> Mapping[str, LoadedJudge]:
+    def others(self) -> Mapping[str, OtherJudge]:
         """The other judges, by name."""
         judges = self._quality.other_judges
-        return {name: LoadedJudge(model, self.folder) for name, model in judges.items()}
+        return {name: self._other(model) for name, model in judges.items()}
+
+    def _other(self, model: JudgeModel | ReaderModel) -> OtherJudge:
+        if isinstance(model, ReaderModel):
+            return ReadingJudge(model, self.located.prompt_list(self._quality.prompts))
+        return LoadedJudge(model, self.folder)
 
     @property
     def panel(self) -> Panel:

@@ -69,7 +69,7 @@ class EvidenceMeasuring:
         return tuple(
             OtherJudgement(
                 judge=name,
-                licence=others[name].model.licence,
+                licence=others[name].licence,
                 quality=_estimated(opinion.quality, opinion.prompts),
                 mixes=opinion.mixes,
                 agreement=opinion.agreement,

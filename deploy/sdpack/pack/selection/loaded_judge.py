@@ -1,16 +1,19 @@
-"""One judge of a catalog, loaded on first use."""
+"""The judges of a catalog, each loaded on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sdpack.documents.quality import JudgeModel
+from sdpack.documents.prompts import CatalogPrompt
+from sdpack.documents.quality import JudgeModel, ReaderModel
 from sdpack.documents.source import Source
+from sdpack.errors import CatalogError
 from sdpack.evaluate.metrics import Panel
+from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Judged
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.store.artifacts import digest, files_digest
@@ -37,18 +40,76 @@ class LoadedJudge:
         """
         from sdpack.evaluate.clip import panel_of
 
-        return panel_of(self.folder(self.model.source), self.folder(self.model.tokenizer))
+        return panel_of(self._source, self._tokenizer)
 
     @cached_property
-    def scorer(self) -> Judged:
+    def scorer(self) -> Scorer:
         """Scores images by it."""
+        from sdpack.evaluate.question_answering import QuestionAnswering, answers_questions
+
+        if answers_questions(self._source):
+            return QuestionAnswering(self._source, files_digest(self._source))
         return Judged(lambda: self.panel, self._content, self.model.views)
+
+    @property
+    def licence(self) -> str:
+        """The name of its licence; empty if the catalog does not state it."""
+        return self.model.licence
+
+    def judges(self, prompt: CatalogPrompt) -> bool:
+        """Whether it can say something about the images of a prompt."""
+        return True
+
+    @property
+    def _source(self) -> Path:
+        return self.folder(self.model.source)
+
+    @property
+    def _tokenizer(self) -> Path:
+        if self.model.tokenizer is None:
+            raise CatalogError(
+                f"the judge {self.model.source} needs a tokenizer; name it beside its source"
+            )
+        return self.folder(self.model.tokenizer)
 
     @cached_property
     def _content(self) -> str:
-        judge = Checkpoint(self.folder(self.model.source)).content
-        tokenizer = files_digest(self.folder(self.model.tokenizer))
-        inputs: dict[str, Any] = {"judge": judge, "tokenizer": tokenizer}
+        inputs: dict[str, Any] = {
+            "judge": Checkpoint(self._source).content,
+            "tokenizer": files_digest(self._tokenizer),
+        }
         if self.model.views:
             inputs["views"] = [view.model_dump() for view in self.model.views]
         return digest(inputs)
+
+
+@dataclass(frozen=True)
+class ReadingJudge:
+    """A judge that reads the text in images.
+
+    Attributes:
+        model: its entry in the catalog.
+        prompts: the catalog's prompts, of which it judges those that ask for a text.
+    """
+
+    model: ReaderModel
+    prompts: Sequence[CatalogPrompt]
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores images by the text in them."""
+        from sdpack.evaluate.text_reading import TextReading
+
+        return TextReading({each.text: each.rendered for each in self.prompts if each.rendered})
+
+    @property
+    def licence(self) -> str:
+        """The name of the reader's licence."""
+        return self.model.licence
+
+    def judges(self, prompt: CatalogPrompt) -> bool:
+        """Whether a prompt asks for a text."""
+        return bool(prompt.rendered)
+
+
+OtherJudge = LoadedJudge | ReadingJudge

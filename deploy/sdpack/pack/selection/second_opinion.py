@@ -13,6 +13,7 @@ from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.mix import Mix
+from sdpack.pack.selection.loaded_judge import OtherJudge
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.opinion import Opinion
 from sdpack.pack.selection.selection import SelectionResult
@@ -40,8 +41,9 @@ class SecondOpinions:
         opinions: dict[str, Opinion] = {}
         try:
             for name, judge in others.items():
-                runner = self.evaluator.runner.judged_by(judge.scorer)
-                opinions[name] = self._opinion(name, runner, result)
+                opinion = self._opinion(name, judge, result)
+                if opinion is not None:
+                    opinions[name] = opinion
         except TimeIsUp:
             return result
         disputed = {number for opinion in opinions.values() for number in opinion.against}
@@ -54,27 +56,36 @@ class SecondOpinions:
         race = replace(result.race, standings=tuple(standings))
         return replace(result, race=race, opinions=opinions)
 
-    def _opinion(self, name: str, runner: EvaluationRunner, result: SelectionResult) -> Opinion:
+    def _opinion(self, name: str, judge: OtherJudge, result: SelectionResult) -> Opinion | None:
+        """What a judge says; None if it can judge none of the winner's prompts."""
+        runner = self.evaluator.runner.judged_by(judge.scorer)
+        listed = self.evaluator.prompt_list.listed
+        judged = np.array([judge.judges(prompt) for prompt in listed], bool)
         compared = [s for s in result.standings if s.outcome not in WITHOUT_SCORES]
         winner = next(s for s in compared if s.arm == result.race.winner)
         others = [s for s in compared if s is not winner]
         step = counted(self.evaluator.say, f"asking the judge {name}")
-        best = self._scores(runner, winner, result)
+        best = self._scores(runner, winner, result)[judged[: winner.prompts]]
+        if not len(best):
+            return None
         alpha = (1 - result.rules.confidence) / max(1, len(others))
         against, means = dict[int, Estimate](), dict[int, float]()
         for place, standing in enumerate(others):
             step(place, len(others))
-            own = self._scores(runner, standing, result)
+            own = self._scores(runner, standing, result)[judged[: standing.prompts]]
+            if not len(own):
+                continue
             both = min(len(own), len(best))
             found = Estimate(*interval(own[:both] - best[:both], alpha, result.rules.looks))
             means[standing.arm] = found.value
             if found.low > 0:
                 against[standing.arm] = found
-        longest = [s for s in others if s.prompts >= result.rules.enough]
+        enough = result.rules.enough
+        longest = [s for s in others if s.prompts >= enough and s.arm in means]
         agreement = rank_correlation(
             [s.difference for s in longest], [means[s.arm] for s in longest]
         )
-        return Opinion(mean_estimate(best), len(best), len(others), agreement, against)
+        return Opinion(mean_estimate(best), len(best), len(means), agreement, against)
 
     def _scores(
         self, runner: EvaluationRunner, standing: Standing, result: SelectionResult

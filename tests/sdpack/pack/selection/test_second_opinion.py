@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,7 +21,8 @@ RULES = Rules(first=16, fewest=16, most=PROMPTS)
 def table(means: Sequence[float], seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     shared = rng.normal(0.4, 0.1, PROMPTS)
-    return shared + rng.normal(0, 0.02, (len(means), PROMPTS)) + np.array(means)[:, None]
+    noise = rng.normal(0, 0.02, (len(means), PROMPTS))
+    return np.asarray(shared + noise + np.array(means)[:, None])
 
 
 class Runner:
@@ -40,7 +41,11 @@ class Runner:
         return self.table[np.ix_(list(specs), list(numbers))]
 
 
-def asked(means: Sequence[float], others: Mapping[str, np.ndarray]) -> tuple[Any, list[str]]:
+def asked(
+    means: Sequence[float],
+    others: Mapping[str, np.ndarray],
+    judges: Callable[[int], bool] = lambda prompt: True,
+) -> tuple[Any, list[str]]:
     scores = table(means)
     arms = [Arm(f"mix {n}", (float(n),)) for n in range(len(means))]
     race = Race(arms, lambda a, p: scores[np.ix_(list(a), list(p))], RULES).run()
@@ -48,10 +53,14 @@ def asked(means: Sequence[float], others: Mapping[str, np.ndarray]) -> tuple[Any
     result = SelectionResult(cast(Any, fitted), race, None, race.pictures, RULES)
     lines: list[str] = []
     judging = SimpleNamespace(
-        others={name: SimpleNamespace(scorer=each) for name, each in others.items()}
+        others={name: SimpleNamespace(scorer=each, judges=judges) for name, each in others.items()}
     )
     evaluator = SimpleNamespace(
-        judging=judging, runner=Runner(scores), say=lines.append, spec=lambda mix: mix
+        judging=judging,
+        runner=Runner(scores),
+        say=lines.append,
+        spec=lambda mix: mix,
+        prompt_list=SimpleNamespace(listed=range(PROMPTS)),
     )
     return SecondOpinions(cast(Any, evaluator)).asked(result), lines
 
@@ -79,6 +88,17 @@ def test_a_mix_that_another_judge_prefers_is_disputed_but_does_not_win() -> None
     (disputed,) = [s for s in result.standings if s.outcome is Outcome.DISPUTED]
     assert (disputed.arm, disputed.to) == (2, 0)
     assert any("the judges disagree about 2" in line for line in lines)
+
+
+def test_a_judge_of_some_prompts_is_asked_about_these() -> None:
+    odd = table(MEANS, seed=1)
+    odd[:, 1::2] = 0  # of prompts that it cannot judge
+    result, _ = asked(MEANS, {"odd": odd}, judges=lambda prompt: prompt % 2 == 0)
+    opinion = result.opinions["odd"]
+    assert opinion.prompts == PROMPTS // 2
+    assert opinion.quality.value == pytest.approx(odd[0, ::2].mean())
+    result, _ = asked(MEANS, {"odd": odd}, judges=lambda prompt: False)
+    assert result.opinions == {}
 
 
 def test_nobody_is_asked_without_other_judges_or_if_the_time_was_up() -> None:

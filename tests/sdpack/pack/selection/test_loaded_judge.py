@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from sdpack.documents.prompts import CatalogPrompt
+from sdpack.documents.quality import JudgeModel, ReaderModel, View
+from sdpack.documents.source import Source
+from sdpack.errors import CatalogError
+from sdpack.evaluate.question_answering import QuestionAnswering
+from sdpack.evaluate.scorers import Judged
+from sdpack.evaluate.text_reading import TextReading
+from sdpack.pack.selection.loaded_judge import LoadedJudge, ReadingJudge
+
+from zoo import parts
+
+MIX = cast(Any, None)
+PROMPT = CatalogPrompt("a cat")
+
+
+def folder_of(source: Source) -> Path:
+    assert source.path is not None
+    return source.path
+
+
+def loaded(judge: Path, tokenizer: Path | None, *views: View) -> LoadedJudge:
+    read = None if tokenizer is None else Source(path=tokenizer)
+    model = JudgeModel(source=Source(path=judge), tokenizer=read, views=views, licence="MIT")
+    return LoadedJudge(model, folder_of)
+
+
+def test_a_judge_with_embeddings_is_loaded_with_its_tokenizer() -> None:
+    judge = loaded(parts.verify("judge"), parts.verify("tokenizer"))
+    assert isinstance(judge.scorer, Judged)
+    assert judge.licence == "MIT"
+    assert judge.judges(PROMPT)
+    found = judge.panel.embed_texts(["noto, pizza"])
+    assert np.linalg.norm(found.numpy()) == pytest.approx(1)
+
+
+def test_scores_depend_on_the_views() -> None:
+    judge, tokenizer = parts.verify("judge"), parts.verify("tokenizer")
+    plain, viewed = loaded(judge, tokenizer), loaded(judge, tokenizer, View(blur=0.01))
+    assert plain.scorer.content(MIX) != viewed.scorer.content(MIX)
+    assert plain.scorer.content(MIX) == loaded(judge, tokenizer).scorer.content(MIX)
+
+
+def test_a_judge_with_embeddings_needs_a_tokenizer() -> None:
+    with pytest.raises(CatalogError, match="needs a tokenizer; name it"):
+        loaded(parts.verify("judge"), None).scorer.content(MIX)
+
+
+def test_a_vision_language_model_is_asked(tmp_path: Path) -> None:
+    config = {"architectures": ["LlavaForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert isinstance(loaded(tmp_path, None).scorer, QuestionAnswering)
+
+
+def test_a_reader_judges_prompts_that_ask_for_a_text() -> None:
+    sign = CatalogPrompt("a sign that reads OPEN", rendered="OPEN")
+    judge = ReadingJudge(ReaderModel(ocr="rapidocr"), [PROMPT, sign])
+    assert isinstance(judge.scorer, TextReading)
+    assert [judge.judges(prompt) for prompt in (PROMPT, sign)] == [False, True]
+    assert judge.licence == "Apache-2.0"
