@@ -165,7 +165,7 @@ def _widths(
 ) -> tuple[float, float, float]:
     """Half the width of the intervals of the best mix against the next, on resampled prompts."""
     count = scores.shape[1]
-    places = np.random.default_rng(seed).integers(count, size=count)
+    places = list(np.random.default_rng(seed).choice(count, count))
     means = np.asarray(scores.mean(axis=1))
     ranked = scores[np.argsort(-means)[:racing]][:, places]
     apart = np.asarray(ranked[1:] - ranked[0])
