@@ -165,13 +165,13 @@ def _widths(
 ) -> tuple[float, float, float]:
     """Half the width of the intervals of the best mix against the next, on resampled prompts."""
     count = scores.shape[1]
-    places = list(np.random.default_rng(seed).choice(count, count))
+    places = np.asarray(np.random.default_rng(seed).integers(count, size=count))
     means = np.asarray(scores.mean(axis=1))
     ranked = scores[np.argsort(-means)[:racing]][:, places]
     apart = np.asarray(ranked[1:] - ranked[0])
     alpha, looks = 0.05 / (racing - 1), planned_looks(16, count)
     plain = float(apart.std(axis=1, ddof=1).mean())
-    within = _within_categories(apart, [judged.categories[place] for place in places])
+    within = _within_categories(apart, np.asarray(judged.categories)[places].tolist())
     new = half_width(count, alpha, looks)
     return plain * half_width(count, alpha), plain * new, within * new
 
