@@ -191,7 +191,9 @@ def ledger_of_many(
     return found, scores
 
 
-def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> StudyRecord:
+def ledger_of_study(
+    path: Path, name: str = "study", prompts: int = PROMPTS, **more: Any
+) -> StudyRecord:
     """Write a ledger of a study with three budgets; no mix fits the first.
 
     At the second, "encoder first" is better than "denoiser first" by 0.05; at the third, both are
@@ -209,7 +211,7 @@ def ledger_of_study(path: Path, name: str = "study", prompts: int = PROMPTS) -> 
     entrants = {key: entrant(list(key[0]), key[1], prompts=prompts) for key in losses}
     best = next(iter(entrants.values()))
     budgets = _budgets(*entrants.values())
-    base = record([best.model_copy(update={"outcome": "won"})], prompts, name=name)
+    base = record([best.model_copy(update={"outcome": "won"})], prompts, name=name, **more)
     fields = {
         key: value
         for key, value in base.model_dump(mode="json", by_alias=True).items()

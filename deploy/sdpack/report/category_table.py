@@ -1,4 +1,4 @@
-"""The table of scores by category of prompts."""
+"""Tables of scores by category of prompts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST
 from sdpack.domain.estimate import difference_estimate, mean_estimate
 from sdpack.report.page import Table
 from sdpack.report.points import Build, Point, Scores, paired
+from sdpack.report.study_points import StudyResult
 
 COMPARED = 3  # mixes next to the winner
+FIRST = (ENCODER_FIRST, DENOISER_FIRST)
 
 
 def category_table(build: Build) -> Iterator[Table]:
@@ -37,12 +40,47 @@ def category_table(build: Build) -> Iterator[Table]:
     yield Table("Scores by category of prompts", columns, rows, frozenset({1}))
 
 
+def study_category_table(study: StudyResult) -> Iterator[Table]:
+    """Yield a table of the best mix's score in each category at each budget.
+
+    Next to it stand the differences of the mixes that spend their bytes on the text encoder or on
+    the denoiser first. Nothing is yielded if the prompts have no categories.
+    """
+    categories, record = study.record.categories, study.record
+    if not categories:
+        return
+    rows = []
+    for budget in study.feasible:
+        there = {run.why: study.scores(record.entrant(run.mix)) for run in budget.runs}
+        best = there[BEST]
+        for name in dict.fromkeys(categories):
+            own = {n: score for n, score in best.items() if name and categories[n] == name}
+            if own:
+                away = [_difference(there.get(why, {}), own) for why in FIRST]
+                mean = str(mean_estimate(np.array(list(own.values()))))
+                budget_name = study.names[budget.budget_bytes]
+                rows.append([budget_name, name, str(len(own)), mean, *away])
+    columns = (
+        "budget",
+        "category",
+        "images",
+        f"best mix: {record.metric}, 95 %",
+        *(f"{why}: vs. best, 95 %" for why in FIRST),
+    )
+    yield Table("Scores by category of prompts", columns, rows, frozenset({2}))
+
+
 def _row(
     build: Build, name: str, numbers: Sequence[int], best: Scores, others: Sequence[Point]
 ) -> list[str]:
     own = {number: best[number] for number in numbers if number in best}
     cells = [name, str(len(own)), str(mean_estimate(np.array(list(own.values()))))]
     for point in others:
-        apart = paired(build.scores(point.entrant), own)
-        cells.append(difference_estimate(apart).signed() if len(apart) > 1 else "")
+        cells.append(_difference(build.scores(point.entrant), own))
     return cells
+
+
+def _difference(mine: Scores, best: Scores) -> str:
+    """The paired difference with its interval; empty for fewer than two images."""
+    apart = paired(mine, best)
+    return difference_estimate(apart).signed() if len(apart) > 1 else ""

@@ -19,6 +19,7 @@ from sdpack.documents.record import (
 )
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
+from sdpack.report.category_table import study_category_table
 from sdpack.report.figure import (
     GREY,
     ROLE_COLOURS,
@@ -92,7 +93,7 @@ def study_page(study: StudyResult) -> Page:
         ),
         summary=finding(study),
         figures=study_figures(study),
-        tables=[_table(study), _reproduce(study)],
+        tables=[_table(study), *study_category_table(study), _reproduce(study)],
     )
 
 

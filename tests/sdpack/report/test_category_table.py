@@ -4,11 +4,20 @@ from contextlib import closing
 from pathlib import Path
 
 from sdpack.report.build_page import report
-from sdpack.report.category_table import category_table
+from sdpack.report.category_table import category_table, study_category_table
 from sdpack.report.points import Build, read_build
+from sdpack.report.study_page import study_page
+from sdpack.report.study_points import read_study
 from sdpack.store.ledger import Ledger
 
-from benchmarks.example_ledgers import entrant, record, write_build, write_scores
+from benchmarks.example_ledgers import (
+    PROMPTS,
+    entrant,
+    ledger_of_study,
+    record,
+    write_build,
+    write_scores,
+)
 
 
 def build_of(folder: Path, categories: list[str]) -> Build:
@@ -35,3 +44,25 @@ def test_each_category_has_its_own_score_and_difference(tmp_path: Path) -> None:
 
 def test_prompts_without_categories_have_no_table(tmp_path: Path) -> None:
     assert not list(category_table(build_of(tmp_path, [])))
+
+
+def test_a_study_has_a_table_of_categories_at_each_budget_that_something_fits(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger_of_study(path, categories=["count", "style"] * (PROMPTS // 2))
+    found = read_study(path)
+    (table,) = study_category_table(found)
+    assert [row[:2] for row in table.rows] == [
+        [budget, name]
+        for budget in ("16.0 MiB", "64.0 MiB")[: len(found.feasible)]
+        for name in ("count", "style")
+    ]
+    assert all(row[2] == str(PROMPTS // 2) for row in table.rows)
+    assert float(table.rows[0][5].split()[0]) < -0.04  # denoiser first is worse by 0.05
+    assert table in study_page(found).tables
+
+
+def test_a_study_without_categories_has_no_such_table(tmp_path: Path) -> None:
+    ledger_of_study(tmp_path / "ledger.sqlite")
+    assert not list(study_category_table(read_study(tmp_path / "ledger.sqlite")))
