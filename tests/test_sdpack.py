@@ -49,6 +49,7 @@ OPTIONS = {
     "steps": "int | None",
     "images": "int",
     "prefer": "str",
+    "weigh": "Mapping[str, float]",
     "draw_on": "str",
     "workers": "int | None",
     "executor": "str",
