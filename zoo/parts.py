@@ -7,6 +7,7 @@ parts/denoiser/{s,m,l}       UNet2DConditionModel
 parts/decoder/{kl,tiny}      AutoencoderKL, AutoencoderTiny
 parts/scheduler              DPMSolverMultistepScheduler
 parts/judge                  Judge
+parts/judge_resnet           ResnetJudge, the second judge
 parts/SHA256SUMS             checksums of all these files, in sha256sum's format
 """
 
@@ -26,6 +27,7 @@ from diffusers import (
 )
 from sdpack.errors import SourceError
 from sdpack.evaluate.judge import Judge
+from sdpack.evaluate.resnet_judge import ResnetJudge
 from sdpack.export import bridge
 from sdpack.export.bridge import BridgeModule
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -124,6 +126,14 @@ def load_scheduler(folder: Path = PARTS_FOLDER) -> DPMSolverMultistepScheduler:
 
 def load_judge(folder: Path = PARTS_FOLDER) -> Judge:
     judge: Judge = Judge.from_pretrained(verify("judge", folder), dtype=torch.float32)
+    judge.eval()
+    return judge
+
+
+def load_second_judge(folder: Path = PARTS_FOLDER) -> ResnetJudge:
+    judge: ResnetJudge = ResnetJudge.from_pretrained(
+        verify("judge_resnet", folder), dtype=torch.float32
+    )
     judge.eval()
     return judge
 

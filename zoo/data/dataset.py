@@ -260,10 +260,11 @@ def _svg_jobs(style: Style, folder: Path, emoji: dict[str, Row]) -> Iterator[Job
             continue
         icon = icons["icons"].get(alias.get("parent", name))
         if icon is not None:
-            yield style, key, _svg(icon, icons)
+            yield style, key, icon_svg(icon, icons)
 
 
-def _svg(icon: dict[str, object], defaults: dict[str, object]) -> str:
+def icon_svg(icon: dict[str, object], defaults: dict[str, object]) -> str:
+    """Return an icon of an icon set as SVG; `defaults` holds the set's sizes."""
     left, top = icon.get("left", 0), icon.get("top", 0)
     width = icon.get("width", defaults.get("width", 16))
     height = icon.get("height", defaults.get("height", 16))

@@ -65,6 +65,18 @@ FLUENT_3D = NpmPackage(
     "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
     "MIT",
 )
+FXEMOJI = NpmPackage(
+    "@iconify-json/fxemoji",
+    "1.2.2",
+    "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
+    "Apache-2.0",
+)
+STREAMLINE = NpmPackage(
+    "@iconify-json/streamline-emojis",
+    "1.2.4",
+    "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
+    "CC-BY-4.0",
+)
 EMOJIBASE = NpmPackage(
     "emojibase-data",
     "17.0.0",

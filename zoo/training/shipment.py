@@ -60,6 +60,7 @@ class Shipment:
         decoders, judge = self.stages.decoders, self.stages.judge
         models: dict[str, Any] = {
             "judge": judge.trained_judge,
+            "judge_resnet": self.stages.second_judge.trained,
             "decoder/kl": decoders.vae,
             "decoder/tiny": decoders.tiny,
         }

@@ -8,6 +8,7 @@ from zoo.training.decoder_stage import DecoderStage
 from zoo.training.denoiser_stage import DenoiserStage
 from zoo.training.judge_stage import JudgeStage
 from zoo.training.run import TrainingRun
+from zoo.training.second_judge_stage import SecondJudgeStage
 from zoo.training.text_stage import TextStage
 
 
@@ -20,6 +21,7 @@ class Stages:
     decoders: DecoderStage
     denoisers: DenoiserStage
     judge: JudgeStage
+    second_judge: SecondJudgeStage
 
     @classmethod
     def of(cls, run: TrainingRun) -> Stages:
@@ -29,4 +31,5 @@ class Stages:
         decoders = DecoderStage(run, recipe.vae, recipe.tiny)
         denoisers = DenoiserStage(run, recipe.denoiser, text, decoders)
         judge = JudgeStage(run, recipe.judge, text)
-        return cls(run, text, decoders, denoisers, judge)
+        second_judge = SecondJudgeStage(run, recipe.second_judge, text)
+        return cls(run, text, decoders, denoisers, judge, second_judge)
