@@ -90,6 +90,8 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
         *_shares(plan), "the mixes of the catalog, by parameters", ("mix", "part", "candidate")
     )
     print_table(*_downloads(plan), "candidates", ("candidate", "part", "download"))
+    if plan.judges:
+        print_table(*_judges(plan), "judges", ("judge", "licence", "download"))
     budget = format_bytes(request.budget)
     print_lines(
         [
@@ -108,6 +110,20 @@ def print_plan(request: BuildRequest, plan: BuildPlan) -> None:
     print_table(headings, rows, "time by stage on this machine", headings[1:])
     refined = "refined by earlier builds" if plan.is_refined else "not yet refined by a build"
     print_lines([f"total: {_time_range(plan.all_seconds)}, {refined}"])
+
+
+def _judges(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            f"{judge.name.removeprefix('other_judges.')}{' (decides)' if judge.decides else ''}",
+            judge.licence or "not stated",
+            "unknown" if judge.fetch_bytes is None else format_bytes(judge.fetch_bytes),
+            "" if judge.parameters is None else format_count(judge.parameters),
+            "" if judge.memory_bytes is None else format_bytes(judge.memory_bytes),
+        ]
+        for judge in plan.judges
+    ]
+    return ["judge", "licence", "download", "parameters", "memory"], rows
 
 
 def _shares(plan: BuildPlan) -> tuple[list[str], list[list[str]]]:

@@ -68,6 +68,7 @@ class Quality(Document):
             judge, a variant is scored by how close its images are to its own fp32 images.
         views: the forms in which the judge sees each image; its score is the mean over them.
             Without views, it sees the image itself.
+        judge_licence: name of the licence of `judge`; empty if the catalog does not state it.
         other_judges: by name.
         prompts, calibration, samples: JSON lines files; each line is an object with a "text".
         real_images: one image file with a grid of real images in the order of the prompts,
@@ -77,6 +78,7 @@ class Quality(Document):
     judge: Source | None = None
     tokenizer: Source | None = None
     views: tuple[View, ...] = ()
+    judge_licence: str = ""
     other_judges: Mapping[Name, OtherJudge] = {}
     prompts: Path
     calibration: Path
@@ -104,7 +106,12 @@ class Quality(Document):
         """The judge whose scores decide; None if there is none."""
         if self.judge is None or self.tokenizer is None:
             return None
-        return JudgeModel(source=self.judge, tokenizer=self.tokenizer, views=self.views)
+        return JudgeModel(
+            source=self.judge,
+            tokenizer=self.tokenizer,
+            views=self.views,
+            licence=self.judge_licence,
+        )
 
     @property
     def judges(self) -> Mapping[str, JudgeModel]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.forecast.candidate_sizes import CandidateSize, CandidateSizes
 from sdpack.pack.forecast.image_count import ImageCount, image_count, preselected_count
 from sdpack.pack.forecast.intervals import Interval, total
+from sdpack.pack.forecast.judge_costs import JudgeCost, judge_costs
 from sdpack.pack.forecast.smallest import LowerBound
 from sdpack.pack.forecast.speed import machine_speed
 from sdpack.pack.forecast.stage_costs import Speeds, StageCosts
@@ -49,6 +50,7 @@ class BuildPlan:
     Attributes:
         mixes: "smallest" and "largest" by parameters, and "usual", the first of the catalog.
         sizes: the size of every candidate.
+        judges: the cost of every judge; empty if images are compared with fp32.
         uniform_mixes: number of mixes of candidates and precisions.
         placements: number of placements of each mix.
         smallest: the mix with the lowest lower bound of its peak memory.
@@ -61,6 +63,7 @@ class BuildPlan:
 
     mixes: Mapping[str, tuple[PartShare, ...]]
     sizes: tuple[CandidateSize, ...]
+    judges: tuple[JudgeCost, ...]
     uniform_mixes: int
     placements: int
     smallest: str
@@ -103,6 +106,7 @@ class Planning:
         return BuildPlan(
             self._shares(),
             tuple(sizes),
+            tuple(self._judges()),
             len(self._mixes),
             len(placements(request.profile, max(request.sizes[0]) // 8)),
             str(smallest.mix),
@@ -112,6 +116,10 @@ class Planning:
             {stage: times.refined(stage, each) for stage, each in seconds.items()},
             bool(times.ratios),
         )
+
+    def _judges(self) -> Iterator[JudgeCost]:
+        candidates, catalog = self.candidates, self._request.catalog
+        return judge_costs(catalog.quality, candidates.is_here, candidates.folder)
 
     def seconds(self) -> dict[Stage, Interval]:
         """The predicted duration of each stage, before refinement.
