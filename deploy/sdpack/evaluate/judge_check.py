@@ -131,6 +131,25 @@ class JudgeCheck:
         return [effect for effect in self.effects if effect.is_wrong]
 
 
+def check_responds(score: Score, name: str) -> None:
+    """Check that a judge gives different finite scores to images that have nothing in common.
+
+    Args:
+        name: what errors call it.
+
+    Raises:
+        SourceError: its scores are not finite, or all equal.
+    """
+    side = 64
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    plain = np.full((side, side, 3), (200, 30, 30), np.uint8)
+    striped = np.broadcast_to(ramp[:, None, None], (side, side, 3))
+    noisy = np.random.default_rng(SEED).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    images = np.stack([plain, striped, noisy])
+    found = [score(images, [caption] * len(images)) for caption in ("a red square", "noise")]
+    _checked(np.concatenate(found), name)
+
+
 def check_judge(score: Score, given: CaptionedImages, step: Step = unheard) -> JudgeCheck:
     """Measure the effect of every change on the scores of a judge.
 
@@ -182,16 +201,14 @@ def _effect(name: str, apart: Float64Array, count: int, is_damage: bool = True) 
     return Effect(name, estimate, float(estimate.value - half), is_damage)
 
 
-def _checked(scores: Float64Array) -> Float64Array:
+def _checked(scores: Float64Array, name: str = "the judge") -> Float64Array:
     """Check that scores are numbers that differ.
 
     Raises:
         SourceError: they are not finite, or all equal.
     """
     if not np.isfinite(scores).all():
-        raise SourceError("the judge gives scores that are not finite; check its files")
+        raise SourceError(f"{name} gives scores that are not finite; check its files")
     if np.ptp(scores) == 0:
-        raise SourceError(
-            f"the judge gives the score {scores[0]:g} to every image; check its files"
-        )
+        raise SourceError(f"{name} gives the score {scores[0]:g} to every image; check its files")
     return scores

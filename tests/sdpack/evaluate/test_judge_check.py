@@ -14,6 +14,7 @@ from sdpack.evaluate.judge_check import (
     Score,
     Verdict,
     check_judge,
+    check_responds,
 )
 from sdpack.runtime.pipeline import Pictures
 
@@ -89,3 +90,15 @@ def test_images_are_changed_a_few_at_a_time() -> None:
 
     check_judge(score, GIVEN)
     assert set(seen) == {24, AT_ONCE, 24 - AT_ONCE}
+
+
+def test_a_judge_that_tells_images_apart_responds() -> None:
+    check_responds(judge(1.0), "the judge")
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.inf, "not finite"), (0.5, "0.5 to every image")])
+def test_a_judge_that_says_the_same_of_everything_is_refused_by_name(
+    value: float, said: str
+) -> None:
+    with pytest.raises(SourceError, match=f"the judge ours gives.*{said}"):
+        check_responds(lambda images, captions: np.full(len(images), value), "the judge ours")

@@ -12,9 +12,10 @@ from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
+from sdpack.evaluate.judge_check import check_responds
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Judged
+from sdpack.evaluate.scorers import Judged, panel_score
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.store.artifacts import digest, files_digest
 
@@ -36,11 +37,13 @@ class LoadedJudge:
         """The model with its tokenizer.
 
         Raises:
-            SourceError: it cannot be loaded.
+            SourceError: it cannot be loaded, or gives the same score to everything.
         """
         from sdpack.evaluate.clip import panel_of
 
-        return panel_of(self._source, self._tokenizer)
+        panel = panel_of(self._source, self._tokenizer)
+        check_responds(panel_score(panel), f"the judge {self._source}")
+        return panel
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.errors import EngineError, InputError, MissingPackageError, SourceError
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
@@ -41,7 +42,7 @@ class SecondOpinions:
         opinions: dict[str, Opinion] = {}
         try:
             for name, judge in others.items():
-                opinion = self._opinion(name, judge, result)
+                opinion = self._opinion_or_none(name, judge, result)
                 if opinion is not None:
                     opinions[name] = opinion
         except TimeIsUp:
@@ -55,6 +56,16 @@ class SecondOpinions:
             self.evaluator.say(f"the judges disagree about {result.fitted[number].mix}")
         race = replace(result.race, standings=tuple(standings))
         return replace(result, race=race, opinions=opinions)
+
+    def _opinion_or_none(
+        self, name: str, judge: OtherJudge, result: SelectionResult
+    ) -> Opinion | None:
+        """What a judge says; None if it does not work: a finished race is worth more than it."""
+        try:
+            return self._opinion(name, judge, result)
+        except (InputError, SourceError, MissingPackageError, EngineError) as error:
+            self.evaluator.say(f"the judge {name} is left out: {error}")
+            return None
 
     def _opinion(self, name: str, judge: OtherJudge, result: SelectionResult) -> Opinion | None:
         """What a judge says; None if it can judge none of the winner's prompts."""

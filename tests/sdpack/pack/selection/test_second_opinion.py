@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sdpack.errors import SourceError
 from sdpack.evaluate.race import Race
 from sdpack.evaluate.rules import Arm, Outcome, RaceResult, Rules
 from sdpack.pack.selection.second_opinion import SecondOpinions, rank_correlation
@@ -99,6 +100,20 @@ def test_a_judge_of_some_prompts_is_asked_about_these() -> None:
     assert opinion.quality.value == pytest.approx(odd[0, ::2].mean())
     result, _ = asked(MEANS, {"odd": odd}, judges=lambda prompt: False)
     assert result.opinions == {}
+
+
+def test_a_judge_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    works = table(MEANS, seed=1)
+
+    def judged_by(self: Runner, scorer: np.ndarray) -> Runner:
+        if scorer is not works:
+            raise SourceError("no such model")
+        return Runner(scorer)
+
+    monkeypatch.setattr(Runner, "judged_by", judged_by)
+    result, lines = asked(MEANS, {"odd": table(MEANS), "fine": works})
+    assert list(result.opinions) == ["fine"]
+    assert "the judge odd is left out: no such model" in lines
 
 
 def test_nobody_is_asked_without_other_judges_or_if_the_time_was_up() -> None:
