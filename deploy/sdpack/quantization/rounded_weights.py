@@ -29,6 +29,8 @@ from sdpack.quantization.rounding import (
     Rounded,
     output_error,
     round_weight,
+    row_blocks,
+    sampled_places,
     sampled_rows,
 )
 from sdpack.quantization.schemes import Number, Scheme
@@ -173,12 +175,21 @@ def relative_error(
         rounded: the rounded weight.
         moments: moments of the layer's inputs; None counts all inputs the same.
     """
-    error = matrix - rounded.values
     if moments is None:
-        total = float((matrix.astype(np.float64) ** 2).sum())
-        return float((error.astype(np.float64) ** 2).sum()) / total if total else 0.0
-    total = output_error(sampled_rows(matrix, COUNTED_ROWS), moments)
-    return output_error(sampled_rows(error, COUNTED_ROWS), moments) / total if total else 0.0
+        total = added = 0.0
+        for rows in row_blocks(len(matrix)):
+            total += _squares(matrix[rows])
+            added += _squares(matrix[rows] - rounded.rows(rows).values)
+        return added / total if total else 0.0
+    places = sampled_places(len(matrix), COUNTED_ROWS)
+    counted = matrix[places]
+    total = output_error(counted, moments)
+    error = counted - rounded.rows(places).values
+    return output_error(error, moments) / total if total else 0.0
+
+
+def _squares(values: Float32Array) -> float:
+    return float((values.astype(np.float64) ** 2).sum())
 
 
 def _bytes(rounded: Rounded, number: Number) -> NDArray[np.generic]:

@@ -37,6 +37,7 @@ SHRUNK_TO = np.linspace(1.0, 0.5, 21)  # clipping tried, of the largest magnitud
 MANY_COLUMNS, FEW_COLUMNS = 64, 8
 SMALLEST_HALF = 256  # of a triangular matrix that is inverted in halves
 SCALED_ROWS = 64  # scaled at once: they stay in the cache
+COPIED_ROWS = 4096  # of a weight, copied at once: tables of language models have 150,000 or more
 SAMPLED_ROWS = 64
 COUNTED_ROWS = 256  # of a rounded weight, from which the error of its outputs is computed
 
@@ -140,6 +141,10 @@ class Rounded:
         """The dequantized weight, float32 (outputs, summed)."""
         return self.numbers * _spread(self.scales.astype(np.float32), self.numbers.shape[1])
 
+    def rows(self, chosen: slice | NDArray[np.intp]) -> Rounded:
+        """Return some rows; rows are rounded independently of each other."""
+        return Rounded(self.numbers[chosen], self.scales[chosen], self.block)
+
 
 @one_thread()
 def round_weight(
@@ -159,11 +164,13 @@ def round_weight(
     """
     weights = None if moments is None else np.concatenate([m.squares for m in moments])
     scales = _scales(matrix, scheme, weights, scale_type)
-    if moments is None:
-        steps = _spread(scales.astype(np.float32), matrix.shape[1])
-        return Rounded(scheme.number.rounded(matrix / steps), scales, scheme.block)
-    steps = _spread(scales.astype(np.float32), matrix.shape[1])
     numbers = np.empty_like(matrix)
+    if moments is None:
+        for rows in row_blocks(len(matrix)):
+            steps = _spread(scales[rows].astype(np.float32), matrix.shape[1])
+            numbers[rows] = scheme.number.rounded(matrix[rows] / steps)
+        return Rounded(numbers, scales, scheme.block)
+    steps = _spread(scales.astype(np.float32), matrix.shape[1])
     start = 0
     for moment in moments:
         run = slice(start, start + moment.columns)
@@ -172,10 +179,20 @@ def round_weight(
     return Rounded(numbers, scales, scheme.block)
 
 
+def row_blocks(count: int) -> Iterator[slice]:
+    """Yield slices of so many rows that a copy of a large table's is no large copy."""
+    for first, last in _cut(count, COPIED_ROWS):
+        yield slice(first, last)
+
+
+def sampled_places(count: int, most: int = SAMPLED_ROWS) -> NDArray[np.intp]:
+    """Return the places of up to `most` evenly spaced rows of a weight with `count` rows."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.intp)
+
+
 def sampled_rows(matrix: Float32Array, most: int = SAMPLED_ROWS) -> Float32Array:
     """Return up to `most` evenly spaced rows of a weight; rows are rounded independently."""
-    places = np.linspace(0, len(matrix) - 1, min(most, len(matrix))).round()
-    return np.ascontiguousarray(matrix[places.astype(int)])
+    return np.ascontiguousarray(matrix[sampled_places(len(matrix), most)])
 
 
 @one_thread()

@@ -201,13 +201,18 @@ def _gains_of(
     group: Sequence[Layer], probe: Probe, harm_of: Callable[[Arrays], float]
 ) -> dict[str, float]:
     """Return the common gain of layers rounded together; none if outputs are then not finite."""
-    probes = [(layer, probe(layer)) for layer in group]
-    probed = [(layer, *result) for layer, result in probes if result is not None]
-    weights = {str(layer.weight.name): layer.folded(w.values) for layer, w, _ in probed}
-    harm = harm_of(weights) if probed else 0.0
-    error = sum(error for _, _, error in probed)
+    weights: Arrays = {}
+    errors: dict[str, float] = {}
+    for layer in group:
+        result = probe(layer)
+        if result is not None:
+            rounded, errors[layer.name] = result
+            weights[str(layer.weight.name)] = layer.folded(rounded.values)
+            del result, rounded  # a table of a language model takes gigabytes
+    harm = harm_of(weights) if weights else 0.0
+    error = sum(errors.values())
     gain = harm / error if error > 0 else 0.0
-    return {layer.name: gain for layer, _, _ in probed} if math.isfinite(gain) else {}
+    return dict.fromkeys(errors, gain) if math.isfinite(gain) else {}
 
 
 def _refuse_broken(path: Path, outputs_by_batch: Sequence[Arrays]) -> None:

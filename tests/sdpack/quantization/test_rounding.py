@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from sdpack.quantization import rounding
 from sdpack.quantization.rounding import DAMPING, Moment, moment_of, output_error, round_weight
 from sdpack.quantization.schemes import Number, Scheme, parse_scheme
 
@@ -130,3 +131,17 @@ def test_moments_that_single_precision_cannot_invert_are_inverted_in_double(
     usual = moment_of(inputs.T @ inputs, len(inputs)).inverse_root
     monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda given: (given, torch.tensor(1)))
     assert np.allclose(moment_of(inputs.T @ inputs, len(inputs)).inverse_root, usual, atol=1e-5)
+
+
+@pytest.mark.parametrize("words", ["w8", "w4:16"])
+def test_a_large_table_is_rounded_as_its_rows_are(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = np.random.default_rng(3).normal(size=(70, 32)).astype(np.float32)
+    whole = round_weight(table, parse_scheme(words), None, np.dtype(np.float16))
+    monkeypatch.setattr(rounding, "COPIED_ROWS", 16)
+    again = round_weight(table, parse_scheme(words), None, np.dtype(np.float16))
+    assert np.array_equal(again.numbers, whole.numbers)
+    assert np.array_equal(again.scales, whole.scales)
+    some = whole.rows(slice(10, 20))
+    assert np.array_equal(some.values, whole.values[10:20])
