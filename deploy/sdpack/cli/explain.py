@@ -81,6 +81,7 @@ def verdict(manifest: Manifest) -> list[str]:
     lines += [
         *weight_words(evidence.rule.weights if evidence.rule else {}),
         *(judgement.words() for judgement in evidence.other_judges),
+        *(f"The judge {n} was left out: {w}." for n, w in evidence.judges_left_out.items()),
         *_appearance(evidence),
         *_preselection(evidence),
         *_limit(evidence),
@@ -162,7 +163,9 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     if spared:
         line += f", and is {format_bytes(abs(spared))} {'larger' if spared > 0 else 'smaller'}"
     if rival.low is not None and rival.high is not None and rival.low <= 0 <= rival.high:
-        line += f". A difference of {(rival.high - rival.low) / 2:.3f} or more would have been seen"
+        line += (
+            f". A measured difference of {(rival.high - rival.low) / 2:.3f} would have decided it"
+        )
     worse = [s for s in working if s.high is not None and s.high < 0]
     lines = [f"{line}."]
     if worse:

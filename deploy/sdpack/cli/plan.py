@@ -181,9 +181,11 @@ def _unread(plan: BuildPlan, request: BuildRequest) -> list[str]:
 
 
 def _download_total(plan: BuildPlan) -> str:
-    if not plan.fetch_bytes:
+    unknown = [judge for judge in plan.judges if judge.fetch_bytes is None]
+    if not plan.fetch_bytes and not unknown:
         return "nothing; all files are on this machine"
-    about = "" if all(size.is_exact for size in plan.sizes) else "about "
+    is_exact = not unknown and all(size.is_exact for size in plan.sizes)
+    about = "" if is_exact else "about "
     return f"{about}{format_bytes(plan.fetch_bytes)}"
 
 

@@ -323,6 +323,7 @@ class Evidence(Document):
         time_limit: the limit on the time of the build; None without one.
         preselection: the sets of parts that were left out first; None if none were compared.
         other_judges: what other judges say about the winner.
+        judges_left_out: other judges that did not work, and why.
         appearance: the look of the winner's images; None if it was not compared with fp32.
         tiled_difference: largest difference, in levels of 255, between an image decoded in tiles
             and the same image decoded whole; None without tiles.
@@ -337,6 +338,7 @@ class Evidence(Document):
     time_limit: TimeLimit | None = None
     preselection: PreselectionFigures | None = None
     other_judges: tuple[OtherJudgement, ...] = ()
+    judges_left_out: Mapping[str, str] = {}
     appearance: AppearanceFigures | None = None
     tiled_difference: NonNegativeInt | None = None
     mixes: int

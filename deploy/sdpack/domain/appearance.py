@@ -16,7 +16,8 @@ class Appearance:
 
     Attributes:
         similarity: mean structural similarity; 1 for equal images.
-        colour_offset: the largest of the mean differences of red, green and blue, in levels of 255.
+        colour_offset: the largest of the mean differences of red, green and blue, in levels of 255,
+            less what chance explains.
         sharpness: the ratio of the mean contrast between neighbouring pixels; above 1 if the
             images are sharper or noisier, below 1 if they are softer.
     """

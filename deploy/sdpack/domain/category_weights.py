@@ -57,6 +57,6 @@ def full_names(weights: Mapping[str, float], categories: Sequence[str]) -> dict[
         if meant[0] in found:
             raise InputError(f"--weigh names {meant[0]} twice; give it one weight")
         found[meant[0]] = _weight(name, weight)
-    if not any(found.get(name, 1.0) for name in known):
+    if all(categories) and not any(found.get(name, 1.0) for name in known):
         raise InputError("--weigh: every category has the weight 0; leave one above 0")
     return found

@@ -26,7 +26,7 @@ import numpy as np
 from sdpack.domain.arrays import Float64Array
 
 SHAPE = 0.3  # 0 spends nearly all of the error at the last look, 0.5 the same at each
-NODES = 96  # of the quadrature at each look
+NODES, MOST_NODES = 96, 1024  # of the quadrature at each look
 Looks = tuple[int, ...]
 """The numbers of prompts after which a race looks at its scores, ascending."""
 
@@ -72,17 +72,17 @@ def _critical(alpha: float, looks: Looks) -> float:
         bounds = critical * growth
         return _crossing(bounds, looks) + _unknown_deviation(bounds, looks) - alpha
 
-    return float(brentq(excess, 0.5, 1e4, xtol=1e-4))
+    return float(brentq(excess, 0.5, 1e9, xtol=1e-4))
 
 
 def _crossing(bounds: Float64Array, looks: Looks) -> float:
     """The probability that a standardized sum of zero mean leaves the bounds at any look."""
     from scipy.stats import norm
 
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
     density, before = np.empty(0), np.empty(0)
     for place, (bound, look) in enumerate(zip(bounds, looks, strict=True)):
         limit = min(float(bound), 9.0) * math.sqrt(look)
+        nodes, weights = _quadrature(limit / math.sqrt(look - (looks[place - 1] if place else 0)))
         sums = limit * nodes
         if place == 0:
             density = norm.pdf(sums, scale=math.sqrt(look))
@@ -91,6 +91,17 @@ def _crossing(bounds: Float64Array, looks: Looks) -> float:
             density = norm.pdf(sums[:, None], before[None, :], scale) @ density
         density, before = density * limit * weights, sums
     return 1.0 - float(density.sum())
+
+
+@lru_cache(maxsize=64)
+def _quadrature(deviations: float) -> tuple[Float64Array, Float64Array]:
+    """Nodes and weights on [-1, 1]; more if the step to the next look is a small part of it.
+
+    Args:
+        deviations: half the range of the sums, in deviations of the step.
+    """
+    count = max(NODES, math.ceil(math.pi * deviations))
+    return np.polynomial.legendre.leggauss(min(count, MOST_NODES))
 
 
 def _unknown_deviation(bounds: Float64Array, looks: Looks) -> float:

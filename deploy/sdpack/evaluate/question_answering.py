@@ -21,6 +21,7 @@ from sdpack.evaluate.pipeline_spec import PipelineSpec
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.export.finite import check_finite
 from sdpack.runtime.pipeline import Pictures
+from sdpack.store.artifacts import digest
 
 YES_PROBABILITY = "probability of yes"  # kind of the rows with these scores
 QUESTION = 'Does this image show "{}"? Answer yes or no.'
@@ -54,7 +55,10 @@ class QuestionAnswering:
         self._content = content
 
     def content(self, mix: PipelineSpec) -> str:
-        return self._content
+        import transformers
+
+        words = {"question": QUESTION, "yes": YES, "no": NO}
+        return digest({"model": self._content, "by": transformers.__version__, **words})
 
     def score(
         self,

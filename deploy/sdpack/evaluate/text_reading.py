@@ -41,7 +41,7 @@ class TextReading:
         self._read = read
 
     def content(self, mix: PipelineSpec) -> str:
-        return digest({"reader": _version(), "wanted": sorted(self._wanted.items())})
+        return digest({"reader": installed_reader(), "wanted": sorted(self._wanted.items())})
 
     def score(
         self,
@@ -90,7 +90,12 @@ def rapid_ocr() -> Read:
     return read
 
 
-def _version() -> str:
+def installed_reader() -> str:
+    """Return the package that reads, with its version.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as cause:

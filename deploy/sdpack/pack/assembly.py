@@ -25,6 +25,7 @@ from sdpack.pack.request import BuildRequest
 from sdpack.pack.selection.contact_sheet import SheetDrawing
 from sdpack.pack.selection.evidence import EvidenceMeasuring
 from sdpack.pack.selection.samples import Samples
+from sdpack.pack.selection.second_opinion import SecondOpinions
 from sdpack.pack.toolchain import Toolchain, open_toolchain
 from sdpack.progress import Say
 from sdpack.workers.executor import USUAL_WORKERS, WorkerOptions
@@ -69,7 +70,8 @@ def _bundle(
         chosen = SetChoice(mixes).choose()
     else:
         chosen = TimedChoice(mixes, deadline).choose()
-    evaluator, selected = chosen.evaluator, chosen.result
+    evaluator = chosen.evaluator
+    selected = SecondOpinions(evaluator).asked(chosen.result)
     evidence = EvidenceMeasuring(evaluator, footprints, selected).measure()
     winner = Winner(toolchain, selected.winner)
     manifest = Manifests(winner, candidates, variants, footprints.foresight).of(evidence)

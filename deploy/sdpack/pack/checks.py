@@ -22,6 +22,7 @@ from sdpack.pack.planning.fit import MemoryEstimates, fit
 from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprints
 from sdpack.pack.planning.mix import mixes
 from sdpack.pack.real_images import real_images
+from sdpack.pack.selection.catalog_judge import CatalogJudge
 
 
 def check(candidates: Candidates) -> None:
@@ -36,6 +37,7 @@ def check(candidates: Candidates) -> None:
             valid.
         InfeasibleError: even the weights and one convolution of the smallest mix do not fit.
         SchedulerError: a denoiser cannot be run with its scheduler.
+        MissingPackageError: what a judge needs is not installed.
     """
     parameters = CandidateSizes(candidates).known_parameters()
     if parameters is not None:
@@ -46,6 +48,20 @@ def check(candidates: Candidates) -> None:
     _check_sizes(candidates)
     _check_lower_bound(candidates)
     _check_schedulers(candidates)
+    _check_judges(candidates)
+
+
+def _check_judges(candidates: Candidates) -> None:
+    """Check that the judges can be loaded, as far as that shows without loading them.
+
+    Raises:
+        CatalogError: a judge has no tokenizer or cannot be used as the catalog does.
+        MissingPackageError: what a judge needs is not installed.
+    """
+    judging = CatalogJudge(candidates.request.located, candidates.folder)
+    _ = judging.scorer
+    for judge in judging.others.values():
+        judge.check()
 
 
 def check_catalog(located: LocatedCatalog) -> None:

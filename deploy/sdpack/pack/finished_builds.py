@@ -82,6 +82,7 @@ class FinishedBuilds:
             "batch": request.batch,
             "steps": request.steps,
             "max_seconds": request.max_seconds,
+            "weights": dict(request.weights),
             "drawn_on": request.drawn_on,
             "rules": {name: str(value) for name, value in asdict(request.rules).items()},
             "machine": [platform.machine(), len(os.sched_getaffinity(0))],

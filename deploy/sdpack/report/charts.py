@@ -22,6 +22,7 @@ from sdpack.units import MIB, format_bytes
 
 WON, LEVEL, LARGER = "the winner", "not told from it", "no better, and not preferred"
 BEATEN, BESIDE = "beaten", "not in the race"
+DISPUTED, UNLIKE = "disputed by another judge", "unlike fp32, may not win"
 OUTCOMES: Mapping[str | None, str] = {
     Outcome.WON: WON,
     Outcome.OPEN: LEVEL,
@@ -29,6 +30,8 @@ OUTCOMES: Mapping[str | None, str] = {
     Outcome.SAME: LEVEL,
     Outcome.NO_BETTER: LARGER,
     Outcome.WORSE: BEATEN,
+    Outcome.DISPUTED: DISPUTED,
+    Outcome.UNLIKE: UNLIKE,
     SCREENED_OUT: BESIDE,
     None: BESIDE,
 }
@@ -38,6 +41,8 @@ LOOKS = {
     LARGER: ("#CC79A7", "square"),
     BEATEN: ("#8a8a8a", "cross"),
     BESIDE: ("#009E73", "triangle-up"),
+    DISPUTED: ("#E69F00", "triangle-down"),
+    UNLIKE: ("#000000", "stroke"),
 }
 ANY_VALUE = "any"
 PRECISION = "precision"

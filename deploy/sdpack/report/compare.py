@@ -117,6 +117,7 @@ class BundleComparison:
             ("KID to real images", *(_distance(build) for build in self.builds)),
             ("time per image on the build machine", *(_latency(build) for build in self.builds)),
             ("drawn on", *(record.measured_on for record in records)),
+            ("categories", *(_weights(build) for build in self.builds)),
             ("sampling", *(_sampling(build) for build in self.builds)),
             ("commercial use", *(_commercial_use(build) for build in self.builds)),
         ]
@@ -151,7 +152,9 @@ def compare(first: Path, second: Path) -> BundleComparison:
         if _prompt(first_build, number) == _prompt(second_build, number)
     ]
     if not shared:
-        raise InputError(f"{pair}: they share no prompts; build both from one catalog")
+        same = first_build.record.weights == second_build.record.weights
+        what = "from one catalog" if same else "with the same --weigh"
+        raise InputError(f"{pair}: they share no prompts; build both {what}")
     apart = paired({number: first_scores[number] for number in shared}, second_scores)
     names = (first_build.record.name, second_build.record.name)
     if names[0] == names[1]:
@@ -311,6 +314,12 @@ def _quality(winner: Point) -> str:
 def _distance(build: Build) -> str:
     distance = build.distance(build.winner.entrant)
     return "not measured" if distance is None else f"{distance[1].to(1)}, {distance[0]} images"
+
+
+def _weights(build: Build) -> str:
+    """How much categories of prompts counted in the score."""
+    named = build.record.weights.items()
+    return ", ".join(f"{name} {weight:g}" for name, weight in named) or "all alike"
 
 
 def _commercial_use(build: Build) -> str:

@@ -41,6 +41,7 @@ from sdpack.domain.estimate import Estimate, difference_estimate, mean_estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
 from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.rules import Outcome
 from sdpack.store.ledger import Measurement, read_rows
 
 Record = TypeVar("Record", bound=DrawnRecord)
@@ -214,7 +215,7 @@ class Build(DrawnMixes):
         return on_fronts(found)
 
     def _raced(self, entrant: Entrant) -> bool:
-        return entrant.outcome not in (None, SCREENED_OUT)
+        return entrant.outcome not in (None, SCREENED_OUT, Outcome.UNLIKE)
 
     def _of_the_race(self, apart: Float64Array) -> Estimate:
         """The race's own estimate of paired differences; a single one has no interval."""
@@ -304,7 +305,7 @@ def paired(one: Scores, other: Scores) -> Float64Array:
 
 def on_fronts(points: Sequence[Point]) -> list[Point]:
     """The points, with those on the Pareto fronts of the mixes that fit marked."""
-    fit = [point for point in points if point.entrant.fits]
+    fit = [p for p in points if p.entrant.fits and p.entrant.outcome != Outcome.UNLIKE]
     timed = [point for point in fit if point.latency_s is not None]
     small = {fit[place].mix for place in _front([(p.peak_bytes, p.quality.value) for p in fit])}
     speeds = [(float(point.latency_s or 0), point.quality.value) for point in timed]

@@ -87,7 +87,7 @@ def test_the_shares_of_the_roles_are_told() -> None:
 def test_the_nearest_rival_is_told_with_the_interval_that_decided_the_race() -> None:
     assert _comparison(WINNER, [BETTER, WORSE]) == [
         "The nearest rival, c, differs by +0.004 [-0.010, +0.018] over 64 images, and is 3.0 MiB "
-        "larger. A difference of 0.014 or more would have been seen.",
+        "larger. A measured difference of 0.014 would have decided it.",
         "1 of 2 others were shown to be worse.",
     ]
 

@@ -69,3 +69,19 @@ def test_narrower_intervals_need_more_prompts_or_less_confidence(most: int, alph
     widths = [half_width(n, alpha, looks) for n in looks]
     assert widths == sorted(widths, reverse=True)
     assert half_width(most, alpha / 2, looks) > half_width(most, alpha, looks)
+
+
+@pytest.mark.parametrize(
+    ("most", "alpha"), [(513, 0.05 / 23), (1025, 0.05 / 23), (257, 0.05 / 200)]
+)
+def test_a_last_look_at_few_more_prompts_hardly_changes_the_others(most: int, mixes: int) -> None:
+    """It is nearly the same look as the one before."""
+    alpha = 0.05 / (mixes - 1)
+    with_it, without = planned_looks(16, most), planned_looks(16, most - 1)
+    assert len(with_it) == len(without) + 1
+    ratio = half_width(16, alpha, with_it) / half_width(16, alpha, without)
+    assert ratio == pytest.approx(1, abs=0.02)
+
+
+def test_few_images_and_many_mixes_have_a_wide_interval() -> None:
+    assert half_width(2, 0.05 / 2000, (2,)) > 10_000

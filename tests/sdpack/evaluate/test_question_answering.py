@@ -126,7 +126,8 @@ def test_images_are_scored_with_the_captions_of_their_prompts(folder: Path) -> N
     runner: Any = SimpleNamespace(task=SimpleNamespace(caption=CAPTIONS.__getitem__))
     scores = judge.score(cast(Any, None), pictures(), [0, 1], runner)
     assert scores == judge.probabilities(pictures(), CAPTIONS)
-    assert judge.content(cast(Any, None)) == "hash"
+    other = QuestionAnswering(folder, "another hash")
+    assert judge.content(cast(Any, None)) != other.content(cast(Any, None))
 
 
 def test_a_folder_is_told_by_the_class_in_its_config(folder: Path, tmp_path: Path) -> None:

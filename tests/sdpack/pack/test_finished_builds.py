@@ -42,6 +42,7 @@ def test_another_request_does_not_find_it(finished_request: BuildRequest) -> Non
     others = [
         replace(finished_request, budget_bytes=2**29),
         replace(finished_request, steps=3),
+        replace(finished_request, weights={"count": 2.0}),
         replace(finished_request, profile=find_profile("cpu-4gb")),
         replace(finished_request, rules=replace(finished_request.rules, most=7)),
     ]

@@ -10,6 +10,8 @@ import pytest
 from sdpack.documents.evidence import LatencyLimit
 from sdpack.documents.record import DISTANCE, LATENCY
 from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.rules import Outcome
+from sdpack.report import charts
 from sdpack.report.build_page import summary
 from sdpack.report.charts import build_figures
 from sdpack.report.points import Build, read_build
@@ -79,3 +81,8 @@ def test_a_limit_on_the_time_of_an_image_is_a_line_in_the_chart(many: Path) -> N
     assert max(row["latency_ms"] for row in figure.rows) < 4500
     assert [{"limit": 4500.0}] in list(figure.spec["datasets"].values())
     assert any("limit is 4.5 s" in line for line in summary(build))
+
+
+def test_every_outcome_has_a_word_and_a_look() -> None:
+    assert set(charts.OUTCOMES) >= {*Outcome, None} - {Outcome.BROKEN}  # those have no scores
+    assert set(charts.OUTCOMES.values()) <= set(charts.LOOKS)

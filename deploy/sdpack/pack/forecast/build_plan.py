@@ -76,7 +76,8 @@ class BuildPlan:
     @property
     def fetch_bytes(self) -> int:
         """Total size of the downloads."""
-        return sum(size.fetch_bytes for size in self.sizes)
+        of_judges = sum(judge.fetch_bytes or 0 for judge in self.judges)
+        return sum(size.fetch_bytes for size in self.sizes) + of_judges
 
     @property
     def all_seconds(self) -> Interval:

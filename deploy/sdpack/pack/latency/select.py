@@ -14,7 +14,6 @@ from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.appearance_guard import AppearanceGuard
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
 from sdpack.pack.selection.rounds import finalists_of
-from sdpack.pack.selection.second_opinion import SecondOpinions
 from sdpack.pack.selection.selection import Selection, SelectionResult
 from sdpack.pack.selection.time_left import TimeLeft
 from sdpack.pack.toolchain import Toolchain
@@ -111,8 +110,7 @@ def select(
 def _run(evaluator: MixEvaluator, settings: SelectionSettings) -> SelectionResult:
     few, mixes = finalists_of(evaluator.is_large), [fitted.mix for fitted in evaluator.fitted]
     time_left = TimeLeft(evaluator.rules, few, mixes) if settings.tells_time else None
-    result = Selection(evaluator, AppearanceGuard(evaluator), time_left).run()
-    return SecondOpinions(evaluator).asked(result)
+    return Selection(evaluator, AppearanceGuard(evaluator), time_left).run()
 
 
 def _whole_s(

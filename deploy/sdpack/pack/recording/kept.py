@@ -51,6 +51,7 @@ def keep(
         "batch": request.batch,
         "steps": request.steps,
         "max_seconds": request.latency_limit_s,
+        "weights": dict(record.weights),
         "rules": [record.confidence, record.indifference, len(record.prompts), record.prefer],
         "tools": dict(record.tools),
         "machine": record.machine,

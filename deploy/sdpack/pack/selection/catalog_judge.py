@@ -12,9 +12,10 @@ import torch
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.quality import JudgeModel, Quality, ReaderModel
 from sdpack.documents.source import Source
+from sdpack.errors import CatalogError
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Faithful
+from sdpack.evaluate.scorers import Faithful, Judged
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.loaded_judge import LoadedJudge, OtherJudge, ReadingJudge
 from sdpack.runtime.pipeline import Pictures
@@ -44,8 +45,20 @@ class CatalogJudge:
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The scorer whose scores decide."""
-        return Faithful() if self._primary is None else self._primary.scorer
+        """The scorer whose scores decide.
+
+        Raises:
+            CatalogError: the judge is of a kind that cannot decide.
+        """
+        if self._primary is None:
+            return Faithful()
+        scorer = self._primary.scorer
+        if not isinstance(scorer, Judged):
+            raise CatalogError(
+                f"quality.judge: {self._quality.judge} is a vision-language model; name it under "
+                "other_judges, and a CLIP or SigLIP as the judge"
+            )
+        return scorer
 
     @cached_property
     def others(self) -> Mapping[str, OtherJudge]:

@@ -53,6 +53,7 @@ class EvidenceMeasuring:
             time_limit=selected.time_limit,
             preselection=None if preselected is None else _preselection(preselected),
             other_judges=self._other_judges(),
+            judges_left_out=self.selected.judges_left_out,
             appearance=self._appearance(),
             tiled_difference=self.evaluator.tiled_difference(number),
             mixes=len(selected.fitted),

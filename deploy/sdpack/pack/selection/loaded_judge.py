@@ -51,6 +51,11 @@ class LoadedJudge:
         from sdpack.evaluate.question_answering import QuestionAnswering, answers_questions
 
         if answers_questions(self._source):
+            if self.model.views:
+                raise CatalogError(
+                    f"the judge {self.model.source} is a vision-language model, which takes no "
+                    "views; leave them out"
+                )
             return QuestionAnswering(self._source, files_digest(self._source))
         return Judged(lambda: self.panel, self._content, self.model.views)
 
@@ -62,6 +67,16 @@ class LoadedJudge:
     def judges(self, prompt: CatalogPrompt) -> bool:
         """Whether it can say something about the images of a prompt."""
         return True
+
+    def check(self) -> None:
+        """Check that it can be used, without loading it.
+
+        Raises:
+            CatalogError: it has no tokenizer, or views that it cannot have.
+            SourceError: its files cannot be fetched.
+        """
+        if isinstance(self.scorer, Judged):
+            _ = self._tokenizer
 
     @property
     def _source(self) -> Path:
@@ -113,6 +128,16 @@ class ReadingJudge:
     def judges(self, prompt: CatalogPrompt) -> bool:
         """Whether a prompt asks for a text."""
         return bool(prompt.rendered)
+
+    def check(self) -> None:
+        """Check that its package is installed.
+
+        Raises:
+            MissingPackageError: it is not.
+        """
+        from sdpack.evaluate.text_reading import installed_reader
+
+        installed_reader()
 
 
 OtherJudge = LoadedJudge | ReadingJudge

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.errors import EngineError, InputError, MissingPackageError, SourceError
 from sdpack.evaluate.confidence import interval
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
@@ -20,6 +21,7 @@ from sdpack.pack.selection.opinion import Opinion
 from sdpack.pack.selection.selection import SelectionResult
 from sdpack.progress import TimeIsUp, counted
 
+FEWEST_FOR_DISPUTE = 8  # images; the deviation of fewer is not known well enough
 FEWEST_FOR_AGREEMENT = 5  # mixes; the rank correlation of fewer says little
 WITHOUT_SCORES = (Outcome.BROKEN, Outcome.UNLIKE)
 
@@ -37,16 +39,20 @@ class SecondOpinions:
         stays: the first judge decides. Nobody is asked about a race that a time limit ended.
         """
         others = self.evaluator.judging.others
-        if not others or result.race.is_cut:
+        if not others or result.is_hurried or result.race.is_cut:
             return result
-        opinions: dict[str, Opinion] = {}
-        try:
-            for name, judge in others.items():
-                opinion = self._opinion_or_none(name, judge, result)
+        opinions, left_out = dict[str, Opinion](), dict[str, str]()
+        for name, judge in others.items():
+            try:
+                opinion = self._opinion(name, judge, result)
+            except TimeIsUp:
+                return result
+            except Exception as error:  # a model may raise anything, and the race is done
+                left_out[name] = str(error) or type(error).__name__
+                self.evaluator.say(f"the judge {name} is left out: {left_out[name]}")
+            else:
                 if opinion is not None:
                     opinions[name] = opinion
-        except TimeIsUp:
-            return result
         disputed = {number for opinion in opinions.values() for number in opinion.against}
         standings = [
             replace(s, outcome=Outcome.DISPUTED, to=result.race.winner) if s.arm in disputed else s
@@ -55,17 +61,7 @@ class SecondOpinions:
         for number in disputed:
             self.evaluator.say(f"the judges disagree about {result.fitted[number].mix}")
         race = replace(result.race, standings=tuple(standings))
-        return replace(result, race=race, opinions=opinions)
-
-    def _opinion_or_none(
-        self, name: str, judge: OtherJudge, result: SelectionResult
-    ) -> Opinion | None:
-        """What a judge says; None if it does not work: a finished race is worth more than it."""
-        try:
-            return self._opinion(name, judge, result)
-        except (InputError, SourceError, MissingPackageError, EngineError) as error:
-            self.evaluator.say(f"the judge {name} is left out: {error}")
-            return None
+        return replace(result, race=race, opinions=opinions, judges_left_out=left_out)
 
     def _opinion(self, name: str, judge: OtherJudge, result: SelectionResult) -> Opinion | None:
         """What a judge says; None if it can judge none of the winner's prompts."""
@@ -76,20 +72,22 @@ class SecondOpinions:
         winner = next(s for s in compared if s.arm == result.race.winner)
         others = [s for s in compared if s is not winner]
         step = counted(self.evaluator.say, f"asking the judge {name}")
-        best = self._scores(runner, winner, result)[judged[: winner.prompts]]
+        ask = partial(self._scores, runner, judged, result)
+        best = ask(winner, lambda: step(0, 1 + len(others)))
         if not len(best):
             return None
         alpha = (1 - result.rules.confidence) / max(1, len(others))
         against, means = dict[int, Estimate](), dict[int, float]()
-        for place, standing in enumerate(others):
-            step(place, len(others))
-            own = self._scores(runner, standing, result)[judged[: standing.prompts]]
+        looks = result.rules.looks if judged.all() else ()
+        for place, standing in enumerate(others, 1):
+            own = ask(standing, partial(step, place, 1 + len(others)))
             if not len(own):
                 continue
             both = min(len(own), len(best))
-            found = Estimate(*interval(own[:both] - best[:both], alpha, result.rules.looks))
+            apart = own[:both] - best[:both]
+            found = Estimate(*interval(apart, alpha, looks or (both,)))
             means[standing.arm] = found.value
-            if found.low > 0:
+            if found.low > 0 and both >= FEWEST_FOR_DISPUTE:
                 against[standing.arm] = found
         enough = result.rules.enough
         longest = [s for s in others if s.prompts >= enough and s.arm in means]
@@ -99,13 +97,25 @@ class SecondOpinions:
         return Opinion(mean_estimate(best), len(best), len(means), agreement, against)
 
     def _scores(
-        self, runner: EvaluationRunner, standing: Standing, result: SelectionResult
+        self,
+        runner: EvaluationRunner,
+        judged: NDArray[np.bool_],
+        result: SelectionResult,
+        standing: Standing,
+        tell: Callable[[], None],
     ) -> Float64Array:
-        """A judge's scores of a mix on the prompts it drew: float64 (prompts,)."""
+        """A judge's scores of a mix on the prompts it drew and the judge can judge: float64 (N,).
+
+        Args:
+            tell: called before each chunk, so that progress is shown and a time limit can end it.
+        """
         mix: Mix = result.fitted[standing.arm].mix
-        spec = self.evaluator.spec(mix)
-        chunks = runner.chunks(range(standing.prompts))
-        return np.concatenate([runner.scores([spec], chunk)[0] for chunk in chunks])
+        spec, found = self.evaluator.spec(mix), list[Float64Array]()
+        for chunk in runner.chunks(range(standing.prompts)):
+            tell()
+            if judged[chunk].any():
+                found.append(runner.scores([spec], chunk)[0][judged[chunk]])
+        return np.concatenate(found) if found else np.empty(0)
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

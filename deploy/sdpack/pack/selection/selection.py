@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from sdpack.documents.evidence import LatencyLimit, TimeLimit
 from sdpack.errors import BrokenPictureError
 from sdpack.evaluate.confidence import interval
@@ -18,6 +20,7 @@ from sdpack.pack.selection.mix_races import MixRaces
 from sdpack.pack.selection.opinion import Opinion
 from sdpack.pack.selection.screening import ScreeningResult
 from sdpack.pack.selection.time_left import TimeLeft
+from sdpack.progress import TimeIsUp
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class SelectionResult:
         preselected: the sets of parts that were left out before; None if none were compared.
         appearance: the comparison of the winner's images with fp32; None if they were not compared.
         opinions: what other judges say about the winner, by their names.
+        judges_left_out: other judges that did not work, and why.
     """
 
     fitted: tuple[Fitted, ...]
@@ -47,6 +51,7 @@ class SelectionResult:
     preselected: Preselected | None = None
     appearance: CheckedAppearance | None = None
     opinions: Mapping[str, Opinion] = field(default_factory=dict)
+    judges_left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def standings(self) -> tuple[Standing, ...]:
@@ -90,7 +95,8 @@ class Selection:
         count, races = len(self.evaluator.fitted), MixRaces(self.evaluator, self.time_left)
         screened = races.screen() if count > races.finalists else None
         numbers = list(screened.finalists) if screened else list(range(count))
-        unlike: dict[int, CheckedAppearance] = {}
+        unlike = self._known_unlike(numbers)
+        numbers = self._rest(numbers, unlike, screened, races.finalists)
         while True:
             race = races.race(numbers)
             overlooked = [] if race.is_cut else self._overlooked(race.winner, [*numbers, *unlike])
@@ -98,35 +104,54 @@ class Selection:
                 self.evaluator.say(f"back into the race: {self._names(overlooked)}")
                 numbers = sorted([*numbers, *overlooked])
                 continue
-            checked = None if race.is_cut else self._checked(race.winner)
+            try:
+                checked = None if race.is_cut else self._checked(race.winner)
+            except TimeIsUp:
+                return self._result(replace(race, is_cut=True), screened, None, unlike)
             if checked is None or not checked.why_not:
                 return self._result(race, screened, checked, unlike)
             unlike[race.winner] = checked
-            numbers = self._without(unlike, numbers)
+            self.evaluator.say(f"may not win: {self._why_not(race.winner, checked)}")
+            numbers = self._rest(numbers, unlike, screened, races.finalists)
 
     def _checked(self, number: int) -> CheckedAppearance | None:
         return None if self.guard is None else self.guard.check(self._mix(number))
 
-    def _without(
-        self, unlike: Mapping[int, CheckedAppearance], numbers: Sequence[int]
+    def _known_unlike(self, numbers: Sequence[int]) -> dict[int, CheckedAppearance]:
+        """The mixes that an earlier selection found to be unlike fp32."""
+        if self.guard is None:
+            return {}
+        known = {number: self.guard.known(self._mix(number)) for number in numbers}
+        return {number: each for number, each in known.items() if each and each.why_not}
+
+    def _rest(
+        self,
+        numbers: Sequence[int],
+        unlike: Mapping[int, CheckedAppearance],
+        screened: ScreeningResult | None,
+        most: int,
     ) -> list[int]:
-        """The mixes of another race, after the winner of the last one turned out to be unlike fp32.
+        """The mixes of a race without those that are unlike fp32.
+
+        If none is left of the finalists, the next ones of the screening take their place.
 
         Raises:
             BrokenPictureError: there is none.
         """
-        last, checked = list(unlike.items())[-1]
-        why = f"the images of {self._mix(last)} look unlike fp32: {checked.why_not}"
-        self.evaluator.say(f"may not win: {why}")
-        count = len(self.evaluator.fitted)
         rest = [number for number in numbers if number not in unlike]
-        rest = rest or [number for number in range(count) if number not in unlike]
+        if not rest and screened is not None:
+            by_score = np.argsort(-screened.predicted, kind="stable")
+            rest = sorted([int(number) for number in by_score if number not in unlike][:most])
         if not rest:
+            number, checked = next(iter(unlike.items()))
             raise BrokenPictureError(
-                f"no mix draws images that look like those of its parts in fp32; {why}; use other "
-                "precisions, or a larger budget"
+                "no mix draws images that look like those of its parts in fp32; "
+                f"{self._why_not(number, checked)}; use other precisions, or a larger budget"
             )
         return rest
+
+    def _why_not(self, number: int, checked: CheckedAppearance) -> str:
+        return f"the images of {self._mix(number)} look unlike fp32: {checked.why_not}"
 
     def _result(
         self,
@@ -151,6 +176,8 @@ class Selection:
     def _unlike(self, number: int, race: RaceResult) -> Standing:
         """The standing of a mix that may not win, compared with the winner."""
         evaluator = self.evaluator
+        if self._mix(number) not in evaluator.drawn:  # but in an earlier selection, so it is known
+            evaluator.scores([self._mix(number)], evaluator.first_round)
         seen = evaluator.drawn[self._mix(number)]
         both = min(seen, evaluator.drawn[self._mix(race.winner)])
         own = evaluator.scores_of(self._mix(number), seen)

@@ -60,7 +60,7 @@ class Budget:
             # A mix is the same as, or no better than, another one, which may itself be worse.
             if standing.outcome in (Outcome.SAME, Outcome.NO_BETTER):
                 return standing.high >= 0 and standing.difference > -rules.indifference
-            return standing.outcome in (Outcome.WON, Outcome.OPEN, Outcome.DISPUTED)
+            return standing.outcome in (Outcome.WON, Outcome.OPEN)
 
         level = [s for s in self.selected.standings if is_level(s)]
         return [self.fitted[s.arm].mix for s in level]

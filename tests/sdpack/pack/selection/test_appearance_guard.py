@@ -78,25 +78,41 @@ def test_nothing_is_compared_twice() -> None:
     assert len(evaluator.runner.drawn) == count
 
 
-def test_fewer_large_images_are_compared_and_no_more_than_were_drawn() -> None:
+def test_fewer_large_images_are_compared_and_no_more_than_are_drawn() -> None:
     made, evaluator = guard(is_large=True, same=WANTED)
     found = made.check(cast(Any, "same"))
     assert found is not None
     assert found.images == 2
     made, evaluator = guard(same=WANTED)
-    evaluator.drawn["same"] = 5
+    evaluator.rules = Rules(first=16, most=5)
     found = made.check(cast(Any, "same"))
     assert found is not None
     assert found.images == 5
 
 
-@pytest.mark.parametrize("error", [EngineError("no memory"), TimeIsUp()])
-def test_a_mix_that_cannot_be_compared_may_win(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> AppearanceGuard:
     def refused(*_: object) -> np.ndarray:
         raise error
 
     made, _ = guard(same=WANTED)
     monkeypatch.setattr(Runner, "pictures", refused)
+    return made
+
+
+def test_a_mix_that_cannot_be_compared_may_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = failing(monkeypatch, EngineError("no memory"))
     assert made.check(cast(Any, "same")) is None
+
+
+def test_a_time_limit_is_left_to_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = failing(monkeypatch, TimeIsUp())
+    with pytest.raises(TimeIsUp):
+        made.check(cast(Any, "same"))
+
+
+def test_what_was_compared_before_is_known_without_drawing() -> None:
+    made, evaluator = guard(same=WANTED)
+    assert made.known(cast(Any, "same")) is None
+    found = made.check(cast(Any, "same"))
+    again = AppearanceGuard(cast(Any, evaluator), AppearanceLimits())
+    assert again.known(cast(Any, "same")) == found

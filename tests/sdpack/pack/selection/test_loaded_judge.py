@@ -65,3 +65,14 @@ def test_a_reader_judges_prompts_that_ask_for_a_text() -> None:
     assert isinstance(judge.scorer, TextReading)
     assert [judge.judges(prompt) for prompt in (PROMPT, sign)] == [False, True]
     assert judge.licence == "Apache-2.0"
+
+
+def test_judges_are_checked_without_loading_them(tmp_path: Path) -> None:
+    loaded(parts.verify("judge"), parts.verify("tokenizer")).check()
+    ReadingJudge(ReaderModel(ocr="rapidocr"), []).check()
+    with pytest.raises(CatalogError, match="needs a tokenizer"):
+        loaded(parts.verify("judge"), None).check()
+    config = {"architectures": ["LlavaForConditionalGeneration"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CatalogError, match="takes no views"):
+        loaded(tmp_path, None, View(blur=0.01)).check()

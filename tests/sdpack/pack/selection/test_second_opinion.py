@@ -113,6 +113,7 @@ def test_a_judge_that_does_not_work_is_left_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Runner, "judged_by", judged_by)
     result, lines = asked(MEANS, {"odd": table(MEANS), "fine": works})
     assert list(result.opinions) == ["fine"]
+    assert result.judges_left_out == {"odd": "no such model"}
     assert "the judge odd is left out: no such model" in lines
 
 

@@ -20,6 +20,7 @@ from sdpack.pack.selection.appearance_guard import CheckedAppearance
 from sdpack.pack.selection.mix_races import MixRaces, first_near_real
 from sdpack.pack.selection.selection import Selection
 from sdpack.pack.selection.time_left import TimeLeft
+from sdpack.progress import TimeIsUp
 
 KID = {0: Estimate(50, 40, 60), 1: Estimate(90, 80, 99), 2: Estimate(62, 55, 70)}
 
@@ -46,6 +47,7 @@ class MixEvaluator:
         self.seconds = {number: 1.0 + number for number in range(len(field))}
         self.lines: list[str] = []
         self.say = self.lines.append
+        self.first_round = range(16)
         self.request = SimpleNamespace(steps_of=lambda mix: mix.steps or 50)
 
     def row(self, mix: Mix) -> int:
@@ -155,12 +157,19 @@ def test_after_each_round_with_new_images_it_says_how_long_the_rest_takes() -> N
 class Guard:
     """Refuses some mixes, and notes which it was asked for."""
 
-    def __init__(self, refused: Sequence[Mix]) -> None:
+    def __init__(self, refused: Sequence[Mix], known: Sequence[Mix] = ()) -> None:
         self.refused = refused
+        self.known_mixes = known
         self.asked: list[Mix] = []
+
+    def known(self, mix: Mix) -> CheckedAppearance | None:
+        return self._checked(mix) if mix in self.known_mixes else None
 
     def check(self, mix: Mix) -> CheckedAppearance:
         self.asked.append(mix)
+        return self._checked(mix)
+
+    def _checked(self, mix: Mix) -> CheckedAppearance:
         why_not = "their colour is off" if mix in self.refused else ""
         return CheckedAppearance(Appearance(0.9, 1.0, 1.0), 16, why_not)
 
@@ -192,3 +201,27 @@ def test_if_every_mix_looks_unlike_fp32_the_last_is_named() -> None:
     guard = Guard([each.mix for each in field])
     with pytest.raises(BrokenPictureError, match="no mix draws images that look like"):
         Selection(cast(Any, evaluator), cast(Any, guard)).run()
+
+
+def test_a_mix_that_an_earlier_selection_refused_does_not_race() -> None:
+    field = [fitted(number, 10 * (1 + number)) for number in range(3)]
+    evaluator = MixEvaluator(BETTER_FIRST, field, Preference.QUALITY)
+    guard = Guard([field[0].mix], known=[field[0].mix])
+    result = Selection(cast(Any, evaluator), cast(Any, guard)).run()
+    assert result.race.winner == 1
+    assert guard.asked == [field[1].mix]
+    assert evaluator.drawn[field[0].mix] == 16  # to be compared with the winner
+    assert [s.arm for s in result.standings if s.outcome is Outcome.UNLIKE] == [0]
+
+
+def test_a_time_limit_that_ends_the_comparison_cuts_the_race() -> None:
+    class Slow(Guard):
+        def check(self, mix: Mix) -> CheckedAppearance:
+            raise TimeIsUp
+
+    field = [fitted(number, 10) for number in range(3)]
+    evaluator = MixEvaluator(BETTER_FIRST, field, Preference.QUALITY)
+    result = Selection(cast(Any, evaluator), cast(Any, Slow([]))).run()
+    assert result.race.is_cut
+    assert result.appearance is None
+    assert result.race.winner == 0
