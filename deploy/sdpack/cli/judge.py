@@ -10,7 +10,7 @@ import click
 
 from sdpack.cli.catalog import catalog_option
 from sdpack.cli.output import json_option, print_json, print_lines, print_table, progress, warn
-from sdpack.cli.values import PATH
+from sdpack.cli.values import PATH, TEXT
 from sdpack.documents.catalog_files import located_catalog
 from sdpack.domain.precision import Runtime
 from sdpack.engines.detect import require
@@ -32,9 +32,11 @@ def command() -> None:
 Examples:
   sdpack judge check                                      the zoo's judge, on real images
   sdpack judge check --bundle engines/4gb-gpu             on a bundle's images, too
+  sdpack judge check siglip --catalog mine                another judge of a catalog
   sdpack judge check --catalog mine --images my-images    on images with a captions.jsonl
 """
 )
+@click.argument("judge_name", metavar="[JUDGE]", type=TEXT, required=False)
 @catalog_option
 @click.option("--bundle", type=PATH, help="Bundle that draws images of the catalog's prompts.")
 @click.option("--images", type=PATH, help="Folder of images, with a caption for each.")
@@ -50,6 +52,7 @@ Examples:
 @click.pass_context
 def check(
     ctx: click.Context,
+    judge_name: str | None,
     catalog_name: str | None,
     bundle: Path | None,
     images: Path | None,
@@ -58,6 +61,9 @@ def check(
 ) -> None:
     """Measure how damage to images, and wrong captions, change a judge's scores.
 
+    JUDGE is a name under the catalog's other_judges; without one, the judge that decides is
+    checked.
+
     A judge that rewards damage, at 95 % confidence over all changes together, cannot be believed:
     the command then exits with code 1. Mirroring is measured, too, but does not count as damage.
     """
@@ -65,14 +71,13 @@ def check(
     from sdpack.export.revisions import pinned
     from sdpack.export.source import local_folder
     from sdpack.pack.judging import checked_images
-    from sdpack.pack.selection.catalog_judge import CatalogJudge
 
     located = pinned(located_catalog(catalog_name))
-    checked_images.check_has_judge(located)
+    model = checked_images.judge_of(located, judge_name)
     with progress(ctx) as say:
         given = checked_images.images_here(located, bundle, images, count, say)
-        judging = CatalogJudge(located, lambda source: local_folder(source, located.folder))
-        score = checked_images.judge_score(judging)  # before any image is drawn for it
+        # Before any image is drawn for it.
+        score = checked_images.judge_score(model, lambda s: local_folder(s, located.folder))
         if bundle is not None:
             given.append(checked_images.drawn(bundle, located, count, say))
         found = checked_images.check_on(score, given, say)

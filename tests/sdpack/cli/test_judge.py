@@ -45,3 +45,31 @@ def test_a_catalog_without_a_judge_is_told_before_anything_is_drawn(tmp_path: Pa
     refused = CliRunner().invoke(cli, ["judge", "check", "--catalog", str(path)])
     assert refused.exit_code == 2
     assert "views are what a judge sees" in refused.stderr
+
+
+def test_another_judge_of_a_catalog_is_checked_by_its_name(tmp_path: Path) -> None:
+    zoo = default_catalog().folder
+    values = yaml.safe_load((zoo / "catalog.yaml").read_text())
+    quality = values["quality"]
+    source, tokenizer = (
+        {"path": str((zoo / f"parts/{name}").absolute())} for name in ("judge", "tokenizer")
+    )
+    quality["other_judges"] = {
+        "plain": {"source": source, "tokenizer": tokenizer},
+        "text": {"ocr": "rapidocr"},
+    }
+    for link in ("parts", "prompts"):
+        (tmp_path / link).symlink_to(zoo.absolute() / link)
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump(values))
+    words = ["judge", "check", "plain", "--catalog", str(path), "-n", "16", "--json"]
+    ran = CliRunner().invoke(cli, words)
+    assert ran.exit_code == 0, ran.output
+    (found,) = json.loads(ran.stdout)
+    assert found["count"] == 16
+    decides = CliRunner().invoke(cli, [word for word in words if word != "plain"])
+    assert json.loads(decides.stdout)[0]["score"] != found["score"]  # it sees views
+    for name, said in (("text", "is not checked with captions"), ("odd", "other_judges are: pl")):
+        refused = CliRunner().invoke(cli, ["judge", "check", name, "--catalog", str(path)])
+        assert refused.exit_code == 2
+        assert said in refused.stderr

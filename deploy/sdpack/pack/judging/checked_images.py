@@ -12,11 +12,14 @@ from PIL import Image
 from sdpack.documents.bundle import open_bundle
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
+from sdpack.documents.quality import JudgeModel
+from sdpack.documents.source import Source
 from sdpack.errors import CatalogError, InputError
 from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, Score, check_judge
+from sdpack.evaluate.question_answering import QuestionAnswering
 from sdpack.evaluate.scorers import panel_score
 from sdpack.pack.real_images import real_images
-from sdpack.pack.selection.catalog_judge import CatalogJudge
+from sdpack.pack.selection.loaded_judge import LoadedJudge
 from sdpack.progress import Say, counted
 from sdpack.quantization.sensitivity import spread
 from sdpack.runtime.bundle import pipeline, request
@@ -28,27 +31,47 @@ CAPTIONS_FILE = "captions.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def check_has_judge(located: LocatedCatalog) -> None:
-    """Check that a catalog has a judge.
+def judge_of(located: LocatedCatalog, name: str | None) -> JudgeModel:
+    """Return a judge of a catalog by its name under other_judges; without one, that which decides.
 
     Raises:
-        CatalogError: it has none.
+        CatalogError: there is no such judge, or it is a reader of text.
     """
-    catalog = located.catalog
-    if catalog.quality.judge is None:
+    catalog, quality = located.catalog, located.catalog.quality
+    if quality.primary is None:
         raise CatalogError(
             f"the catalog {catalog.name} has no judge to check; name one under quality.judge"
         )
+    if name is None:
+        return quality.primary
+    judge = quality.other_judges.get(name)
+    if judge is None:
+        known = ", ".join(quality.other_judges) or "none"
+        raise CatalogError(
+            f"the catalog {catalog.name} has no judge {name}; its other_judges are: {known}"
+        )
+    if not isinstance(judge, JudgeModel):
+        raise CatalogError(
+            f"{name} reads text in images, and is not checked with captions; name another judge"
+        )
+    return judge
 
 
-def judge_score(judging: CatalogJudge) -> Score:
-    """Load a catalog's judge, and return its score.
+def judge_score(model: JudgeModel, folder: Callable[[Source], Path]) -> Score:
+    """Load a judge, and return its score.
+
+    Args:
+        folder: gives the folder of a source's files on this machine.
 
     Raises:
         SourceError: the judge cannot be loaded.
+        CatalogError: it has no tokenizer.
     """
-    catalog = judging.located.catalog
-    return panel_score(judging.panel, catalog.quality.views)
+    judge = LoadedJudge(model, folder)
+    scorer = judge.scorer
+    if isinstance(scorer, QuestionAnswering):
+        return lambda images, captions: np.asarray(scorer.probabilities(images, captions))
+    return panel_score(judge.panel, model.views)
 
 
 def check_on(score: Score, given: Sequence[CaptionedImages], say: Say) -> list[JudgeCheck]:
