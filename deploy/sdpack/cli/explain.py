@@ -162,7 +162,7 @@ def _comparison(winner: StandingFigures, others: Sequence[StandingFigures]) -> l
     spared = rival.size_bytes - winner.size_bytes
     if spared:
         line += f", and is {format_bytes(abs(spared))} {'larger' if spared > 0 else 'smaller'}"
-    if rival.low is not None and rival.high is not None and rival.low <= 0 <= rival.high:
+    if rival.outcome == "open" and rival.low is not None and rival.high is not None:
         line += (
             f". A measured difference of {(rival.high - rival.low) / 2:.3f} would have decided it"
         )
