@@ -7,6 +7,7 @@ computed by one thread, and several layers are computed at the same time.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +27,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+WITH_POOLS = ("numpy", "scipy", "torch", "cv2")  # packages that bring a BLAS or OpenMP of their own
+
+
 @cache
-def _controller() -> ThreadpoolController:
-    """The thread pools of the libraries in this process, found once: that takes milliseconds."""
+def _controller(loaded: tuple[str, ...]) -> ThreadpoolController:
+    """The thread pools of the libraries in this process, found once: that takes milliseconds.
+
+    Args:
+        loaded: those of WITH_POOLS that are loaded; a new one may have brought another pool.
+    """
     return ThreadpoolController()
+
+
+def _loaded() -> tuple[str, ...]:
+    return tuple(name for name in WITH_POOLS if name in sys.modules)
 
 
 @contextmanager
@@ -42,7 +54,7 @@ def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _controller().limit(limits=1):
+        with _controller(_loaded()).limit(limits=1):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from sdpack.quantization import threads
 from sdpack.quantization.threads import in_order, one_thread, threads_for
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 
 def blas_threads() -> set[int]:
@@ -36,8 +38,8 @@ def test_products_are_the_same_on_any_number_of_threads() -> None:
         return bytes((rows.T @ rows).tobytes())
 
     products = set()
-    for threads in (1, 2, 4):
-        with threadpool_limits(threads):
+    for count in (1, 2, 4):
+        with threadpool_limits(count):
             products.add(gram())
     assert len(products) == 1
 
@@ -88,3 +90,23 @@ def test_large_items_are_computed_by_fewer_threads(
     monkeypatch.setattr("sdpack.quantization.threads.memory_bytes", lambda: 24 * 2**30)
     monkeypatch.setenv("SDPACK_THREADS", "8")
     assert threads_for(bytes_each) == threads
+
+
+def test_a_library_that_is_loaded_later_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, ...]] = []
+
+    class Controller(ThreadpoolController):
+        def __init__(self) -> None:
+            made.append(threads._loaded())
+            super().__init__()
+
+    monkeypatch.setattr(threads, "ThreadpoolController", Controller)
+    threads._controller.cache_clear()
+    monkeypatch.delitem(sys.modules, "cv2", raising=False)
+    with one_thread(), one_thread():
+        pass
+    monkeypatch.setitem(sys.modules, "cv2", object())
+    with one_thread():
+        pass
+    threads._controller.cache_clear()
+    assert [("cv2" in loaded) for loaded in made] == [False, True]
