@@ -27,7 +27,7 @@ MARGIN, DAMAGE_WEIGHT = 0.02, 4.0
 
 
 @dataclass(frozen=True)
-class Lessons:
+class CaptionedPictures:
     """What the judge is trained on.
 
     Attributes:
@@ -67,7 +67,7 @@ class SecondJudgeStage:
         model.eval()
         return model
 
-    def lessons(self) -> Lessons:
+    def lessons(self) -> CaptionedPictures:
         """The images of the data set and of other icon sets, with their texts."""
         dataset = self.run.dataset
         trained_on = self.run.rows(lambda row: not row.judge_test)
@@ -82,7 +82,7 @@ class SecondJudgeStage:
         texts = sorted({t for way in ways for t in way})
         number = {t: i for i, t in enumerate(texts)}
         encoded = self.text.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return Lessons(
+        return CaptionedPictures(
             prepared(images).half(),
             torch.tensor([[number[t] for t in way] for way in ways]),
             encoded["input_ids"],
