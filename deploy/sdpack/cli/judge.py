@@ -71,13 +71,15 @@ def check(
     from sdpack.export.revisions import pinned
     from sdpack.export.source import local_folder
     from sdpack.pack.judging import checked_images
+    from sdpack.pack.selection.loaded_judge import LoadedJudge
 
     located = pinned(located_catalog(catalog_name))
     model = checked_images.judge_of(located, judge_name)
     with progress(ctx) as say:
         given = checked_images.images_here(located, bundle, images, count, say)
-        # Before any image is drawn for it.
-        score = checked_images.judge_score(model, lambda s: local_folder(s, located.folder))
+        judge = LoadedJudge(model, lambda source: local_folder(source, located.folder))
+        judge.check()
+        score = judge.score  # before any image is drawn for it
         if bundle is not None:
             given.append(checked_images.drawn(bundle, located, count, say))
         found = checked_images.check_on(score, given, say)

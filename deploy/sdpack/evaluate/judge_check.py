@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -17,15 +17,13 @@ from sdpack.evaluate.perturbations import (
     changed_captions,
     wrong_captions,
 )
+from sdpack.evaluate.scorers import Score
 from sdpack.progress import Step, unheard
 from sdpack.runtime.pipeline import Pictures
 
 SEED = 0
 FEWEST_IMAGES = 16
 AT_ONCE = 16  # images that are changed and scored together
-
-Score = Callable[[Pictures, Sequence[str]], Float64Array]
-"""Takes images uint8 (N, H, W, 3) and their captions, and returns their scores, (N,)."""
 
 
 class Verdict(StrEnum):

@@ -13,15 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from sdpack.domain.arrays import Float64Array
 from sdpack.errors import SourceError
-from sdpack.evaluate.pipeline_spec import PipelineSpec
-from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.export.finite import check_finite
 from sdpack.runtime.pipeline import Pictures
-from sdpack.store.artifacts import digest
+from sdpack.store.artifacts import digest, files_digest
 
 YES_PROBABILITY = "probability of yes"  # kind of the rows with these scores
 QUESTION = 'Does this image show "{}"? Answer yes or no.'
@@ -44,35 +45,28 @@ class QuestionAnswering:
 
     Args:
         folder: holds the model and its processor.
-        content: a hash of them.
     """
 
-    metric = YES_PROBABILITY
-    reads_captions = True
-
-    def __init__(self, folder: Path, content: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._content = content
 
-    def content(self, mix: PipelineSpec) -> str:
+    @property
+    def content(self) -> str:
+        """One hash of the model, the question, the answers, and the package that runs the model."""
         import transformers
 
         words = {"question": QUESTION, "yes": YES, "no": NO}
-        return digest({"model": self._content, "by": transformers.__version__, **words})
+        model = files_digest(self._folder)
+        return digest({"model": model, "by": transformers.__version__, **words})
 
-    def score(
-        self,
-        mix: PipelineSpec,
-        pictures: Pictures,
-        numbers: Sequence[int],
-        runner: EvaluationRunner,
-    ) -> list[float]:
-        return self.probabilities(pictures, [runner.task.caption(number) for number in numbers])
+    def scores(self, pictures: Pictures, captions: Sequence[str]) -> Float64Array:
+        """Return the probability of "yes" for each image, uint8 (N, H, W, 3), and its caption.
 
-    def probabilities(self, pictures: Pictures, captions: Sequence[str]) -> list[float]:
-        """Return the probability of "yes" for each image, uint8 (N, H, W, 3), and its caption."""
+        Raises:
+            SourceError: the model or its processor cannot be used.
+        """
         pairs = zip(pictures, captions, strict=True)
-        return [self._probability(picture, caption) for picture, caption in pairs]
+        return np.array([self._probability(picture, caption) for picture, caption in pairs])
 
     @torch.no_grad()
     def _probability(self, picture: Any, caption: str) -> float:
@@ -81,7 +75,7 @@ class QuestionAnswering:
         asked = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        inputs = processor(images=[torch.from_numpy(picture)], text=[asked], return_tensors="pt")
+        inputs = processor(images=[Image.fromarray(picture)], text=[asked], return_tensors="pt")
         logits: Tensor = model(**inputs).logits[0, -1].double()
         yes, no = (torch.logsumexp(logits[ids], 0) for ids in self._answers)
         return float(torch.sigmoid(yes - no))

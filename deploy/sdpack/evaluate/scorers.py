@@ -17,11 +17,12 @@ from sdpack.evaluate.views import mean_over
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import digest
 
+Score = Callable[[Pictures, Sequence[str]], Float64Array]
+"""Scores images, uint8 (N, H, W, 3), each with a text of its own: float64 (N,)."""
 
-def panel_score(
-    panel: Panel, views: Sequence[View] = ()
-) -> Callable[[Pictures, Sequence[str]], Float64Array]:
-    """Return a function that scores pictures, uint8 (N, H, W, 3), of N captions: (N,)."""
+
+def panel_score(panel: Panel, views: Sequence[View] = ()) -> Score:
+    """Return a function that scores pictures by their similarity to captions."""
 
     def score(pictures: Pictures, captions: Sequence[str]) -> Float64Array:
         def of_view(given: Pictures) -> Float64Array:
@@ -34,23 +35,26 @@ def panel_score(
 
 
 class Judged:
-    """How well each picture shows its prompt, by a judge that sees one picture at a time.
+    """Scores by a judge that sees one picture and one text at a time.
 
     Args:
-        panel: loads the judge; called when there is something to judge.
-        judge_content: one hash of the judge, its tokenizer and the views.
-        views: the forms in which it sees each picture.
+        score: the judge.
+        judge_content: one hash of everything that its scores depend on, except pictures and texts.
+        metric: the kind of the ledger's rows with its scores.
+        reads_captions: whether the texts are the captions of the pictures; if not, their prompts.
     """
 
-    metric = SIMILARITY
-    reads_captions = True
-
     def __init__(
-        self, panel: Callable[[], Panel], judge_content: str, views: Sequence[View] = ()
+        self,
+        score: Score,
+        judge_content: str,
+        metric: str = SIMILARITY,
+        reads_captions: bool = True,
     ) -> None:
-        self._panel = panel
+        self.metric = metric
+        self.reads_captions = reads_captions
+        self._score = score
         self._content = judge_content
-        self._views = views
 
     def content(self, mix: PipelineSpec) -> str:
         return self._content
@@ -62,8 +66,9 @@ class Judged:
         numbers: Sequence[int],
         runner: EvaluationRunner,
     ) -> list[float]:
-        score = panel_score(self._panel(), self._views)
-        found: list[float] = score(pictures, [runner.task.caption(i) for i in numbers]).tolist()
+        task = runner.task
+        texts = [task.caption(n) if self.reads_captions else task.prompts[n] for n in numbers]
+        found: list[float] = self._score(pictures, texts).tolist()
         return found
 
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from sdpack.domain.arrays import Float64Array
 from sdpack.errors import MissingPackageError
-from sdpack.evaluate.pipeline_spec import PipelineSpec
-from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import digest
 
@@ -33,28 +34,27 @@ class TextReading:
         read: default: RapidOCR with its own models (PP-OCRv4), in ONNX Runtime on the CPU.
     """
 
-    metric = READ_TEXT
-    reads_captions = False
-
     def __init__(self, wanted: Mapping[str, str], read: Read | None = None) -> None:
         self._wanted = wanted
         self._read = read
 
-    def content(self, mix: PipelineSpec) -> str:
+    @property
+    def content(self) -> str:
+        """One hash of the reader and the texts.
+
+        Raises:
+            MissingPackageError: the reader is not installed.
+        """
         return digest({"reader": installed_reader(), "wanted": sorted(self._wanted.items())})
 
-    def score(
-        self,
-        mix: PipelineSpec,
-        pictures: Pictures,
-        numbers: Sequence[int],
-        runner: EvaluationRunner,
-    ) -> list[float]:
+    def scores(self, pictures: Pictures, prompts: Sequence[str]) -> Float64Array:
+        """Return how well the text of each prompt can be read in its image, uint8 (N, H, W, 3)."""
         read = self._read or rapid_ocr()
-        found = []
-        for picture, number in zip(pictures, numbers, strict=True):
-            wanted = self._wanted.get(runner.task.prompts[number], "")
-            found.append(readability(read(picture), wanted) if wanted else 0.0)
+        found = np.zeros(len(pictures))
+        for place, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
+            wanted = self._wanted.get(prompt)
+            if wanted:
+                found[place] = readability(read(picture), wanted)
         return found
 
 

@@ -48,20 +48,7 @@ def check(candidates: Candidates) -> None:
     _check_sizes(candidates)
     _check_lower_bound(candidates)
     _check_schedulers(candidates)
-    _check_judges(candidates)
-
-
-def _check_judges(candidates: Candidates) -> None:
-    """Check that the judges can be loaded, as far as that shows without loading them.
-
-    Raises:
-        CatalogError: a judge has no tokenizer or cannot be used as the catalog does.
-        MissingPackageError: what a judge needs is not installed.
-    """
-    judging = CatalogJudge(candidates.request.located, candidates.folder)
-    _ = judging.scorer
-    for judge in judging.others.values():
-        judge.check()
+    CatalogJudge(candidates.request.located, candidates.folder).check()
 
 
 def check_catalog(located: LocatedCatalog) -> None:

@@ -11,11 +11,11 @@ from sdpack.evaluate.judge_check import (
     AT_ONCE,
     CaptionedImages,
     Effect,
-    Score,
     Verdict,
     check_judge,
     check_responds,
 )
+from sdpack.evaluate.scorers import Score
 from sdpack.runtime.pipeline import Pictures
 
 RNG = np.random.default_rng(0)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,12 +101,12 @@ def pictures() -> np.ndarray:
 
 
 def test_the_probability_of_yes_is_that_of_the_model_s_next_token(folder: Path) -> None:
-    judge = QuestionAnswering(folder, "hash")
-    found = judge.probabilities(pictures(), CAPTIONS)
+    judge = QuestionAnswering(folder)
+    found = judge.scores(pictures(), CAPTIONS)
     assert all(0 < each < 1 for each in found)
     assert found[0] != found[1]
-    assert judge.probabilities(pictures(), CAPTIONS) == found
-    assert judge.probabilities(pictures()[:1], CAPTIONS[1:]) != found[:1]
+    assert np.array_equal(judge.scores(pictures(), CAPTIONS), found)
+    assert judge.scores(pictures()[:1], CAPTIONS[1:])[0] != found[0]
     processor, model = judge._loaded
     text = f"<image> {QUESTION.format(CAPTIONS[0])} :"
     inputs = processor(images=[pictures()[0]], text=[text], return_tensors="pt")
@@ -121,13 +119,10 @@ def test_the_probability_of_yes_is_that_of_the_model_s_next_token(folder: Path) 
     assert found[0] == pytest.approx(yes / (yes + no), rel=1e-5)
 
 
-def test_images_are_scored_with_the_captions_of_their_prompts(folder: Path) -> None:
-    judge = QuestionAnswering(folder, "hash")
-    runner: Any = SimpleNamespace(task=SimpleNamespace(caption=CAPTIONS.__getitem__))
-    scores = judge.score(cast(Any, None), pictures(), [0, 1], runner)
-    assert scores == judge.probabilities(pictures(), CAPTIONS)
-    other = QuestionAnswering(folder, "another hash")
-    assert judge.content(cast(Any, None)) != other.content(cast(Any, None))
+def test_the_content_depends_on_the_files(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert QuestionAnswering(folder).content == QuestionAnswering(folder).content
+    assert QuestionAnswering(folder).content != QuestionAnswering(tmp_path).content
 
 
 def test_a_folder_is_told_by_the_class_in_its_config(folder: Path, tmp_path: Path) -> None:
@@ -140,11 +135,11 @@ def test_a_folder_is_told_by_the_class_in_its_config(folder: Path, tmp_path: Pat
 def test_a_tokenizer_without_yes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, words=" ".join([*CAPTIONS, "Does this image show"]))
     with pytest.raises(SourceError, match='does not tell "yes" from "no"'):
-        QuestionAnswering(tmp_path, "").probabilities(pictures(), CAPTIONS)
+        QuestionAnswering(tmp_path).scores(pictures(), CAPTIONS)
 
 
 def test_a_folder_without_a_processor_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(SourceError, match="no vision-language model with its processor"):
-        QuestionAnswering(tmp_path, "").probabilities(pictures(), CAPTIONS)
+        QuestionAnswering(tmp_path).scores(pictures(), CAPTIONS)

@@ -26,7 +26,7 @@ from sdpack.evaluate.pipeline_spec import (
     SamplingConfig,
 )
 from sdpack.evaluate.runner import EvaluationRunner
-from sdpack.evaluate.scorers import Judged
+from sdpack.evaluate.scorers import Judged, panel_score
 from sdpack.runtime.pipeline import Pipeline
 from sdpack.runtime.sampler import SamplerTable
 from sdpack.runtime.tokenizer import PromptTokenizer
@@ -102,7 +102,7 @@ def spec(
 def runner(folder: Path, task: EvaluationSet = TASK) -> EvaluationRunner:
     return EvaluationRunner(
         task,
-        Judged(BrightPanel, "judge"),
+        Judged(panel_score(BrightPanel()), "judge"),
         Store(folder / "store"),
         Ledger(folder / "ledger.sqlite"),
         "here",

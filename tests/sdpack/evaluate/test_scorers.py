@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from sdpack.evaluate.pipeline_spec import (
     SamplingConfig,
 )
 from sdpack.evaluate.runner import EvaluationRunner
-from sdpack.evaluate.scorers import Faithful, Judged
+from sdpack.evaluate.scorers import Faithful, Judged, panel_score
 from sdpack.runtime.pipeline import Pictures
 from sdpack.runtime.sampler import SamplerTable
 
@@ -81,12 +82,30 @@ class LastDigit(Panel):
 
 
 def test_a_judge_scores_each_picture_with_its_own_prompt() -> None:
-    judged, pictures = Judged(LastDigit, "a judge"), np.zeros((3, 4, 4, 3), np.uint8)
+    judged = Judged(panel_score(LastDigit()), "a judge")
+    pictures = np.zeros((3, 4, 4, 3), np.uint8)
     pictures[2] = 1
     # Of prompts 4, 5 and 7 the first is even and the others odd; of the pictures the last is.
     assert judged.score(MIX, pictures, [4, 5, 7], runner()[0]) == [1.0, 0.0, 1.0]
     assert judged.metric == SIMILARITY
     assert judged.content(MIX) == judged.content(spec("other")) == "a judge"
+
+
+def test_a_judge_of_prompts_is_given_these_in_place_of_captions() -> None:
+    seen: list[str] = []
+
+    def score(pictures: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        seen.extend(texts)
+        return np.zeros(len(pictures))
+
+    task = EvaluationSet(["ein Hund", "a cat"], 4, 4, captions=["a dog", "a cat"])
+    drawing = cast(EvaluationRunner, SimpleNamespace(task=task))
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    Judged(score, "a judge").score(MIX, pictures, [0, 1], drawing)
+    reader = Judged(score, "a reader", "text", reads_captions=False)
+    reader.score(MIX, pictures, [0, 1], drawing)
+    assert seen == ["a dog", "a cat", "ein Hund", "a cat"]
+    assert (reader.metric, reader.reads_captions) == ("text", False)
 
 
 def test_the_fp32_pictures_score_one_and_noise_scores_low() -> None:

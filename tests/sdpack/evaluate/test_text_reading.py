@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,10 +20,8 @@ def sign(text: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def scores(images: list[np.ndarray], prompts: list[str], wanted: dict[str, str]) -> list[float]:
-    runner: Any = SimpleNamespace(task=SimpleNamespace(prompts=prompts))
-    judge = TextReading(wanted)
-    return judge.score(cast(Any, None), np.stack(images), range(len(prompts)), runner)
+def scores(images: list[np.ndarray], prompts: list[str], wanted: dict[str, str]) -> np.ndarray:
+    return TextReading(wanted).scores(np.stack(images), prompts)
 
 
 def test_a_text_is_read_in_an_image_and_a_wrong_one_scores_less() -> None:
@@ -68,11 +63,10 @@ def test_readability_is_a_share(wanted: str, read: str) -> None:
 
 def test_scores_depend_on_the_wanted_texts_and_the_reader() -> None:
     one, other = TextReading({"a": "A"}), TextReading({"a": "B"})
-    mix = cast(Any, None)
-    assert one.content(mix) == TextReading({"a": "A"}).content(mix) != other.content(mix)
+    assert one.content == TextReading({"a": "A"}).content != other.content
 
 
 def test_without_the_package_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_reading, "PACKAGE", "not-installed-here")
     with pytest.raises(MissingPackageError, match=r"sdpack\[ocr\]"):
-        TextReading({}).content(cast(Any, None))
+        _ = TextReading({}).content

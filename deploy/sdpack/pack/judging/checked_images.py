@@ -13,13 +13,10 @@ from sdpack.documents.bundle import open_bundle
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.prompts import CatalogPrompt, read_prompt_file
 from sdpack.documents.quality import JudgeModel
-from sdpack.documents.source import Source
 from sdpack.errors import CatalogError, InputError
-from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, Score, check_judge
-from sdpack.evaluate.question_answering import QuestionAnswering
-from sdpack.evaluate.scorers import panel_score
+from sdpack.evaluate.judge_check import CaptionedImages, JudgeCheck, check_judge
+from sdpack.evaluate.scorers import Score
 from sdpack.pack.real_images import real_images
-from sdpack.pack.selection.loaded_judge import LoadedJudge
 from sdpack.progress import Say, counted
 from sdpack.quantization.sensitivity import spread
 from sdpack.runtime.bundle import pipeline, request
@@ -55,23 +52,6 @@ def judge_of(located: LocatedCatalog, name: str | None) -> JudgeModel:
             f"{name} reads text in images, and is not checked with captions; name another judge"
         )
     return judge
-
-
-def judge_score(model: JudgeModel, folder: Callable[[Source], Path]) -> Score:
-    """Load a judge, and return its score.
-
-    Args:
-        folder: gives the folder of a source's files on this machine.
-
-    Raises:
-        SourceError: the judge cannot be loaded.
-        CatalogError: it has no tokenizer.
-    """
-    judge = LoadedJudge(model, folder)
-    scorer = judge.scorer
-    if isinstance(scorer, QuestionAnswering):
-        return lambda images, captions: np.asarray(scorer.probabilities(images, captions))
-    return panel_score(judge.panel, model.views)
 
 
 def check_on(score: Score, given: Sequence[CaptionedImages], say: Say) -> list[JudgeCheck]:

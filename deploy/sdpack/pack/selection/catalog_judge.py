@@ -15,7 +15,7 @@ from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Faithful, Judged
+from sdpack.evaluate.scorers import Faithful
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.loaded_judge import LoadedJudge, OtherJudge, ReadingJudge
 from sdpack.runtime.pipeline import Pictures
@@ -43,22 +43,28 @@ class CatalogJudge:
         """Whether the catalog has a judge; if not, mixes are compared with their parts in fp32."""
         return self._quality.judge is not None
 
-    @cached_property
-    def scorer(self) -> Scorer:
-        """The scorer whose scores decide.
+    def check(self) -> None:
+        """Check that the judges can be used, without loading them.
 
         Raises:
-            CatalogError: the judge is of a kind that cannot decide.
+            CatalogError: a judge cannot be used as the catalog does.
+            SourceError: its files cannot be fetched.
+            MissingPackageError: what it needs is not installed.
         """
-        if self._primary is None:
-            return Faithful()
-        scorer = self._primary.scorer
-        if not isinstance(scorer, Judged):
-            raise CatalogError(
-                f"quality.judge: {self._quality.judge} is a vision-language model; name it under "
-                "other_judges, and a CLIP or SigLIP as the judge"
-            )
-        return scorer
+        if self._primary is not None:
+            self._primary.check()
+            if self._primary.answers_questions:
+                raise CatalogError(
+                    f"quality.judge: {self._quality.judge} is a vision-language model; name it "
+                    "under other_judges, and a CLIP or SigLIP as the judge"
+                )
+        for judge in self.others.values():
+            judge.check()
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer whose scores decide."""
+        return Faithful() if self._primary is None else self._primary.scorer
 
     @cached_property
     def others(self) -> Mapping[str, OtherJudge]:

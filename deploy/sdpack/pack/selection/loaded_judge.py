@@ -10,12 +10,19 @@ from typing import Any
 
 from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel
+from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
 from sdpack.evaluate.judge_check import check_responds
 from sdpack.evaluate.metrics import Panel
+from sdpack.evaluate.question_answering import (
+    YES_PROBABILITY,
+    QuestionAnswering,
+    answers_questions,
+)
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Judged, panel_score
+from sdpack.evaluate.scorers import Judged, Score, panel_score
+from sdpack.evaluate.text_reading import READ_TEXT, TextReading, installed_reader
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.store.artifacts import digest, files_digest
 
@@ -34,30 +41,43 @@ class LoadedJudge:
 
     @cached_property
     def panel(self) -> Panel:
-        """The model with its tokenizer.
+        """A model that compares embeddings, with its tokenizer.
+
+        Raises:
+            SourceError: it cannot be loaded.
+        """
+        from sdpack.evaluate.clip import panel_of
+
+        return panel_of(self._source, self._tokenizer)
+
+    @cached_property
+    def score(self) -> Score:
+        """Scores images by captions; the model is loaded for it.
 
         Raises:
             SourceError: it cannot be loaded, or gives the same score to everything.
         """
-        from sdpack.evaluate.clip import panel_of
-
-        panel = panel_of(self._source, self._tokenizer)
-        check_responds(panel_score(panel), f"the judge {self._source}")
-        return panel
+        score: Score = (
+            QuestionAnswering(self._source).scores
+            if self.answers_questions
+            else panel_score(self.panel, self.model.views)
+        )
+        check_responds(score, f"the judge {self._source}")
+        return score
 
     @cached_property
     def scorer(self) -> Scorer:
-        """Scores images by it."""
-        from sdpack.evaluate.question_answering import QuestionAnswering, answers_questions
+        """Scores the images of mixes; the model is loaded at the first of them."""
+        if self.answers_questions:
+            content, metric = QuestionAnswering(self._source).content, YES_PROBABILITY
+        else:
+            content, metric = self._content, SIMILARITY
+        return Judged(lambda pictures, captions: self.score(pictures, captions), content, metric)
 
-        if answers_questions(self._source):
-            if self.model.views:
-                raise CatalogError(
-                    f"the judge {self.model.source} is a vision-language model, which takes no "
-                    "views; leave them out"
-                )
-            return QuestionAnswering(self._source, files_digest(self._source))
-        return Judged(lambda: self.panel, self._content, self.model.views)
+    @cached_property
+    def answers_questions(self) -> bool:
+        """Whether it is a vision-language model."""
+        return answers_questions(self._source)
 
     @property
     def licence(self) -> str:
@@ -72,11 +92,17 @@ class LoadedJudge:
         """Check that it can be used, without loading it.
 
         Raises:
-            CatalogError: it has no tokenizer, or views that it cannot have.
+            CatalogError: it has no tokenizer; or it is a vision-language model, and has a tokenizer
+                or views.
             SourceError: its files cannot be fetched.
         """
-        if isinstance(self.scorer, Judged):
-            _ = self._tokenizer
+        if not self.answers_questions:
+            self.folder(self._tokenizer_source)
+        elif self.model.views or self.model.tokenizer is not None:
+            raise CatalogError(
+                f"the judge {self.model.source} is a vision-language model, which takes no views "
+                "and no tokenizer; leave them out"
+            )
 
     @property
     def _source(self) -> Path:
@@ -84,11 +110,15 @@ class LoadedJudge:
 
     @property
     def _tokenizer(self) -> Path:
+        return self.folder(self._tokenizer_source)
+
+    @property
+    def _tokenizer_source(self) -> Source:
         if self.model.tokenizer is None:
             raise CatalogError(
                 f"the judge {self.model.source} needs a tokenizer; name it beside its source"
             )
-        return self.folder(self.model.tokenizer)
+        return self.model.tokenizer
 
     @cached_property
     def _content(self) -> str:
@@ -116,9 +146,9 @@ class ReadingJudge:
     @cached_property
     def scorer(self) -> Scorer:
         """Scores images by the text in them."""
-        from sdpack.evaluate.text_reading import TextReading
-
-        return TextReading({each.text: each.rendered for each in self.prompts if each.rendered})
+        wanted = {each.text: each.rendered for each in self.prompts if each.rendered}
+        reading = TextReading(wanted)
+        return Judged(reading.scores, reading.content, READ_TEXT, reads_captions=False)
 
     @property
     def licence(self) -> str:
@@ -135,8 +165,6 @@ class ReadingJudge:
         Raises:
             MissingPackageError: it is not.
         """
-        from sdpack.evaluate.text_reading import installed_reader
-
         installed_reader()
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel, View
+from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
 from sdpack.errors import CatalogError
-from sdpack.evaluate.question_answering import QuestionAnswering
-from sdpack.evaluate.scorers import Judged
-from sdpack.evaluate.text_reading import TextReading
+from sdpack.evaluate.question_answering import YES_PROBABILITY
+from sdpack.evaluate.text_reading import READ_TEXT
 from sdpack.pack.selection.loaded_judge import LoadedJudge, ReadingJudge
 
 from zoo import parts
@@ -34,11 +34,13 @@ def loaded(judge: Path, tokenizer: Path | None, *views: View) -> LoadedJudge:
 
 def test_a_judge_with_embeddings_is_loaded_with_its_tokenizer() -> None:
     judge = loaded(parts.verify("judge"), parts.verify("tokenizer"))
-    assert isinstance(judge.scorer, Judged)
+    assert judge.scorer.metric == SIMILARITY
     assert judge.licence == "MIT"
     assert judge.judges(PROMPT)
     found = judge.panel.embed_texts(["noto, pizza"])
     assert np.linalg.norm(found.numpy()) == pytest.approx(1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    assert judge.score(images, ["noto, pizza"] * 2).shape == (2,)
 
 
 def test_scores_depend_on_the_views() -> None:
@@ -56,13 +58,15 @@ def test_a_judge_with_embeddings_needs_a_tokenizer() -> None:
 def test_a_vision_language_model_is_asked(tmp_path: Path) -> None:
     config = {"architectures": ["LlavaForConditionalGeneration"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert isinstance(loaded(tmp_path, None).scorer, QuestionAnswering)
+    assert loaded(tmp_path, None).scorer.metric == YES_PROBABILITY
+    loaded(tmp_path, None).check()
 
 
 def test_a_reader_judges_prompts_that_ask_for_a_text() -> None:
     sign = CatalogPrompt("a sign that reads OPEN", rendered="OPEN")
     judge = ReadingJudge(ReaderModel(ocr="rapidocr"), [PROMPT, sign])
-    assert isinstance(judge.scorer, TextReading)
+    assert judge.scorer.metric == READ_TEXT
+    assert not judge.scorer.reads_captions
     assert [judge.judges(prompt) for prompt in (PROMPT, sign)] == [False, True]
     assert judge.licence == "Apache-2.0"
 
@@ -74,5 +78,7 @@ def test_judges_are_checked_without_loading_them(tmp_path: Path) -> None:
         loaded(parts.verify("judge"), None).check()
     config = {"architectures": ["LlavaForConditionalGeneration"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CatalogError, match="takes no views"):
+    with pytest.raises(CatalogError, match="takes no views and no tokenizer"):
         loaded(tmp_path, None, View(blur=0.01)).check()
+    with pytest.raises(CatalogError, match="takes no views and no tokenizer"):
+        loaded(tmp_path, parts.verify("tokenizer")).check()
