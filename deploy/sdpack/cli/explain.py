@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdpack.documents.evidence import Estimated, Evidence, StandingFigures, weight_words
+from sdpack.documents.evidence import (
+    Estimated,
+    Evidence,
+    StandingFigures,
+    judge_words,
+    weight_words,
+)
 from sdpack.documents.manifest import Manifest
 from sdpack.domain.placement import Role
 from sdpack.units import format_bytes, format_duration
@@ -80,8 +86,7 @@ def verdict(manifest: Manifest) -> list[str]:
     )
     lines += [
         *weight_words(evidence.rule.weights if evidence.rule else {}),
-        *(judgement.words() for judgement in evidence.other_judges),
-        *(f"The judge {n} was left out: {w}." for n, w in evidence.judges_left_out.items()),
+        *judge_words(evidence.other_judges, evidence.judges_left_out),
         *_appearance(evidence),
         *_preselection(evidence),
         *_limit(evidence),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -257,12 +257,19 @@ class OtherJudgement(Document):
         )
 
 
+def judge_words(judgements: Sequence[OtherJudgement], left_out: Mapping[str, str]) -> list[str]:
+    """What other judges say, in sentences; also which did not work."""
+    said = [judgement.words() for judgement in judgements]
+    return [*said, *(f"The judge {name} was left out: {why}." for name, why in left_out.items())]
+
+
 class AppearanceFigures(Document):
     """The look of the winner's images, compared with those of the same parts in fp32.
 
     Attributes:
         similarity: mean structural similarity.
-        colour_offset: the largest mean difference of a colour channel, in levels of 255.
+        colour_offset: the largest mean difference of a colour channel, in levels of 255, less what
+            chance explains.
         sharpness: ratio of the contrast between neighbouring pixels.
         pictures: number of images that were compared.
         least_similarity, most_colour_offset, least_sharpness, most_sharpness: limits outside of

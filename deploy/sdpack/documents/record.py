@@ -306,6 +306,7 @@ class BuildRecord(DrawnRecord):
         time_limit: the limit on the time of the build; None without one.
         preselection: the sets of parts that were left out first; None if none were compared.
         other_judges: what other judges say about the winner.
+        judges_left_out: other judges that did not work, and why.
         appearance: the look of the winner's images; None if it was not compared with fp32.
         shown: rows of the contact sheet, with images of the first `shown_prompts` prompts.
     """
@@ -320,6 +321,7 @@ class BuildRecord(DrawnRecord):
     time_limit: TimeLimit | None = None
     preselection: PreselectionFigures | None = None
     other_judges: tuple[OtherJudgement, ...] = ()
+    judges_left_out: Mapping[str, str] = {}
     appearance: AppearanceFigures | None = None
     shown: tuple[Shown, ...]
     shown_prompts: NonNegativeInt

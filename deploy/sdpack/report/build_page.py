@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sdpack.documents.evidence import compared, weight_words
+from sdpack.documents.evidence import compared, judge_words, weight_words
 from sdpack.documents.layout import CHARTS, CONTACT_SHEET, REPORT, SHEET_GAP, VERIFIED
 from sdpack.documents.record import SCREENED_OUT, BuildRecord, Entrant
 from sdpack.domain.estimate import ENOUGH
@@ -135,7 +135,7 @@ def summary(build: Build) -> list[str]:
     if preselection is not None and preselection.beaten:
         lines.append(preselection.words())
     lines += weight_words(record.weights)
-    lines += [judgement.words() for judgement in record.other_judges]
+    lines += judge_words(record.other_judges, record.judges_left_out)
     if record.appearance is not None:
         lines.append(record.appearance.words())
     parts = record.licensed_parts(winner.entrant)

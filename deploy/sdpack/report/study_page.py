@@ -9,6 +9,7 @@ from pathlib import Path
 
 import altair as alt
 
+from sdpack.documents.evidence import weight_words
 from sdpack.documents.layout import CHARTS
 from sdpack.documents.record import (
     BEST,
@@ -333,6 +334,7 @@ def _reproduce(study: StudyResult) -> Table:
         ["budgets", ", ".join(f"{b.budget_bytes:,}" for b in record.budgets)],
         ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
         ["race", f"confidence {record.confidence:.0%}, indifference {record.indifference:g}"],
+        *(["categories", words] for words in weight_words(record.weights)),
         *([tool, version] for tool, version in record.tools.items()),
         *origin_rows(record.origins),
     ]

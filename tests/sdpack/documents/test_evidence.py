@@ -3,13 +3,18 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 from sdpack.documents.evidence import (
+    AppearanceFigures,
     BeatenParts,
+    DisputedMix,
     Estimated,
     Evidence,
     LatencyLimit,
+    OtherJudgement,
     PreselectionFigures,
     TimeLimit,
     compared,
+    judge_words,
+    weight_words,
 )
 
 from tests.sdpack.documents.test_bundle import manifest
@@ -112,3 +117,48 @@ def test_sets_that_were_left_out_are_counted_with_the_reason(
     assert preselection.words() == words
     kept = 5 - len(left_out)
     assert preselection.scope == (f", in {kept} of 5 sets of parts" if left_out else "")
+
+
+OWN = Estimated(value=0.4, low=0.38, high=0.42, pictures=64)
+AGREES = OtherJudgement(judge="second", licence="MIT", quality=OWN, mixes=9, agreement=0.93)
+
+
+def test_another_judge_that_agrees_is_told_with_its_correlation() -> None:
+    (said,) = judge_words([AGREES], {})
+    assert "second, scores the winner 0.400 [0.380, 0.420] over 64 images" in said
+    assert "correlation of 0.93. It finds none of 9 other mixes better" in said
+    assert "licence" not in said
+
+
+def test_disputed_mixes_licences_and_judges_that_failed_are_told() -> None:
+    mixes = tuple(
+        DisputedMix(mix=name, difference=apart, low=apart - 0.01, high=apart + 0.01)
+        for name, apart in (("a", 0.02), ("b", 0.05))
+    )
+    other = {"licence": "CC-BY-NC-4.0", "agreement": None, "disputed": mixes}
+    said, left_out = judge_words([AGREES.model_copy(update=other)], {"text": "no such file"})
+    assert "correlation" not in said
+    assert "CC-BY-NC-4.0, forbids commercial use" in said
+    assert "finds 2 of 9 other mixes better: most of all b, by 0.050 [0.040, 0.060]" in said
+    assert left_out == "The judge text was left out: no such file."
+
+
+def test_weights_of_categories_are_told_if_there_are_any() -> None:
+    assert weight_words({}) == []
+    (said,) = weight_words({"count": 0.0, "style": 2.5})
+    assert "count 0, style 2.5; others 1" in said
+
+
+def test_the_look_of_the_winner_is_told_next_to_its_limits() -> None:
+    limits = {"least_similarity": 0.3, "most_colour_offset": 8.0}
+    found = AppearanceFigures(
+        similarity=0.97,
+        colour_offset=1.25,
+        sharpness=1.1,
+        pictures=16,
+        least_sharpness=0.7,
+        most_sharpness=1.4,
+        **limits,
+    )
+    assert "0.97 (at least 0.3 is required)" in found.words()
+    assert "1.2 levels of 255 (at most 8), and they are 1.10 times as sharp" in found.words()

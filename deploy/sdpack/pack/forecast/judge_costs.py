@@ -24,6 +24,7 @@ class JudgeCost:
         decides: whether its scores decide the race.
         licence: empty if the catalog does not state it.
         parameters: None if its checkpoint is not here, or it has no weights of its own.
+        memory_bytes: of its weights while it scores; None if unknown.
         fetch_bytes: size of its download; None if that is unknown.
     """
 
@@ -31,12 +32,8 @@ class JudgeCost:
     decides: bool
     licence: str
     parameters: int | None
+    memory_bytes: int | None
     fetch_bytes: int | None
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The memory of its weights while it scores; None if unknown."""
-        return None if self.parameters is None else COMPUTED_BYTES * self.parameters
 
 
 def judge_costs(
@@ -52,7 +49,7 @@ def judge_costs(
         yield _cost(name, model, name == "judge", is_here, folder)
     for name, other in quality.other_judges.items():
         if isinstance(other, ReaderModel):
-            yield JudgeCost(f"other_judges.{name}", False, other.licence, None, 0)
+            yield JudgeCost(f"other_judges.{name}", False, other.licence, None, None, 0)
 
 
 def _cost(
@@ -63,7 +60,8 @@ def _cost(
     folder: Callable[[Source], Path],
 ) -> JudgeCost:
     if not is_here(model.source):
-        return JudgeCost(name, decides, model.licence, None, remote_bytes(model.source))
+        return JudgeCost(name, decides, model.licence, None, None, remote_bytes(model.source))
     checkpoint = Checkpoint(folder(model.source))
     parameters = sum(math.prod(shape) for _, shape in checkpoint.shapes())
-    return JudgeCost(name, decides, model.licence, parameters, 0)
+    memory = COMPUTED_BYTES * parameters
+    return JudgeCost(name, decides, model.licence, parameters, memory, 0)

@@ -54,6 +54,7 @@ class BuildRecording:
             time_limit=selected.time_limit,
             preselection=manifest.evidence.preselection,
             other_judges=manifest.evidence.other_judges,
+            judges_left_out=manifest.evidence.judges_left_out,
             appearance=manifest.evidence.appearance,
             shown=tuple(
                 Shown(label=row.label, mix=row.mix and roster.names.get(row.mix, str(row.mix)))
