@@ -26,6 +26,7 @@ from sdpack.documents.bundle import open_bundle
 from sdpack.documents.profile import profiles_folder
 from sdpack.domain.licences import licence_line
 from sdpack.domain.placement import Role
+from sdpack.evaluate.resnet_judge import ResnetConfig, ResnetJudge
 from sdpack.memory.work import graph_work
 from sdpack.pack.forecast import stage_clock
 from sdpack.pack.forecast.stages import KIND, Stage
@@ -249,6 +250,72 @@ def test_a_race_between_precisions(work: Path, monkeypatch: pytest.MonkeyPatch) 
     small = build(work, "cpu-2gb", ["fp32", "int8", "w8", "w4"], "small", "--prefer", "memory")
     assert small["evidence"]["rule"]["prefer"] == "memory"
     assert sizes[small["evidence"]["standings"][0]["mix"]] <= sizes[standings[0]["mix"]]
+
+
+def judges_beside(catalog: Path) -> Path:
+    """The catalog with a second judge, a reader, and a judge that scores everything alike.
+
+    Its prompts are the same, so that their images are known; half of them count more.
+    """
+    values = tiny.catalog()
+    torch.manual_seed(1)
+    second = ResnetJudge(ResnetConfig(vocab_size=tiny.VOCABULARY))
+    second.save_pretrained(catalog / "second")
+    torch.nn.init.zeros_(second.image_projection.weight)
+    second.save_pretrained(catalog / "flat")
+    lines = [
+        {"text": text, "category": "odd" if n % 2 else "even", "rendered": text[-1:] * (n < 2)}
+        for n, text in enumerate(tiny.PROMPTS)
+    ]
+    (catalog / "told.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    tokenizer = {"path": "tokenizer"}
+    values["quality"] |= {
+        "prompts": "told.jsonl",
+        "other_judges": {
+            "second": {
+                "source": {"path": "second"},
+                "tokenizer": tokenizer,
+                "licence": "CC-BY-NC-4.0",
+            },
+            "flat": {"source": {"path": "flat"}, "tokenizer": tokenizer},
+            "text": {"ocr": "rapidocr"},
+        },
+    }
+    path = catalog / "judged.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_other_judges_are_asked_and_one_that_fails_is_left_out(work: Path, whole: Path) -> None:
+    path = judges_beside(work / "catalog")
+    where = ("--catalog", str(path), "--out", str(work / "judged"), "--json")
+    words = ("--profile", str(profile(work, "cpu-2gb", ["fp32", "int8"])), *where)
+    result = run(work, "build", *words)
+    assert result.exit_code == 0, result.output
+    evidence = json.loads(result.stdout)["evidence"]
+    others = {each["judge"]: each for each in evidence["other_judges"]}
+    assert list(others) == ["second", "text"]
+    assert others["second"]["mixes"] == len(evidence["standings"]) - 1 == 3
+    assert others["second"]["quality"]["pictures"] == len(tiny.PROMPTS)
+    assert others["second"]["quality"]["value"] != evidence["quality"]["value"]
+    assert others["text"]["quality"]["pictures"] == 2  # prompts that ask for a text
+    assert list(evidence["judges_left_out"]) == ["flat"]
+    assert "to every image" in evidence["judges_left_out"]["flat"]
+    assert evidence["appearance"]["pictures"] == len(tiny.PROMPTS)
+    told = " ".join(run(work, "inspect", str(work / "judged")).stdout.split())
+    assert "Another judge, second, scores the winner" in told
+    assert "CC-BY-NC-4.0, forbids commercial use" in told
+    assert "The judge flat was left out" in told
+    assert "Another judge, second" in (work / "judged" / "report.html").read_text()
+    plan = json.loads(run(work, "plan", *words[:4], "--json").stdout)
+    names = [each["name"].split(".")[-1] for each in plan["judges"]]
+    assert names == ["judge", "flat", "second", "text"]
+    weighed = run(work, "build", *words, "--weigh", "odd=0")
+    assert weighed.exit_code == 0, weighed.output
+    evidence = json.loads(weighed.stdout)["evidence"]
+    assert evidence["rule"]["weights"] == {"odd": 0}
+    assert evidence["quality"]["pictures"] == len(tiny.PROMPTS) // 2
+    assert list(evidence["standings"][0]["categories"]) == ["even"]
 
 
 @pytest.mark.slow
