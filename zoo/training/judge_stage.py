@@ -78,8 +78,8 @@ class JudgeStage:
             encoded["input_ids"].to(self.run.device),
             encoded["attention_mask"].to(self.run.device),
         )
-        label = _numbered(row.caption for row in rows).to(self.run.device)
-        style = _numbered(row.style for row in rows).to(self.run.device)
+        label = numbered(row.caption for row in rows).to(self.run.device)
+        style = numbered(row.style for row in rows).to(self.run.device)
         likely = torch.tensor(prompts.TRAINING_TEXT_SHARES)
         size = self.schedule.batch_size
 
@@ -100,7 +100,7 @@ class JudgeStage:
         return loss
 
 
-def _numbered(names: Iterable[str]) -> Tensor:
+def numbered(names: Iterable[str]) -> Tensor:
     """Number the names, equal names with equal numbers: int64 (N,)."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])

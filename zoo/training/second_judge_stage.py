@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,12 +16,12 @@ from zoo import parts
 from zoo.data import other_icons, prompts
 from zoo.training import damage
 from zoo.training import text_encoder as text
+from zoo.training.judge_stage import STYLELESS, numbered
 from zoo.training.loop import Schedule
 from zoo.training.run import CHANNELS_LAST, TrainingRun
 from zoo.training.text_stage import TextStage
 
 NAME = "judge-resnet"
-STYLELESS = 3  # which of a row's training texts names no style
 DAMAGED_SHARE = 4  # one image in so many is compared with a damaged copy
 MARGIN, DAMAGE_WEIGHT = 0.02, 4.0
 
@@ -87,8 +87,8 @@ class SecondJudgeStage:
             torch.tensor([[number[t] for t in way] for way in ways]),
             encoded["input_ids"],
             encoded["attention_mask"],
-            _numbered(row.caption for row in rows),
-            _numbered(row.style for row in rows),
+            numbered(row.caption for row in rows),
+            numbered(row.style for row in rows),
         )
 
     def _loss(self, model: ResnetJudge) -> Callable[..., Tensor]:
@@ -127,9 +127,3 @@ def damage_loss(images: Tensor, texts: Tensor, count: int) -> Tensor:
     scores = (images[:count] * texts[:count]).sum(-1)
     damaged = (images[-count:] * texts[:count]).sum(-1)
     return F.relu(damaged - scores + MARGIN).mean()
-
-
-def _numbered(names: Iterable[str]) -> Tensor:
-    """Number the names, equal names with equal numbers: int64 (N,)."""
-    numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
