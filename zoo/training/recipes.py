@@ -51,7 +51,7 @@ CPU = TrainingRecipe(
         "l": Schedule(steps=1300, batch_size=256, lr=1.2e-3, ema_decay=0.998, seed=20),
     },
     judge=Schedule(steps=3000, batch_size=512, lr=1e-3, ema_decay=0.998, seed=30),
-    second_judge=Schedule(steps=3600, batch_size=192, lr=2e-3, ema_decay=0.998, seed=31),
+    second_judge=Schedule(steps=2400, batch_size=192, lr=2e-3, ema_decay=0.998, seed=31),
     denoiser={
         "s": (_first_round(600, 41), _last_round(5500, 51)),
         "m": (_first_round(150, 42), _last_round(5000, 52)),
