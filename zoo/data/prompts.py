@@ -10,16 +10,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from zoo.data.dataset import STYLES, Dataset, Row, Split, Style, share
+from zoo.data.dataset import STYLES, Row, Style, share
 from zoo.errors import DataError
 
 PROMPTS_FOLDER = Path(__file__).parents[1] / "prompts"
-EVALUATION_SIZES: dict[Split, int] = {"unseen_pairs": 384, "unseen_labels": 300}
-CALIBRATION_SIZE = 256
 
-ListName = Literal["unseen_pairs", "unseen_labels", "calibration", "samples"]
+ListName = Literal["unseen_pairs", "unseen_labels", "by_category", "calibration", "samples"]
 LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 
 
@@ -27,10 +25,13 @@ LIST_NAMES: tuple[ListName, ...] = get_args(ListName)
 class Prompt:
     """One line of a prompt list; `code` and `style` name the real image that belongs to it.
 
-    Its category, by which sdpack reports scores, is the style in words.
-
     The judge may have been trained on that image (`judge_saw`); its scores of such images are too
     high. It was not trained on generated images.
+
+    Attributes:
+        category: by which sdpack reports scores: the style in words, except in `by_category`.
+        judged: the caption that images are compared with, if it is not the text.
+        swapped: a caption that is wrong in one detail.
     """
 
     text: str
@@ -39,6 +40,8 @@ class Prompt:
     code: str
     judge_saw: bool = False
     category: str = ""
+    judged: str = ""
+    swapped: str = ""
 
 
 def style_words(style: Style) -> str:
@@ -70,7 +73,7 @@ def training_texts(row: Row) -> list[str]:
 
 def balanced(rows: Iterable[Row], count: int) -> list[Row]:
     """Return `count` rows with balanced styles, chosen by hash and sorted by label."""
-    queues = {s: sorted((r for r in rows if r.style == s), key=_order) for s in STYLES}
+    queues = {s: sorted((r for r in rows if r.style == s), key=order_of) for s in STYLES}
     chosen: list[Row] = []
     while len(chosen) < count and any(queues.values()):
         for style in STYLES:
@@ -79,63 +82,39 @@ def balanced(rows: Iterable[Row], count: int) -> list[Row]:
     return sorted(chosen, key=lambda r: (r.caption, r.style))
 
 
-def _order(row: Row) -> float:
+def order_of(row: Row) -> float:
+    """Return the number in [0, 1) by which rows are chosen."""
     return share(f"prompt/{row.caption}/{row.style}")
 
 
-def make_lists(dataset: Dataset) -> dict[ListName, list[Prompt]]:
-    """Return the evaluation list of each split and the calibration list, which are disjoint."""
-    drawn = dataset.drawn().rows
-    lists: dict[ListName, list[Prompt]] = {}
-    for split, count in EVALUATION_SIZES.items():
-        rows = balanced([r for r in drawn if r.split == split], count)
-        lists[split] = [_prompt(r) for r in rows]  # type: ignore[index]
-    train = balanced([r for r in drawn if r.split == "train"], CALIBRATION_SIZE)
-    lists["calibration"] = [_prompt(r) for r in train]
-    lists["samples"] = [_prompt(r) for r in _samples(drawn)]
-    return lists
+def prompt_of(row: Row, category: str = "", **others: str) -> Prompt:
+    """Return the prompt of a row, with its style as the category unless another is given.
 
-
-# Rows of the contact sheet, in addition to some unseen labels: label and style.
-SAMPLES: tuple[tuple[str, Style], ...] = (
-    *(("pizza", style) for style in STYLES),
-    ("blue heart", "twemoji"),
-    ("red heart", "fluent-3d"),
-    ("rocket", "noto"),
-    ("cat face", "emojione"),
-    ("sunflower", "twemoji"),
-    ("house", "noto-v1"),
-    ("birthday cake", "fluent-flat"),
-    ("whale", "fluent-3d"),
-    ("guitar", "noto"),
-)
-UNSEEN_SAMPLES = 5
-
-
-def _samples(drawn: Sequence[Row]) -> list[Row]:
-    by_name = {(r.caption, r.style): r for r in drawn}
-    unseen = sorted((r for r in drawn if r.split == "unseen_labels"), key=_order)
-    labels = list(dict.fromkeys(r.caption for r in unseen))[:UNSEEN_SAMPLES]
-    first = [next(r for r in unseen if r.caption == label) for label in labels]
-    return [by_name[name] for name in SAMPLES if name in by_name] + first
-
-
-def _prompt(row: Row) -> Prompt:
+    Args:
+        others: further fields of `Prompt`, or another text.
+    """
     return Prompt(
-        prompt_text(row.caption, row.style),
+        others.pop("text", prompt_text(row.caption, row.style)),
         row.caption,
         row.style,
         row.code,
         judge_saw=not row.judge_test,
-        category=style_words(row.style),
+        category=category or style_words(row.style),
+        **others,
     )
 
 
 def write_lists(lists: dict[ListName, list[Prompt]], folder: Path = PROMPTS_FOLDER) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, prompts in lists.items():
-        lines = [json.dumps(asdict(p), ensure_ascii=False) for p in prompts]
+        lines = [json.dumps(_values(p), ensure_ascii=False) for p in prompts]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _values(prompt: Prompt) -> dict[str, Any]:
+    """Return the fields of a line, without captions that are empty."""
+    optional = ("judged", "swapped")
+    return {k: v for k, v in asdict(prompt).items() if v or k not in optional}
 
 
 def read_list(name: ListName, folder: Path = PROMPTS_FOLDER) -> Sequence[Prompt]:

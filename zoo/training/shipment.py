@@ -16,7 +16,7 @@ import torch
 from sdpack.export.bridge import BridgeModule, save_bridge
 
 from zoo import parts
-from zoo.data import prompts
+from zoo.data import prompt_lists, prompts
 from zoo.data.dataset import Dataset
 from zoo.errors import TrainingError
 from zoo.evaluation import evaluate
@@ -104,12 +104,12 @@ def _forget_origin(path: Path) -> None:
 
 def write_prompts(dataset: Dataset, folder: Path = prompts.PROMPTS_FOLDER) -> None:
     """Write the prompt lists, the labels for R-precision, and the real images of the lists."""
-    lists = prompts.make_lists(dataset)
+    lists = prompt_lists.make_lists(dataset)
     prompts.write_lists(lists, folder)
     labels = sorted({row.caption for row in dataset.drawn().rows})
     (folder / "labels.json").write_text(json.dumps(labels, indent=0) + "\n")
     picture = {(r.code, r.style): i for i, r in enumerate(dataset.rows)}
-    for name in (*evaluate.EVALUATED, evaluate.SAMPLES):
+    for name in (*evaluate.EVALUATED, "by_category", evaluate.SAMPLES):
         index = [picture[p.code, p.style] for p in lists[name]]
         evaluate.write_real(torch.from_numpy(dataset.images[index]), folder / f"{name}.png")
 
