@@ -35,12 +35,16 @@ class JudgeModel(Document):
         views: the forms in which it sees each image; its score is the mean over them. Without
             views, it sees the image itself.
         licence: name of its licence; empty if the catalog does not state it.
+        optional: whether a build goes on without it where it cannot be fetched, or where its
+            weights in fp32 are more than a quarter of the machine's memory. The judge that decides
+            is never optional.
     """
 
     source: Source
     tokenizer: Source | None = None
     views: tuple[View, ...] = ()
     licence: str = ""
+    optional: bool = False
 
 
 class ReaderModel(Document):

@@ -181,6 +181,15 @@ class Checkpoint:
             raise SourceError(f"{missing[0]} is missing; restore it")
         return shards
 
+    @property
+    def stored_numbers(self) -> int:
+        """How many numbers the files hold, from the files' headers alone.
+
+        Raises:
+            SourceError: a file is truncated or damaged.
+        """
+        return sum(math.prod(shape) for _, shape in self.shapes())
+
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield name and shape of every tensor, from the files' headers alone.
 

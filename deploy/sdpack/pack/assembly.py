@@ -45,7 +45,7 @@ def assemble(
         deadline: when the bundle is to be ready; None for no limit.
     """
     candidates = Candidates(request)
-    check(candidates)
+    check(candidates, say)
     clock = StageClock(say)
     tell = clock.say if deadline is None else deadline.watching(clock.say)
     with (

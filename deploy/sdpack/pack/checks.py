@@ -23,12 +23,16 @@ from sdpack.pack.planning.lower_bound import LEAST_PROCESS, least_footprints
 from sdpack.pack.planning.mix import mixes
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.catalog_judge import CatalogJudge
+from sdpack.progress import Say
 
 
-def check(candidates: Candidates) -> None:
+def check(candidates: Candidates, say: Say = lambda _: None) -> None:
     """Check a request, and fetch the sources that are not on this machine yet.
 
     A budget that cannot hold the parameters of any mix is refused before anything is fetched.
+
+    Args:
+        say: told of judges that the build will leave out.
 
     Raises:
         CatalogError: a file the catalog names is missing, a size cannot be drawn, or a LoRA has
@@ -48,7 +52,7 @@ def check(candidates: Candidates) -> None:
     _check_sizes(candidates)
     _check_lower_bound(candidates)
     _check_schedulers(candidates)
-    CatalogJudge(candidates.request.located, candidates.folder).check()
+    CatalogJudge(candidates.request.located, candidates.folder).check(say)
 
 
 def check_catalog(located: LocatedCatalog) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from sdpack.documents.quality import JudgeModel, Quality, ReaderModel
 from sdpack.documents.source import Source
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.export.source import remote_bytes
-
-COMPUTED_BYTES = 4  # judges compute in fp32
+from sdpack.pack.selection.loaded_judge import FP32_BYTES
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,6 @@ def _cost(
     if not is_here(model.source):
         return JudgeCost(name, decides, model.licence, None, None, remote_bytes(model.source))
     checkpoint = Checkpoint(folder(model.source))
-    parameters = sum(math.prod(shape) for _, shape in checkpoint.shapes())
-    memory = COMPUTED_BYTES * parameters
+    parameters = checkpoint.stored_numbers
+    memory = FP32_BYTES * parameters
     return JudgeCost(name, decides, model.licence, parameters, memory, 0)

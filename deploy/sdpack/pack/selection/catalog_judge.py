@@ -12,12 +12,13 @@ import torch
 from sdpack.documents.catalog_files import LocatedCatalog
 from sdpack.documents.quality import JudgeModel, Quality, ReaderModel
 from sdpack.documents.source import Source
-from sdpack.errors import CatalogError
+from sdpack.errors import CatalogError, SourceError
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Faithful
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.loaded_judge import LoadedJudge, OtherJudge, ReadingJudge
+from sdpack.progress import Say
 from sdpack.runtime.pipeline import Pictures
 from sdpack.store.artifacts import file_sha256
 
@@ -43,12 +44,12 @@ class CatalogJudge:
         """Whether the catalog has a judge; if not, mixes are compared with their parts in fp32."""
         return self._quality.judge is not None
 
-    def check(self) -> None:
-        """Check that the judges can be used, without loading them.
+    def check(self, say: Say) -> None:
+        """Check that the judges can be used, without loading them; say which optional one cannot.
 
         Raises:
             CatalogError: a judge cannot be used as the catalog does.
-            SourceError: its files cannot be fetched.
+            SourceError: its files cannot be fetched, and it is not optional.
             MissingPackageError: what it needs is not installed.
         """
         if self._primary is not None:
@@ -58,8 +59,13 @@ class CatalogJudge:
                     f"quality.judge: {self._quality.judge} is a vision-language model; name it "
                     "under other_judges, and a CLIP or SigLIP as the judge"
                 )
-        for judge in self.others.values():
-            judge.check()
+        for name, judge in self.others.items():
+            try:
+                judge.check()
+            except SourceError as error:
+                if not judge.is_optional:
+                    raise
+                say(f"the judge {name} will be left out: {error}")
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -12,7 +12,8 @@ from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel
 from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
-from sdpack.errors import CatalogError
+from sdpack.engines.detect import memory_bytes
+from sdpack.errors import CatalogError, SourceError
 from sdpack.evaluate.judge_check import check_responds
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.question_answering import (
@@ -25,6 +26,10 @@ from sdpack.evaluate.scorers import Judged, Score, panel_score
 from sdpack.evaluate.text_reading import READ_TEXT, TextReading, installed_reader
 from sdpack.export.checkpoint import Checkpoint
 from sdpack.store.artifacts import digest, files_digest
+from sdpack.units import format_bytes
+
+FP32_BYTES = 4  # of a weight: judges compute in fp32
+OPTIONAL_SHARE = 1 / 4  # of the machine's memory that an optional judge may take
 
 
 @dataclass
@@ -55,8 +60,10 @@ class LoadedJudge:
         """Scores images by captions; the model is loaded for it.
 
         Raises:
-            SourceError: it cannot be loaded, or gives the same score to everything.
+            SourceError: it cannot be loaded, gives the same score to everything, or is optional and
+                too large.
         """
+        self._check_size()
         score: Score = (
             QuestionAnswering(self._source).scores
             if self.answers_questions
@@ -84,6 +91,11 @@ class LoadedJudge:
         """The name of its licence; empty if the catalog does not state it."""
         return self.model.licence
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether a build goes on without it where it cannot be fetched or is too large."""
+        return self.model.optional
+
     def judges(self, prompt: CatalogPrompt) -> bool:
         """Whether it can say something about the images of a prompt."""
         return True
@@ -94,14 +106,25 @@ class LoadedJudge:
         Raises:
             CatalogError: it has no tokenizer; or it is a vision-language model, and has a tokenizer
                 or views.
-            SourceError: its files cannot be fetched.
+            SourceError: its files cannot be fetched, or it is optional and too large.
         """
+        self._check_size()
         if not self.answers_questions:
             self.folder(self._tokenizer_source)
         elif self.model.views or self.model.tokenizer is not None:
             raise CatalogError(
                 f"the judge {self.model.source} is a vision-language model, which takes no views "
                 "and no tokenizer; leave them out"
+            )
+
+    def _check_size(self) -> None:
+        if not self.is_optional:
+            return
+        needed, memory = FP32_BYTES * Checkpoint(self._source).stored_numbers, memory_bytes()
+        if needed > memory * OPTIONAL_SHARE:
+            raise SourceError(
+                f"its weights take {format_bytes(needed)} in fp32, more than a quarter of this "
+                f"machine's memory ({format_bytes(memory)})"
             )
 
     @property
@@ -142,6 +165,7 @@ class ReadingJudge:
 
     model: ReaderModel
     prompts: Sequence[CatalogPrompt]
+    is_optional = False
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -89,7 +89,7 @@ def study(
         raise InputError("no budgets are given; write them like 8MiB:64MiB:8")
     _check_writable(request.out)
     candidates = Candidates(request)
-    check(candidates)
+    check(candidates, say)
     with (
         open_executor(candidates, workers, say) as executor,
         open_toolchain(candidates, say, executor) as toolchain,

@@ -10,9 +10,10 @@ from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel, View
 from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
-from sdpack.errors import CatalogError
+from sdpack.errors import CatalogError, SourceError
 from sdpack.evaluate.question_answering import YES_PROBABILITY
 from sdpack.evaluate.text_reading import READ_TEXT
+from sdpack.pack.selection import loaded_judge
 from sdpack.pack.selection.loaded_judge import LoadedJudge, ReadingJudge
 
 from zoo import parts
@@ -82,3 +83,17 @@ def test_judges_are_checked_without_loading_them(tmp_path: Path) -> None:
         loaded(tmp_path, None, View(blur=0.01)).check()
     with pytest.raises(CatalogError, match="takes no views and no tokenizer"):
         loaded(tmp_path, parts.verify("tokenizer")).check()
+
+
+def test_an_optional_judge_may_be_too_large_for_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judge = loaded(parts.verify("judge"), parts.verify("tokenizer"))
+    optional = LoadedJudge(judge.model.model_copy(update={"optional": True}), folder_of)
+    optional.check()
+    monkeypatch.setattr(loaded_judge, "memory_bytes", lambda: 60 * 2**20)
+    judge.check()
+    with pytest.raises(SourceError, match="more than a quarter of this machine's memory"):
+        optional.check()
+    with pytest.raises(SourceError, match="more than a quarter"):
+        optional.score(np.zeros((1, 64, 64, 3), np.uint8), ["a"])
