@@ -23,7 +23,7 @@ from sdpack.domain.appearance import APPEARANCE_LIMITS
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import percentiles
 from sdpack.domain.precision import Precision
-from sdpack.evaluate.confidence import half_width, interval, planned_looks
+from sdpack.evaluate.confidence import Looks, half_width, interval, planned_looks
 from sdpack.pack.planning.mix import Mix
 from sdpack.pack.selection.appearance_guard import AppearanceGuard
 from sdpack.pack.selection.mix_evaluator import MixEvaluator
@@ -120,7 +120,7 @@ def disagreement_table(judged: JudgedMixes) -> Table:
     """The pairs that the first judge tells apart, and what another one says about them."""
     table = Table("judge", "pairs told apart", "agreed", "not seen", "opposed", title="pairs")
     first, alpha = judged.scores[FIRST_JUDGE], 0.05
-    looks = (first.shape[1],)
+    looks = Looks((first.shape[1],))
     for name, scores in judged.scores.items():
         if name == FIRST_JUDGE:
             continue

@@ -124,7 +124,8 @@ def images_option(default: int | None) -> Callable[[Command], Command]:
         type=click.IntRange(min=1),
         default=default,
         show_default=usual if default is None else True,
-        help="Maximum number of images drawn with each mix.",
+        help="Maximum number of images drawn with each mix. If these are more than the prompts, "
+        "prompts are drawn again from other noise.",
     )
 
 

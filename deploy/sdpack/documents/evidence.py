@@ -190,7 +190,9 @@ class SelectionRule(Document):
             or "open" (a comparison with a better mean was not decided; `prefer` allows that).
         confidence: joint confidence of the race's intervals, over all rounds and all mixes.
         indifference: largest difference in score that counts as none.
-        prompts: the most prompts that any mix was scored on.
+        prompts: the most images that any mix was scored on, each of another prompt or from other
+            noise.
+        different_prompts: how many prompts these show; None in older manifests.
         weights: how much categories of prompts counted in the score; those not named counted 1.
     """
 
@@ -199,6 +201,7 @@ class SelectionRule(Document):
     confidence: float
     indifference: float
     prompts: PositiveInt
+    different_prompts: PositiveInt | None = None
     weights: Mapping[str, float] = {}
 
 

@@ -160,7 +160,9 @@ class DrawnRecord(Document):
         captions: what the judge compared the images with, in the same order; empty if these were
             the prompts.
         categories: what each prompt tests, in the same order; empty if the prompts have none.
-        looks: the numbers of prompts after which the race looked at its intervals; empty in older
+        different_prompts: after so many, the same prompts come again, from other noise; None if
+            none does.
+        looks: the numbers of images after which the race looked at its intervals; empty in older
             records, whose intervals hold at every number of prompts.
         weights: how much categories of prompts counted in the score; those not named counted 1.
         prefer: preference among mixes shown equal; None in records of schema 1.
@@ -182,6 +184,7 @@ class DrawnRecord(Document):
     captions: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     confidence: float
+    different_prompts: PositiveInt | None = None
     looks: tuple[PositiveInt, ...] = ()
     indifference: float
     weights: Mapping[str, float] = {}

@@ -19,6 +19,7 @@ confidence sequences", 2021). It is wider: by half at the last look of a race be
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -27,12 +28,24 @@ from sdpack.domain.arrays import Float64Array
 
 SHAPE = 0.3  # 0 spends nearly all of the error at the last look, 0.5 the same at each
 NODES, MOST_NODES = 96, 1024  # of the quadrature at each look
-Looks = tuple[int, ...]
-"""The numbers of prompts after which a race looks at its scores, ascending."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """When a race looks at its scores.
+
+    Attributes:
+        counts: the number of images of a mix after each round, ascending.
+        prompts: number of different prompts. An image beyond it has the first prompt again, from
+            other noise, and so on. None if every image has a prompt of its own.
+    """
+
+    counts: tuple[int, ...]
+    prompts: int | None = None
 
 
 def interval(
-    differences: Float64Array, alpha: float, looks: Looks = ()
+    differences: Float64Array, alpha: float, looks: Looks | None = None
 ) -> tuple[float, float, float]:
     """Return the mean of paired differences and its interval at level 1 - `alpha`.
 
@@ -42,15 +55,42 @@ def interval(
     """
     n = len(differences)
     mean = float(differences.mean())
-    spread = float(differences.std(ddof=1)) if n > 1 else math.inf
+    prompts = over_prompts(differences, None if looks is None else looks.prompts)
+    scale = math.sqrt(n / len(prompts))
+    spread = scale * float(prompts.std(ddof=1)) if len(prompts) > 1 else math.inf
     half = spread * half_width(n, alpha, looks)
     return mean, mean - half, mean + half
 
 
-def half_width(n: int, alpha: float, looks: Looks = ()) -> float:
+def over_prompts(scores: Float64Array, prompts: int | None) -> Float64Array:
+    """Return a value for each prompt, whose mean and its standard error are those of the scores.
+
+    Images of the same prompt resemble each other, so they count as one sample of the prompts
+    (the variance of a mean over clusters: Cameron and Miller 2015, "A practitioner's guide to
+    cluster-robust inference"). The looks of a race are planned as if all images were independent.
+    After the prompts come again, its means change less from look to look than planned for, so the
+    intervals of all looks together hold with more than the wanted probability.
+
+    Args:
+        scores: float64 (..., n), those of the same prompt `prompts` apart.
+
+    Returns:
+        float64 (..., prompts); the scores themselves if no prompt comes again.
+    """
+    n = scores.shape[-1]
+    if prompts is None or n <= prompts:
+        return scores
+    mean = scores.mean(axis=-1, keepdims=True)
+    filler = np.zeros((*scores.shape[:-1], -n % prompts))
+    residuals = np.concatenate([scores - mean, filler], axis=-1)
+    sums = residuals.reshape(*scores.shape[:-1], -1, prompts).sum(axis=-2)
+    return np.asarray(mean + sums * (prompts / n))
+
+
+def half_width(n: int, alpha: float, looks: Looks | None = None) -> float:
     """Half the width of `interval` after n differences, in standard deviations of one of them."""
-    if looks:
-        return _critical(alpha, looks) * _growth(n, looks[-1]) / math.sqrt(n)
+    if looks is not None:
+        return _critical(alpha, looks) * _growth(n, looks.counts[-1]) / math.sqrt(n)
     rho2 = _rho2(alpha, 64)
     inner = 2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
     return math.sqrt(inner)
@@ -66,16 +106,16 @@ def _critical(alpha: float, looks: Looks) -> float:
     """The critical value at the last look, so that all looks together err with `alpha`."""
     from scipy.optimize import brentq
 
-    growth = np.array([_growth(n, looks[-1]) for n in looks])
+    growth = np.array([_growth(n, looks.counts[-1]) for n in looks.counts])
 
     def excess(critical: float) -> float:
         bounds = critical * growth
-        return _crossing(bounds, looks) + _unknown_deviation(bounds, looks) - alpha
+        return _crossing(bounds, looks.counts) + _unknown_deviation(bounds, looks) - alpha
 
     return float(brentq(excess, 0.5, 1e9, xtol=1e-4))
 
 
-def _crossing(bounds: Float64Array, looks: Looks) -> float:
+def _crossing(bounds: Float64Array, looks: tuple[int, ...]) -> float:
     """The probability that a standardized sum of zero mean leaves the bounds at any look."""
     from scipy.stats import norm
 
@@ -108,7 +148,8 @@ def _unknown_deviation(bounds: Float64Array, looks: Looks) -> float:
     """By how much Student's t leaves the bounds more often than a normal variable, in sum."""
     from scipy.stats import norm, t
 
-    counts = np.maximum(np.array(looks) - 1, 1)
+    most = looks.counts[-1] if looks.prompts is None else looks.prompts
+    counts = np.maximum(np.minimum(looks.counts, most) - 1, 1)
     return float(2 * np.maximum(t.sf(bounds, counts) - norm.sf(bounds), 0).sum())
 
 
@@ -118,9 +159,9 @@ def _rho2(alpha: float, n: int) -> float:
     return (log + math.log(1 + log)) / n
 
 
-def planned_looks(first: int, most: int) -> Looks:
-    """The looks of a race whose rounds double the number of prompts, from `first` to `most`."""
+def planned_looks(first: int, most: int, prompts: int | None = None) -> Looks:
+    """The looks of a race whose rounds double the number of images, from `first` to `most`."""
     found = [min(first, most)]
     while found[-1] < most:
         found.append(min(most, 2 * found[-1]))
-    return tuple(found)
+    return Looks(tuple(found), prompts)

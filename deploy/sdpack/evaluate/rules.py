@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -55,8 +55,11 @@ class Rules:
         first: prompts of the first round; each later round doubles the number of prompts.
         fewest: prompts (or `most`, if that is less) before a mix may leave for any reason other
             than being worse.
-        most: the largest number of prompts.
+        most: the largest number of images of a mix.
         prefer: the criterion among mixes that were shown equal.
+        prompts: number of different prompts, after which the same ones come again, from other
+            noise; None if every image has a prompt of its own.
+        noises: from how many noises a prompt is drawn at most.
     """
 
     confidence: float = 0.95
@@ -65,6 +68,17 @@ class Rules:
     fewest: int = 32
     most: int = 480
     prefer: Preference = Preference.QUALITY
+    prompts: int | None = None
+    noises: int = 1
+
+    def with_prompts(self, count: int) -> Rules:
+        """Return the rules of a race with this many different prompts."""
+        return replace(self, most=min(self.most, count * self.noises), prompts=count)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether prompts may come again, from other noise."""
+        return self.prompts is not None and self.most > self.prompts
 
     def round_after(self, seen: int) -> range:
         """The prompts of the round after the first `seen` ones; none after the last."""
@@ -72,8 +86,8 @@ class Rules:
 
     @cached_property
     def looks(self) -> Looks:
-        """The numbers of prompts after each round, for which its intervals hold together."""
-        return planned_looks(self.first, self.most)
+        """The numbers of images after each round, for which its intervals hold together."""
+        return planned_looks(self.first, self.most, self.prompts)
 
     @property
     def enough(self) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # The most drawn with each mix: all prompts of the built-in categories; fewer of each if images are
 # large and a CPU draws them.
 BUILD_IMAGES, LARGE_BUILD_IMAGES, STUDY_IMAGES = 480, 80, 64
+MOST_NOISES = 8  # of a prompt, if more images are asked for than there are prompts
 MOST_WORKERS = 256
 STUDY_PROFILE = "4gb-gpu"
 STUDY_FOLDER = "study"
@@ -177,7 +178,10 @@ def _request_of(
     _check_weights(request)
     slow = request.is_large and not drawn_on.on_gpu
     usual = LARGE_BUILD_IMAGES if slow else BUILD_IMAGES
-    return replace(request, rules=replace(request.rules, most=options.images or usual))
+    rules = replace(request.rules, most=usual)
+    if options.images is not None:
+        rules = replace(rules, most=options.images, noises=MOST_NOISES)
+    return replace(request, rules=rules)
 
 
 def _check_weights(request: BuildRequest) -> None:

@@ -76,3 +76,16 @@ def test_too_few_prompts_never_show_equality() -> None:
     assert not found.shown_equal(0, 1)
     found.add([0, 1], np.full((2, 1), 0.5))
     assert found.shown_equal(0, 1)
+
+
+def test_pairs_and_differences_agree_where_prompts_come_again() -> None:
+    rules = Rules(most=90, noises=3, indifference=0.2).with_prompts(32)
+    found, rng = Comparisons(3, rules), np.random.default_rng(4)
+    prompts = np.tile(rng.normal(0, 0.3, (3, 32)), 3)[:, :90]
+    found.add([0, 1, 2], 0.5 + prompts + rng.normal(0, 0.1, (3, 90)))
+    equal, above = found.equal_pairs([0, 1, 2]), found.above_pairs([0, 1, 2])
+    for one in range(3):
+        for other in range(3):
+            if one != other:
+                assert equal[one, other] == found.shown_equal(one, other)
+                assert above[one, other] == found.is_above(one, other)

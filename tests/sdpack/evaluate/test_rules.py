@@ -29,3 +29,13 @@ def test_at_least_two_prompts_are_needed_to_show_equality(
 
 def test_only_speed_and_memory_accept_an_open_comparison() -> None:
     assert [p for p in Preference if p.takes_open] == [Preference.SPEED, Preference.MEMORY]
+
+
+def test_prompts_come_again_only_if_more_noises_are_allowed() -> None:
+    plain = Rules(most=100).with_prompts(40)
+    assert (plain.most, plain.prompts, plain.repeats) == (40, 40, False)
+    again = Rules(most=100, noises=8).with_prompts(40)
+    assert (again.most, again.repeats) == (100, True)
+    assert again.looks.prompts == 40
+    assert Rules(most=100, noises=2).with_prompts(40).most == 80
+    assert not Rules(most=30, noises=8).with_prompts(40).repeats

@@ -41,7 +41,7 @@ def image_count(mixes: Sequence[Mix], rules: Rules, is_large: bool, prompts: int
     Args:
         prompts: number of prompts in the catalog.
     """
-    most = min(rules.most, prompts)
+    most = rules.with_prompts(prompts).most
     first, enough = min(rules.first, most), min(rules.enough, most)
     few = finalists_of(is_large)
     if len(mixes) <= few:
@@ -69,7 +69,8 @@ def preselected_count(
     if len(by_set) < 2:
         return every
     alone = [image_count(of_set, rules, is_large, prompts) for of_set in by_set.values()]
-    most, first = min(rules.most, prompts), min(rules.first, rules.most, prompts)
+    most = rules.with_prompts(prompts).most
+    first = min(rules.first, most)
     rounds = 1 if is_large else ROUNDS
     return ImageCount(
         Interval(min(count.screened.low for count in alone), every.screened.high),

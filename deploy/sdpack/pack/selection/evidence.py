@@ -103,6 +103,7 @@ class EvidenceMeasuring:
             confidence=rules.confidence,
             indifference=rules.indifference,
             prompts=rules.most,
+            different_prompts=min(rules.most, rules.prompts or rules.most),
             weights=self.evaluator.weights,
         )
 

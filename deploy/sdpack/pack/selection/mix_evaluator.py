@@ -12,7 +12,7 @@ import numpy as np
 from sdpack.documents.layout import SHEET_GAP
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.category_weights import full_names
-from sdpack.domain.estimate import Estimate, mean_estimate
+from sdpack.domain.estimate import Estimate
 from sdpack.domain.workload import WORKLOAD
 from sdpack.engines.drawing import drawing_words
 from sdpack.evaluate.pipeline_spec import PipelineSpec
@@ -66,9 +66,10 @@ class MixEvaluator:
         listed = PromptList(located.prompt_list(self._quality.prompts))
         self._real_images = len(listed.listed)  # one for each prompt, drawn or not
         self.weights = full_names(self.request.weights, listed.categories)
-        self.prompt_list = listed.weighted(self.weights)
+        weighted = listed.weighted(self.weights)
+        self.rules = rules.with_prompts(len(weighted.listed))
+        self.prompt_list = weighted.repeated(self.rules.most)
         self.prompts = self.prompt_list.texts
-        self.rules = replace(rules, most=min(rules.most, len(self.prompts)))
         self.runner = runner or self._runner()
         self._specs = PipelineSpecs(toolchain, with_reference=not self.judging.is_judged)
         self._measurements = Measurements(self.context, self._specs, self.runner, self.judging)
@@ -103,7 +104,7 @@ class MixEvaluator:
 
     def quality(self, number: int, prompts: int) -> Estimate:
         """The mean score of a fitted mix over the first `prompts` prompts."""
-        return mean_estimate(self.scores_of(self.fitted[number].mix, prompts))
+        return self.prompt_list.mean(self.scores_of(self.fitted[number].mix, prompts))
 
     def by_category(self, number: int, prompts: int) -> dict[str, tuple[Estimate, int]]:
         """The mean scores of a fitted mix over the first `prompts` prompts, by category."""

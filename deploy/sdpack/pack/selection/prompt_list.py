@@ -11,14 +11,22 @@ from sdpack.domain.arrays import Float64Array
 from sdpack.domain.category_weights import full_names
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
+from sdpack.evaluate.confidence import over_prompts
 from sdpack.evaluate.pipeline_spec import EvaluationSet
 
 
 @dataclass(frozen=True)
 class PromptList:
-    """The prompts, in the order in which they are drawn."""
+    """The prompts, in the order in which they are drawn.
+
+    Attributes:
+        listed: a prompt for each image.
+        different: how many of them are different; after those, the same ones come again. None if
+            none comes again.
+    """
 
     listed: Sequence[CatalogPrompt]
+    different: int | None = None
 
     @cached_property
     def texts(self) -> list[str]:
@@ -63,6 +71,17 @@ class PromptList:
             order += [((rank + 0.5) / len(chosen), place) for rank, place in enumerate(chosen)]
         return PromptList([self.listed[place] for _, place in sorted(order)])
 
+    def repeated(self, images: int) -> PromptList:
+        """Return a prompt for each of so many images; after the last one, the first comes again."""
+        count = len(self.listed)
+        if images <= count:
+            return self
+        return PromptList([self.listed[number % count] for number in range(images)], count)
+
+    def mean(self, scores: Float64Array) -> Estimate:
+        """Return the mean of the scores of the first images, float64 (N,)."""
+        return mean_estimate(over_prompts(scores, self.different))
+
     def evaluation_set(self, height: int, width: int, most: int) -> EvaluationSet:
         """Return the set that is drawn.
 
@@ -76,13 +95,17 @@ class PromptList:
         return EvaluationSet([prompt.text for prompt in drawn], height, width, captions)
 
     def by_category(self, scores: Float64Array) -> dict[str, tuple[Estimate, int]]:
-        """Return the mean of scores of the first prompts, and the number of prompts, by category.
+        """Return the mean of scores of the first images, and the number of images, by category.
 
         Args:
-            scores: float64 (N,), of the first N prompts.
+            scores: float64 (N,), of the first N images.
         """
         places: dict[str, list[int]] = {}
         for place, name in enumerate(self.categories[: len(scores)]):
             if name:
                 places.setdefault(name, []).append(place)
-        return {name: (mean_estimate(scores[own]), len(own)) for name, own in places.items()}
+        found = {}
+        for name, own in places.items():
+            different = sum(place < (self.different or len(scores)) for place in own)
+            found[name] = mean_estimate(over_prompts(scores[own], different)), len(own)
+        return found

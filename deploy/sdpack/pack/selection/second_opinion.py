@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.evaluate.confidence import interval
+from sdpack.evaluate.confidence import Looks, interval
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.mix import Mix
@@ -78,14 +78,14 @@ class SecondOpinions:
             return None
         alpha = (1 - result.rules.confidence) / max(1, len(others))
         against, means = dict[int, Estimate](), dict[int, float]()
-        looks = result.rules.looks if judged.all() else ()
+        looks = result.rules.looks if judged.all() else None
         for place, standing in enumerate(others, 1):
             own = ask(standing, partial(step, place, 1 + len(others)))
             if not len(own):
                 continue
             both = min(len(own), len(best))
             apart = own[:both] - best[:both]
-            found = Estimate(*interval(apart, alpha, looks or (both,)))
+            found = Estimate(*interval(apart, alpha, looks or Looks((both,))))
             means[standing.arm] = found.value
             if found.low > 0 and both >= FEWEST_FOR_DISPUTE:
                 against[standing.arm] = found

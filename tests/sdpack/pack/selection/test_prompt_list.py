@@ -66,3 +66,18 @@ def test_any_first_prompts_have_nearly_the_shares_of_the_weights(
         for name in "abc":
             share = totals[name] * seen / len(found.listed)
             assert abs(found.categories[:seen].count(name) - share) <= 1.5
+
+
+def test_prompts_come_again_if_more_images_are_wanted() -> None:
+    few = PromptList(LISTED.listed[:4])
+    assert few.repeated(4) is few
+    found = few.repeated(10)
+    assert found.texts == [*few.texts, *few.texts, *few.texts[:2]]
+    assert found.different == 4
+    scores = np.array([0.1, 0.9, 0.3, 0.7, 0.2, 0.8, 0.4, 0.6, 0.3, 0.7])
+    assert found.mean(scores).value == pytest.approx(scores.mean())
+    by_category = found.by_category(scores)
+    assert {name: count for name, (_, count) in by_category.items()} == {"count": 5, "other": 3}
+    assert by_category["other"][0].value == pytest.approx(0.8)
+    # One prompt is one sample of the category's prompts, whatever the noise.
+    assert by_category["other"][0].low == by_category["other"][0].high
