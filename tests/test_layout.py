@@ -17,7 +17,7 @@ STEPS = {
         "bundling/files bundling/manifests bundling/winner "
         "planning/feasible preselection/candidate_sets preselection/mixes_of_sets "
         "recording/build_record recording/kept recording/roster "
-        "selection/catalog_judge selection/contact_sheet selection/evaluation_summary "
+        "selection/contact_sheet selection/evaluation_summary "
         "selection/evidence selection/measurements selection/samples "
         "variants/calibration variants/calibration_inputs variants/calibration_mixes "
         "variants/built_variant variants/calibration_recordings "

@@ -16,6 +16,7 @@ from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
 from sdpack.pack.forecast.build_plan import Planning
 from sdpack.pack.forecast.stage_clock import StageClock, record_stages
+from sdpack.pack.judging.primary_check import check_primary
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.footprints import Footprints
 from sdpack.pack.preselection.choose import SetChoice
@@ -65,6 +66,7 @@ def _bundle(
     footprints = Footprints.of_toolchain(toolchain)
     candidates, variants = toolchain.candidates, toolchain.variants
     request = toolchain.request
+    check_primary(toolchain)
     mixes = MixesOfSets(toolchain, footprints, request.budget)
     if deadline is None:
         chosen = SetChoice(mixes).choose()

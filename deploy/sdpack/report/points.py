@@ -206,20 +206,14 @@ class Build(DrawnMixes):
             apart = paired(mine, best)
             if not len(apart):
                 continue
-            own, raced = self._mean(mine), self._raced(entrant)
+            over = over_prompts(np.array(list(mine.values())), self.record.different_prompts)
+            own, raced = mean_estimate(over), self._raced(entrant)
             away = self._of_the_race(apart) if raced else difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
             seconds = self.shown_latency_s(entrant)
             found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds, raced))
         found.sort(key=lambda point: (point.entrant is not self._winner, -point.quality.value))
         return on_fronts(found)
-
-    @property
-    def _different(self) -> int | None:
-        return self.record.different_prompts
-
-    def _mean(self, scores: Mapping[int, float]) -> Estimate:
-        return mean_estimate(over_prompts(np.array(list(scores.values())), self._different))
 
     def _raced(self, entrant: Entrant) -> bool:
         return entrant.outcome not in (None, SCREENED_OUT, Outcome.UNLIKE)
@@ -228,7 +222,9 @@ class Build(DrawnMixes):
         """The race's own estimate of paired differences; a single one has no interval."""
         racers = sum(map(self._raced, self.record.entrants))
         alpha = (1 - self.record.confidence) / max(1, racers - 1)
-        looks = Looks(self.record.looks, self._different) if self.record.looks else None
+        looks = (
+            Looks(self.record.looks, self.record.different_prompts) if self.record.looks else None
+        )
         mean, low, high = interval(apart, alpha, looks)
         return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
 

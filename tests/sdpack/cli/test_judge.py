@@ -30,7 +30,7 @@ def test_a_catalog_without_real_images_needs_a_bundle_or_a_folder() -> None:
 def test_a_catalog_without_a_judge_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
     values = yaml.safe_load((default_catalog().folder / "catalog.yaml").read_text())
     quality = values["quality"]
-    for key in ("judge", "tokenizer", "real_images", "views"):
+    for key in ("judge", "tokenizer", "real_images", "views", "other_judges"):
         del quality[key]
     for group in ("text_encoders", "denoisers", "decoders"):
         values[group] = dict(list(values[group].items())[-1:])

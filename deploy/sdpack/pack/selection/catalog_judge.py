@@ -15,7 +15,7 @@ from sdpack.documents.source import Source
 from sdpack.errors import CatalogError, SourceError
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.runner import Scorer
-from sdpack.evaluate.scorers import Faithful
+from sdpack.evaluate.scorers import Faithful, Score
 from sdpack.pack.real_images import real_images
 from sdpack.pack.selection.loaded_judge import LoadedJudge, OtherJudge, ReadingJudge
 from sdpack.progress import Say
@@ -82,6 +82,18 @@ class CatalogJudge:
         if isinstance(model, ReaderModel):
             return ReadingJudge(model, self.located.prompt_list(self._quality.prompts))
         return LoadedJudge(model, self.folder)
+
+    @property
+    def primary_content(self) -> str:
+        """Hash of the judge whose scores decide, and of what it sees of an image."""
+        assert self._primary is not None
+        return self._primary.content
+
+    @property
+    def primary_score(self) -> Score:
+        """The judge whose scores decide, as a function of images and captions; it is loaded."""
+        assert self._primary is not None
+        return self._primary.score
 
     @property
     def panel(self) -> Panel:

@@ -78,7 +78,7 @@ class LoadedJudge:
         if self.answers_questions:
             content, metric = QuestionAnswering(self._source).content, YES_PROBABILITY
         else:
-            content, metric = self._content, SIMILARITY
+            content, metric = self.content, SIMILARITY
         return Judged(lambda pictures, captions: self.score(pictures, captions), content, metric)
 
     @cached_property
@@ -144,7 +144,8 @@ class LoadedJudge:
         return self.model.tokenizer
 
     @cached_property
-    def _content(self) -> str:
+    def content(self) -> str:
+        """Hash of model, tokenizer and views."""
         inputs: dict[str, Any] = {
             "judge": Checkpoint(self._source).content,
             "tokenizer": files_digest(self._tokenizer),

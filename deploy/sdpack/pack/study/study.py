@@ -33,6 +33,7 @@ from sdpack.errors import BrokenPictureError, InfeasibleError, InputError, Store
 from sdpack.evaluate.rules import BROKEN_SCORE
 from sdpack.pack.candidates import Candidates
 from sdpack.pack.checks import check
+from sdpack.pack.judging.primary_check import check_primary
 from sdpack.pack.latency.select import SelectionSettings, select
 from sdpack.pack.parallel.local import open_executor
 from sdpack.pack.planning.feasible import buildable
@@ -94,6 +95,7 @@ def study(
         open_executor(candidates, workers, say) as executor,
         open_toolchain(candidates, say, executor) as toolchain,
     ):
+        check_primary(toolchain)
         return Study(toolchain, sorted(set(budgets))).run()
 
 
