@@ -8,7 +8,7 @@ without the label.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import zip_longest
 
 from zoo.data.dataset import Row
 from zoo.data.prompts import Prompt, balanced, prompt_of, prompt_text
@@ -32,7 +32,7 @@ OTHER_COLOURS = {
 
 
 def prompts_by_category(drawn: Sequence[Row], left_out: frozenset[str]) -> list[Prompt]:
-    """Return `CATEGORY_SIZE` prompts of each category, in turn.
+    """Return `CATEGORY_SIZE` prompts of each category, in turn; fewer if there are too few rows.
 
     Args:
         drawn: the rows that the denoisers are trained and measured on.
@@ -54,7 +54,7 @@ def prompts_by_category(drawn: Sequence[Row], left_out: frozenset[str]) -> list[
         [_coloured(row) for row in balanced(coloured, CATEGORY_SIZE)],
         [_by_keywords(row) for row in keyword_rows],
     )
-    return list(chain.from_iterable(zip(*categories, strict=True)))
+    return [prompt for turn in zip_longest(*categories) for prompt in turn if prompt is not None]
 
 
 def one_per_label(rows: Sequence[Row]) -> list[Row]:
@@ -65,7 +65,7 @@ def one_per_label(rows: Sequence[Row]) -> list[Row]:
     queues = list(labels.values())
     by_turn = [
         queue[(turn + place) % len(queue)]
-        for turn in range(max(map(len, queues)))
+        for turn in range(max(map(len, queues), default=0))
         for place, queue in enumerate(queues)
         if turn < len(queue)
     ]
