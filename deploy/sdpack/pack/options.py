@@ -121,10 +121,13 @@ def plan_request(options: Options, memory: str | int | None, warn: Say) -> Build
 
 
 def study_request(options: Options, budgets: Sequence[int], out: Path, warn: Say) -> BuildRequest:
-    """The request of a study, with its largest budget; see `bundle_request`."""
+    """The request of a study, with its largest budget; it draws each prompt once.
+
+    See `bundle_request`.
+    """
     request = _request(options, find_profile(options.profile), max(budgets), out, warn)
     check_spared(_files_read(options, request.located), [out / name for name in STUDY_FILES])
-    return request
+    return replace(request, rules=replace(request.rules, noises=1))
 
 
 def _budget(memory: str | int | None, profile: Profile) -> int | None:

@@ -206,7 +206,8 @@ class Build(DrawnMixes):
             apart = paired(mine, best)
             if not len(apart):
                 continue
-            over = over_prompts(np.array(list(mine.values())), self.record.different_prompts)
+            ordered = np.array([mine[number] for number in sorted(mine)])
+            over = over_prompts(ordered, self.record.different_prompts)
             own, raced = mean_estimate(over), self._raced(entrant)
             away = self._of_the_race(apart) if raced else difference_estimate(apart)
             placed = Estimate(level + away.value, level + away.low, level + away.high)

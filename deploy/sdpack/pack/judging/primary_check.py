@@ -17,7 +17,8 @@ IMAGES = 64
 def check_primary(toolchain: Toolchain) -> None:
     """Refuse a judge that rewards damage to the catalog's real images.
 
-    A catalog with few or no real images is not checked. The result is kept in the ledger.
+    A catalog with few or no real images, or one caption for all, is not checked. The result is kept
+    in the ledger.
 
     Raises:
         CatalogError: damage raises the judge's scores, at 95 % confidence over all changes.
@@ -26,12 +27,14 @@ def check_primary(toolchain: Toolchain) -> None:
     context = toolchain.context
     judging = CatalogJudge(toolchain.request.located, toolchain.candidates.folder)
     given = real(judging.located, IMAGES) if judging.is_judged else None
-    if given is None or len(given.images) < FEWEST_IMAGES:
+    if given is None or len(given.images) < FEWEST_IMAGES or len(set(given.captions)) == 1:
         return
     inputs = {
         "judge": judging.primary_content,
         "real": judging.real_content,
-        "images": len(given.images),
+        "captions": list(given.captions),
+        "changed": dict(given.changed),
+        "cut": [judging.located.catalog.image_size, len(given.images)],
         "revision": REVISION,
     }
     found = context.ledger.find(JUDGE_CHECK, inputs)

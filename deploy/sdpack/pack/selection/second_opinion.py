@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.evaluate.confidence import Looks, interval
+from sdpack.evaluate.confidence import Looks, interval, over_prompts
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.mix import Mix
@@ -21,7 +21,7 @@ from sdpack.pack.selection.opinion import Opinion
 from sdpack.pack.selection.selection import SelectionResult
 from sdpack.progress import TimeIsUp, counted
 
-FEWEST_FOR_DISPUTE = 8  # images; the deviation of fewer is not known well enough
+FEWEST_FOR_DISPUTE = 8  # prompts; the deviation of fewer is not known well enough
 FEWEST_FOR_AGREEMENT = 5  # mixes; the rank correlation of fewer says little
 WITHOUT_SCORES = (Outcome.BROKEN, Outcome.UNLIKE)
 
@@ -78,6 +78,7 @@ class SecondOpinions:
             return None
         alpha = (1 - result.rules.confidence) / max(1, len(others))
         against, means = dict[int, Estimate](), dict[int, float]()
+        prompts = int(judged[: result.rules.prompts].sum())
         looks = result.rules.looks if judged.all() else None
         for place, standing in enumerate(others, 1):
             own = ask(standing, partial(step, place, 1 + len(others)))
@@ -85,16 +86,17 @@ class SecondOpinions:
                 continue
             both = min(len(own), len(best))
             apart = own[:both] - best[:both]
-            found = Estimate(*interval(apart, alpha, looks or Looks((both,))))
+            found = Estimate(*interval(apart, alpha, looks or Looks((both,), prompts)))
             means[standing.arm] = found.value
-            if found.low > 0 and both >= FEWEST_FOR_DISPUTE:
+            if found.low > 0 and min(both, prompts) >= FEWEST_FOR_DISPUTE:
                 against[standing.arm] = found
         enough = result.rules.enough
         longest = [s for s in others if s.prompts >= enough and s.arm in means]
         agreement = rank_correlation(
             [s.difference for s in longest], [means[s.arm] for s in longest]
         )
-        return Opinion(mean_estimate(best), len(best), len(means), agreement, against)
+        mean = mean_estimate(over_prompts(best, prompts))
+        return Opinion(mean, len(best), len(means), agreement, against)
 
     def _scores(
         self,

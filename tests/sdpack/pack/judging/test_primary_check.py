@@ -11,6 +11,7 @@ import pytest
 from sdpack.documents.catalog_files import LocatedCatalog, default_catalog
 from sdpack.domain.arrays import Float64Array
 from sdpack.errors import CatalogError
+from sdpack.evaluate.judge_check import CaptionedImages
 from sdpack.pack.judging import primary_check
 from sdpack.pack.judging.primary_check import check_primary
 from sdpack.runtime.pipeline import Pictures
@@ -81,5 +82,15 @@ def test_a_catalog_without_a_judge_is_not_checked(
 ) -> None:
     judge = judging(monkeypatch, -1.0)
     judge.is_judged = False
+    check_primary(toolchain(tmp_path))
+    assert judge.asked == 0
+
+
+def test_images_that_share_one_caption_are_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = judging(monkeypatch, -1.0)
+    given = CaptionedImages("real", np.zeros((16, 8, 8, 3), np.uint8), ["an icon"] * 16)
+    monkeypatch.setattr(primary_check, "real", lambda located, count: given)
     check_primary(toolchain(tmp_path))
     assert judge.asked == 0
