@@ -310,6 +310,10 @@ def test_other_judges_are_asked_and_one_that_fails_is_left_out(work: Path, whole
     plan = json.loads(run(work, "plan", *words[:4], "--json").stdout)
     names = [each["name"].split(".")[-1] for each in plan["judges"]]
     assert names == ["judge", "flat", "second", "text"]
+    again = run(work, "build", *words, "--images", str(2 * len(tiny.PROMPTS)))
+    assert again.exit_code == 0, again.output
+    rule = json.loads(again.stdout)["evidence"]["rule"]
+    assert rule["prompts"] == 2 * rule["different_prompts"] == 2 * len(tiny.PROMPTS)
     weighed = run(work, "build", *words, "--weigh", "odd=0")
     assert weighed.exit_code == 0, weighed.output
     evidence = json.loads(weighed.stdout)["evidence"]

@@ -87,20 +87,19 @@ def order_of(row: Row) -> float:
     return share(f"prompt/{row.caption}/{row.style}")
 
 
-def prompt_of(row: Row, category: str = "", **others: str) -> Prompt:
-    """Return the prompt of a row, with its style as the category unless another is given.
-
-    Args:
-        others: further fields of `Prompt`, or another text.
-    """
+def prompt_of(
+    row: Row, category: str = "", text: str = "", judged: str = "", swapped: str = ""
+) -> Prompt:
+    """Return the prompt of a row; without a category or a text, its style and its usual text."""
     return Prompt(
-        others.pop("text", prompt_text(row.caption, row.style)),
+        text or prompt_text(row.caption, row.style),
         row.caption,
         row.style,
         row.code,
         judge_saw=not row.judge_test,
         category=category or style_words(row.style),
-        **others,
+        judged=judged,
+        swapped=swapped,
     )
 
 

@@ -125,7 +125,7 @@ def images_option(default: int | None) -> Callable[[Command], Command]:
         default=default,
         show_default=usual if default is None else True,
         help="Maximum number of images drawn with each mix. If these are more than the prompts, "
-        "prompts are drawn again from other noise.",
+        "prompts are drawn again from other noise, up to eight times each.",
     )
 
 

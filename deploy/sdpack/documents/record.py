@@ -285,6 +285,21 @@ class DrawnRecord(Document):
             for size in self._chunk_sizes
         )
 
+    def prompt_of(self, number: int) -> int:
+        """Return the number of an image's prompt: that of the first image that shows it."""
+        return number % (self.different_prompts or len(self.prompts))
+
+    @property
+    def prompt_words(self) -> str:
+        """The prompts and the noise of the images, in words."""
+        every = f"{len(self.prompts)}, prompt i from the noise of seed i, counted from 0"
+        if self.different_prompts is None:
+            return every
+        return (
+            f"{self.different_prompts}, image i of prompt i modulo {self.different_prompts} from "
+            "the noise of seed i, counted from 0"
+        )
+
     def caption(self, number: int) -> str:
         """Return what the judge compared the image of a prompt with."""
         return self.captions[number] if self.captions else self.prompts[number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,30 @@ def percentiles(value: float, resampled: Sequence[float] | Float64Array) -> Esti
     """Return a value with the 2.5th and 97.5th percentile of its resampled values."""
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
+
+
+def over_prompts(scores: Float64Array, which: Sequence[Hashable]) -> Float64Array:
+    """Return a value for each prompt, whose mean and its standard error are those of the scores.
+
+    Images of the same prompt resemble each other, so they count as one sample of the prompts
+    (the variance of a mean over clusters: Cameron and Miller 2015, "A practitioner's guide to
+    cluster-robust inference").
+
+    Args:
+        scores: float64 (..., n).
+        which: n values that are equal for scores of the same prompt.
+
+    Returns:
+        float64 (..., prompts); the scores themselves if each has a prompt of its own.
+    """
+    numbers: dict[Hashable, int] = {}
+    of_each = [numbers.setdefault(each, len(numbers)) for each in which]
+    count, prompts = len(of_each), len(numbers)
+    if prompts == count:
+        return scores
+    mean = scores.mean(axis=-1, keepdims=True)
+    is_of = np.asarray(of_each)[:, None] == np.arange(prompts)
+    return np.asarray(mean + (scores - mean) @ is_of * (prompts / count))
 
 
 def mean_estimate(values: Float64Array, seed: int = 0) -> Estimate:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
-from sdpack.evaluate.confidence import half_width, interval, over_prompts
+from sdpack.evaluate.confidence import half_width, interval, repeated_over_prompts
 from sdpack.evaluate.rules import BROKEN_SCORE, Rules
 
 Pairs = NDArray[np.bool_]
@@ -82,7 +82,9 @@ class Comparisons:
         if len(mixes) < 2 or self.seen[list(mixes)].min() < self.rules.enough:
             return np.zeros((len(mixes), len(mixes)), bool)
         scores = self._scores_of(mixes)
-        prompts = over_prompts(scores, self.rules.prompts)
+        prompts = repeated_over_prompts(scores, self.rules.prompts)
+        if prompts.shape[1] < 2:
+            return np.zeros((len(mixes), len(mixes)), bool)
         together = np.cov(prompts) * (scores.shape[1] / prompts.shape[1])
         alone = np.diag(together)
         spread = np.sqrt(np.maximum(alone[:, None] + alone[None, :] - 2 * together, 0))

@@ -25,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 
 from sdpack.domain.arrays import Float64Array
+from sdpack.domain.estimate import over_prompts
 
 SHAPE = 0.3  # 0 spends nearly all of the error at the last look, 0.5 the same at each
 NODES, MOST_NODES = 96, 1024  # of the quadrature at each look
@@ -37,7 +38,9 @@ class Looks:
     Attributes:
         counts: the number of images of a mix after each round, ascending.
         prompts: number of different prompts. An image beyond it has the first prompt again, from
-            other noise, and so on. None if every image has a prompt of its own.
+            other noise, and so on. None if every image has a prompt of its own. The looks are
+            planned as if all images were independent: once prompts come again, the means change
+            less from look to look, and all intervals hold together more often than wanted.
     """
 
     counts: tuple[int, ...]
@@ -55,36 +58,24 @@ def interval(
     """
     n = len(differences)
     mean = float(differences.mean())
-    prompts = over_prompts(differences, None if looks is None else looks.prompts)
+    prompts = repeated_over_prompts(differences, None if looks is None else looks.prompts)
     scale = math.sqrt(n / len(prompts))
     spread = scale * float(prompts.std(ddof=1)) if len(prompts) > 1 else math.inf
     half = spread * half_width(n, alpha, looks)
     return mean, mean - half, mean + half
 
 
-def over_prompts(scores: Float64Array, prompts: int | None) -> Float64Array:
-    """Return a value for each prompt, whose mean and its standard error are those of the scores.
-
-    Images of the same prompt resemble each other, so they count as one sample of the prompts
-    (the variance of a mean over clusters: Cameron and Miller 2015, "A practitioner's guide to
-    cluster-robust inference"). The looks of a race are planned as if all images were independent.
-    After the prompts come again, its means change less from look to look than planned for, so the
-    intervals of all looks together hold with more than the wanted probability.
+def repeated_over_prompts(scores: Float64Array, prompts: int | None) -> Float64Array:
+    """Return `over_prompts` of scores whose prompts come again in the same order.
 
     Args:
-        scores: float64 (..., n), those of the same prompt `prompts` apart.
-
-    Returns:
-        float64 (..., prompts); the scores themselves if no prompt comes again.
+        scores: float64 (..., n).
+        prompts: how many are different; None if none comes again.
     """
-    n = scores.shape[-1]
-    if prompts is None or n <= prompts:
+    count = scores.shape[-1]
+    if prompts is None or count <= prompts:
         return scores
-    mean = scores.mean(axis=-1, keepdims=True)
-    filler = np.zeros((*scores.shape[:-1], -n % prompts))
-    residuals = np.concatenate([scores - mean, filler], axis=-1)
-    sums = residuals.reshape(*scores.shape[:-1], -1, prompts).sum(axis=-2)
-    return np.asarray(mean + sums * (prompts / n))
+    return over_prompts(scores, [number % prompts for number in range(count)])
 
 
 def half_width(n: int, alpha: float, looks: Looks | None = None) -> float:

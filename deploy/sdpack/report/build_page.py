@@ -324,7 +324,7 @@ def _reproduce(build: Build) -> Table:
             f"{record.sampling.steps} steps, guidance {record.sampling.guidance_scale:g}, negative "
             f"prompt {record.sampling.negative_prompt!r}",
         ],
-        ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
+        ["prompts", record.prompt_words],
         [
             "race",
             f"confidence {record.confidence:.0%} for all mixes and rounds together, indifference "

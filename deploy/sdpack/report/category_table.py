@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST
-from sdpack.domain.estimate import difference_estimate, mean_estimate
+from sdpack.documents.record import BEST, DENOISER_FIRST, ENCODER_FIRST, DrawnRecord
 from sdpack.report.page import Table
-from sdpack.report.points import Build, Point, Scores, paired
+from sdpack.report.paired import Scores, mean_score, paired
+from sdpack.report.points import Build, Point
 from sdpack.report.study_points import StudyResult
 
 COMPARED = 3  # mixes next to the winner
@@ -56,8 +54,8 @@ def study_category_table(study: StudyResult) -> Iterator[Table]:
         for name in dict.fromkeys(categories):
             own = {n: score for n, score in best.items() if name and categories[n] == name}
             if own:
-                away = [_difference(there.get(why, {}), own) for why in FIRST]
-                mean = str(mean_estimate(np.array(list(own.values()))))
+                away = [_difference(record, there.get(why, {}), own) for why in FIRST]
+                mean = str(mean_score(own, record.prompt_of))
                 budget_name = study.names[budget.budget_bytes]
                 rows.append([budget_name, name, str(len(own)), mean, *away])
     columns = (
@@ -74,13 +72,13 @@ def _row(
     build: Build, name: str, numbers: Sequence[int], best: Scores, others: Sequence[Point]
 ) -> list[str]:
     own = {number: best[number] for number in numbers if number in best}
-    cells = [name, str(len(own)), str(mean_estimate(np.array(list(own.values()))))]
+    cells = [name, str(len(own)), str(mean_score(own, build.record.prompt_of))]
     for point in others:
-        cells.append(_difference(build.scores(point.entrant), own))
+        cells.append(_difference(build.record, build.scores(point.entrant), own))
     return cells
 
 
-def _difference(mine: Scores, best: Scores) -> str:
+def _difference(record: DrawnRecord, mine: Scores, best: Scores) -> str:
     """The paired difference with its interval; empty for fewer than two images."""
     apart = paired(mine, best)
-    return difference_estimate(apart).signed() if len(apart) > 1 else ""
+    return apart.estimate(record.prompt_of).signed() if len(apart) > 1 else ""

@@ -8,14 +8,15 @@ from pathlib import Path
 import altair as alt
 
 from sdpack.documents.record import FIDELITY, PartFigures
-from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate
+from sdpack.domain.estimate import ENOUGH, Estimate
 from sdpack.domain.licences import commercial_use
 from sdpack.domain.placement import Role
 from sdpack.errors import InputError
 from sdpack.report.build_page import sheet_rows
 from sdpack.report.figure import GREY, Figure, Row, color_by, configured
 from sdpack.report.page import ENLARGED_SIDE, ImageRow, Page, Table, write_page
-from sdpack.report.points import Build, Point, paired, read_build
+from sdpack.report.paired import paired
+from sdpack.report.points import Build, Point, read_build
 from sdpack.units import format_bytes
 
 BETTER_COLOURS = ("#0072B2", "#D55E00")  # of the bundle that scored higher
@@ -28,8 +29,9 @@ class BundleComparison:
     """The winners of two builds, compared.
 
     Attributes:
-        difference: the first's score minus the second's, over the prompts both drew.
-        prompts: the numbers of these prompts.
+        difference: the first's score minus the second's, over the images both drew.
+        images: the numbers of these images.
+        prompts: how many different prompts they show.
         names: different names for the two bundles.
     """
 
@@ -37,7 +39,8 @@ class BundleComparison:
     second: Build
     names: tuple[str, str]
     difference: Estimate
-    prompts: tuple[int, ...]
+    images: tuple[int, ...]
+    prompts: int
 
     @property
     def builds(self) -> tuple[Build, Build]:
@@ -52,11 +55,11 @@ class BundleComparison:
     @property
     def verdict(self) -> str:
         """Which is better, in a sentence."""
-        drawn = f"over the {len(self.prompts)} prompts both drew"
+        drawn = f"over the {self._count} both drew"
         if self._change == UNCHANGED:
             return f"Both score the same: {self.metric} is unchanged {drawn}."
         margin = f"{_told(self.difference)} {drawn}"
-        if len(self.prompts) < ENOUGH:
+        if self.prompts < ENOUGH:
             return f"Too few prompts to tell: {self.metric} differs by {margin}."
         better = _BETTER.get(self.metric, "draws better than {}")
         if self.difference.low > 0:
@@ -80,8 +83,14 @@ class BundleComparison:
             f"{self.names[0]} -> {self.names[1]}: {', '.join(changes) or 'the same mix'}; "
             f"predicted peak {format_bytes(first.peak_bytes)} -> "
             f"{format_bytes(second.peak_bytes)}; "
-            f"{self.metric} {self._change} over {len(self.prompts)} prompts."
+            f"{self.metric} {self._change} over {self._count}."
         )
+
+    @property
+    def _count(self) -> str:
+        if len(self.images) == self.prompts:
+            return f"{self.prompts} prompts"
+        return f"{len(self.images)} images of {self.prompts} prompts"
 
     @property
     def _change(self) -> str:
@@ -161,9 +170,9 @@ def compare(first: Path, second: Path) -> BundleComparison:
         names = (str(first), str(second))
     if names[0] == names[1]:
         names = (f"{first}", f"{second} again")
-    return BundleComparison(
-        first_build, second_build, names, difference_estimate(apart), tuple(shared)
-    )
+    away = apart.estimate(lambda number: _prompt(first_build, number))
+    prompts = len({_prompt(first_build, number) for number in shared})
+    return BundleComparison(first_build, second_build, names, away, tuple(shared), prompts)
 
 
 def _prompt(build: Build, number: int) -> tuple[str, str]:
@@ -194,7 +203,7 @@ def comparison_page(comparison: BundleComparison, folders: tuple[Path, Path]) ->
         if own is not None:
             rows.append(ImageRow(name, own.mix, own.images))
     shown = min((len(row.images) for row in rows), default=0)
-    same = [n for n in range(shown) if n in comparison.prompts]
+    same = [n for n in range(shown) if n in comparison.images]
     rows = [
         ImageRow(row.label, row.mix, [row.images[n] for n in same])
         for row in rows
@@ -227,9 +236,9 @@ def by_prompt(comparison: BundleComparison) -> Figure:
     return Figure(
         "by-prompt",
         "Prompt by prompt",
-        "Each bar is a prompt both drew from the same noise. The dashed line is the mean, and the "
-        "band its 95 % interval.",
-        f"Bars of the difference for {len(rows)} prompts; mean {comparison.difference.signed()}.",
+        "Each bar is an image of a prompt that both drew from the same noise. The dashed line is "
+        "the mean, and the band its 95 % interval.",
+        f"Bars of the difference for {len(rows)} images; mean {comparison.difference.signed()}.",
         configured(layers),
         rows,
     )
@@ -247,7 +256,7 @@ def _prompt_rows(comparison: BundleComparison) -> list[Row]:
             "first": one[number],
             "second": other[number],
         }
-        for number in comparison.prompts
+        for number in comparison.images
     ]
     rows.sort(key=lambda row: -float(row["difference"]))
     for place, row in enumerate(rows, 1):

@@ -36,17 +36,15 @@ from sdpack.documents.record import (
     PartFigures,
     scored_key,
 )
-from sdpack.domain.arrays import Float64Array
-from sdpack.domain.estimate import Estimate, difference_estimate, mean_estimate
+from sdpack.domain.estimate import Estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
-from sdpack.evaluate.confidence import Looks, interval, over_prompts
+from sdpack.evaluate.confidence import Looks, interval
 from sdpack.evaluate.rules import Outcome
+from sdpack.report.paired import Paired, Scores, mean_score, paired
 from sdpack.store.ledger import Measurement, read_rows
 
 Record = TypeVar("Record", bound=DrawnRecord)
-Scores = Mapping[int, float]
-"""Score by number of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -206,10 +204,8 @@ class Build(DrawnMixes):
             apart = paired(mine, best)
             if not len(apart):
                 continue
-            ordered = np.array([mine[number] for number in sorted(mine)])
-            over = over_prompts(ordered, self.record.different_prompts)
-            own, raced = mean_estimate(over), self._raced(entrant)
-            away = self._of_the_race(apart) if raced else difference_estimate(apart)
+            own, raced = mean_score(mine, self.record.prompt_of), self._raced(entrant)
+            away = self._of_the_race(apart) if raced else apart.estimate(self.record.prompt_of)
             placed = Estimate(level + away.value, level + away.low, level + away.high)
             seconds = self.shown_latency_s(entrant)
             found.append(Point(entrant, placed, own, away, len(mine), len(apart), seconds, raced))
@@ -219,15 +215,13 @@ class Build(DrawnMixes):
     def _raced(self, entrant: Entrant) -> bool:
         return entrant.outcome not in (None, SCREENED_OUT, Outcome.UNLIKE)
 
-    def _of_the_race(self, apart: Float64Array) -> Estimate:
+    def _of_the_race(self, differences: Paired) -> Estimate:
         """The race's own estimate of paired differences; a single one has no interval."""
-        racers = sum(map(self._raced, self.record.entrants))
-        alpha = (1 - self.record.confidence) / max(1, racers - 1)
-        looks = (
-            Looks(self.record.looks, self.record.different_prompts) if self.record.looks else None
-        )
-        mean, low, high = interval(apart, alpha, looks)
-        return Estimate(mean, low, high) if len(apart) > 1 else Estimate(mean, mean, mean)
+        racers, record = sum(map(self._raced, self.record.entrants)), self.record
+        alpha = (1 - record.confidence) / max(1, racers - 1)
+        looks = Looks(record.looks, record.different_prompts) if record.looks else None
+        mean, low, high = interval(differences.apart, alpha, looks)
+        return Estimate(mean, low, high) if len(differences) > 1 else Estimate(mean, mean, mean)
 
     def shown_latency_s(self, entrant: Entrant) -> float | None:
         """Seconds per image: those that a limit was applied to, else those that were measured."""
@@ -285,7 +279,7 @@ class Build(DrawnMixes):
             part.weight_bytes,
             wide.precision,
             wide.weight_bytes,
-            difference_estimate(apart),
+            apart.estimate(self.record.prompt_of),
             len(apart),
             _others(entrant, role),
         )
@@ -300,12 +294,6 @@ def _others(entrant: Entrant, role: Role) -> str:
 def _worth(cost: Cost) -> tuple[int, int]:
     """Sorts measurements of the same cost by reliability: wider baseline, then more images."""
     return cost.widest_bytes, cost.pictures
-
-
-def paired(one: Scores, other: Scores) -> Float64Array:
-    """`one` minus `other` on the prompts both have: float64 (N,)."""
-    both = sorted(one.keys() & other.keys())
-    return np.array([one[number] - other[number] for number in both], np.float64)
 
 
 def on_fronts(points: Sequence[Point]) -> list[Point]:

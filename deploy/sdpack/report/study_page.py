@@ -332,7 +332,7 @@ def _reproduce(study: StudyResult) -> Table:
         ["profile", f"{record.profile.name}: {record.profile.runtime}"],
         ["catalog", record.catalog],
         ["budgets", ", ".join(f"{b.budget_bytes:,}" for b in record.budgets)],
-        ["prompts", f"{len(record.prompts)}, prompt i from the noise of seed i, counted from 0"],
+        ["prompts", record.prompt_words],
         ["race", f"confidence {record.confidence:.0%}, indifference {record.indifference:g}"],
         *(["categories", words] for words in weight_words(record.weights)),
         *([tool, version] for tool, version in record.tools.items()),

@@ -22,9 +22,10 @@ from sdpack.documents.record import (
     Run,
     StudyRecord,
 )
-from sdpack.domain.estimate import ENOUGH, Estimate, difference_estimate, mean_estimate
+from sdpack.domain.estimate import ENOUGH, Estimate
 from sdpack.errors import StoreError
-from sdpack.report.points import DrawnMixes, chosen, ledger_of, paired
+from sdpack.report.paired import mean_score, paired
+from sdpack.report.points import DrawnMixes, chosen, ledger_of
 from sdpack.store.ledger import Measurement, read_rows
 from sdpack.units import format_bytes
 
@@ -136,8 +137,8 @@ class StudyResult(DrawnMixes):
         apart = paired(mine, best)
         if not len(apart):
             return
-        entrant, away = self.record.entrant(run.mix), difference_estimate(apart)
-        own = mean_estimate(np.array(list(mine.values())))
+        entrant, away = self.record.entrant(run.mix), apart.estimate(self.record.prompt_of)
+        own = mean_score(mine, self.record.prompt_of)
         level = float(np.mean(list(best.values())))
         placed = Estimate(level + away.value, level + away.low, level + away.high)
         weights = grouped(entrant)
@@ -191,7 +192,7 @@ class StudyResult(DrawnMixes):
         apart = paired(mine, theirs)
         if not len(apart):
             return None
-        away = difference_estimate(apart)
+        away = apart.estimate(self.record.prompt_of)
         return Claim(budget.budget_bytes, first, second, away, len(apart))
 
 

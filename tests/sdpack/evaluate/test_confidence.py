@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, t
-from sdpack.evaluate.confidence import Looks, half_width, interval, over_prompts, planned_looks
+from sdpack.evaluate.confidence import (
+    Looks,
+    half_width,
+    interval,
+    planned_looks,
+    repeated_over_prompts,
+)
 
 
 def test_the_interval_holds_at_every_look_at_once() -> None:
@@ -113,11 +119,11 @@ def test_repeated_prompts_hold_the_stated_level() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 90), st.integers(0, 99))
-def test_values_over_prompts_have_the_mean_of_the_scores(
+def test_values_repeated_over_prompts_have_the_mean_of_the_scores(
     prompts: int, images: int, seed: int
 ) -> None:
     scores = np.random.default_rng(seed).normal(size=(3, images))
-    found = over_prompts(scores, prompts)
+    found = repeated_over_prompts(scores, prompts)
     assert found.shape == (3, min(prompts, images))
     assert found.mean(axis=1) == pytest.approx(scores.mean(axis=1))
     if images % prompts == 0:

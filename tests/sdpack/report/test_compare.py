@@ -43,13 +43,27 @@ def test_scores_are_paired_by_prompt(tmp_path: Path) -> None:
     first = bundle(tmp_path / "one", "fp16", NOISE)
     second = bundle(tmp_path / "two", "w4", NOISE[:24] - 0.05)
     found = compare(first, second)
-    assert found.prompts == tuple(range(24))
+    assert found.images == tuple(range(24))
+    assert found.prompts == 24
     assert found.difference.value == pytest.approx(0.05)
     assert found.difference.low == pytest.approx(0.05)
     assert found.verdict.startswith(
         "one draws better than two: +0.050 [+0.050, +0.050] (95 % interval) over"
     )
     assert compare(second, first).verdict.startswith("one draws better than two: -0.050")
+
+
+def test_images_of_one_prompt_count_once(tmp_path: Path) -> None:
+    again = {"prompts": [f"prompt {n % 8}" for n in range(len(NOISE))], "different_prompts": 8}
+    first = bundle(tmp_path / "one", "fp16", NOISE, **again)
+    second = bundle(tmp_path / "two", "w4", NOISE - 0.05, **again)
+    found = compare(first, second)
+    assert (len(found.images), found.prompts) == (40, 8)
+    assert found.verdict.startswith("Too few prompts to tell")
+    assert "over the 40 images of 8 prompts both drew" in found.verdict
+    build = found.first
+    assert build.record.prompt_of(17) == 1
+    assert build.record.prompt_words.startswith("8, image i of prompt i modulo 8")
 
 
 def test_what_cannot_be_told_apart_is_said_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sdpack.domain.estimate import Estimate, difference_estimate
 from sdpack.domain.placement import Role
 from sdpack.errors import StoreError
 from sdpack.evaluate.confidence import interval
-from sdpack.report.points import _front, paired, read_build
+from sdpack.report.points import _front, read_build
 from sdpack.store.ledger import Ledger
 
 from benchmarks.example_ledgers import (
@@ -214,16 +214,6 @@ def test_the_front_holds_what_no_other_beats(found: list[tuple[float, float]]) -
             assert not beaten
         elif not beaten:
             assert found.index((burden, worth)) in front  # its double is
-
-
-@given(
-    st.dictionaries(st.integers(0, 9), st.floats(-1, 1)),
-    st.dictionaries(st.integers(0, 9), st.floats(-1, 1)),
-)
-def test_pairs_are_of_the_same_prompts(one: dict[int, float], other: dict[int, float]) -> None:
-    apart = paired(one, other)
-    assert len(apart) == len(one.keys() & other.keys())
-    assert np.allclose(apart, -paired(other, one))
 
 
 def test_of_two_names_for_the_same_graphs_all_prompts_are_read(tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ def check_primary(toolchain: Toolchain) -> None:
     given = real(judging.located, IMAGES) if judging.is_judged else None
     if given is None or len(given.images) < FEWEST_IMAGES or len(set(given.captions)) == 1:
         return
+    catalog = judging.located.catalog
     inputs = {
         "judge": judging.primary_content,
         "real": judging.real_content,
         "captions": list(given.captions),
         "changed": dict(given.changed),
-        "cut": [judging.located.catalog.image_size, len(given.images)],
+        "cut": [catalog.image_size, len(given.images)],
         "revision": REVISION,
     }
     found = context.ledger.find(JUDGE_CHECK, inputs)
@@ -45,7 +46,7 @@ def check_primary(toolchain: Toolchain) -> None:
         context.ledger.record(JUDGE_CHECK, inputs, found)
     if found["rewarded"]:
         raise CatalogError(
-            f"quality.judge: {judging.located.catalog.quality.judge} scores real images higher "
+            f"quality.judge: {catalog.quality.judge} scores real images higher "
             f"after damage ({', '.join(found['rewarded'])}), so it cannot choose; use another "
             "judge, or quality.views that `sdpack judge check` finds without such an effect"
         )

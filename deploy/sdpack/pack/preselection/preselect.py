@@ -21,7 +21,7 @@ import numpy as np
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.evaluate.confidence import interval, over_prompts
+from sdpack.evaluate.confidence import interval, repeated_over_prompts
 from sdpack.evaluate.rules import BROKEN_SCORE, Rules
 from sdpack.pack.planning.mix import PartSet
 
@@ -133,7 +133,7 @@ class Preselection:
     def _compared(self, parts: PartSet, scores: Float64Array) -> BeatenSet:
         own = self.scores(parts)
         apart = interval(_differences(own, scores), self._alpha, self.rules.looks)
-        mean = mean_estimate(over_prompts(own, self.rules.prompts))
+        mean = mean_estimate(repeated_over_prompts(own, self.rules.prompts))
         return BeatenSet(parts, is_broken(own), mean, len(own), *apart)
 
     def _is_beaten(self, parts: PartSet, scores: Float64Array) -> bool:

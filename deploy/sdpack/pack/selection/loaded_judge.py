@@ -13,7 +13,7 @@ from sdpack.documents.quality import JudgeModel, ReaderModel
 from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
 from sdpack.engines.detect import memory_bytes
-from sdpack.errors import CatalogError, SourceError
+from sdpack.errors import CatalogError, ProfileError, SourceError
 from sdpack.evaluate.judge_check import check_responds
 from sdpack.evaluate.metrics import Panel
 from sdpack.evaluate.question_answering import (
@@ -25,6 +25,7 @@ from sdpack.evaluate.runner import Scorer
 from sdpack.evaluate.scorers import Judged, Score, panel_score
 from sdpack.evaluate.text_reading import READ_TEXT, TextReading, installed_reader
 from sdpack.export.checkpoint import Checkpoint
+from sdpack.export.source import is_here, remote_bytes
 from sdpack.store.artifacts import digest, files_digest
 from sdpack.units import format_bytes
 
@@ -118,14 +119,18 @@ class LoadedJudge:
             )
 
     def _check_size(self) -> None:
+        """Check that an optional judge is small enough, before it is fetched if that can be."""
         if not self.is_optional:
             return
-        needed, memory = FP32_BYTES * Checkpoint(self._source).stored_numbers, memory_bytes()
-        if needed > memory * OPTIONAL_SHARE:
-            raise SourceError(
-                f"its weights take {format_bytes(needed)} in fp32, more than a quarter of this "
-                f"machine's memory ({format_bytes(memory)})"
-            )
+        try:
+            memory = memory_bytes()
+        except ProfileError as cause:
+            raise SourceError(f"it cannot be told whether it fits: {cause}") from cause
+        source = self.model.source
+        if source.hub is not None and not is_here(source, Path()):
+            # At least this: a repository may keep weights in two bytes instead of four.
+            _check_fits(remote_bytes(source) or 0, memory)
+        _check_fits(FP32_BYTES * Checkpoint(self._source).stored_numbers, memory)
 
     @property
     def _source(self) -> Path:
@@ -191,6 +196,14 @@ class ReadingJudge:
             MissingPackageError: it is not.
         """
         installed_reader()
+
+
+def _check_fits(weights: int, memory: int) -> None:
+    if weights > memory * OPTIONAL_SHARE:
+        raise SourceError(
+            f"its weights take {format_bytes(weights)} in fp32, more than a quarter of this "
+            f"machine's memory ({format_bytes(memory)})"
+        )
 
 
 OtherJudge = LoadedJudge | ReadingJudge

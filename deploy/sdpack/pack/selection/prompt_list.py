@@ -11,7 +11,7 @@ from sdpack.domain.arrays import Float64Array
 from sdpack.domain.category_weights import full_names
 from sdpack.domain.estimate import Estimate, mean_estimate
 from sdpack.domain.workload import WORKLOAD
-from sdpack.evaluate.confidence import over_prompts
+from sdpack.evaluate.confidence import repeated_over_prompts
 from sdpack.evaluate.pipeline_spec import EvaluationSet
 
 
@@ -80,7 +80,7 @@ class PromptList:
 
     def mean(self, scores: Float64Array) -> Estimate:
         """Return the mean of the scores of the first images, float64 (N,)."""
-        return mean_estimate(over_prompts(scores, self.different))
+        return mean_estimate(repeated_over_prompts(scores, self.different))
 
     def evaluation_set(self, height: int, width: int, most: int) -> EvaluationSet:
         """Return the set that is drawn.
@@ -107,5 +107,5 @@ class PromptList:
         found = {}
         for name, own in places.items():
             different = sum(place < (self.different or len(scores)) for place in own)
-            found[name] = mean_estimate(over_prompts(scores[own], different)), len(own)
+            found[name] = mean_estimate(repeated_over_prompts(scores[own], different)), len(own)
         return found

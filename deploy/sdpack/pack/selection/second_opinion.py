@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sdpack.domain.arrays import Float64Array
 from sdpack.domain.estimate import Estimate, mean_estimate
-from sdpack.evaluate.confidence import Looks, interval, over_prompts
+from sdpack.evaluate.confidence import Looks, interval, repeated_over_prompts
 from sdpack.evaluate.rules import Outcome, Standing
 from sdpack.evaluate.runner import EvaluationRunner
 from sdpack.pack.planning.mix import Mix
@@ -95,7 +95,7 @@ class SecondOpinions:
         agreement = rank_correlation(
             [s.difference for s in longest], [means[s.arm] for s in longest]
         )
-        mean = mean_estimate(over_prompts(best, prompts))
+        mean = mean_estimate(repeated_over_prompts(best, prompts))
         return Opinion(mean, len(best), len(means), agreement, against)
 
     def _scores(

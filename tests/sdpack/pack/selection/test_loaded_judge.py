@@ -10,7 +10,7 @@ from sdpack.documents.prompts import CatalogPrompt
 from sdpack.documents.quality import JudgeModel, ReaderModel, View
 from sdpack.documents.record import SIMILARITY
 from sdpack.documents.source import Source
-from sdpack.errors import CatalogError, SourceError
+from sdpack.errors import CatalogError, ProfileError, SourceError
 from sdpack.evaluate.question_answering import YES_PROBABILITY
 from sdpack.evaluate.text_reading import READ_TEXT
 from sdpack.pack.selection import loaded_judge
@@ -97,3 +97,28 @@ def test_an_optional_judge_may_be_too_large_for_the_machine(
         optional.check()
     with pytest.raises(SourceError, match="more than a quarter"):
         optional.score(np.zeros((1, 64, 64, 3), np.uint8), ["a"])
+
+
+def test_an_optional_judge_that_is_too_large_is_not_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = Source(hub="owner/judge", revision="a" * 40)
+    model = JudgeModel(source=source, tokenizer=source, optional=True)
+    judge = LoadedJudge(model, lambda _: pytest.fail("it was fetched"))
+    monkeypatch.setattr(loaded_judge, "remote_bytes", lambda _: 2**30)
+    monkeypatch.setattr(loaded_judge, "memory_bytes", lambda: 2**31)
+    with pytest.raises(SourceError, match=r"1\.\d* GiB in fp32, more than a quarter"):
+        judge.check()
+
+
+def test_an_optional_judge_is_left_out_where_the_memory_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown() -> int:
+        raise ProfileError("no memory is reported")
+
+    judge = loaded(parts.verify("judge"), parts.verify("tokenizer"))
+    monkeypatch.setattr(loaded_judge, "memory_bytes", unknown)
+    judge.check()
+    with pytest.raises(SourceError, match="no memory is reported"):
+        LoadedJudge(judge.model.model_copy(update={"optional": True}), folder_of).check()
