@@ -24,7 +24,8 @@ class Pictures:
         rng = np.random.default_rng(seed)
         prompts = rng.normal(0, 0.2, RULES.most)
         luck = rng.normal(0, noise, (len(qualities), RULES.most))
-        self.table = np.array(qualities)[:, None] + prompts + luck
+        table = np.array(qualities)[:, None] + prompts + luck
+        self.table = np.maximum(table, -0.99)  # a score of -1 or less means a broken picture
         self.drawn: list[tuple[int, int]] = []
 
     def __call__(self, arms: Sequence[int], prompts: Sequence[int]) -> np.ndarray:
@@ -212,7 +213,7 @@ def test_racing_takes_a_fraction_of_an_exhaustive_search() -> None:
     assert max(shares) < 0.25
 
 
-@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 0.15))
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 0.3))
 def test_every_race_ends_with_one_winner_and_all_accounted_for(
     count: int, seed: int, noise: float
 ) -> None:
